@@ -1,0 +1,1 @@
+"""Lottery tickets and model compression in pure JAX."""

@@ -1,0 +1,108 @@
+"""From one density to keep counts: how many weights each leaf holds on to.
+
+Host arithmetic on shapes; all counts are exact and add up to `total`.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from jaxtickets.types import Keep
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def total(shapes: Shapes, density: float) -> int:
+    """`round(density * weights)`, half to even.
+
+    Raises:
+      ValueError: the density is outside (0, 1], or keeps nothing.
+    """
+    if not 0 < density <= 1:
+        raise ValueError(f"density {density} is outside (0, 1]")
+    kept = round(density * sum(int(np.prod(shape)) for shape in shapes.values()))
+    if kept == 0:
+        raise ValueError(f"density {density} keeps no weight at all")
+    return kept
+
+
+def global_(shapes: Shapes, density: float, floor: int = 0) -> int:
+    """One count for all leaves, which are then ranked together.
+
+    Raises:
+      ValueError: the floors alone need more than that.
+    """
+    kept = total(shapes, density)
+    needed = sum(min(floor, int(np.prod(shape))) for shape in shapes.values())
+    if kept < needed:
+        raise ValueError(
+            f"density {density} keeps {kept} weights, a floor of {floor} needs {needed}"
+        )
+    return kept
+
+
+def uniform(shapes: Shapes, density: float, floor: int = 0) -> dict[str, int]:
+    """The same density in every leaf, up to rounding and the floor."""
+    return apportion(shapes, {p: float(np.prod(s)) for p, s in shapes.items()}, density, floor)
+
+
+def erk(shapes: Shapes, density: float, floor: int = 0) -> dict[str, int]:
+    """Erdős–Rényi-kernel: a leaf's count grows with the sum of its axes, not their product.
+
+    Density of leaf l = min(1, ε · (sum of its shape) / (product of its shape)), with ε such that
+    the counts add up; Evci et al., "Rigging the Lottery", 2020, section 3 (1).
+    """
+    return apportion(shapes, {p: float(sum(s)) for p, s in shapes.items()}, density, floor)
+
+
+ALLOCATIONS: dict[str, Callable[..., Keep]] = {"global": global_, "uniform": uniform, "erk": erk}
+
+
+def apportion(
+    shapes: Shapes, weights: Mapping[str, float], density: float, floor: int = 0
+) -> dict[str, int]:
+    """Counts in proportion to `weights`, from `floor` up to the leaf's size, with an exact total.
+
+    count = clip(ε · weight, floor, size) with ε found by bisection; fractions go to the largest
+    remainders.
+
+    Args:
+      shapes: path -> shape.
+      weights: path -> positive share.
+      density: kept fraction over all leaves, in (0, 1].
+      floor: the least that a leaf keeps; a smaller leaf is kept whole.
+
+    Raises:
+      ValueError: a leaf would be left with nothing (it is named), or the floors need too much.
+    """
+    kept = global_(shapes, density, floor)
+    share = np.array([weights[path] for path in shapes], np.float64)
+    size = np.array([np.prod(shape) for shape in shapes.values()], np.float64)
+    least = np.minimum(floor, size)
+    low, high = 0.0, float(np.max(size / share))
+    for _ in range(200):
+        middle = (low + high) / 2
+        if np.clip(middle * share, least, size).sum() < kept:
+            low = middle
+        else:
+            high = middle
+    exact = np.clip(high * share, least, size)
+    count = np.floor(exact + 1e-9)
+    order = np.argsort(-(exact - count), kind="stable")
+    room = [i for i in order if count[i] < size[i]]
+    for i in room[: kept - int(count.sum())]:
+        count[i] += 1
+    counts = dict(zip(shapes, (int(c) for c in count), strict=True))
+    check(counts)
+    return counts
+
+
+def check(counts: Mapping[str, int]) -> None:
+    """Every leaf keeps something.
+
+    Raises:
+      ValueError: naming the first leaf that doesn't.
+    """
+    for path, count in counts.items():
+        if count == 0:
+            raise ValueError(f"no weight is left in {path}: raise the density or set a floor")

@@ -1,0 +1,347 @@
+"""The mask algebra: make, apply, measure, compare and expand masks.
+
+A mask is a PyTree of bool like the parameters. `prunable` names the leaves that are ranked and
+counted; every function leaves the others True, so that they neither inflate a density nor blur a
+distance. Only `expand` masks anything else.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxtickets.types import (
+    Array,
+    Keep,
+    Key,
+    Mask,
+    Params,
+    Prunable,
+    PyTree,
+    Scores,
+    UnitMask,
+    Wiring,
+)
+
+# --- leaves by path ------------------------------------------------------------------------------
+
+
+def paths(tree: PyTree) -> tuple[str, ...]:
+    """The path of each leaf, such as `conv1/kernel`, in the order of `jax.tree.leaves`."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return tuple(jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in flat)
+
+
+def prunable(params: Params, exclude: Sequence[str] = ()) -> Prunable:
+    """The paths of all leaves with two axes or more: kernels, not biases and norms.
+
+    Args:
+      params: parameters.
+      exclude: layers or leaves that stay dense, such as `("out",)` for the output layer.
+
+    Raises:
+      ValueError: `exclude` names nothing, or nothing is left to prune.
+    """
+    by_path = dict(zip(paths(params), jax.tree.leaves(params), strict=True))
+    for name in exclude:
+        if not any(path == name or path.startswith(name + "/") for path in by_path):
+            raise ValueError(f"no layer '{name}' to exclude; there are {', '.join(by_path)}")
+    chosen = tuple(
+        sorted(
+            path
+            for path, leaf in by_path.items()
+            if jnp.ndim(leaf) >= 2
+            and not any(path == name or path.startswith(name + "/") for name in exclude)
+        )
+    )
+    if not chosen:
+        raise ValueError("no leaf is left to prune: every kernel is excluded")
+    return chosen
+
+
+def pick(tree: PyTree, prunable: Prunable) -> list[Array]:
+    """The leaves at the paths `prunable`, in its order.
+
+    Raises:
+      ValueError: a path isn't in the tree.
+    """
+    by_path = dict(zip(paths(tree), jax.tree.leaves(tree), strict=True))
+    missing = [path for path in prunable if path not in by_path]
+    if missing:
+        raise ValueError(f"no leaf '{missing[0]}'; there are {', '.join(by_path)}")
+    return [by_path[path] for path in prunable]
+
+
+def put(tree: PyTree, prunable: Prunable, leaves: Sequence[Array]) -> PyTree:
+    """`tree` with the leaves at the paths `prunable` replaced by `leaves`."""
+    new = dict(zip(prunable, leaves, strict=True))
+    return jax.tree.unflatten(
+        jax.tree.structure(tree),
+        [
+            new.get(path, leaf)
+            for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True)
+        ],
+    )
+
+
+def shapes(params: Params, prunable: Prunable) -> dict[str, tuple[int, ...]]:
+    """Path -> shape of each prunable leaf."""
+    return {
+        path: jnp.shape(leaf) for path, leaf in zip(prunable, pick(params, prunable), strict=True)
+    }
+
+
+def _items(tree: PyTree, prunable: Prunable) -> list[tuple[str, Array]]:
+    return list(zip(prunable, pick(tree, prunable), strict=True))
+
+
+def flatten(tree: PyTree, prunable: Prunable) -> jax.Array:
+    """The prunable leaves as one vector `[n]`, in the order of `prunable`."""
+    return jnp.concatenate([jnp.ravel(leaf) for leaf in pick(tree, prunable)])
+
+
+def unflatten(bits: Array, params: Params, prunable: Prunable) -> Mask:
+    """The mask whose prunable leaves hold `bits[n]` and whose other leaves are True.
+
+    Inverse of `flatten` for masks.
+    """
+    leaves, start = [], 0
+    for shape in shapes(params, prunable).values():
+        size = _size(shape)
+        leaves.append(lax.slice(bits, (start,), (start + size,)).reshape(shape))
+        start += size
+    return put(ones(params), prunable, leaves)
+
+
+def _size(shape: Sequence[int]) -> int:
+    size = 1
+    for n in shape:
+        size *= n
+    return size
+
+
+# --- apply and measure ---------------------------------------------------------------------------
+
+
+def ones(params: Params) -> Mask:
+    """The dense mask."""
+    return jax.tree.map(lambda p: jnp.ones(jnp.shape(p), bool), params)
+
+
+def apply(mask: Mask, params: Params, fill: Params | None = None) -> Params:
+    """`where(mask, params, fill)`, leaf by leaf; `fill` is zero unless given.
+
+    A selection and not a product, since 0 * nan is nan.
+    """
+    if fill is None:
+        return jax.tree.map(lambda m, p: jnp.where(m, p, jnp.zeros_like(p)), mask, params)
+    return jax.tree.map(jnp.where, mask, params, fill)
+
+
+def counts(mask: Mask, prunable: Prunable) -> dict[str, jax.Array]:
+    """Path -> number of kept weights, int32."""
+    return {
+        path: jnp.sum(leaf, dtype=jnp.int32)
+        for path, leaf in zip(prunable, pick(mask, prunable), strict=True)
+    }
+
+
+def count(mask: Mask, prunable: Prunable) -> jax.Array:
+    """The number of kept weights over all prunable leaves, int32."""
+    return sum(counts(mask, prunable).values(), jnp.int32(0))
+
+
+def size(params: Params, prunable: Prunable) -> int:
+    """The number of prunable weights."""
+    return sum(_size(shape) for shape in shapes(params, prunable).values())
+
+
+def density(mask: Mask, prunable: Prunable) -> jax.Array:
+    """Kept over prunable weights, in [0, 1]."""
+    return count(mask, prunable) / size(mask, prunable)
+
+
+def densities(mask: Mask, prunable: Prunable) -> dict[str, jax.Array]:
+    """Path -> kept over all weights of that leaf."""
+    sizes = {path: _size(shape) for path, shape in shapes(mask, prunable).items()}
+    return {path: kept / sizes[path] for path, kept in counts(mask, prunable).items()}
+
+
+def hamming(a: Mask, b: Mask, prunable: Prunable) -> jax.Array:
+    """The number of prunable weights in which two masks differ, int32."""
+    pairs = zip(pick(a, prunable), pick(b, prunable), strict=True)
+    return sum((jnp.sum(x != y, dtype=jnp.int32) for x, y in pairs), jnp.int32(0))
+
+
+def _both(a: Mask, b: Mask, prunable: Prunable) -> jax.Array:
+    pairs = zip(pick(a, prunable), pick(b, prunable), strict=True)
+    return sum((jnp.sum(x & y, dtype=jnp.int32) for x, y in pairs), jnp.int32(0))
+
+
+def cosine(a: Mask, b: Mask, prunable: Prunable) -> jax.Array:
+    """`|a & b| / sqrt(|a| |b|)`: the cosine of the flattened masks, in [0, 1]; nan if one is empty.
+
+    Two random masks of density d have d in expectation.
+    """
+    norm = jnp.sqrt(count(a, prunable).astype(float)) * jnp.sqrt(count(b, prunable).astype(float))
+    return _both(a, b, prunable) / norm
+
+
+def jaccard(a: Mask, b: Mask, prunable: Prunable) -> jax.Array:
+    """`|a & b| / |a | b|`, in [0, 1]; nan if both are empty."""
+    both = _both(a, b, prunable)
+    return both / (count(a, prunable) + count(b, prunable) - both)
+
+
+# --- select --------------------------------------------------------------------------------------
+
+
+def top_k(scores: Array, keep: Array) -> jax.Array:
+    """bool`[n]`: the `keep` highest of `scores[n]`, exactly; of equal scores, the first.
+
+    Bisection on the bits of the float32 scores, then on the indices of those equal to the
+    threshold: about fifty passes and no sort. `keep` may be traced. NaN ranks below -inf.
+    """
+    n = scores.shape[0]
+    scores = scores.astype(jnp.float32) + 0.0  # -0.0 and 0.0 are equal
+    bits = lax.bitcast_convert_type(scores, jnp.uint32)
+    top = jnp.uint32(1 << 31)
+    rank = jnp.where(bits >= top, ~bits, bits | top)  # ordered like the scores
+    rank = jnp.where(jnp.isnan(scores), jnp.uint32(0), rank)
+    keep = jnp.asarray(keep, jnp.int32)
+
+    def lift(i: Array, threshold: Array) -> Array:
+        candidate = threshold | (top >> i.astype(jnp.uint32))
+        enough = jnp.sum(rank >= candidate, dtype=jnp.int32) >= keep
+        return jnp.where(enough, candidate, threshold)
+
+    threshold = lax.fori_loop(0, 32, lift, jnp.uint32(0))
+    tied = rank == threshold
+    missing = keep - jnp.sum(rank > threshold, dtype=jnp.int32)
+    index = jnp.arange(n, dtype=jnp.int32)
+
+    def extend(i: Array, end: Array) -> Array:
+        candidate = end + (jnp.int32(1 << 30) >> i)
+        fits = jnp.sum(tied & (index < candidate), dtype=jnp.int32) <= missing
+        return jnp.where(fits, candidate, end)
+
+    end = lax.fori_loop(30 - n.bit_length(), 31, extend, jnp.int32(0))
+    return (rank > threshold) | (tied & (index < end))
+
+
+def select(scores: Scores, prunable: Prunable, keep: Keep, floor: Keep = 0) -> Mask:
+    """The mask of the highest scores: an exact count, over all prunable leaves or in each.
+
+    Args:
+      scores: PyTree of float like the parameters; higher is kept first, equal scores in the order
+        of `prunable` and of the leaf.
+      prunable: the leaves that are ranked.
+      keep: an integer, the total kept over all leaves ranked together; or path -> integer.
+        Both may be traced.
+      floor: the least that a leaf keeps when all are ranked together: an integer (a smaller leaf
+        is kept whole), or path -> integer.
+
+    Raises:
+      ValueError: a score is NaN, or `keep` is below the floors or above the number of weights
+        (under tracing neither is seen: NaN then ranks last).
+    """
+    leaves = [jnp.ravel(leaf) for leaf in pick(scores, prunable)]
+    for path, leaf in zip(prunable, leaves, strict=True):
+        if not isinstance(leaf, jax.core.Tracer) and bool(jnp.isnan(leaf).any()):
+            raise ValueError(f"NaN among the scores of {path}: nothing can be ranked by them")
+    if isinstance(keep, Mapping):
+        for path, leaf in zip(prunable, leaves, strict=True):
+            _check_keep(keep[path], 0, leaf.size, path)
+        kept = [top_k(leaf, keep[path]) for path, leaf in zip(prunable, leaves, strict=True)]
+    else:
+        floors = floor_of(
+            floor, {path: leaf.shape for path, leaf in zip(prunable, leaves, strict=True)}
+        )
+        _check_keep(keep, sum(floors.values()), sum(leaf.size for leaf in leaves), "all leaves")
+        sure = [
+            jnp.where(top_k(leaf, floors[path]), jnp.inf, leaf) if floors[path] else leaf
+            for path, leaf in zip(prunable, leaves, strict=True)
+        ]
+        flat = top_k(jnp.concatenate(sure), keep)
+        kept, start = [], 0
+        for leaf in leaves:
+            kept.append(flat[start : start + leaf.size])
+            start += leaf.size
+    shaped = [k.reshape(jnp.shape(s)) for k, s in zip(kept, pick(scores, prunable), strict=True)]
+    return put(ones(scores), prunable, shaped)
+
+
+def floor_of(floor: Keep, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """Path -> the least kept there: `floor`, or the whole leaf where that is smaller."""
+    return {
+        path: min(int(floor[path] if isinstance(floor, Mapping) else floor), _size(shape))
+        for path, shape in shapes.items()
+    }
+
+
+def _check_keep(keep: Array, least: int, most: int, where: str) -> None:
+    if not isinstance(keep, jax.core.Tracer) and not least <= int(keep) <= most:
+        raise ValueError(f"{int(keep)} kept of {where}: must be from {least} to {most}")
+
+
+# --- random, invert, shuffle ---------------------------------------------------------------------
+
+
+def random_scores(key: Key, params: Params, prunable: Prunable) -> Scores:
+    """Independent uniform scores on the prunable leaves, zero elsewhere; the key is consumed."""
+    leaves = pick(params, prunable)
+    keys = jax.random.split(key, len(leaves))
+    drawn = [jax.random.uniform(k, jnp.shape(leaf)) for k, leaf in zip(keys, leaves, strict=True)]
+    return put(jax.tree.map(lambda p: jnp.zeros(jnp.shape(p)), params), prunable, drawn)
+
+
+def random(key: Key, params: Params, prunable: Prunable, keep: Keep, floor: Keep = 0) -> Mask:
+    """A uniformly random mask that keeps exactly `keep`, as in `select`; the key is consumed."""
+    return select(random_scores(key, params, prunable), prunable, keep, floor)
+
+
+def shuffle(key: Key, mask: Mask, prunable: Prunable) -> Mask:
+    """A random mask with the kept count of each leaf of `mask`; the key is consumed."""
+    return select(random_scores(key, mask, prunable), prunable, counts(mask, prunable))
+
+
+def invert(mask: Mask, prunable: Prunable) -> Mask:
+    """The complement on the prunable leaves."""
+    return put(mask, prunable, [~leaf for leaf in pick(mask, prunable)])
+
+
+# --- units ---------------------------------------------------------------------------------------
+
+
+def expand(units: UnitMask, wiring: Wiring, params: Params) -> Mask:
+    """The mask over parameters that switches units off.
+
+    A unit that goes takes along its column of the producers' kernels, its bias, its batch-norm
+    scale and shift, and the input rows of the layers that read it, through a flatten too.
+
+    Args:
+      units: `{group: bool[units]}`; a group that is absent stays whole.
+      wiring: the net's groups.
+      params: parameters, nested dicts of `kernel`, `bias`, `scale`.
+
+    Raises:
+      ValueError: a name isn't a group, or a length doesn't fit.
+    """
+    groups = {group.name: group for group in wiring}
+    mask = dict(zip(paths(params), jax.tree.leaves(ones(params)), strict=True))
+    for name, keep in units.items():
+        if name not in groups:
+            raise ValueError(f"no units '{name}'; there are {', '.join(groups)}")
+        group = groups[name]
+        keep = jnp.asarray(keep, bool)
+        if keep.shape != (group.size,):
+            raise ValueError(f"{name} has {group.size} units, the mask has shape {keep.shape}")
+        for layer in group.producers + group.norms:
+            for leaf in ("kernel", "bias", "scale"):
+                if (path := f"{layer}/{leaf}") in mask:
+                    mask[path] = mask[path] & keep
+        for layer, repeat in group.consumers:
+            rows = jnp.tile(keep, repeat)[:, None]
+            mask[f"{layer}/kernel"] = mask[f"{layer}/kernel"] & rows
+    return put(params, tuple(mask), list(mask.values()))

@@ -1,0 +1,82 @@
+"""The optimisers of the field's papers, put together from optax.
+
+Learning rates are `rate · shape(step)` with a traced `rate`, so that it can be a batch axis.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax.numpy as jnp
+import optax
+
+from jaxtickets.types import Array, Schedule
+
+NAMES = ("sgd", "momentum", "adam", "adadelta")
+SHAPES = ("constant", "steps", "cosine")
+
+
+def optimizer(
+    name: str,
+    rate: Array,
+    shape: Schedule | None = None,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+) -> optax.GradientTransformation:
+    """An optax optimiser with learning rate `rate · shape(step)`.
+
+    Args:
+      name: `sgd`; `momentum` (heavy ball); `adam`, with epsilon 1e-8; `adadelta`, with rho 0.9 and
+        epsilon 1e-6.
+      rate: learning rate, may be traced.
+      shape: step -> factor; 1 if absent.
+      momentum: the factor of `momentum`.
+      weight_decay: λ of the L2 penalty λ/2 · w², added to the gradient before anything else, as
+        in PyTorch, on all parameters. It is not AdamW's decoupled decay.
+
+    Raises:
+      ValueError: unknown name.
+    """
+    if name not in NAMES:
+        raise ValueError(f"unknown optimiser '{name}'; there are {', '.join(NAMES)}")
+    scale = {
+        "sgd": optax.identity,
+        "momentum": lambda: optax.trace(momentum),
+        "adam": optax.scale_by_adam,
+        "adadelta": lambda: optax.scale_by_adadelta(rho=0.9, eps=1e-6),
+    }[name]()
+    decay = optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity()
+    factor = shape if shape is not None else lambda step: jnp.float32(1.0)
+    return optax.chain(decay, scale, optax.scale_by_schedule(lambda step: -rate * factor(step)))
+
+
+def decay_shape(
+    name: str,
+    steps: int,
+    drops: Sequence[float] = (0.5, 0.75),
+    factor: float = 0.1,
+    warmup: int = 0,
+) -> Schedule:
+    """The shape of a learning rate over a training of `steps` steps, 1 at its height.
+
+    Args:
+      name: `constant`; `steps`, times `factor` at each of `drops`; `cosine`, to zero.
+      steps: length of the training.
+      drops: where `steps` drops, as fractions of the training.
+      factor: by how much.
+      warmup: steps of linear warm-up from zero, in front; drops keep their places.
+
+    Raises:
+      ValueError: unknown name.
+    """
+    shapes: dict[str, Callable[[], Schedule]] = {
+        "constant": lambda: optax.constant_schedule(1.0),
+        "steps": lambda: optax.piecewise_constant_schedule(
+            1.0, {round(drop * steps): factor for drop in drops}
+        ),
+        "cosine": lambda: optax.cosine_decay_schedule(1.0, max(steps, 1)),
+    }
+    if name not in shapes:
+        raise ValueError(f"unknown learning-rate schedule '{name}'; there are {', '.join(shapes)}")
+    shape = shapes[name]()
+    if not warmup:
+        return shape
+    return lambda step: shape(step) * jnp.minimum(1.0, (step + 1) / warmup)

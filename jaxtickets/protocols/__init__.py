@@ -1,0 +1,1 @@
+"""Protocols: whole recipes that make tickets."""

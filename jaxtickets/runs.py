@@ -148,6 +148,12 @@ def batch(fn: Callable[..., PyTree], axis: Axis) -> Callable[..., Blocks]:
     return call
 
 
+def unzip(blocks: Blocks) -> tuple[Blocks, Blocks]:
+    """The two halves of blocks whose rows are pairs."""
+    left, right = zip(*blocks.blocks, strict=True)
+    return Blocks(left, blocks.runs), Blocks(right, blocks.runs)
+
+
 def over_runs(fn: Callable[..., PyTree], axis: Axis, rows: PyTree, *shared: PyTree) -> PyTree:
     """`fn(row, *shared)` for every row, stacked: `join` of `batch` of `split`, in one call."""
     placed = (share(tree, axis) for tree in shared)

@@ -1,0 +1,96 @@
+"""The settings of the annealing thesis (2020), and of a run that takes seconds.
+
+The thesis' net for MNIST is `lenet300_100` without biases, its bits weights; that for CIFAR-10 is
+`cnn960`, its bits filters. Deviations: validation images are cut from the training data, and its
+memory of masks compares them exactly (it turned down masks nearer than the swap size, which differ
+from exact matches only where swaps are single).
+"""
+
+from typing import Any
+
+from jaxtickets.io.errors import UserError, choose
+
+SMOKE: dict[str, Any] = {
+    "model": "lenet5_lecun",
+    "seeds": 1,
+    "chains": 2,
+    "steps": 20,
+    "chunk": 10,
+    "images": 50,
+    "burn_in": 5,
+    "epochs": 1,
+    "batch_size": 250,
+}
+THESIS: dict[str, Any] = {
+    "chains": 1,
+    "allocation": "global",
+    "floor": 0,
+    "measure": "error_rate",
+    "accept": "running_mean",
+    "running_start": 0.95,
+    "sizes": "sawtooth",
+    "size": 0,
+    "temperatures": "levels",
+    "initializer": "kaiming_normal",
+    "compare": (
+        "ticket", "ticket_last", "snip", "magnitude", "random", "random_layerwise", "dense"
+    ),
+}  # fmt: skip
+THESIS_NETS: dict[str, dict[str, Any]] = {
+    "lenet300_100": {
+        "dataset": "mnist",
+        "use_bias": False,
+        "density": (0.2,),
+        "steps": 42_700,
+        "chunk": 427,
+        "images": 2000,
+        "temperature": 0.006,
+        "cooling": 0.999,
+        "level_first": 1.0,
+        "level_growth": 1.005,
+        "level_most": 50.0,
+        "tabu": 50,
+        "tries": 50,
+        "optimizer": "adadelta",
+        "learning_rate": 1.0,
+        "learning_rates": "constant",
+        "batch_size": 64,
+        "epochs": 50,
+    },
+    "cnn960": {
+        "dataset": "cifar10",
+        "granularity": "units",
+        "density": (0.5,),
+        "steps": 8200,
+        "chunk": 82,
+        "images": 1024,
+        "temperature": 0.005,
+        "cooling": 0.995,
+        "level_first": 2.0,
+        "level_growth": 1.005,
+        "level_most": 10.0,
+        "tabu": 60,
+        "tries": 30,
+        "optimizer": "momentum",
+        "learning_rate": 0.1,
+        "learning_rates": "steps",
+        "drops": "0.3333,0.6667",
+        "weight_decay": 1e-4,
+        "batch_size": 256,
+        "epochs": 90,
+    },
+}
+
+
+def preset(name: str, model: str) -> dict[str, Any]:
+    """Flag -> value of a preset.
+
+    Raises:
+      UserError: there is no such preset, or none for the model.
+    """
+    choose("preset", name, ("", "smoke", "thesis"))
+    if name != "thesis":
+        return SMOKE if name else {}
+    if model not in THESIS_NETS:
+        raise UserError(f"--preset=thesis is for {' and '.join(THESIS_NETS)}, not {model}")
+    return THESIS | THESIS_NETS[model]

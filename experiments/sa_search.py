@@ -1,0 +1,149 @@
+"""Can simulated annealing find a ticket in a net that isn't trained, and what is it worth?
+
+Many annealing chains search the masks of a randomly initialised net for the one with the lowest
+energy on a few training images. The best ticket of each seed is then trained, and beside it, from
+the same initialisation, masks that cost no search: random, random with the ticket's count in each
+layer, SNIP, one-shot magnitude after dense training, and the dense net.
+
+    python -m experiments.sa_search --model=lenet5
+    python -m experiments.sa_search --preset=thesis --model=lenet300_100 --density=0.3,0.2,0.1
+
+The README has the numbers to expect, with spread, device and time.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from absl import flags
+
+from experiments.sa_presets import preset
+from jaxtickets import runs
+from jaxtickets.io import comparison, figures, records, rows, setup
+from jaxtickets.io.comparison import Entry
+from jaxtickets.io.errors import UserError, choose, run_main
+from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read
+from jaxtickets.io.loop import seconds
+from jaxtickets.io.problem import NetSettings, TrainSettings, build, on_device
+from jaxtickets.io.search_loop import Found, Plan, best, first_rows, search_all
+from jaxtickets.io.seeds import WEIGHTS, Seed, evidence, seed, weighted
+from jaxtickets.io.training_loop import Start
+from jaxtickets.protocols import annealed
+from jaxtickets.protocols.controls import CONTROLS
+from jaxtickets.settings import option
+from jaxtickets.types import Array
+
+METHODS = ("ticket", "ticket_last", *CONTROLS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What is searched for, and what the ticket is compared with."""
+
+    density: tuple = option((0.5,), "kept fraction of weights or units; several with commas")
+    chains: int = option(4, "chains of each seed", least=1)
+    weights: str = option("init", "the weights that masks select from", WEIGHTS)
+    weights_steps: int = option(75, "training steps before the search, if trained", least=1)
+    compare: tuple = option(("ticket", *CONTROLS), f"what is trained, of {', '.join(METHODS)}")
+
+
+GROUPS = (Question(), annealed.Settings(), NetSettings(), TrainSettings(), BatchSettings())
+
+
+def main() -> None:
+    """Reads the flags, checks them, searches, trains, compares."""
+    place, *parts = _read()
+    question, settings, net, train, batch = parts
+    setup.configure(place.devices or None)
+    axis = runs.axis(batch.mode, batch.width)
+    problem = build(net, train, place.data_dir, place.prepare)
+    seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
+    space = annealed.space(settings, seeds[0].params, problem.prunable, problem.wiring)
+    densities = numbers("density", question.density)
+    try:
+        annealed.check(settings)
+        for density in densities:
+            annealed.first_bits(settings, seeds[0].search, space, density)
+        splits = problem.dataset.train, problem.dataset.validation
+        sight = runs.share(annealed.sight(settings, problem.recipe.prepare, *splits), axis)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    spec = {name: value for part in parts for name, value in dataclasses.asdict(part).items()}
+    run = records.open_run("sa_search", spec, place.out or None, place.resume)
+    print(f"{setup.describe_devices()}, {axis.mode} in blocks of {axis.width}: {run.folder}")
+
+    # --- search
+    data, rate = on_device(problem.dataset), jnp.float32(train.learning_rate)
+    how = question.weights, question.weights_steps
+    seeds = [weighted(problem, one, *how, data, rate) for one in seeds]
+    chains = range(question.chains)
+    plans = [Plan(d, one, chain) for d in densities for one in seeds for chain in chains]
+    first, most = first_rows(settings, space, plans)
+    search = annealed.build(settings, problem.recipe, rate, space, problem.prunable, most)
+    names = [{"density": p.density, "seed": p.seed.number, "chain": p.chain} for p in plans]
+    every = place.checkpoint_seconds
+    ends = search_all(run.folder, settings, search, axis, first, names, sight, every)
+    found = best(plans, ends)
+
+    # --- compare
+    def entry(method: str, density: float, one: Seed, bits: Array) -> Entry:
+        mask = space.mask(bits)
+        params = annealed.effective_params(settings, problem.prunable)(mask, one.params)
+        name = {"method": method, "density": density, "seed": one.number}
+        return Entry(name, Start(one.train, rate, params, one.stats, mask))
+
+    def compared(one: Found, trained: Any) -> list[Entry]:
+        given = evidence(problem, one.seed, trained, data)
+        entries = []
+        for method in question.compare:
+            if method in CONTROLS:
+                key = jax.random.fold_in(one.seed.control, METHODS.index(method))
+                bits = CONTROLS[method](key, given, space, one.ticket, settings.floor)
+            else:
+                bits = getattr(one, method)
+            entries.append(entry(method, one.density, one.seed, bits))
+        return [e for e in entries if e.name["method"] != "dense"]
+
+    saved = [entry("ticket", one.density, one.seed, one.ticket) for one in found]
+    for one, ticket in zip(found, saved, strict=True):
+        comparison.save_entry(run.folder, problem, ticket, one.seed.step)
+    train_entries = comparison.train_entries
+    summary, trained = [], dict.fromkeys(one.number for one in seeds)
+    if {"dense", "magnitude"} & set(question.compare):
+        dense = [entry("dense", 1.0, one, jnp.ones(space.size, bool)) for one in seeds]
+        state, summary = train_entries(run.folder, "dense", problem, axis, dense, data, every)
+        for i, one in enumerate(seeds):
+            trained[one.number] = jax.tree.map(lambda leaf, i=i: leaf[i], state.params)
+    entries = [e for one in found for e in compared(one, trained[one.seed.number])]
+    if entries:
+        summary += train_entries(run.folder, "train", problem, axis, entries, data, every)[1]
+
+    # --- report
+    share = round(seconds(run.folder, "search") / len(found), 3)
+    for row in summary:
+        row["search_seconds"] = share if row["method"].startswith("ticket") else 0.0
+    rows.write_summary(run.folder, summary, *comparison.LEADING)
+    figures.draw_search(run.folder)
+    figures.draw_accuracies(run.folder)
+    figures.draw_layers(run.folder)
+    print(comparison.table(summary))
+    records.finish_run(run)
+    print(f"run: {run.folder}")
+
+
+def _read() -> list[Any]:
+    """The settings of all groups; explicit flags before the preset before the defaults."""
+    name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
+    chosen = preset(name, flags.FLAGS.model)
+    place, question, *others = [read(type(g), g, chosen) for g in (RunSettings(), *GROUPS)]
+    for method in question.compare:
+        choose("method", method, METHODS)
+    return [place, question, *others]
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("preset", "", "settings by name: thesis, smoke; explicit flags come first")
+    flags.DEFINE_bool("smoke", False, "seconds long: the preset of that name")
+    define(RunSettings(), *GROUPS)
+    run_main(main)

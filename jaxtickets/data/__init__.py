@@ -1,0 +1,55 @@
+"""Data sets by name: the bundled MNIST subset and TFDS's, as arrays on the host.
+
+`augment` and `batches` hold what happens to them on the device.
+"""
+
+from collections.abc import Callable
+from os import PathLike
+
+from jaxtickets.data import mnist5k, tfds
+from jaxtickets.data.errors import DataError
+from jaxtickets.data.sources import SOURCES, Source
+from jaxtickets.types import Dataset
+
+__all__ = ["NAMES", "DataError", "classes", "load", "shape"]
+
+_LOADERS: dict[str, Callable[[Source, str | PathLike[str] | None, bool], Dataset]] = {
+    "mnist5k": mnist5k.load,
+    "mnist": tfds.load,
+    "fashion_mnist": tfds.load,
+    "cifar10": tfds.load,
+}
+
+NAMES = tuple(_LOADERS)
+
+
+def load(name: str, data_dir: str | PathLike[str] | None = None, prepare: bool = False) -> Dataset:
+    """The data set called `name`: the same examples in the same order each time.
+
+    Args:
+      name: one of `NAMES`.
+      data_dir: the folder of prepared TFDS data; TFDS's own folder when None. `mnist5k` is part of
+        a package and reads neither this nor `prepare`.
+      prepare: download and prepare a set that isn't prepared yet; needs TensorFlow.
+
+    Raises:
+      DataError: the name is unknown, or the set is missing, not prepared or damaged.
+    """
+    source = _source(name)
+    return _LOADERS[name](source, data_dir, prepare)
+
+
+def shape(name: str) -> tuple[int, int, int]:
+    """`(h, w, c)` of an image of `name`, without loading; raises DataError if unknown."""
+    return _source(name).shape
+
+
+def classes(name: str) -> int:
+    """The number of classes of `name`, without loading; raises DataError if unknown."""
+    return _source(name).classes
+
+
+def _source(name: str) -> Source:
+    if name not in SOURCES:
+        raise DataError(f"unknown data set {name!r}: use one of {', '.join(NAMES)}")
+    return SOURCES[name]

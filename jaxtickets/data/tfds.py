@@ -1,0 +1,70 @@
+"""MNIST, Fashion-MNIST and CIFAR-10 from a prepared TFDS folder, read without TensorFlow."""
+
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from jaxtickets.data import cache, records
+from jaxtickets.data import folder as folders
+from jaxtickets.data.errors import DataError
+from jaxtickets.data.prepare import prepare as prepare_folder
+from jaxtickets.data.sources import SPLIT_SEED, Source
+from jaxtickets.types import Dataset, Split
+
+
+def load(source: Source, data_dir: str | PathLike[str] | None, prepare: bool) -> Dataset:
+    """The data set in TFDS's fixed order, the validation set cut from its training set.
+
+    TFDS shuffles once while preparing: "the first 2,000 images" are not the original files' first.
+
+    Args:
+      source: which set.
+      data_dir: the folder of prepared TFDS data; TFDS's own when None.
+      prepare: prepare a set that isn't.
+
+    Raises:
+      DataError: the set is not prepared (known without importing TFDS), can't be, or is damaged.
+    """
+    folder = _folder(source, data_dir, prepare)
+    folders.check(source, folder)
+    train, test = _decoded(source, folder)
+    rest, validation = cut(len(train.labels), source.validation)
+    return Dataset(
+        name=source.name,
+        train=Split(train.images[rest], train.labels[rest]),
+        validation=Split(train.images[validation], train.labels[validation]),
+        test=test,
+        mean=source.mean,
+        std=source.std,
+        classes=source.classes,
+    )
+
+
+def cut(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ascending indices int64`[n - size]` and int64`[size]`: a fixed random cut of `n` examples."""
+    held_out = np.random.default_rng(SPLIT_SEED).permutation(n)[:size]
+    return np.setdiff1d(np.arange(n), held_out), np.sort(held_out)
+
+
+def _folder(source: Source, data_dir: str | PathLike[str] | None, prepare: bool) -> Path:
+    base = folders.root(data_dir)
+    folder = folders.find(source, base)
+    if folder is None and prepare:
+        prepare_folder(source, base)
+        folder = folders.find(source, base)
+    if folder is not None:
+        return folder
+    if data_dir is not None and not base.is_dir():
+        raise DataError(f"--data_dir={base} is missing: {folders.HOW_TO_GET}")
+    raise DataError(f"{source.name} is not prepared in {base}: {folders.HOW_TO_GET}")
+
+
+def _decoded(source: Source, folder: Path) -> tuple[Split, Split]:
+    mark = cache.fingerprint(folder)
+    kept = cache.load(source, mark)
+    if kept is not None:
+        return kept
+    train, test = records.read(source, folder)
+    cache.save(source, mark, train, test)
+    return train, test

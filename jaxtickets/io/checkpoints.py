@@ -1,0 +1,109 @@
+"""Checkpoints of a run: a new folder for each, the newest undamaged one is restored.
+
+    FOLDER/00001200/     step 1200, or 00001200.1 if that was there already
+      arrays/, manifest.json   see `trees`
+
+A folder without a manifest was being written when the process ended, and is ignored.
+"""
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxtickets.io import trees
+from jaxtickets.io.errors import UserError
+from jaxtickets.types import PyTree
+
+_NAME = re.compile(r"(\d+)(?:\.(\d+))?")
+
+
+class _Saved(NamedTuple):
+    """A checkpoint's folder; the order of these tuples is that of their age."""
+
+    step: int
+    attempt: int
+    path: Path
+
+
+def save(folder: str | os.PathLike[str], step: int, state: PyTree, keep: int = 2) -> Path:
+    """Saves `state` after `step` steps and removes older checkpoints.
+
+    Nothing is overwritten, and nothing removed before the new one is complete. Checkpoints of later
+    steps, which a resumed run has gone back behind, are removed as well.
+
+    Args:
+      folder: where the run's checkpoints are; made if need be.
+      step: steps done, not negative.
+      state: PyTree of arrays, typed keys and Python's numbers; copied to the host.
+      keep: how many of the newest to keep, one at least.
+
+    Returns:
+      The checkpoint's own folder.
+    """
+    folder = Path(folder)
+    attempts = [saved.attempt for saved in _all(folder) if saved.step == step]
+    attempt = max(attempts) + 1 if attempts else 0
+    path = folder / (f"{step:08d}.{attempt}" if attempt else f"{step:08d}")
+    trees.write(path, state, {"step": step})
+    _remove_all_but(_newest(folder, step, keep), folder)
+    return path
+
+
+def restore(
+    folder: str | os.PathLike[str],
+    template: PyTree,
+    warn: Callable[[str], object] | None = None,
+) -> tuple[int, PyTree] | None:
+    """The newest checkpoint that is undamaged and fits `template`; None if there is none at all.
+
+    Args:
+      folder: where the run's checkpoints are.
+      template: the state's PyTree of arrays or `jax.ShapeDtypeStruct`s.
+      warn: gets a line for each checkpoint that can't be restored; None: print it on stderr.
+
+    Returns:
+      `(step, state)`; the leaves are what the template's are: numpy's arrays, Python's numbers, or
+      else JAX's arrays and keys on the default device.
+
+    Raises:
+      UserError: there are checkpoints, and none can be restored.
+    """
+    saved = _complete(Path(folder))
+    for step, _, path in reversed(saved):
+        try:
+            return step, trees.read(path, template)
+        except trees.DamagedError as error:
+            (warn or _print)(f"warning: checkpoint {path} is passed over: {error}")
+    if saved:
+        raise UserError(f"none of the {len(saved)} checkpoints in {folder} can be restored")
+    return None
+
+
+def _print(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def _all(folder: Path) -> list[_Saved]:
+    """Every checkpoint, complete or not, oldest first."""
+    matches = [(_NAME.fullmatch(path.name), path) for path in folder.glob("*")]
+    return sorted(_Saved(int(m[1]), int(m[2] or 0), path) for m, path in matches if m)
+
+
+def _complete(folder: Path) -> list[_Saved]:
+    return [saved for saved in _all(folder) if trees.is_complete(saved.path)]
+
+
+def _newest(folder: Path, step: int, keep: int) -> list[Path]:
+    by_step = {saved.step: saved.path for saved in _complete(folder) if saved.step <= step}
+    return list(by_step.values())[-max(keep, 1) :]
+
+
+def _remove_all_but(kept: list[Path], folder: Path) -> None:
+    for saved in _all(folder):
+        if saved.path not in kept:
+            trees.invalidate(saved.path)  # first, so that a kill leaves no damaged checkpoint
+            shutil.rmtree(saved.path, ignore_errors=True)

@@ -1,0 +1,73 @@
+"""JSON that every parser reads, and files that are written whole or not at all."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file by way of another beside it, so that no reader sees half of it."""
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    new.write_text(text, encoding="utf-8", newline="")
+    os.replace(new, path)
+
+
+def plain(value: Any) -> Any:
+    """`value` in the types of JSON.
+
+    Dataclasses and mappings become dicts, tuples lists, arrays and numpy's scalars lists and
+    numbers, and the floats that JSON lacks the strings `nan`, `inf` and `-inf`.
+
+    Raises:
+      TypeError: there is something else in it.
+    """
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(float(value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "__array__"):
+        return plain(np.asarray(value).tolist())
+    raise TypeError(f"{type(value).__name__} can't be written as JSON: {value!r}")
+
+
+def finite_or_not(value: Any) -> Any:
+    """Undoes what `plain` does to floats that JSON lacks."""
+    if isinstance(value, str):
+        return _NON_FINITE.get(value, value)
+    if isinstance(value, dict):
+        return {key: finite_or_not(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [finite_or_not(item) for item in value]
+    return value
+
+
+def canonical(value: Any) -> str:
+    """The one JSON text of a value: keys sorted, no blanks."""
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of the canonical JSON, in 64 hexadecimal digits."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def pretty(value: Any) -> str:
+    """JSON for people: one item a line, in the order given."""
+    return json.dumps(plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"

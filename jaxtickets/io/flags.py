@@ -1,0 +1,96 @@
+"""Settings as absl flags: a flag for each field, an explicit flag before a preset.
+
+Flags are defined under `__main__` only, by `define`; importing this module defines none.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from absl import flags
+
+from jaxtickets.io.errors import UserError, choose
+from jaxtickets.settings import check, option
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+    """Where and how a run is executed; these don't decide its numbers."""
+
+    out: str = option("", "the run's folder; empty: a new one under runs/")
+    resume: bool = option(False, "continue --out, or else the newest run of the same spec")
+    data_dir: str = option("", "folder of prepared TFDS data; empty: TFDS's own")
+    prepare: bool = option(False, "prepare the data set first; needs TensorFlow")
+    devices: int = option(0, "virtual CPU devices; 0: one a core", least=0)
+    checkpoint_seconds: float = option(60.0, "time between two checkpoints", least=0)
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchSettings:
+    """The run axis; it decides the last bits under vmap, and so is part of the spec."""
+
+    mode: str = option("auto", "how runs are batched", ("auto", "map", "vmap"))
+    width: int = option(0, "runs in a block; 0: 1 for map, 32 for vmap", least=0)
+
+
+def define(*settings: Any) -> None:
+    """Defines a flag for each field of some settings, with its value as the default."""
+    for group in settings:
+        for field in dataclasses.fields(group):
+            _define(field, getattr(group, field.name))
+
+
+def read(kind: type[T], defaults: T, preset: Mapping[str, Any]) -> T:
+    """The settings that the flags say: explicit flags, then the preset, then the defaults.
+
+    Raises:
+      UserError: a value that can't be.
+    """
+    assert dataclasses.is_dataclass(kind)
+    values = {}
+    for field in dataclasses.fields(kind):
+        name = field.name
+        given = flags.FLAGS[name].present
+        base = preset.get(name, getattr(defaults, name))
+        value = flags.FLAGS[name].value if given else base
+        if field.metadata.get("known"):
+            choose(name, value, field.metadata["known"])
+        values[name] = tuple(value) if isinstance(value, list) else value
+    made = kind(**values)
+    try:
+        check(made)
+    except ValueError as error:
+        raise UserError(f"--{error}") from error
+    return made
+
+
+def numbers(name: str, words: Sequence[str]) -> tuple[float, ...]:
+    """The numbers of a list flag.
+
+    Raises:
+      UserError: a word isn't a number, or there is none.
+    """
+    try:
+        values = tuple(float(word) for word in words)
+    except ValueError as error:
+        raise UserError(f"--{name}={','.join(words)}: must be numbers, comma-separated") from error
+    if not values:
+        raise UserError(f"--{name} is empty: give a number, or several with commas between")
+    return values
+
+
+def _define(field: dataclasses.Field, default: Any) -> None:
+    text, known = field.metadata["text"], field.metadata["known"]
+    if known:
+        text = f"{text}: {', '.join(known)}"
+    makers = {
+        bool: flags.DEFINE_boolean,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        str: flags.DEFINE_string,
+        tuple: flags.DEFINE_list,
+    }
+    value = ",".join(str(item) for item in default) if isinstance(default, tuple) else default
+    makers[type(default)](field.name, value, text)

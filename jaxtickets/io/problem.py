@@ -1,0 +1,130 @@
+"""From names to functions: a net, its data, and how it is trained on them."""
+
+import dataclasses
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxtickets import data, losses, masks, nets, optimizers
+from jaxtickets.data import augment
+from jaxtickets.io.errors import UserError, choose
+from jaxtickets.io.flags import numbers
+from jaxtickets.settings import option
+from jaxtickets.training import Recipe
+from jaxtickets.types import Dataset, Prunable, Wiring
+
+INITIALIZERS = ("", *nets.INITIALIZERS)
+
+
+@dataclasses.dataclass(frozen=True)
+class NetSettings:
+    """Which net on which data."""
+
+    model: str = option("lenet5", "the net", nets.names())
+    dataset: str = option("mnist5k", "the data set", data.NAMES)
+    initializer: str = option("", "first weights; empty: as the net's source", INITIALIZERS)
+    use_bias: bool = option(True, "whether layers have biases")
+    prune_output: bool = option(True, "whether the output layer is pruned")
+    seed: int = option(0, "first seed: of initialisation, data order, masks and search", least=0)
+    seeds: int = option(3, "how many seeds", least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+    """How nets are trained."""
+
+    optimizer: str = option("adam", "the optimiser", optimizers.NAMES)
+    learning_rate: float = option(0.001, "learning rate at its height")
+    learning_rates: str = option("cosine", "its shape over the training", optimizers.SHAPES)
+    drops: str = option("0.5,0.75", "where learning_rates=steps falls tenfold, of the training")
+    momentum: float = option(0.9, "of momentum", least=0)
+    weight_decay: float = option(0.0, "lambda of the L2 penalty lambda/2 w^2", least=0)
+    warmup: int = option(0, "steps of linear warm-up", least=0)
+    batch_size: int = option(128, "examples a step", least=1)
+    epochs: int = option(10, "passes over the training data", least=1)
+    augmented: bool = option(False, "pad, crop and flip the training images")
+
+
+class Problem(NamedTuple):
+    """A net, its data and its training, ready to use.
+
+    Attributes:
+      net: the flax module.
+      dataset: on the host.
+      recipe: how it is trained; `hyper` is the learning rate.
+      prunable: the leaves that are pruned.
+      wiring: its groups of units; empty if it isn't known.
+      steps: training steps in all.
+    """
+
+    net: nn.Module
+    dataset: Dataset
+    recipe: Recipe
+    prunable: Prunable
+    wiring: Wiring
+    steps: int
+
+
+def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) -> Problem:
+    """Looks everything up, checks that it fits, and loads the data.
+
+    Raises:
+      UserError, DataError: a name is unknown, or something doesn't fit or isn't there.
+    """
+    choose("model", net.model, nets.names())
+    choose("dataset", net.dataset, data.NAMES)
+    shape = data.shape(net.dataset)
+    attributes: dict[str, Any] = {"classes": data.classes(net.dataset), "use_bias": net.use_bias}
+    if net.initializer:
+        attributes["initializer"] = net.initializer
+    try:
+        module = nets.make(net.model, **attributes)
+        nets.check_fits(module, shape, data.classes(net.dataset))
+        if train.learning_rate <= 0:
+            raise ValueError(f"--learning_rate={train.learning_rate}: must be above 0")
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    dataset = data.load(net.dataset, data_dir or None, prepare)
+    model = nets.functional(module, shape)
+    if train.batch_size > len(dataset.train.labels):
+        raise UserError(
+            f"--batch_size={train.batch_size}: there are {len(dataset.train.labels)} examples"
+        )
+    every = len(dataset.train.labels) // train.batch_size
+    steps = every * train.epochs
+    drops = numbers("drops", train.drops.split(","))
+    decay = optimizers.decay_shape(train.learning_rates, steps, drops, warmup=train.warmup)
+
+    def optimizer(rate: Any) -> Any:
+        return optimizers.optimizer(
+            train.optimizer, rate, decay, train.momentum, train.weight_decay
+        )
+
+    normalise = partial(augment.normalise, mean=dataset.mean, std=dataset.std)
+    params = jax.eval_shape(model.init, jax.random.key(0))[0]
+    return Problem(
+        net=module,
+        dataset=dataset,
+        recipe=Recipe(
+            model=model,
+            loss=losses.classification(model, normalise),
+            optimizer=optimizer,
+            prepare=normalise,
+            augment=augment.standard if train.augmented else None,
+            batch_size=train.batch_size,
+            every=every,
+        ),
+        prunable=masks.prunable(params, () if net.prune_output else (nets.output_layer(module),)),
+        wiring=nets.wiring(module, shape),
+        steps=steps,
+    )
+
+
+def on_device(dataset: Dataset) -> Dataset:
+    """The data set with its splits as arrays on the default device."""
+    names = ("train", "validation", "test")
+    splits = {name: jax.tree.map(jnp.asarray, getattr(dataset, name)) for name in names}
+    return dataset._replace(**splits)

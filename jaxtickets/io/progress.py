@@ -1,0 +1,143 @@
+"""A live line that says how far a run is, what it has found, how fast it goes, what is left.
+
+On a terminal one line is rewritten; elsewhere (a file, a pipe) a line is printed every few
+seconds. The first and the last are always shown.
+"""
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import TextIO
+
+Value = float | str
+
+
+def line(
+    label: str,
+    step: int,
+    total: int,
+    values: Mapping[str, Value],
+    formats: Mapping[str, str],
+    rate: str = "",
+    left: float | None = None,
+) -> str:
+    """One progress line.
+
+    Args:
+      label: what runs, such as `search`.
+      step, total: steps done, and steps in all.
+      values: numbers or words to show, in this order.
+      formats: name -> format specification, `.4g` where there is none.
+      rate: how fast it goes, such as `1850 eval/s`; left out if empty.
+      left: seconds to go; left out if None.
+    """
+    done = 100 * step // total if total else 100
+    shown = [f"{name} {_format(value, formats.get(name))}" for name, value in values.items()]
+    parts = [label, f"{step:>{len(str(total))}}/{total}", f"{done:2d} %", *shown]
+    parts += [rate] if rate else []
+    parts += [f"left {duration(left)}"] if left is not None else []
+    return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `m:ss` or `h:mm:ss`, rounded."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def _format(value: Value, spec: str | None) -> str:
+    if isinstance(value, str):
+        return value
+    return format(float(value), spec or ".4g").replace("%", " %")
+
+
+class Progress:
+    """Shows `line`s on a stream; a context manager, so that an error starts on a line of its own.
+
+    The clock of the rate starts at the first update, which the compilation comes before.
+
+    Attributes:
+      label, total, formats: see `line`.
+      unit: what is counted per second; no rate is shown if empty.
+      per_step: how many of them a step holds, such as the chains of a search.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        total: int,
+        formats: Mapping[str, str] | None = None,
+        unit: str = "",
+        per_step: float = 1,
+        stream: TextIO | None = None,
+        every: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.label, self.total, self.formats = label, total, formats or {}
+        self.unit, self.per_step = unit, per_step
+        self._stream = sys.stderr if stream is None else stream
+        self._live = self._stream.isatty()
+        self._every = 0.1 if self._live else every
+        self._clock = clock
+        self._first: tuple[float, int] | None = None
+        self._shown_at = 0.0
+        self._hidden = ""  # the newest line, if it came too soon to be shown
+        self._open = False  # the cursor stands behind a line on a terminal
+
+    def update(self, step: int, **values: Value) -> None:
+        """Tells that `step` steps are done, and what to show with it."""
+        now = self._clock()
+        last = step >= self.total
+        due = self._first is None or last or now - self._shown_at >= self._every
+        if self._first is None:
+            self._first = now, step
+        text = self._text(now, step, values)
+        if due:
+            self._show(text, now)
+        else:
+            self._hidden = text
+        if last:
+            self.close()
+
+    def close(self) -> None:
+        """Shows what is still hidden and ends the line."""
+        if self._hidden:
+            self._show(self._hidden, self._clock())
+        if self._open:
+            self._write("\n")
+            self._open = False
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _text(self, now: float, step: int, values: Mapping[str, Value]) -> str:
+        assert self._first is not None
+        seconds, steps = now - self._first[0], step - self._first[1]
+        if steps <= 0 or seconds <= 0:
+            return line(self.label, step, self.total, values, self.formats)
+        speed = steps / seconds
+        rate = f"{_speed(speed * self.per_step)} {self.unit}/s" if self.unit else ""
+        left = max(self.total - step, 0) / speed
+        return line(self.label, step, self.total, values, self.formats, rate, left)
+
+    def _show(self, text: str, now: float) -> None:
+        if self._live:
+            width = shutil.get_terminal_size().columns - 1  # a longer line can't be rewritten
+            self._write(f"\r{text[:width]}\x1b[K")
+            self._open = True
+        else:
+            self._write(text + "\n")
+        self._shown_at, self._hidden = now, ""
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+
+
+def _speed(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"

@@ -1,0 +1,117 @@
+"""Rows that a run writes into its folder: metrics as it goes, a summary at its end.
+
+`metrics.jsonl` is appended, one JSON object a line, with `nan` and `inf` as strings; each row
+carries its `phase` and its `step`, so that a resumed run can drop what it will write again.
+`summary.csv` is written whole, a row a run or method.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxtickets.io.errors import UserError
+from jaxtickets.io.files import canonical, finite_or_not, plain, write_atomically
+
+METRICS, SUMMARY = "metrics.jsonl", "summary.csv"
+
+Row = dict[str, Any]
+
+
+def append_metrics(folder: Path, *rows: Mapping[str, Any]) -> None:
+    """Adds rows to `metrics.jsonl`, flushed to the operating system.
+
+    Raises:
+      TypeError: a value is neither a number, a word, an array nor a container of them.
+    """
+    lines = [json.dumps(plain(row), allow_nan=False) + "\n" for row in rows]
+    with (folder / METRICS).open("a", encoding="utf-8") as file:
+        file.write("".join(lines))
+
+
+def read_metrics(folder: Path) -> list[Row]:
+    """The rows of `metrics.jsonl`, none if there is no file; an incomplete last line is left out.
+
+    Raises:
+      UserError: another line is damaged.
+    """
+    return [row for _, row in _metrics(folder)]
+
+
+def keep_metrics(folder: Path, keep: Callable[[Row], bool]) -> None:
+    """Drops the rows for which `keep` is False, and an incomplete last line; atomic.
+
+    A resumed run drops the rows of steps after its checkpoint.
+
+    Raises:
+      UserError: a line that isn't the last is damaged.
+    """
+    path = folder / METRICS
+    if path.exists():
+        kept = [text + "\n" for text, row in _metrics(folder) if keep(row)]
+        write_atomically(path, "".join(kept))
+
+
+def _metrics(folder: Path) -> Iterator[tuple[str, Row]]:
+    path = folder / METRICS
+    if not path.exists():
+        return
+    *lines, _ = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    for number, text in enumerate(lines, start=1):
+        try:
+            row = finite_or_not(json.loads(text))
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: not a JSON object: {error}") from error
+        yield text, row
+
+
+def write_summary(folder: Path, rows: Sequence[Mapping[str, Any]], *leading: str) -> Path:
+    """Writes `summary.csv` and returns its path.
+
+    Args:
+      folder: the run's folder.
+      rows: a mapping a row; None and what a row lacks become empty cells.
+      leading: the first columns; the others follow in order of first appearance.
+    """
+    text = io.StringIO()
+    columns = list(dict.fromkeys([*leading, *(name for row in rows for name in row)]))
+    table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    table.writeheader()
+    table.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    write_atomically(folder / SUMMARY, text.getvalue())
+    return folder / SUMMARY
+
+
+def read_summary(folder: Path) -> list[Row]:
+    """The rows of `summary.csv`; cells that look like numbers or bools are, empty ones are None.
+
+    Raises:
+      UserError: there is no summary.
+    """
+    path = folder / SUMMARY
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [
+                {name: _value(cell) for name, cell in row.items()} for row in csv.DictReader(file)
+            ]
+    except OSError as error:
+        raise UserError(f"no summary in {folder}: {error.strerror}") from error
+
+
+def _cell(value: Any) -> Any:
+    value = plain(value)
+    return canonical(value) if isinstance(value, list | dict) else value
+
+
+def _value(cell: str) -> Any:
+    words = {"": None, "True": True, "False": False}
+    if cell in words:
+        return words[cell]
+    for kind in (int, float):
+        try:
+            return kind(cell)
+        except ValueError:
+            continue
+    return cell

@@ -1,0 +1,158 @@
+"""Advances a batch of chains from records to records: resumable, with a live line."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtickets import runs
+from jaxtickets.io.loop import check_finite, loop
+from jaxtickets.io.progress import Progress
+from jaxtickets.io.seeds import Seed
+from jaxtickets.io.training_loop import stack
+from jaxtickets.protocols import annealed
+from jaxtickets.protocols.annealed import Row, Search, Settings
+from jaxtickets.runs import Axis, Blocks, Shared
+from jaxtickets.search.annealing import Info
+from jaxtickets.search.chains import Chain
+from jaxtickets.search.space import Space
+from jaxtickets.types import Array, PyTree
+
+
+class Plan(NamedTuple):
+    """One chain: its density, its seed, and its number within the seed."""
+
+    density: float
+    seed: Seed
+    chain: int
+
+
+class Found(NamedTuple):
+    """The best of the chains of a density and a seed.
+
+    Attributes:
+      density, seed: whose.
+      ticket: bool`[n]`, the bits that validation chose.
+      ticket_last: bool`[n]`, the bits that the chain ended with.
+    """
+
+    density: float
+    seed: Seed
+    ticket: Array
+    ticket_last: Array
+
+
+FORMATS = {"T": ".1e", "best": ".4f", "mean": ".4f", "accepted": ".0%", "k": ".0f"}
+
+
+def first_rows(settings: Settings, space: Space, plans: Sequence[Plan]) -> tuple[Row, int]:
+    """What all chains are given, stacked, and the largest swap that any of them can make."""
+    keys = [jax.random.split(jax.random.fold_in(p.seed.search, p.chain)) for p in plans]
+    bits = [
+        annealed.first_bits(settings, key[0], space, plan.density)
+        for key, plan in zip(keys, plans, strict=True)
+    ]
+    most = annealed.largest_swap(settings, space, jnp.stack(bits))
+    made = [
+        Row(
+            key=key[1],
+            params=plan.seed.params,
+            stats=plan.seed.stats,
+            mask=space.mask(b),
+            ticks=annealed.ticks(settings, int(b.sum()), most),
+        )
+        for key, b, plan in zip(keys, bits, plans, strict=True)
+    ]
+    return stack(made), most
+
+
+def best(plans: Sequence[Plan], ends: Chain) -> list[Found]:
+    """For each density and seed, the chain whose mask scores lowest on the validation data."""
+    groups: dict[tuple[float, int], list[int]] = {}
+    for i, plan in enumerate(plans):
+        groups.setdefault((plan.density, plan.seed.number), []).append(i)
+    score = np.asarray(ends.chosen_score)
+    winners = [min(members, key=lambda i: score[i]) for members in groups.values()]
+    return [
+        Found(plans[i].density, plans[i].seed, ends.chosen_bits[i], ends.state.walk.bits[i])
+        for i in winners
+    ]
+
+
+def search_all(
+    folder: Path,
+    settings: Settings,
+    search: Search,
+    axis: Axis,
+    chains: Row,
+    names: list[dict[str, Any]],
+    sight: Shared,
+    every: float,
+) -> Chain:
+    """Runs all chains to their end; returns their last states, stacked.
+
+    Metrics rows hold, for each chain and chunk, `step`, `energy`, `best_energy`, `temperature`,
+    `size` and `hamming` at the chunk's last step, `accepted` as a mean over the chunk, and
+    `validation`, the score of the mask chosen so far.
+
+    Args:
+      folder, every: see `loop`.
+      settings: for the lengths.
+      search: what a chain does.
+      axis: the run axis.
+      chains: `Row` with a leading axis of chains.
+      names: what metrics rows say of each chain, such as density, seed and chain.
+      sight: the data, on each device.
+    """
+
+    def advance_one(
+        pair: tuple[Row, Chain], start: Array, sight: PyTree
+    ) -> tuple[tuple[Row, Chain], tuple[Info, Array]]:
+        row, chain = pair
+        chain, info = search.chunk(row, chain, start, sight)
+        return (row, chain), (info, chain.chosen_score)
+
+    advance = runs.batch(advance_one, axis)
+
+    def step(blocks: Blocks, i: int) -> tuple[Blocks, Blocks]:
+        start = runs.share(np.int32(i * settings.chunk), axis)
+        return runs.unzip(advance(blocks, start, sight))
+
+    def report(i: int, seen: tuple[Info, np.ndarray]) -> tuple[list[dict[str, Any]], dict]:
+        info, score = seen
+        labels = [" ".join(f"{k} {v}" for k, v in name.items()) for name in names]
+        check_finite(info.energy, labels, i * settings.chunk, "energy")
+        last = {field: values[:, -1] for field, values in info._asdict().items()}
+        last |= {"accepted": info.accepted.mean(1), "validation": score}
+        at = {"step": (i + 1) * settings.chunk}
+        made = [
+            {**name, **at, **{field: values[j] for field, values in last.items()}}
+            for j, name in enumerate(names)
+        ]
+        shown = {
+            "T": last["temperature"].mean(),
+            "k": last["size"].mean(),
+            "best": last["best_energy"].min(),
+            "mean": last["energy"].mean(),
+            "accepted": last["accepted"].mean(),
+        }
+        return made, shown
+
+    begin_all = runs.batch(search.begin, axis)
+
+    def begin() -> tuple[Row, Chain]:
+        return chains, runs.join(begin_all(runs.split(chains, axis), sight))
+
+    evaluations = settings.chunk * len(names)
+    progress = Progress(
+        f"search, {len(names)} chains",
+        settings.steps // settings.chunk,
+        FORMATS,
+        "eval",
+        per_step=evaluations,
+    )
+    chunks = settings.steps // settings.chunk
+    return loop(folder, "search", begin, chunks, step, report, axis, progress, every)[1]

@@ -1,0 +1,91 @@
+"""Tickets on disk: a folder that is loaded without knowing what is in it.
+
+    ticket, provenance = load_ticket("runs/.../tickets/seed0")
+    net = nets.from_json(provenance["net"])
+
+The manifest's `info` (see `trees`) holds the tree's `structure` and the `provenance`.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxtickets.io import trees
+from jaxtickets.io.errors import UserError
+from jaxtickets.types import Ticket
+
+
+def save_ticket(
+    folder: str | os.PathLike[str], ticket: Ticket, provenance: Mapping[str, Any]
+) -> Path:
+    """Saves a ticket, in place of one that is there.
+
+    Args:
+      folder: the ticket's own folder.
+      ticket: its trees are nested dicts with words as keys.
+      provenance: what the arrays don't say, in the types of JSON: the net's JSON as `net`, the data
+        set, method, density, seed and whatever else the experiment knows.
+
+    Returns:
+      The folder.
+
+    Raises:
+      ValueError: the mask's tree isn't that of the parameters, or they aren't nested dicts.
+    """
+    folder = Path(folder)
+    structure = _structure(ticket)
+    new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
+    for left in (new, old):  # by a process that was killed here
+        shutil.rmtree(left, ignore_errors=True)
+    trees.write(new, ticket, {"structure": structure, "provenance": provenance})
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(new, folder)
+    shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def load_ticket(folder: str | os.PathLike[str]) -> tuple[Ticket, dict[str, Any]]:
+    """A ticket, on the default device, and its provenance.
+
+    Raises:
+      UserError: there is no ticket, or it is damaged.
+    """
+    folder = Path(folder)
+    if not trees.is_complete(folder):
+        raise UserError(f"no ticket in {folder}")
+    try:
+        manifest = trees.read_manifest(folder)
+        arrays = [jnp.array(array) for array in trees.read_arrays(folder, manifest)]
+    except trees.DamagedError as error:
+        raise UserError(f"the ticket in {folder} is damaged: {error}") from error
+    info = manifest["info"]
+    if "structure" not in info:
+        raise UserError(f"{folder} holds a checkpoint, not a ticket")
+    return Ticket(**_fill(info["structure"], arrays)), info["provenance"]
+
+
+def _structure(ticket: Ticket) -> dict[str, Any]:
+    """The ticket as nested dicts with the leaves' numbers in their places."""
+    mask, params = (jax.tree.map(jnp.shape, tree) for tree in (ticket.mask, ticket.params))
+    if mask != params:
+        raise ValueError("the mask's tree or shapes aren't those of the parameters")
+    leaves, treedef = jax.tree.flatten(ticket)
+    numbers = jax.tree.unflatten(treedef, range(len(leaves)))
+    structure = numbers._asdict()
+    if Ticket(**_fill(structure, range(len(leaves)))) != numbers:
+        raise ValueError("a ticket's keys are words")
+    return structure
+
+
+def _fill(structure: Any, leaves: Sequence[Any]) -> Any:
+    if isinstance(structure, dict):
+        return {str(name): _fill(item, leaves) for name, item in structure.items()}
+    if not isinstance(structure, int):
+        raise ValueError(f"a ticket's trees are nested dicts, not {type(structure).__name__}")
+    return leaves[structure]

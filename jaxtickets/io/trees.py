@@ -1,0 +1,198 @@
+"""A PyTree of arrays in a folder, checked by checksums: what checkpoints and tickets share.
+
+    FOLDER/arrays/         Orbax; leaves numbered in the order of `jax.tree.leaves`
+    FOLDER/manifest.json   `info`; paths, shapes and dtypes of the leaves; SHA-256 of every file;
+                           of the manifest itself. Written last
+
+Orbax loads a flipped byte without a word, hence the checksums. It takes neither empty containers
+nor typed keys nor arrays without elements, hence the numbered leaves.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtickets.io.files import digest, pretty, write_atomically
+from jaxtickets.types import Array, PyTree
+
+MANIFEST = "manifest.json"
+
+
+class DamagedError(Exception):
+    """What is in the folder isn't what was written, or doesn't fit the template."""
+
+
+def write(folder: Path, tree: PyTree, info: Mapping[str, Any]) -> None:
+    """Writes `tree` and `info` into a folder that doesn't exist yet.
+
+    Args:
+      folder: made, with its parents.
+      tree: PyTree of arrays, typed keys and Python's numbers.
+      info: what else the manifest holds, in the types of JSON.
+
+    Raises:
+      FileExistsError: the folder exists.
+    """
+    folder.mkdir(parents=True)
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    arrays = {f"{i:04d}": _host(leaf) for i, (_, leaf) in enumerate(flat)}
+    _save_arrays(folder / "arrays", {k: a for k, a in arrays.items() if a.size})
+    manifest = {
+        "info": info,
+        "leaves": [
+            {"path": _name(path), **_kind(leaf)} | _raw(array)
+            for (path, leaf), array in zip(flat, arrays.values(), strict=True)
+        ],
+        "files": {name: _checksum(folder / name) for name in _files(folder)},
+    }
+    write_atomically(folder / MANIFEST, pretty({**manifest, "sha256": digest(manifest)}))
+
+
+def read(folder: Path, template: PyTree) -> PyTree:
+    """The tree in `folder`, with the treedef and the kinds of leaves of `template`.
+
+    Raises:
+      DamagedError: a checksum differs, a file is missing, or a leaf's path, shape or dtype isn't
+        the template's.
+    """
+    manifest = read_manifest(folder)
+    flat, treedef = jax.tree_util.tree_flatten_with_path(template)
+    saved = [(leaf["path"], leaf["dtype"], tuple(leaf["shape"])) for leaf in manifest["leaves"]]
+    wanted = [
+        (_name(path), kind["dtype"], tuple(kind["shape"]))
+        for path, kind in ((path, _kind(leaf)) for path, leaf in flat)
+    ]
+    for have, want in zip(saved, wanted, strict=False):
+        if have != want:
+            raise DamagedError(f"it holds {_words(*have)} where {_words(*want)} belongs")
+    if len(saved) != len(wanted):
+        raise DamagedError(f"it holds {len(saved)} arrays where {len(wanted)} belong")
+    arrays = read_arrays(folder, manifest)
+    return jax.tree.unflatten(
+        treedef,
+        [
+            _like(leaf, array, entry)
+            for (_, leaf), array, entry in zip(flat, arrays, manifest["leaves"], strict=True)
+        ],
+    )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of `folder`; raises DamagedError unless it is as written."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        whole = manifest.pop("sha256") == digest(manifest)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise DamagedError(f"{MANIFEST} can't be read") from error
+    if not whole:
+        raise DamagedError(f"{MANIFEST} has changed")
+    return manifest
+
+
+def read_arrays(folder: Path, manifest: Mapping[str, Any]) -> list[np.ndarray]:
+    """The leaves as they were written, keys as their data.
+
+    Raises:
+      DamagedError: a file is missing or has changed.
+    """
+    for name, checksum in manifest["files"].items():
+        if not (folder / name).is_file():
+            raise DamagedError(f"{name} is missing")
+        if _checksum(folder / name) != checksum:
+            raise DamagedError(f"{name} has changed")
+    empty = {
+        f"{i:04d}": np.zeros(leaf["raw_shape"], jnp.dtype(leaf["raw_dtype"]))
+        for i, leaf in enumerate(manifest["leaves"])
+    }
+    loaded = _load_arrays(folder / "arrays", {k: a for k, a in empty.items() if a.size})
+    return list((empty | loaded).values())
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether the writing came to its end."""
+    return (folder / MANIFEST).exists()
+
+
+def invalidate(folder: Path) -> None:
+    """Makes the folder one that isn't complete."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+
+
+# --- leaves --------------------------------------------------------------------------------------
+
+
+def _is_key(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _kind(leaf: Any) -> dict[str, Any]:
+    """Shape and dtype as the manifest has them; a Python number's are those that numpy gives it."""
+    if not hasattr(leaf, "dtype"):
+        leaf = np.asarray(leaf)
+    kind: dict[str, Any] = {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
+    if _is_key(leaf) and isinstance(leaf, jax.Array):
+        kind["key"] = jax.random.key_impl(leaf)
+    return kind
+
+
+def _raw(array: np.ndarray) -> dict[str, Any]:
+    return {"raw_shape": list(array.shape), "raw_dtype": str(array.dtype)}
+
+
+def _host(leaf: Any) -> np.ndarray:
+    return np.asarray(jax.device_get(jax.random.key_data(leaf) if _is_key(leaf) else leaf))
+
+
+def _like(leaf: Any, array: np.ndarray, entry: Mapping[str, Any]) -> Array:
+    """`array` as the kind of thing that the template's `leaf` is."""
+    if isinstance(leaf, np.generic):
+        return array[()]
+    if isinstance(leaf, np.ndarray):
+        return array
+    if isinstance(leaf, bool | int | float):
+        return type(leaf)(array.item())
+    if _is_key(leaf):
+        return jax.random.wrap_key_data(jnp.array(array), impl=entry["key"])
+    return jnp.array(array)
+
+
+def _words(path: str, dtype: str, shape: tuple[int, ...]) -> str:
+    return f"{path or 'a leaf'} {dtype}{list(shape)}"
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def _save_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    if arrays:
+        from orbax.checkpoint import v1 as orbax
+
+        orbax.save(os.path.abspath(folder), arrays)
+
+
+def _load_arrays(folder: Path, template: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    if not template:
+        return {}
+    from orbax.checkpoint import v1 as orbax
+
+    return orbax.load(os.path.abspath(folder), template)
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,22 @@
+"""Nets: flax modules by name, as pure functions, and how they are wired."""
+
+from jaxtickets.nets.fits import check_fits
+from jaxtickets.nets.functional import functional
+from jaxtickets.nets.inits import INITIALIZERS, signed_constant
+from jaxtickets.nets.table import NETS, from_json, make, name_of, names, output_layer, to_json
+from jaxtickets.nets.wiring import wiring
+
+__all__ = [
+    "INITIALIZERS",
+    "NETS",
+    "check_fits",
+    "from_json",
+    "functional",
+    "make",
+    "name_of",
+    "names",
+    "output_layer",
+    "signed_constant",
+    "to_json",
+    "wiring",
+]

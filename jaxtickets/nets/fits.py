@@ -1,0 +1,54 @@
+"""Does a net fit a data set? Asked before any work, by shapes alone."""
+
+from collections.abc import Sequence
+from itertools import count
+
+import jax
+from flax import linen as nn
+
+from jaxtickets.nets.functional import functional
+from jaxtickets.nets.layers import ImageTooSmallError
+from jaxtickets.nets.table import NETS, name_of
+
+
+def check_fits(net: nn.Module, shape: Sequence[int], classes: int) -> None:
+    """Raise unless the net maps images `[n, h, w, c]` to logits `[n, classes]`.
+
+    Args:
+      net: a net of the table, or any flax module.
+      shape: `(h, w, c)` of the images.
+      classes: how many classes the data has.
+
+    Raises:
+      ValueError: in one line: what the net needs, and what the data is.
+    """
+    name = name_of(net) if type(net) in NETS.values() else type(net).__name__
+    height, width, channels = shape
+    try:
+        logits = _logits(net, shape)
+    except ImageTooSmallError:
+        least = next(size for size in count(1) if _leaves_pixels(net, size, channels))
+        raise ValueError(
+            f"{name} needs images of at least {least}x{least} pixels, not {height}x{width}"
+        ) from None
+    if logits != (1, classes):
+        raise ValueError(f"{name} maps one image to {logits}, the data has {classes} classes")
+
+
+def _logits(net: nn.Module, shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape of what the net makes of one image."""
+    model = functional(net, shape)
+    image = jax.ShapeDtypeStruct((1, *shape), "float32")
+    outputs = jax.eval_shape(
+        lambda key, images: model.apply(*model.init(key), images)[0], jax.random.key(0), image
+    )
+    return outputs.shape
+
+
+def _leaves_pixels(net: nn.Module, size: int, channels: int) -> bool:
+    """Whether square images of this size survive the net's convolutions and pools."""
+    try:
+        _logits(net, (size, size, channels))
+    except ImageTooSmallError:
+        return False
+    return True

@@ -1,0 +1,84 @@
+"""Initial weights by name, and the signed constant made from them."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.nn import initializers
+from jax.tree_util import DictKey, KeyPath
+
+from jaxtickets.types import Params
+
+Draw = Callable[..., jax.Array]
+"""`draw(key, shape, dtype) -> array`; the key is consumed."""
+
+
+class Initializer(NamedTuple):
+    """How a layer's weights begin.
+
+    Attributes:
+      kernel: draws a kernel `[..., fan_in, fan_out]`.
+      bias: the layer's fan-in -> what draws its bias.
+    """
+
+    kernel: Draw
+    bias: Callable[[int], Draw]
+
+
+def _zeros(fan_in: int) -> Draw:
+    return initializers.zeros
+
+
+def _uniform(fan_in: int) -> Draw:
+    bound = fan_in**-0.5
+    return lambda key, shape, dtype=jnp.float32: jax.random.uniform(
+        key, shape, dtype, -bound, bound
+    )
+
+
+INITIALIZERS = {
+    "glorot_normal": Initializer(initializers.glorot_normal(), _zeros),
+    "kaiming_normal": Initializer(initializers.variance_scaling(2, "fan_in", "normal"), _zeros),
+    "kaiming_uniform": Initializer(
+        initializers.variance_scaling(1 / 3, "fan_in", "uniform"), _uniform
+    ),
+}
+"""By name; fan-in counts a kernel's window, so it is `kh * kw * c` for a convolution.
+
+- `glorot_normal`: variance `2 / (fan_in + fan_out)`, a normal cut at two standard deviations and
+  scaled up again: JAX's, and TensorFlow's, which the lottery ticket paper's code used (Glorot and
+  Bengio 2010). PyTorch's `xavier_normal_` has the same variance and isn't cut.
+- `kaiming_normal`: variance `2 / fan_in`, a normal that is not cut: PyTorch's
+  `kaiming_normal_(nonlinearity='relu')` (He et al. 2015). JAX's `he_normal` is cut.
+- `kaiming_uniform`: `U(-1 / sqrt(fan_in), 1 / sqrt(fan_in))`, biases likewise: what PyTorch's
+  layers do by default (`kaiming_uniform_` with a = sqrt 5).
+
+Biases are zero but for `kaiming_uniform`.
+"""
+
+
+def initializer(name: str) -> Initializer:
+    """The initialiser called `name`.
+
+    Raises:
+      ValueError: there is none of that name.
+    """
+    if name not in INITIALIZERS:
+        raise ValueError(f"unknown initializer '{name}': one of {', '.join(INITIALIZERS)}")
+    return INITIALIZERS[name]
+
+
+def signed_constant(params: Params) -> Params:
+    """Each kernel as `sign(w) * std(w)`, the deviation taken over that kernel; the rest unchanged.
+
+    The population's standard deviation, about the mean; a weight of exactly zero stays zero.
+    Zhou et al. 2019, "Deconstructing lottery tickets".
+    """
+
+    def leaf(path: KeyPath, weights: jax.Array) -> jax.Array:
+        if path[-1] != DictKey("kernel"):
+            return weights
+        return jnp.sign(weights) * jnp.std(weights)
+
+    return jax.tree.map_with_path(leaf, params)

@@ -1,0 +1,85 @@
+"""The layers that the nets are written with."""
+
+from typing import Protocol
+
+import jax
+from flax import linen as nn
+
+from jaxtickets.nets.convolution import convolution
+from jaxtickets.nets.inits import initializer
+
+
+class DenseSettings(Protocol):
+    """The attributes of a net that shape a dense layer."""
+
+    use_bias: bool
+    initializer: str
+
+
+class ConvSettings(DenseSettings, Protocol):
+    """The attributes of a net that shape a convolution."""
+
+    conv: str
+
+
+class ImageTooSmallError(ValueError):
+    """The images are so small that nothing is left of them after the convolutions and pools."""
+
+
+def conv(
+    net: ConvSettings,
+    name: str,
+    images: jax.Array,
+    features: int,
+    size: int,
+    *,
+    stride: int = 1,
+    padding: str = "VALID",
+) -> jax.Array:
+    """A `size` x `size` convolution: `[n, h, w, c]` -> `[n, out_h, out_w, features]`."""
+    draw = initializer(net.initializer)
+    return nn.Conv(
+        features,
+        (size, size),
+        strides=stride,
+        padding=padding,
+        use_bias=net.use_bias,
+        kernel_init=draw.kernel,
+        bias_init=draw.bias(size * size * images.shape[-1]),
+        conv_general_dilated=convolution(net.conv),
+        name=name,
+    )(images)
+
+
+def dense(net: DenseSettings, name: str, inputs: jax.Array, features: int) -> jax.Array:
+    """An affine map, or a linear one without bias: `[n, inputs]` -> `[n, features]`."""
+    draw = initializer(net.initializer)
+    return nn.Dense(
+        features,
+        use_bias=net.use_bias,
+        kernel_init=draw.kernel,
+        bias_init=draw.bias(inputs.shape[-1]),
+        name=name,
+    )(inputs)
+
+
+def batch_norm(name: str, inputs: jax.Array, train: bool) -> jax.Array:
+    """Batch norm over all axes but the last, with scale and shift; momentum 0.9, epsilon 1e-5.
+
+    In training mode it uses and records the batch's statistics. The running variance is of the
+    population, where PyTorch's (momentum 0.1 in its words) is of the sample.
+    """
+    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name=name)(
+        inputs
+    )
+
+
+def flatten(images: jax.Array) -> jax.Array:
+    """`[n, h, w, c]` -> `[n, h * w * c]`, the channel running fastest.
+
+    Raises:
+      ImageTooSmallError: there are no pixels.
+    """
+    if 0 in images.shape[1:]:
+        raise ImageTooSmallError("the images are too small: no pixels are left to flatten")
+    return images.reshape(images.shape[0], -1)

@@ -1,0 +1,38 @@
+"""LeNet-5 in the form that Caffe gave it, the one of the pruning papers."""
+
+import jax
+from flax import linen as nn
+
+from jaxtickets.nets.convolution import max_pool2
+from jaxtickets.nets.layers import conv, dense, flatten
+
+
+class LeNet5(nn.Module):
+    """Two 5x5 convolutions, 20 and 50 filters, then 500 units: 430,500 weights on MNIST.
+
+    Caffe's `lenet_train_test.prototxt`, which has no ReLU after its convolutions; those who
+    reimplement it mostly have. Its filler, 'xavier', is uniform with variance `1 / fan_in`; here
+    Glorot normal, as for the other nets of the lottery ticket paper's kind.
+
+    Attributes:
+      widths: units of `conv1`, `conv2`, `fc1`.
+      classes: the number of logits.
+      use_bias: whether layers have biases.
+      initializer: a name in `inits.INITIALIZERS`.
+      conv: 'auto', 'im2col' or 'lax', see `convolution`.
+    """
+
+    widths: tuple[int, ...] = (20, 50, 500)
+    classes: int = 10
+    use_bias: bool = True
+    initializer: str = "glorot_normal"
+    conv: str = "auto"
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        """`[n, h, w, c]` -> logits `[n, classes]`; training makes no difference."""
+        conv1, conv2, fc1 = self.widths
+        x = max_pool2(nn.relu(conv(self, "conv1", images, conv1, 5)))
+        x = max_pool2(nn.relu(conv(self, "conv2", x, conv2, 5)))
+        x = nn.relu(dense(self, "fc1", flatten(x), fc1))
+        return dense(self, "out", x, self.classes)

@@ -1,0 +1,46 @@
+"""Which layers hold a group of units, and which read it."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import jax
+from flax import linen as nn
+
+from jaxtickets.nets.functional import functional
+from jaxtickets.nets.table import name_of
+from jaxtickets.types import Feed, Params, Units, Wiring
+
+
+def wiring(net: nn.Module, shape: Sequence[int]) -> Wiring:
+    """The net's groups of units, for images of `shape` `(h, w, c)`.
+
+    Every net of the table is a chain: `conv1`, `conv2`, ..., `fc1`, `fc2`, ..., `out`, where the
+    batch norm `bn1` may follow `conv1`. So a group is the units of one layer, read by the next; a
+    flatten between them repeats the group once for each pixel, the unit index running fastest.
+
+    Raises:
+      ValueError: the net is not in the table, or the images are too small for it.
+    """
+    name_of(net)
+    params, _ = jax.eval_shape(functional(net, shape).init, jax.random.key(0))
+    layers = sorted((layer for layer in params if "kernel" in params[layer]), key=_place)
+    return tuple(_units(params, layer, reader) for layer, reader in pairwise(layers))
+
+
+def _place(layer: str) -> tuple[str, int]:
+    """What sorts layers in forward order: conv before fc before out, then by number."""
+    stem = layer.rstrip("0123456789")
+    return stem, int(layer.removeprefix(stem) or 0)
+
+
+def _units(params: Params, layer: str, reader: str) -> Units:
+    """The units of `layer`, read by `reader`."""
+    size = params[layer]["kernel"].shape[-1]
+    norm = layer.replace("conv", "bn")
+    return Units(
+        name=layer,
+        size=size,
+        producers=(layer,),
+        norms=(norm,) if norm != layer and norm in params else (),
+        consumers=(Feed(reader, params[reader]["kernel"].shape[-2] // size),),
+    )

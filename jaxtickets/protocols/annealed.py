@@ -1,0 +1,296 @@
+"""Annealed tickets: a search over the masks of a net that isn't trained, put together by name.
+
+`Settings` names the parts; `begin` makes a chain and `chunk` advances it, both for one chain and
+pure, to be batched over chains, seeds and densities by `runs`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtickets import allocation, masks, schedules
+from jaxtickets.allocation import ALLOCATIONS
+from jaxtickets.data.batches import stream
+from jaxtickets.search import annealing, chains, energies, swaps
+from jaxtickets.search import space as spaces
+from jaxtickets.search.acceptance import ACCEPTANCES
+from jaxtickets.search.chains import Chain
+from jaxtickets.search.space import Space
+from jaxtickets.settings import check as check_options
+from jaxtickets.settings import option
+from jaxtickets.training import Recipe
+from jaxtickets.types import Array, Key, Mask, Params, Prunable, PyTree, Split, Stats, Wiring
+
+SIZES = ("constant", "geometric", "sawtooth", "adaptive")
+TEMPERATURES = (*schedules.SCHEDULES, "levels")
+ENERGIES = ("fixed", "minibatch", "trainability")
+GRANULARITIES = ("weights", "units")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A search by names and numbers; each field is also a flag of the same name."""
+
+    granularity: str = option("weights", "what a bit stands for", GRANULARITIES)
+    scope: str = option("global", "whether layers keep their counts", spaces.SCOPES)
+    allocation: str = option("uniform", "counts of the first mask", tuple(ALLOCATIONS))
+    floor: int = option(1, "least number of ones in each layer", least=0)
+    steps: int = option(1000, "steps of each chain", least=1)
+    chunk: int = option(50, "steps between two looks at the validation data", least=1)
+    size: int = option(0, "ones that the first swap switches off; 0: all there are", least=0)
+    size_end: int = option(1, "and the last one, if geometric", least=1)
+    sizes: str = option("geometric", "how the swap size changes", SIZES)
+    target: float = option(0.25, "acceptance rate that adaptive sizes aim at")
+    energy: str = option("fixed", "images that masks are scored on", ENERGIES)
+    images: int = option(500, "training images that masks are scored on; 0: all", least=0)
+    measure: str = option("cross_entropy", "what is lowered", tuple(energies.MEASURES))
+    rescale: bool = option(False, "divide surviving weights by sqrt(layer density)")
+    train_steps: int = option(20, "masked training steps of the trainability energy", least=1)
+    accept: str = option("metropolis", "acceptance rule", tuple(ACCEPTANCES))
+    running_start: float = option(0.95, "what the mean of running_mean starts at")
+    temperature: float = option(0.0, "start, in units of the energy; 0: estimated", least=0)
+    temperature_ratio: float = option(0.01, "end temperature over start temperature")
+    temperatures: str = option("geometric", "how the temperature falls", TEMPERATURES)
+    cooling: float = option(0.999, "factor from level to level, if temperatures=levels")
+    level_first: float = option(1.0, "steps of the first level", least=1)
+    level_growth: float = option(1.005, "factor of a level's steps from level to level", least=1)
+    level_most: float = option(50.0, "most steps of a level", least=1)
+    reheat: int = option(0, "steps after which the temperature begins again; 0: never", least=0)
+    burn_in: int = option(20, "neighbours that the start temperature is estimated from", least=1)
+    burn_in_accept: float = option(0.2, "share of worse neighbours accepted at the start")
+    tabu: int = option(0, "recent masks that are not to be met again", least=0)
+    tries: int = option(20, "draws for a swap that tabu and floor allow", least=1)
+
+
+class Row(NamedTuple):
+    """What one chain is given: arrays.
+
+    Attributes:
+      key: the chain's key.
+      params, stats: the weights that masks select from.
+      mask: the first mask.
+      ticks: the plan, `[steps]` each.
+    """
+
+    key: Key
+    params: Params
+    stats: Stats
+    mask: Mask
+    ticks: annealing.Tick
+
+
+class Sight(NamedTuple):
+    """The data that a search may see: arrays, the same for all chains. Never test data.
+
+    Attributes:
+      scored: images (float, normalised) and labels that masks are scored on.
+      training: raw images and labels for minibatches and training steps.
+      validation: raw images and labels that choose among the chain's best masks.
+    """
+
+    scored: Split
+    training: Split
+    validation: Split
+
+
+def sight(settings: Settings, prepare: Callable, train: Split, validation: Split) -> Sight:
+    """Cuts the first `images` training images off for scoring.
+
+    For `trainability` the training steps see the rest alone. Else the rest stays with the others.
+
+    Raises:
+      ValueError: there are fewer training images than are asked for.
+    """
+    total = len(train.labels)
+    n = settings.images or total
+    if n > total or (settings.energy == "trainability" and n == total):
+        raise ValueError(f"images={n}: the data set has {total} for scoring and training")
+    rest = slice(n, None) if settings.energy == "trainability" else slice(None)
+    scored = Split(prepare(jnp.asarray(train.images[:n])), jnp.asarray(train.labels[:n]))
+    return Sight(scored, Split(train.images[rest], train.labels[rest]), validation)
+
+
+def space(settings: Settings, params: Params, prunable: Prunable, wiring: Wiring) -> Space:
+    """The state space that the settings name."""
+    if settings.granularity == "units":
+        return spaces.units(params, wiring, settings.scope)
+    return spaces.weights(params, prunable, settings.scope)
+
+
+def first_bits(settings: Settings, key: Key, space: Space, density: float) -> Array:
+    """Random bits of the density, allocated over the segments as asked for; key consumed.
+
+    Raises:
+      ValueError: the density leaves a segment with nothing, or less than the floor.
+    """
+    shapes = {name: (n,) for name, n in zip(space.names, space.sizes, strict=True)}
+    keep = ALLOCATIONS[settings.allocation](shapes, density, settings.floor)
+    bits = spaces.choose(space, jax.random.uniform(key, (space.size,)), keep, settings.floor)
+    counts = spaces.counts(space, bits).tolist()
+    allocation.check(dict(zip(space.names, counts, strict=True)))
+    return bits
+
+
+def ticks(settings: Settings, ones: int, most: int) -> annealing.Tick:
+    """The plan of a chain with `ones` ones, whose largest swap is `most`."""
+    steps = settings.steps
+    period = settings.reheat or steps
+    levels = schedules.growing_levels(
+        steps, settings.level_first, settings.level_growth, settings.level_most
+    )
+    start = settings.temperature or 1.0
+    if settings.temperatures == "levels":
+        temperature = schedules.table((start * settings.cooling**levels).astype(np.float32))
+    else:
+        shape = schedules.SCHEDULES[settings.temperatures]
+        temperature = shape(start, period, start * settings.temperature_ratio)
+    if settings.reheat:
+        temperature = schedules.reheat(temperature, period)
+    first = min(settings.size or ones, most)
+    if settings.sizes == "sawtooth":
+        tooth = schedules.sawtooth(int(levels[-1]) + 1, first)
+        size = schedules.table(np.minimum(tooth[levels], most).astype(np.float32))
+    elif settings.sizes == "geometric":
+        size = schedules.geometric(first, steps, min(settings.size_end, first))
+    else:
+        size = schedules.constant(first, steps)
+    begins = np.diff(levels, prepend=-1) > 0
+    level = schedules.table(begins) if settings.temperatures == "levels" else None
+    return annealing.plan(steps, temperature, size, level)
+
+
+def check(settings: Settings) -> None:
+    """Raises ValueError, in one line, for a value that can't be."""
+    check_options(settings)
+    if settings.steps % settings.chunk:
+        raise ValueError(f"steps={settings.steps}: must be a multiple of chunk={settings.chunk}")
+    for name in ("target", "burn_in_accept", "temperature_ratio", "cooling"):
+        if not 0 < getattr(settings, name) <= 1:
+            raise ValueError(f"{name}={getattr(settings, name)}: must be in (0, 1]")
+
+
+class Search(NamedTuple):
+    """A search put together: `begin(row, sight) -> Chain`, `chunk(row, chain, start, sight)`.
+
+    Both are pure and for one chain; `chunk` runs the ticks `start ... start + settings.chunk - 1`
+    and returns the chain and the stacked infos.
+    """
+
+    begin: Callable[[Row, Sight], Chain]
+    chunk: Callable[..., tuple[Chain, annealing.Info]]
+
+
+def build(
+    settings: Settings,
+    recipe: Recipe,
+    hyper: PyTree,
+    space: Space,
+    prunable: Prunable,
+    most: int,
+) -> Search:
+    """The search that the settings name.
+
+    Args:
+      settings: what is searched and how.
+      recipe: the net, and how training steps of the trainability energy are done.
+      hyper: what `recipe.optimizer` is called with there.
+      space: the state space.
+      prunable: the leaves that `rescale` rescales.
+      most: the largest swap, see `swaps.most`.
+    """
+    rules = annealing.Rules(
+        most=most,
+        accept=ACCEPTANCES[settings.accept],
+        running_start=settings.running_start if settings.accept == "running_mean" else None,
+        floor=_floors(settings, space),
+        tabu=settings.tabu,
+        tries=settings.tries,
+        target=settings.target if settings.sizes == "adaptive" else None,
+    )
+    effective = effective_params(settings, prunable)
+
+    def parts(row: Row, sight: Sight) -> tuple[energies.Energy, annealing.Kernel]:
+        energy = _energy(settings, recipe, hyper, effective, row, sight)
+        return energy, annealing.build(space, energy, rules)
+
+    def begin(row: Row, sight: Sight) -> Chain:
+        _, kernel = parts(row, sight)
+        init_key, burn_key, _ = jax.random.split(row.key, 3)
+        state = kernel.init(init_key, row.mask)
+        if settings.temperature == 0:
+            samples, share = settings.burn_in, settings.burn_in_accept
+            state = annealing.burn_in(kernel, burn_key, state, row.ticks.size[0], samples, share)
+        return chains.begin(state)
+
+    def chunk(row: Row, chain: Chain, start: Array, sight: Sight) -> tuple[Chain, annealing.Info]:
+        energy, kernel = parts(row, sight)
+        measure = energies.MEASURES[settings.measure]
+
+        def validate(mask: Mask) -> Array:
+            images, labels = recipe.prepare(sight.validation.images), sight.validation.labels
+            params = effective(mask, row.params)
+            return measure(recipe.model.apply(params, row.stats, images)[0], labels)
+
+        now = jax.tree.map(
+            lambda t: jax.lax.dynamic_slice_in_dim(t, start, settings.chunk), row.ticks
+        )
+        key = jax.random.split(row.key, 3)[2]
+        return chains.chunk(kernel, energy, space, validate, key, chain, now)
+
+    return Search(begin, chunk)
+
+
+def effective_params(settings: Settings, prunable: Prunable) -> Callable[[Mask, Params], Params]:
+    """`(mask, params) -> params` as the search sees them: masked, and rescaled if asked for."""
+    if settings.rescale:
+        return lambda mask, params: energies.rescaled(mask, params, prunable)
+    return masks.apply
+
+
+def _floors(settings: Settings, space: Space) -> tuple[int, ...] | None:
+    if settings.scope == "layer" or not settings.floor:
+        return None
+    return tuple(min(settings.floor, size) for size in space.sizes)
+
+
+def _energy(
+    settings: Settings,
+    recipe: Recipe,
+    hyper: PyTree,
+    effective: Callable[[Mask, Params], Params],
+    row: Row,
+    sight: Sight,
+) -> energies.Energy:
+    measure = energies.MEASURES[settings.measure]
+    net = (recipe.model, row.params, row.stats)
+    if settings.energy == "fixed":
+        return energies.fixed(*net, *sight.scored, measure, effective)
+    if settings.energy == "minibatch":
+        size = len(sight.scored.labels)
+        data = sight.training
+        return energies.minibatch(*net, *data, measure, recipe.prepare, size, effective)
+    order_key, noise_key = jax.random.split(jax.random.key(0))
+    n = len(sight.training.labels)
+    index = stream(order_key, 0, settings.train_steps, n, recipe.batch_size)
+    batches = Split(*(array[index] for array in sight.training))
+    return energies.trainability(
+        recipe.model,
+        recipe.loss,
+        recipe.optimizer(hyper),
+        row.params,
+        row.stats,
+        batches,
+        *sight.scored,
+        measure,
+        noise_key,
+    )
+
+
+def largest_swap(settings: Settings, space: Space, bits: Array) -> int:
+    """The static bound of swap sizes, for `bits[rows, n]`."""
+    room = swaps.most(space, np.asarray(bits))
+    return min(settings.size, room) if settings.size else room

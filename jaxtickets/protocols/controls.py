@@ -1,0 +1,63 @@
+"""The masks that a ticket is compared with, on the same initialisation and at the same density.
+
+They are bits of the search's own space: weights, or units, scored by the mean over their weights.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxtickets.criteria import CRITERIA, Evidence
+from jaxtickets.search.space import Space, choose, counts
+from jaxtickets.types import Array, Key
+
+Control = Callable[[Key, Evidence, Space, Array, int], Array]
+"""`control(key, evidence, space, ticket_bits[n], floor) -> bits[n]`; the key is consumed."""
+
+
+def dense(key: Key, evidence: Evidence, space: Space, ticket: Array, floor: int) -> Array:
+    """Nothing pruned."""
+    del key, evidence, space, floor
+    return jnp.ones_like(ticket)
+
+
+def random(key: Key, evidence: Evidence, space: Space, ticket: Array, floor: int) -> Array:
+    """Random bits of the ticket's density over all segments together."""
+    del evidence
+    return choose(space, jax.random.uniform(key, ticket.shape), jnp.sum(ticket), floor)
+
+
+def random_layerwise(
+    key: Key, evidence: Evidence, space: Space, ticket: Array, floor: int
+) -> Array:
+    """Random bits with the ticket's count in each segment."""
+    del evidence, floor
+    keep = dict(zip(space.names, counts(space, ticket), strict=True))
+    return choose(space, jax.random.uniform(key, ticket.shape), keep)
+
+
+def magnitude(key: Key, evidence: Evidence, space: Space, ticket: Array, floor: int) -> Array:
+    """One-shot magnitude: the largest weights after dense training, `evidence.params`.
+
+    With the parameters at initialisation it is the one-shot winning ticket of Frankle and Carbin,
+    2019, section 2; all segments are ranked together.
+    """
+    scores = space.pool(CRITERIA["magnitude"](key, evidence))
+    return choose(space, scores, jnp.sum(ticket), floor)
+
+
+def snip(key: Key, evidence: Evidence, space: Space, ticket: Array, floor: int) -> Array:
+    """SNIP at the initialisation, `evidence.init_params`; all segments are ranked together."""
+    untrained = evidence._replace(params=evidence.init_params)
+    scores = space.pool(CRITERIA["snip"](key, untrained))
+    return choose(space, scores, jnp.sum(ticket), floor)
+
+
+CONTROLS: dict[str, Control] = {
+    "random": random,
+    "random_layerwise": random_layerwise,
+    "magnitude": magnitude,
+    "snip": snip,
+    "dense": dense,
+}

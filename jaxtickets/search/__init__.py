@@ -1,0 +1,1 @@
+"""Searches over masks: state spaces, proposals, energies, acceptance rules, annealing."""

@@ -1,0 +1,137 @@
+"""Energies: what a search lowers. `energy(key, mask) -> scalar`, lower is better.
+
+The parameters are those of the closure: at initialisation, after k training steps, or with signed
+constants (`nets.signed_constant`) - the energy doesn't know. Test data never comes here.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxtickets import losses, masks, training
+from jaxtickets.types import Array, Key, Loss, Mask, Model, Params, Prunable, Split, Stats
+
+
+class Energy(NamedTuple):
+    """What is lowered.
+
+    Attributes:
+      evaluate: `evaluate(key, mask) -> float32 scalar`.
+      fresh: whether the value depends on the key, as with a new minibatch a step. The search then
+        scores the current mask and the proposed one with the same key, which costs twice as much.
+    """
+
+    evaluate: Callable[[Key, Mask], Array]
+    fresh: bool
+
+
+Measure = Callable[[Array, Array], Array]
+MEASURES: dict[str, Measure] = {
+    "cross_entropy": losses.cross_entropy,
+    "error_rate": losses.error_rate,
+}
+
+
+def rescaled(mask: Mask, params: Params, prunable: Prunable) -> Params:
+    """The masked parameters, each pruned leaf divided by the square root of its density.
+
+    Keeps the variance of the pre-activations: `w · sqrt(size / kept)`, leaf by leaf; the dynamic
+    weight rescaling of Zhou et al., 2019, section 5, but with the root, so that variances and
+    not means of |w| are kept. An empty leaf stays zero.
+    """
+    kept = masks.densities(mask, prunable)
+    leaves = [
+        leaf * jax.lax.rsqrt(jnp.maximum(kept[path], 1e-12))
+        for path, leaf in zip(prunable, masks.pick(params, prunable), strict=True)
+    ]
+    return masks.apply(mask, masks.put(params, prunable, leaves))
+
+
+def fixed(
+    model: Model,
+    params: Params,
+    stats: Stats,
+    images: Array,
+    labels: Array,
+    measure: Measure,
+    effective: Callable[[Mask, Params], Params] = masks.apply,
+) -> Energy:
+    """The measure over given images, in evaluation mode: all training data, or a fixed subset.
+
+    Args:
+      model: the net as functions.
+      params, stats: the weights that the mask selects from.
+      images: float`[n, h, w, c]`, normalised.
+      labels: int`[n]`.
+      measure: `(logits, labels) -> scalar`.
+      effective: `(mask, params) -> params`: `masks.apply`, or `rescaled` over given leaves.
+    """
+
+    def evaluate(key: Key, mask: Mask) -> Array:
+        del key
+        logits, _ = model.apply(effective(mask, params), stats, images)
+        return measure(logits, labels)
+
+    return Energy(evaluate, fresh=False)
+
+
+def minibatch(
+    model: Model,
+    params: Params,
+    stats: Stats,
+    images: Array,
+    labels: Array,
+    measure: Measure,
+    prepare: Callable[[Array], Array],
+    batch_size: int,
+    effective: Callable[[Mask, Params], Params] = masks.apply,
+) -> Energy:
+    """The measure over a new random minibatch at each step, drawn with replacement.
+
+    As `fixed`, but `images` are raw and `prepare` normalises those that are drawn.
+    """
+
+    def evaluate(key: Key, mask: Mask) -> Array:
+        index = jax.random.randint(key, (batch_size,), 0, labels.shape[0])
+        logits, _ = model.apply(effective(mask, params), stats, prepare(images[index]))
+        return measure(logits, labels[index])
+
+    return Energy(evaluate, fresh=True)
+
+
+def trainability(
+    model: Model,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    params: Params,
+    stats: Stats,
+    batches: Split,
+    images: Array,
+    labels: Array,
+    measure: Measure,
+    noise_key: Key,
+) -> Energy:
+    """The measure on held-out images after j masked training steps from the parameters.
+
+    Always the same j batches in the same order and the same dropout (common random numbers), so
+    that the difference between two masks is the masks' own.
+
+    Args:
+      model, params, stats, measure: as in `fixed`.
+      loss, optimizer: of the training steps.
+      batches: stacked training batches, leading axis j.
+      images, labels: normalised images that the batches don't hold.
+      noise_key: the key of all trainings.
+    """
+
+    def evaluate(key: Key, mask: Mask) -> Array:
+        del key
+        state = training.init(params, stats, mask, optimizer)
+        state, _ = training.advance(loss, optimizer, noise_key, state, batches)
+        logits, _ = model.apply(state.params, state.stats, images)
+        return measure(logits, labels)
+
+    return Energy(evaluate, fresh=False)

@@ -1,0 +1,136 @@
+"""State spaces: what the bits of a walk stand for.
+
+A search walks over a vector of bits. A space says how the vector becomes a mask, and cuts it into
+segments: the leaves or groups whose counts matter.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtickets import masks
+from jaxtickets.types import Array, Keep, Mask, Params, Prunable, PyTree, Scores, Wiring
+
+
+class Space(NamedTuple):
+    """Bits, and what they mean.
+
+    Attributes:
+      size: the number of bits, `n`.
+      starts: int`[segments]`: where each segment begins; the first is 0.
+      names: the segments' names.
+      scope: `global`: ones move anywhere; `layer`: each segment keeps its count.
+      mask: `mask(bits[n]) -> Mask` over the parameters.
+      bits: `bits(mask) -> bool[n]`, its inverse.
+      pool: `pool(scores) -> float[n]`: what a criterion's scores of weights say of each bit.
+    """
+
+    size: int
+    starts: tuple[int, ...]
+    names: tuple[str, ...]
+    scope: str
+    mask: Callable[[Array], Mask]
+    bits: Callable[[Mask], Array]
+    pool: Callable[[Scores], Array]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The number of bits of each segment."""
+        return tuple(int(s) for s in np.diff((*self.starts, self.size)))
+
+
+SCOPES = ("global", "layer")
+
+
+def weights(params: Params, prunable: Prunable, scope: str = "global") -> Space:
+    """One bit a prunable weight; a segment is a leaf.
+
+    Args:
+      params: parameters, for their shapes.
+      prunable: the leaves that are searched; the others stay dense.
+      scope: `global` or `layer`.
+    """
+    sizes = [int(np.prod(shape)) for shape in masks.shapes(params, prunable).values()]
+    return Space(
+        size=sum(sizes),
+        starts=_starts(sizes),
+        names=prunable,
+        scope=_known(scope),
+        mask=lambda bits: masks.unflatten(bits, params, prunable),
+        bits=lambda mask: masks.flatten(mask, prunable),
+        pool=lambda scores: masks.flatten(scores, prunable),
+    )
+
+
+def units(params: Params, wiring: Wiring, scope: str = "global") -> Space:
+    """One bit a unit (filter or neuron); a segment is a group of the wiring.
+
+    A unit that is off takes along its weights, bias, batch-norm scale and shift, and the next
+    layers' input rows: `masks.expand`. `bits` reads a unit as off when its column of its first
+    producer's kernel is all off. A unit's score is the mean of those of that column.
+
+    Args:
+      params: parameters, for their shapes.
+      wiring: the groups that are searched.
+      scope: `global` or `layer`.
+    """
+    sizes = [group.size for group in wiring]
+    starts = _starts(sizes)
+
+    def mask(bits: Array) -> Mask:
+        parts = jnp.split(bits, starts[1:])
+        named = {group.name: part for group, part in zip(wiring, parts, strict=True)}
+        return masks.expand(named, wiring, params)
+
+    def columns(tree: PyTree, reduce: Callable[..., Array]) -> Array:
+        kernels = masks.pick(tree, tuple(f"{group.producers[0]}/kernel" for group in wiring))
+        return jnp.concatenate([reduce(k, axis=tuple(range(k.ndim - 1))) for k in kernels])
+
+    return Space(
+        size=sum(sizes),
+        starts=starts,
+        names=tuple(group.name for group in wiring),
+        scope=_known(scope),
+        mask=mask,
+        bits=lambda mask: columns(mask, jnp.any),
+        pool=lambda scores: columns(scores, jnp.mean),
+    )
+
+
+def choose(space: Space, scores: Array, keep: Keep, floor: int = 0) -> Array:
+    """bool`[n]`: the highest of `scores[n]`, as `masks.select` chooses, segments being leaves.
+
+    Args:
+      space: the state space.
+      scores: higher is kept first.
+      keep: an integer over all segments, or segment -> integer.
+      floor: the least that a segment keeps when all are ranked together.
+    """
+    parts = jnp.split(scores, space.starts[1:])
+    tree = dict(zip(space.names, parts, strict=True))
+    chosen = masks.select(tree, space.names, keep, floor)
+    return jnp.concatenate([chosen[name] for name in space.names])
+
+
+def segment(space: Space, index: Array) -> Array:
+    """The segment of each bit index, int32."""
+    later = jnp.asarray(space.starts[1:], jnp.int32)
+    return jnp.sum(index[..., None] >= later, axis=-1, dtype=jnp.int32)
+
+
+def counts(space: Space, bits: Array) -> Array:
+    """int32`[segments]`: ones in each segment."""
+    parts = jnp.split(bits, space.starts[1:])
+    return jnp.stack([jnp.sum(part, dtype=jnp.int32) for part in parts])
+
+
+def _starts(sizes: list[int]) -> tuple[int, ...]:
+    return tuple(int(s) for s in np.cumsum([0, *sizes[:-1]]))
+
+
+def _known(scope: str) -> str:
+    if scope not in SCOPES:
+        raise ValueError(f"unknown scope '{scope}'; there are {', '.join(SCOPES)}")
+    return scope

@@ -1,0 +1,195 @@
+"""Swaps: k ones become zeros and k zeros ones, drawn and undone in O(k).
+
+The walk keeps the indices in an `order` in which, within each pool, the ones come first. A draw is
+two arithmetic progressions, one over the ones and one over the zeros of a pool:
+`(offset + j · stride) mod K` for j < k; the stride is coprime to K, so the positions are distinct.
+Swapping the entries at the j-th positions moves k ones; doing it again undoes it. A pool is the
+whole vector, or a segment of it where each keeps its count.
+
+Since the entries at two positions of a random order are a random pair, each one and each zero is
+equally likely to be drawn; a draw and its undoing are equally likely, so that the proposal is
+symmetric, as Metropolis' rule asks. Drawing positions with replacement would corrupt the order.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxtickets.search.space import Space, segment
+from jaxtickets.types import Array, Key
+
+CHUNK = 2048
+STRIDES = 1024
+
+
+class Walk(NamedTuple):
+    """Where a walk stands.
+
+    Attributes:
+      bits: bool`[n]`.
+      order: int32`[n]`: a permutation of the indices; in each pool first the ones, then the zeros.
+      ones: int32`[pools]`: the number of ones in each pool; swaps never change it.
+    """
+
+    bits: Array
+    order: Array
+    ones: Array
+
+
+class Draw(NamedTuple):
+    """A swap, as scalars: uint32 but for `size`.
+
+    Attributes:
+      size: k, int32.
+      start: where the pool begins.
+      ones, zeros: how many of each the pool has, at least 1.
+      one, one_stride: the progression over the ones.
+      zero, zero_stride: the progression over the zeros.
+    """
+
+    size: Array
+    start: Array
+    ones: Array
+    zeros: Array
+    one: Array
+    one_stride: Array
+    zero: Array
+    zero_stride: Array
+
+
+def pools(space: Space) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Starts and sizes of the parts of the vector within which ones move."""
+    if space.scope == "layer":
+        return space.starts, space.sizes
+    return (0,), (space.size,)
+
+
+def init(key: Key, space: Space, bits: Array) -> Walk:
+    """A walk at `bits[n]`, its order random within the ones and within the zeros.
+
+    The key is consumed.
+    """
+    noise = jax.random.uniform(key, (space.size,))
+    starts, sizes = pools(space)
+    order, ones = [], []
+    for start, size in zip(starts, sizes, strict=True):
+        part = bits[start : start + size]
+        rank = jnp.where(part, noise[start : start + size], 2.0 + noise[start : start + size])
+        order.append(start + jnp.argsort(rank).astype(jnp.int32))
+        ones.append(jnp.sum(part, dtype=jnp.int32))
+    return Walk(bits, jnp.concatenate(order), jnp.stack(ones))
+
+
+def draw(key: Key, space: Space, walk: Walk, size: Array) -> Draw:
+    """A random swap of `size` ones and zeros; the key is consumed.
+
+    With several pools, one is chosen with a probability in proportion to the swaps of one pair
+    that it can hold, `min(ones, zeros)`. A pool that holds fewer than `size` swaps all it can.
+    """
+    pool_key, one_key, zero_key, stride_key = jax.random.split(key, 4)
+    starts, sizes = pools(space)
+    zeros = jnp.asarray(sizes, jnp.int32) - walk.ones
+    room = jnp.minimum(walk.ones, zeros)
+    if len(starts) == 1:
+        pool = jnp.int32(0)
+    else:
+        pool = jax.random.categorical(pool_key, jnp.log(room.astype(jnp.float32)))
+    ones = jnp.maximum(walk.ones[pool], 1).astype(jnp.uint32)
+    blanks = jnp.maximum(zeros[pool], 1).astype(jnp.uint32)
+    strides = jnp.asarray(_strides(space.size))[jax.random.randint(stride_key, (2,), 0, STRIDES)]
+    return Draw(
+        size=jnp.clip(jnp.asarray(size, jnp.int32), 0, room[pool]),
+        start=jnp.asarray(starts, jnp.uint32)[pool],
+        ones=ones,
+        zeros=blanks,
+        one=jax.random.bits(one_key) % ones,
+        one_stride=strides[0] % ones,
+        zero=jax.random.bits(zero_key) % blanks,
+        zero_stride=strides[1] % blanks,
+    )
+
+
+def over_positions(
+    space: Space, drawn: Draw, most: int, body: Callable[..., object], carry: object
+) -> object:
+    """Folds `body(carry, ones[c], zeros[c], live[c])` over a draw's positions, `c` at a time.
+
+    `most` is the static upper bound of `drawn.size`; the loop runs `ceil(size / c)` times.
+    """
+    width = min(CHUNK, max(most, 1), 2**32 // space.size)
+    lane = jnp.arange(width, dtype=jnp.uint32)
+    jump = jnp.uint32(width)
+
+    def one_chunk(i: Array, state: tuple) -> tuple:
+        one, zero, carry = state
+        ones = drawn.start + (one + lane * drawn.one_stride % drawn.ones) % drawn.ones
+        zeros = (zero + lane * drawn.zero_stride % drawn.zeros) % drawn.zeros
+        zeros = drawn.start + drawn.ones + zeros
+        live = lane.astype(jnp.int32) + i * width < drawn.size
+        carry = body(carry, ones, zeros, live)
+        one = (one + jump * drawn.one_stride % drawn.ones) % drawn.ones
+        zero = (zero + jump * drawn.zero_stride % drawn.zeros) % drawn.zeros
+        return one, zero, carry
+
+    begin = (drawn.one, drawn.zero, carry)
+    if most <= width:
+        return one_chunk(jnp.int32(0), begin)[2]
+    return lax.fori_loop(0, -(-drawn.size // width), one_chunk, begin)[2]
+
+
+def toggle(space: Space, walk: Walk, drawn: Draw, most: int, when: Array | bool = True) -> Walk:
+    """Swaps the entries of a draw; a second time undoes it. Does nothing unless `when`."""
+
+    def body(carry: tuple, ones: Array, zeros: Array, live: Array) -> tuple:
+        bits, order = carry
+        off, on = order[ones], order[zeros]
+        nowhere = jnp.int32(space.size)
+        live = live & when
+        ones, zeros = jnp.where(live, ones, nowhere), jnp.where(live, zeros, nowhere)
+        order = order.at[ones].set(on, mode="drop").at[zeros].set(off, mode="drop")
+        off, on = jnp.where(live, off, nowhere), jnp.where(live, on, nowhere)
+        bits = bits.at[off].set(False, mode="drop").at[on].set(True, mode="drop")
+        return bits, order
+
+    bits, order = over_positions(space, drawn, most, body, (walk.bits, walk.order))
+    return Walk(bits, order, walk.ones)
+
+
+def most(space: Space, bits: np.ndarray) -> int:
+    """The largest swap that any pool of `bits[..., n]` can hold: host arithmetic."""
+    best = 0
+    for start, size in zip(*pools(space), strict=True):
+        ones = np.asarray(bits)[..., start : start + size].sum(-1)
+        best = max(best, int(np.minimum(ones, size - ones).max()))
+    return best
+
+
+@lru_cache
+def _strides(n: int) -> np.ndarray:
+    """uint32`[STRIDES]`: primes above n, hence coprime to every K <= n, spread up to 4 n."""
+    low = max(n, 1 << 12)
+    sieve = np.ones(4 * low, bool)
+    sieve[:2] = False
+    for p in range(2, int(len(sieve) ** 0.5) + 1):
+        if sieve[p]:
+            sieve[p * p :: p] = False
+    primes = np.flatnonzero(sieve)
+    primes = primes[primes > low]
+    return primes[np.linspace(0, len(primes) - 1, STRIDES).astype(int)].astype(np.uint32)
+
+
+def layer_change(space: Space, walk: Walk, drawn: Draw, most: int) -> Array:
+    """int32`[segments]`: how a draw would change each segment's count."""
+
+    def body(change: Array, ones: Array, zeros: Array, live: Array) -> Array:
+        one = live.astype(jnp.int32)
+        change = change.at[segment(space, walk.order[ones])].add(-one)
+        return change.at[segment(space, walk.order[zeros])].add(one)
+
+    zero = jnp.zeros(len(space.starts), jnp.int32)
+    return over_positions(space, drawn, most, body, zero)

@@ -1,0 +1,74 @@
+"""Tabu: an exact-match memory of the masks a walk has been at, by hash.
+
+A mask's hash is the exclusive or of a random 64-bit word for each of its ones (Zobrist, 1970), so
+that a swap updates it in O(k). Two masks share a hash by accident once in 2^64.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxtickets.search.space import Space
+from jaxtickets.search.swaps import Draw, Walk, over_positions
+from jaxtickets.types import Array
+
+
+class Memory(NamedTuple):
+    """The hash of the current mask, and those of the last masks.
+
+    Attributes:
+      hash: uint32`[2]`.
+      past: uint32`[length, 2]`, a ring, the current mask's hash among them.
+      next: int32, the entry that is overwritten next.
+    """
+
+    hash: Array
+    past: Array
+    next: Array
+
+
+def words(space: Space) -> Array:
+    """uint32`[n, 2]`: the random word of each bit; the same for every walk."""
+    return jax.random.bits(jax.random.key(0x7AB0), (space.size, 2))
+
+
+def init(word: Array, bits: Array, length: int) -> Memory:
+    """A memory of `length` masks, with the mask `bits[n]` in it; `word` is `words`' result."""
+    hash_ = _xor(jnp.where(bits[:, None], word, jnp.uint32(0)))
+    past = jnp.zeros((length, 2), jnp.uint32)
+    if length:
+        past = past.at[0].set(hash_)
+    return Memory(hash_, past, jnp.int32(1 % max(length, 1)))
+
+
+def hash_after(
+    space: Space, word: Array, memory: Memory, walk: Walk, drawn: Draw, most: int
+) -> Array:
+    """uint32`[2]`: the hash of the mask that a draw would lead to."""
+
+    def body(change: Array, ones: Array, zeros: Array, live: Array) -> Array:
+        both = word[walk.order[ones]] ^ word[walk.order[zeros]]
+        return change ^ _xor(jnp.where(live[:, None], both, jnp.uint32(0)))
+
+    change = over_positions(space, drawn, most, body, jnp.zeros(2, jnp.uint32))
+    return memory.hash ^ change
+
+
+def known(memory: Memory, hash_: Array) -> Array:
+    """Whether a mask with that hash is among the last ones."""
+    return jnp.any(jnp.all(memory.past == hash_, axis=-1))
+
+
+def remember(memory: Memory, hash_: Array, when: Array) -> Memory:
+    """The memory after moving to the mask with that hash, or unchanged unless `when`."""
+    past = memory.past.at[memory.next].set(hash_)
+    moved = Memory(hash_, past, (memory.next + 1) % past.shape[0])
+    return jax.tree.map(lambda new, old: jnp.where(when, new, old), moved, memory)
+
+
+def _xor(rows: Array) -> Array:
+    fold: Callable[[Array, Array], Array] = lax.bitwise_xor
+    return lax.reduce(rows, jnp.uint32(0), fold, (0,))

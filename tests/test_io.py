@@ -1,0 +1,575 @@
+"""The host's side: errors in one line, run folders, checkpoints, tickets, progress."""
+
+import dataclasses
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtickets.io import checkpoints, progress, provenance, records, rows, setup, trees
+from jaxtickets.io.errors import UserError, choose
+from jaxtickets.io.tickets import load_ticket, save_ticket
+from jaxtickets.types import Ticket
+
+
+def start(code: str, *words: str, **options: Any) -> subprocess.Popen:
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
+    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), *words], **options)
+
+
+def flip(path, position=None):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 if position is None else position] ^= 1
+    path.write_bytes(bytes(data))
+
+
+# --- errors --------------------------------------------------------------------------------------
+
+PROGRAM = '''
+    """What is asked."""
+    import signal, sys
+    from absl import flags
+    from jaxtickets.io import errors
+    flags.DEFINE_integer("steps", 10, "how many steps", lower_bound=1)
+    flags.DEFINE_boolean("resume", False, "go on")
+    errors.run_main(lambda: ({}))
+'''
+
+
+def outcome(body: str, *words: str) -> tuple[int, str, str]:
+    process = start(PROGRAM.replace("{}", body), *words)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+RAISE = "(_ for _ in ()).throw({})"
+USER = RAISE.replace("{}", "errors.UserError('no such\\n  thing')")
+DATA = RAISE.replace("{}", "__import__('jaxtickets.data.errors').data.errors.DataError('x')")
+
+
+@pytest.mark.parametrize(
+    ("body", "words", "status", "says"),
+    [
+        (USER, [], 1, "error: no such thing"),
+        (DATA, [], 1, "error: x"),
+        ("0", ["word"], 2, "error: unexpected argument 'word': flags start with --"),
+        ("0", ["--steps=3", "-", "x"], 2, "error: unexpected argument '-': flags start with --"),
+        ("0", ["--stpes=3"], 2, "Did you mean: steps"),
+        ("0", ["--steps=many"], 2, "--steps=many"),
+        ("0", ["--steps=0"], 2, "--steps=0"),
+        ("0", ["--steps"], 2, "steps"),
+        ("signal.raise_signal(signal.SIGINT)", [], 130, "stopped"),
+    ],
+    ids=["user", "data", "word", "dash", "unknown", "kind", "bound", "missing", "interrupt"],
+)
+def test_what_a_user_can_put_right_is_one_line_and_a_status(body, words, status, says):
+    code, out, err = outcome(body, *words)
+    assert (code, out) == (status, "")
+    assert err.count("\n") == 1 and says in err and "Traceback" not in err
+
+
+def test_a_programming_error_keeps_its_traceback():
+    code, _, err = outcome("1 / 0")
+    assert code == 1 and "Traceback" in err and "ZeroDivisionError" in err
+
+
+def test_a_run_without_error_exits_with_0():
+    assert outcome("print(flags.FLAGS.steps)", "--steps=3") == (0, "3\n", "")
+
+
+def test_help_lists_the_programs_own_flags_first():
+    code, out, err = outcome("0", "--help")
+    assert (code, err) == (0, "")
+    assert out.startswith("What is asked.\n\nFlags:\n  --steps\n      how many steps (")
+    assert "default 10" in out and "--[no]resume" in out and "verbosity" not in out
+
+
+def test_an_interrupt_names_the_folder_that_goes_on(tmp_path):
+    body = f"records.open_run('e', {{'a': 1}}, out='{tmp_path}/run') and signal.raise_signal(2)"
+    process = start(PROGRAM.replace("errors\n", "errors, records\n", 1).replace("{}", body))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == f"stopped; the same command with --resume --out={tmp_path}/run goes on\n"
+
+
+def test_an_unknown_name_is_answered_with_the_closest():
+    assert choose("model", "lenet5", ["lenet5"]) == "lenet5"
+    with pytest.raises(UserError, match=r"^unknown model 'lenet6': did you mean lenet5\?"):
+        choose("model", "lenet6", ["a", "lenet5"])
+
+
+# --- run folders ---------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    steps: int = 100
+    density: float = 0.1
+    seeds: tuple[int, ...] = (0, 1)
+
+
+def test_the_hash_of_a_spec_is_stable_and_independent_of_order():
+    # printf '{"a":1,"b":[1.5,"x"]}' | sha256sum
+    assert records.spec_hash({"b": (1.5, "x"), "a": 1}) == "2532523068"
+    assert records.spec_hash({"a": 1, "b": [1.5, "x"]}) == "2532523068"
+    assert records.spec_hash(Spec()) == records.spec_hash(dataclasses.asdict(Spec()))
+    assert records.spec_hash(Spec(steps=101)) != records.spec_hash(Spec())
+
+
+def test_a_spec_that_json_cannot_hold_is_refused():
+    with pytest.raises(TypeError, match="object"):
+        records.spec_hash({"a": object()})
+
+
+def test_a_new_run_is_named_by_its_spec_and_records_where_it_comes_from(tmp_path):
+    run = records.open_run("anneal", Spec(), root=tmp_path)
+    assert run.folder.parent == tmp_path / "anneal" and not run.resumed
+    spec = records.read_spec(run.folder)
+    assert spec == {"experiment": "anneal", "steps": 100, "density": 0.1, "seeds": [0, 1]}
+    assert run.folder.name.endswith("-" + records.spec_hash(spec))
+    records.finish_run(run)
+    (session,) = provenance.read(run.folder)
+    assert session["versions"]["jax"] == jax.__version__
+    assert session["devices"]["count"] == len(jax.devices())
+    assert session["started"] <= session["ended"]
+    assert records.open_run("anneal", Spec(), root=tmp_path).folder != run.folder
+
+
+def files(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("spec", "resume", "says"),
+    [
+        (Spec(steps=200), False, r"holds another run \(steps: 100 -> 200\): choose another --out"),
+        (Spec(), False, "is in use: --resume continues it, or choose another --out"),
+        (Spec(seeds=(0,)), True, r"the spec has changed: seeds: \[0,1\] -> \[0\]$"),
+    ],
+)
+def test_a_folder_in_use_is_refused_and_left_alone(tmp_path, spec, resume, says):
+    folder = records.open_run("anneal", Spec(), out=tmp_path / "run").folder
+    before = files(folder)
+    with pytest.raises(UserError, match=says):
+        records.open_run("anneal", spec, out=folder, resume=resume)
+    assert files(folder) == before
+
+
+def test_a_folder_of_other_files_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(UserError, match="holds files that aren't a run's"):
+        records.open_run("anneal", Spec(), out=tmp_path)
+    assert list(tmp_path.iterdir()) == [tmp_path / "thesis.tex"]
+    with pytest.raises(UserError, match="can't use"):
+        records.open_run("anneal", Spec(), out=tmp_path / "thesis.tex" / "run")
+
+
+def test_a_damaged_spec_is_reported(tmp_path):
+    folder = records.open_run("anneal", Spec(), out=tmp_path / "run").folder
+    (folder / "spec.json").write_text('{"steps": 1')
+    with pytest.raises(UserError, match="damaged"):
+        records.open_run("anneal", Spec(), out=folder, resume=True)
+
+
+def test_resume_continues_the_named_folder_or_the_newest_of_the_same_spec(tmp_path):
+    runs = [records.open_run("anneal", Spec(), root=tmp_path) for _ in range(2)]
+    records.open_run("anneal", Spec(steps=1), root=tmp_path)
+    assert records.open_run("anneal", Spec(), resume=True, root=tmp_path) == (runs[1].folder, True)
+    assert records.open_run("anneal", Spec(), out=runs[0].folder, resume=True).resumed
+    assert len(provenance.read(runs[0].folder)) == 2
+
+
+def test_resume_with_nothing_to_resume_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="nothing to resume"):
+        records.open_run("anneal", Spec(), out=tmp_path / "none", resume=True)
+    with pytest.raises(UserError, match="nothing to resume: there is no run"):
+        records.open_run("anneal", Spec(), resume=True, root=tmp_path)
+    records.open_run("anneal", Spec(), root=tmp_path)
+    with pytest.raises(UserError, match=r"has this spec; .* differs: steps: 100 -> 7"):
+        records.open_run("anneal", Spec(steps=7), resume=True, root=tmp_path)
+    assert not (tmp_path / "none").exists()
+
+
+def test_two_processes_cannot_work_in_one_folder(tmp_path):
+    code = """
+        import sys, time
+        from jaxtickets.io import records
+        records.open_run("e", {"a": 1}, out=sys.argv[1])
+        print("open", flush=True)
+        time.sleep(60)
+    """
+    process = start(code, str(tmp_path / "run"))
+    try:
+        assert process.stdout.readline() == "open\n"
+        with pytest.raises(UserError, match="in use by another process"):
+            records.open_run("e", {"a": 1}, out=tmp_path / "run", resume=True)
+    finally:
+        process.kill()
+        process.communicate()
+    assert records.open_run("e", {"a": 1}, out=tmp_path / "run", resume=True).resumed
+
+
+def test_provenance_tells_a_changed_source_from_a_committed_one(tmp_path, monkeypatch):
+    def git(*words):
+        subprocess.run(["git", "-C", tmp_path, *words], check=True, capture_output=True)
+
+    source = tmp_path / "jaxtickets" / "__init__.py"
+    source.parent.mkdir()
+    source.touch()
+    monkeypatch.setattr(provenance.jaxtickets, "__file__", str(source))
+    git("init")
+    assert provenance.commit() is None
+    git("add", ".")
+    git("-c", "user.name=n", "-c", "user.email=e", "commit", "-m", "m")
+    clean = provenance.commit()
+    assert clean is not None and len(clean) == 40
+    (tmp_path / "notes.txt").touch()
+    assert provenance.commit() == clean
+    (tmp_path / "experiment.py").touch()
+    assert provenance.commit() == clean + "-dirty"
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+def test_metrics_come_back_as_they_were_written(tmp_path):
+    rows.append_metrics(tmp_path, {"phase": "train", "step": 1, "loss": jnp.float32(0.5)})
+    rows.append_metrics(tmp_path, {"step": np.int64(2), "loss": np.array([np.nan, -np.inf])})
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[1]) == {"step": 2, "loss": ["nan", "-inf"]}
+    first, second = rows.read_metrics(tmp_path)
+    assert first == {"phase": "train", "step": 1, "loss": 0.5}
+    assert np.isnan(second["loss"][0]) and second["loss"][1] == -np.inf
+
+
+def test_a_kill_while_writing_metrics_costs_one_line(tmp_path):
+    folder = records.open_run("e", {}, out=tmp_path / "run").folder
+    rows.append_metrics(folder, {"step": 1}, {"step": 2})
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "lo')
+    assert rows.read_metrics(folder) == [{"step": 1}, {"step": 2}]
+    records.open_run("e", {}, out=folder, resume=True)
+    rows.append_metrics(folder, {"step": 3})
+    assert rows.read_metrics(folder) == [{"step": 1}, {"step": 2}, {"step": 3}]
+
+
+def test_a_resumed_run_drops_the_rows_after_its_checkpoint(tmp_path):
+    train = [{"phase": "train", "step": step} for step in range(4)]
+    search = [{"phase": "search", "step": step} for step in range(4)]
+    rows.append_metrics(tmp_path, *train, *search)
+    rows.keep_metrics(tmp_path, lambda row: row["phase"] == "train" or row["step"] <= 1)
+    assert rows.read_metrics(tmp_path) == train + search[:2]
+
+
+def test_a_damaged_line_of_metrics_is_reported(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nno\n{"step": 3}\n')
+    with pytest.raises(UserError, match="line 2"):
+        rows.read_metrics(tmp_path)
+
+
+def test_a_summary_keeps_columns_and_values(tmp_path):
+    written = [{"loss": 0.1, "seed": 0, "best": True}, {"seed": 1, "note": "a, b", "loss": np.nan}]
+    rows.write_summary(tmp_path, written, "seed")
+    header, *_ = (tmp_path / "summary.csv").read_text().splitlines()
+    assert header == "seed,loss,best,note"
+    first, second = rows.read_summary(tmp_path)
+    assert first == {"seed": 0, "loss": 0.1, "best": True, "note": None}
+    assert np.isnan(second.pop("loss")) and second == {"seed": 1, "best": None, "note": "a, b"}
+
+
+# --- checkpoints ---------------------------------------------------------------------------------
+
+
+class State(NamedTuple):
+    params: Any
+    stats: Any
+    method_state: Any
+    rest: Any
+
+
+def state(scale=1.0) -> State:
+    return State(
+        params={
+            "conv": {"kernel": scale * jnp.arange(6.0).reshape(2, 3)},
+            "none": jnp.zeros((0, 2)),
+        },
+        stats={},
+        method_state=(),
+        rest={
+            "key": jax.random.key(3),
+            "keys": jax.random.split(jax.random.key(4, impl="rbg"), 2),
+            "mask": jnp.array([True, False]),
+            "pixels": np.arange(3, dtype=np.uint8),
+            "step": jnp.int32(7),
+            "half": jnp.full(2, jnp.nan, jnp.bfloat16),
+            "numbers": [3, 0.5, True, np.float64(0.1)],
+            "nothing": None,
+        },
+    )
+
+
+def data_of(leaf):
+    if hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        return jax.random.key_data(leaf)
+    return leaf
+
+
+def assert_same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        assert type(x) is type(y) and jnp.shape(x) == jnp.shape(y)
+        assert getattr(x, "dtype", None) == getattr(y, "dtype", None)
+        assert np.asarray(data_of(x)).tobytes() == np.asarray(data_of(y)).tobytes()
+
+
+def test_a_checkpoint_gives_back_the_state_bit_for_bit(tmp_path):
+    checkpoints.save(tmp_path, 12, state())
+    step, restored = checkpoints.restore(tmp_path, state(0.0))
+    assert step == 12
+    assert_same(restored, state())
+
+
+def test_a_template_of_shapes_is_enough(tmp_path):
+    saved = {"key": jax.random.key(0), "w": jnp.ones(3)}
+    checkpoints.save(tmp_path, 0, saved)
+    assert_same(checkpoints.restore(tmp_path, jax.eval_shape(lambda: saved))[1], saved)
+
+
+def test_a_state_without_arrays_is_saved_too(tmp_path):
+    checkpoints.save(tmp_path, 1, {"stats": {}})
+    assert checkpoints.restore(tmp_path, {"stats": {}}) == (1, {"stats": {}})
+
+
+def test_without_a_checkpoint_there_is_nothing_to_restore(tmp_path):
+    assert checkpoints.restore(tmp_path / "none", state()) is None
+
+
+def test_the_newest_checkpoints_are_kept(tmp_path):
+    for step in (1, 2, 3):
+        checkpoints.save(tmp_path, step, {"w": jnp.full(2, step)})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["00000002", "00000003"]
+
+
+def test_a_run_that_went_back_replaces_what_lay_ahead(tmp_path):
+    for step, value in ((5, 0), (10, 1), (10, 2)):
+        checkpoints.save(tmp_path, step, {"w": jnp.full(2, value)})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["00000005", "00000010.1"]
+    assert checkpoints.restore(tmp_path, {"w": jnp.zeros(2, int)})[1]["w"][0] == 2
+    checkpoints.save(tmp_path, 7, {"w": jnp.full(2, 3)}, keep=1)
+    assert [p.name for p in tmp_path.iterdir()] == ["00000007"]
+
+
+def test_a_flipped_byte_is_noticed_and_the_checkpoint_before_is_taken(tmp_path):
+    checkpoints.save(tmp_path, 1, state(1.0))
+    newest = checkpoints.save(tmp_path, 2, state(2.0))
+    paths = sorted(path for path in newest.rglob("*") if path.is_file() and path.stat().st_size)
+    assert len(paths) >= 5
+    for path in paths:
+        whole = path.read_bytes()
+        flip(path)
+        warnings: list[str] = []
+        step, restored = checkpoints.restore(tmp_path, state(), warnings.append)
+        assert step == 1 and len(warnings) == 1 and "passed over" in warnings[0]
+        assert_same(restored, state(1.0))
+        path.unlink()
+        assert checkpoints.restore(tmp_path, state(), warnings.append)[0] == 1
+        path.write_bytes(whole)
+    assert checkpoints.restore(tmp_path, state(), pytest.fail)[0] == 2
+
+
+def test_a_checkpoint_that_does_not_fit_is_reported(tmp_path, capsys):
+    checkpoints.save(tmp_path, 1, {"w": jnp.ones(3)})
+    with pytest.raises(UserError, match="none of the 1 checkpoints"):
+        checkpoints.restore(tmp_path, {"w": jnp.ones(4)})
+    assert "it holds w float32[3] where w float32[4] belongs" in capsys.readouterr().err
+    with pytest.raises(UserError):
+        checkpoints.restore(tmp_path, {"w": jnp.ones(3), "x": jnp.ones(3)})
+
+
+def test_an_incomplete_checkpoint_is_ignored_and_never_written_over(tmp_path):
+    checkpoints.save(tmp_path, 1, {"w": jnp.ones(3)})
+    newest = checkpoints.save(tmp_path, 2, {"w": jnp.ones(3)})
+    (newest / "manifest.json").unlink()
+    assert checkpoints.restore(tmp_path, {"w": jnp.ones(3)}, pytest.fail)[0] == 1
+    assert checkpoints.save(tmp_path, 2, {"w": jnp.ones(3)}).name == "00000002.1"
+    assert not newest.exists()
+
+
+def test_a_kill_while_saving_leaves_a_checkpoint_that_can_be_restored(tmp_path):
+    code = """
+        import sys
+        import numpy as np
+        from jaxtickets.io import checkpoints
+        for step in range(10_000):
+            checkpoints.save(sys.argv[1], step, {"w": np.full(300_000, step, np.float32)})
+            print(step, flush=True)
+    """
+    template = {"w": np.zeros(300_000, np.float32)}
+    for delay in (0.013, 0.037, 0.071):
+        folder = tmp_path / str(delay)
+        process = start(code, str(folder))
+        for _ in range(3):
+            process.stdout.readline()
+        time.sleep(delay)
+        os.kill(process.pid, signal.SIGKILL)
+        last = 2 + len(process.communicate()[0].splitlines())
+        step, restored = checkpoints.restore(folder, template, pytest.fail)
+        assert step >= last and np.all(restored["w"] == step)
+
+
+# --- tickets -------------------------------------------------------------------------------------
+
+
+def ticket() -> Ticket:
+    params = {"fc1": {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.zeros(3)}}
+    mask = jax.tree.map(lambda p: p > 1, params)
+    return Ticket(params, {}, mask, jnp.int32(30))
+
+
+def test_a_ticket_is_loaded_without_knowing_what_is_in_it(tmp_path):
+    about = {"net": {"name": "mlp", "widths": [3]}, "dataset": "mnist5k", "density": 0.5}
+    assert save_ticket(tmp_path / "t", ticket(), about) == tmp_path / "t"
+    loaded, provenance = load_ticket(tmp_path / "t")
+    assert_same(loaded, ticket())
+    assert provenance == about
+
+
+def test_a_ticket_is_replaced_whole(tmp_path):
+    for step in (1, 2):
+        save_ticket(tmp_path / "t", ticket()._replace(rewind_step=jnp.int32(step)), {})
+    assert load_ticket(tmp_path / "t")[0].rewind_step == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+def test_a_damaged_ticket_is_refused(tmp_path):
+    folder = save_ticket(tmp_path / "t", ticket(), {"density": 0.5})
+    for path in [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size]:
+        whole = path.read_bytes()
+        flip(path)
+        with pytest.raises(UserError, match=r"the ticket in .* is damaged"):
+            load_ticket(folder)
+        path.write_bytes(whole)
+    text = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(text.replace('"density": 0.5', '"density": 0.6'))
+    with pytest.raises(UserError, match="has changed"):
+        load_ticket(folder)
+
+
+def test_a_folder_without_a_ticket_is_reported(tmp_path):
+    with pytest.raises(UserError, match="no ticket in"):
+        load_ticket(tmp_path)
+    with pytest.raises(UserError, match="holds a checkpoint"):
+        load_ticket(checkpoints.save(tmp_path, 1, {}))
+
+
+def test_a_ticket_that_could_not_be_loaded_is_not_saved(tmp_path):
+    good = ticket()
+    bad = [
+        good._replace(mask={}),
+        good._replace(params=(good.params,), mask=(good.mask,)),
+        good._replace(stats={0: jnp.ones(1)}),
+    ]
+    for one in bad:
+        with pytest.raises(ValueError, match=r"ticket's|mask's"):
+            save_ticket(tmp_path / "t", one, {})
+    assert not trees.is_complete(tmp_path / "t")
+
+
+# --- progress ------------------------------------------------------------------------------------
+
+
+def test_a_progress_line_reads_as_in_the_manual():
+    values = {"T": 0.0031, "best": 0.412, "mean": 0.498, "accepted": 0.23}
+    formats = {"T": ".1e", "best": ".3f", "mean": ".3f", "accepted": ".0%"}
+    assert progress.line("search", 1200, 8000, values, formats, "1850 eval/s", 92) == (
+        "search  1200/8000  15 %  T 3.1e-03  best 0.412  mean 0.498  accepted 23 %"
+        "  1850 eval/s  left 1:32"
+    )
+    assert progress.line("train", 5, 10, {"at": "seed 1", "x": np.nan}, {}) == (
+        "train   5/10  50 %  at seed 1  x nan"
+    )
+
+
+def test_durations_are_minutes_or_hours():
+    seconds = (0, 59.4, 60, 3599.6)  # the last rounds to an hour
+    assert [progress.duration(s) for s in seconds] == [
+        "0:00",
+        "0:59",
+        "1:00",
+        "1:00:00",
+    ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def shown(stream, stop=11):
+    clock = iter(range(0, 100, 2))
+    with progress.Progress(
+        "go", 10, {"x": ".1f"}, "run", 4, stream=stream, every=5, clock=lambda: next(clock)
+    ) as live:
+        for step in range(1, stop):
+            live.update(step, x=step)
+    return stream.getvalue()
+
+
+def test_a_log_gets_the_first_line_the_last_and_one_every_few_seconds():
+    # a step takes 2 s and holds 4 runs: 2 run/s; shown are 0 s, 6 s, 12 s and the last, 18 s
+    assert shown(io.StringIO()).splitlines() == [
+        "go   1/10  10 %  x 1.0",
+        "go   4/10  40 %  x 4.0  2 run/s  left 0:12",
+        "go   7/10  70 %  x 7.0  2 run/s  left 0:06",
+        "go  10/10  100 %  x 10.0  2 run/s  left 0:00",
+    ]
+
+
+def test_a_run_that_stops_early_shows_its_last_step():
+    assert shown(io.StringIO(), stop=7).splitlines()[-1].startswith("go   6/10")
+
+
+def test_a_terminal_sees_one_line_rewritten():
+    text = shown(Terminal())
+    assert text.count("\r") == 10 and text.count("\n") == 1 and text.endswith("\x1b[K\n")
+
+
+# --- set-up --------------------------------------------------------------------------------------
+
+
+def test_set_up_gives_a_device_a_core_and_a_cache(tmp_path):
+    code = """
+        from jaxtickets.io import setup
+        import os, sys
+        setup.configure(int(sys.argv[1]) or None)
+        import jax
+        jax.jit(lambda x: x + 1)(1.0)
+        print(len(jax.devices("cpu")), setup.cores(), setup.describe_devices())
+    """
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("XLA_", "JAX_"))}
+    env = inherited | {"XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    outs = [start(code, n, env=env).communicate(timeout=60)[0].split() for n in ("0", "3")]
+    assert outs[0][0] == outs[0][1] and outs[1][0] == "3"
+    assert outs[1][2:5] == ["3", "x", "cpu"]
+    assert any((tmp_path / "jaxtickets" / "xla").iterdir())
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert setup.cache_folder() is None
+
+
+def test_fewer_than_one_device_is_an_error():
+    with pytest.raises(UserError, match="--devices=0"):
+        setup.configure(devices=0)

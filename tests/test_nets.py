@@ -1,0 +1,305 @@
+"""Nets: their counts, their two modes, their JSON, their convolutions and their wiring."""
+
+import json
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from jax import lax
+
+from jaxtickets import nets
+from jaxtickets.nets.convolution import LAYOUT, convolution, im2col, max_pool2
+
+MNIST, CIFAR = (28, 28, 1), (32, 32, 3)
+KEY = jax.random.key(0)
+
+# name: (image shape, kernel weights, parameters with biases and batch norms)
+COUNTS = {
+    "lenet300_100": (MNIST, 266_200, 266_610),
+    "lenet5": (MNIST, 430_500, 430_500 + 20 + 50 + 500 + 10),
+    "lenet5_lecun": (MNIST, 61_470, 61_706),
+    "lenet5_29k": (MNIST, 29_456 - 6 - 6 - 128 - 10, 29_456),
+    # 9 * 6 + 9 * 6 * 16 + 400 * 120 + 120 * 10 = 54 + 864 + 48,000 + 1,200
+    "scnn": (MNIST, 50_118, 50_118 + 6 + 16 + 120 + 10),
+    # convolutions 27 * 64 + 576 * 64 = 38,592; then 16,384 * 256 + 256 * 256 + 2,560
+    "conv2": (CIFAR, 38_592 + 4_262_400, 4_300_992 + 2 * 64 + 2 * 256 + 10),
+    # 38,592 + 576 * 128 + 1,152 * 128 = 259,776; then 8,192 * 256 + 65,536 + 2,560
+    "conv4": (CIFAR, 259_776 + 2_165_248, 2_425_024 + 2 * (64 + 128) + 2 * 256 + 10),
+    # 259,776 + 1,152 * 256 + 2,304 * 256 = 1,144,512; then 4,096 * 256 + 65,536 + 2,560
+    "conv6": (CIFAR, 2_261_184, 2_261_184 + 2 * (64 + 128 + 256) + 2 * 256 + 10),
+    # 27 * 64 + 576 * 128 + 1,152 * 256 + 2,304 * 512 = 1,550,016; then 8,192 * 10
+    "cnn960": (CIFAR, 1_550_016 + 81_920, 1_631_936 + 3 * 960 + 10),
+}
+SMALL = {name: tuple(3 + i for i in range(len(nets.make(name).widths))) for name in nets.NETS}
+
+
+def kernels(params):
+    return [leaf for path, leaf in jax.tree.leaves_with_path(params) if path[-1].key == "kernel"]
+
+
+def count(leaves):
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(leaves))
+
+
+@cache
+def small(name, conv="im2col"):
+    """A net of few units, its shape, its apply, variables none of which is zero, and images."""
+    shape = COUNTS[name][0]
+    attributes = {} if name == "lenet300_100" else {"conv": conv}
+    net = nets.make(name, widths=SMALL[name], **attributes)
+    model = nets.functional(net, shape)
+    draw = np.random.default_rng(0)
+    # Drawn here, since to compile `init` takes seconds; mostly positive, so that units are alive.
+    params, stats = jax.tree.map(
+        lambda leaf: draw.uniform(0.1 if leaf.ndim == 1 else -0.2, 0.5, leaf.shape).astype("f"),
+        jax.eval_shape(model.init, KEY),
+    )
+    images = draw.uniform(-0.5, 1, (4, *shape)).astype("f")
+    return net, shape, jax.jit(model.apply, static_argnames="train"), params, stats, images
+
+
+def test_every_net_has_a_count():
+    assert set(COUNTS) == set(nets.NETS) == set(nets.names())
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_published_counts(name):
+    shape, in_kernels, in_all = COUNTS[name]
+    model = nets.functional(nets.make(name), shape)
+    params, _ = jax.eval_shape(model.init, KEY)
+    assert (count(kernels(params)), count(params)) == (in_kernels, in_all)
+    bare, _ = jax.eval_shape(nets.functional(nets.make(name, use_bias=False), shape).init, KEY)
+    assert count(kernels(bare)) == in_kernels
+    assert all("bias" not in leaves for layer, leaves in bare.items() if "kernel" in leaves)
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_json_gives_the_same_net_back(name):
+    net = nets.make(name, widths=SMALL[name], classes=7, use_bias=False)
+    written = nets.to_json(net)
+    assert json.loads(json.dumps(written)) == written
+    assert nets.from_json(written) == net and isinstance(net, nets.NETS[name])
+    params, _ = jax.eval_shape(nets.functional(net, COUNTS[name][0]).init, KEY)
+    assert count(params) < COUNTS[name][2]
+    assert params[nets.output_layer(net)]["kernel"].shape[-1] == 7
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_modes(name):
+    _, _, apply, params, stats, images = small(name)
+    logits, same = apply(params, stats, images)
+    assert logits.shape == (4, 10)
+    jax.tree.map(np.testing.assert_array_equal, same, stats)
+    trained, moved = apply(params, stats, images, KEY, train=True)
+    other, _ = apply(params, stats, images, jax.random.key(9), train=True)
+    assert np.array_equal(trained, other) == (name not in ("lenet5_29k", "cnn960"))
+    assert jax.tree.structure(moved) == jax.tree.structure(stats) and bool(stats) == (
+        name == "cnn960"
+    )
+    assert all((a != b).all() for a, b in zip(*map(jax.tree.leaves, (stats, moved)), strict=True))
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_wiring_masks_units(name):
+    net, shape, apply, params, stats, images = small(name)
+    wiring = nets.wiring(net, shape)
+    assert [units.size for units in wiring] == list(net.widths)
+    dense, _ = apply(params, stats, images)
+    for units in wiring:
+        (feed,) = units.consumers
+        assert params[feed.layer]["kernel"].shape[-2] == units.size * feed.repeat
+        layer, unit = jax.tree.map(jnp.array, params), units.size - 2
+        for owner in (*units.producers, *units.norms):
+            layer[owner] = {k: v.at[..., unit].set(0) for k, v in layer[owner].items()}
+        masked, _ = apply(layer, stats, images)
+        rows = np.tile(np.arange(units.size) == unit, feed.repeat)
+        kernel = layer[feed.layer]["kernel"]
+        layer[feed.layer] = layer[feed.layer] | {"kernel": kernel.at[..., rows, :].set(0)}
+        np.testing.assert_array_equal(masked, apply(layer, stats, images)[0])
+        assert not np.array_equal(masked, dense)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "channels", "stride", "padding"),
+    [
+        (28, 5, 1, 1, "VALID"),
+        (12, 5, 4, 1, "VALID"),
+        (28, 5, 1, 1, "SAME"),
+        (14, 3, 3, 1, "SAME"),
+        (13, 3, 3, 2, "VALID"),
+        (32, 3, 3, 2, "VALID"),
+        (9, 3, 2, 2, "SAME"),
+        (8, 3, 2, 2, "SAME"),
+        (7, 3, 2, 1, ((1, 0), (2, 1))),
+        (2, 3, 2, 2, "VALID"),
+    ],
+)
+def test_im2col_is_the_convolution(size, kernel, channels, stride, padding):
+    draw = np.random.default_rng(0)
+    images = draw.standard_normal((2, size, size + 3, channels), "f")
+    weights = draw.standard_normal((kernel, kernel, channels, 5), "f")
+
+    @partial(jax.jit, static_argnums=0)
+    def value_and_gradients(convolve):
+        form = partial(
+            convolve, window_strides=(stride,) * 2, padding=padding, dimension_numbers=LAYOUT
+        )
+        out, pull = jax.vjp(form, images, weights)
+        return out, pull(jnp.cos(out))
+
+    ours, theirs = value_and_gradients(im2col), value_and_gradients(lax.conv_general_dilated)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), ours, theirs)
+
+
+def test_im2col_refuses_what_it_lacks():
+    images, weight = jnp.zeros((1, 4, 4, 2)), jnp.zeros((3, 3, 2, 2))
+    for options in ({"feature_group_count": 2}, {"rhs_dilation": (2, 2)}, {"lhs_dilation": (1, 2)}):
+        with pytest.raises(NotImplementedError, match="lax"):
+            im2col(images, weight, (1, 1), "SAME", dimension_numbers=LAYOUT, **options)
+    with pytest.raises(NotImplementedError, match="NHWC"):
+        im2col(images, weight, (1, 1), "SAME")
+
+
+@pytest.mark.parametrize("name", ["lenet5_lecun", "conv2", "cnn960"])
+def test_nets_agree_on_both_convolutions(name):
+    forms = [small(name, conv) for conv in ("im2col", "lax")]
+    first, second = [apply(*arguments)[0] for _, _, apply, *arguments in forms]
+    np.testing.assert_allclose(first, second, rtol=1e-4, atol=1e-4)
+
+
+def test_auto_is_im2col_on_a_cpu_only():
+    on_cpu = jax.default_backend() == "cpu"
+    assert convolution("auto") is convolution("im2col" if on_cpu else "lax")
+
+
+def reduce_window(x):
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 6, 3), (2, 7, 5, 3), (1, 1, 4, 2)])
+def test_max_pool_is_reduce_window(shape):
+    # A permutation has no ties; half of it is negative, so that the ReLU makes ties of zeros.
+    images = jax.random.permutation(KEY, jnp.arange(np.prod(shape)) - np.prod(shape) / 2)
+    images = images.reshape(shape)
+    for before in (lambda x: x, nn.relu):
+        (a, pull_a), (b, pull_b) = [
+            jax.vjp(lambda x, p=pool, f=before: p(f(x)), images)
+            for pool in (max_pool2, reduce_window)
+        ]
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(pull_a(a + 1)[0], pull_b(a + 1)[0])
+
+
+def test_max_pool_splits_ties():
+    gradient = jax.grad(lambda x: max_pool2(x).sum())(
+        jnp.array([[1.0, 1.0], [0.0, 1.0]])[None, :, :, None]
+    )
+    np.testing.assert_allclose(gradient[0, :, :, 0], [[1 / 3, 1 / 3], [0, 1 / 3]])
+
+
+@pytest.mark.parametrize(
+    ("name", "deviation", "largest", "bias"),
+    [
+        # fan-in 784, fan-out 300; a cut normal reaches 2 / 0.8796 of its deviation
+        ("glorot_normal", np.sqrt(2 / 1084), 2.2738 * np.sqrt(2 / 1084), 0),
+        # 235,200 draws of a normal reach about 4.6 deviations
+        ("kaiming_normal", np.sqrt(2 / 784), 4.6 * np.sqrt(2 / 784), 0),
+        ("kaiming_uniform", 1 / np.sqrt(3 * 784), 1 / 28, 1 / 28),
+    ],
+)
+def test_initializers(name, deviation, largest, bias):
+    net = nets.make("lenet300_100", initializer=name)
+    layer = nets.functional(net, MNIST).init(KEY)[0]["fc1"]
+    assert np.std(layer["kernel"]) == pytest.approx(deviation, rel=0.01)
+    assert np.abs(layer["kernel"]).max() == pytest.approx(largest, rel=0.1)
+    assert np.abs(layer["bias"]).max() == pytest.approx(bias, rel=0.05)
+
+
+def test_uniform_biases_count_a_kernels_window():
+    net = nets.make("lenet5", initializer="kaiming_uniform")
+    params, _ = nets.functional(net, MNIST).init(KEY)
+    for layer, fan_in in {"conv1": 25, "conv2": 500, "fc1": 800, "out": 500}.items():
+        assert 0.7 < np.abs(params[layer]["bias"]).max() * np.sqrt(fan_in) <= 1
+
+
+def test_signed_constant():
+    # std of (3, -1, 1, 1) about its mean 1: sqrt((4 + 4 + 0 + 0) / 4) = sqrt 2
+    params = {"fc1": {"kernel": jnp.array([[3.0, -1], [1, 1]]), "bias": jnp.array([5.0, 6])}}
+    signed = nets.signed_constant(params)["fc1"]
+    np.testing.assert_allclose(signed["kernel"], np.sqrt(2) * np.array([[1, -1], [1, 1]]))
+    np.testing.assert_array_equal(signed["bias"], [5, 6])
+
+
+class Own(nn.Module):
+    """A user's net: it has no `train`."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(10)(x.reshape(x.shape[0], -1))
+
+
+class Memory(nn.Module):
+    """A net with a kind of variables that a `Model` has no place for."""
+
+    @nn.compact
+    def __call__(self, x):
+        return x + self.variable("cache", "seen", jnp.zeros, ()).value
+
+
+def test_own_modules_are_nets():
+    model = nets.functional(Own(), MNIST)
+    params, stats = model.init(KEY)
+    for train in (False, True):
+        logits, after = model.apply(params, stats, jnp.ones((2, *MNIST)), KEY, train=train)
+        assert logits.shape == (2, 10) and after == stats == {}
+    nets.check_fits(Own(), MNIST, 10)
+    with pytest.raises(ValueError, match="cache"):
+        nets.functional(Memory(), MNIST).init(KEY)
+    for function in (nets.to_json, nets.output_layer, lambda net: nets.wiring(net, MNIST)):
+        with pytest.raises(ValueError, match="Own is none of the nets"):
+            function(Own())
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_nets_take_other_images(name):
+    for shape in (MNIST, CIFAR):
+        nets.check_fits(nets.make(name, classes=100), shape, 100)
+
+
+@pytest.mark.parametrize(
+    # cnn960: 1 <- 3 <- 7 (stride 2) <- 9 <- 19 (stride 2)
+    ("name", "least"),
+    [("cnn960", 19), ("lenet5", 16), ("lenet5_lecun", 12), ("scnn", 10), ("conv6", 8)],
+)
+def test_small_images_are_refused(name, least):
+    net = nets.make(name)
+    nets.check_fits(net, (least, least, 1), 10)
+    with pytest.raises(
+        ValueError, match=f"{name} needs .* {least}x{least} pixels, not 32x{least - 1}"
+    ):
+        nets.check_fits(net, (32, least - 1, 1), 10)
+    with pytest.raises(ValueError, match="data has 100 classes"):
+        nets.check_fits(net, (least, least, 1), 100)
+
+
+@pytest.mark.parametrize(
+    ("name", "attributes", "message"),
+    [
+        ("lenet", {}, "unknown net 'lenet': one of lenet300_100, lenet5"),
+        ("lenet5", {"width": 3}, "lenet5 has no attribute width: it has widths"),
+        ("lenet300_100", {"conv": "lax"}, "lenet300_100 has no attribute conv"),
+        ("lenet5", {"widths": (3, 4)}, "lenet5 takes 3 widths"),
+        ("lenet5", {"widths": (3, 0, 4)}, "at least 1"),
+        ("lenet5", {"classes": 0}, "at least 1 class"),
+        ("lenet5", {"initializer": "zeros"}, "unknown initializer 'zeros'"),
+        ("lenet5", {"conv": "fft"}, "unknown convolution 'fft'"),
+        ("cnn960", {"dropout": 1.0}, "dropout"),
+    ],
+)
+def test_make_refuses_in_one_line(name, attributes, message):
+    with pytest.raises(ValueError, match=message) as error:
+        nets.make(name, **attributes)
+    assert "\n" not in str(error.value)

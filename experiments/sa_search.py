@@ -109,12 +109,13 @@ def main() -> None:
     for one, ticket in zip(found, saved, strict=True):
         comparison.save_entry(run.folder, problem, ticket, one.seed.step)
     train_entries = comparison.train_entries
-    summary, trained = [], dict.fromkeys(one.number for one in seeds)
+    summary: list[dict[str, Any]] = []
+    trained: dict[int, Any] = dict.fromkeys(one.number for one in seeds)
     if {"dense", "magnitude"} & set(question.compare):
         dense = [entry("dense", 1.0, one, jnp.ones(space.size, bool)) for one in seeds]
         state, summary = train_entries(run.folder, "dense", problem, axis, dense, data, every)
-        for i, one in enumerate(seeds):
-            trained[one.number] = jax.tree.map(lambda leaf, i=i: leaf[i], state.params)
+        for i, number in enumerate(trained):
+            trained[number] = jax.tree.map(lambda leaf, i=i: leaf[i], state.params)
     entries = [e for one in found for e in compared(one, trained[one.seed.number])]
     if entries:
         summary += train_entries(run.folder, "train", problem, axis, entries, data, every)[1]
@@ -136,10 +137,10 @@ def _read() -> list[Any]:
     """The settings of all groups; explicit flags before the preset before the defaults."""
     name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
     chosen = preset(name, flags.FLAGS.model)
-    place, question, *others = [read(type(g), g, chosen) for g in (RunSettings(), *GROUPS)]
-    for method in question.compare:
+    read_all: list[Any] = [read(type(g), g, chosen) for g in (RunSettings(), *GROUPS)]
+    for method in read_all[1].compare:
         choose("method", method, METHODS)
-    return [place, question, *others]
+    return read_all
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def table(values: np.ndarray) -> Schedule:
     return lambda step: array.at[step].get(mode="fill")
 
 
-def growing_levels(steps: int, first: float, growth: float, most: int) -> np.ndarray:
+def growing_levels(steps: int, first: float, growth: float, most: float) -> np.ndarray:
     """int32`[steps]`: the temperature level of each step when levels get longer and longer.
 
     Level i lasts `floor(min(first · growth^i, most))` steps; in the annealing thesis (2020) they

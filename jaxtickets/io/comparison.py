@@ -45,8 +45,8 @@ def train_entries(
     names = [entry.name for entry in entries]
     before = masks_applied(starts)
     untrained = accuracies(problem, axis, before.params, before.stats, data.test)
-    shared = [runs.share(split, axis) for split in (data.train, data.validation)]
-    state = train_all(folder, phase, problem, axis, starts, names, *shared, every)
+    seen = [runs.share(split, axis) for split in (data.train, data.validation)]
+    state = train_all(folder, phase, problem, axis, starts, names, seen[0], seen[1], every)
     trained = accuracies(problem, axis, state.params, state.stats, data.test)
     share = round(seconds(folder, phase) / len(entries), 3)
     history = _history(folder, phase, names)

@@ -54,7 +54,7 @@ def read(kind: type[T], defaults: T, preset: Mapping[str, Any]) -> T:
         name = field.name
         given = flags.FLAGS[name].present
         base = preset.get(name, getattr(defaults, name))
-        value = flags.FLAGS[name].value if given else base
+        value: Any = flags.FLAGS[name].value if given else base
         if field.metadata.get("known"):
             choose(name, value, field.metadata["known"])
         values[name] = tuple(value) if isinstance(value, list) else value
@@ -85,7 +85,7 @@ def _define(field: dataclasses.Field, default: Any) -> None:
     text, known = field.metadata["text"], field.metadata["known"]
     if known:
         text = f"{text}: {', '.join(known)}"
-    makers = {
+    makers: dict[type, Any] = {
         bool: flags.DEFINE_boolean,
         int: flags.DEFINE_integer,
         float: flags.DEFINE_float,

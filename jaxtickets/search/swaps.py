@@ -13,7 +13,7 @@ symmetric, as Metropolis' rule asks. Drawing positions with replacement would co
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -115,8 +115,8 @@ def draw(key: Key, space: Space, walk: Walk, size: Array) -> Draw:
 
 
 def over_positions(
-    space: Space, drawn: Draw, most: int, body: Callable[..., object], carry: object
-) -> object:
+    space: Space, drawn: Draw, most: int, body: Callable[..., Any], carry: Any
+) -> Any:
     """Folds `body(carry, ones[c], zeros[c], live[c])` over a draw's positions, `c` at a time.
 
     `most` is the static upper bound of `drawn.size`; the loop runs `ceil(size / c)` times.

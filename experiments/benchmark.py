@@ -1,0 +1,143 @@
+"""How fast is it, and how near to what this machine can do?
+
+Every speed is a ratio measured in one run: annealing and masked training against the machine's own
+float32 matrix-product rate, the convolution against `lax.conv` under `vmap`. Images are random
+bytes, since values don't change the speed.
+
+    python -m experiments.benchmark --json=benchmark.json
+
+Two CPU cores take about ten minutes, most of it `lax.conv`; `--only` takes some of the rows. The
+bars are for a machine that does nothing else.
+"""
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+
+from experiments.workloads import anneal, convolve, train
+from jaxtickets import runs
+from jaxtickets.io import measure, setup
+from jaxtickets.io.errors import choose, run_main
+
+
+class Row(NamedTuple):
+    """A line of the table.
+
+    Attributes:
+      name: what was measured.
+      value: how much.
+      unit: of what.
+      ratio: against what the row's name says, in the same run.
+      bar: what the ratio is meant to reach, None if nothing.
+      holds: whether it does.
+    """
+
+    name: str
+    value: float
+    unit: str
+    ratio: float | None
+    bar: float | None
+    holds: bool | None
+
+
+def speed(name: str, make: Callable, count: int, unit: str, each: float, bar: float) -> Row:
+    """A row of `make(count)`, against the matrix products measured before and after it."""
+    call, operations = make(count)
+    devices = runs.axis().devices
+    before = measure.matrix_product_rate(devices)
+    seconds = measure.best_time(call)
+    limit = max(before, measure.matrix_product_rate(devices))
+    ratio = operations / seconds / limit
+    asked = bar if count == 8 else None
+    held = None if asked is None else ratio >= asked
+    return Row(
+        f"{name}, {count}: share of matrix products",
+        each * count / seconds,
+        unit,
+        ratio,
+        asked,
+        held,
+    )
+
+
+def convolution(name: str, batch: int) -> Row:
+    """A row of the net's own convolution against `lax.conv` under `vmap`, 8 runs."""
+    slow = measure.best_time(convolve(name, "lax", "vmap", batch, 2), repeats=1) / 2
+    fast = measure.best_time(convolve(name, "auto", "auto", batch, 2)) / 2
+    label = f"{name}, forward and backward, batch {batch}, 8 runs: lax.conv under vmap over ours"
+    return Row(label, 1000 * fast, "ms a step", slow / fast, 8.0, slow / fast >= 8)
+
+
+def startup() -> Iterator[Row]:
+    """From the command to the first line of progress, with an empty cache and with a warm one."""
+    with tempfile.TemporaryDirectory() as home:
+        for name, bar in (("cold", 15.0), ("warm", 6.0)):
+            out = str(Path(home) / name)
+            command = [sys.executable, "-m", "experiments.sa_search", f"--out={out}"]
+            seconds = measure.first_line_time(command, "search", {"XDG_CACHE_HOME": home})
+            label = f"start to first progress line, {name} cache: share of the bar"
+            yield Row(label, seconds, "s", seconds / bar, 1.0, seconds <= bar)
+
+
+MEMORY = "from jaxtickets.io import setup; setup.configure(); from experiments.workloads import *"
+
+
+def memory() -> Iterator[Row]:
+    """Peak memory of a process that anneals."""
+    one = None
+    for chains in (1, 8, 32):
+        code = f"{MEMORY}; anneal({chains}, 5)[0]()"
+        peak = measure.peak_memory(code)
+        one = one or peak
+        label = f"peak memory, annealing, chains {chains}: against one chain"
+        yield Row(label, peak, "MiB", peak / one, None, None)
+
+
+COUNTS = (1, 8, 32)
+GROUPS: dict[str, Callable[[], Iterator[Row]]] = {
+    "startup": startup,
+    "annealing": lambda: (
+        speed("annealing, chains", anneal, n, "evaluations/s", 100, 0.8) for n in COUNTS
+    ),
+    "training": lambda: (
+        speed("masked training, runs", train, n, "epochs/s", 1, 0.6) for n in COUNTS
+    ),
+    "convolution": lambda: (convolution(*a) for a in (("lenet5", 128), ("conv2", 8))),
+    "memory": memory,
+}
+
+
+def main() -> None:
+    """Measures, prints the table, and writes it where `--json` says."""
+    names = flags.FLAGS.only or list(GROUPS)
+    for name in names:
+        choose("group", name, GROUPS)
+    setup.configure(flags.FLAGS.devices or None)
+    print(setup.describe_devices())
+    rate = measure.matrix_product_rate(runs.axis().devices)
+    found = [Row("float32 matrix products", rate / 1e9, "GFLOP/s", None, None, None)]
+    _print(found[0])
+    for name in names:
+        for row in GROUPS[name]():
+            found.append(row)
+            _print(row)
+    if flags.FLAGS.json:
+        Path(flags.FLAGS.json).write_text(json.dumps([row._asdict() for row in found], indent=2))
+
+
+def _print(row: Row) -> None:
+    ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+    bar = "" if row.bar is None else f"bar {row.bar:g}: {'holds' if row.holds else 'MISSED'}"
+    print(f"{row.name:<84}{row.value:>9.4g} {row.unit:<14}{ratio:>6}  {bar}", flush=True)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("json", "", "a file for the table as JSON")
+    flags.DEFINE_list("only", [], f"groups of rows to measure: {', '.join(GROUPS)}")
+    flags.DEFINE_integer("devices", 0, "virtual CPU devices; 0: one a core")
+    run_main(main)

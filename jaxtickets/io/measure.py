@@ -1,0 +1,77 @@
+"""Measuring instruments: the machine's own limits, times, and memory of other processes."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+SIZE, PRODUCTS = 2048, 10
+
+
+def best_time(call: Callable[[], Any], repeats: int = 3) -> float:
+    """Seconds of the fastest of `repeats` calls, after one that compiles; waits for results."""
+    jax.block_until_ready(call())
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        jax.block_until_ready(call())
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def matrix_product_rate(devices: Sequence[jax.Device]) -> float:
+    """Float32 operations a second of products of 2048 x 2048 matrices, all devices at once."""
+
+    def products(a: jax.Array) -> jax.Array:
+        return jax.lax.scan(lambda c, _: ((c @ a) * 1e-3, None), a, None, length=PRODUCTS)[0]
+
+    run = jax.jit(products)
+    matrices = [jax.device_put(jnp.ones((SIZE, SIZE)), device) for device in devices]
+    seconds = best_time(lambda: [run(matrix) for matrix in matrices])
+    return len(devices) * PRODUCTS * 2 * SIZE**3 / seconds
+
+
+def first_line_time(command: Sequence[str], word: str, environment: dict[str, str]) -> float:
+    """Seconds from the start of a process to its first line on stderr that begins with `word`.
+
+    The process is killed then.
+
+    Raises:
+      RuntimeError: it ended without such a line.
+    """
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+    assert process.stderr is not None
+    seen = []
+    try:
+        for text in process.stderr:
+            seen.append(text)
+            if text.startswith(word):
+                return time.perf_counter() - started
+    finally:
+        process.kill()
+        process.wait()
+    raise RuntimeError(f"{' '.join(command)} printed no line of '{word}': {''.join(seen)[-500:]}")
+
+
+def peak_memory(code: str) -> float:
+    """The largest resident memory, in MiB, of a Python process that runs `code`.
+
+    Raises:
+      RuntimeError: it failed.
+    """
+    report = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr[-500:])
+    return int(done.stdout.split()[-1]) / 1024

@@ -23,7 +23,9 @@ SMOKE: dict[str, Any] = {
 }
 THESIS: dict[str, Any] = {
     "chains": 1,
+    "scope": "global",
     "allocation": "global",
+    "rescale": False,
     "floor": 0,
     "measure": "error_rate",
     "accept": "running_mean",

@@ -31,24 +31,27 @@ ENERGIES = ("fixed", "minibatch", "trainability")
 GRANULARITIES = ("weights", "units")
 
 
+_SHARE = "a number, or a share of the ones if below 1; 0: all"
+
+
 @dataclass(frozen=True)
 class Settings:
     """A search by names and numbers; each field is also a flag of the same name."""
 
     granularity: str = option("weights", "what a bit stands for", GRANULARITIES)
-    scope: str = option("global", "whether layers keep their counts", spaces.SCOPES)
+    scope: str = option("layer", "whether layers keep their counts", spaces.SCOPES)
     allocation: str = option("uniform", "counts of the first mask", tuple(ALLOCATIONS))
     floor: int = option(1, "least number of ones in each layer", least=0)
-    steps: int = option(1000, "steps of each chain", least=1)
-    chunk: int = option(50, "steps between two looks at the validation data", least=1)
-    size: int = option(0, "ones that the first swap switches off; 0: all there are", least=0)
-    size_end: int = option(1, "and the last one, if geometric", least=1)
+    steps: int = option(600, "steps of each chain", least=1)
+    chunk: int = option(20, "steps between two looks at the validation data", least=1)
+    size: float = option(0.1, f"ones that the first swap switches off: {_SHARE}", least=0)
+    size_end: float = option(0.001, f"and the last swap, if geometric: {_SHARE}", least=0)
     sizes: str = option("geometric", "how the swap size changes", SIZES)
     target: float = option(0.25, "acceptance rate that adaptive sizes aim at")
     energy: str = option("fixed", "images that masks are scored on", ENERGIES)
-    images: int = option(500, "training images that masks are scored on; 0: all", least=0)
+    images: int = option(250, "training images that masks are scored on; 0: all", least=0)
     measure: str = option("cross_entropy", "what is lowered", tuple(energies.MEASURES))
-    rescale: bool = option(False, "divide surviving weights by sqrt(layer density)")
+    rescale: bool = option(True, "divide surviving weights by sqrt(layer density)")
     train_steps: int = option(20, "masked training steps of the trainability energy", least=1)
     accept: str = option("metropolis", "acceptance rule", tuple(ACCEPTANCES))
     running_start: float = option(0.95, "what the mean of running_mean starts at")
@@ -61,7 +64,7 @@ class Settings:
     level_most: float = option(50.0, "most steps of a level", least=1)
     reheat: int = option(0, "steps after which the temperature begins again; 0: never", least=0)
     burn_in: int = option(20, "neighbours that the start temperature is estimated from", least=1)
-    burn_in_accept: float = option(0.2, "share of worse neighbours accepted at the start")
+    burn_in_accept: float = option(0.05, "share of worse neighbours accepted at the start")
     tabu: int = option(0, "recent masks that are not to be met again", least=0)
     tries: int = option(20, "draws for a swap that tabu and floor allow", least=1)
 
@@ -150,12 +153,12 @@ def ticks(settings: Settings, ones: int, most: int) -> annealing.Tick:
         temperature = shape(start, period, start * settings.temperature_ratio)
     if settings.reheat:
         temperature = schedules.reheat(temperature, period)
-    first = min(settings.size or ones, most)
+    first, last = (min(swap_size(s, ones), most) for s in (settings.size, settings.size_end))
     if settings.sizes == "sawtooth":
         tooth = schedules.sawtooth(int(levels[-1]) + 1, first)
         size = schedules.table(np.minimum(tooth[levels], most).astype(np.float32))
     elif settings.sizes == "geometric":
-        size = schedules.geometric(first, steps, min(settings.size_end, first))
+        size = schedules.geometric(first, steps, min(last, first))
     else:
         size = schedules.constant(first, steps)
     begins = np.diff(levels, prepend=-1) > 0
@@ -290,7 +293,14 @@ def _energy(
     )
 
 
+def swap_size(asked: float, ones: int) -> int:
+    """A swap size from a flag: 0 means `ones`, below 1 a share of them, else a number."""
+    if not asked:
+        return ones
+    return max(1, round(asked * ones if asked < 1 else asked))
+
+
 def largest_swap(settings: Settings, space: Space, bits: Array) -> int:
     """The static bound of swap sizes, for `bits[rows, n]`."""
     room = swaps.most(space, np.asarray(bits))
-    return min(settings.size, room) if settings.size else room
+    return min(swap_size(settings.size, int(np.sum(bits, axis=-1).max())), room)

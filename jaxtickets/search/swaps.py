@@ -88,8 +88,10 @@ def init(key: Key, space: Space, bits: Array) -> Walk:
 def draw(key: Key, space: Space, walk: Walk, size: Array) -> Draw:
     """A random swap of `size` ones and zeros; the key is consumed.
 
-    With several pools, one is chosen with a probability in proportion to the swaps of one pair
-    that it can hold, `min(ones, zeros)`. A pool that holds fewer than `size` swaps all it can.
+    With several pools, one that can swap is chosen, each with the same probability: a layer of a
+    hundred weights is visited as often as one of a million. It swaps its share of `size`, in
+    proportion to the pairs that it can hold, `min(ones, zeros)`, and at least one. A pool never
+    swaps more than it holds.
     """
     pool_key, one_key, zero_key, stride_key = jax.random.split(key, 4)
     starts, sizes = pools(space)
@@ -98,7 +100,9 @@ def draw(key: Key, space: Space, walk: Walk, size: Array) -> Draw:
     if len(starts) == 1:
         pool = jnp.int32(0)
     else:
-        pool = jax.random.categorical(pool_key, jnp.log(room.astype(jnp.float32)))
+        pool = jax.random.categorical(pool_key, jnp.where(room > 0, 0.0, -jnp.inf))
+        share = room[pool] / jnp.maximum(jnp.sum(room), 1)
+        size = jnp.maximum(jnp.round(size * share), 1)
     ones = jnp.maximum(walk.ones[pool], 1).astype(jnp.uint32)
     blanks = jnp.maximum(zeros[pool], 1).astype(jnp.uint32)
     strides = jnp.asarray(_strides(space.size))[jax.random.randint(stride_key, (2,), 0, STRIDES)]
@@ -161,12 +165,12 @@ def toggle(space: Space, walk: Walk, drawn: Draw, most: int, when: Array | bool 
 
 
 def most(space: Space, bits: np.ndarray) -> int:
-    """The largest swap that any pool of `bits[..., n]` can hold: host arithmetic."""
-    best = 0
+    """The largest swap that makes sense for any of `bits[..., n]`: all pools whole; on the host."""
+    room: Any = 0
     for start, size in zip(*pools(space), strict=True):
         ones = np.asarray(bits)[..., start : start + size].sum(-1)
-        best = max(best, int(np.minimum(ones, size - ones).max()))
-    return best
+        room = room + np.minimum(ones, size - ones)
+    return int(np.max(room))
 
 
 @lru_cache

@@ -57,7 +57,10 @@ def read(kind: type[T], defaults: T, preset: Mapping[str, Any]) -> T:
         value: Any = flags.FLAGS[name].value if given else base
         if field.metadata.get("known"):
             choose(name, value, field.metadata["known"])
-        values[name] = tuple(value) if isinstance(value, list) else value
+        if isinstance(value, list):
+            value = tuple(value)
+        # a preset's 0 and a flag's 0.0 are one value, and one spec
+        values[name] = float(value) if isinstance(getattr(defaults, name), float) else value
     made = kind(**values)
     try:
         check(made)

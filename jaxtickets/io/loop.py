@@ -56,6 +56,7 @@ def loop(
     blocks = runs.split(state, axis)
     saved = time.monotonic()
     with progress:
+        progress.update(first)
         for i in range(first, chunks):
             started = time.monotonic()
             blocks, info = advance(blocks, i)

@@ -35,7 +35,8 @@ class Seed(NamedTuple):
 def seed(problem: Problem, number: int) -> Seed:
     """The seed of that number, with the weights at initialisation."""
     init, search, train, control = jax.random.split(jax.random.key(number), 4)
-    return Seed(number, search, train, control, *problem.recipe.model.init(init), step=0)
+    params, stats = jax.jit(problem.recipe.model.init)(init)
+    return Seed(number, search, train, control, params, stats, step=0)
 
 
 def weighted(

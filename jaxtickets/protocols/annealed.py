@@ -63,7 +63,7 @@ class Settings:
     level_growth: float = option(1.005, "factor of a level's steps from level to level", least=1)
     level_most: float = option(50.0, "most steps of a level", least=1)
     reheat: int = option(0, "steps after which the temperature begins again; 0: never", least=0)
-    burn_in: int = option(20, "neighbours that the start temperature is estimated from", least=1)
+    burn_in: int = option(10, "neighbours that the start temperature is estimated from", least=1)
     burn_in_accept: float = option(0.05, "share of worse neighbours accepted at the start")
     tabu: int = option(0, "recent masks that are not to be met again", least=0)
     tries: int = option(20, "draws for a swap that tabu and floor allow", least=1)
@@ -124,6 +124,9 @@ def space(settings: Settings, params: Params, prunable: Prunable, wiring: Wiring
     return spaces.weights(params, prunable, settings.scope)
 
 
+_choose = jax.jit(spaces.choose, static_argnums=(0, 3))
+
+
 def first_bits(settings: Settings, key: Key, space: Space, density: float) -> Array:
     """Random bits of the density, allocated over the segments as asked for; key consumed.
 
@@ -132,7 +135,7 @@ def first_bits(settings: Settings, key: Key, space: Space, density: float) -> Ar
     """
     shapes = {name: (n,) for name, n in zip(space.names, space.sizes, strict=True)}
     keep = ALLOCATIONS[settings.allocation](shapes, density, settings.floor)
-    bits = spaces.choose(space, jax.random.uniform(key, (space.size,)), keep, settings.floor)
+    bits = _choose(space, jax.random.uniform(key, (space.size,)), keep, settings.floor)
     counts = spaces.counts(space, bits).tolist()
     allocation.check(dict(zip(space.names, counts, strict=True)))
     return bits

@@ -1,0 +1,178 @@
+"""Energies on a tiny linear net, against what the numbers should be by hand."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtickets import losses, masks, optimizers
+from jaxtickets.search import energies
+from jaxtickets.types import Model, Split
+
+KEY = jax.random.key(3)
+PRUNABLE = ("out/kernel",)
+RATE = 0.5
+
+
+def prepare(images):
+    return images.astype(jnp.float32) / 255
+
+
+def apply(params, stats, images, key=None, train=False):
+    """Softmax regression; in training mode with noise on the inputs, from the key."""
+    if train:
+        images = images + 0.1 * jax.random.normal(key, images.shape)
+    return images @ params["out"]["kernel"] + params["out"]["bias"][None], stats
+
+
+MODEL = Model(lambda key: (PARAMS, {}), apply)
+DRAW = np.random.default_rng(6)
+PARAMS = {
+    "out": {
+        "kernel": jnp.asarray(DRAW.normal(size=(3, 4)).astype("f")),
+        "bias": jnp.asarray(DRAW.normal(size=4).astype("f")),
+    }
+}
+MASK = masks.unflatten(jnp.asarray([1, 0, 1, 1, 0, 0, 1, 0, 1, 1, 0, 1], bool), PARAMS, PRUNABLE)
+RAW = jnp.asarray(DRAW.integers(0, 256, (30, 3)), jnp.uint8)
+LABELS = jnp.asarray(DRAW.integers(0, 4, 30), jnp.int32)
+
+
+def direct(params, mask, images, labels, measure):
+    """The measure by numpy, from masked parameters."""
+    kernel = np.where(mask["out"]["kernel"], params["out"]["kernel"], 0)
+    logits = np.asarray(images, "f") @ kernel + np.asarray(params["out"]["bias"])
+    if measure == "error_rate":
+        return (logits.argmax(1) != labels).mean()
+    chosen = logits[np.arange(len(labels)), labels]
+    return np.mean(np.log(np.exp(logits).sum(1)) - chosen)
+
+
+@pytest.mark.parametrize("measure", energies.MEASURES)
+def test_fixed_is_the_measure_of_the_masked_net(measure):
+    images = prepare(RAW)
+    energy = energies.fixed(MODEL, PARAMS, {}, images, LABELS, energies.MEASURES[measure])
+    assert not energy.fresh
+    value = energy.evaluate(KEY, MASK)
+    np.testing.assert_allclose(value, direct(PARAMS, MASK, images, LABELS, measure), rtol=1e-5)
+    assert value == energy.evaluate(jax.random.key(4), MASK)  # whatever the key
+    assert value != energy.evaluate(KEY, masks.ones(PARAMS))
+
+
+def test_minibatch_is_the_measure_of_some_examples_that_the_key_draws():
+    # 2 of 30 examples, drawn with replacement: error rates are 0, 1/2 or 1, and their mean over
+    # many keys is that of all examples
+    energy = energies.minibatch(
+        MODEL, PARAMS, {}, RAW, LABELS, energies.MEASURES["error_rate"], prepare, 2
+    )
+    assert energy.fresh
+    evaluate = jax.jit(jax.vmap(energy.evaluate, (0, None)))
+    keys = jax.random.split(KEY, 4000)
+    values = np.asarray(evaluate(keys, MASK))
+    np.testing.assert_array_equal(values, evaluate(keys, MASK))
+    assert set(values.tolist()) == {0.0, 0.5, 1.0}
+    mean = direct(PARAMS, MASK, prepare(RAW), LABELS, "error_rate")
+    error = np.sqrt(mean * (1 - mean) / 8000)  # one standard error
+    assert abs(values.mean() - mean) < 4.5 * error
+    # so that two masks are compared on the same examples: where only one example is known,
+    # every key gives its measure
+    alone = energies.minibatch(
+        MODEL, PARAMS, {}, RAW[:1], LABELS[:1], losses.cross_entropy, prepare, 5
+    )
+    expected = direct(PARAMS, MASK, prepare(RAW[:1]), LABELS[:1], "cross_entropy")
+    np.testing.assert_allclose(alone.evaluate(KEY, MASK), expected, rtol=1e-5)
+
+
+@cache
+def after_training(steps):
+    """The trainability energy with that many steps of five examples, jitted."""
+    batches = Split(RAW[:20].reshape(4, 5, 3)[:steps], LABELS[:20].reshape(4, 5)[:steps])
+    loss = losses.classification(MODEL, prepare)
+    optimizer = optimizers.optimizer("sgd", RATE)
+    held_out = prepare(RAW[20:]), LABELS[20:], losses.cross_entropy
+    energy = energies.trainability(
+        MODEL, loss, optimizer, PARAMS, {}, batches, *held_out, jax.random.key(9)
+    )
+    assert not energy.fresh
+    return jax.jit(energy.evaluate)
+
+
+def test_trainability_of_no_steps_is_the_fixed_energy():
+    expected = direct(PARAMS, MASK, prepare(RAW[20:]), LABELS[20:], "cross_entropy")
+    np.testing.assert_allclose(after_training(0)(KEY, MASK), expected, rtol=1e-5)
+
+
+def test_trainability_is_the_measure_after_masked_steps_by_hand():
+    # Gradient descent by numpy: with p the softmax of x W + b and y the one-hot labels,
+    # dW = x^T (p - y) / n where the mask is True, db = mean(p - y); x has the noise of step t,
+    # whose key is the second of split(fold_in(key, t)).
+    mask = np.asarray(MASK["out"]["kernel"])
+    kernel = np.where(mask, PARAMS["out"]["kernel"], 0)
+    bias = np.asarray(PARAMS["out"]["bias"])
+    for t in range(3):
+        _, key = jax.random.split(jax.random.fold_in(jax.random.key(9), t))
+        part = slice(5 * t, 5 * t + 5)
+        x = np.asarray(prepare(RAW[part]) + 0.1 * jax.random.normal(key, (5, 3)))
+        logits = x @ kernel + bias
+        p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        error = (p - np.eye(4)[np.asarray(LABELS[part])]) / 5
+        kernel = kernel - RATE * np.where(mask, x.T @ error, 0)
+        bias = bias - RATE * error.sum(0)
+    trained = {"out": {"kernel": kernel, "bias": bias}}
+    expected = direct(trained, MASK, prepare(RAW[20:]), LABELS[20:], "cross_entropy")
+    np.testing.assert_allclose(after_training(3)(KEY, MASK), expected, rtol=1e-4)
+    assert abs(expected - after_training(0)(KEY, MASK)) > 0.01
+
+
+def test_trainability_is_deterministic_whatever_the_key():
+    evaluate = after_training(3)
+    values = {float(evaluate(jax.random.key(i), MASK)) for i in range(4)}
+    assert len(values) == 1
+    assert float(evaluate(KEY, masks.ones(PARAMS))) not in values
+
+
+def test_rescaled_divides_by_the_root_of_each_leafs_density():
+    # fc keeps 1 of 4: 1 / sqrt(1/4) = 2; out keeps all 2: 1; gone keeps none: zero, and not nan;
+    # dense isn't prunable: as it was, and so are biases
+    params = {
+        "dense": {"kernel": jnp.array([[7.0]])},
+        "fc": {"kernel": jnp.array([[1.0, 2.0], [3.0, 4.0]]), "bias": jnp.array([5.0, 6.0])},
+        "gone": {"kernel": jnp.array([[8.0, 9.0]])},
+        "out": {"kernel": jnp.array([[-1.0], [-2.0]])},
+    }
+    mask = masks.ones(params)
+    mask["fc"]["kernel"] = jnp.array([[False, False], [True, False]])
+    mask["gone"]["kernel"] = jnp.array([[False, False]])
+    prunable = ("fc/kernel", "gone/kernel", "out/kernel")
+    got = energies.rescaled(mask, params, prunable)
+    expected = {
+        "dense": {"kernel": [[7.0]]},
+        "fc": {"kernel": [[0.0, 0.0], [6.0, 0.0]], "bias": [5.0, 6.0]},
+        "gone": {"kernel": [[0.0, 0.0]]},
+        "out": {"kernel": [[-1.0], [-2.0]]},
+    }
+    assert masks.paths(got) == masks.paths(params)
+    for path in masks.paths(params):
+        layer, leaf = path.split("/")
+        np.testing.assert_allclose(got[layer][leaf], expected[layer][leaf], rtol=1e-6)
+
+
+def test_energies_take_the_weights_that_effective_makes_of_the_mask():
+    # 7 of 12 are kept: the kernel times sqrt(12 / 7), the bias as it is
+    def effective(mask, params):
+        return energies.rescaled(mask, params, PRUNABLE)
+
+    images = prepare(RAW)
+    kernel = np.asarray(PARAMS["out"]["kernel"]) * np.sqrt(12 / 7)
+    scaled = {"out": {"kernel": kernel, "bias": PARAMS["out"]["bias"]}}
+    expected = direct(scaled, MASK, images, LABELS, "cross_entropy")
+    measure = losses.cross_entropy
+    fixed = energies.fixed(MODEL, PARAMS, {}, images, LABELS, measure, effective)
+    np.testing.assert_allclose(fixed.evaluate(KEY, MASK), expected, rtol=1e-5)
+    assert abs(expected - direct(PARAMS, MASK, images, LABELS, "cross_entropy")) > 0.01
+    one = RAW[:1], LABELS[:1]
+    few = energies.minibatch(MODEL, PARAMS, {}, *one, measure, prepare, 3, effective)
+    expected = direct(scaled, MASK, images[:1], LABELS[:1], "cross_entropy")
+    np.testing.assert_allclose(few.evaluate(KEY, MASK), expected, rtol=1e-5)

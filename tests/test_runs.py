@@ -1,0 +1,257 @@
+"""The run axis: the same bits however runs are cut and placed. Optimisers by their formulas."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxtickets import optimizers, runs
+from jaxtickets.optimizers import decay_shape, optimizer
+
+# --- the run axis --------------------------------------------------------------------------------
+
+
+def test_on_cpus_runs_are_mapped_one_by_one(cpus):
+    assert runs.axis(devices=cpus) == runs.Axis("map", 1, cpus)
+    assert runs.axis("vmap", devices=cpus).width == runs.VMAP_WIDTH == 32
+    assert runs.axis("map", 3, cpus[:2]) == runs.Axis("map", 3, cpus[:2])
+
+
+def test_all_local_devices_are_used_by_default():
+    assert runs.axis("map").devices == tuple(jax.local_devices())
+
+
+def test_an_unknown_mode_or_a_negative_width_is_an_error():
+    with pytest.raises(ValueError, match="unknown run mode 'pmap': auto, map or vmap"):
+        runs.axis("pmap")
+    with pytest.raises(ValueError, match="block width -1 is negative"):
+        runs.axis("map", -1)
+
+
+def test_splitting_pads_with_the_last_row_and_joining_takes_it_off(cpus):
+    axis = runs.axis("map", 2, cpus[:2])
+    rows = {"x": np.arange(5), "key": jax.random.split(jax.random.key(0), 5)}
+    blocks = runs.split(rows, axis)
+    assert blocks.runs == 5
+    # Three blocks, on devices 0, 1, 0; the last holds row 4 twice.
+    golden = [[0, 1], [2, 3], [4, 4]]
+    np.testing.assert_array_equal([block["x"] for block in blocks.blocks], golden)
+    assert [block["x"].device for block in blocks.blocks] == [cpus[0], cpus[1], cpus[0]]
+    joined = runs.join(blocks)
+    np.testing.assert_array_equal(joined["x"], rows["x"])
+    assert (joined["key"] == rows["key"]).all()
+    assert joined["x"].device == jax.local_devices()[0]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        {"a": np.zeros(3), "b": np.zeros((4, 3))},
+        {"a": np.zeros((0, 2))},
+        {},
+    ],
+    ids=["disagree", "none", "no leaf"],
+)
+def test_rows_that_disagree_or_are_none_are_refused(rows):
+    with pytest.raises(ValueError, match="disagree on the number of runs, or there is none"):
+        runs.split(rows, runs.axis("map"))
+
+
+def test_what_is_shared_is_on_every_device(cpus):
+    copies = runs.share({"data": np.arange(3)}, runs.axis("map", devices=cpus)).copies
+    assert [copy["data"].device for copy in copies] == list(cpus)
+
+
+def test_pairs_are_unzipped(cpus):
+    axis = runs.axis("map", 2, cpus[:2])
+    call = runs.batch(lambda x: (x + 1, {"twice": 2 * x}), axis)
+    left, right = runs.unzip(call(runs.split(np.arange(3), axis)))
+    np.testing.assert_array_equal(runs.join(left), [1, 2, 3])
+    np.testing.assert_array_equal(runs.join(right)["twice"], [0, 2, 4])
+
+
+DATA = np.random.default_rng(0).standard_normal((19, 13)).astype("f")
+ROWS = {
+    "key": jax.random.split(jax.random.key(4), 5),
+    "rate": np.array([0.1, 0.03, 0.5, 0.2, 0.07], "f"),
+}
+
+
+def one_run(row, data):
+    """A few steps of descent from random weights: sums whose last bits depend on their order."""
+
+    def loss(w):
+        return jnp.mean((jnp.tanh(data @ w[0]) @ w[1] - 1) ** 2)
+
+    def step(w, _):
+        value, slope = jax.value_and_grad(loss)(w)
+        return jax.tree.map(lambda a, g: a - row["rate"] * g, w, slope), value
+
+    drawn = jax.random.normal(row["key"], (13 * 17 + 17 * 3,))
+    start = (drawn[: 13 * 17].reshape(13, 17), drawn[13 * 17 :].reshape(17, 3))
+    weights, values = jax.lax.scan(step, start, None, length=4)
+    return {"weights": weights, "values": values}
+
+
+def row_of(rows, i):
+    return jax.tree.map(lambda leaf: leaf[i], rows)
+
+
+@pytest.fixture(scope="module")
+def solo():
+    """The five runs, each on its own."""
+    with jax.default_device(jax.devices("cpu")[0]):
+        run = jax.jit(one_run)
+        results = [jax.device_get(run(row_of(ROWS, i), DATA)) for i in range(5)]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *results)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4])
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_mapped_runs_have_the_bits_of_their_solo_runs(width, devices, cpus, solo):
+    axis = runs.axis("map", width, cpus[:devices])
+    jax.tree.map(np.testing.assert_array_equal, runs.over_runs(one_run, axis, ROWS, DATA), solo)
+
+
+def test_runs_at_once_agree_with_solo_runs(cpus, solo):
+    together = runs.over_runs(one_run, runs.axis("vmap", 3, cpus[:2]), ROWS, DATA)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), together, solo
+    )
+
+
+def test_results_stay_on_the_devices_of_their_blocks(cpus):
+    axis = runs.axis("map", 2, cpus[:3])
+    placed = runs.batch(lambda x, y: x + y, axis)(
+        runs.split(np.arange(8), axis), runs.share(np.int32(10), axis)
+    )
+    assert [block.device for block in placed.blocks] == [*cpus[:3], cpus[0]]
+    np.testing.assert_array_equal(runs.join(placed), np.arange(10, 18))
+
+
+# --- optimisers ----------------------------------------------------------------------------------
+
+# One weight, 1 at first; the gradients of two steps; learning rate 0.1 unless given.
+GRADIENTS = (0.5, 1.0)
+
+
+def walk(transformation, gradients=GRADIENTS, start=1.0):
+    """The weight after each step."""
+    params = {"w": jnp.float32(start)}
+    state, seen = transformation.init(params), []
+    for gradient in gradients:
+        updates, state = transformation.update({"w": jnp.float32(gradient)}, state, params)
+        params = optax.apply_updates(params, updates)
+        seen.append(params["w"])
+    return np.array(seen)
+
+
+WALKS = {
+    # 1 - 0.1 * 0.5, then - 0.1 * 1
+    "sgd": (0.1, (0.95, 0.85)),
+    # velocity 0.5, then 0.9 * 0.5 + 1 = 1.45
+    "momentum": (0.1, (0.95, 0.805)),
+    # m / (1 - 0.9) = 0.5 and v / (1 - 0.999) = 0.25: one rate down. Then m = 0.9 * 0.05 + 0.1
+    # = 0.145, / 0.19 = 0.763158; v = 0.999 * 0.00025 + 0.001 = 0.00124975, / 0.001999 = 0.625188;
+    # 0.763158 / sqrt(0.625188) = 0.965181
+    "adam": (0.1, (0.9, 0.9 - 0.0965181)),
+    # E[g2] = 0.1 * 0.25 = 0.025; sqrt(1e-6 / 0.025001) * 0.5 = 0.00316222. Then E[g2] = 0.9 * 0.025
+    # + 0.1 = 0.1225, E[d2] = 0.1 * 0.00316222^2 = 0.999960e-6;
+    # sqrt((0.999960e-6 + 1e-6) / 0.122501) * 1 = 0.00404053
+    "adadelta": (1.0, (1 - 0.00316222, 1 - 0.00316222 - 0.00404053)),
+}
+
+
+def test_every_optimiser_has_a_walk_by_hand():
+    assert set(WALKS) == set(optimizers.NAMES)
+
+
+@pytest.mark.parametrize("name", WALKS)
+def test_optimisers_move_as_their_formulas_say(name):
+    rate, golden = WALKS[name]
+    np.testing.assert_allclose(walk(optimizer(name, rate)), golden, rtol=0, atol=2e-6)
+
+
+def test_momentums_factor_can_be_chosen():
+    # velocity 0.5, then 0.2 * 0.5 + 1 = 1.1
+    seen = walk(optimizer("momentum", 0.1, momentum=0.2))
+    np.testing.assert_allclose(seen, (0.95, 0.84), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    # From 2 with λ = 0.25: 0.25 * 2 = 0.5 is added to each gradient before anything else.
+    ("name", "gradient", "golden"),
+    [
+        ("sgd", 1.0, 2 - 0.1 * 1.5),
+        ("sgd", -0.5, 2.0),
+        ("momentum", 1.0, 2 - 0.1 * 1.5),
+        ("adam", -0.4, 2 - 0.1),  # the sign of the sum; decoupled decay would go up
+        ("adam", 0.0, 2 - 0.1),
+    ],
+)
+def test_weight_decay_is_added_to_the_gradient(name, gradient, golden):
+    seen = walk(optimizer(name, 0.1, weight_decay=0.25), (gradient,), start=2.0)
+    np.testing.assert_allclose(seen, [golden], rtol=1e-5)
+
+
+def test_weight_decay_feeds_the_momentum():
+    # velocity 0.5 + 0.1 * 1 = 0.6, w = 0.94; then 0.54 + 1 + 0.094 = 1.634
+    seen = walk(optimizer("momentum", 0.1, weight_decay=0.1))
+    np.testing.assert_allclose(seen, (0.94, 0.94 - 0.1634), rtol=1e-6)
+
+
+def test_rates_are_a_batch_axis_and_shapes_scale_them():
+    def shape(step):
+        return jnp.where(step == 0, 1.0, 0.5)
+
+    @jax.vmap
+    def two_steps(rate):
+        transformation, params = optimizer("sgd", rate, shape), jnp.float32(1.0)
+        state = transformation.init(params)
+        for gradient in GRADIENTS:
+            updates, state = transformation.update(jnp.float32(gradient), state, params)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    # 1 - rate * (1 * 0.5 + 0.5 * 1)
+    np.testing.assert_allclose(two_steps(jnp.array([0.1, 0.4])), [0.9, 0.6], rtol=1e-6)
+
+
+def test_unknown_names_are_errors():
+    with pytest.raises(ValueError, match="unknown optimiser 'rmsprop'; there are sgd, momentum"):
+        optimizer("rmsprop", 0.1)
+    with pytest.raises(ValueError, match="unknown learning-rate schedule 'linear'; there are"):
+        decay_shape("linear", 10)
+
+
+SHAPES = {
+    "constant": [1, 1, 1, 1, 1, 1, 1, 1, 1],
+    # drops at 0.5 * 8 = 4 and 0.75 * 8 = 6
+    "steps": [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01, 0.01],
+    # (1 + cos(π step / 8)) / 2
+    "cosine": [(1 + np.cos(np.pi * step / 8)) / 2 for step in range(9)],
+}
+
+
+def test_every_shape_has_values_by_hand():
+    assert set(SHAPES) == set(optimizers.SHAPES)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_shapes_begin_at_one_and_fall_as_told(name):
+    shape = jax.jit(jax.vmap(decay_shape(name, 8)))
+    np.testing.assert_allclose(shape(np.arange(9)), SHAPES[name], rtol=1e-5, atol=1e-7)
+
+
+def test_drops_and_their_factor_can_be_chosen():
+    shape = jax.vmap(decay_shape("steps", 10, drops=(0.2, 0.3, 0.9), factor=0.5))
+    golden = [1, 1, 0.5, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.125]
+    np.testing.assert_allclose(shape(np.arange(10)), golden, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_warming_up_leaves_the_rest_of_the_shape_in_its_place(name):
+    shape = jax.vmap(decay_shape(name, 8, warmup=4))
+    golden = np.array([0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1]) * SHAPES[name]
+    np.testing.assert_allclose(shape(np.arange(9)), golden, rtol=1e-5, atol=1e-7)

@@ -18,7 +18,7 @@ SMOKE: dict[str, Any] = {
     "chunk": 10,
     "images": 50,
     "burn_in": 5,
-    "epochs": 1,
+    "epochs": 2,
     "batch_size": 250,
 }
 THESIS: dict[str, Any] = {

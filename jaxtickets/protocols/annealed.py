@@ -133,7 +133,7 @@ def first_bits(settings: Settings, key: Key, space: Space, density: float) -> Ar
     Raises:
       ValueError: the density leaves a segment with nothing, or less than the floor.
     """
-    shapes = {name: (n,) for name, n in zip(space.names, space.sizes, strict=True)}
+    shapes = dict(zip(space.names, space.shapes, strict=True))
     keep = ALLOCATIONS[settings.allocation](shapes, density, settings.floor)
     bits = _choose(space, jax.random.uniform(key, (space.size,)), keep, settings.floor)
     counts = spaces.counts(space, bits).tolist()

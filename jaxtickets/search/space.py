@@ -18,18 +18,16 @@ class Space(NamedTuple):
     """Bits, and what they mean.
 
     Attributes:
-      size: the number of bits, `n`.
-      starts: int`[segments]`: where each segment begins; the first is 0.
       names: the segments' names.
+      shapes: the segments' shapes, which allocations look at: a leaf's, or `(units,)`.
       scope: `global`: ones move anywhere; `layer`: each segment keeps its count.
       mask: `mask(bits[n]) -> Mask` over the parameters.
       bits: `bits(mask) -> bool[n]`, its inverse.
       pool: `pool(scores) -> float[n]`: what a criterion's scores of weights say of each bit.
     """
 
-    size: int
-    starts: tuple[int, ...]
     names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
     scope: str
     mask: Callable[[Array], Mask]
     bits: Callable[[Mask], Array]
@@ -38,7 +36,17 @@ class Space(NamedTuple):
     @property
     def sizes(self) -> tuple[int, ...]:
         """The number of bits of each segment."""
-        return tuple(int(s) for s in np.diff((*self.starts, self.size)))
+        return tuple(int(np.prod(shape)) for shape in self.shapes)
+
+    @property
+    def size(self) -> int:
+        """The number of bits, `n`."""
+        return sum(self.sizes)
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """Where each segment begins; the first is 0."""
+        return tuple(int(s) for s in np.cumsum([0, *self.sizes[:-1]]))
 
 
 SCOPES = ("global", "layer")
@@ -52,11 +60,9 @@ def weights(params: Params, prunable: Prunable, scope: str = "global") -> Space:
       prunable: the leaves that are searched; the others stay dense.
       scope: `global` or `layer`.
     """
-    sizes = [int(np.prod(shape)) for shape in masks.shapes(params, prunable).values()]
     return Space(
-        size=sum(sizes),
-        starts=_starts(sizes),
         names=prunable,
+        shapes=tuple(masks.shapes(params, prunable).values()),
         scope=_known(scope),
         mask=lambda bits: masks.unflatten(bits, params, prunable),
         bits=lambda mask: masks.flatten(mask, prunable),
@@ -76,11 +82,10 @@ def units(params: Params, wiring: Wiring, scope: str = "global") -> Space:
       wiring: the groups that are searched.
       scope: `global` or `layer`.
     """
-    sizes = [group.size for group in wiring]
-    starts = _starts(sizes)
+    ends = np.cumsum([group.size for group in wiring])
 
     def mask(bits: Array) -> Mask:
-        parts = jnp.split(bits, starts[1:])
+        parts = jnp.split(bits, ends[:-1])
         named = {group.name: part for group, part in zip(wiring, parts, strict=True)}
         return masks.expand(named, wiring, params)
 
@@ -89,9 +94,8 @@ def units(params: Params, wiring: Wiring, scope: str = "global") -> Space:
         return jnp.concatenate([reduce(k, axis=tuple(range(k.ndim - 1))) for k in kernels])
 
     return Space(
-        size=sum(sizes),
-        starts=starts,
         names=tuple(group.name for group in wiring),
+        shapes=tuple((group.size,) for group in wiring),
         scope=_known(scope),
         mask=mask,
         bits=lambda mask: columns(mask, jnp.any),
@@ -124,10 +128,6 @@ def counts(space: Space, bits: Array) -> Array:
     """int32`[segments]`: ones in each segment."""
     parts = jnp.split(bits, space.starts[1:])
     return jnp.stack([jnp.sum(part, dtype=jnp.int32) for part in parts])
-
-
-def _starts(sizes: list[int]) -> tuple[int, ...]:
-    return tuple(int(s) for s in np.cumsum([0, *sizes[:-1]]))
 
 
 def _known(scope: str) -> str:

@@ -73,13 +73,13 @@ def test_pairs_are_unzipped(cpus):
 
 DATA = np.random.default_rng(0).standard_normal((19, 13)).astype("f")
 ROWS = {
-    "key": jax.random.split(jax.random.key(4), 5),
+    "start": np.random.default_rng(1).standard_normal((5, 13 * 17 + 17 * 3)).astype("f"),
     "rate": np.array([0.1, 0.03, 0.5, 0.2, 0.07], "f"),
 }
 
 
 def one_run(row, data):
-    """A few steps of descent from random weights: sums whose last bits depend on their order."""
+    """A few steps of descent: sums whose last bits depend on their order."""
 
     def loss(w):
         return jnp.mean((jnp.tanh(data @ w[0]) @ w[1] - 1) ** 2)
@@ -88,8 +88,8 @@ def one_run(row, data):
         value, slope = jax.value_and_grad(loss)(w)
         return jax.tree.map(lambda a, g: a - row["rate"] * g, w, slope), value
 
-    drawn = jax.random.normal(row["key"], (13 * 17 + 17 * 3,))
-    start = (drawn[: 13 * 17].reshape(13, 17), drawn[13 * 17 :].reshape(17, 3))
+    first, second = jnp.split(row["start"], [13 * 17])
+    start = (first.reshape(13, 17), second.reshape(17, 3))
     weights, values = jax.lax.scan(step, start, None, length=4)
     return {"weights": weights, "values": values}
 
@@ -123,11 +123,17 @@ def test_runs_at_once_agree_with_solo_runs(cpus, solo):
 
 def test_results_stay_on_the_devices_of_their_blocks(cpus):
     axis = runs.axis("map", 2, cpus[:3])
-    placed = runs.batch(lambda x, y: x + y, axis)(
-        runs.split(np.arange(8), axis), runs.share(np.int32(10), axis)
-    )
+    rows, ten = runs.split(np.arange(8), axis), runs.share(np.int32(10), axis)
+    placed = runs.batch(lambda x, y: x + y, axis)(rows, ten)
     assert [block.device for block in placed.blocks] == [*cpus[:3], cpus[0]]
     np.testing.assert_array_equal(runs.join(placed), np.arange(10, 18))
+
+
+@pytest.mark.parametrize(("mode", "width"), [("map", 1), ("map", 2), ("vmap", 2)])
+def test_keys_are_rows_like_any_other(mode, width, cpus):
+    keys = jax.random.split(jax.random.key(7), 3)
+    seen = runs.over_runs(jax.random.key_data, runs.axis(mode, width, cpus[:2]), keys)
+    np.testing.assert_array_equal(seen, jax.random.key_data(keys))
 
 
 # --- optimisers ----------------------------------------------------------------------------------

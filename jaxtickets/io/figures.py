@@ -87,7 +87,8 @@ def draw_accuracies(folder: Path) -> Path:
     axes.flat[0].legend(frameon=False)
     seeds = len({row["seed"] for row in summary})
     fig.suptitle(
-        f"{spec['model']} on {spec['dataset']}: mean and standard deviation of {seeds} seeds"
+        f"{spec['model']} on {spec['dataset']}: mean and standard deviation of {seeds} seeds, "
+        "small dots: the seeds"
     )
     return _save(fig, folder, "accuracies")
 
@@ -99,6 +100,7 @@ def draw_layers(folder: Path) -> Path:
     layers = [name for name in summary[0] if name.startswith("density/")]
     methods = [m for m in LABELS if m != "dense" and any(r["method"] == m for r in summary)]
     densities = sorted({row["density"] for row in summary if row["method"] != "dense"})[::-1]
+    pruned = [row for row in summary if row["method"] != "dense"]
     fig, axes = _subplots(1, len(densities), (4.5 * len(densities) + 2, 4.2))
     for panel, density in zip(axes.flat, densities, strict=True):
         for i, method in enumerate(methods):
@@ -112,9 +114,14 @@ def draw_layers(folder: Path) -> Path:
         panel.set_xticks(range(len(layers)), names)
         panel.set(ylabel="kept weights (share of the layer)", title=f"density {density:g}")
         panel.axhline(density, color="0.5", lw=0.8, ls="--")
-        panel.set_ylim(0, 1)
+        panel.set_ylim(0, 1.15 * max(row[name] for row in pruned for name in layers))
     axes.flat[-1].legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
-    fig.suptitle(f"Where the weights are kept: {spec['model']} on {spec['dataset']}")
+    what = f"{spec['model']} on {spec['dataset']}"
+    seeds = len({row["seed"] for row in summary})
+    fig.suptitle(
+        f"Where the weights are kept: {what}; mean and standard deviation of {seeds} seeds, "
+        "dashed: the density of all layers together"
+    )
     return _save(fig, folder, "layers")
 
 

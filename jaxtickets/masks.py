@@ -197,6 +197,7 @@ def jaccard(a: Mask, b: Mask, prunable: Prunable) -> jax.Array:
 # --- select --------------------------------------------------------------------------------------
 
 
+@jax.jit
 def top_k(scores: Array, keep: Array) -> jax.Array:
     """bool`[n]`: the `keep` highest of `scores[n]`, exactly; of equal scores, the first.
 
@@ -204,9 +205,10 @@ def top_k(scores: Array, keep: Array) -> jax.Array:
     threshold: about fifty passes and no sort. `keep` may be traced. NaN ranks below -inf.
     """
     n = scores.shape[0]
-    scores = scores.astype(jnp.float32) + 0.0  # -0.0 and 0.0 are equal
+    scores = scores.astype(jnp.float32)
     bits = lax.bitcast_convert_type(scores, jnp.uint32)
     top = jnp.uint32(1 << 31)
+    bits = jnp.where(bits == top, jnp.uint32(0), bits)  # -0.0 and 0.0 are equal
     rank = jnp.where(bits >= top, ~bits, bits | top)  # ordered like the scores
     rank = jnp.where(jnp.isnan(scores), jnp.uint32(0), rank)
     keep = jnp.asarray(keep, jnp.int32)
@@ -259,11 +261,11 @@ def select(scores: Scores, prunable: Prunable, keep: Keep, floor: Keep = 0) -> M
             floor, {path: leaf.shape for path, leaf in zip(prunable, leaves, strict=True)}
         )
         _check_keep(keep, sum(floors.values()), sum(leaf.size for leaf in leaves), "all leaves")
-        sure = [
-            jnp.where(top_k(leaf, floors[path]), jnp.inf, leaf) if floors[path] else leaf
-            for path, leaf in zip(prunable, leaves, strict=True)
-        ]
-        flat = top_k(jnp.concatenate(sure), keep)
+        sure = jnp.concatenate(
+            [top_k(leaf, floors[path]) for path, leaf in zip(prunable, leaves, strict=True)]
+        )
+        rest = jnp.where(sure, jnp.nan, jnp.concatenate(leaves))  # NaN ranks last
+        flat = sure | top_k(rest, keep - sum(floors.values()))
         kept, start = [], 0
         for leaf in leaves:
             kept.append(flat[start : start + leaf.size])
@@ -340,8 +342,9 @@ def expand(units: UnitMask, wiring: Wiring, params: Params) -> Mask:
         for layer in group.producers + group.norms:
             for leaf in ("kernel", "bias", "scale"):
                 if (path := f"{layer}/{leaf}") in mask:
-                    mask[path] = mask[path] & keep
+                    mask[path] = mask[path] & jnp.broadcast_to(keep, mask[path].shape)
         for layer, repeat in group.consumers:
-            rows = jnp.tile(keep, repeat)[:, None]
-            mask[f"{layer}/kernel"] = mask[f"{layer}/kernel"] & rows
+            kernel = mask[f"{layer}/kernel"]
+            rows = jnp.broadcast_to(jnp.tile(keep, repeat)[:, None], kernel.shape)
+            mask[f"{layer}/kernel"] = kernel & rows
     return put(params, tuple(mask), list(mask.values()))

@@ -51,7 +51,7 @@ def reheat(schedule: Schedule, period: int) -> Schedule:
 
 
 def table(values: np.ndarray) -> Schedule:
-    """The schedule that reads `values[steps]`; a step past the end is not clipped but NaN or 0."""
+    """The schedule that reads float `values[steps]`; a step past the end is not clipped but NaN."""
     array = jnp.asarray(values)
     return lambda step: array.at[step].get(mode="fill")
 

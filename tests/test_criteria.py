@@ -184,7 +184,8 @@ def test_only_random_controls_depend_on_the_key(controlled):
     assert (bits != bits[:1]).any() == name.startswith("random")
 
 
-def test_only_layerwise_controls_keep_the_tickets_counts(controlled, where):
+@pytest.mark.parametrize("controlled", ["random", "random_layerwise"], indirect=True)
+def test_only_layerwise_random_bits_keep_the_tickets_counts(controlled, where):
     (name, bits), (chosen, ticket) = controlled, where
     same = [(space.counts(chosen, b) == space.counts(chosen, ticket)).all() for b in bits]
     assert all(same) == (name == "random_layerwise")

@@ -111,6 +111,17 @@ def journey(granularity, scope, chunk):
     return Journey(where, bits, most, sizes, *seen)
 
 
+@pytest.mark.parametrize("granularity", ["weights", "units"])
+def test_bits_and_mask_of_a_space_are_inverse(granularity):
+    where = make_space(granularity, "global")
+    draw = np.random.default_rng(0)
+    for _ in range(3):
+        # no segment empty: where a layer has no unit, the next has no weights
+        bits = np.concatenate([draw.permutation(n) < n // 2 for n in where.sizes])
+        np.testing.assert_array_equal(where.bits(where.mask(jnp.asarray(bits))), bits)
+        assert space.counts(where, jnp.asarray(bits)).tolist() == [n // 2 for n in where.sizes]
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_draws_of_any_size_keep_the_density_and_each_pools_count(place):
     trip = journey(*place)

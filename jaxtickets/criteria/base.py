@@ -13,7 +13,7 @@ class Evidence(NamedTuple):
       init_params: parameters at initialisation.
       params: parameters after training (or those to be scored, at initialisation).
       stats: batch statistics that belong to `params`.
-      mask: the mask so far; what it has cut scores -inf.
+      mask: the mask so far.
       batches: stacked training batches: `Split` with a leading axis of batches.
       loss: the training loss.
     """

@@ -164,7 +164,7 @@ def ticks(settings: Settings, ones: int, most: int) -> annealing.Tick:
         size = schedules.geometric(first, steps, min(last, first))
     else:
         size = schedules.constant(first, steps)
-    begins = np.diff(levels, prepend=-1) > 0
+    begins = (np.diff(levels, prepend=-1) > 0).astype(np.float32)
     level = schedules.table(begins) if settings.temperatures == "levels" else None
     return annealing.plan(steps, temperature, size, level)
 

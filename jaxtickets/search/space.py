@@ -121,6 +121,7 @@ def choose(space: Space, scores: Array, keep: Keep, floor: int = 0) -> Array:
 def segment(space: Space, index: Array) -> Array:
     """The segment of each bit index, int32."""
     later = jnp.asarray(space.starts[1:], jnp.int32)
+    later = later.reshape(*[1] * index.ndim, -1)
     return jnp.sum(index[..., None] >= later, axis=-1, dtype=jnp.int32)
 
 

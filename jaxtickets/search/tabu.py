@@ -59,7 +59,7 @@ def hash_after(
 
 def known(memory: Memory, hash_: Array) -> Array:
     """Whether a mask with that hash is among the last ones."""
-    return jnp.any(jnp.all(memory.past == hash_, axis=-1))
+    return jnp.any(jnp.all(memory.past == hash_[None], axis=-1))
 
 
 def remember(memory: Memory, hash_: Array, when: Array) -> Memory:

@@ -1,0 +1,373 @@
+"""Annealed tickets: every setting runs on a tiny net and keeps its counts; bad ones are refused."""
+
+from dataclasses import replace
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtickets import losses, masks, optimizers
+from jaxtickets.protocols import annealed
+from jaxtickets.protocols.annealed import Settings
+from jaxtickets.search import space as spaces
+from jaxtickets.training import Recipe
+from jaxtickets.types import Feed, Model, Split, Units
+
+KEY = jax.random.key(21)
+DRAW = np.random.default_rng(7)
+SIZES = {"fc1": (4, 8), "fc2": (8, 6), "out": (6, 3)}  # 32 + 48 + 18 = 98 weights, 8 + 6 units
+PARAMS = {
+    name: {
+        "kernel": jnp.asarray(DRAW.normal(size=shape).astype("f")),
+        "bias": jnp.asarray(DRAW.normal(size=shape[1]).astype("f")),
+    }
+    for name, shape in SIZES.items()
+}
+PRUNABLE = tuple(f"{name}/kernel" for name in SIZES)
+WIRING = (
+    Units("fc1", 8, ("fc1",), (), (Feed("fc2", 1),)),
+    Units("fc2", 6, ("fc2",), (), (Feed("out", 1),)),
+)
+TRAIN, VALIDATION = (
+    Split(DRAW.integers(0, 256, (n, 2, 2, 1)).astype("uint8"), DRAW.integers(0, 3, n).astype("i"))
+    for n in (20, 9)
+)
+
+
+def prepare(images):
+    return images.astype(jnp.float32) / 255 - 0.5
+
+
+def apply(params, stats, images, key=None, train=False):
+    x = images.reshape(images.shape[0], -1)
+    for name in SIZES:
+        x = x @ params[name]["kernel"] + params[name]["bias"][None]
+        x = x if name == "out" else jnp.maximum(x, 0)
+    return x, stats
+
+
+MODEL = Model(lambda key: (PARAMS, {}), apply)
+RECIPE = Recipe(
+    model=MODEL,
+    loss=losses.classification(MODEL, prepare),
+    optimizer=lambda rate: optimizers.optimizer("sgd", rate),
+    prepare=prepare,
+    augment=None,
+    batch_size=5,
+    every=1,
+)
+BASE = Settings(
+    granularity="weights",
+    scope="global",
+    floor=0,
+    steps=6,
+    chunk=1,
+    size=6,
+    size_end=1,
+    images=10,
+    rescale=False,
+    temperature=0.5,
+)
+# What changes nothing but what a chain is given, so that the base's compiled search does for all.
+GIVEN = [
+    {"allocation": "global"},
+    {"allocation": "erk"},
+    {"sizes": "constant"},
+    {"sizes": "sawtooth"},
+    {"size": 0},
+    {"size": 0.5, "size_end": 0.1},
+    {"temperatures": "constant"},
+    {"temperatures": "linear"},
+    {"temperatures": "cosine"},
+    {"temperatures": "levels"},
+    {"reheat": 3},
+]
+# What changes the search, in as few compilations as tell each value from the base's.
+UNITS = {"granularity": "units", "rescale": True, "accept": "threshold", "temperature": 30.0}
+CHANGES = [
+    {},
+    UNITS,
+    {"scope": "layer", "accept": "greedy", "temperature": 0.0},
+    {"scope": "layer", "granularity": "units", "accept": "running_mean", "temperatures": "levels"},
+    {"floor": 10, "measure": "error_rate"},
+    {"floor": 2, "granularity": "units", "tabu": 3},
+    {"energy": "minibatch", "sizes": "adaptive"},
+    {"energy": "trainability", "train_steps": 2},
+]
+
+
+def test_every_choice_is_tried():
+    tried = [BASE, *(replace(BASE, **change) for change in GIVEN + CHANGES)]
+    assert {s.granularity for s in tried} == set(annealed.GRANULARITIES)
+    assert {s.scope for s in tried} == set(spaces.SCOPES)
+    assert {s.allocation for s in tried} == set(annealed.ALLOCATIONS)
+    assert {s.sizes for s in tried} == set(annealed.SIZES)
+    assert {s.energy for s in tried} == set(annealed.ENERGIES)
+    assert {s.measure for s in tried} == set(annealed.energies.MEASURES)
+    assert {s.accept for s in tried} == set(annealed.ACCEPTANCES)
+    assert {s.temperatures for s in tried} == set(annealed.TEMPERATURES)
+
+
+@cache
+def space_of(granularity, scope):
+    settings = replace(BASE, granularity=granularity, scope=scope)
+    return annealed.space(settings, PARAMS, PRUNABLE, WIRING)
+
+
+@cache
+def sight_of(energy):
+    return annealed.sight(replace(BASE, energy=energy), prepare, TRAIN, VALIDATION)
+
+
+@cache
+def searcher(settings, most):
+    """`(row, sight) -> (chains, infos)`, stacked: a chain from its begin, a chunk at a time."""
+    space = space_of(settings.granularity, settings.scope)
+    search = annealed.build(settings, RECIPE, 0.1, space, PRUNABLE, most)
+
+    def whole(row, sight):
+        def body(chain, start):
+            chain, info = search.chunk(row, chain, start, sight)
+            return chain, (chain, info)
+
+        starts = jnp.arange(0, settings.steps, settings.chunk)
+        begin = search.begin(row, sight)
+        return begin, *jax.lax.scan(body, begin, starts)[1]
+
+    return jax.jit(whole)
+
+
+def searched(change, density):
+    """The space, the first bits, the beginning, and the chain and info after each step."""
+    settings = replace(BASE, **change)
+    annealed.check(settings)
+    space = space_of(settings.granularity, settings.scope)
+    bits = annealed.first_bits(settings, KEY, space, density)
+    most = annealed.largest_swap(settings, space, bits[None])
+    row = annealed.Row(
+        key=jax.random.key(1),
+        params=PARAMS,
+        stats={},
+        mask=space.mask(bits),
+        ticks=annealed.ticks(settings, int(bits.sum()), most),
+    )
+    sight = sight_of(settings.energy)
+    run = searcher(BASE if change in GIVEN else settings, 49 if change in GIVEN else most)
+    return settings, space, bits, row, jax.tree.map(np.asarray, run(row, sight))
+
+
+@pytest.mark.parametrize("change", GIVEN + CHANGES, ids=str)
+def test_every_setting_runs_with_exact_counts_at_each_step(change):
+    density = 0.5
+    settings, space, first, row, (begin, chains, info) = searched(change, density)
+    visited = chains.state.walk.bits
+    assert visited.shape == (6, space.size) and first.sum() == round(density * space.size)
+    np.testing.assert_array_equal(begin.state.walk.bits, first)
+    for bits in (visited, chains.state.best_bits, chains.chosen_bits):
+        assert (bits.sum(1) == first.sum()).all()
+        held = np.stack([part.sum(1) for part in np.split(bits, space.starts[1:], 1)], 1)
+        if settings.scope == "layer":
+            np.testing.assert_array_equal(held, np.tile(spaces.counts(space, first), (6, 1)))
+        assert (held >= np.minimum(settings.floor, space.sizes)).all()
+    assert np.isfinite(info.energy).all() and (info.temperature > 0).all()
+    assert info.accepted.any() and (info.size >= 1).all()
+    assert (np.diff(chains.chosen_score) <= 0).all()
+    if settings.temperature:
+        np.testing.assert_allclose(info.temperature[:, 0], row.ticks.temperature, rtol=1e-6)
+    if settings.sizes != "adaptive" and settings.scope == "global":
+        np.testing.assert_array_equal(info.size[:, 0], row.ticks.size)
+
+
+@pytest.mark.parametrize("change", [{}, UNITS], ids=str)
+def test_energies_and_scores_are_those_of_the_net_on_the_right_examples(change):
+    # energies on the first ten training examples, scores on the validation examples
+    settings, space, _, _, (_, chains, info) = searched(change, 0.5)
+
+    @jax.jit
+    def measured(bits, split):
+        mask = space.mask(bits)
+        params = masks.apply(mask, PARAMS)
+        for layer in SIZES if settings.rescale else ():
+            params[layer]["kernel"] /= jnp.sqrt(mask[layer]["kernel"].mean())
+        return losses.cross_entropy(apply(params, {}, prepare(split.images))[0], split.labels)
+
+    scored = Split(TRAIN.images[:10], TRAIN.labels[:10])
+    last = jax.tree.map(lambda leaf: leaf[-1], chains)
+    for bits, energy in (
+        (last.state.walk.bits, info.energy[-1, 0]),
+        (last.state.best_bits, info.best_energy[-1, 0]),
+    ):
+        np.testing.assert_allclose(energy, measured(bits, scored), rtol=1e-5)
+    np.testing.assert_allclose(last.chosen_score, measured(last.chosen_bits, VALIDATION), rtol=1e-5)
+    scores = [measured(bits, VALIDATION) for bits in chains.state.best_bits]
+    np.testing.assert_allclose(last.chosen_score, min(scores), rtol=1e-5)
+
+
+# --- plans ---------------------------------------------------------------------------------------
+
+
+def plan(ones=40, most=40, **change):
+    return annealed.ticks(replace(BASE, **{"steps": 12, **change}), ones, most)
+
+
+def test_temperatures_run_from_the_start_to_the_ratio_of_it():
+    start, ratio = 0.5, 0.01
+    geometric = plan(temperatures="geometric").temperature
+    np.testing.assert_allclose(geometric, start * ratio ** (np.arange(12) / 11), rtol=1e-5)
+    linear = plan(temperatures="linear").temperature
+    np.testing.assert_allclose(linear, np.linspace(start, start * ratio, 12), rtol=1e-5)
+    np.testing.assert_allclose(plan(temperatures="constant").temperature, [start] * 12)
+    cosine = plan(temperatures="cosine").temperature
+    np.testing.assert_allclose([cosine[0], cosine[-1]], [start, start * ratio], rtol=1e-5)
+    # where the start is estimated, the plan is in units of it
+    np.testing.assert_allclose(plan(temperature=0.0).temperature, geometric / start, rtol=1e-5)
+
+
+def test_levels_grow_and_cool_by_their_factors():
+    # levels of 1, 2, 4, 4 (never more than 4) and the one step that is left of the twelve
+    change = {"level_first": 1, "level_growth": 2, "level_most": 4, "cooling": 0.9}
+    got = plan(temperatures="levels", **change)
+    level = np.array([0, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4])
+    np.testing.assert_allclose(got.temperature, 0.5 * 0.9**level, rtol=1e-5)
+    assert got.level.tolist() == (np.diff(level, prepend=-1) == 1).tolist()
+
+
+@pytest.mark.parametrize("temperatures", ["geometric", "levels"])
+def test_reheating_begins_the_temperatures_again(temperatures):
+    change = {"level_growth": 2, "cooling": 0.9, "temperatures": temperatures}
+    short = plan(steps=4, **change)
+    got = plan(reheat=4, **change)
+    np.testing.assert_allclose(got.temperature, np.tile(short.temperature, 3), rtol=1e-5)
+    # a new temperature begins where the temperature is another one
+    changes = np.diff(got.temperature, prepend=np.nan) != 0
+    if temperatures == "levels":
+        assert got.level.tolist() == changes.tolist()
+
+
+def test_sizes_are_numbers_or_shares_of_the_ones():
+    assert [annealed.swap_size(s, 40) for s in (0, 0.1, 0.001, 1, 7)] == [40, 4, 1, 1, 7]
+    assert plan(sizes="constant", size=0.25).size.tolist() == [10] * 12
+    assert plan(sizes="constant", size=0, most=30).size.tolist() == [30] * 12
+    # 16 to 1 in 12 steps: 16 * 16^(-t / 11), rounded down: 16, 12.4, 9.7, 7.5, 5.8, 4.5, 3.5, ...
+    got = plan(sizes="geometric", size=16, size_end=1).size
+    assert got.tolist() == [16, 12, 9, 7, 5, 4, 3, 2, 2, 1, 1, 1]
+
+
+def test_sawtooth_sizes_follow_the_levels():
+    # levels of one step. h: 6, then floor(0.99 h): 5, 4, 3 (not below 6 / 2), 2 is: then
+    # floor(0.75 * 6) = 4 = h_ref, 3, 2 (not below 2), 1 is: floor(0.75 * 4) = 3 = h_ref, 2, ...
+    got = plan(sizes="sawtooth", size=6, level_growth=1.0)
+    assert got.size.tolist()[:9] == [6, 5, 4, 3, 4, 3, 2, 3, 2]
+
+
+# --- what can't be -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 10, "chunk": 4},
+        {"steps": 0},
+        {"chunk": 0},
+        {"target": 0.0},
+        {"target": 1.5},
+        {"target": float("nan")},
+        {"cooling": 0.0},
+        {"temperature": -1.0},
+        {"temperature_ratio": 0.0},
+        {"temperature_ratio": 2.0},
+        {"burn_in_accept": 0.0},
+        {"size": -1},
+        {"tabu": -1},
+        {"train_steps": 0},
+        {"granularity": "layers"},
+        {"scope": "all"},
+        {"allocation": "even"},
+        {"sizes": "none"},
+        {"energy": "loss"},
+        {"measure": "accuracy"},
+        {"accept": "always"},
+        {"temperatures": "none"},
+    ],
+    ids=str,
+)
+def test_bad_settings_raise_one_line_that_names_the_setting(change):
+    annealed.check(BASE)
+    with pytest.raises(ValueError, match=next(iter(change))) as error:
+        annealed.check(replace(BASE, **change))
+    assert "\n" not in str(error.value)
+
+
+def test_a_start_temperature_that_accepts_everything_is_refused():
+    # T0 = mean / -ln(1) is no temperature
+    with pytest.raises(ValueError, match="burn_in_accept"):
+        annealed.check(replace(BASE, burn_in_accept=1.0))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"images": 21}, "images=21.* 20"),
+        ({"images": 20, "energy": "trainability"}, "images=20.* 20"),
+        ({"images": 0, "energy": "trainability"}, "images=20.* 20"),
+    ],
+    ids=str,
+)
+def test_more_images_than_there_are_raise_one_line(change, words):
+    with pytest.raises(ValueError, match=words) as error:
+        annealed.sight(replace(BASE, **change), prepare, TRAIN, VALIDATION)
+    assert "\n" not in str(error.value)
+
+
+def test_sight_scores_on_the_first_images_and_trains_on_others():
+    sight = annealed.sight(replace(BASE, images=0), prepare, TRAIN, VALIDATION)
+    assert len(sight.scored.labels) == len(sight.training.labels) == 20
+    np.testing.assert_allclose(sight.scored.images, prepare(TRAIN.images), atol=1e-6)
+    sight = annealed.sight(replace(BASE, energy="trainability"), prepare, TRAIN, VALIDATION)
+    np.testing.assert_array_equal(sight.scored.labels, TRAIN.labels[:10])
+    np.testing.assert_array_equal(sight.training.images, TRAIN.images[10:])
+    np.testing.assert_array_equal(sight.validation.images, VALIDATION.images)
+
+
+@pytest.mark.parametrize(
+    ("change", "density"),
+    [
+        ({}, 0.001),  # keeps nothing
+        ({"allocation": "global", "scope": "layer"}, 0.03),  # 3 of 98, random: none in a layer
+        ({"floor": 10}, 0.2),  # 3 * 10 of 20
+        ({}, 1.5),
+    ],
+    ids=str,
+)
+def test_densities_that_can_not_be_raise_one_line(change, density):
+    settings = replace(BASE, **change)
+    space = space_of(settings.granularity, settings.scope)
+    with pytest.raises(ValueError, match=r"density|no weight") as error:
+        annealed.first_bits(settings, jax.random.key(0), space, density)
+    assert "\n" not in str(error.value)
+
+
+def test_a_density_of_one_leaves_nothing_to_search_and_raises_one_line():
+    space = space_of("weights", "global")
+    with pytest.raises(ValueError, match="density") as error:
+        bits = annealed.first_bits(BASE, KEY, space, 1.0)
+        most = annealed.largest_swap(BASE, space, bits[None])
+        annealed.ticks(BASE, int(bits.sum()), most)
+    assert "\n" not in str(error.value)
+
+
+def test_first_masks_are_random_and_allocated_as_asked():
+    settings = replace(BASE, allocation="uniform", scope="layer")
+    space = space_of("weights", "layer")
+    # 0.25 of 32, 48 and 18 weights: 8, 12 and 4.5; 24.5 is rounded to 24, and so 4
+    made = [annealed.first_bits(settings, jax.random.key(i), space, 0.25) for i in range(4)]
+    for bits in made:
+        assert spaces.counts(space, bits).tolist() == [8, 12, 4]
+    assert len({tuple(bits.tolist()) for bits in made}) == 4
+    mask = space.mask(made[0])
+    assert masks.count(mask, PRUNABLE) == 24 and mask["fc1"]["bias"].all()
+    # erk, in proportion to the sums of the axes, 12 : 14 : 9, of 24: 8.2, 9.6 and 6.2
+    bits = annealed.first_bits(replace(settings, allocation="erk"), KEY, space, 0.25)
+    assert spaces.counts(space, bits).tolist() == [8, 10, 6]

@@ -1,0 +1,222 @@
+"""The experiment as its user meets it: its command, its folder, its errors, kill and resume."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jaxtickets import masks, nets
+from jaxtickets.io.tickets import load_ticket
+
+ROOT = Path(__file__).parent.parent
+COMMAND = [sys.executable, "-m", "experiments.sa_search", "--smoke"]
+METHODS = {"ticket", "random", "random_layerwise", "magnitude", "snip", "dense"}
+
+
+def environment(cache: Path) -> dict[str, str]:
+    return {**os.environ, "XDG_CACHE_HOME": str(cache)}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory, cache):
+    """A finished smoke run: its folder and the process."""
+    folder = tmp_path_factory.mktemp("smoke") / "run"
+    done = subprocess.run(
+        [*COMMAND, f"--out={folder}"],
+        cwd=ROOT,
+        env=environment(cache),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def summary(folder: Path) -> list[dict[str, str]]:
+    """The summary's rows without the times, which are never the same."""
+    rows = list(csv.DictReader((folder / "summary.csv").open()))
+    return [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
+
+
+def test_the_last_line_names_the_folder(smoke):
+    folder, done = smoke
+    assert done.stdout.splitlines()[-1] == f"run: {folder}"
+
+
+def test_a_live_line_shows_the_search(smoke):
+    _, done = smoke
+    lines = [line for line in done.stderr.splitlines() if line.startswith("search")]
+    assert "0/2" in lines[0]
+    assert all(word in lines[-1] for word in ("2/2", "T ", "best", "mean", "accepted", "left"))
+
+
+def test_the_summary_has_a_row_a_method_and_seed(smoke):
+    folder, _ = smoke
+    header = (folder / "summary.csv").read_text().splitlines()[0]
+    assert header.startswith("method,density,seed,untrained_accuracy,trained_accuracy,seconds")
+    rows = summary(folder)
+    assert {row["method"] for row in rows} == METHODS
+    for row in rows:
+        assert 0 <= float(row["untrained_accuracy"]) <= 1
+        assert 0 <= float(row["trained_accuracy"]) <= 1
+
+
+def test_every_method_keeps_as_many_weights_as_the_ticket(smoke):
+    folder, _ = smoke
+    kept = {
+        row["method"]: sum(int(v) for k, v in row.items() if k.startswith("kept/"))
+        for row in summary(folder)
+    }
+    dense = kept.pop("dense")
+    assert dense == 61_470
+    assert set(kept.values()) == {30_735}
+
+
+def test_records_and_figures_are_there(smoke):
+    folder, _ = smoke
+    spec = json.loads((folder / "spec.json").read_text())
+    assert spec["model"] == "lenet5_lecun"
+    phases = {json.loads(line)["phase"] for line in (folder / "metrics.jsonl").open()}
+    assert phases == {"search", "dense", "train"}
+    for name in ("search", "accuracies", "layers"):
+        assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000
+
+
+def test_the_ticket_loads_with_its_net(smoke):
+    folder, _ = smoke
+    ticket, provenance = load_ticket(folder / "tickets" / "ticket-density0.5-seed0")
+    net = nets.from_json(provenance["net"])
+    assert nets.name_of(net) == "lenet5_lecun"
+    assert int(masks.count(ticket.mask, tuple(provenance["prunable"]))) == 30_735
+
+
+@pytest.mark.parametrize("phase", ["search", "train"])
+def test_a_killed_run_resumes_to_the_same_numbers(phase, smoke, cache, tmp_path):
+    folder = tmp_path / "run"
+    command = [*COMMAND, f"--out={folder}", "--checkpoint_seconds=0"]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment(cache),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wanted = folder / "checkpoints" / phase / "00000001" / "manifest.json"
+    deadline = time.monotonic() + 240
+    while not wanted.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert wanted.exists()
+    done = subprocess.run(
+        [*command, "--resume"], cwd=ROOT, env=environment(cache), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert summary(folder) == summary(smoke[0])
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+    keys = [tuple(str(row.get(k)) for k in ("phase", "chunk", "method", "chain")) for row in rows]
+    assert len(set(keys)) == len(keys)
+
+
+BAD = {
+    "--model=lenet6": "did you mean lenet5",
+    "--dataset=mnits": "did you mean mnist",
+    "--preset=thesys": "did you mean thesis",
+    "--compare=ticket,snap": "did you mean snip",
+    "--accept=metropolos": "did you mean metropolis",
+    "--density=0": "outside (0, 1]",
+    "--density=1.5": "outside (0, 1]",
+    "--density=some": "must be numbers",
+    "--density=0.0001 --floor=0": "no weight is left in",
+    "--density=0.0001 --floor=100": "the floor needs",
+    "word": "unexpected argument 'word'",
+    "--no_such_flag=1": "no_such_flag",
+    "--chains=0": "--chains=0: must be 1 or more",
+    "--steps=0": "--steps=0: must be 1 or more",
+    "--steps=25": "multiple of chunk",
+    "--seeds=0": "--seeds=0: must be 1 or more",
+    "--images=1000000": "images=1000000",
+    "--target=2": "target=2.0: must be in (0, 1]",
+    "--learning_rate=-1": "--learning_rate=-1.0: must be above 0",
+    "--batch_size=100000": "--batch_size=100000",
+    "--dataset=mnist --data_dir=/nowhere": "/nowhere",
+    "--resume --out=EMPTY": "nothing to resume",
+    "--out=OTHER": "holds another run",
+    "--resume --out=OTHER": "the spec has changed",
+    "--out=SAME": "--resume continues it",
+}
+CHILDREN = """
+import json, os, runpy, sys
+import experiments.sa_presets, jaxtickets.io.comparison, jaxtickets.io.search_loop
+import jaxtickets.io.figures, jaxtickets.io.setup  # imported once, and in each child by the fork
+cases = json.loads(sys.argv[1])
+for arguments in cases:
+    sys.stdout.flush()
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        os.dup2(write, 1), os.dup2(write, 2)
+        sys.argv = ["sa_search", *arguments]
+        runpy.run_module("experiments.sa_search", run_name="__main__", alter_sys=True)
+    os.close(write)
+    said = open(read).read()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(json.dumps([status, said]))
+"""
+
+
+@pytest.fixture(scope="module")
+def answers(smoke, cache, tmp_path_factory):
+    """What the experiment says of each bad command line, and its exit status."""
+    folder = smoke[0]
+    empty = tmp_path_factory.mktemp("empty") / "run"
+    places = {"EMPTY": str(empty), "OTHER": str(folder), "SAME": str(folder)}
+    cases = []
+    for text in BAD:
+        same = "SAME" in text
+        for word, place in places.items():
+            text = text.replace(word, place)
+        given = text.split()
+        cases.append([*(["--smoke"] if same or "preset" not in text else []), *given])
+        if "OTHER" in list(BAD)[len(cases) - 1]:
+            cases[-1].append("--seed=1")
+    done = subprocess.run(
+        [sys.executable, "-c", CHILDREN, json.dumps(cases)],
+        cwd=ROOT, env=environment(cache), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not empty.exists()
+    return dict(zip(BAD, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.parametrize("arguments", BAD)
+def test_bad_input_ends_in_one_line_before_work_starts(arguments, answers):
+    status, said = answers[arguments]
+    assert status not in (0, None)
+    assert len(said.strip().splitlines()) == 1, said
+    assert BAD[arguments] in said
+    assert "Traceback" not in said
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_written(cache, tmp_path):
+    folder = tmp_path / "run"
+    extra = [f"--out={folder}", "--optimizer=sgd", "--learning_rate=1e30", "--compare=dense"]
+    done = subprocess.run(
+        [*COMMAND, *extra], cwd=ROOT, env=environment(cache), capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert "training loss is not finite at step" in last and "dense 1.0 0" in last
+    assert "Traceback" not in done.stderr
+    assert (folder / "metrics.jsonl").read_text().count('"search"') == 4

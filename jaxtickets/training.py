@@ -222,8 +222,8 @@ def train(
         is past the end.
     """
     for asked in (steps, *keep_at):
-        if asked % recipe.every or asked > steps:
-            raise ValueError(f"step {asked}: must be a multiple of {recipe.every}, up to {steps}")
+        if asked % recipe.every or not 0 <= asked <= steps:
+            raise ValueError(f"step {asked}: must be a multiple of {recipe.every}, 0 to {steps}")
     state = init(params, stats, mask, recipe.optimizer(hyper), fill)
     wanted = jnp.asarray(keep_at, jnp.int32)
 

@@ -90,10 +90,15 @@ CHANGES = [
     {},
     UNITS,
     {"scope": "layer", "accept": "greedy", "temperature": 0.0},
-    {"scope": "layer", "granularity": "units", "accept": "running_mean", "temperatures": "levels"},
-    {"floor": 10, "measure": "error_rate"},
-    {"floor": 2, "granularity": "units", "tabu": 3},
-    {"energy": "minibatch", "sizes": "adaptive"},
+    {
+        "granularity": "units",
+        "scope": "layer",
+        "accept": "running_mean",
+        "temperatures": "levels",
+        "measure": "error_rate",
+    },
+    {"granularity": "units", "floor": 2, "tabu": 3},
+    {"energy": "minibatch", "floor": 10, "sizes": "adaptive"},
     {"energy": "trainability", "train_steps": 2},
 ]
 

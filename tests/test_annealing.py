@@ -197,7 +197,8 @@ def test_greedy_never_goes_up_and_threshold_by_at_most_t():
 
 
 def test_running_mean_holds_the_energies_accepted_at_this_temperature():
-    kernel = six(accept=acceptance.running_mean, running_start=0.95)
+    # tabu refuses masks that the rule would have taken: these don't count either
+    kernel = six(accept=acceptance.running_mean, running_start=0.95, tabu=6, tries=1)
     begins = np.arange(120) % 12 == 0
     plan = ticks(120, 0.2, 1, begins)
 
@@ -426,16 +427,14 @@ def test_annealing_finds_the_best_of_all_masks_of_a_tiny_net():
 
 
 STEPS = 60
-PLAN = ticks(STEPS, np.linspace(1, 0.1, STEPS))
+PLAN = ticks(STEPS, np.linspace(0.3, 0.03, STEPS))
 
 
 def begun(key):
-    """A chain with tabu, floors, adaptive sizes and a running mean, burnt in."""
+    """A chain with tabu, floors, adaptive sizes and a running mean."""
     where, _, kernel = net()
     bits = jnp.zeros(12, bool).at[jnp.array([0, 1, 2, 3, 8])].set(True)
-    init_key, burn_key = jax.random.split(key)
-    state = kernel.init(init_key, where.mask(bits))
-    return annealing.burn_in(kernel, burn_key, state, jnp.int32(1), 5, 0.5)
+    return kernel.init(jax.random.fold_in(key, STEPS), where.mask(bits))
 
 
 def full_chain(key):

@@ -133,6 +133,8 @@ def first_bits(settings: Settings, key: Key, space: Space, density: float) -> Ar
     Raises:
       ValueError: the density leaves a segment with nothing, or less than the floor.
     """
+    if not 0 < density < 1:
+        raise ValueError(f"density {density} is outside (0, 1): there is nothing to search")
     shapes = dict(zip(space.names, space.shapes, strict=True))
     keep = ALLOCATIONS[settings.allocation](shapes, density, settings.floor)
     bits = _choose(space, jax.random.uniform(key, (space.size,)), keep, settings.floor)
@@ -145,26 +147,26 @@ def ticks(settings: Settings, ones: int, most: int) -> annealing.Tick:
     """The plan of a chain with `ones` ones, whose largest swap is `most`."""
     steps = settings.steps
     period = settings.reheat or steps
-    levels = schedules.growing_levels(
-        steps, settings.level_first, settings.level_growth, settings.level_most
+    once = schedules.growing_levels(
+        period, settings.level_first, settings.level_growth, settings.level_most
     )
+    levels = np.resize(once, steps)  # begun again when reheated
     start = settings.temperature or 1.0
     if settings.temperatures == "levels":
         temperature = schedules.table((start * settings.cooling**levels).astype(np.float32))
     else:
         shape = schedules.SCHEDULES[settings.temperatures]
         temperature = shape(start, period, start * settings.temperature_ratio)
-    if settings.reheat:
         temperature = schedules.reheat(temperature, period)
     first, last = (min(swap_size(s, ones), most) for s in (settings.size, settings.size_end))
     if settings.sizes == "sawtooth":
-        tooth = schedules.sawtooth(int(levels[-1]) + 1, first)
+        tooth = schedules.sawtooth(int(levels.max()) + 1, first)
         size = schedules.table(np.minimum(tooth[levels], most).astype(np.float32))
     elif settings.sizes == "geometric":
         size = schedules.geometric(first, steps, min(last, first))
     else:
         size = schedules.constant(first, steps)
-    begins = (np.diff(levels, prepend=-1) > 0).astype(np.float32)
+    begins = (np.diff(levels, prepend=-1) != 0).astype(np.float32)
     level = schedules.table(begins) if settings.temperatures == "levels" else None
     return annealing.plan(steps, temperature, size, level)
 
@@ -177,6 +179,8 @@ def check(settings: Settings) -> None:
     for name in ("target", "burn_in_accept", "temperature_ratio", "cooling"):
         if not 0 < getattr(settings, name) <= 1:
             raise ValueError(f"{name}={getattr(settings, name)}: must be in (0, 1]")
+    if settings.burn_in_accept == 1:
+        raise ValueError("burn_in_accept=1.0: below 1, or the start temperature is infinite")
 
 
 class Search(NamedTuple):

@@ -36,7 +36,7 @@ def net(name: str, shape: tuple[int, ...] = SHAPE, **attributes: Any) -> tuple[M
     return model, jax.jit(model.init)(jax.random.key(0))[0]
 
 
-def anneal(chains: int, steps: int = 100) -> tuple[Callable[[], Any], float]:
+def anneal(chains: int, steps: int = 50) -> tuple[Callable[[], Any], float]:
     """A call that runs `steps` steps of all chains, and its operations: forward passes alone."""
     model, params = net("lenet300_100", use_bias=False)
     prunable = masks.prunable(params)

@@ -141,7 +141,9 @@ def searcher(settings, most):
         begin = search.begin(row, sight)
         return begin, *jax.lax.scan(body, begin, starts)[1]
 
-    return jax.jit(whole)
+    # what is compiled without much optimisation is compiled sooner
+    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    return jax.jit(whole, compiler_options=quick)
 
 
 def searched(change, density):

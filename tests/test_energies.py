@@ -16,6 +16,7 @@ PRUNABLE = ("out/kernel",)
 RATE = 0.5
 
 
+@jax.jit
 def prepare(images):
     return images.astype(jnp.float32) / 255
 
@@ -55,10 +56,11 @@ def test_fixed_is_the_measure_of_the_masked_net(measure):
     images = prepare(RAW)
     energy = energies.fixed(MODEL, PARAMS, {}, images, LABELS, energies.MEASURES[measure])
     assert not energy.fresh
-    value = energy.evaluate(KEY, MASK)
+    evaluate = jax.jit(energy.evaluate)
+    value = evaluate(KEY, MASK)
     np.testing.assert_allclose(value, direct(PARAMS, MASK, images, LABELS, measure), rtol=1e-5)
-    assert value == energy.evaluate(jax.random.key(4), MASK)  # whatever the key
-    assert value != energy.evaluate(KEY, masks.ones(PARAMS))
+    assert value == evaluate(jax.random.key(4), MASK)  # whatever the key
+    assert value != evaluate(KEY, masks.ones(PARAMS))
 
 
 def test_minibatch_is_the_measure_of_some_examples_that_the_key_draws():
@@ -82,7 +84,7 @@ def test_minibatch_is_the_measure_of_some_examples_that_the_key_draws():
         MODEL, PARAMS, {}, RAW[:1], LABELS[:1], losses.cross_entropy, prepare, 5
     )
     expected = direct(PARAMS, MASK, prepare(RAW[:1]), LABELS[:1], "cross_entropy")
-    np.testing.assert_allclose(alone.evaluate(KEY, MASK), expected, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(alone.evaluate)(KEY, MASK), expected, rtol=1e-5)
 
 
 @cache
@@ -146,7 +148,7 @@ def test_rescaled_divides_by_the_root_of_each_leafs_density():
     mask["fc"]["kernel"] = jnp.array([[False, False], [True, False]])
     mask["gone"]["kernel"] = jnp.array([[False, False]])
     prunable = ("fc/kernel", "gone/kernel", "out/kernel")
-    got = energies.rescaled(mask, params, prunable)
+    got = jax.jit(energies.rescaled, static_argnums=2)(mask, params, prunable)
     expected = {
         "dense": {"kernel": [[7.0]]},
         "fc": {"kernel": [[0.0, 0.0], [6.0, 0.0]], "bias": [5.0, 6.0]},
@@ -170,9 +172,9 @@ def test_energies_take_the_weights_that_effective_makes_of_the_mask():
     expected = direct(scaled, MASK, images, LABELS, "cross_entropy")
     measure = losses.cross_entropy
     fixed = energies.fixed(MODEL, PARAMS, {}, images, LABELS, measure, effective)
-    np.testing.assert_allclose(fixed.evaluate(KEY, MASK), expected, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(fixed.evaluate)(KEY, MASK), expected, rtol=1e-5)
     assert abs(expected - direct(PARAMS, MASK, images, LABELS, "cross_entropy")) > 0.01
     one = RAW[:1], LABELS[:1]
     few = energies.minibatch(MODEL, PARAMS, {}, *one, measure, prepare, 3, effective)
     expected = direct(scaled, MASK, images[:1], LABELS[:1], "cross_entropy")
-    np.testing.assert_allclose(few.evaluate(KEY, MASK), expected, rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(few.evaluate)(KEY, MASK), expected, rtol=1e-5)

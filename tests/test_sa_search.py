@@ -139,7 +139,7 @@ BAD = {
     "--density=1.5": "outside (0, 1)",
     "--density=some": "must be numbers",
     "--density=0.0001 --floor=0": "no weight is left in",
-    "--density=0.0001 --floor=100": "the floor needs",
+    "--density=0.0001 --floor=100": "a floor of 100 needs",
     "word": "unexpected argument 'word'",
     "--no_such_flag=1": "no_such_flag",
     "--chains=0": "--chains=0: must be 1 or more",

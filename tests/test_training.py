@@ -86,13 +86,27 @@ def differ(a, b):
 
 @cache
 def stepper(name):
-    """The optimiser, and `(state, index, fill) -> (state, metrics)`: one step, compiled."""
+    """The optimiser, and `(key, state, index, fill) -> (state, metrics)`: one step, compiled."""
     optimizer = optimizers.optimizer(name, 0.1, weight_decay=0.01)
 
-    def one(state, index, fill):
-        return training.advance(LOSS, optimizer, KEY, state, index[None], fetch, fill)
+    def one(key, state, index, fill):
+        return training.advance(LOSS, optimizer, key, state, index[None], fetch, fill)
 
     return optimizer, jax.jit(one)
+
+
+@cache
+def plain_gradient():
+    """The gradient of the loss written out: `(params, stats, key, index)`, compiled."""
+
+    def loss(params, stats, key, index):
+        fetch_key, loss_key = jax.random.split(key)
+        images, labels = fetch(fetch_key, index)
+        logits, stats = MODEL.apply(params, stats, prepare(images), loss_key, True)
+        nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)
+        return jnp.mean(nll), stats
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
 # --- the mask ------------------------------------------------------------------------------------
@@ -108,7 +122,7 @@ def test_after_every_step_params_are_where_mask_params_fill(name, filled):
     state = training.init(params, stats, mask, optimizer, fill)
     for index in indices(4):
         same(state.params, jax.tree.map(jnp.where, mask, state.params, fill))
-        before, (state, _) = state, step(state, index, fill)
+        before, (state, _) = state, step(KEY, state, index, fill)
         moved = jax.tree.map(jnp.not_equal, before.params, state.params)
         # most survivors have moved; those of a dead unit may not have
         assert masks.count(moved, PRUNABLE) > 0.5 * masks.count(mask, PRUNABLE)
@@ -137,7 +151,7 @@ def test_a_masked_weight_has_no_influence_be_it_nan(name):
     for begin in (params, broken):
         state = training.init(begin, stats, mask, optimizer)
         for index in indices(3):
-            state, metrics = step(state, index, zero)
+            state, metrics = step(KEY, state, index, zero)
         ends.append((state, metrics))
     same(*ends)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(ends[1][0].params))
@@ -148,28 +162,14 @@ def test_the_optimiser_sees_the_survivors_gradients_alone():
     optimizer, step = stepper("momentum")
     (params, stats), mask = start(), mask_of(0)
     state = training.init(params, stats, mask, optimizer)
-    dense = jax.jit(jax.grad(lambda p: LOSS(p, stats, fetch(KEY, indices(1)[0]), KEY)[0]))
-    at_masked = masks.apply(masks.invert(mask, PRUNABLE), dense(state.params))
+    _, dense = plain_gradient()(state.params, stats, KEY, indices(1)[0])
+    at_masked = masks.apply(masks.invert(mask, PRUNABLE), dense)
     assert any(leaf.any() for leaf in masks.pick(at_masked, PRUNABLE))
     for index in indices(2):
-        state, _ = step(state, index, jax.tree.map(jnp.zeros_like, params))
+        state, _ = step(KEY, state, index, jax.tree.map(jnp.zeros_like, params))
     (trace,) = [s.trace for s in state.opt_state if isinstance(s, optax.TraceState)]
     same(trace, masks.apply(mask, trace))
     assert differ(trace, jax.tree.map(jnp.zeros_like, trace))
-
-
-@cache
-def plain_gradient():
-    """The gradient of the loss written out: `(params, stats, key, index)`, compiled."""
-
-    def loss(params, stats, key, index):
-        fetch_key, loss_key = jax.random.split(key)
-        images, labels = fetch(fetch_key, index)
-        logits, stats = MODEL.apply(params, stats, prepare(images), loss_key, True)
-        nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1)
-        return jnp.mean(nll), stats
-
-    return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_training_with_the_dense_mask_is_plain_optax(name, by_hand):
     opt_state = by_hand.init(params)
     update = jax.jit(by_hand.update)
     for t, index in enumerate(indices(3)):
-        state, metrics = step(state, index, zero)
+        state, metrics = step(KEY, state, index, zero)
         key = jax.random.fold_in(KEY, t)
         (value, stats), gradient = plain_gradient()(params, stats, key, index)
         updates, opt_state = update(gradient, opt_state, params)
@@ -378,19 +378,19 @@ def test_evaluate_is_the_mean_over_all_examples_with_the_remainder(batch_size):
 
 
 def test_each_step_has_dropout_of_its_own_from_the_runs_key():
-    # a learning rate of zero and always the same batch: the losses of the steps differ by the
-    # noise alone, and another run's key gives others
-    optimizer = optimizers.optimizer("sgd", 0.0)
-    batches = jax.tree.map(lambda a: jnp.stack([a[:8]] * 4), TRAIN)
+    # from the same parameters and on the same batch, steps of other numbers and other runs have
+    # other losses, and the same step of the same run has the same
+    optimizer, step = stepper("sgd")
+    (params, stats), index = start(), indices(1)[0]
+    state = training.init(params, stats, mask_of(0), optimizer)
+    zero = jax.tree.map(jnp.zeros_like, params)
 
-    @jax.jit
-    def run(key):
-        state = training.init(*start(), mask_of(0), optimizer)
-        return training.advance(LOSS, optimizer, key, state, batches)[1]["loss"]
+    def loss(key, number):
+        return float(step(key, state._replace(step=jnp.int32(number)), index, zero)[1]["loss"][0])
 
-    one, again, other = run(KEY), run(KEY), run(jax.random.key(18))
-    np.testing.assert_array_equal(one, again)
-    assert len({*one.tolist(), *other.tolist()}) == 8
+    seen = {loss(key, number) for key in (KEY, jax.random.key(18)) for number in (0, 1, 7, 8)}
+    assert len(seen) == 8
+    assert loss(KEY, 7) in seen
 
 
 def test_classification_adds_the_penalty_to_the_loss():

@@ -49,6 +49,8 @@ def loop(
       every: seconds between two checkpoints.
     """
     place = folder / "checkpoints" / phase
+    if not place.exists():
+        progress.announce()
     first, state = 0, begin()
     if found := checkpoints.restore(place, state):
         first, state = found
@@ -56,7 +58,6 @@ def loop(
     blocks = runs.split(state, axis)
     saved = time.monotonic()
     with progress:
-        progress.update(first)
         for i in range(first, chunks):
             started = time.monotonic()
             blocks, info = advance(blocks, i)

@@ -36,13 +36,15 @@ def matrix_product_rate(devices: Sequence[jax.Device]) -> float:
     return len(devices) * PRODUCTS * 2 * SIZE**3 / seconds
 
 
-def first_line_time(command: Sequence[str], word: str, environment: dict[str, str]) -> float:
-    """Seconds from the start of a process to its first line on stderr that begins with `word`.
+def line_times(
+    command: Sequence[str], word: str, lines: int, environment: dict[str, str]
+) -> list[float]:
+    """Seconds from the start of a process to its first lines on stderr that begin with `word`.
 
     The process is killed then.
 
     Raises:
-      RuntimeError: it ended without such a line.
+      RuntimeError: it ended with fewer lines.
     """
     started = time.perf_counter()
     process = subprocess.Popen(
@@ -50,16 +52,18 @@ def first_line_time(command: Sequence[str], word: str, environment: dict[str, st
         env={**os.environ, **environment},
     )  # fmt: skip
     assert process.stderr is not None
-    seen = []
+    seen, times = [], []
     try:
         for text in process.stderr:
             seen.append(text)
             if text.startswith(word):
-                return time.perf_counter() - started
+                times.append(time.perf_counter() - started)
+            if len(times) == lines:
+                return times
     finally:
         process.kill()
         process.wait()
-    raise RuntimeError(f"{' '.join(command)} printed no line of '{word}': {''.join(seen)[-500:]}")
+    raise RuntimeError(f"{' '.join(command)} printed too few lines: {''.join(seen)[-500:]}")
 
 
 def peak_memory(code: str) -> float:

@@ -86,6 +86,10 @@ class Progress:
         self._hidden = ""  # the newest line, if it came too soon to be shown
         self._open = False  # the cursor stands behind a line on a terminal
 
+    def announce(self) -> None:
+        """Shows that the work begins, compilation first; the clock isn't started."""
+        self._show(line(self.label, 0, self.total, {}, self.formats), self._clock())
+
     def update(self, step: int, **values: Value) -> None:
         """Tells that `step` steps are done, and what to show with it."""
         now = self._clock()

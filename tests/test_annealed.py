@@ -72,6 +72,7 @@ BASE = Settings(
 )
 # What changes nothing but what a chain is given, so that the base's compiled search does for all.
 GIVEN = [
+    {},
     {"allocation": "global"},
     {"allocation": "erk"},
     {"sizes": "constant"},
@@ -87,7 +88,6 @@ GIVEN = [
 # What changes the search, in as few compilations as tell each value from the base's.
 UNITS = {"granularity": "units", "rescale": True, "accept": "threshold", "temperature": 30.0}
 CHANGES = [
-    {},
     UNITS,
     {"scope": "layer", "accept": "greedy", "temperature": 0.0},
     {

@@ -44,7 +44,7 @@ class TrainSettings:
     weight_decay: float = option(0.0, "lambda of the L2 penalty lambda/2 w^2", least=0)
     warmup: int = option(0, "steps of linear warm-up", least=0)
     batch_size: int = option(128, "examples a step", least=1)
-    epochs: int = option(10, "passes over the training data", least=1)
+    epochs: int = option(5, "passes over the training data", least=1)
     augmented: bool = option(False, "pad, crop and flip the training images")
 
 

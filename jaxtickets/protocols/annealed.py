@@ -42,7 +42,7 @@ class Settings:
     scope: str = option("layer", "whether layers keep their counts", spaces.SCOPES)
     allocation: str = option("uniform", "counts of the first mask", tuple(ALLOCATIONS))
     floor: int = option(1, "least number of ones in each layer", least=0)
-    steps: int = option(600, "steps of each chain", least=1)
+    steps: int = option(400, "steps of each chain", least=1)
     chunk: int = option(20, "steps between two looks at the validation data", least=1)
     size: float = option(0.1, f"ones that the first swap switches off: {_SHARE}", least=0)
     size_end: float = option(0.001, f"and the last swap, if geometric: {_SHARE}", least=0)

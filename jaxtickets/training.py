@@ -251,4 +251,5 @@ def train(
 
 def early_stop(metrics: Metrics) -> Array:
     """The step of the lowest validation loss, the first of several; of stacked metrics."""
-    return metrics["step"][jnp.argmin(metrics["loss"])]
+    loss = jnp.where(jnp.isnan(metrics["loss"]), jnp.inf, metrics["loss"])
+    return metrics["step"][jnp.argmin(loss)]

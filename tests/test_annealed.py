@@ -378,3 +378,12 @@ def test_first_masks_are_random_and_allocated_as_asked():
     # erk, in proportion to the sums of the axes, 12 : 14 : 9, of 24: 8.2, 9.6 and 6.2
     bits = annealed.first_bits(replace(settings, allocation="erk"), KEY, space, 0.25)
     assert spaces.counts(space, bits).tolist() == [8, 10, 6]
+
+
+def test_adaptive_sizes_stop_at_half_of_what_can_be_swapped():
+    # 98 weights, 49 ones: the room is 49 in all; half of it is 24
+    space = space_of("weights", "global")
+    bits = jnp.arange(space.size) < 49
+    settings = replace(BASE, size=0)
+    assert annealed.largest_swap(replace(settings, sizes="constant"), space, bits[None]) == 49
+    assert annealed.largest_swap(replace(settings, sizes="adaptive"), space, bits[None]) == 24

@@ -88,14 +88,14 @@ def test_minibatch_is_the_measure_of_some_examples_that_the_key_draws():
 
 
 @cache
-def after_training(steps):
+def after_training(steps, effective=masks.apply):
     """The trainability energy with that many steps of five examples, jitted."""
     batches = Split(RAW[:20].reshape(4, 5, 3)[:steps], LABELS[:20].reshape(4, 5)[:steps])
     loss = losses.classification(MODEL, prepare)
     optimizer = optimizers.optimizer("sgd", RATE)
     held_out = prepare(RAW[20:]), LABELS[20:], losses.cross_entropy
     energy = energies.trainability(
-        MODEL, loss, optimizer, PARAMS, {}, batches, *held_out, jax.random.key(9)
+        MODEL, loss, optimizer, PARAMS, {}, batches, *held_out, jax.random.key(9), effective
     )
     assert not energy.fresh
     return jax.jit(energy.evaluate)
@@ -125,6 +125,16 @@ def test_trainability_is_the_measure_after_masked_steps_by_hand():
     trained = {"out": {"kernel": kernel, "bias": bias}}
     expected = direct(trained, MASK, prepare(RAW[20:]), LABELS[20:], "cross_entropy")
     np.testing.assert_allclose(after_training(3)(KEY, MASK), expected, rtol=1e-4)
+    assert abs(expected - after_training(0)(KEY, MASK)) > 0.01
+
+
+def test_trainability_starts_from_the_effective_weights():
+    def doubled(mask, params):
+        return jax.tree.map(lambda p: 2 * p, masks.apply(mask, params))
+
+    twice = jax.tree.map(lambda p: 2 * p, PARAMS)
+    expected = direct(twice, MASK, prepare(RAW[20:]), LABELS[20:], "cross_entropy")
+    np.testing.assert_allclose(after_training(0, doubled)(KEY, MASK), expected, rtol=1e-5)
     assert abs(expected - after_training(0)(KEY, MASK)) > 0.01
 
 

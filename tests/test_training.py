@@ -349,6 +349,11 @@ def test_early_stop_is_the_first_step_of_the_lowest_validation_loss():
     assert training.early_stop(metrics) == 20
 
 
+def test_early_stop_is_never_where_the_loss_is_nan():
+    metrics = {"step": jnp.array([10, 20, 30]), "loss": jnp.array([0.9, jnp.nan, 0.7])}
+    assert training.early_stop(metrics) == 30
+
+
 # --- loss and evaluation -------------------------------------------------------------------------
 
 

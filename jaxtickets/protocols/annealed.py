@@ -42,7 +42,7 @@ class Settings:
     scope: str = option("layer", "whether layers keep their counts", spaces.SCOPES)
     allocation: str = option("uniform", "counts of the first mask", tuple(ALLOCATIONS))
     floor: int = option(1, "least number of ones in each layer", least=0)
-    steps: int = option(400, "steps of each chain", least=1)
+    steps: int = option(500, "steps of each chain", least=1)
     chunk: int = option(20, "steps between two looks at the validation data", least=1)
     size: float = option(0.1, f"ones that the first swap switches off: {_SHARE}", least=0)
     size_end: float = option(0.001, f"and the last swap, if geometric: {_SHARE}", least=0)
@@ -224,7 +224,19 @@ def build(
     effective = effective_params(settings, prunable)
 
     def parts(row: Row, sight: Sight) -> tuple[energies.Energy, annealing.Kernel]:
-        energy = _energy(settings, recipe, hyper, effective, row, sight)
+        if settings.energy == "minibatch":
+            energy = energies.minibatch(
+                recipe.model,
+                row.params,
+                row.stats,
+                *sight.training,
+                measure=energies.MEASURES[settings.measure],
+                prepare=recipe.prepare,
+                batch_size=len(sight.scored.labels),
+                effective=effective,
+            )
+        else:
+            energy = _energy(settings, recipe, hyper, effective, row, sight, sight.scored)
         return energy, annealing.build(space, energy, rules)
 
     def begin(row: Row, sight: Sight) -> Chain:
@@ -238,12 +250,11 @@ def build(
 
     def chunk(row: Row, chain: Chain, start: Array, sight: Sight) -> tuple[Chain, annealing.Info]:
         energy, kernel = parts(row, sight)
-        measure = energies.MEASURES[settings.measure]
+        seen = Split(recipe.prepare(sight.validation.images), sight.validation.labels)
+        validation = _energy(settings, recipe, hyper, effective, row, sight, seen)
 
         def validate(mask: Mask) -> Array:
-            images, labels = recipe.prepare(sight.validation.images), sight.validation.labels
-            params = effective(mask, row.params)
-            return measure(recipe.model.apply(params, row.stats, images)[0], labels)
+            return validation.evaluate(row.key, mask)  # no fresh draw: the key goes unused
 
         now = jax.tree.map(
             lambda t: jax.lax.dynamic_slice_in_dim(t, start, settings.chunk), row.ticks
@@ -274,29 +285,26 @@ def _energy(
     effective: Callable[[Mask, Params], Params],
     row: Row,
     sight: Sight,
+    on: Split,
 ) -> energies.Energy:
+    """The energy of fixed images: after training steps for trainability, else as weights stand."""
     measure = energies.MEASURES[settings.measure]
-    net = (recipe.model, row.params, row.stats)
-    if settings.energy == "fixed":
-        return energies.fixed(*net, *sight.scored, measure, effective)
-    if settings.energy == "minibatch":
-        size = len(sight.scored.labels)
-        data = sight.training
-        return energies.minibatch(*net, *data, measure, recipe.prepare, size, effective)
+    if settings.energy != "trainability":
+        return energies.fixed(recipe.model, row.params, row.stats, *on, measure, effective)
     order_key, noise_key = jax.random.split(jax.random.key(0))
     n = len(sight.training.labels)
     index = stream(order_key, 0, settings.train_steps, n, recipe.batch_size)
-    batches = Split(*(array[index] for array in sight.training))
     return energies.trainability(
         recipe.model,
         recipe.loss,
         recipe.optimizer(hyper),
         row.params,
         row.stats,
-        batches,
-        *sight.scored,
+        Split(*(array[index] for array in sight.training)),
+        *on,
         measure,
         noise_key,
+        effective,
     )
 
 
@@ -308,6 +316,12 @@ def swap_size(asked: float, ones: int) -> int:
 
 
 def largest_swap(settings: Settings, space: Space, bits: Array) -> int:
-    """The static bound of swap sizes, for `bits[rows, n]`."""
+    """The static bound of swap sizes, for `bits[rows, n]`.
+
+    Adaptive sizes stop at half of what can be swapped: near the whole, a walk would flip to and fro
+    between a mask and its complement.
+    """
     room = swaps.most(space, np.asarray(bits))
+    if settings.sizes == "adaptive":
+        room = max(1, room // 2)
     return min(swap_size(settings.size, int(np.sum(bits, axis=-1).max())), room)

@@ -33,7 +33,7 @@ class Rules(NamedTuple):
       accept: the acceptance rule.
       running_start: what the `running_mean` rule's mean starts at; the first energy if None.
       floor: the least number of ones in each segment; a swap that goes below is drawn again.
-      tabu: how many recent masks are not to be met again; 0 for none.
+      tabu: how many recent masks, the current one among them, are not to be met again.
       tries: how often a swap is drawn for `floor` and `tabu` before the step is given up.
       target: acceptance rate that the swap size adapts to; None to follow the plan.
       gain: change of log swap size for one acceptance above the target.
@@ -178,7 +178,7 @@ def build(space: Space, energy: Energy, rules: Rules) -> Kernel:
 
     def size_of(tick: Tick, state: State) -> Array:
         if rules.target is None:
-            return tick.size
+            return jnp.minimum(tick.size, most)
         return jnp.round(jnp.exp(state.log_size)).astype(jnp.int32)
 
     def step(key: Key, tick: Tick, state: State) -> tuple[State, Info]:
@@ -237,7 +237,7 @@ def plan(steps: int, temperature: Schedule, size: Schedule, level: Schedule | No
     """
     step = jnp.arange(steps, dtype=jnp.int32)
     begins = jnp.ones(steps, bool) if level is None else level(step).astype(bool)
-    sizes = jnp.maximum(jnp.floor(size(step)), 1).astype(jnp.int32)
+    sizes = jnp.maximum(jnp.floor(size(step) + 1e-3), 1).astype(jnp.int32)  # 1e-3: float noise
     return Tick(step, temperature(step).astype(jnp.float32), sizes, begins)
 
 
@@ -272,7 +272,8 @@ def burn_in(
     """
     keys = jax.random.split(key, samples)
     rise = lax.map(lambda k: kernel.probe(k, size, state), keys)
-    worse = rise > 0
+    worse = (rise > 0) & jnp.isfinite(rise)
     mean = jnp.sum(jnp.where(worse, rise, 0.0)) / jnp.maximum(jnp.sum(worse), 1)
-    mean = jnp.where(jnp.any(worse), mean, jnp.mean(jnp.abs(rise)))
+    size_of_all = jnp.mean(jnp.where(jnp.isfinite(rise), jnp.abs(rise), 0.0))
+    mean = jnp.where(jnp.any(worse), mean, size_of_all)
     return state._replace(scale=(mean / -jnp.log(acceptance)).astype(jnp.float32))

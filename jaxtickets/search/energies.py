@@ -113,6 +113,7 @@ def trainability(
     labels: Array,
     measure: Measure,
     noise_key: Key,
+    effective: Callable[[Mask, Params], Params] = masks.apply,
 ) -> Energy:
     """The measure on held-out images after j masked training steps from the parameters.
 
@@ -120,7 +121,7 @@ def trainability(
     that the difference between two masks is the masks' own.
 
     Args:
-      model, params, stats, measure: as in `fixed`.
+      model, params, stats, measure, effective: as in `fixed`.
       loss, optimizer: of the training steps.
       batches: stacked training batches, leading axis j.
       images, labels: normalised images that the batches don't hold.
@@ -129,7 +130,7 @@ def trainability(
 
     def evaluate(key: Key, mask: Mask) -> Array:
         del key
-        state = training.init(params, stats, mask, optimizer)
+        state = training.init(effective(mask, params), stats, mask, optimizer)
         state, _ = training.advance(loss, optimizer, noise_key, state, batches)
         logits, _ = model.apply(state.params, state.stats, images)
         return measure(logits, labels)

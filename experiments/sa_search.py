@@ -89,7 +89,7 @@ def main() -> None:
     # --- compare
     def entry(method: str, density: float, one: Seed, bits: Array) -> Entry:
         mask = space.mask(bits)
-        params = annealed.effective_params(settings, problem.prunable)(mask, one.params)
+        params = annealed.ticket_params(settings, mask, one.params, problem.prunable)
         name = {"method": method, "density": density, "seed": one.number}
         return Entry(name, Start(one.train, rate, params, one.stats, mask))
 

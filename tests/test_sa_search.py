@@ -99,6 +99,8 @@ def test_the_ticket_loads_with_its_net(smoke):
     net = nets.from_json(provenance["net"])
     assert nets.name_of(net) == "lenet5_lecun"
     assert int(masks.count(ticket.mask, tuple(provenance["prunable"]))) == 30_735
+    # the weights are those that the mask selects from, and not yet masked
+    assert all((kernel != 0).all() for kernel in masks.pick(ticket.params, provenance["prunable"]))
 
 
 @pytest.mark.parametrize("phase", ["search", "train"])

@@ -267,9 +267,12 @@ def build(
 
 def effective_params(settings: Settings, prunable: Prunable) -> Callable[[Mask, Params], Params]:
     """`(mask, params) -> params` as the search sees them: masked, and rescaled if asked for."""
-    if settings.rescale:
-        return lambda mask, params: energies.rescaled(mask, params, prunable)
-    return masks.apply
+    return lambda mask, params: masks.apply(mask, ticket_params(settings, mask, params, prunable))
+
+
+def ticket_params(settings: Settings, mask: Mask, params: Params, prunable: Prunable) -> Params:
+    """The dense parameters of a ticket with that mask: rescaled if asked for, not masked."""
+    return energies.rescale(mask, params, prunable) if settings.rescale else params
 
 
 def _floors(settings: Settings, space: Space) -> tuple[int, ...] | None:

@@ -35,19 +35,25 @@ MEASURES: dict[str, Measure] = {
 }
 
 
-def rescaled(mask: Mask, params: Params, prunable: Prunable) -> Params:
-    """The masked parameters, each pruned leaf divided by the square root of its density.
+def rescale(mask: Mask, params: Params, prunable: Prunable) -> Params:
+    """All weights of each prunable leaf divided by the square root of the leaf's density.
 
-    Keeps the variance of the pre-activations: `w · sqrt(size / kept)`, leaf by leaf; the dynamic
-    weight rescaling of Zhou et al., 2019, section 5, but with the root, so that variances and
-    not means of |w| are kept. An empty leaf stays zero.
+    The weights that the mask keeps then have the pre-activations' variance of the dense net:
+    `w · sqrt(size / kept)`, leaf by leaf; the dynamic weight rescaling of Zhou et al., 2019,
+    section 5, but with the root, so that variances and not means of |w| are kept. Nothing is
+    masked.
     """
     kept = masks.densities(mask, prunable)
     leaves = [
         leaf * jax.lax.rsqrt(jnp.maximum(kept[path], 1e-12))
         for path, leaf in zip(prunable, masks.pick(params, prunable), strict=True)
     ]
-    return masks.apply(mask, masks.put(params, prunable, leaves))
+    return masks.put(params, prunable, leaves)
+
+
+def rescaled(mask: Mask, params: Params, prunable: Prunable) -> Params:
+    """The masked parameters, `rescale`d; an empty leaf stays zero."""
+    return masks.apply(mask, rescale(mask, params, prunable))
 
 
 def fixed(

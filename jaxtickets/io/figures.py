@@ -44,7 +44,9 @@ def draw_search(folder: Path) -> Path:
         for (density, _, _), chain in chains.items():
             colour = f"C{densities.index(density)}"
             steps = [row["step"] for row in chain]
-            panel.plot(steps, [row[field] for row in chain], color=colour, lw=0.9, alpha=0.7)
+            # a swap within one layer has that layer's size: points, since no curve joins them
+            style = {"marker": ".", "ls": "", "ms": 3} if field == "size" else {"lw": 0.9}
+            panel.plot(steps, [row[field] for row in chain], color=colour, alpha=0.7, **style)
         panel.set(xlabel="step", ylabel=label)
         if field in ("temperature", "size"):
             panel.set_yscale("log")
@@ -119,8 +121,9 @@ def draw_layers(folder: Path) -> Path:
     what = f"{spec['model']} on {spec['dataset']}"
     seeds = len({row["seed"] for row in summary})
     fig.suptitle(
-        f"Where the weights are kept: {what}; mean and standard deviation of {seeds} seeds, "
-        "dashed: the density of all layers together"
+        f"Where the weights are kept: {what}\n"
+        f"mean and standard deviation of {seeds} seeds; dashed: all layers together",
+        fontsize="medium",
     )
     return _save(fig, folder, "layers")
 

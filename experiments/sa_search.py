@@ -74,24 +74,24 @@ def main() -> None:
     print(f"{setup.describe_devices()}, {axis.mode} in blocks of {axis.width}: {run.folder}")
 
     # --- search
-    data, rate = on_device(problem.dataset), jnp.float32(train.learning_rate)
+    data = on_device(problem.dataset)
     how = question.weights, question.weights_steps
-    seeds = [weighted(problem, one, *how, data, rate) for one in seeds]
+    seeds = [weighted(problem, one, *how, data) for one in seeds]
     chains = range(question.chains)
     plans = [Plan(d, one, chain) for d in densities for one in seeds for chain in chains]
     first, most = first_rows(settings, space, plans)
-    search = annealed.build(settings, problem.recipe, rate, space, problem.prunable, most)
+    search = annealed.build(settings, problem.recipe, problem.hyper, space, problem.prunable, most)
     names = [{"density": p.density, "seed": p.seed.number, "chain": p.chain} for p in plans]
     every = place.checkpoint_seconds
-    ends = search_all(run.folder, settings, search, axis, first, names, sight, every)
-    found = best(plans, ends)
+    chains_ends = search_all(run.folder, settings, search, axis, first, names, sight, every)
+    found = best(plans, chains_ends)
 
     # --- compare
     def entry(method: str, density: float, one: Seed, bits: Array) -> Entry:
         mask = space.mask(bits)
         params = annealed.ticket_params(settings, mask, one.params, problem.prunable)
         name = {"method": method, "density": density, "seed": one.number}
-        return Entry(name, Start(one.train, rate, params, one.stats, mask))
+        return Entry(name, Start(one.train, problem.hyper, params, one.stats, mask))
 
     def compared(one: Found, trained: Any) -> list[Entry]:
         given = evidence(problem, one.seed, trained, data)
@@ -113,9 +113,9 @@ def main() -> None:
     trained: dict[int, Any] = dict.fromkeys(one.number for one in seeds)
     if {"dense", "magnitude"} & set(question.compare):
         dense = [entry("dense", 1.0, one, jnp.ones(space.size, bool)) for one in seeds]
-        state, summary = train_entries(run.folder, "dense", problem, axis, dense, data, every)
+        ends, summary = train_entries(run.folder, "dense", problem, axis, dense, data, every)
         for i, number in enumerate(trained):
-            trained[number] = jax.tree.map(lambda leaf, i=i: leaf[i], state.params)
+            trained[number] = jax.tree.map(lambda leaf, i=i: leaf[i], ends.state.params)
     entries = [e for one in found for e in compared(one, trained[one.seed.number])]
     if entries:
         summary += train_entries(run.folder, "train", problem, axis, entries, data, every)[1]

@@ -83,16 +83,16 @@ def train(nets_: int) -> tuple[Callable[[], Any], float]:
     )
     rate = jnp.float32(0.1)
     mask = masks.random(jax.random.key(2), params, masks.prunable(params), 53_240)
-    state = training.init(params, {}, mask, recipe.optimizer(rate))
+    begun = training.watch(training.init(params, {}, mask, recipe.optimizer(rate)))
 
-    def epoch(row: tuple, data: Split, validation: Split) -> Any:
-        return training.interval(recipe, row[0], rate, row[1], data, validation, recipe.every)
+    def epoch(row: tuple, data: training.Splits) -> Any:
+        return training.piece(recipe, row[0], rate, row[1], data, looks=1)
 
-    rows = (jax.random.split(jax.random.key(3), nets_), stack([state] * nets_))
-    shared = [runs.share(examples(size), axis) for size in (n, 128)]
+    rows = (jax.random.split(jax.random.key(3), nets_), stack([begun] * nets_))
+    shared = runs.share(training.Splits(examples(n), examples(128)), axis)
     advance, placed = runs.batch(epoch, axis), runs.split(rows, axis)
     operations = TRAINING_FLOPS * recipe.every * 128 * nets_
-    return lambda: advance(placed, *shared).blocks, operations
+    return lambda: advance(placed, shared).blocks, operations
 
 
 def convolve(name: str, conv: str, mode: str, batch: int, steps: int) -> Callable[[], Any]:

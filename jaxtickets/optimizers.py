@@ -1,9 +1,11 @@
 """The optimisers of the field's papers, put together from optax.
 
-Learning rates are `rate · shape(step)` with a traced `rate`, so that it can be a batch axis.
+Learning rates are `rate · shape(step)` after a linear warm-up; the rate and the warm-up may be
+traced, so that they can be batch axes.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import optax
@@ -14,14 +16,28 @@ NAMES = ("sgd", "momentum", "adam", "adadelta")
 SHAPES = ("constant", "steps", "cosine")
 
 
+class Hyper(NamedTuple):
+    """What may differ from run to run of a batch.
+
+    Attributes:
+      rate: learning rate at its height.
+      warmup: steps of linear warm-up from zero, in front of the shape, whose drops keep their
+        places; 0 for none.
+    """
+
+    rate: Array
+    warmup: Array = 0
+
+
 def optimizer(
     name: str,
     rate: Array,
     shape: Schedule | None = None,
     momentum: float = 0.9,
     weight_decay: float = 0.0,
+    warmup: Array = 0,
 ) -> optax.GradientTransformation:
-    """An optax optimiser with learning rate `rate · shape(step)`.
+    """An optax optimiser with learning rate `rate · shape(step) · min(1, (step + 1) / warmup)`.
 
     Args:
       name: `sgd`; `momentum` (heavy ball); `adam`, with epsilon 1e-8; `adadelta`, with rho 0.9 and
@@ -31,6 +47,7 @@ def optimizer(
       momentum: the factor of `momentum`.
       weight_decay: λ of the L2 penalty λ/2 · w², added to the gradient before anything else, as
         in PyTorch, on all parameters. It is not AdamW's decoupled decay.
+      warmup: steps of linear warm-up, may be traced; 0 for none.
 
     Raises:
       ValueError: unknown name.
@@ -45,7 +62,11 @@ def optimizer(
     }[name]()
     decay = optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity()
     factor = shape if shape is not None else lambda step: jnp.float32(1.0)
-    return optax.chain(decay, scale, optax.scale_by_schedule(lambda step: -rate * factor(step)))
+
+    def step_size(step: Array) -> Array:
+        return -rate * factor(step) * jnp.minimum(1.0, (step + 1) / jnp.maximum(warmup, 1))
+
+    return optax.chain(decay, scale, optax.scale_by_schedule(step_size))
 
 
 def decay_shape(
@@ -53,7 +74,6 @@ def decay_shape(
     steps: int,
     drops: Sequence[float] = (0.5, 0.75),
     factor: float = 0.1,
-    warmup: int = 0,
 ) -> Schedule:
     """The shape of a learning rate over a training of `steps` steps, 1 at its height.
 
@@ -62,7 +82,6 @@ def decay_shape(
       steps: length of the training.
       drops: where `steps` drops, as fractions of the training.
       factor: by how much.
-      warmup: steps of linear warm-up from zero, in front; drops keep their places.
 
     Raises:
       ValueError: unknown name.
@@ -76,7 +95,4 @@ def decay_shape(
     }
     if name not in shapes:
         raise ValueError(f"unknown learning-rate schedule '{name}'; there are {', '.join(shapes)}")
-    shape = shapes[name]()
-    if not warmup:
-        return shape
-    return lambda step: shape(step) * jnp.minimum(1.0, (step + 1) / warmup)
+    return shapes[name]()

@@ -23,6 +23,8 @@ Fetch = Callable[[Key, PyTree], Split]
 
 Metrics = dict[str, Any]
 
+_Schedule = optax.ScaleByScheduleState
+
 
 def init(
     params: Params,
@@ -31,11 +33,23 @@ def init(
     optimizer: optax.GradientTransformation,
     fill: Params | None = None,
     method_state: PyTree = (),
+    step: Array | int = 0,
 ) -> TrainState:
-    """The state before the first step; `params` are masked here."""
+    """The state before its first step; `params` are masked here.
+
+    A rewound training begins at another `step`: the order of the data and the learning rate go on
+    from there, while the optimiser's moments begin anew.
+    """
     params = masks.apply(mask, params, fill)
-    step = jnp.zeros((), jnp.int32)
-    return TrainState(params, stats, optimizer.init(params), mask, method_state, step)
+    step = jnp.asarray(step, jnp.int32)
+
+    def begun(part: Any) -> Any:
+        return part._replace(count=step) if isinstance(part, _Schedule) else part
+
+    opt_state = jax.tree.map(
+        begun, optimizer.init(params), is_leaf=lambda part: isinstance(part, _Schedule)
+    )
+    return TrainState(params, stats, opt_state, mask, method_state, step)
 
 
 def step(
@@ -135,6 +149,7 @@ class Recipe(NamedTuple):
       augment: `(key, images) -> images` on uint8 images, or None.
       batch_size: examples a step; an epoch's incomplete last batch is dropped.
       every: steps between two looks at the validation data.
+      test_looks: looks between two at the test data, which are for the record alone; 0: never.
     """
 
     model: Model
@@ -144,52 +159,117 @@ class Recipe(NamedTuple):
     augment: Callable[[Key, Array], Array] | None
     batch_size: int
     every: int
+    test_looks: int = 0
 
 
-def interval(
+class Splits(NamedTuple):
+    """The data of a training, on the device; `test` is None unless the recipe looks at it."""
+
+    train: Split
+    validation: Split
+    test: Split | None = None
+
+
+class Watched(NamedTuple):
+    """A training under way, with what it was when the validation loss was lowest.
+
+    Attributes:
+      state: now.
+      params, stats: at the early stop, the look with the lowest validation loss so far and the
+        first of several; at the beginning, until there is one.
+      loss: the validation loss of the early stop, in nats; inf until there is one.
+      step: int32, the step of the early stop.
+      kept: `(params, stats)` at the steps asked for, stacked in their order; zero until then.
+    """
+
+    state: TrainState
+    params: Params
+    stats: Stats
+    loss: Array
+    step: Array
+    kept: tuple[Params, Stats]
+
+
+def watch(state: TrainState, keep_at: tuple[int, ...] = ()) -> Watched:
+    """A training about to begin, whose parameters are to be kept at the steps `keep_at`."""
+    empty = jax.tree.map(
+        lambda a: jnp.zeros((len(keep_at), *jnp.shape(a)), a.dtype), (state.params, state.stats)
+    )
+    kept = _keep(empty, state, keep_at)
+    return Watched(state, state.params, state.stats, jnp.float32(jnp.inf), state.step, kept)
+
+
+def piece(
     recipe: Recipe,
     key: Key,
     hyper: PyTree,
-    state: TrainState,
-    train_split: Split,
-    validation: Split,
-    steps: int,
+    watched: Watched,
+    data: Splits,
+    looks: int,
+    keep_at: tuple[int, ...] = (),
     fill: Params | None = None,
-) -> tuple[TrainState, Metrics]:
-    """`steps` training steps, then a look at the validation data.
+) -> tuple[Watched, Metrics]:
+    """`looks` times `recipe.every` training steps, each with a look at the validation data.
 
     Args:
       recipe: how to train.
       key: the run's key, the same for all pieces of the run.
       hyper: what `recipe.optimizer` is called with, such as a learning rate.
-      state: where to begin.
-      train_split, validation: data on the device.
-      steps: static.
+      watched: where to begin.
+      data: on the device.
+      looks: static; a multiple of `recipe.test_looks` if the test data are looked at.
+      keep_at: as in `watch`.
       fill: as in `advance`.
 
     Returns:
-      The state, and `{"step", "train_loss"[steps], "train_accuracy", "loss", "accuracy"}`, the last
-      two on the validation data, `step` the number of steps taken by then.
+      The training, and `{"step", "train_loss"[looks, every], "train_accuracy", "loss",
+      "accuracy"}`, `[looks]` each, the last two on the validation data, `step` the number of steps
+      taken by then; with test data also `"test_accuracy"[looks / test_looks]`, after the last look
+      of each group.
+
+    Raises:
+      ValueError: `looks` isn't a multiple of `recipe.test_looks`.
     """
     order_key, step_key = jax.random.split(key)
-    n = train_split.labels.shape[0]
-    indices = data_batches.stream(order_key, state.step, steps, n, recipe.batch_size)
+    n, steps = data.train.labels.shape[0], looks * recipe.every
+    index = data_batches.stream(order_key, watched.state.step, steps, n, recipe.batch_size)
+    index = index.reshape(looks, recipe.every, recipe.batch_size)
+    optimizer = recipe.optimizer(hyper)
 
     def fetch(key: Key, index: Array) -> Split:
-        images = train_split.images[index]
+        images = data.train.images[index]
         if recipe.augment is not None:
             images = recipe.augment(key, images)
-        return Split(images, train_split.labels[index])
+        return Split(images, data.train.labels[index])
 
-    optimizer = recipe.optimizer(hyper)
-    state, metrics = advance(recipe.loss, optimizer, step_key, state, indices, fetch, fill)
-    seen = evaluate(recipe.model, recipe.prepare, state.params, state.stats, validation)
-    return state, {
-        "step": state.step,
-        "train_loss": metrics["loss"],
-        "train_accuracy": jnp.mean(metrics["accuracy"]),
-        **seen,
-    }
+    def look(watched: Watched, index: Array) -> tuple[Watched, Metrics]:
+        state, metrics = advance(
+            recipe.loss, optimizer, step_key, watched.state, index, fetch, fill
+        )
+        seen = evaluate(recipe.model, recipe.prepare, state.params, state.stats, data.validation)
+        return _watch(watched, state, seen["loss"], keep_at), {
+            "step": state.step,
+            "train_loss": metrics["loss"],
+            "train_accuracy": jnp.mean(metrics["accuracy"]),
+            **seen,
+        }
+
+    test = data.test
+    if test is None or not recipe.test_looks:
+        return lax.scan(look, watched, index)
+
+    def group(watched: Watched, index: Array) -> tuple[Watched, tuple[Metrics, Array]]:
+        watched, seen = lax.scan(look, watched, index)
+        now = watched.state
+        tested = evaluate(recipe.model, recipe.prepare, now.params, now.stats, test)
+        return watched, (seen, tested["accuracy"])
+
+    if looks % recipe.test_looks:
+        raise ValueError(f"{looks} looks: must be a multiple of test_looks={recipe.test_looks}")
+    grouped = index.reshape(-1, recipe.test_looks, *index.shape[1:])
+    watched, (seen, tested) = lax.scan(group, watched, grouped)
+    seen = jax.tree.map(lambda a: a.reshape(looks, *a.shape[2:]), seen)
+    return watched, {**seen, "test_accuracy": tested}
 
 
 def train(
@@ -199,57 +279,55 @@ def train(
     params: Params,
     stats: Stats,
     mask: Mask,
-    train_split: Split,
-    validation: Split,
+    data: Splits,
     steps: int,
     keep_at: tuple[int, ...] = (),
     fill: Params | None = None,
-) -> tuple[TrainState, Metrics, Params]:
+    start: Array | int = 0,
+) -> tuple[Watched, Metrics]:
     """A whole training run: a pure function of its key, parameters, mask and hyperparameters.
 
     Args:
-      recipe, key, hyper, train_split, validation, fill: as in `interval`.
+      recipe, key, hyper, data, fill: as in `piece`.
       params, stats, mask: where training begins.
       steps: how many.
-      keep_at: steps whose parameters are kept, for rewinding: 0 or multiples of `recipe.every`.
+      keep_at: steps whose parameters are kept, for rewinding: multiples of `recipe.every`.
+      start: the step that `params` come from, see `init`.
 
     Returns:
-      The last state; the metrics of `interval`, stacked; the parameters (with batch statistics) at
-      the steps `keep_at`, stacked in its order, as `(params, stats)`.
+      As of `piece`.
 
     Raises:
       ValueError: `steps` or an entry of `keep_at` isn't a multiple of `recipe.every`, or
         is past the end.
     """
     for asked in (steps, *keep_at):
-        if asked % recipe.every or not 0 <= asked <= steps:
-            raise ValueError(f"step {asked}: must be a multiple of {recipe.every}, 0 to {steps}")
-    state = init(params, stats, mask, recipe.optimizer(hyper), fill)
+        check_step(asked, recipe.every, steps)
+    state = init(params, stats, mask, recipe.optimizer(hyper), fill, step=start)
+    begun = watch(state, keep_at)
+    return piece(recipe, key, hyper, begun, data, steps // recipe.every, keep_at, fill)
+
+
+def check_step(step: int, every: int, most: int) -> None:
+    """Raises ValueError unless `step` is a multiple of `every` from 0 to `most`."""
+    if step % every or not 0 <= step <= most:
+        raise ValueError(f"step {step}: must be a multiple of {every}, 0 to {most}")
+
+
+def _watch(watched: Watched, state: TrainState, loss: Array, keep_at: tuple[int, ...]) -> Watched:
+    """The training after a look; a loss that is nan is never the lowest."""
+    better = loss < watched.loss
+    kept = _keep(watched.kept, state, keep_at)
+    now = Watched(state, state.params, state.stats, loss, state.step, kept)
+    best = jax.tree.map(lambda new, old: jnp.where(better, new, old), now, watched)
+    return best._replace(state=state, kept=kept)
+
+
+def _keep(kept: PyTree, state: TrainState, keep_at: tuple[int, ...]) -> PyTree:
     wanted = jnp.asarray(keep_at, jnp.int32)
 
-    def store(kept: PyTree, state: TrainState) -> PyTree:
-        def one(all_kept: Array, now: Array) -> Array:
-            hit = (wanted == state.step).reshape(-1, *[1] * jnp.ndim(now))
-            return jnp.where(hit, now, all_kept)
+    def one(all_kept: Array, now: Array) -> Array:
+        hit = (wanted == state.step).reshape(-1, *[1] * jnp.ndim(now))
+        return jnp.where(hit, now[None], all_kept)
 
-        return jax.tree.map(one, kept, (state.params, state.stats))
-
-    def body(carry: tuple[TrainState, PyTree], _: None) -> tuple[Any, Metrics]:
-        state, kept = carry
-        state, metrics = interval(
-            recipe, key, hyper, state, train_split, validation, recipe.every, fill
-        )
-        return (state, store(kept, state)), metrics
-
-    empty = jax.tree.map(
-        lambda a: jnp.zeros((len(keep_at), *jnp.shape(a)), a.dtype), (state.params, state.stats)
-    )
-    begin = (state, store(empty, state))
-    (state, kept), metrics = lax.scan(body, begin, None, length=steps // recipe.every)
-    return state, metrics, kept
-
-
-def early_stop(metrics: Metrics) -> Array:
-    """The step of the lowest validation loss, the first of several; of stacked metrics."""
-    loss = jnp.where(jnp.isnan(metrics["loss"]), jnp.inf, metrics["loss"])
-    return metrics["step"][jnp.argmin(loss)]
+    return jax.tree.map(one, kept, (state.params, state.stats))

@@ -254,10 +254,3 @@ def test_drops_and_their_factor_can_be_chosen():
     shape = jax.vmap(decay_shape("steps", 10, drops=(0.2, 0.3, 0.9), factor=0.5))
     golden = [1, 1, 0.5, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.125]
     np.testing.assert_allclose(shape(np.arange(10)), golden, rtol=1e-6)
-
-
-@pytest.mark.parametrize("name", SHAPES)
-def test_warming_up_leaves_the_rest_of_the_shape_in_its_place(name):
-    shape = jax.vmap(decay_shape(name, 8, warmup=4))
-    golden = np.array([0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1]) * SHAPES[name]
-    np.testing.assert_allclose(shape(np.arange(9)), golden, rtol=1e-5, atol=1e-7)

@@ -134,7 +134,7 @@ def test_after_every_step_params_are_where_mask_params_fill(name, filled):
 def test_fill_is_zero_unless_given():
     begin = fresh_state()
     same(begin.params, masks.apply(mask_of(0), start()[0]))
-    after, _ = interval(1)(KEY, 0.1, begin)
+    after = piece(1)(KEY, 0.1, training.watch(begin))[0].state
     for leaf, keep in zip(jax.tree.leaves(after.params), jax.tree.leaves(mask_of(0)), strict=True):
         assert not np.asarray(leaf)[~np.asarray(keep)].any()
     assert differ(after.params, begin.params)
@@ -216,28 +216,32 @@ RECIPE = training.Recipe(
 )
 
 
-@cache
-def interval(steps):
-    """`(key, rate, state) -> (state, metrics)`: an interval of that many steps, compiled."""
+DATA = training.Splits(TRAIN, VALIDATION)
 
-    def run(key, rate, state):
-        return training.interval(RECIPE, key, rate, state, TRAIN, VALIDATION, steps)
+
+@cache
+def piece(steps, looks=1, keep_at=()):
+    """`(key, rate, watched) -> (watched, metrics)`: looks after that many steps, compiled."""
+    recipe = RECIPE._replace(every=steps)
+
+    def run(key, rate, watched):
+        return training.piece(recipe, key, rate, watched, DATA, looks, keep_at)
 
     return jax.jit(run)
 
 
-def fresh_state():
-    return training.init(*start(), mask_of(0), RECIPE.optimizer(0.01))
+def fresh_state(step=0):
+    return training.init(*start(), mask_of(0), RECIPE.optimizer(0.01), step=step)
 
 
 @cache
 def in_pieces(*lengths):
-    """The state and the metrics of each piece."""
-    state, seen = fresh_state(), []
+    """The training after its pieces, and the metrics of each."""
+    watched, seen = training.watch(fresh_state()), []
     for length in lengths:
-        state, piece = interval(length)(KEY, 0.01, state)
-        seen.append(piece)
-    return state, seen
+        watched, metrics = piece(length)(KEY, 0.01, watched)
+        seen.append(metrics)
+    return watched.state, seen
 
 
 @pytest.mark.parametrize("lengths", [(30, 30), (1,) * 60], ids=["30+30", "60x1"])
@@ -248,31 +252,112 @@ def test_training_cut_anywhere_gives_the_same_bits(lengths):
     state, seen = in_pieces(*lengths)
     same(state, expected)
     np.testing.assert_array_equal(
-        np.concatenate([piece["train_loss"] for piece in seen]),
-        np.concatenate([piece["train_loss"] for piece in expected_seen]),
+        np.concatenate([metrics["train_loss"][0] for metrics in seen]),
+        np.concatenate([metrics["train_loss"][0] for metrics in expected_seen]),
     )
     assert seen[-1]["step"] == expected_seen[-1]["step"] == 60
     assert seen[-1]["loss"] == expected_seen[-1]["loss"]
 
 
-def test_interval_tells_the_validation_and_the_mean_training_metrics():
+def test_a_look_tells_the_validation_and_the_mean_training_metrics():
     state, seen = in_pieces(30, 30)
     expected = evaluate(11)(state.params, state.stats, VALIDATION)
     for name in ("loss", "accuracy"):
-        np.testing.assert_allclose(seen[1][name], expected[name], rtol=1e-6)
-    assert [piece["step"] for piece in seen] == [30, 60]
-    assert seen[0]["train_loss"].shape == (30,) and 0 < seen[0]["train_accuracy"] < 1
+        np.testing.assert_allclose(seen[1][name][0], expected[name], rtol=1e-6)
+    assert [int(metrics["step"][0]) for metrics in seen] == [30, 60]
+    assert seen[0]["train_loss"].shape == (1, 30) and 0 < seen[0]["train_accuracy"][0] < 1
+
+
+def test_several_looks_are_the_pieces_of_one():
+    watched, seen = piece(30, 2)(KEY, 0.01, training.watch(fresh_state()))
+    state, expected = in_pieces(30, 30)
+    same(watched.state, state)
+    assert seen["step"].tolist() == [30, 60]
+    np.testing.assert_array_equal(seen["loss"], [metrics["loss"][0] for metrics in expected])
+
+
+def test_the_early_stop_is_the_look_with_the_lowest_validation_loss():
+    # of the looks after 1, 2, ..., 60 steps; its parameters are those of the training cut there
+    watched = training.watch(fresh_state())
+    assert watched.loss == np.inf
+    watched, seen = piece(1, 60)(KEY, 0.1, watched)
+    lowest = int(np.argmin(seen["loss"]))
+    assert 0 < lowest < 59, "the case is meant to have its lowest loss on the way"
+    assert watched.step == seen["step"][lowest] and watched.loss == seen["loss"][lowest]
+    stopped, _ = piece(1, lowest + 1)(KEY, 0.1, training.watch(fresh_state()))
+    same((watched.params, watched.stats), (stopped.state.params, stopped.state.stats))
+    assert differ(watched.params, watched.state.params)
+
+
+def test_a_loss_that_is_nan_never_stops_early():
+    watched = training.watch(fresh_state())
+    broken = jax.tree.map(lambda p: jnp.full_like(p, jnp.nan), start()[0])
+    broken = watched._replace(state=watched.state._replace(params=broken))
+    after, seen = piece(1)(KEY, 0.1, broken)
+    assert np.isnan(seen["loss"][0])
+    assert after.step == 0 and after.loss == np.inf
+    same(after.params, watched.params)
+
+
+def test_the_first_of_equal_losses_is_the_early_stop():
+    # a rate of zero: all looks see the same parameters; statistics still move, so none are given
+    recipe = RECIPE._replace(model=FIXED, loss=losses.classification(FIXED, prepare), every=2)
+    params = {"w": jnp.ones(CLASSES)}
+    state = training.init(params, {}, masks.ones(params), recipe.optimizer(0.0))
+    watched, seen = training.piece(recipe, KEY, 0.0, training.watch(state), DATA, looks=3)
+    assert len(set(seen["loss"].tolist())) == 1
+    assert watched.step == 2
+
+
+FIXED = Model(
+    lambda key: ({}, {}),
+    lambda p, s, x, key=None, train=False: (jnp.broadcast_to(p["w"], (len(x), CLASSES)), s),
+)
+
+
+def test_test_data_are_looked_at_after_each_group_of_looks():
+    recipe = RECIPE._replace(every=5, test_looks=2)
+    watched = training.watch(fresh_state())
+    run = partial(training.piece, recipe, KEY, 0.01, watched)
+    seen = run(DATA._replace(test=TRAIN), 4)[1]
+    same({k: v for k, v in seen.items() if k != "test_accuracy"}, run(DATA, 4)[1])
+    middle, end = (run(DATA, looks)[0].state for looks in (2, 4))
+    expected = [evaluate(1000)(s.params, s.stats, TRAIN)["accuracy"] for s in (middle, end)]
+    np.testing.assert_allclose(seen["test_accuracy"], expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="multiple of test_looks=2"):
+        run(DATA._replace(test=TRAIN), 3)
+
+
+# --- rewinding -----------------------------------------------------------------------------------
+
+
+def test_a_rewound_training_sees_the_data_and_the_rate_of_the_steps_that_it_goes_on_from():
+    # plain sgd has no moments: begun at step 7 with the parameters of step 7, it is the same
+    # training, dropout, order and falling learning rate included
+    shape = optimizers.decay_shape("cosine", 20)
+    recipe = RECIPE._replace(
+        optimizer=lambda rate: optimizers.optimizer("sgd", rate, shape), every=1
+    )
+    begin = recipe, KEY, 0.1, *start(), mask_of(0), DATA
+    whole, _ = training.train(*begin, 20, keep_at=(7,))
+    params, stats = jax.tree.map(lambda leaf: leaf[0], whole.kept)
+    rewound, _ = training.train(recipe, KEY, 0.1, params, stats, mask_of(0), DATA, 13, start=7)
+    same(rewound.state, whole.state)
+
+
+def test_a_rewound_optimiser_begins_anew():
+    state = fresh_state(step=9)
+    (adam,) = [part for part in state.opt_state if isinstance(part, optax.ScaleByAdamState)]
+    (rate,) = [part for part in state.opt_state if isinstance(part, optax.ScaleByScheduleState)]
+    assert adam.count == 0 and rate.count == 9 and state.step == 9
 
 
 # --- whole runs ----------------------------------------------------------------------------------
 
 
-def whole_run(row, train, validation):
+def whole_run(row, data):
     key, mask, rate = row
-    steps, keep_at = 30, (0, 10, 30)
-    return training.train(
-        RECIPE, key, rate, *start(), mask, train, validation, steps, keep_at=keep_at
-    )
+    return training.train(RECIPE, key, rate, *start(), mask, data, 30, keep_at=(0, 10, 30))
 
 
 @cache
@@ -291,18 +376,19 @@ def row(i):
 def solo():
     """Each run alone, stacked."""
     run = jax.jit(whole_run)
-    made = [run(row(i), TRAIN, VALIDATION) for i in range(3)]
+    made = [run(row(i), DATA) for i in range(3)]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *made)
 
 
 def test_mapped_runs_over_masks_and_rates_have_the_bits_of_their_solo_runs():
     axis = runs.axis("map", 1, jax.local_devices()[:1])
-    same(runs.over_runs(whole_run, axis, rows(), TRAIN, VALIDATION), solo())
+    same(runs.over_runs(whole_run, axis, rows(), DATA), solo())
 
 
 def test_keep_at_returns_the_parameters_and_statistics_of_these_steps():
     # at 0 the masked start; at 10 a run of ten steps alone; at 30 the end
-    state, _, (kept, kept_stats) = solo()
+    watched, _ = solo()
+    state, (kept, kept_stats) = watched.state, watched.kept
     params, stats = start()
     for i in range(3):
         at = jax.tree.map(lambda leaf, i=i: leaf[i], (kept, kept_stats))
@@ -310,20 +396,19 @@ def test_keep_at_returns_the_parameters_and_statistics_of_these_steps():
         same(steps[0], (masks.apply(mask_of(i), params), stats))
         same(steps[2], jax.tree.map(lambda leaf, i=i: leaf[i], (state.params, state.stats)))
     key, mask, rate = row(0)
-    stopped = training.init(params, stats, mask, RECIPE.optimizer(rate))
-    for _ in range(10):
-        stopped, _ = interval(1)(key, rate, stopped)
+    begun = training.watch(training.init(params, stats, mask, RECIPE.optimizer(rate)))
+    stopped = piece(1, 10)(key, rate, begun)[0].state
     at_ten = jax.tree.map(lambda leaf: leaf[0, 1], (kept, kept_stats))
     same(at_ten, (stopped.params, stopped.stats))
     assert differ(at_ten[0], jax.tree.map(lambda leaf: leaf[0], state.params))
 
 
 def test_metrics_of_a_run_are_stacked_looks_at_the_validation_data():
-    state, metrics, _ = solo()
+    watched, metrics = solo()
     assert metrics["step"].tolist() == [[10, 20, 30]] * 3
     assert metrics["train_loss"].shape == (3, 3, 10)
     assert metrics["loss"].shape == metrics["accuracy"].shape == (3, 3)
-    assert state.step.tolist() == [30] * 3
+    assert watched.state.step.tolist() == [30] * 3
 
 
 @pytest.mark.parametrize(
@@ -333,25 +418,8 @@ def test_steps_that_are_no_multiple_of_every_or_past_the_end_raise(steps, keep_a
     params, stats = start()
     bad = steps if steps == 25 else keep_at[-1]
     with pytest.raises(ValueError, match=f"step {bad}") as error:
-        training.train(
-            RECIPE, KEY, 0.1, params, stats, mask_of(0), TRAIN, VALIDATION, steps, keep_at
-        )
+        training.train(RECIPE, KEY, 0.1, params, stats, mask_of(0), DATA, steps, keep_at)
     assert "\n" not in str(error.value)
-
-
-def test_early_stop_is_the_first_step_of_the_lowest_validation_loss():
-    # 0.5 stands twice, at the steps 20 and 40
-    metrics = {
-        "step": jnp.array([10, 20, 30, 40]),
-        "loss": jnp.array([0.9, 0.5, 0.7, 0.5]),
-        "accuracy": jnp.array([0.9, 0.1, 0.2, 0.3]),
-    }
-    assert training.early_stop(metrics) == 20
-
-
-def test_early_stop_is_never_where_the_loss_is_nan():
-    metrics = {"step": jnp.array([10, 20, 30]), "loss": jnp.array([0.9, jnp.nan, 0.7])}
-    assert training.early_stop(metrics) == 30
 
 
 # --- loss and evaluation -------------------------------------------------------------------------
@@ -440,9 +508,20 @@ def test_learning_rate_shapes_by_hand():
     np.testing.assert_allclose(at((0, 49, 51, 74, 76), "steps"), [1, 1, 0.1, 0.1, 0.01], rtol=1e-5)
     # (1 + cos(pi t / 100)) / 2
     np.testing.assert_allclose(at((0, 50, 100), "cosine"), [1, 0.5, 0], atol=1e-6)
-    # warm-up of four steps, in front of drops that keep their places
-    warm = at((0, 1, 3, 4, 51), "steps", warmup=4)
-    np.testing.assert_allclose(warm, [0.25, 0.5, 1, 1, 0.1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "expected"), [(0, [1, 1, 1, 1, 0.1]), (4, [0.25, 0.5, 0.75, 1, 0.1])]
+)
+def test_warm_up_stands_in_front_of_drops_that_keep_their_places(warmup, expected):
+    # sgd on a gradient of one moves by the rate, 1 times the shape; the drop comes after 4 of 8
+    shape = optimizers.decay_shape("steps", 8, drops=(0.5,))
+    optimizer = optimizers.optimizer("sgd", 1.0, shape, warmup=jnp.int32(warmup))
+    state, moves = optimizer.init(jnp.float32(0)), []
+    for _ in range(5):
+        move, state = optimizer.update(jnp.float32(1), state)
+        moves.append(-float(move))
+    np.testing.assert_allclose(moves, expected, rtol=1e-5)
 
 
 def test_unknown_optimisers_and_shapes_raise_one_line():

@@ -6,14 +6,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxtickets import masks, nets, runs
-from jaxtickets.io import rows, tickets
+from jaxtickets import masks, nets
+from jaxtickets.io import tickets
 from jaxtickets.io.files import plain
 from jaxtickets.io.loop import seconds
 from jaxtickets.io.problem import Problem
 from jaxtickets.io.training_loop import Start, accuracies, stack, train_all
 from jaxtickets.runs import Axis
-from jaxtickets.types import Dataset, Prunable, Ticket, TrainState
+from jaxtickets.training import Watched
+from jaxtickets.types import Dataset, Prunable, Ticket
 
 LEADING = ("method", "density", "seed", "untrained_accuracy", "trained_accuracy", "seconds")
 
@@ -33,44 +34,57 @@ def train_entries(
     entries: Sequence[Entry],
     data: Dataset,
     every: float,
-) -> tuple[TrainState, list[dict[str, Any]]]:
+    keep_at: tuple[int, ...] = (),
+    end: int = 0,
+) -> tuple[Watched, list[dict[str, Any]]]:
     """Trains all entries; returns their last states, stacked, and a summary row of each.
 
     A row holds what the entry is called, test accuracy before and after training, `seconds` (its
-    share of the batch's time), validation accuracy after training, the step of the lowest
-    validation loss, `kept/LEAF` and `density/LEAF`, the weights left in each prunable
-    leaf and their share of it.
+    share of the batch's time), `train_steps`, validation accuracy after training; of the early stop
+    its step and its test accuracy; `kept/LEAF` and `density/LEAF`, the weights left in each
+    prunable leaf and their share of it.
+
+    Args:
+      folder, phase, problem, axis, data, every, keep_at, end: see `train_all`.
+      entries: what is trained.
     """
     starts = stack([entry.start for entry in entries])
     names = [entry.name for entry in entries]
     before = masks_applied(starts)
     untrained = accuracies(problem, axis, before.params, before.stats, data.test)
-    seen = [runs.share(split, axis) for split in (data.train, data.validation)]
-    state = train_all(folder, phase, problem, axis, starts, names, seen[0], seen[1], every)
+    ends = train_all(folder, phase, problem, axis, starts, names, data, every, keep_at, end)
+    state = ends.state
     trained = accuracies(problem, axis, state.params, state.stats, data.test)
+    stopped = accuracies(problem, axis, ends.params, ends.stats, data.test)
+    validation = accuracies(problem, axis, state.params, state.stats, data.validation)
     share = round(seconds(folder, phase) / len(entries), 3)
-    history = _history(folder, phase, names)
     made = []
     for i, name in enumerate(names):
-        lowest = min(history[i], key=lambda row: row["loss"])
         made.append(
             {
                 **name,
                 "untrained_accuracy": round(float(untrained[i]), 6),
                 "trained_accuracy": round(float(trained[i]), 6),
                 "seconds": share,
-                "validation_accuracy": round(history[i][-1]["accuracy"], 6),
-                "early_stop_step": lowest["step"],
+                "train_steps": int(state.step[i] - starts.step[i]),
+                "validation_accuracy": round(float(validation[i]), 6),
+                "early_stop_step": int(ends.step[i]),
+                "early_stop_accuracy": round(float(stopped[i]), 6),
                 **_kept(entries[i].start.mask, problem.prunable),
             }
         )
-    return state, made
+    return ends, made
 
 
-def save_entry(folder: Path, problem: Problem, entry: Entry, step: int) -> Path:
+def save_entry(folder: Path, problem: Problem, entry: Entry, step: int, place: str = "") -> Path:
     """Saves an entry's ticket, with all that is needed to use it elsewhere, and returns its folder.
 
-    `step` is the training step that the entry's parameters come from.
+    Args:
+      folder: the run's.
+      problem: the net and its data.
+      entry: its start holds the ticket.
+      step: the training step that the entry's parameters come from.
+      place: the folder's name under `tickets/`; by default method, density and seed.
     """
     start, name = entry.start, entry.name
     ticket = Ticket(start.params, start.stats, start.mask, np.int32(step))
@@ -81,7 +95,7 @@ def save_entry(folder: Path, problem: Problem, entry: Entry, step: int) -> Path:
         **{field: getattr(problem.dataset, field) for field in ("mean", "std", "classes")},
         "dataset": problem.dataset.name,
     }
-    place = f"{name['method']}-density{name['density']:g}-seed{name['seed']}"
+    place = place or f"{name['method']}-density{name['density']:g}-seed{name['seed']}"
     return tickets.save_ticket(folder / "tickets" / place, ticket, plain(provenance))
 
 
@@ -123,14 +137,3 @@ def _kept(mask: Any, prunable: Prunable) -> dict[str, float]:
     kept = {f"kept/{path}": int(n) for path, n in masks.counts(mask, prunable).items()}
     share = masks.densities(mask, prunable)
     return kept | {f"density/{path}": round(float(d), 6) for path, d in share.items()}
-
-
-def _history(
-    folder: Path, phase: str, names: Sequence[dict[str, Any]]
-) -> list[list[dict[str, Any]]]:
-    """The metrics rows of each run, in order."""
-    found = [row for row in rows.read_metrics(folder) if row["phase"] == phase]
-    return [
-        [row for row in found if all(row[key] == value for key, value in name.items())]
-        for name in names
-    ]

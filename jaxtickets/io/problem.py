@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import linen as nn
 
 from jaxtickets import data, losses, masks, nets, optimizers
 from jaxtickets.data import augment
 from jaxtickets.io.errors import UserError, choose
 from jaxtickets.io.flags import numbers
+from jaxtickets.optimizers import Hyper
 from jaxtickets.settings import option
 from jaxtickets.training import Recipe
 from jaxtickets.types import Dataset, Prunable, Wiring
@@ -45,6 +47,9 @@ class TrainSettings:
     warmup: int = option(0, "steps of linear warm-up", least=0)
     batch_size: int = option(128, "examples a step", least=1)
     epochs: int = option(5, "passes over the training data", least=1)
+    iterations: int = option(0, "training steps, in place of epochs; 0: epochs", least=0)
+    look_every: int = option(0, "steps between looks at the validation data; 0: an epoch", least=0)
+    test_every: int = option(0, "steps between records of test accuracy; 0: at the end", least=0)
     augmented: bool = option(False, "pad, crop and flip the training images")
 
 
@@ -54,7 +59,8 @@ class Problem(NamedTuple):
     Attributes:
       net: the flax module.
       dataset: on the host.
-      recipe: how it is trained; `hyper` is the learning rate.
+      recipe: how it is trained.
+      hyper: its learning rate and warm-up.
       prunable: the leaves that are pruned.
       wiring: its groups of units; empty if it isn't known.
       steps: training steps in all.
@@ -63,6 +69,7 @@ class Problem(NamedTuple):
     net: nn.Module
     dataset: Dataset
     recipe: Recipe
+    hyper: Hyper
     prunable: Prunable
     wiring: Wiring
     steps: int
@@ -93,15 +100,18 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
         raise UserError(
             f"--batch_size={train.batch_size}: there are {len(dataset.train.labels)} examples"
         )
-    every = len(dataset.train.labels) // train.batch_size
-    steps = every * train.epochs
+    epoch = len(dataset.train.labels) // train.batch_size
+    steps, every = train.iterations or epoch * train.epochs, train.look_every or epoch
+    if steps % every:
+        raise UserError(f"{steps} training steps: must be a multiple of --look_every={every}")
+    if train.test_every % every:
+        raise UserError(f"--test_every={train.test_every}: must be a multiple of {every}, a look")
     drops = numbers("drops", train.drops.split(","))
-    decay = optimizers.decay_shape(train.learning_rates, steps, drops, warmup=train.warmup)
+    decay = optimizers.decay_shape(train.learning_rates, steps, drops)
 
-    def optimizer(rate: Any) -> Any:
-        return optimizers.optimizer(
-            train.optimizer, rate, decay, train.momentum, train.weight_decay
-        )
+    def optimizer(hyper: Hyper) -> optax.GradientTransformation:
+        rest = decay, train.momentum, train.weight_decay, hyper.warmup
+        return optimizers.optimizer(train.optimizer, hyper.rate, *rest)
 
     normalise = partial(augment.normalise, mean=dataset.mean, std=dataset.std)
     params = jax.eval_shape(model.init, jax.random.key(0))[0]
@@ -116,7 +126,9 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
             augment=augment.standard if train.augmented else None,
             batch_size=train.batch_size,
             every=every,
+            test_looks=train.test_every // every,
         ),
+        hyper=Hyper(jnp.float32(train.learning_rate), jnp.int32(train.warmup)),
         prunable=masks.prunable(params, () if net.prune_output else (nets.output_layer(module),)),
         wiring=nets.wiring(module, shape),
         steps=steps,

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtickets import masks, nets, training
 from jaxtickets.criteria import Evidence
 from jaxtickets.io.problem import Problem
-from jaxtickets.types import Array, Dataset, Key, Params, Split, Stats
+from jaxtickets.types import Dataset, Key, Params, Split, Stats
 
 WEIGHTS = ("init", "signed_constant", "trained")
 
@@ -39,9 +39,7 @@ def seed(problem: Problem, number: int) -> Seed:
     return Seed(number, search, train, control, params, stats, step=0)
 
 
-def weighted(
-    problem: Problem, seed: Seed, weights: str, steps: int, data: Dataset, rate: Array
-) -> Seed:
+def weighted(problem: Problem, seed: Seed, weights: str, steps: int, data: Dataset) -> Seed:
     """The seed with other weights.
 
     Args:
@@ -51,16 +49,19 @@ def weighted(
         steps of the recipe.
       steps: static.
       data: on the device.
-      rate: learning rate.
     """
     if weights == "signed_constant":
         return seed._replace(params=nets.signed_constant(seed.params))
     if weights == "init":
         return seed
-    recipe, splits = problem.recipe, (data.train, data.validation)
-    state = training.init(seed.params, seed.stats, masks.ones(seed.params), recipe.optimizer(rate))
-    run = jax.jit(lambda s: training.interval(recipe, seed.train, rate, s, *splits, steps)[0])
-    state = run(state)
+    recipe = problem.recipe._replace(every=steps, test_looks=0)
+    splits, dense = training.Splits(data.train, data.validation), masks.ones(seed.params)
+
+    def run(params: Params, stats: Stats) -> training.TrainState:
+        begin = recipe, seed.train, problem.hyper, params, stats, dense
+        return training.train(*begin, splits, steps)[0].state
+
+    state = jax.jit(run)(seed.params, seed.stats)
     return seed._replace(params=state.params, stats=state.stats, step=steps)
 
 

@@ -1,5 +1,7 @@
-"""Trains a batch of nets from records to records: an epoch a chunk, resumable."""
+"""Trains a batch of runs from records to records: resumable, with a live line."""
 
+import math
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,18 +13,27 @@ from jaxtickets import runs, training
 from jaxtickets.io.loop import check_finite, loop
 from jaxtickets.io.problem import Problem
 from jaxtickets.io.progress import Progress
-from jaxtickets.runs import Axis, Shared
-from jaxtickets.types import Key, Mask, Params, PyTree, Split, Stats, TrainState
+from jaxtickets.runs import Axis, Blocks
+from jaxtickets.training import Splits, Watched
+from jaxtickets.types import Array, Dataset, Key, Mask, Params, PyTree, Split, Stats
+
+CHUNK_EPOCHS = 5
+"""Epochs of a chunk that looks more often than once an epoch: each chunk shuffles anew the epochs
+that it touches, which costs as much as a tenth of a small net's epoch."""
 
 
 class Start(NamedTuple):
-    """Where one training begins: the run's key, hyperparameters, parameters, statistics, mask."""
+    """Where one training begins: the run's key, hyperparameters, parameters, statistics, mask.
+
+    `step` is the training step that the parameters come from, see `training.init`.
+    """
 
     key: Key
     hyper: PyTree
     params: Params
     stats: Stats
     mask: Mask
+    step: Array = 0
 
 
 def train_all(
@@ -32,60 +43,124 @@ def train_all(
     axis: Axis,
     starts: Start,
     names: list[dict[str, Any]],
-    train_split: Shared,
-    validation: Shared,
+    data: Dataset,
     every: float,
-) -> TrainState:
-    """Trains all rows of `starts`; returns their last states, stacked.
+    keep_at: tuple[int, ...] = (),
+    end: int = 0,
+) -> Watched:
+    """Trains all rows of `starts` to the step `end`; returns their last states, stacked.
 
-    Metrics rows hold `step`, `train_loss`, `train_accuracy`, `loss` and `accuracy` (validation),
-    beside what `names` says of each row.
+    Rows may begin at different steps: one clock runs from the first to `end`, and a row waits for
+    its step. Metrics rows, one a run and look, hold `step`, `train_loss`, `train_accuracy`, `loss`
+    and `accuracy` (validation), `test_accuracy` where it is looked at, and what `names` says.
 
     Args:
       folder, phase, every: see `loop`.
-      problem: the net and its recipe; `problem.steps` are trained.
+      problem: the net and its recipe.
       axis: the run axis.
       starts: `Start` with a leading axis of runs.
       names: what metrics rows say of each run, such as method, density and seed.
-      train_split, validation: the data, on each device.
+      data: on the device.
+      keep_at: see `training.watch`.
+      end: the last step, `problem.steps` if 0.
+
+    Raises:
+      ValueError: the trainings' lengths don't fit the looks.
     """
-    recipe = problem.recipe
+    recipe, end = problem.recipe, end or problem.steps
+    clock = np.asarray(starts.step, int)
+    first = int(clock.min())
+    length = chunk_steps(problem, clock, end)
+    chunks = math.ceil((end - first) / length)
+    splits = runs.share(splits_of(problem, data), axis)
 
-    def begin_one(start: Start) -> TrainState:
+    def begin_one(start: Start) -> Watched:
         optimizer = recipe.optimizer(start.hyper)
-        return training.init(start.params, start.stats, start.mask, optimizer)
+        begun = start.params, start.stats, start.mask, optimizer
+        return training.watch(training.init(*begun, step=start.step), keep_at)
 
-    def epoch(row: tuple[Any, TrainState], train_split: Split, validation: Split) -> PyTree:
-        (key, hyper), state = row
-        state, metrics = training.interval(
-            recipe, key, hyper, state, train_split, validation, recipe.every
-        )
-        return ((key, hyper), state), metrics
+    @cache
+    def advance(looks: int) -> Any:
+        def one(row: tuple[Any, Watched], now: Array, splits: Splits) -> PyTree:
+            (key, hyper), watched = row
 
-    advance = runs.batch(epoch, axis)
+            def go_on(watched: Watched) -> tuple[Watched, PyTree]:
+                return training.piece(recipe, key, hyper, watched, splits, looks, keep_at)
+
+            def wait(watched: Watched) -> tuple[Watched, PyTree]:
+                seen = jax.eval_shape(go_on, watched)[1]
+                return watched, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), seen)
+
+            due = watched.state.step == now
+            watched, seen = jax.lax.cond(due, go_on, wait, watched)
+            return ((key, hyper), watched), {**seen, "due": due}
+
+        return runs.batch(one, axis)
+
+    labels = [" ".join(str(value) for value in name.values()) for name in names]
 
     def report(i: int, info: dict[str, np.ndarray]) -> tuple[list[dict[str, Any]], dict]:
-        labels = [" ".join(str(v) for v in name.values()) for name in names]
-        check_finite(info["train_loss"], labels, i * recipe.every, "training loss")
-        seen = {**info, "train_loss": info["train_loss"].mean(1)}
-        rows = [
-            {**name, **{field: values[j] for field, values in seen.items()}}
-            for j, name in enumerate(names)
-        ]
-        return rows, {"loss": seen["train_loss"].mean(), "validation": info["accuracy"].mean()}
+        due = np.flatnonzero(info.pop("due"))
+        seen = {name: values[due] for name, values in info.items()}
+        losses = seen["train_loss"].reshape(len(due), -1)
+        check_finite(losses, [labels[j] for j in due], first + i * length, "training loss")
+        made = [row for at, j in enumerate(due) for row in _rows(names[j], seen, at)]
+        shown = {"loss": losses[:, -recipe.every :].mean()}
+        return made, {**shown, "validation": seen["accuracy"][:, -1].mean()}
 
-    def step(blocks: runs.Blocks, i: int) -> tuple[runs.Blocks, runs.Blocks]:
-        return runs.unzip(advance(blocks, train_split, validation))
+    def step(blocks: Blocks, i: int) -> tuple[Blocks, Blocks]:
+        now = first + i * length
+        looks = min(length, end - now) // recipe.every
+        return runs.unzip(advance(looks)(blocks, runs.share(np.int32(now), axis), splits))
 
     def begin() -> PyTree:
-        return (starts.key, starts.hyper), runs.over_runs(begin_one, axis, starts)
+        begun = runs.over_runs(begin_one, axis, starts._replace(step=jnp.asarray(clock, jnp.int32)))
+        return (starts.key, starts.hyper), begun
 
-    images = recipe.every * recipe.batch_size * len(names)
-    progress = Progress(
-        phase, problem.steps // recipe.every, {"validation": ".2%"}, "images", per_step=images
-    )
-    chunks = problem.steps // recipe.every
+    images = length * recipe.batch_size * len(names)
+    label = f"{phase}, {len(names)} runs"
+    progress = Progress(label, chunks, {"validation": ".2%"}, "images", per_step=images)
     return loop(folder, phase, begin, chunks, step, report, axis, progress, every)[1]
+
+
+def _rows(name: dict[str, Any], seen: dict[str, np.ndarray], run: int) -> list[dict[str, Any]]:
+    """A metrics row a look of a run."""
+    tested = seen.get("test_accuracy")
+    group = seen["step"].shape[1] // tested.shape[1] if tested is not None else 0
+    made = []
+    for look in range(seen["step"].shape[1]):
+        row = {field: seen[field][run, look] for field in seen if field != "test_accuracy"}
+        row["train_loss"] = row["train_loss"].mean()
+        if tested is not None and (look + 1) % group == 0:
+            row["test_accuracy"] = tested[run, look // group]
+        made.append({**name, **row})
+    return made
+
+
+def chunk_steps(problem: Problem, clock: np.ndarray, end: int) -> int:
+    """Steps between two chances of a checkpoint, for runs that begin at the steps `clock`.
+
+    Raises:
+      ValueError: a run can't begin there, or end at `end`, since no look falls on it.
+    """
+    recipe, first = problem.recipe, int(clock.min())
+    unit = recipe.every * max(recipe.test_looks, 1)
+    if (end - first) % unit or end <= int(clock.max()):
+        raise ValueError(
+            f"training from step {first} to {end}: must be a multiple of {unit} steps, "
+            "the distance of two looks"
+        )
+    together = math.gcd(*(int(c) - first for c in clock))
+    if together % unit:
+        raise ValueError(f"trainings begin {together} steps apart: must be a multiple of {unit}")
+    epoch = len(problem.dataset.train.labels) // recipe.batch_size
+    wanted = max(1, CHUNK_EPOCHS * epoch // unit if unit < epoch else 1) * unit
+    return together or min(wanted, end - first)
+
+
+def splits_of(problem: Problem, data: Dataset) -> Splits:
+    """The data of a training; the test data only where they are looked at."""
+    return Splits(data.train, data.validation, data.test if problem.recipe.test_looks else None)
 
 
 def accuracies(

@@ -20,9 +20,10 @@ from absl import flags
 
 from experiments.sa_presets import preset
 from jaxtickets import runs
-from jaxtickets.io import comparison, figures, records, rows, setup
+from jaxtickets.io import comparison, records, rows, setup
 from jaxtickets.io.comparison import Entry
 from jaxtickets.io.errors import UserError, choose, run_main
+from jaxtickets.io.figures import annealing as figures
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read
 from jaxtickets.io.loop import seconds
 from jaxtickets.io.problem import NetSettings, TrainSettings, build, on_device

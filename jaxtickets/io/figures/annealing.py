@@ -1,4 +1,4 @@
-"""Figures, drawn from a run's records alone."""
+"""The annealing search, and the masks that it is compared with."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxtickets.io import rows
+from jaxtickets.io.figures.canvas import save, subplots, words
 from jaxtickets.io.records import read_spec
 
 LABELS = {
@@ -31,9 +32,9 @@ def draw_search(folder: Path) -> Path:
     for row in seen:
         chains.setdefault((row["density"], row["seed"], row["chain"]), []).append(row)
     densities = sorted({density for density, _, _ in chains}, reverse=True)
-    fig, axes = _subplots(2, 3, (12, 6.5))
+    fig, axes = subplots(2, 3, (12, 6.5))
     panels = (
-        ("energy", f"energy ({_words(spec['measure'])})"),
+        ("energy", f"energy ({words(spec['measure'])})"),
         ("best_energy", "best energy so far"),
         ("validation", "validation score of the chosen mask"),
         ("temperature", "temperature"),
@@ -57,7 +58,7 @@ def draw_search(folder: Path) -> Path:
     fig.suptitle(
         f"Annealing over masks: {what}, {len(chains)} chains, values every {spec['chunk']} steps"
     )
-    return _save(fig, folder, "search")
+    return save(fig, folder, "search")
 
 
 def draw_accuracies(folder: Path) -> Path:
@@ -66,7 +67,7 @@ def draw_accuracies(folder: Path) -> Path:
     spec = read_spec(folder)
     methods = [m for m in LABELS if any(row["method"] == m for row in summary)]
     densities = sorted({row["density"] for row in summary if row["method"] != "dense"})[::-1]
-    fig, axes = _subplots(1, 2, (1.6 * len(methods) + 4, 4.8))
+    fig, axes = subplots(1, 2, (1.6 * len(methods) + 4, 4.8))
     for panel, when in zip(axes.flat, ("untrained", "trained"), strict=True):
         for i, density in enumerate(densities):
             shift = (i - (len(densities) - 1) / 2) * 0.8 / len(densities)
@@ -92,7 +93,7 @@ def draw_accuracies(folder: Path) -> Path:
         f"{spec['model']} on {spec['dataset']}: mean and standard deviation of {seeds} seeds, "
         "small dots: the seeds"
     )
-    return _save(fig, folder, "accuracies")
+    return save(fig, folder, "accuracies")
 
 
 def draw_layers(folder: Path) -> Path:
@@ -103,7 +104,7 @@ def draw_layers(folder: Path) -> Path:
     methods = [m for m in LABELS if m != "dense" and any(r["method"] == m for r in summary)]
     densities = sorted({row["density"] for row in summary if row["method"] != "dense"})[::-1]
     pruned = [row for row in summary if row["method"] != "dense"]
-    fig, axes = _subplots(1, len(densities), (4.5 * len(densities) + 2, 4.2))
+    fig, axes = subplots(1, len(densities), (4.5 * len(densities) + 2, 4.2))
     for panel, density in zip(axes.flat, densities, strict=True):
         for i, method in enumerate(methods):
             members = [r for r in summary if r["method"] == method and r["density"] == density]
@@ -125,7 +126,7 @@ def draw_layers(folder: Path) -> Path:
         f"mean and standard deviation of {seeds} seeds; dashed: all layers together",
         fontsize="medium",
     )
-    return _save(fig, folder, "layers")
+    return save(fig, folder, "layers")
 
 
 def _point(panel: Any, x: float, values: Sequence[float], colour: str) -> None:
@@ -135,28 +136,3 @@ def _point(panel: Any, x: float, values: Sequence[float], colour: str) -> None:
     deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
     panel.errorbar(x, np.mean(values), deviation, fmt="o", color=colour, capsize=4, ms=6)
     panel.plot([x + 0.12] * len(values), values, ".", color=colour, alpha=0.5, ms=5)
-
-
-def _subplots(height: int, width: int, size: tuple[float, float]) -> Any:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot.subplots(
-        height, width, figsize=size, squeeze=False, layout="constrained", dpi=120
-    )
-
-
-def _save(fig: Any, folder: Path, name: str) -> Path:
-    from matplotlib import pyplot
-
-    place = folder / "figures"
-    place.mkdir(exist_ok=True)
-    fig.savefig(place / f"{name}.png")
-    pyplot.close(fig)
-    return place / f"{name}.png"
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

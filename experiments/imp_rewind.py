@@ -1,0 +1,140 @@
+"""Does a trained net hide a small one that trains as well from the same start?
+
+Iterative magnitude pruning with rewinding: train, prune a share of the weights left, rewind the
+survivors, repeat. At every level the ticket is trained beside its mask on new initialisations and
+beside random sparse nets, all replicates in one batch. Frankle and Carbin, "The lottery ticket
+hypothesis", 2019.
+
+    python -m experiments.imp_rewind
+    python -m experiments.imp_rewind --preset=lth --model=lenet300_100 --data_dir=FOLDER
+    python -m experiments.imp_rewind --rates=0.1,0.01 --optimizer=momentum
+
+The README has the numbers to expect, with spread, device and time.
+"""
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from experiments.imp_presets import preset
+from jaxtickets import runs
+from jaxtickets.io import comparison, records, rows, setup
+from jaxtickets.io.errors import UserError, run_main
+from jaxtickets.io.figures import lottery
+from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read
+from jaxtickets.io.levels import Plan, clock, descend, keep_of, lineages_of
+from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
+from jaxtickets.io.seeds import seed
+from jaxtickets.io.training_loop import chunk_steps
+from jaxtickets.protocols import imp
+from jaxtickets.settings import option
+
+LEADING = ("method", "density", "seed", "untrained_accuracy", "trained_accuracy", "seconds")
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What tickets are held against, and the learning rates that are tried."""
+
+    reinits: int = option(1, "new initialisations of each ticket's mask, at every level", least=0)
+    randoms: int = option(1, "random sparse nets of each ticket, at every level", least=0)
+    control_levels: tuple = option((), "levels with all further treatments, once for each ticket")
+    rates: tuple = option((), "learning rates to compare; empty: --learning_rate alone")
+    warmups: tuple = option((), "steps of warm-up to compare; empty: --warmup alone")
+
+
+GROUPS = (
+    Question(),
+    imp.Settings(),
+    NetSettings(model="lenet300_100"),
+    TrainSettings(
+        learning_rate=1.2e-3,
+        learning_rates="constant",
+        batch_size=60,
+        iterations=1000,
+        look_every=50,
+        test_every=50,
+    ),
+    BatchSettings(),
+)
+
+
+def main() -> None:
+    """Reads the flags, checks them, descends level by level, draws."""
+    place, *parts = _read()
+    question, settings, net, train, batch = parts
+    setup.configure(place.devices or None)
+    axis = runs.axis(batch.mode, batch.width)
+    problem = build(net, train, place.data_dir, place.prepare)
+    try:
+        plan = _plan(question, settings, problem)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    rates = numbers("rates", question.rates or (train.learning_rate,))
+    warmups = numbers("warmups", question.warmups or (train.warmup,))
+    if min(rates) <= 0 or min(warmups) < 0:
+        raise UserError("--rates must be above 0, and --warmups 0 or more")
+    spec = {name: value for part in parts for name, value in dataclasses.asdict(part).items()}
+    run = records.open_run("imp_rewind", spec, place.out or None, place.resume)
+    print(f"{setup.describe_devices()}, {axis.mode} in blocks of {axis.width}: {run.folder}")
+
+    seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
+    hypers = list(itertools.product(rates, (int(w) for w in warmups)))
+    lines, data = lineages_of(seeds, hypers), on_device(problem.dataset)
+
+    def report(summary: list[dict[str, Any]]) -> None:
+        rows.write_summary(run.folder, summary, *LEADING)
+        if summary[-1]["level"]:
+            _draw(run.folder)
+
+    every = place.checkpoint_seconds
+    summary = descend(run.folder, problem, axis, plan, lines, data, every, report)
+    for words, members in lottery.hyper_groups(summary).items():
+        print("\n".join(line for line in (words, comparison.table(members)) if line))
+    records.finish_run(run)
+    print(f"run: {run.folder}")
+
+
+def _plan(question: Question, settings: imp.Settings, problem: Problem) -> Plan:
+    """What is done at every level; raises ValueError for what can't be, before work starts."""
+    imp.check(settings)
+    for level in range(1, settings.levels + 1):
+        keep_of(problem, settings, level)
+    controls = tuple(
+        int(level) for level in numbers("control_levels", question.control_levels or (0,))
+    )
+    for level in controls:
+        if not 0 <= level <= settings.levels:
+            raise ValueError(f"control_levels={level}: levels go from 1 to {settings.levels}")
+    every = problem.recipe.every
+    epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
+    rewind = imp.rewind_step(settings, problem.steps, epoch, every)
+    how = imp.going(settings, rewind, problem.steps)
+    chunk_steps(problem, clock(how.start), how.end)
+    copies = {"reinit": question.reinits, "random": question.randoms}
+    return Plan(settings, rewind, copies, controls)
+
+
+def _draw(folder: Path) -> None:
+    lottery.draw_lottery(folder)
+    lottery.draw_curves(folder)
+    lottery.draw_layer_densities(folder)
+    lottery.draw_learning_rates(folder)
+
+
+def _read() -> list[Any]:
+    """The settings of all groups; explicit flags before the preset before the defaults."""
+    name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
+    asked = flags.FLAGS.dataset if flags.FLAGS["dataset"].present else ""
+    chosen = preset(name, flags.FLAGS.model, asked)
+    return [read(type(group), group, chosen) for group in (RunSettings(), *GROUPS)]
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("preset", "", "settings by name: lth, openlth, smoke; explicit flags first")
+    flags.DEFINE_bool("smoke", False, "seconds long: the preset of that name")
+    define(RunSettings(), *GROUPS)
+    run_main(main)

@@ -1,0 +1,231 @@
+"""Descends from level to level, each a batch of trainings, from records to records; resumable."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtickets import masks, nets
+from jaxtickets.criteria import CRITERIA
+from jaxtickets.io import checkpoints, comparison, rows
+from jaxtickets.io.comparison import Entry, train_entries
+from jaxtickets.io.problem import Problem
+from jaxtickets.io.seeds import Seed, evidence
+from jaxtickets.io.training_loop import Start, stack
+from jaxtickets.optimizers import Hyper
+from jaxtickets.protocols import imp
+from jaxtickets.protocols.imp import Going, Settings
+from jaxtickets.protocols.treatments import TREATMENTS, Given
+from jaxtickets.runs import Axis
+from jaxtickets.types import Array, Dataset, Keep, Mask, Params, PyTree, Stats
+
+
+class Lineage(NamedTuple):
+    """One line of tickets, each pruned from the one before.
+
+    Attributes:
+      seed: its seed.
+      hyper: its learning rate and warm-up.
+      name: what its rows say of it: seed, and the hyperparameters where several are tried.
+    """
+
+    seed: Seed
+    hyper: Hyper
+    name: dict[str, Any]
+
+
+class Descent(NamedTuple):
+    """What a level leaves to the next one, stacked over lineages.
+
+    Attributes:
+      mask: the level's.
+      params, stats: at the end of its training.
+      rewound, rewound_stats: the weights that tickets go back to.
+    """
+
+    mask: Mask
+    params: Params
+    stats: Stats
+    rewound: Params
+    rewound_stats: Stats
+
+
+class Plan(NamedTuple):
+    """What is done at every level.
+
+    Attributes:
+      settings: the procedure.
+      rewind: the step that tickets go back to.
+      copies: treatment -> how many of it a lineage has at every level, beside the ticket.
+      control_levels: levels with one of each further treatment.
+    """
+
+    settings: Settings
+    rewind: int
+    copies: dict[str, int]
+    control_levels: tuple[int, ...]
+
+
+def keep_of(problem: Problem, settings: Settings, level: int) -> Keep:
+    """What a level keeps, see `imp.keep_counts`."""
+    shapes = masks.shapes(_shapes(problem), problem.prunable)
+    output, classes = nets.output_layer(problem.net), problem.dataset.classes
+    return imp.keep_counts(settings, shapes, output, classes, level)
+
+
+def descend(
+    folder: Path,
+    problem: Problem,
+    axis: Axis,
+    plan: Plan,
+    lineages: Sequence[Lineage],
+    data: Dataset,
+    every: float,
+    after: Callable[[list[dict[str, Any]]], object],
+) -> list[dict[str, Any]]:
+    """All levels, from the dense net (level 0) on; the summary rows of `train_entries`.
+
+    Rows are named by method (`dense`, then the treatments), density, seed, level and copy. Tickets
+    are saved before they are trained. A level's end is a checkpoint, of which the last two are
+    kept; a level's training has its own, removed at its end.
+
+    Args:
+      folder, axis, data, every: see `train_all`.
+      problem: the net and its recipe.
+      plan: what is done.
+      lineages: the lines, all advanced at once.
+      after: called with all summary rows at the end of each level.
+    """
+    place = folder / "checkpoints" / "levels"
+    first, descent = 0, None
+    keep_at: tuple[int, ...]
+    template = jax.eval_shape(lambda: _template(problem, len(lineages)))
+    if found := checkpoints.restore(place, template):
+        first, descent = found[0] + 1, found[1]
+    rows.keep_metrics(folder, lambda row: row["phase"] != SUMMARY or row["chunk"] < first)
+    phases = [f"level-{level:02d}" for level in range(plan.settings.levels + 1)]
+    for level in range(first, len(phases)):
+        if descent is None:
+            entries = [_dense(problem, line) for line in lineages]
+            keep_at, end = (plan.rewind,), problem.steps
+        else:
+            how = imp.going(plan.settings, plan.rewind, problem.steps)
+            entries = _level(problem, plan, lineages, descent, how, level, data)
+            for entry in entries[: len(lineages)]:
+                line = "-".join(f"{k}{v}" for k, v in entry.name.items() if k in LINE)
+                step = how.start if how.rewound else problem.steps
+                comparison.save_entry(folder, problem, entry, step, f"level{level:02d}-{line}")
+            keep_at, end = (), how.end
+        batch = folder, phases[level], problem, axis, entries, data, every, keep_at, end
+        ends, made = train_entries(*batch)
+        descent = _descent(ends, descent, len(lineages))
+        rows.append_metrics(folder, *({"phase": SUMMARY, "chunk": level, **row} for row in made))
+        checkpoints.save(place, level, descent)
+        shutil.rmtree(folder / "checkpoints" / phases[level], ignore_errors=True)
+        after(summary(folder))
+    return summary(folder)
+
+
+SUMMARY = "summary"
+LINE = ("seed", "rate", "warmup")
+
+
+def summary(folder: Path) -> list[dict[str, Any]]:
+    """The summary rows of all finished levels."""
+    found = [row for row in rows.read_metrics(folder) if row["phase"] == SUMMARY]
+    return [{k: v for k, v in row.items() if k not in ("phase", "chunk")} for row in found]
+
+
+def _dense(problem: Problem, line: Lineage) -> Entry:
+    seed = line.seed
+    mask = masks.ones(seed.params)
+    name = {"method": "dense", "density": 1.0, **line.name, "level": 0, "copy": 0}
+    return Entry(name, Start(seed.train, line.hyper, seed.params, seed.stats, mask))
+
+
+def _level(
+    problem: Problem,
+    plan: Plan,
+    lineages: Sequence[Lineage],
+    descent: Descent,
+    how: Going,
+    level: int,
+    data: Dataset,
+) -> list[Entry]:
+    """A level's entries: the lineages' tickets first, then their treatments."""
+    settings, prunable = plan.settings, problem.prunable
+    keep = keep_of(problem, settings, level)
+    copies = {"ticket": 1, **plan.copies}
+    if level in plan.control_levels:
+        copies |= {name: 1 for name in TREATMENTS if not copies.get(name)}
+    tickets: list[Entry] = []
+    treated: list[Entry] = []
+    for i, line in enumerate(lineages):
+        mine: Descent = jax.tree.map(lambda leaf, i=i: leaf[i], descent)
+        key = jax.random.fold_in(line.seed.control, level)
+        seen = evidence(problem, line.seed, mine.params, data)
+        seen = seen._replace(stats=mine.stats, mask=mine.mask)
+        criterion = CRITERIA[settings.criterion]
+        mask = imp.prune(jax.random.fold_in(key, 0), criterion, seen, prunable, keep, _floor(plan))
+        density = round(float(masks.density(mask, prunable)), 6)
+        weights = (mine.rewound, mine.rewound_stats) if how.rewound else (mine.params, mine.stats)
+        given = Given(problem.recipe.model, prunable, *weights, mask)
+        for number, method in enumerate(TREATMENTS, start=1):
+            for copy in range(copies.get(method, 0)):
+                draw = jax.random.fold_in(jax.random.fold_in(key, number), copy)
+                start = Start(
+                    line.seed.train, line.hyper, *TREATMENTS[method](draw, given), how.start
+                )
+                name = {"method": method, "density": density, **line.name}
+                entry = Entry({**name, "level": level, "copy": copy}, start)
+                (tickets if method == "ticket" else treated).append(entry)
+    return tickets + treated
+
+
+def _floor(plan: Plan) -> int:
+    return plan.settings.floor if plan.settings.scope == "global" else 0
+
+
+def _descent(ends: Any, before: Descent | None, lines: int) -> Descent:
+    """What the level leaves; its first rows are the tickets (or the dense nets)."""
+    state = jax.tree.map(lambda leaf: leaf[:lines], ends.state)
+    if before is not None:
+        kept = before.rewound, before.rewound_stats
+    else:
+        kept = jax.tree.map(lambda leaf: leaf[:lines, 0], ends.kept)
+    return Descent(state.mask, state.params, state.stats, *kept)
+
+
+def _template(problem: Problem, lines: int) -> Descent:
+    def many(tree: PyTree) -> PyTree:
+        return stack([tree] * lines)
+
+    params, stats = problem.recipe.model.init(jax.random.key(0))
+    return Descent(*map(many, (masks.ones(params), params, stats, params, stats)))
+
+
+def _shapes(problem: Problem) -> PyTree:
+    return jax.eval_shape(problem.recipe.model.init, jax.random.key(0))[0]
+
+
+def lineages_of(seeds: Sequence[Seed], hypers: Sequence[tuple[float, int]]) -> list[Lineage]:
+    """A lineage for each seed and each learning rate with its warm-up."""
+
+    def name(seed: Seed, rate: float, warmup: int) -> dict[str, Any]:
+        tried = {"rate": rate, "warmup": warmup} if len(hypers) > 1 else {}
+        return {"seed": seed.number, **tried}
+
+    return [
+        Lineage(seed, Hyper(jnp.float32(rate), jnp.int32(warmup)), name(seed, rate, warmup))
+        for rate, warmup in hypers
+        for seed in seeds
+    ]
+
+
+def clock(step: int) -> Array:
+    """A clock of one run, for `chunk_steps`."""
+    return np.array([step])

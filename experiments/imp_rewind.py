@@ -25,14 +25,12 @@ from jaxtickets.io import comparison, records, rows, setup
 from jaxtickets.io.errors import UserError, run_main
 from jaxtickets.io.figures import lottery
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read
-from jaxtickets.io.levels import Plan, clock, descend, keep_of, lineages_of
+from jaxtickets.io.levels import Plan, descend, keep_of, lineages_of
 from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
 from jaxtickets.io.seeds import seed
-from jaxtickets.io.training_loop import chunk_steps
+from jaxtickets.io.training_loop import chunk_plan
 from jaxtickets.protocols import imp
 from jaxtickets.settings import option
-
-LEADING = ("method", "density", "seed", "untrained_accuracy", "trained_accuracy", "seconds")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +68,7 @@ def main() -> None:
     axis = runs.axis(batch.mode, batch.width)
     problem = build(net, train, place.data_dir, place.prepare)
     try:
-        plan = _plan(question, settings, problem)
+        plan, rewind = _plan(question, settings, problem)
     except ValueError as error:
         raise UserError(str(error)) from error
     rates = numbers("rates", question.rates or (train.learning_rate,))
@@ -83,10 +81,10 @@ def main() -> None:
 
     seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
     hypers = list(itertools.product(rates, (int(w) for w in warmups)))
-    lines, data = lineages_of(seeds, hypers), on_device(problem.dataset)
+    lines, data = lineages_of(seeds, hypers, rewind), on_device(problem.dataset)
 
     def report(summary: list[dict[str, Any]]) -> None:
-        rows.write_summary(run.folder, summary, *LEADING)
+        rows.write_summary(run.folder, summary, *comparison.LEADING)
         if summary[-1]["level"]:
             _draw(run.folder)
 
@@ -98,8 +96,12 @@ def main() -> None:
     print(f"run: {run.folder}")
 
 
-def _plan(question: Question, settings: imp.Settings, problem: Problem) -> Plan:
-    """What is done at every level; raises ValueError for what can't be, before work starts."""
+def _plan(question: Question, settings: imp.Settings, problem: Problem) -> tuple[Plan, int]:
+    """What is done at every level, and the step that tickets go back to.
+
+    Raises:
+      ValueError: for what can't be, before work starts.
+    """
     imp.check(settings)
     for level in range(1, settings.levels + 1):
         keep_of(problem, settings, level)
@@ -111,11 +113,11 @@ def _plan(question: Question, settings: imp.Settings, problem: Problem) -> Plan:
             raise ValueError(f"control_levels={level}: levels go from 1 to {settings.levels}")
     every = problem.recipe.every
     epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
-    rewind = imp.rewind_step(settings, problem.steps, epoch, every)
+    rewind = imp.rewind_step(settings.rewind_step, problem.steps, epoch, every)
     how = imp.going(settings, rewind, problem.steps)
-    chunk_steps(problem, clock(how.start), how.end)
+    chunk_plan(problem, [how.start], how.end)
     copies = {"reinit": question.reinits, "random": question.randoms}
-    return Plan(settings, rewind, copies, controls)
+    return Plan(settings, copies, controls), rewind
 
 
 def _draw(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Descends from level to level, each a batch of trainings, from records to records; resumable."""
 
+import itertools
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxtickets import masks, nets
 from jaxtickets.criteria import CRITERIA
@@ -18,10 +18,11 @@ from jaxtickets.io.seeds import Seed, evidence
 from jaxtickets.io.training_loop import Start, stack
 from jaxtickets.optimizers import Hyper
 from jaxtickets.protocols import imp
-from jaxtickets.protocols.imp import Going, Settings
+from jaxtickets.protocols.imp import Settings
 from jaxtickets.protocols.treatments import TREATMENTS, Given
 from jaxtickets.runs import Axis
-from jaxtickets.types import Array, Dataset, Keep, Mask, Params, PyTree, Stats
+from jaxtickets.training import Watched
+from jaxtickets.types import Dataset, Keep, Key, Mask, Params, PyTree, Stats
 
 
 class Lineage(NamedTuple):
@@ -30,12 +31,14 @@ class Lineage(NamedTuple):
     Attributes:
       seed: its seed.
       hyper: its learning rate and warm-up.
-      name: what its rows say of it: seed, and the hyperparameters where several are tried.
+      name: what its rows say of it: seed, and what else differs between lineages.
+      rewind: the step that its tickets go back to.
     """
 
     seed: Seed
     hyper: Hyper
     name: dict[str, Any]
+    rewind: int = 0
 
 
 class Descent(NamedTuple):
@@ -59,15 +62,19 @@ class Plan(NamedTuple):
 
     Attributes:
       settings: the procedure.
-      rewind: the step that tickets go back to.
       copies: treatment -> how many of it a lineage has at every level, beside the ticket.
       control_levels: levels with one of each further treatment.
+      orders: how many times each net is trained, in other orders of the data.
     """
 
     settings: Settings
-    rewind: int
     copies: dict[str, int]
-    control_levels: tuple[int, ...]
+    control_levels: tuple[int, ...] = ()
+    orders: int = 1
+
+
+Look = Callable[[Sequence[Entry], Watched], list[dict[str, Any]]]
+"""`look(entries, their ends, stacked) -> a dict of columns for each entry`."""
 
 
 def keep_of(problem: Problem, settings: Settings, level: int) -> Keep:
@@ -86,12 +93,14 @@ def descend(
     data: Dataset,
     every: float,
     after: Callable[[list[dict[str, Any]]], object],
+    rewound: tuple[Params, Stats] | None = None,
+    look: Look | None = None,
 ) -> list[dict[str, Any]]:
     """All levels, from the dense net (level 0) on; the summary rows of `train_entries`.
 
-    Rows are named by method (`dense`, then the treatments), density, seed, level and copy. Tickets
-    are saved before they are trained. A level's end is a checkpoint, of which the last two are
-    kept; a level's training has its own, removed at its end.
+    Rows are named by method (`dense`, then the treatments), density, seed, level, copy and order.
+    Tickets are saved before they are trained. A level's end is a checkpoint, of which the last two
+    are kept; a level's training has its own, removed at its end.
 
     Args:
       folder, axis, data, every: see `train_all`.
@@ -99,6 +108,9 @@ def descend(
       plan: what is done.
       lineages: the lines, all advanced at once.
       after: called with all summary rows at the end of each level.
+      rewound: the weights that lineages go back to, stacked; None: level 0 trains the dense nets
+        from their initialisation and keeps them on its way.
+      look: more columns for the summary rows of a level.
     """
     place = folder / "checkpoints" / "levels"
     first, descent = 0, None
@@ -106,22 +118,26 @@ def descend(
     template = jax.eval_shape(lambda: _template(problem, len(lineages)))
     if found := checkpoints.restore(place, template):
         first, descent = found[0] + 1, found[1]
+    elif rewound is not None:
+        descent = _undescended(*rewound)
     rows.keep_metrics(folder, lambda row: row["phase"] != SUMMARY or row["chunk"] < first)
     phases = [f"level-{level:02d}" for level in range(plan.settings.levels + 1)]
     for level in range(first, len(phases)):
         if descent is None:
             entries = [_dense(problem, line) for line in lineages]
-            keep_at, end = (plan.rewind,), problem.steps
+            keep_at, end = (lineages[0].rewind,), problem.steps
         else:
-            how = imp.going(plan.settings, plan.rewind, problem.steps)
-            entries = _level(problem, plan, lineages, descent, how, level, data)
-            for entry in entries[: len(lineages)]:
-                line = "-".join(f"{k}{v}" for k, v in entry.name.items() if k in LINE)
+            entries = _level(problem, plan, lineages, descent, level, data)
+            for line, entry in zip(lineages, entries, strict=False):
+                name = "-".join(f"{key}{value}" for key, value in line.name.items())
+                how = imp.going(plan.settings, line.rewind, problem.steps)
                 step = how.start if how.rewound else problem.steps
-                comparison.save_entry(folder, problem, entry, step, f"level{level:02d}-{line}")
-            keep_at, end = (), how.end
+                comparison.save_entry(folder, problem, entry, step, f"level{level:02d}-{name}")
+                keep_at, end = (), how.end
         batch = folder, phases[level], problem, axis, entries, data, every, keep_at, end
         ends, made = train_entries(*batch)
+        if look is not None:
+            made = [row | more for row, more in zip(made, look(entries, ends), strict=True)]
         descent = _descent(ends, descent, len(lineages))
         rows.append_metrics(folder, *({"phase": SUMMARY, "chunk": level, **row} for row in made))
         checkpoints.save(place, level, descent)
@@ -131,7 +147,6 @@ def descend(
 
 
 SUMMARY = "summary"
-LINE = ("seed", "rate", "warmup")
 
 
 def summary(folder: Path) -> list[dict[str, Any]]:
@@ -143,7 +158,7 @@ def summary(folder: Path) -> list[dict[str, Any]]:
 def _dense(problem: Problem, line: Lineage) -> Entry:
     seed = line.seed
     mask = masks.ones(seed.params)
-    name = {"method": "dense", "density": 1.0, **line.name, "level": 0, "copy": 0}
+    name = {"method": "dense", "density": 1.0, **line.name, "level": 0, "copy": 0, "order": 0}
     return Entry(name, Start(seed.train, line.hyper, seed.params, seed.stats, mask))
 
 
@@ -152,42 +167,52 @@ def _level(
     plan: Plan,
     lineages: Sequence[Lineage],
     descent: Descent,
-    how: Going,
     level: int,
     data: Dataset,
 ) -> list[Entry]:
-    """A level's entries: the lineages' tickets first, then their treatments."""
-    settings, prunable = plan.settings, problem.prunable
-    keep = keep_of(problem, settings, level)
-    copies = {"ticket": 1, **plan.copies}
+    """A level's entries: the lineages' tickets first, then their treatments and other orders."""
+    copies = {"ticket": 1, **(plan.copies if level else {})}
     if level in plan.control_levels:
         copies |= {name: 1 for name in TREATMENTS if not copies.get(name)}
     tickets: list[Entry] = []
-    treated: list[Entry] = []
+    others: list[Entry] = []
     for i, line in enumerate(lineages):
         mine: Descent = jax.tree.map(lambda leaf, i=i: leaf[i], descent)
+        how = imp.going(plan.settings, line.rewind, problem.steps)
         key = jax.random.fold_in(line.seed.control, level)
-        seen = evidence(problem, line.seed, mine.params, data)
-        seen = seen._replace(stats=mine.stats, mask=mine.mask)
-        criterion = CRITERIA[settings.criterion]
-        mask = imp.prune(jax.random.fold_in(key, 0), criterion, seen, prunable, keep, _floor(plan))
-        density = round(float(masks.density(mask, prunable)), 6)
+        mask = _mask(problem, plan.settings, line, mine, level, data, jax.random.fold_in(key, 0))
+        density = round(float(masks.density(mask, problem.prunable)), 6)
         weights = (mine.rewound, mine.rewound_stats) if how.rewound else (mine.params, mine.stats)
-        given = Given(problem.recipe.model, prunable, *weights, mask)
+        given = Given(problem.recipe.model, problem.prunable, *weights, mask)
         for number, method in enumerate(TREATMENTS, start=1):
-            for copy in range(copies.get(method, 0)):
+            for copy, order in itertools.product(range(copies.get(method, 0)), range(plan.orders)):
                 draw = jax.random.fold_in(jax.random.fold_in(key, number), copy)
-                start = Start(
-                    line.seed.train, line.hyper, *TREATMENTS[method](draw, given), how.start
-                )
-                name = {"method": method, "density": density, **line.name}
-                entry = Entry({**name, "level": level, "copy": copy}, start)
-                (tickets if method == "ticket" else treated).append(entry)
-    return tickets + treated
+                seen = jax.random.fold_in(line.seed.train, order) if order else line.seed.train
+                start = Start(seen, line.hyper, *TREATMENTS[method](draw, given), how.start)
+                word = method if level else "dense"
+                name = {"method": word, "density": density, **line.name, "level": level}
+                entry = Entry({**name, "copy": copy, "order": order}, start)
+                (others if order or method != "ticket" else tickets).append(entry)
+    return tickets + others
 
 
-def _floor(plan: Plan) -> int:
-    return plan.settings.floor if plan.settings.scope == "global" else 0
+def _mask(
+    problem: Problem,
+    settings: Settings,
+    line: Lineage,
+    mine: Descent,
+    level: int,
+    data: Dataset,
+    key: Key,
+) -> Mask:
+    """The mask of a level, pruned from that of the one before; level 0 is dense."""
+    if not level:
+        return mine.mask
+    seen = evidence(problem, line.seed, mine.params, data)
+    seen = seen._replace(stats=mine.stats, mask=mine.mask)
+    floor = settings.floor if settings.scope == "global" else 0
+    keep = keep_of(problem, settings, level)
+    return imp.prune(key, CRITERIA[settings.criterion], seen, problem.prunable, keep, floor)
 
 
 def _descent(ends: Any, before: Descent | None, lines: int) -> Descent:
@@ -200,19 +225,22 @@ def _descent(ends: Any, before: Descent | None, lines: int) -> Descent:
     return Descent(state.mask, state.params, state.stats, *kept)
 
 
-def _template(problem: Problem, lines: int) -> Descent:
-    def many(tree: PyTree) -> PyTree:
-        return stack([tree] * lines)
+def _undescended(params: Params, stats: Stats) -> Descent:
+    """Before level 0: nothing is pruned, and what is rewound to is all there is."""
+    return Descent(masks.ones(params), params, stats, params, stats)
 
-    params, stats = problem.recipe.model.init(jax.random.key(0))
-    return Descent(*map(many, (masks.ones(params), params, stats, params, stats)))
+
+def _template(problem: Problem, lines: int) -> Descent:
+    return _undescended(*stack([problem.recipe.model.init(jax.random.key(0))] * lines))
 
 
 def _shapes(problem: Problem) -> PyTree:
     return jax.eval_shape(problem.recipe.model.init, jax.random.key(0))[0]
 
 
-def lineages_of(seeds: Sequence[Seed], hypers: Sequence[tuple[float, int]]) -> list[Lineage]:
+def lineages_of(
+    seeds: Sequence[Seed], hypers: Sequence[tuple[float, int]], rewind: int
+) -> list[Lineage]:
     """A lineage for each seed and each learning rate with its warm-up."""
 
     def name(seed: Seed, rate: float, warmup: int) -> dict[str, Any]:
@@ -220,12 +248,32 @@ def lineages_of(seeds: Sequence[Seed], hypers: Sequence[tuple[float, int]]) -> l
         return {"seed": seed.number, **tried}
 
     return [
-        Lineage(seed, Hyper(jnp.float32(rate), jnp.int32(warmup)), name(seed, rate, warmup))
+        Lineage(seed, Hyper(jnp.float32(rate), jnp.int32(warmup)), name(seed, rate, warmup), rewind)
         for rate, warmup in hypers
         for seed in seeds
     ]
 
 
-def clock(step: int) -> Array:
-    """A clock of one run, for `chunk_steps`."""
-    return np.array([step])
+def rewound_nets(
+    folder: Path,
+    problem: Problem,
+    axis: Axis,
+    seeds: Sequence[Seed],
+    rewinds: Sequence[int],
+    data: Dataset,
+    every: float,
+) -> tuple[Params, Stats]:
+    """The dense nets' parameters and statistics at the rewind points, stacked like the lineages."""
+    if max(rewinds) == 0:
+        return stack([(one.params, one.stats) for one in seeds])
+    dense = [
+        Entry(
+            {"method": "dense", "seed": one.number},
+            Start(one.train, problem.hyper, one.params, one.stats, masks.ones(one.params)),
+        )
+        for one in seeds
+    ]
+    keep = tuple(rewinds)
+    begun = folder, "to the rewind points", problem, axis, dense, data, every, keep, max(rewinds)
+    kept = train_entries(*begun)[0].kept
+    return jax.tree.map(lambda leaf: jnp.concatenate(jnp.moveaxis(leaf, 1, 0)), kept)

@@ -1,6 +1,7 @@
 """Trains a batch of runs from records to records: resumable, with a live line."""
 
-import math
+import itertools
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,9 +70,7 @@ def train_all(
     """
     recipe, end = problem.recipe, end or problem.steps
     clock = np.asarray(starts.step, int)
-    first = int(clock.min())
-    length = chunk_steps(problem, clock, end)
-    chunks = math.ceil((end - first) / length)
+    plan = chunk_plan(problem, clock.tolist(), end)
     splits = runs.share(splits_of(problem, data), axis)
 
     def begin_one(start: Start) -> Watched:
@@ -103,24 +102,23 @@ def train_all(
         due = np.flatnonzero(info.pop("due"))
         seen = {name: values[due] for name, values in info.items()}
         losses = seen["train_loss"].reshape(len(due), -1)
-        check_finite(losses, [labels[j] for j in due], first + i * length, "training loss")
+        check_finite(losses, [labels[j] for j in due], plan[i][0], "training loss")
         made = [row for at, j in enumerate(due) for row in _rows(names[j], seen, at)]
         shown = {"loss": losses[:, -recipe.every :].mean()}
         return made, {**shown, "validation": seen["accuracy"][:, -1].mean()}
 
     def step(blocks: Blocks, i: int) -> tuple[Blocks, Blocks]:
-        now = first + i * length
-        looks = min(length, end - now) // recipe.every
+        now, looks = plan[i]
         return runs.unzip(advance(looks)(blocks, runs.share(np.int32(now), axis), splits))
 
     def begin() -> PyTree:
         begun = runs.over_runs(begin_one, axis, starts._replace(step=jnp.asarray(clock, jnp.int32)))
         return (starts.key, starts.hyper), begun
 
-    images = length * recipe.batch_size * len(names)
+    images = recipe.batch_size * int((end - clock).sum()) / len(plan)
     label = f"{phase}, {len(names)} runs"
-    progress = Progress(label, chunks, {"validation": ".2%"}, "images", per_step=images)
-    return loop(folder, phase, begin, chunks, step, report, axis, progress, every)[1]
+    progress = Progress(label, len(plan), {"validation": ".2%"}, "images", per_step=images)
+    return loop(folder, phase, begin, len(plan), step, report, axis, progress, every)[1]
 
 
 def _rows(name: dict[str, Any], seen: dict[str, np.ndarray], run: int) -> list[dict[str, Any]]:
@@ -137,25 +135,32 @@ def _rows(name: dict[str, Any], seen: dict[str, np.ndarray], run: int) -> list[d
     return made
 
 
-def chunk_steps(problem: Problem, clock: np.ndarray, end: int) -> int:
-    """Steps between two chances of a checkpoint, for runs that begin at the steps `clock`.
+def chunk_plan(problem: Problem, clock: Sequence[int], end: int) -> list[tuple[int, int]]:
+    """The chunks, each a chance of a checkpoint: `(first step, looks)`.
+
+    A chunk begins wherever a run does, see `clock`, and at the latest after `CHUNK_EPOCHS` where
+    looks are more frequent than epochs, else after a look.
 
     Raises:
-      ValueError: a run can't begin there, or end at `end`, since no look falls on it.
+      ValueError: a run can't begin or end where it is to, since no look falls there.
     """
-    recipe, first = problem.recipe, int(clock.min())
+    recipe = problem.recipe
     unit = recipe.every * max(recipe.test_looks, 1)
-    if (end - first) % unit or end <= int(clock.max()):
-        raise ValueError(
-            f"training from step {first} to {end}: must be a multiple of {unit} steps, "
-            "the distance of two looks"
-        )
-    together = math.gcd(*(int(c) - first for c in clock))
-    if together % unit:
-        raise ValueError(f"trainings begin {together} steps apart: must be a multiple of {unit}")
+    marks = sorted({*clock, end})
+    if marks[-1] != end or len(marks) < 2:
+        raise ValueError(f"training from step {marks[-1]} can't end at step {end}")
     epoch = len(problem.dataset.train.labels) // recipe.batch_size
-    wanted = max(1, CHUNK_EPOCHS * epoch // unit if unit < epoch else 1) * unit
-    return together or min(wanted, end - first)
+    most = max(1, CHUNK_EPOCHS * epoch // unit if unit < epoch else 1) * unit
+    plan = []
+    for start, stop in itertools.pairwise(marks):
+        if (stop - start) % unit:
+            raise ValueError(
+                f"training from step {start} to {stop}: must be a multiple of {unit} steps, "
+                "the distance of two looks"
+            )
+        cuts = [*range(start, stop, most), stop]
+        plan += [(a, (b - a) // recipe.every) for a, b in itertools.pairwise(cuts)]
+    return plan
 
 
 def splits_of(problem: Problem, data: Dataset) -> Splits:

@@ -147,13 +147,13 @@ def going(settings: Settings, rewind: int, steps: int) -> Going:
     return Going(rewound=settings.rewind == "weights", start=rewind, end=steps)
 
 
-def rewind_step(settings: Settings, steps: int, epoch: int, every: int) -> int:
-    """The step that `settings.rewind_step` names: `500`, `0.01` of the training, or `2ep`.
+def rewind_step(text: str, steps: int, epoch: int, every: int) -> int:
+    """The step that words name: `500`, `0.01` of the training, or `2ep`, two epochs.
 
     A fraction and an epoch mean the look nearest to them.
 
     Args:
-      settings: what is asked for.
+      text: what is asked for.
       steps: of the training.
       epoch: steps of an epoch.
       every: steps between two looks: parameters are kept at looks.
@@ -161,7 +161,7 @@ def rewind_step(settings: Settings, steps: int, epoch: int, every: int) -> int:
     Raises:
       ValueError: it is none of these, or past the end, or a step between two looks.
     """
-    text = settings.rewind_step.strip()
+    text = text.strip()
     try:
         if text.endswith("ep"):
             step = every * round(float(text.removesuffix("ep")) * epoch / every)

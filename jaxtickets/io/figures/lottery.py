@@ -85,9 +85,9 @@ def draw_curves(folder: Path, most: int = 5) -> Path:
         panel.set(xlabel="training step", title=STYLES[method][0])
         panel.set_ylabel(f"{'test' if field.startswith('test') else 'validation'} accuracy (%)")
         panel.grid(alpha=0.3)
-    bottom = np.percentile(lowest, 2)
+    bottom, top = np.percentile(lowest, 2), max(lowest)  # without the first steps' climb
     for panel in axes.flat:
-        panel.set_ylim(bottom - 0.1 * (100 - bottom), 100)
+        panel.set_ylim(bottom - 0.3 * (top - bottom), top + 0.3 * (top - bottom))
     axes.flat[0].legend(frameon=False, title="weights left")
     fig.suptitle(
         f"{spec['model']} on {spec['dataset']}: training at selected levels; "

@@ -1,0 +1,146 @@
+"""When is training stable to the order of its data, and does that tell when a ticket wins?
+
+From a rewind point, two trainings see the data in different orders; then the test error is taken
+on the straight line between them. A low barrier means that both end in one basin. Repeated at
+every level of iterative pruning, for the ticket and for a random mask on the same weights. Frankle
+et al., "Linear mode connectivity and the lottery ticket hypothesis", 2020.
+
+    python -m experiments.linear_connectivity
+
+The README has the numbers to expect, with spread, device and time.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from jaxtickets import runs
+from jaxtickets.analysis import interpolation
+from jaxtickets.io import comparison, pairs, records, rows, setup
+from jaxtickets.io.comparison import Entry
+from jaxtickets.io.errors import UserError, run_main
+from jaxtickets.io.figures import connectivity
+from jaxtickets.io.flags import BatchSettings, RunSettings, define, read
+from jaxtickets.io.levels import Lineage, Plan, descend, keep_of, rewound_nets
+from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
+from jaxtickets.io.seeds import seed
+from jaxtickets.io.training_loop import chunk_plan
+from jaxtickets.protocols import imp
+from jaxtickets.settings import option
+from jaxtickets.training import Watched
+
+SMOKE: dict[str, Any] = {
+    "seeds": 1,
+    "levels": 1,
+    "rewinds": ("0", "20"),
+    "points": 3,
+    "iterations": 60,
+    "look_every": 20,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """Where trainings part, and how finely the line between them is looked at."""
+
+    rewinds: tuple = option(("0", "50", "100", "200", "500"), "steps at which trainings part")
+    points: int = option(11, "nets on the line, with both ends", least=3)
+
+
+GROUPS = (
+    Question(),
+    imp.Settings(levels=4, prune_rate=0.6, output_rate=0.3),
+    NetSettings(model="lenet300_100"),
+    TrainSettings(
+        learning_rate=1.2e-3,
+        learning_rates="constant",
+        batch_size=60,
+        iterations=1000,
+        look_every=50,
+    ),
+    BatchSettings(),
+)
+
+
+def main() -> None:
+    """Reads the flags, checks them, trains to the rewind points, descends in pairs, draws."""
+    chosen = SMOKE if flags.FLAGS.smoke else {}
+    read_all: list[Any] = [read(type(group), group, chosen) for group in (RunSettings(), *GROUPS)]
+    place, *parts = read_all
+    question, settings, net, train, batch = parts
+    setup.configure(place.devices or None)
+    axis = runs.axis(batch.mode, batch.width)
+    problem = build(net, train, place.data_dir, place.prepare)
+    try:
+        rewinds = _check(question, settings, problem)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    spec = {name: value for part in parts for name, value in dataclasses.asdict(part).items()}
+    run = records.open_run("linear_connectivity", spec, place.out or None, place.resume)
+    print(f"{setup.describe_devices()}, {axis.mode} in blocks of {axis.width}: {run.folder}")
+
+    data, every = on_device(problem.dataset), place.checkpoint_seconds
+    seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
+    lines = [
+        Lineage(one, problem.hyper, {"seed": one.number, "rewind": step}, step)
+        for step in rewinds
+        for one in seeds
+    ]
+    alphas = np.linspace(0, 1, question.points).astype(np.float32)
+
+    def look(entries: Sequence[Entry], ends: Watched) -> list[dict[str, Any]]:
+        found = pairs.lines(problem, axis, entries, ends, data, alphas)
+        level = entries[0].name["level"]
+        rows.keep_metrics(run.folder, lambda row: row["phase"] != "line" or row["chunk"] < level)
+        stamp = {"phase": "line", "chunk": level}
+        points = [
+            {**stamp, **name, "alpha": alpha, "train_error": train, "test_error": test}
+            for name, errors in found
+            for alpha, train, test in zip(alphas, *errors, strict=True)
+        ]
+        rows.append_metrics(run.folder, *points)
+        barriers = {
+            pairs.pair(name): {
+                f"{word}_barrier": round(float(interpolation.barrier(e)), 6)
+                for word, e in zip(("train", "test"), errors, strict=True)
+            }
+            for name, errors in found
+        }
+        return [barriers[pairs.pair(entry.name)] for entry in entries]
+
+    def report(summary: list[dict[str, Any]]) -> None:
+        rows.write_summary(run.folder, summary, *comparison.LEADING)
+
+    rewound = rewound_nets(run.folder, problem, axis, seeds, rewinds, data, every)
+    plan = Plan(settings, {"shuffled": 1}, orders=2)
+    descend(run.folder, problem, axis, plan, lines, data, every, report, rewound, look)
+    connectivity.draw_barriers(run.folder)
+    connectivity.draw_lines(run.folder)
+    print(pairs.table(rows.read_summary(run.folder)))
+    records.finish_run(run)
+    print(f"run: {run.folder}")
+
+
+def _check(question: Question, settings: imp.Settings, problem: Problem) -> list[int]:
+    """The steps at which trainings part; raises ValueError for what can't be."""
+    imp.check(settings)
+    if settings.rewind != "weights":
+        raise ValueError(f"rewind={settings.rewind}: trainings part at rewound weights alone")
+    for level in range(1, settings.levels + 1):
+        keep_of(problem, settings, level)
+    every = problem.recipe.every
+    epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
+    steps = {
+        imp.rewind_step(text, problem.steps, epoch, every) for text in map(str, question.rewinds)
+    }
+    chunk_plan(problem, sorted(steps), problem.steps)
+    return sorted(steps)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_bool("smoke", False, "seconds long")
+    define(RunSettings(), *GROUPS)
+    run_main(main)

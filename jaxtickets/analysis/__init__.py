@@ -1,0 +1,1 @@
+"""Analysis: comparisons of masks, of weights and of what lies between them."""

@@ -1,0 +1,60 @@
+"""The straight line between two nets: error on the way, and the barrier.
+
+Frankle et al., "Linear mode connectivity and the lottery ticket hypothesis", 2020.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxtickets import training
+from jaxtickets.types import Array, Model, Params, PyTree, Split, Stats
+
+
+def line(a: PyTree, b: PyTree, alpha: Array) -> PyTree:
+    """`(1 − α) a + α b`, leaf by leaf; at 0 and 1 the ends' own bits."""
+
+    def between(x: Array, y: Array) -> Array:
+        middle = (1 - alpha) * x + alpha * y
+        return jnp.where(alpha == 0, x, jnp.where(alpha == 1, y, middle))
+
+    return jax.tree.map(between, a, b)
+
+
+def errors(
+    model: Model,
+    prepare: Callable[[Array], Array],
+    a: tuple[Params, Stats],
+    b: tuple[Params, Stats],
+    split: Split,
+    alphas: Array,
+) -> jax.Array:
+    """float`[points]`: the share of `split` that nets on the line get wrong, in evaluation mode.
+
+    Batch statistics are interpolated like parameters, not gathered anew at each point.
+
+    Args:
+      model, prepare: the net, and how images are normalised.
+      a, b: parameters and statistics of the ends.
+      split: images and labels.
+      alphas: `[points]`, 0 at `a` and 1 at `b`.
+    """
+
+    def error(alpha: Array) -> Array:
+        params, stats = line(a, b, alpha)
+        return 1 - training.evaluate(model, prepare, params, stats, split)["accuracy"]
+
+    return lax.map(error, alphas)
+
+
+def barrier(errors: Array) -> jax.Array:
+    """The highest error on the line less the mean of the ends': the instability, section 2.
+
+    Nets count as linearly connected where it is below 0.02.
+
+    Args:
+      errors: `[..., points]`, the ends first and last.
+    """
+    return jnp.max(errors, axis=-1) - (errors[..., 0] + errors[..., -1]) / 2

@@ -9,10 +9,10 @@ SMOKE: dict[str, Any] = {
     "levels": 2,
     "reinits": 2,
     "control_levels": (1,),
-    "rewind_step": "20",
-    "iterations": 60,
-    "look_every": 20,
-    "test_every": 20,
+    "rewind_step": "60",
+    "iterations": 180,
+    "look_every": 60,
+    "test_every": 60,
 }
 LTH: dict[str, Any] = {
     "initializer": "glorot_normal",

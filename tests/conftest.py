@@ -21,6 +21,12 @@ def cpus():
 
 
 @pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """A compilation cache that the experiments of the tests share."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
 def mlp():
     """Parameters of a 3-4-5-2 net, none of them zero: 12 + 20 + 10 = 42 weights, 11 biases."""
     draw = np.random.default_rng(0)

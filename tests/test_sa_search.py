@@ -1,52 +1,25 @@
 """The experiment as its user meets it: its command, its folder, its errors, kill and resume."""
 
-import csv
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
+import commands
 import pytest
+from commands import summary
 
 from jaxtickets import masks, nets
 from jaxtickets.io.tickets import load_ticket
 
-ROOT = Path(__file__).parent.parent
-COMMAND = [sys.executable, "-m", "experiments.sa_search", "--smoke"]
+COMMAND = commands.command("sa_search", "--smoke")
 METHODS = {"ticket", "random", "random_layerwise", "magnitude", "snip", "dense"}
-
-
-def environment(cache: Path) -> dict[str, str]:
-    return {**os.environ, "XDG_CACHE_HOME": str(cache)}
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory, cache):
     """A finished smoke run: its folder and the process."""
     folder = tmp_path_factory.mktemp("smoke") / "run"
-    done = subprocess.run(
-        [*COMMAND, f"--out={folder}"],
-        cwd=ROOT,
-        env=environment(cache),
-        capture_output=True,
-        text=True,
-    )
+    done = commands.run([*COMMAND, f"--out={folder}"], cache)
     assert done.returncode == 0, done.stderr
     return folder, done
-
-
-def summary(folder: Path) -> list[dict[str, str]]:
-    """The summary's rows without the times, which are never the same."""
-    rows = list(csv.DictReader((folder / "summary.csv").open()))
-    return [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
 
 
 def test_the_last_line_names_the_folder(smoke):
@@ -106,25 +79,7 @@ def test_the_ticket_loads_with_its_net(smoke):
 @pytest.mark.parametrize("phase", ["search", "train"])
 def test_a_killed_run_resumes_to_the_same_numbers(phase, smoke, cache, tmp_path):
     folder = tmp_path / "run"
-    command = [*COMMAND, f"--out={folder}", "--checkpoint_seconds=0"]
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment(cache),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    wanted = folder / "checkpoints" / phase / "00000001" / "manifest.json"
-    deadline = time.monotonic() + 240
-    while not wanted.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert wanted.exists()
-    done = subprocess.run(
-        [*command, "--resume"], cwd=ROOT, env=environment(cache), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    commands.kill_and_resume([*COMMAND, f"--out={folder}"], folder, phase, cache)
     assert summary(folder) == summary(smoke[0])
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
     keys = [tuple(str(row.get(k)) for k in ("phase", "chunk", "method", "chain")) for row in rows]
@@ -158,24 +113,6 @@ BAD = {
     "--resume --out=OTHER": "the spec has changed",
     "--out=SAME": "--resume continues it",
 }
-CHILDREN = """
-import json, os, runpy, sys
-import experiments.sa_presets, jaxtickets.io.comparison, jaxtickets.io.search_loop
-import jaxtickets.io.figures, jaxtickets.io.setup  # imported once, and in each child by the fork
-cases = json.loads(sys.argv[1])
-for arguments in cases:
-    sys.stdout.flush()
-    read, write = os.pipe()
-    child = os.fork()
-    if not child:
-        os.dup2(write, 1), os.dup2(write, 2)
-        sys.argv = ["sa_search", *arguments]
-        runpy.run_module("experiments.sa_search", run_name="__main__", alter_sys=True)
-    os.close(write)
-    said = open(read).read()
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    print(json.dumps([status, said]))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -193,13 +130,9 @@ def answers(smoke, cache, tmp_path_factory):
         cases.append([*(["--smoke"] if same or "preset" not in text else []), *given])
         if "OTHER" in list(BAD)[len(cases) - 1]:
             cases[-1].append("--seed=1")
-    done = subprocess.run(
-        [sys.executable, "-c", CHILDREN, json.dumps(cases)],
-        cwd=ROOT, env=environment(cache), capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    said = commands.answers("sa_search", cases, cache)
     assert not empty.exists()
-    return dict(zip(BAD, map(json.loads, done.stdout.splitlines()), strict=True))
+    return dict(zip(BAD, said, strict=True))
 
 
 @pytest.mark.parametrize("arguments", BAD)
@@ -214,9 +147,7 @@ def test_bad_input_ends_in_one_line_before_work_starts(arguments, answers):
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_written(cache, tmp_path):
     folder = tmp_path / "run"
     extra = [f"--out={folder}", "--optimizer=sgd", "--learning_rate=1e30", "--compare=dense"]
-    done = subprocess.run(
-        [*COMMAND, *extra], cwd=ROOT, env=environment(cache), capture_output=True, text=True
-    )
+    done = commands.run([*COMMAND, *extra], cache)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert "training loss is not finite at step" in last and "dense 1.0 0" in last

@@ -121,7 +121,8 @@ def prune(
       criterion: see `criteria`.
       evidence: trained parameters, and the mask so far.
       prunable: the leaves that are ranked.
-      keep, floor: as in `masks.select`; no more than is left.
+      keep: as in `masks.select`; no more than is left.
+      floor: the least that a leaf keeps when all are ranked together, or what it has left.
 
     Raises:
       ValueError: as in `masks.select`, or more is to be kept than is left.
@@ -134,7 +135,8 @@ def prune(
             raise ValueError(f"{count} to be kept of {int(there[path])} left in {path}")
     scores = criterion(key, evidence)
     scores = jax.tree.map(lambda m, s: jnp.where(m, s, -jnp.inf), evidence.mask, scores)
-    return masks.select(scores, prunable, keep, floor)
+    floors = {path: min(floor, int(count)) for path, count in left.items()}
+    return masks.select(scores, prunable, keep, floors)
 
 
 def going(settings: Settings, rewind: int, steps: int) -> Going:
@@ -164,14 +166,15 @@ def rewind_step(text: str, steps: int, epoch: int, every: int) -> int:
     text = text.strip()
     try:
         if text.endswith("ep"):
-            step = every * round(float(text.removesuffix("ep")) * epoch / every)
+            exact = float(text.removesuffix("ep")) * epoch
         elif "." in text:
-            step = every * round(float(text) * steps / every)
+            exact = float(text) * steps
         else:
-            step = int(text)
+            exact = int(text)
+        step = every * round(exact / every) if isinstance(exact, float) else exact
     except (ValueError, OverflowError) as error:
         raise ValueError(f"rewind_step={text}: a step (500), a fraction (0.01) or 2ep") from error
-    if not 0 <= step < steps:
+    if exact < 0 or step >= steps:
         raise ValueError(f"rewind_step={text}: must be in the training, which has {steps} steps")
     if step % every:
         raise ValueError(f"rewind_step={text}: must be a multiple of look_every={every}")

@@ -1,0 +1,79 @@
+"""Experiments as processes: run, killed and resumed, and asked for what can't be."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def command(experiment: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", f"experiments.{experiment}", *arguments]
+
+
+def run(words: Sequence[str], cache: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, cwd=ROOT, env=environment(cache), capture_output=True, text=True)
+
+
+def environment(cache: Path) -> dict[str, str]:
+    return {**os.environ, "XDG_CACHE_HOME": str(cache)}
+
+
+def summary(folder: Path) -> list[dict[str, str]]:
+    """The summary's rows without the times, which are never the same."""
+    rows = list(csv.DictReader((folder / "summary.csv").open()))
+    return [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
+
+
+def kill_and_resume(words: Sequence[str], folder: Path, phase: str, cache: Path) -> None:
+    """Kills the run once `phase` has its first checkpoint, and resumes it to its end."""
+    words = [*words, "--checkpoint_seconds=0"]
+    process = subprocess.Popen(
+        words,
+        cwd=ROOT,
+        env=environment(cache),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wanted = folder / "checkpoints" / phase / "00000001" / "manifest.json"
+    deadline = time.monotonic() + 240
+    while not wanted.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert wanted.exists()
+    done = run([*words, "--resume"], cache)
+    assert done.returncode == 0, done.stderr
+
+
+CHILDREN = """
+import json, os, runpy, sys
+import jaxtickets.io.levels, jaxtickets.io.search_loop, jaxtickets.io.setup
+# imported once, and in each child by the fork
+module, cases = "experiments." + sys.argv[1], json.loads(sys.argv[2])
+for arguments in cases:
+    sys.stdout.flush()
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        os.dup2(write, 1), os.dup2(write, 2)
+        sys.argv = [module, *arguments]
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    os.close(write)
+    said = open(read).read()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(json.dumps([status, said]))
+"""
+
+
+def answers(experiment: str, cases: list[list[str]], cache: Path) -> list[tuple[int, str]]:
+    """Exit status and output of the experiment for each list of arguments."""
+    done = run([sys.executable, "-c", CHILDREN, experiment, json.dumps(cases)], cache)
+    assert done.returncode == 0, done.stderr
+    return [tuple(json.loads(line)) for line in done.stdout.splitlines()]

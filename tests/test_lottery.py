@@ -1,0 +1,298 @@
+"""The lottery ticket's experiments as their user meets them: folders, errors, kill and resume."""
+
+import json
+
+import commands
+import numpy as np
+import pytest
+from commands import summary
+
+from jaxtickets import masks, nets
+from jaxtickets.io.tickets import load_ticket
+
+EXPERIMENTS = ("imp_rewind", "ticket_grid", "linear_connectivity")
+FIGURES = {
+    "imp_rewind": ("lottery", "curves", "layers"),
+    "ticket_grid": ("grid",),
+    "linear_connectivity": ("barriers", "lines"),
+}
+LEADING = "method,density,seed,untrained_accuracy,trained_accuracy,seconds"
+
+
+@pytest.fixture(scope="module")
+def smokes(tmp_path_factory, cache):
+    """Experiment -> its finished smoke run: the folder and the process; made when asked for."""
+    made = {}
+
+    def smoke(experiment):
+        if experiment not in made:
+            folder = tmp_path_factory.mktemp(experiment) / "run"
+            words = commands.command(experiment, "--smoke", f"--out={folder}")
+            made[experiment] = folder, commands.run(words, cache)
+        folder, done = made[experiment]
+        assert done.returncode == 0, done.stderr
+        return folder, done
+
+    return smoke
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_a_run_leaves_its_records_and_figures_and_says_where(experiment, smokes):
+    folder, done = smokes(experiment)
+    assert done.stdout.splitlines()[-1] == f"run: {folder}"
+    assert json.loads((folder / "spec.json").read_text())["experiment"] == experiment
+    assert (folder / "summary.csv").read_text().startswith(LEADING)
+    for name in FIGURES[experiment]:
+        assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000
+    assert "Warning" not in done.stderr
+
+
+# --- imp_rewind ----------------------------------------------------------------------------------
+
+
+def test_every_level_trains_the_ticket_beside_its_treatments(smokes):
+    rows = summary(smokes("imp_rewind")[0])
+    found = {}
+    for row in rows:
+        key = int(row["level"]), row["method"]
+        found[key] = found.get(key, 0) + 1
+    both = {"ticket": 2, "reinit": 4, "random": 2}
+    expected = {(0, "dense"): 2}
+    expected |= {(level, method): n for level in (1, 2) for method, n in both.items()}
+    expected |= {(1, "shuffled"): 2, (1, "resampled"): 2}  # --control_levels=1
+    assert found == expected
+
+
+def test_treatments_keep_the_tickets_counts_and_levels_are_nested(smokes):
+    folder, _ = smokes("imp_rewind")
+    rows = summary(folder)
+    # 235,200 · 0.6^l, 30,000 · 0.6^l and 1,000 · 0.8^l
+    counts = {0: (235_200, 30_000, 1000), 1: (141_120, 18_000, 800), 2: (84_672, 10_800, 640)}
+    for row in rows:
+        kept = tuple(int(row[f"kept/{layer}/kernel"]) for layer in ("fc1", "fc2", "out"))
+        assert kept == counts[int(row["level"])]
+    first, second = (
+        load_ticket(folder / "tickets" / f"level0{level}-seed0")[0].mask for level in (1, 2)
+    )
+    prunable = ("fc1/kernel", "fc2/kernel", "out/kernel")
+    pairs = zip(masks.pick(first, prunable), masks.pick(second, prunable), strict=True)
+    assert all(bool((a | ~b).all()) for a, b in pairs)
+
+
+def test_tickets_are_rewound_to_the_step_asked_for(smokes):
+    # both levels go back to the same weights, which the initialisation isn't
+    folder, _ = smokes("imp_rewind")
+    (one, provenance), (two, _) = (
+        load_ticket(folder / "tickets" / f"level0{level}-seed0") for level in (1, 2)
+    )
+    assert int(one.rewind_step) == int(two.rewind_step) == 60
+    np.testing.assert_array_equal(one.params["fc1"]["kernel"], two.params["fc1"]["kernel"])
+    net = nets.from_json(provenance["net"])
+    assert nets.name_of(net) == "lenet300_100"
+    assert one.params["fc1"]["bias"].any()  # biases begin at zero
+    steps = {row["train_steps"] for row in summary(folder) if row["level"] != "0"}
+    assert steps == {"120"}  # from 60 to 180
+
+
+def test_curves_and_early_stops_agree(smokes):
+    folder, _ = smokes("imp_rewind")
+    seen = [row for row in metrics(folder) if row["phase"].startswith("level-")]
+    name = ("method", "seed", "level", "copy")
+    runs = {}
+    for row in seen:
+        runs.setdefault(tuple(str(row[field]) for field in name), []).append(row)
+    for row in summary(folder):
+        curve = runs[tuple(row[field] for field in name)]
+        lowest = min(curve, key=lambda look: look["loss"])
+        assert int(row["early_stop_step"]) == lowest["step"]
+        assert float(row["early_stop_accuracy"]) == pytest.approx(lowest["test_accuracy"], 1e-5)
+        assert float(row["trained_accuracy"]) == pytest.approx(curve[-1]["test_accuracy"], 1e-5)
+
+
+@pytest.mark.parametrize("phase", ["level-00", "level-02"])
+def test_a_killed_descent_resumes_to_the_same_numbers(phase, smokes, cache, tmp_path):
+    folder = tmp_path / "run"
+    words = commands.command("imp_rewind", "--smoke", f"--out={folder}")
+    commands.kill_and_resume(words, folder, phase, cache)
+    assert summary(folder) == summary(smokes("imp_rewind")[0])
+    seen = [
+        tuple(str(row.get(k)) for k in ("phase", "step", "method", "seed", "level", "copy"))
+        for row in metrics(folder)
+    ]
+    assert len(set(seen)) == len(seen) == len(metrics(smokes("imp_rewind")[0]))
+
+
+def test_learning_rates_are_lineages_of_one_batch(cache, tmp_path):
+    folder = tmp_path / "run"
+    extra = ("--seeds=1", "--levels=1", "--reinits=1", "--rates=0.001,0.01", "--warmups=0,90")
+    words = commands.command("imp_rewind", "--smoke", f"--out={folder}", *extra)
+    done = commands.run(words, cache)
+    assert done.returncode == 0, done.stderr
+    tickets = [row for row in summary(folder) if row["method"] == "ticket"]
+    tried = {(row["rate"], row["warmup"]) for row in tickets}
+    assert len(tickets) == len(tried) == 4
+    assert len({row["validation_accuracy"] for row in tickets}) > 1
+    assert (folder / "figures" / "learning_rates.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("rewind", ["learning_rate", "none"])
+def test_fine_tuning_and_rewinding_the_rate_go_on_from_trained_weights(rewind, cache, tmp_path):
+    folder = tmp_path / "run"
+    extra = (f"--rewind={rewind}", "--seeds=1", "--levels=1", "--reinits=0", "--randoms=0")
+    words = commands.command("imp_rewind", "--smoke", f"--out={folder}", *extra)
+    done = commands.run([*words, "--control_levels=0"], cache)
+    assert done.returncode == 0, done.stderr
+    dense, ticket = summary(folder)
+    assert ticket["train_steps"] == "120"
+    # trained weights with a mask are far from untrained
+    assert float(ticket["untrained_accuracy"]) > 0.7 > float(dense["untrained_accuracy"])
+    looks = [row["step"] for row in metrics(folder) if row.get("level") == 1 and "step" in row]
+    assert looks == ([120, 180] if rewind == "learning_rate" else [240, 300])
+
+
+# --- ticket_grid ---------------------------------------------------------------------------------
+
+
+def test_every_cell_has_a_ticket_and_a_random_mask_and_every_threshold_a_reinit(smokes):
+    rows = summary(smokes("ticket_grid")[0])
+    cells = {(row["method"], row["threshold"], row["rewind"], row["seed"]) for row in rows}
+    expected = {("dense", "", "", seed) for seed in "01"}
+    for threshold in ("60.0", "90.0"):
+        expected |= {("reinit", threshold, "", seed) for seed in "01"}
+        for rewind in "01":
+            for method in ("ticket", "shuffled"):
+                expected |= {(method, threshold, rewind, seed) for seed in "01"}
+    assert cells == expected and len(rows) == len(expected)
+
+
+def test_a_cell_keeps_its_share_and_trains_on_from_its_rewind_epoch(smokes):
+    for row in summary(smokes("ticket_grid")[0]):
+        if row["method"] == "dense":
+            continue
+        kept = sum(int(value) for field, value in row.items() if field.startswith("kept/"))
+        assert kept == {"60.0": 106_480, "90.0": 26_620}[row["threshold"]]
+        assert int(row["train_steps"]) == 58 * (2 - int(row["rewind"] or 0))
+
+
+def test_the_cost_is_measured_in_three_ways(smokes):
+    folder, done = smokes("ticket_grid")
+    header, *ways = (folder / "cost.csv").read_text().splitlines()
+    assert header == "way,devices,trainings,steps,seconds,speed_up,efficiency"
+    assert len(ways) == 3 and "in series" in ways[0]
+    assert "speed-up" in done.stdout
+
+
+# --- linear_connectivity -------------------------------------------------------------------------
+
+
+def test_pairs_share_their_net_and_part_in_the_order_of_the_data(smokes):
+    folder, _ = smokes("linear_connectivity")
+    rows = summary(folder)
+    # two orders of: dense at two rewind points, then ticket and random mask at two
+    assert len(rows) == 2 * (2 + 4)
+    name = ("method", "level", "rewind", "seed", "copy")
+    pairs = {}
+    for row in rows:
+        pairs.setdefault(tuple(row[field] for field in name), []).append(row)
+    for one, two in pairs.values():
+        assert {one["order"], two["order"]} == {"0", "1"}
+        for field in ("density", "untrained_accuracy", "test_barrier", "train_barrier"):
+            assert one[field] == two[field]
+        assert one["validation_accuracy"] != two["validation_accuracy"] or (
+            one["trained_accuracy"] != two["trained_accuracy"]
+        )
+
+
+def test_the_lines_ends_are_the_trainings_and_the_barrier_stands_on_them(smokes):
+    folder, _ = smokes("linear_connectivity")
+    points = {}
+    for row in metrics(folder):
+        if row["phase"] == "line":
+            key = tuple(str(row[f]) for f in ("method", "level", "rewind", "seed"))
+            points.setdefault(key, []).append((row["alpha"], row["test_error"]))
+    for row in summary(folder):
+        key = tuple(row[f] for f in ("method", "level", "rewind", "seed"))
+        (first, start), *_, (last, end) = sorted(points[key])
+        assert (first, last) == (0, 1) and len(points[key]) == 3
+        mine = start if row["order"] == "0" else end
+        assert 1 - float(row["trained_accuracy"]) == pytest.approx(mine, abs=1e-5)
+        highest = max(error for _, error in points[key])
+        assert float(row["test_barrier"]) == pytest.approx(highest - (start + end) / 2, abs=1e-5)
+
+
+@pytest.mark.parametrize("experiment", ["ticket_grid", "linear_connectivity"])
+def test_the_other_experiments_resume_to_the_same_numbers_too(experiment, smokes, cache, tmp_path):
+    folder = tmp_path / "run"
+    words = commands.command(experiment, "--smoke", f"--out={folder}")
+    phase = {"ticket_grid": "grid", "linear_connectivity": "level-01"}[experiment]
+    commands.kill_and_resume(words, folder, phase, cache)
+    assert summary(folder) == summary(smokes(experiment)[0])
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+BAD = {
+    "imp_rewind": {
+        "--levels=0": "levels=0: must be 1 or more",
+        "--levels=40": "which needs 10: fewer levels or a lower rate",
+        "--levels=40 --output_rate=0.01 --prune_rate=0.5": "weights in fc2/kernel, which needs 1",
+        "--prune_rate=1.5": "prune_rate=1.5: must be between 0 and 1",
+        "--rewind_step=180": "rewind_step=180: must be in the training, which has 180 steps",
+        "--rewind_step=10": "must be a multiple of look_every=60",
+        "--rewind_step=soon": "rewind_step=soon: a step (500), a fraction (0.01) or 2ep",
+        "--control_levels=3": "control_levels=3: levels go from 1 to 2",
+        "--criterion=magnitud": "did you mean magnitude",
+        "--iterations=100": "100 training steps: must be a multiple of --look_every=60",
+        "--test_every=50": "--test_every=50: must be a multiple of 60",
+        "--rates=0": "--rates must be above 0",
+        "--preset=lth --model=scnn": "--preset=lth is for lenet300_100, conv2, conv4, conv6",
+        "--preset=lth --model=conv2 --dataset=mnist": "of conv2 is for cifar10, not mnist",
+        "--preset=openlht": "did you mean openlth",
+        "word": "unexpected argument 'word'",
+        "--resume --out=EMPTY": "nothing to resume",
+    },
+    "ticket_grid": {
+        "--thresholds=100": "thresholds=100: must be above 0 and below 100",
+        "--thresholds=99.9999 --floor=0": "keeps no weight at all",
+        "--rewinds=2": "rewinds=2: must be whole epochs of the training, which has 2",
+        "--rewinds=0.5": "rewinds=0.5: must be whole epochs",
+        "--thresholds=many": "must be numbers",
+    },
+    "linear_connectivity": {
+        "--rewinds=60": "rewind_step=60: must be in the training",
+        "--points=2": "--points=2: must be 3 or more",
+        "--rewind=none": "trainings part at rewound weights alone",
+    },
+}
+CASES = [(experiment, words) for experiment, cases in BAD.items() for words in cases]
+
+
+@pytest.fixture(scope="module")
+def answers(cache, tmp_path_factory):
+    """What the experiments say of each bad command line, and their exit statuses."""
+    empty = tmp_path_factory.mktemp("empty") / "run"
+    said = {}
+    for experiment, cases in BAD.items():
+        asked = [
+            [
+                *([] if "preset" in words else ["--smoke"]),
+                *words.replace("EMPTY", str(empty)).split(),
+            ]
+            for words in cases
+        ]
+        found = commands.answers(experiment, asked, cache)
+        said |= {(experiment, words): one for words, one in zip(cases, found, strict=True)}
+    assert not empty.exists()
+    return said
+
+
+@pytest.mark.parametrize(("experiment", "words"), CASES)
+def test_bad_input_ends_in_one_line_before_work_starts(experiment, words, answers):
+    status, said = answers[experiment, words]
+    assert status not in (0, None)
+    assert len(said.strip().splitlines()) == 1, said
+    assert BAD[experiment][words] in said

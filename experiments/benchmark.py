@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from absl import flags
 
-from experiments.workloads import anneal, convolve, train
+from experiments.workloads import anneal, convolve, level, train
 from jaxtickets import runs
 from jaxtickets.io import measure, setup
 from jaxtickets.io.errors import choose, run_main
@@ -73,6 +73,23 @@ def convolution(name: str, batch: int) -> Row:
     return Row(label, 1000 * fast, "ms a step", slow / fast, 8.0, slow / fast >= 8)
 
 
+def levels() -> Iterator[Row]:
+    """A level of iterative pruning, 5 replicates x 5 treatments: batched, and one by one."""
+    together = runs.axis()
+    alone = runs.axis("map", 1, together.devices[:1])
+    times = {}
+    for name, axis in (("one by one on one device", alone), ("batched", together)):
+        call, operations = level(axis)
+        rate = measure.matrix_product_rate(together.devices)
+        times[name] = measure.best_time(call)
+        share = operations / times[name] / rate
+        label = f"a level, 25 runs of 200 steps, {name}: share of matrix products"
+        yield Row(label, times[name], "s", share, None, None)
+    slow, fast = times.values()
+    label = "a level, 25 runs: one by one on one device over batched"
+    yield Row(label, fast, "s", slow / fast, 1.7, slow / fast >= 1.7)
+
+
 def startup() -> Iterator[Row]:
     """From the command to lines of progress, with an empty cache and with a warm one.
 
@@ -111,6 +128,7 @@ GROUPS: dict[str, Callable[[], Iterator[Row]]] = {
     "training": lambda: (
         speed("masked training, runs", train, n, "epochs/s", 1, 0.6) for n in COUNTS
     ),
+    "level": levels,
     "convolution": lambda: (convolution(*a) for a in (("lenet5", 128), ("conv2", 8))),
     "memory": memory,
 }

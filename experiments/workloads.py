@@ -95,6 +95,34 @@ def train(nets_: int) -> tuple[Callable[[], Any], float]:
     return lambda: advance(placed, shared).blocks, operations
 
 
+def level(axis: runs.Axis, nets_: int = 25, steps: int = 200) -> tuple[Callable[[], Any], float]:
+    """A call that trains the nets of a level for `steps` steps, and its operations.
+
+    As the lottery ticket paper trains `lenet300_100`: Adam, batches of 60, 55,000 images.
+    """
+    model, params = net("lenet300_100")
+    recipe = training.Recipe(
+        model=model,
+        loss=losses.classification(model, normalise),
+        optimizer=lambda rate: optimizers.optimizer("adam", rate),
+        prepare=normalise,
+        augment=None,
+        batch_size=60,
+        every=steps,
+    )
+    rate, prunable = jnp.float32(1.2e-3), masks.prunable(params)
+    keys = jax.random.split(jax.random.key(2), nets_)
+
+    def one(key: jax.Array, params: Params, data: training.Splits) -> Any:
+        mask = masks.random(key, params, prunable, 53_240)
+        return training.train(recipe, key, rate, params, {}, mask, data, steps)[0].state
+
+    data = training.Splits(examples(55_000), examples(60))
+    shared = [runs.share(tree, axis) for tree in (params, data)]
+    advance, placed = runs.batch(one, axis), runs.split(keys, axis)
+    return lambda: advance(placed, *shared).blocks, TRAINING_FLOPS * 60 * steps * nets_
+
+
 def convolve(name: str, conv: str, mode: str, batch: int, steps: int) -> Callable[[], Any]:
     """A call of `steps` gradients of 8 nets in a scan, with one convolution and one mode."""
     shape = (32, 32, 3) if name == "conv2" else SHAPE

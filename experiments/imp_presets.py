@@ -8,6 +8,7 @@ SMOKE: dict[str, Any] = {
     "seeds": 2,
     "levels": 2,
     "reinits": 2,
+    "controls_every": 2,
     "control_levels": (1,),
     "rewind_step": "60",
     "iterations": 180,

@@ -37,8 +37,9 @@ from jaxtickets.settings import option
 class Question:
     """What tickets are held against, and the learning rates that are tried."""
 
-    reinits: int = option(1, "new initialisations of each ticket's mask, at every level", least=0)
-    randoms: int = option(1, "random sparse nets of each ticket, at every level", least=0)
+    reinits: int = option(1, "new initialisations of each ticket's mask", least=0)
+    randoms: int = option(1, "random sparse nets for each ticket", least=0)
+    controls_every: int = option(1, "reinits and randoms every so many levels, and last", least=1)
     control_levels: tuple = option((), "levels with all further treatments, once for each ticket")
     rates: tuple = option((), "learning rates to compare; empty: --learning_rate alone")
     warmups: tuple = option((), "steps of warm-up to compare; empty: --warmup alone")
@@ -117,7 +118,7 @@ def _plan(question: Question, settings: imp.Settings, problem: Problem) -> tuple
     how = imp.going(settings, rewind, problem.steps)
     chunk_plan(problem, [how.start], how.end)
     copies = {"reinit": question.reinits, "random": question.randoms}
-    return Plan(settings, copies, controls), rewind
+    return Plan(settings, copies, question.controls_every, controls), rewind
 
 
 def _draw(folder: Path) -> None:

@@ -116,7 +116,7 @@ def main() -> None:
         dense = [entry("dense", 1.0, one, jnp.ones(space.size, bool)) for one in seeds]
         ends, summary = train_entries(run.folder, "dense", problem, axis, dense, data, every)
         for i, number in enumerate(trained):
-            trained[number] = jax.tree.map(lambda leaf, i=i: leaf[i], ends.state.params)
+            trained[number] = runs.take(ends.state.params, i)
     entries = [e for one in found for e in compared(one, trained[one.seed.number])]
     if entries:
         summary += train_entries(run.folder, "train", problem, axis, entries, data, every)[1]

@@ -25,9 +25,9 @@ from jaxtickets.io.figures import grid
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read
 from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
 from jaxtickets.io.seeds import Seed, evidence, seed
-from jaxtickets.io.training_loop import Start, chunk_plan, stack
+from jaxtickets.io.training_loop import Start, chunk_plan
 from jaxtickets.protocols import imp
-from jaxtickets.protocols.treatments import TREATMENTS, Given
+from jaxtickets.protocols.treatments import Given, treat
 from jaxtickets.settings import option
 from jaxtickets.types import Mask, Params, Stats
 
@@ -96,24 +96,22 @@ def main() -> None:
     # --- the grid
     entries = []
     for i, one in enumerate(seeds):
-        trained, stats, kept = jax.tree.map(
-            lambda leaf, i=i: leaf[i], (ends.state.params, ends.state.stats, ends.kept)
-        )
+        trained, stats, kept = runs.take((ends.state.params, ends.state.stats, ends.kept), i)
         seen = evidence(problem, one, trained, data)._replace(stats=stats)
         for threshold, count in keep.items():
             key = jax.random.fold_in(one.control, count)
             magnitude = CRITERIA["magnitude"]
             mask = imp.prune(key, magnitude, seen, problem.prunable, count, question.floor)
             given = Given(problem.recipe.model, problem.prunable, one.params, one.stats, mask)
-            treated = TREATMENTS["reinit"](jax.random.fold_in(key, 0), given)
+            treated = treat("reinit", jax.random.fold_in(key, 0), given)
             entries.append(entry("reinit", one, treated, threshold=threshold))
             for at, rewind in enumerate(rewinds):
-                params, stats = jax.tree.map(lambda leaf, at=at: leaf[at], kept)
+                params, stats = runs.take(kept, at)
                 given = given._replace(params=params, stats=stats)
                 for number, method in enumerate(("ticket", "shuffled"), start=1):
                     draw = jax.random.fold_in(jax.random.fold_in(key, number), rewind)
                     where = {"threshold": threshold, "rewind": rewind}
-                    entries.append(entry(method, one, TREATMENTS[method](draw, given), **where))
+                    entries.append(entry(method, one, treat(method, draw, given), **where))
     summary += train_entries(run.folder, "grid", problem, axis, entries, data, every)[1]
 
     # --- report
@@ -121,7 +119,7 @@ def main() -> None:
     grid.draw_grid(run.folder)
     print(comparison.table([row for row in summary if row.get("rewind", 0) == 0]))
     if question.cost_trainings:
-        some = stack([e.start for e in entries[: question.cost_trainings]])
+        some = runs.stack([e.start for e in entries[: question.cost_trainings]])
         costs = cost.compare(problem, axis, some, data)
         cost.write(run.folder, costs)
         many, length = costs[0]["trainings"], costs[0]["steps"]

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from jaxtickets import losses, masks, nets, optimizers, runs, schedules, training
 from jaxtickets.data import augment
-from jaxtickets.io.training_loop import stack
 from jaxtickets.search import annealing, energies
 from jaxtickets.search import space as spaces
 from jaxtickets.types import Model, Params, Split
@@ -88,7 +87,7 @@ def train(nets_: int) -> tuple[Callable[[], Any], float]:
     def epoch(row: tuple, data: training.Splits) -> Any:
         return training.piece(recipe, row[0], rate, row[1], data, looks=1)
 
-    rows = (jax.random.split(jax.random.key(3), nets_), stack([begun] * nets_))
+    rows = (jax.random.split(jax.random.key(3), nets_), runs.stack([begun] * nets_))
     shared = runs.share(training.Splits(examples(n), examples(128)), axis)
     advance, placed = runs.batch(epoch, axis), runs.split(rows, axis)
     operations = TRAINING_FLOPS * recipe.every * 128 * nets_
@@ -138,6 +137,6 @@ def convolve(name: str, conv: str, mode: str, batch: int, steps: int) -> Callabl
         return jax.lax.scan(body, params, jax.random.split(jax.random.key(0), steps))[0]
 
     axis = runs.axis(mode, 8 if mode == "vmap" else 0)
-    rows, shared = runs.split(stack([params] * 8), axis), runs.share(data, axis)
+    rows, shared = runs.split(runs.stack([params] * 8), axis), runs.share(data, axis)
     advance = runs.batch(descend, axis)
     return lambda: advance(rows, shared).blocks

@@ -12,13 +12,14 @@ how many blocks or devices there were. Blocks go to the devices in turn, one hos
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtickets.types import PyTree
+from jaxtickets.types import Array, PyTree
 
 VMAP_WIDTH = 32
 
@@ -89,16 +90,31 @@ def split(rows: PyTree, axis: Axis) -> Blocks:
     blocks = []
     for i, start in enumerate(range(0, runs, axis.width)):
         index = np.minimum(np.arange(start, start + axis.width), runs - 1)
-        block = jax.tree.map(lambda leaf, index=index: leaf[index], rows)
-        blocks.append(jax.device_put(block, _device(axis, i)))
+        blocks.append(jax.device_put(take(rows, index), _device(axis, i)))
     return Blocks(tuple(blocks), runs)
 
 
 def join(blocks: Blocks) -> PyTree:
     """The rows of `blocks` on the default device, in order and without padding."""
     home = jax.local_devices()[0]
-    moved = [jax.device_put(block, home) for block in blocks.blocks]
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[: blocks.runs], *moved)
+    return _concatenate([jax.device_put(block, home) for block in blocks.blocks], blocks.runs)
+
+
+@jax.jit
+def take(rows: PyTree, index: Array) -> PyTree:
+    """The rows at `index`, an integer (one run without the axis) or `[n]`; one program a tree."""
+    return jax.tree.map(lambda leaf: leaf[index], rows)
+
+
+@jax.jit
+def stack(trees: Sequence[PyTree]) -> PyTree:
+    """One PyTree with a leading axis of runs from several alike."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+@partial(jax.jit, static_argnums=1)
+def _concatenate(blocks: Sequence[PyTree], runs: int) -> PyTree:
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:runs], *blocks)
 
 
 def share(tree: PyTree, axis: Axis) -> Shared:

@@ -60,10 +60,11 @@ def test_every_level_trains_the_ticket_beside_its_treatments(smokes):
     for row in rows:
         key = int(row["level"]), row["method"]
         found[key] = found.get(key, 0) + 1
-    both = {"ticket": 2, "reinit": 4, "random": 2}
-    expected = {(0, "dense"): 2}
-    expected |= {(level, method): n for level in (1, 2) for method, n in both.items()}
-    expected |= {(1, "shuffled"): 2, (1, "resampled"): 2}  # --control_levels=1
+    expected = {(0, "dense"): 2, (1, "ticket"): 2}
+    # --control_levels=1: one of each
+    expected |= {(1, method): 2 for method in ("reinit", "random", "shuffled", "resampled")}
+    # --controls_every=2 --reinits=2
+    expected |= {(2, "ticket"): 2, (2, "reinit"): 4, (2, "random"): 2}
     assert found == expected
 
 

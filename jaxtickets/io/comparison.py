@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from jaxtickets import masks, nets
+from jaxtickets import masks, nets, runs
 from jaxtickets.io import tickets
 from jaxtickets.io.files import plain
 from jaxtickets.io.loop import seconds
 from jaxtickets.io.problem import Problem
-from jaxtickets.io.training_loop import Start, accuracies, stack, train_all
+from jaxtickets.io.training_loop import Start, accuracies, train_all
 from jaxtickets.runs import Axis
 from jaxtickets.training import Watched
 from jaxtickets.types import Dataset, Prunable, Ticket
@@ -48,7 +49,7 @@ def train_entries(
       folder, phase, problem, axis, data, every, keep_at, end: see `train_all`.
       entries: what is trained.
     """
-    starts = stack([entry.start for entry in entries])
+    starts = runs.stack([entry.start for entry in entries])
     names = [entry.name for entry in entries]
     before = masks_applied(starts)
     untrained = accuracies(problem, axis, before.params, before.stats, data.test)
@@ -99,6 +100,7 @@ def save_entry(folder: Path, problem: Problem, entry: Entry, step: int, place: s
     return tickets.save_ticket(folder / "tickets" / place, ticket, plain(provenance))
 
 
+@jax.jit
 def masks_applied(starts: Start) -> Start:
     """The starts with their parameters masked."""
     return starts._replace(params=masks.apply(starts.mask, starts.params))

@@ -8,18 +8,19 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxtickets import masks, nets
+from jaxtickets import masks, nets, runs
 from jaxtickets.criteria import CRITERIA
 from jaxtickets.io import checkpoints, comparison, rows
 from jaxtickets.io.comparison import Entry, train_entries
 from jaxtickets.io.problem import Problem
 from jaxtickets.io.seeds import Seed, evidence
-from jaxtickets.io.training_loop import Start, stack
+from jaxtickets.io.training_loop import Start
 from jaxtickets.optimizers import Hyper
 from jaxtickets.protocols import imp
 from jaxtickets.protocols.imp import Settings
-from jaxtickets.protocols.treatments import TREATMENTS, Given
+from jaxtickets.protocols.treatments import TREATMENTS, Given, treat
 from jaxtickets.runs import Axis
 from jaxtickets.training import Watched
 from jaxtickets.types import Dataset, Keep, Key, Mask, Params, PyTree, Stats
@@ -62,13 +63,15 @@ class Plan(NamedTuple):
 
     Attributes:
       settings: the procedure.
-      copies: treatment -> how many of it a lineage has at every level, beside the ticket.
+      copies: treatment -> how many of it a lineage has beside the ticket.
+      copies_every: levels from one with these copies to the next; the last level has them too.
       control_levels: levels with one of each further treatment.
       orders: how many times each net is trained, in other orders of the data.
     """
 
     settings: Settings
     copies: dict[str, int]
+    copies_every: int = 1
     control_levels: tuple[int, ...] = ()
     orders: int = 1
 
@@ -171,13 +174,14 @@ def _level(
     data: Dataset,
 ) -> list[Entry]:
     """A level's entries: the lineages' tickets first, then their treatments and other orders."""
-    copies = {"ticket": 1, **(plan.copies if level else {})}
+    with_copies = level and (level % plan.copies_every == 0 or level == plan.settings.levels)
+    copies = {"ticket": 1, **(plan.copies if with_copies else {})}
     if level in plan.control_levels:
         copies |= {name: 1 for name in TREATMENTS if not copies.get(name)}
     tickets: list[Entry] = []
     others: list[Entry] = []
     for i, line in enumerate(lineages):
-        mine: Descent = jax.tree.map(lambda leaf, i=i: leaf[i], descent)
+        mine: Descent = runs.take(descent, i)
         how = imp.going(plan.settings, line.rewind, problem.steps)
         key = jax.random.fold_in(line.seed.control, level)
         mask = _mask(problem, plan.settings, line, mine, level, data, jax.random.fold_in(key, 0))
@@ -188,7 +192,7 @@ def _level(
             for copy, order in itertools.product(range(copies.get(method, 0)), range(plan.orders)):
                 draw = jax.random.fold_in(jax.random.fold_in(key, number), copy)
                 seen = jax.random.fold_in(line.seed.train, order) if order else line.seed.train
-                start = Start(seen, line.hyper, *TREATMENTS[method](draw, given), how.start)
+                start = Start(seen, line.hyper, *treat(method, draw, given), how.start)
                 word = method if level else "dense"
                 name = {"method": word, "density": density, **line.name, "level": level}
                 entry = Entry({**name, "copy": copy, "order": order}, start)
@@ -217,12 +221,12 @@ def _mask(
 
 def _descent(ends: Any, before: Descent | None, lines: int) -> Descent:
     """What the level leaves; its first rows are the tickets (or the dense nets)."""
-    state = jax.tree.map(lambda leaf: leaf[:lines], ends.state)
+    state, kept = runs.take((ends.state, ends.kept), np.arange(lines))
     if before is not None:
-        kept = before.rewound, before.rewound_stats
+        rewound = before.rewound, before.rewound_stats
     else:
-        kept = jax.tree.map(lambda leaf: leaf[:lines, 0], ends.kept)
-    return Descent(state.mask, state.params, state.stats, *kept)
+        rewound = jax.tree.map(lambda leaf: leaf[:, 0], kept)
+    return Descent(state.mask, state.params, state.stats, *rewound)
 
 
 def _undescended(params: Params, stats: Stats) -> Descent:
@@ -231,7 +235,7 @@ def _undescended(params: Params, stats: Stats) -> Descent:
 
 
 def _template(problem: Problem, lines: int) -> Descent:
-    return _undescended(*stack([problem.recipe.model.init(jax.random.key(0))] * lines))
+    return _undescended(*runs.stack([problem.recipe.model.init(jax.random.key(0))] * lines))
 
 
 def _shapes(problem: Problem) -> PyTree:
@@ -265,7 +269,7 @@ def rewound_nets(
 ) -> tuple[Params, Stats]:
     """The dense nets' parameters and statistics at the rewind points, stacked like the lineages."""
     if max(rewinds) == 0:
-        return stack([(one.params, one.stats) for one in seeds])
+        return runs.stack([(one.params, one.stats) for one in seeds])
     dense = [
         Entry(
             {"method": "dense", "seed": one.number},

@@ -38,9 +38,7 @@ def lines(
         pairs.setdefault(pair(entry.name), []).append(i)
     state = ends.state
     places = np.array(list(pairs.values()))  # [pairs, 2]
-    sides = [
-        jax.tree.map(lambda leaf, at=at: leaf[at], (state.params, state.stats)) for at in places.T
-    ]
+    sides = [runs.take((state.params, state.stats), at) for at in places.T]
 
     def one(row: tuple[Any, Any], train: Split, test: Split) -> tuple[Array, Array]:
         parts = problem.recipe.model, problem.recipe.prepare, *row

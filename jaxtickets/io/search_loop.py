@@ -12,7 +12,6 @@ from jaxtickets import runs
 from jaxtickets.io.loop import check_finite, loop
 from jaxtickets.io.progress import Progress
 from jaxtickets.io.seeds import Seed
-from jaxtickets.io.training_loop import stack
 from jaxtickets.protocols import annealed
 from jaxtickets.protocols.annealed import Row, Search, Settings
 from jaxtickets.runs import Axis, Blocks, Shared
@@ -66,7 +65,7 @@ def first_rows(settings: Settings, space: Space, plans: Sequence[Plan]) -> tuple
         )
         for key, b, plan in zip(keys, bits, plans, strict=True)
     ]
-    return stack(made), most
+    return runs.stack(made), most
 
 
 def best(plans: Sequence[Plan], ends: Chain) -> list[Found]:

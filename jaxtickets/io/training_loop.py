@@ -178,8 +178,3 @@ def accuracies(
         return training.evaluate(model, prepare, *row, split)["accuracy"]
 
     return np.asarray(runs.over_runs(one, axis, (params, stats), split))
-
-
-def stack(trees: list[PyTree]) -> PyTree:
-    """One PyTree with a leading axis from several alike."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

@@ -5,6 +5,7 @@ in each layer stays.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -90,7 +91,19 @@ TREATMENTS: dict[str, Treatment] = {
 }
 
 
-@jax.jit
+def treat(name: str, key: Key, given: Given) -> Treated:
+    """The treatment of that name, as one compiled program for each net."""
+    arrays = given.params, given.stats, given.mask
+    return _compiled(name, given.model, given.prunable, key, *arrays)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _compiled(
+    name: str, model: Model, prunable: Prunable, key: Key, params: Params, stats: Stats, mask: Mask
+) -> Treated:
+    return TREATMENTS[name](key, Given(model, prunable, params, stats, mask))
+
+
 def _resample(key: Key, leaf: Array, kept: Array) -> jax.Array:
     """`leaf` with every value drawn from those under `kept`."""
     survivors = jnp.argsort(~jnp.ravel(kept))  # their places first

@@ -38,8 +38,8 @@ def draw_grid(folder: Path) -> Path:
     maps["less the dense net's (points)"] = mine - cells("dense")
     maps["less the random mask's (points)"] = mine - cells("shuffled")
     maps["less the new initialisation's (points)"] = mine - cells("reinit")
-    height = 1.6 + 0.36 * len(thresholds)
-    fig, axes = subplots(1, 4, (3.2 + 4 * (0.9 + 0.62 * len(rewinds)), height))
+    height = 1.6 + 0.4 * len(thresholds)
+    fig, axes = subplots(1, 4, (3.2 + 4 * (0.9 + 0.75 * len(rewinds)), height))
     far = max(np.abs(np.median(np.abs(m.mean(-1)))) for m in list(maps.values())[1:]) * 3 or 1.0
     for i, (panel, (title, values)) in enumerate(zip(axes.flat, maps.items(), strict=True)):
         mean = values.mean(-1)
@@ -55,7 +55,7 @@ def draw_grid(folder: Path) -> Path:
             red, green, blue, _ = shown.to_rgba(mean[y, x])
             dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
             colour = "white" if dark else "black"
-            panel.text(x, y, text, ha="center", va="center", color=colour, fontsize=5.5)
+            panel.text(x, y, text, ha="center", va="center", color=colour, fontsize=6.5)
         panel.set_xticks(range(len(rewinds)), [f"{r:g}" for r in rewinds])
         panel.set_yticks(range(len(thresholds)), [f"{t:g}" for t in thresholds])
         panel.set(xlabel="rewound to epoch", title=title)

@@ -60,13 +60,13 @@ def draw_curves(folder: Path, most: int = 5) -> Path:
     """
     summary, spec = rows.read_summary(folder), read_spec(folder)
     group = next(iter(hyper_groups(summary).values()))
-    levels = sorted({row["level"] for row in group})
-    chosen = sorted({levels[i] for i in np.linspace(0, len(levels) - 1, most).round().astype(int)})
     seen = [row for row in rows.read_metrics(folder) if str(row["phase"]).startswith("level-")]
     field = "test_accuracy" if any("test_accuracy" in row for row in seen) else "accuracy"
     rate = {name: group[0][name] for name in ("rate", "warmup") if name in group[0]}
     seen = [r for r in seen if field in r and all(r[k] == v for k, v in rate.items())]
     other = "reinit" if any(row["method"] == "reinit" for row in seen) else "random"
+    levels = sorted({row["level"] for row in group if row["method"] in ("dense", other)})
+    chosen = sorted({levels[i] for i in np.linspace(0, len(levels) - 1, most).round().astype(int)})
     fig, axes = subplots(1, 2, (12, 4.6))
     lowest = []
     for panel, method in zip(axes.flat, ("ticket", other), strict=True):

@@ -3,7 +3,23 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxtickets.types import Key, Loss, Mask, Params, Scores, Split, Stats
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jaxtickets.types import (
+    Array,
+    Key,
+    Loss,
+    Mask,
+    Model,
+    Params,
+    PyTree,
+    Scores,
+    Split,
+    Stats,
+    Wiring,
+)
 
 
 class Evidence(NamedTuple):
@@ -16,6 +32,8 @@ class Evidence(NamedTuple):
       mask: the mask so far.
       batches: stacked training batches: `Split` with a leading axis of batches.
       loss: the training loss.
+      model: the net as functions.
+      prepare: uint8 images -> the float images that the net is given.
     """
 
     init_params: Params
@@ -24,7 +42,49 @@ class Evidence(NamedTuple):
     mask: Mask
     batches: Split | Any
     loss: Loss | Any
+    model: Model | Any = None
+    prepare: Callable[[Array], Array] | Any = None
 
 
 Criterion = Callable[[Key, Evidence], Scores]
 """`score(key, evidence) -> scores`: PyTree of float like the parameters; higher is kept first."""
+
+UnitCriterion = Callable[[Key, Evidence, Wiring], dict[str, Array]]
+"""`score(key, evidence, wiring) -> {group: float[units]}`; higher is kept first."""
+
+
+def gradient(key: Key, evidence: Evidence) -> Params:
+    """The gradient of the mean loss over all batches, in training mode; the key is consumed."""
+    return mean_over_batches(key, evidence, lambda gradient: gradient)
+
+
+def mean_over_batches(key: Key, evidence: Evidence, of: Callable[[Params], Params]) -> Params:
+    """The mean of `of(gradient of a batch's loss)` over the batches, in training mode.
+
+    The key feeds dropout and is consumed.
+    """
+    keys = jax.random.split(key, jax.tree.leaves(evidence.batches)[0].shape[0])
+
+    def add(total: Params, element: tuple[Key, Split]) -> tuple[Params, None]:
+        k, batch = element
+        slope = jax.grad(evidence.loss, has_aux=True)(evidence.params, evidence.stats, batch, k)
+        return jax.tree.map(jnp.add, total, of(slope[0])), None
+
+    zero = jax.tree.map(jnp.zeros_like, evidence.params)
+    total, _ = lax.scan(add, zero, (keys, evidence.batches))
+    return jax.tree.map(lambda a: a / len(keys), total)
+
+
+def mean_over_examples(evidence: Evidence, one: Callable[[Array, Array], PyTree]) -> PyTree:
+    """The mean of `one(images[1, ...], labels[1])` over all examples of the batches, in turn."""
+    examples = jax.tree.map(lambda a: a.reshape(-1, 1, *a.shape[2:]), evidence.batches)
+    total = jax.tree.map(
+        lambda a: jnp.zeros(a.shape, a.dtype),
+        jax.eval_shape(one, *jax.tree.map(lambda a: a[0], examples)),
+    )
+
+    def add(total: PyTree, example: Split) -> tuple[PyTree, None]:
+        return jax.tree.map(jnp.add, total, one(*example)), None
+
+    count = examples.labels.shape[0]
+    return jax.tree.map(lambda a: a / count, lax.scan(add, total, examples)[0])

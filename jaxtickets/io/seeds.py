@@ -76,4 +76,6 @@ def evidence(problem: Problem, seed: Seed, trained: Params | None, data: Dataset
         mask=masks.ones(seed.params),
         batches=Split(*(array.reshape(10, size, *array.shape[1:]) for array in first)),
         loss=problem.recipe.loss,
+        model=problem.recipe.model,
+        prepare=problem.recipe.prepare,
     )

@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import allocation, masks
 from jaxtickets.criteria import CRITERIA, Criterion, Evidence
+from jaxtickets.protocols.rounds import narrow
 from jaxtickets.settings import check as check_options
 from jaxtickets.settings import option
 from jaxtickets.types import Keep, Key, Mask, Prunable
@@ -133,10 +132,8 @@ def prune(
     for path, count in wanted.items():
         if count > int(there[path]):
             raise ValueError(f"{count} to be kept of {int(there[path])} left in {path}")
-    scores = criterion(key, evidence)
-    scores = jax.tree.map(lambda m, s: jnp.where(m, s, -jnp.inf), evidence.mask, scores)
     floors = {path: min(floor, int(count)) for path, count in left.items()}
-    return masks.select(scores, prunable, keep, floors)
+    return narrow(criterion(key, evidence), evidence.mask, prunable, keep, floors)
 
 
 def going(settings: Settings, rewind: int, steps: int) -> Going:

@@ -1,0 +1,35 @@
+"""Optimal brain damage: keep the weights whose removal would raise the loss, to second order."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxtickets.criteria.base import Evidence, mean_over_examples
+from jaxtickets.types import Array, Key, Params, Scores
+
+
+def score(key: Key, evidence: Evidence) -> Scores:
+    """`½ h w²`, h the diagonal of the Hessian of the mean cross-entropy, in evaluation mode.
+
+    LeCun et al., "Optimal brain damage", 1990, equation 5. Exact for nets that are piecewise linear
+    in every single weight (ReLU, max-pool), where the diagonal is the Gauss–Newton one: with J_c
+    the slope of logit c and p the softmax, `h = mean_n [Σ_c p_c J_c² − (Σ_c p_c J_c)²]`. The paper
+    takes a layer-by-layer approximation of it. The key is not used.
+    """
+    del key
+
+    def curvature(images: Array, labels: Array) -> Params:
+        del labels
+
+        def logits(params: Params) -> Array:
+            inputs = evidence.prepare(images)
+            return evidence.model.apply(params, evidence.stats, inputs, None, False)[0][0]
+
+        p = jax.nn.softmax(logits(evidence.params))
+
+        def diagonal(slopes: Array) -> Array:
+            return jnp.tensordot(p, slopes**2, 1) - jnp.tensordot(p, slopes, 1) ** 2
+
+        return jax.tree.map(diagonal, jax.jacrev(logits)(evidence.params))
+
+    second = mean_over_examples(evidence, curvature)
+    return jax.tree.map(lambda w, h: 0.5 * h * w**2, evidence.params, second)

@@ -1,0 +1,70 @@
+"""Where a weight begins and where it ends: criteria in the plane of the two.
+
+Zhou et al., "Deconstructing lottery tickets", 2019, section 2. `w_i` is a weight at
+initialisation, `w_f` the same weight after training.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxtickets.criteria.base import Criterion, Evidence
+from jaxtickets.types import Array, Key, Scores
+
+Function = Callable[[Array, Array, Array], Array]
+"""`f(w_i, w_f, alpha) -> scores`, elementwise; alpha puts `|w_f|` on the scale of `|w_i|`."""
+
+FUNCTIONS: dict[str, Function] = {
+    "magnitude": lambda i, f, alpha: jnp.abs(f),
+    "small_final": lambda i, f, alpha: -jnp.abs(f),
+    "large_init": lambda i, f, alpha: jnp.abs(i),
+    "small_init": lambda i, f, alpha: -jnp.abs(i),
+    "large_init_large_final": lambda i, f, alpha: jnp.minimum(alpha * jnp.abs(f), jnp.abs(i)),
+    "small_init_small_final": lambda i, f, alpha: -jnp.maximum(alpha * jnp.abs(f), jnp.abs(i)),
+    "magnitude_increase": lambda i, f, alpha: jnp.abs(f) - jnp.abs(i),
+    "movement": lambda i, f, alpha: jnp.abs(f - i),
+}
+"""`magnitude` is the paper's large final: Han et al., "Learning both weights and connections",
+2015, and the lottery ticket's."""
+
+SAME_SIGN = "_same_sign"
+
+
+def criterion(function: Function, same_sign: bool = False) -> Criterion:
+    """The criterion of a function of the plane; it takes the key and leaves it unused.
+
+    `alpha = mean |w_i| / mean |w_f|` of each leaf: the paper aligns percentiles.
+
+    Args:
+      function: the scores.
+      same_sign: weights whose sign training changed come last, those that the function wants most
+        the very last. With s the scores less their least, the score is `s · sign(w_i w_f)`, and so
+        `sign(w_i) · w_f` for `magnitude`, the paper's large final, same sign; the paper leaves all
+        that changed sign at 0, in no order.
+    """
+
+    def score(key: Key, evidence: Evidence) -> Scores:
+        del key
+
+        def leaf(i: Array, f: Array) -> Array:
+            least = jnp.finfo(f.dtype).tiny
+            alpha = jnp.mean(jnp.abs(i)) / jnp.maximum(jnp.mean(jnp.abs(f)), least)
+            return function(i, f, alpha)
+
+        scores = jax.tree.map(leaf, evidence.init_params, evidence.params)
+        if not same_sign:
+            return scores
+        lowest = jnp.stack([jnp.min(s) for s in jax.tree.leaves(scores)]).min()
+
+        def signed(s: Array, i: Array, f: Array) -> Array:
+            return jnp.where(i * f >= 0, s - lowest, lowest - s)
+
+        return jax.tree.map(signed, scores, evidence.init_params, evidence.params)
+
+    return score
+
+
+CRITERIA: dict[str, Criterion] = {name: criterion(f) for name, f in FUNCTIONS.items()} | {
+    name + SAME_SIGN: criterion(f, same_sign=True) for name, f in FUNCTIONS.items()
+}

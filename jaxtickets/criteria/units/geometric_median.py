@@ -1,0 +1,32 @@
+"""FPGM: what the layer's other filters can stand in for goes."""
+
+import jax.numpy as jnp
+from jax import lax
+
+from jaxtickets import masks
+from jaxtickets.criteria.base import Evidence
+from jaxtickets.criteria.units.filters import filters
+from jaxtickets.types import Array, Key, Wiring
+
+
+def score(key: Key, evidence: Evidence, wiring: Wiring, norm_keep: float = 1.0) -> dict[str, Array]:
+    """`Σ_k ‖F_j − F_k‖₂` over the filters k of the layer: the lowest is nearest to their median.
+
+    He et al., "Filter pruning via geometric median", 2019, equation 4. The key is not used.
+
+    Args:
+      key, evidence, wiring: see `UnitCriterion`.
+      norm_keep: before that, the share `1 − norm_keep` of the filters with the smallest L2 norm
+        goes; these have the lowest scores, below zero and by norm, and distances are to the
+        others alone.
+    """
+    del key
+
+    def group(rows: Array) -> Array:
+        distances = lax.map(lambda row: jnp.linalg.norm(rows - row[None], axis=1), rows)
+        norms = jnp.linalg.norm(rows, axis=1)
+        stays = masks.top_k(norms, round(norm_keep * len(rows)))
+        total = jnp.sum(jnp.where(stays[None], distances, 0.0), 1)
+        return jnp.where(stays, total, norms - jnp.max(norms) - 1)
+
+    return {g.name: group(filters(evidence.params, g)) for g in wiring}

@@ -1,0 +1,39 @@
+"""Norms of filters: keep the units whose incoming weights are large."""
+
+import jax.numpy as jnp
+
+from jaxtickets.criteria.base import Evidence
+from jaxtickets.criteria.units.filters import filters
+from jaxtickets.types import Array, Key, Wiring
+
+
+def mean_abs(key: Key, evidence: Evidence, wiring: Wiring) -> dict[str, Array]:
+    """The mean of |w|: comparable between layers of different widths."""
+    del key
+    return {g.name: jnp.mean(jnp.abs(filters(evidence.params, g)), 1) for g in wiring}
+
+
+def l1(key: Key, evidence: Evidence, wiring: Wiring) -> dict[str, Array]:
+    """`Σ |w|`; Li et al., "Pruning filters for efficient ConvNets", 2017."""
+    del key
+    return {g.name: jnp.sum(jnp.abs(filters(evidence.params, g)), 1) for g in wiring}
+
+
+def l2(key: Key, evidence: Evidence, wiring: Wiring) -> dict[str, Array]:
+    """`(Σ w²)^½`; He et al., "Soft filter pruning", 2018."""
+    del key
+    return {g.name: jnp.linalg.norm(filters(evidence.params, g), axis=1) for g in wiring}
+
+
+def sign_mean(key: Key, evidence: Evidence, wiring: Wiring) -> dict[str, Array]:
+    """`sign(mean w_i) · mean w_f`: magnitude with sign, of filters.
+
+    `w_i` at initialisation and `w_f` after training; an undergraduate thesis on annealing over
+    masks, 2020, after Zhou et al., "Deconstructing lottery tickets", 2019.
+    """
+    del key
+    means = [
+        {g.name: jnp.mean(filters(params, g), 1) for g in wiring}
+        for params in (evidence.init_params, evidence.params)
+    ]
+    return {name: jnp.sign(means[0][name]) * means[1][name] for name in means[0]}

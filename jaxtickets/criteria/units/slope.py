@@ -1,0 +1,13 @@
+"""Gradient: keep the units whose incoming weights the loss pulls at."""
+
+import jax.numpy as jnp
+
+from jaxtickets.criteria.base import Evidence, gradient
+from jaxtickets.criteria.units.filters import filters
+from jaxtickets.types import Array, Key, Wiring
+
+
+def score(key: Key, evidence: Evidence, wiring: Wiring) -> dict[str, Array]:
+    """The mean of |dL/dw|, L the mean loss over the batches; the key feeds dropout."""
+    slopes = gradient(key, evidence)
+    return {g.name: jnp.mean(jnp.abs(filters(slopes, g)), 1) for g in wiring}

@@ -25,7 +25,8 @@ from jaxtickets.io import comparison, records, rows, setup
 from jaxtickets.io.errors import UserError, run_main
 from jaxtickets.io.figures import lottery
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read
-from jaxtickets.io.levels import Plan, descend, keep_of, lineages_of
+from jaxtickets.io.imp_plan import imp_plan
+from jaxtickets.io.levels import Plan, descend, lineages_of
 from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
 from jaxtickets.io.seeds import seed
 from jaxtickets.io.training_loop import chunk_plan
@@ -76,9 +77,7 @@ def main() -> None:
     warmups = numbers("warmups", question.warmups or (train.warmup,))
     if min(rates) <= 0 or min(warmups) < 0:
         raise UserError("--rates must be above 0, and --warmups 0 or more")
-    spec = {name: value for part in parts for name, value in dataclasses.asdict(part).items()}
-    run = records.open_run("imp_rewind", spec, place.out or None, place.resume)
-    print(f"{setup.describe_devices()}, {axis.mode} in blocks of {axis.width}: {run.folder}")
+    run = records.begin("imp_rewind", place, parts, axis)
 
     seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
     hypers = list(itertools.product(rates, (int(w) for w in warmups)))
@@ -103,9 +102,7 @@ def _plan(question: Question, settings: imp.Settings, problem: Problem) -> tuple
     Raises:
       ValueError: for what can't be, before work starts.
     """
-    imp.check(settings)
-    for level in range(1, settings.levels + 1):
-        keep_of(problem, settings, level)
+    copies = {"reinit": question.reinits, "random": question.randoms}
     controls = tuple(
         int(level) for level in numbers("control_levels", question.control_levels or (0,))
     )
@@ -117,8 +114,8 @@ def _plan(question: Question, settings: imp.Settings, problem: Problem) -> tuple
     rewind = imp.rewind_step(settings.rewind_step, problem.steps, epoch, every)
     how = imp.going(settings, rewind, problem.steps)
     chunk_plan(problem, [how.start], how.end)
-    copies = {"reinit": question.reinits, "random": question.randoms}
-    return Plan(settings, copies, question.controls_every, controls), rewind
+    more = {"copies_every": question.controls_every, "control_levels": controls}
+    return imp_plan(problem, settings, copies, **more), rewind
 
 
 def _draw(folder: Path) -> None:

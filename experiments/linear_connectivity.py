@@ -24,7 +24,8 @@ from jaxtickets.io.comparison import Entry
 from jaxtickets.io.errors import UserError, run_main
 from jaxtickets.io.figures import connectivity
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, read
-from jaxtickets.io.levels import Lineage, Plan, descend, keep_of, rewound_nets
+from jaxtickets.io.imp_plan import imp_plan
+from jaxtickets.io.levels import Lineage, descend, rewound_nets
 from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
 from jaxtickets.io.seeds import seed
 from jaxtickets.io.training_loop import chunk_plan
@@ -76,11 +77,10 @@ def main() -> None:
     problem = build(net, train, place.data_dir, place.prepare)
     try:
         rewinds = _check(question, settings, problem)
+        plan = imp_plan(problem, settings, {"shuffled": 1}, orders=2)
     except ValueError as error:
         raise UserError(str(error)) from error
-    spec = {name: value for part in parts for name, value in dataclasses.asdict(part).items()}
-    run = records.open_run("linear_connectivity", spec, place.out or None, place.resume)
-    print(f"{setup.describe_devices()}, {axis.mode} in blocks of {axis.width}: {run.folder}")
+    run = records.begin("linear_connectivity", place, parts, axis)
 
     data, every = on_device(problem.dataset), place.checkpoint_seconds
     seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
@@ -115,7 +115,6 @@ def main() -> None:
         rows.write_summary(run.folder, summary, *comparison.LEADING)
 
     rewound = rewound_nets(run.folder, problem, axis, seeds, rewinds, data, every)
-    plan = Plan(settings, {"shuffled": 1}, orders=2)
     descend(run.folder, problem, axis, plan, lines, data, every, report, rewound, look)
     connectivity.draw_barriers(run.folder)
     connectivity.draw_lines(run.folder)
@@ -126,11 +125,8 @@ def main() -> None:
 
 def _check(question: Question, settings: imp.Settings, problem: Problem) -> list[int]:
     """The steps at which trainings part; raises ValueError for what can't be."""
-    imp.check(settings)
     if settings.rewind != "weights":
         raise ValueError(f"rewind={settings.rewind}: trainings part at rewound weights alone")
-    for level in range(1, settings.levels + 1):
-        keep_of(problem, settings, level)
     every = problem.recipe.every
     epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
     steps = {

@@ -23,7 +23,7 @@ from jaxtickets import runs
 from jaxtickets.io import comparison, records, rows, setup
 from jaxtickets.io.comparison import Entry
 from jaxtickets.io.errors import UserError, choose, run_main
-from jaxtickets.io.figures import annealing as figures
+from jaxtickets.io.figures import annealing, methods
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read
 from jaxtickets.io.loop import seconds
 from jaxtickets.io.problem import NetSettings, TrainSettings, build, on_device
@@ -70,9 +70,7 @@ def main() -> None:
         sight = runs.share(annealed.sight(settings, problem.recipe.prepare, *splits), axis)
     except ValueError as error:
         raise UserError(str(error)) from error
-    spec = {name: value for part in parts for name, value in dataclasses.asdict(part).items()}
-    run = records.open_run("sa_search", spec, place.out or None, place.resume)
-    print(f"{setup.describe_devices()}, {axis.mode} in blocks of {axis.width}: {run.folder}")
+    run = records.begin("sa_search", place, parts, axis)
 
     # --- search
     data = on_device(problem.dataset)
@@ -126,9 +124,9 @@ def main() -> None:
     for row in summary:
         row["search_seconds"] = share if row["method"].startswith("ticket") else 0.0
     rows.write_summary(run.folder, summary, *comparison.LEADING)
-    figures.draw_search(run.folder)
-    figures.draw_accuracies(run.folder)
-    figures.draw_layers(run.folder)
+    annealing.draw_search(run.folder)
+    methods.draw_accuracies(run.folder)
+    methods.draw_layers(run.folder)
     print(comparison.table(summary))
     records.finish_run(run)
     print(f"run: {run.folder}")

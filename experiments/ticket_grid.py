@@ -27,7 +27,7 @@ from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on
 from jaxtickets.io.seeds import Seed, evidence, seed
 from jaxtickets.io.training_loop import Start, chunk_plan
 from jaxtickets.protocols import imp
-from jaxtickets.protocols.treatments import Given, treat
+from jaxtickets.protocols.treatments import TREATMENTS, Given, treat
 from jaxtickets.settings import option
 from jaxtickets.types import Mask, Params, Stats
 
@@ -73,9 +73,7 @@ def main() -> None:
         rewinds, keep = _check(question, problem, epoch)
     except ValueError as error:
         raise UserError(str(error)) from error
-    spec = {name: value for part in parts for name, value in dataclasses.asdict(part).items()}
-    run = records.open_run("ticket_grid", spec, place.out or None, place.resume)
-    print(f"{setup.describe_devices()}, {axis.mode} in blocks of {axis.width}: {run.folder}")
+    run = records.begin("ticket_grid", place, parts, axis)
 
     # --- the dense nets, and their parameters at the rewind points
     data, every = on_device(problem.dataset), place.checkpoint_seconds
@@ -103,7 +101,7 @@ def main() -> None:
             magnitude = CRITERIA["magnitude"]
             mask = imp.prune(key, magnitude, seen, problem.prunable, count, question.floor)
             given = Given(problem.recipe.model, problem.prunable, one.params, one.stats, mask)
-            treated = treat("reinit", jax.random.fold_in(key, 0), given)
+            treated = treat(TREATMENTS["reinit"], jax.random.fold_in(key, 0), given)
             entries.append(entry("reinit", one, treated, threshold=threshold))
             for at, rewind in enumerate(rewinds):
                 params, stats = runs.take(kept, at)
@@ -111,7 +109,8 @@ def main() -> None:
                 for number, method in enumerate(("ticket", "shuffled"), start=1):
                     draw = jax.random.fold_in(jax.random.fold_in(key, number), rewind)
                     where = {"threshold": threshold, "rewind": rewind}
-                    entries.append(entry(method, one, treat(method, draw, given), **where))
+                    treated = treat(TREATMENTS[method], draw, given)
+                    entries.append(entry(method, one, treated, **where))
     summary += train_entries(run.folder, "grid", problem, axis, entries, data, every)[1]
 
     # --- report

@@ -9,8 +9,11 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
+GALLERIES = ("criterion_comparison", "mask_similarity", "orthogonality", "trainability")
+WITH_STORE = (*GALLERIES, "supermask")
 
 
 def command(experiment: str, *arguments: str) -> list[str]:
@@ -29,6 +32,10 @@ def summary(folder: Path) -> list[dict[str, str]]:
     """The summary's rows without the times, which are never the same."""
     rows = list(csv.DictReader((folder / "summary.csv").open()))
     return [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").open()]
 
 
 def kill_and_resume(words: Sequence[str], folder: Path, phase: str, cache: Path) -> None:

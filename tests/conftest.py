@@ -1,10 +1,14 @@
-"""What all tests share: several CPU devices, and a tiny net with its wiring."""
+"""What all tests share: several CPU devices, and a tiny net with its wiring and its evidence."""
 
+import commands
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtickets.types import Feed, Units
+from jaxtickets import losses, masks
+from jaxtickets.criteria import Evidence
+from jaxtickets.types import Feed, Model, Split, Units
 
 CPU_DEVICES = 4
 if jax.config.jax_num_cpu_devices < 0:  # JAX has not been told from outside
@@ -27,6 +31,26 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def smokes(tmp_path_factory, cache):
+    """Experiment -> its finished smoke run: the folder and the process; made when asked for."""
+    made = {}
+    store = tmp_path_factory.mktemp("dense")
+
+    def smoke(experiment):
+        if experiment not in made:
+            folder = tmp_path_factory.mktemp(experiment) / "run"
+            words = commands.command(experiment, "--smoke", f"--out={folder}")
+            if experiment in commands.WITH_STORE:
+                words.append(f"--dense_store={store}")
+            made[experiment] = folder, commands.run(words, cache)
+        folder, done = made[experiment]
+        assert done.returncode == 0, done.stderr
+        return folder, done
+
+    return smoke
+
+
+@pytest.fixture(scope="session")
 def mlp():
     """Parameters of a 3-4-5-2 net, none of them zero: 12 + 20 + 10 = 42 weights, 11 biases."""
     draw = np.random.default_rng(0)
@@ -46,3 +70,40 @@ def mlp_wiring():
         Units("fc1", 4, ("fc1",), (), (Feed("fc2", 1),)),
         Units("fc2", 5, ("fc2",), (), (Feed("out", 1),)),
     )
+
+
+@pytest.fixture(scope="session")
+def evidence(mlp):
+    """A tanh net, three batches of five points in two classes; trained weights and others first."""
+
+    def apply(params, stats, images, key, train):
+        del key, train
+        x = images
+        for layer in ("fc1", "fc2"):
+            x = jnp.tanh(x @ params[layer]["kernel"] + params[layer]["bias"][None])
+        return x @ params["out"]["kernel"] + params["out"]["bias"][None], stats
+
+    def prepare(images):
+        return images / 64 - 2
+
+    draw = np.random.default_rng(1)
+    batches = Split(
+        draw.integers(0, 256, (3, 5, 3)).astype("u1"), draw.integers(0, 2, (3, 5)).astype("i")
+    )
+    model = Model(lambda key: (mlp, {}), apply)
+    loss = losses.classification(model, prepare)
+    trained = jax.tree.map(lambda w: (0.9 * w[::-1] + 0.5).astype("f"), mlp)
+    return Evidence(mlp, trained, {}, masks.ones(mlp), batches, loss, model, prepare)
+
+
+@pytest.fixture(scope="session")
+def dropping(evidence):
+    """The same evidence of a net that drops inputs in training mode."""
+
+    def apply(params, stats, images, key, train):
+        if train:
+            images = jnp.where(jax.random.bernoulli(key, 0.7, images.shape), images, 0)
+        return evidence.model.apply(params, stats, images, key, train)
+
+    model = Model(evidence.model.init, apply)
+    return evidence._replace(model=model, loss=losses.classification(model, evidence.prepare))

@@ -203,9 +203,17 @@ def square(params, stats, batch, key):
     return loss, (stats, {})
 
 
+def linear(params, stats, images, key, train):
+    del key, train
+    for layer in params.values():
+        images = images @ layer["kernel"]
+    return images, stats
+
+
 def evidence(params, mask):
-    batches = Split(jnp.zeros((1, 1)), jnp.zeros((1, 1)))
-    return Evidence(params, params, {}, mask, batches, square)
+    batches = Split(jnp.ones((1, 1, 3)), jnp.zeros((1, 1), int))
+    model = Model(None, linear)
+    return Evidence(params, params, {}, mask, batches, square, model, lambda images: images)
 
 
 def half(params):
@@ -496,7 +504,7 @@ def test_a_new_mask_overlaps_with_the_tickets_by_chance_alone(name, given):
 
 def test_a_random_nets_mask_does_not_follow_its_weights(given):
     treated = TREATMENTS["random"](KEY, given)
-    seen = Evidence(None, treated.params, {}, masks.ones(treated.mask), None, None)
+    seen = evidence(treated.params, masks.ones(treated.mask))
     largest = imp.prune(KEY, MAGNITUDE, seen, TREATED, LEFT)
     assert masks.cosine(treated.mask, largest, TREATED) < 0.5
 

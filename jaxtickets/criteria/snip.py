@@ -16,5 +16,6 @@ def score(key: Key, evidence: Evidence) -> Scores:
     """
     slope = gradient(key, evidence)
     saliency = jax.tree.map(lambda w, g: jnp.abs(w * g), evidence.params, slope)
-    total = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(saliency))
-    return jax.tree.map(lambda s: s / total, saliency)
+    total = jnp.stack([jnp.sum(leaf) for leaf in jax.tree.leaves(saliency)]).sum()
+    least = jnp.finfo(total.dtype).tiny  # a dead net's scores are zeros
+    return jax.tree.map(lambda s: s / jnp.maximum(total, least), saliency)

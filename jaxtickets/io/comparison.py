@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxtickets import masks, nets, runs
+from jaxtickets.analysis import connectivity
 from jaxtickets.io import tickets
 from jaxtickets.io.files import plain
 from jaxtickets.io.loop import seconds
@@ -41,9 +42,10 @@ def train_entries(
     """Trains all entries; returns their last states, stacked, and a summary row of each.
 
     A row holds what the entry is called, test accuracy before and after training, `seconds` (its
-    share of the batch's time), `train_steps`, validation accuracy after training; of the early stop
-    its step and its test accuracy; `kept/LEAF` and `density/LEAF`, the weights left in each
-    prunable leaf and their share of it.
+    share of the batch's time), `train_steps`, validation accuracy after training and before; of
+    the early stop its step and its test accuracy; `kept/LEAF` and `density/LEAF`, the weights left
+    in each prunable leaf and their share of it; where the net's wiring is known also
+    `effective_density`, `dead_inputs` and `dead_units/GROUP`, see `connectivity.shape`.
 
     Args:
       folder, phase, problem, axis, data, every, keep_at, end: see `train_all`.
@@ -53,6 +55,7 @@ def train_entries(
     names = [entry.name for entry in entries]
     before = masks_applied(starts)
     untrained = accuracies(problem, axis, before.params, before.stats, data.test)
+    first = accuracies(problem, axis, before.params, before.stats, data.validation)
     ends = train_all(folder, phase, problem, axis, starts, names, data, every, keep_at, end)
     state = ends.state
     trained = accuracies(problem, axis, state.params, state.stats, data.test)
@@ -69,9 +72,11 @@ def train_entries(
                 "seconds": share,
                 "train_steps": int(state.step[i] - starts.step[i]),
                 "validation_accuracy": round(float(validation[i]), 6),
+                "untrained_validation_accuracy": round(float(first[i]), 6),
                 "early_stop_step": int(ends.step[i]),
                 "early_stop_accuracy": round(float(stopped[i]), 6),
                 **_kept(entries[i].start.mask, problem.prunable),
+                **_connected(entries[i].start.mask, problem),
             }
         )
     return ends, made
@@ -103,7 +108,7 @@ def save_entry(folder: Path, problem: Problem, entry: Entry, step: int, place: s
 @jax.jit
 def masks_applied(starts: Start) -> Start:
     """The starts with their parameters masked."""
-    return starts._replace(params=masks.apply(starts.mask, starts.params))
+    return starts._replace(params=masks.apply(starts.mask, starts.params, starts.fill))
 
 
 def table(summary: Sequence[dict[str, Any]]) -> str:
@@ -119,7 +124,12 @@ def table(summary: Sequence[dict[str, Any]]) -> str:
         left = [f"{np.mean([row[name] for row in members]):.0f}" for name in layers]
         both = [spread([row[f"{when}_accuracy"] for row in members]) for when in TIMES]
         lines.append([method, f"{density:g}", str(len(members)), *both, *left])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    return aligned(lines)
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Rows of words as text: the first column to the left, the others to the right."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
         "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(pairs))
         for pairs in (list(zip(line, widths, strict=True)) for line in lines)
@@ -133,6 +143,36 @@ def spread(fractions: Sequence[float]) -> str:
     """`97.31 ± 0.12`: mean and sample standard deviation in %, without the latter for n = 1."""
     mean = f"{100 * np.mean(fractions):.2f}"
     return mean if len(fractions) < 2 else f"{mean} ± {100 * np.std(fractions, ddof=1):.2f}"
+
+
+def lost(summary: Sequence[dict[str, Any]]) -> str:
+    """A line for each method and density that has emptied a layer, or nothing."""
+    found: dict[tuple[str, float], set[str]] = {}
+    for row in summary:
+        empty = {name for name, kept in row.items() if name.startswith("kept/") and not kept}
+        if empty:
+            found.setdefault((row["method"], row["density"]), set()).update(empty)
+    return "".join(
+        f"a layer is lost: {method} at {density:g} keeps nothing in "
+        f"{', '.join(sorted(name.removeprefix('kept/') for name in names))}\n"
+        for (method, density), names in found.items()
+    )
+
+
+def _connected(mask: Any, problem: Problem) -> dict[str, float]:
+    if not problem.wiring:
+        return {}
+    shape = _shape(mask, problem.wiring, problem.prunable)
+    total = masks.size(mask, problem.prunable)
+    effective = sum(int(count) for count in shape.effective.values())
+    return {
+        "effective_density": round(effective / total, 6),
+        "dead_inputs": int(shape.dead_inputs),
+        **{f"dead_units/{name}": int(count) for name, count in shape.dead_units.items()},
+    }
+
+
+_shape = jax.jit(connectivity.shape, static_argnums=(1, 2))
 
 
 def _kept(mask: Any, prunable: Prunable) -> dict[str, float]:

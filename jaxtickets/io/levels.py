@@ -10,20 +10,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtickets import masks, nets, runs
-from jaxtickets.criteria import CRITERIA
+from jaxtickets import masks, runs
 from jaxtickets.io import checkpoints, comparison, rows
 from jaxtickets.io.comparison import Entry, train_entries
 from jaxtickets.io.problem import Problem
-from jaxtickets.io.seeds import Seed, evidence
+from jaxtickets.io.seeds import Seed
 from jaxtickets.io.training_loop import Start
 from jaxtickets.optimizers import Hyper
-from jaxtickets.protocols import imp
-from jaxtickets.protocols.imp import Settings
-from jaxtickets.protocols.treatments import TREATMENTS, Given, treat
+from jaxtickets.protocols.actions import Fill
+from jaxtickets.protocols.imp import Going
+from jaxtickets.protocols.treatments import TREATMENTS, Given, Treatment, treat
 from jaxtickets.runs import Axis
 from jaxtickets.training import Watched
-from jaxtickets.types import Dataset, Keep, Key, Mask, Params, PyTree, Stats
+from jaxtickets.types import Dataset, Mask, Params, Stats
 
 
 class Lineage(NamedTuple):
@@ -34,12 +33,18 @@ class Lineage(NamedTuple):
       hyper: its learning rate and warm-up.
       name: what its rows say of it: seed, and what else differs between lineages.
       rewind: the step that its tickets go back to.
+      criterion: what prunes it; empty for the settings' one.
+      ones: what its tickets' survivors begin with.
+      zeros: what its tickets' pruned weights are kept at; None: zero, in all lineages.
     """
 
     seed: Seed
     hyper: Hyper
     name: dict[str, Any]
     rewind: int = 0
+    criterion: str = ""
+    ones: Treatment = TREATMENTS["ticket"]
+    zeros: Fill | None = None
 
 
 class Descent(NamedTuple):
@@ -62,14 +67,18 @@ class Plan(NamedTuple):
     """What is done at every level.
 
     Attributes:
-      settings: the procedure.
+      levels: how many there are, beside level 0.
+      prune: `prune(line, what the level before left, level, data) -> the level's mask`.
+      going: `going(line) -> how a level's training goes on`.
       copies: treatment -> how many of it a lineage has beside the ticket.
       copies_every: levels from one with these copies to the next; the last level has them too.
       control_levels: levels with one of each further treatment.
       orders: how many times each net is trained, in other orders of the data.
     """
 
-    settings: Settings
+    levels: int
+    prune: Callable[[Lineage, Descent, int, Dataset], Mask]
+    going: Callable[[Lineage], Going]
     copies: dict[str, int]
     copies_every: int = 1
     control_levels: tuple[int, ...] = ()
@@ -78,13 +87,6 @@ class Plan(NamedTuple):
 
 Look = Callable[[Sequence[Entry], Watched], list[dict[str, Any]]]
 """`look(entries, their ends, stacked) -> a dict of columns for each entry`."""
-
-
-def keep_of(problem: Problem, settings: Settings, level: int) -> Keep:
-    """What a level keeps, see `imp.keep_counts`."""
-    shapes = masks.shapes(_shapes(problem), problem.prunable)
-    output, classes = nets.output_layer(problem.net), problem.dataset.classes
-    return imp.keep_counts(settings, shapes, output, classes, level)
 
 
 def descend(
@@ -98,6 +100,7 @@ def descend(
     after: Callable[[list[dict[str, Any]]], object],
     rewound: tuple[Params, Stats] | None = None,
     look: Look | None = None,
+    dense: tuple[Params, Stats] | None = None,
 ) -> list[dict[str, Any]]:
     """All levels, from the dense net (level 0) on; the summary rows of `train_entries`.
 
@@ -114,6 +117,8 @@ def descend(
       rewound: the weights that lineages go back to, stacked; None: level 0 trains the dense nets
         from their initialisation and keeps them on its way.
       look: more columns for the summary rows of a level.
+      dense: the dense nets at the end of their training, stacked like the lineages: level 0 isn't
+        trained then, and tickets go back to the initialisation.
     """
     place = folder / "checkpoints" / "levels"
     first, descent = 0, None
@@ -121,10 +126,12 @@ def descend(
     template = jax.eval_shape(lambda: _template(problem, len(lineages)))
     if found := checkpoints.restore(place, template):
         first, descent = found[0] + 1, found[1]
+    elif dense is not None:
+        first, descent = 1, _trained(lineages, *dense)
     elif rewound is not None:
         descent = _undescended(*rewound)
     rows.keep_metrics(folder, lambda row: row["phase"] != SUMMARY or row["chunk"] < first)
-    phases = [f"level-{level:02d}" for level in range(plan.settings.levels + 1)]
+    phases = [f"level-{level:02d}" for level in range(plan.levels + 1)]
     for level in range(first, len(phases)):
         if descent is None:
             entries = [_dense(problem, line) for line in lineages]
@@ -133,7 +140,7 @@ def descend(
             entries = _level(problem, plan, lineages, descent, level, data)
             for line, entry in zip(lineages, entries, strict=False):
                 name = "-".join(f"{key}{value}" for key, value in line.name.items())
-                how = imp.going(plan.settings, line.rewind, problem.steps)
+                how = plan.going(line)
                 step = how.start if how.rewound else problem.steps
                 comparison.save_entry(folder, problem, entry, step, f"level{level:02d}-{name}")
                 keep_at, end = (), how.end
@@ -174,7 +181,7 @@ def _level(
     data: Dataset,
 ) -> list[Entry]:
     """A level's entries: the lineages' tickets first, then their treatments and other orders."""
-    with_copies = level and (level % plan.copies_every == 0 or level == plan.settings.levels)
+    with_copies = level and (level % plan.copies_every == 0 or level == plan.levels)
     copies = {"ticket": 1, **(plan.copies if with_copies else {})}
     if level in plan.control_levels:
         copies |= {name: 1 for name in TREATMENTS if not copies.get(name)}
@@ -182,9 +189,9 @@ def _level(
     others: list[Entry] = []
     for i, line in enumerate(lineages):
         mine: Descent = runs.take(descent, i)
-        how = imp.going(plan.settings, line.rewind, problem.steps)
+        how = plan.going(line)
         key = jax.random.fold_in(line.seed.control, level)
-        mask = _mask(problem, plan.settings, line, mine, level, data, jax.random.fold_in(key, 0))
+        mask = plan.prune(line, mine, level, data) if level else mine.mask
         density = round(float(masks.density(mask, problem.prunable)), 6)
         weights = (mine.rewound, mine.rewound_stats) if how.rewound else (mine.params, mine.stats)
         given = Given(problem.recipe.model, problem.prunable, *weights, mask)
@@ -192,31 +199,15 @@ def _level(
             for copy, order in itertools.product(range(copies.get(method, 0)), range(plan.orders)):
                 draw = jax.random.fold_in(jax.random.fold_in(key, number), copy)
                 seen = jax.random.fold_in(line.seed.train, order) if order else line.seed.train
-                start = Start(seen, line.hyper, *treat(method, draw, given), how.start)
+                treatment = line.ones if method == "ticket" else TREATMENTS[method]
+                treated = treat(treatment, draw, given)
+                fill = line.zeros(line.seed.params, mine.params) if line.zeros else None
+                start = Start(seen, line.hyper, *treated, how.start, fill)
                 word = method if level else "dense"
                 name = {"method": word, "density": density, **line.name, "level": level}
                 entry = Entry({**name, "copy": copy, "order": order}, start)
                 (others if order or method != "ticket" else tickets).append(entry)
     return tickets + others
-
-
-def _mask(
-    problem: Problem,
-    settings: Settings,
-    line: Lineage,
-    mine: Descent,
-    level: int,
-    data: Dataset,
-    key: Key,
-) -> Mask:
-    """The mask of a level, pruned from that of the one before; level 0 is dense."""
-    if not level:
-        return mine.mask
-    seen = evidence(problem, line.seed, mine.params, data)
-    seen = seen._replace(stats=mine.stats, mask=mine.mask)
-    floor = settings.floor if settings.scope == "global" else 0
-    keep = keep_of(problem, settings, level)
-    return imp.prune(key, CRITERIA[settings.criterion], seen, problem.prunable, keep, floor)
 
 
 def _descent(ends: Any, before: Descent | None, lines: int) -> Descent:
@@ -234,12 +225,13 @@ def _undescended(params: Params, stats: Stats) -> Descent:
     return Descent(masks.ones(params), params, stats, params, stats)
 
 
+def _trained(lineages: Sequence[Lineage], params: Params, stats: Stats) -> Descent:
+    first = runs.stack([(line.seed.params, line.seed.stats) for line in lineages])
+    return Descent(masks.ones(params), params, stats, *first)
+
+
 def _template(problem: Problem, lines: int) -> Descent:
     return _undescended(*runs.stack([problem.recipe.model.init(jax.random.key(0))] * lines))
-
-
-def _shapes(problem: Problem) -> PyTree:
-    return jax.eval_shape(problem.recipe.model.init, jax.random.key(0))[0]
 
 
 def lineages_of(

@@ -8,17 +8,20 @@
 A folder belongs to one process as long as that lives, by a lock that the kernel drops at its end.
 """
 
+import dataclasses
 import fcntl
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxtickets.io import provenance, rows
+from jaxtickets.io import provenance, rows, setup
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.files import canonical, digest, plain, pretty, write_atomically
+from jaxtickets.io.flags import RunSettings
+from jaxtickets.runs import Axis
 
 SPEC = "spec.json"
 _LOCK = ".lock"
@@ -85,6 +88,21 @@ def open_run(
     except OSError as error:
         raise UserError(f"can't use {error.filename or home}: {error.strerror}") from error
     return Run(folder, resume)
+
+
+def begin(experiment: str, place: RunSettings, parts: Sequence[Any], axis: Axis) -> Run:
+    """Opens the run that flags ask for, and prints on what it runs and where it writes.
+
+    Args:
+      experiment: its name.
+      place: where it runs.
+      parts: dataclasses whose fields together are the spec.
+      axis: how runs are batched.
+    """
+    spec = {name: value for part in parts for name, value in dataclasses.asdict(part).items()}
+    run = open_run(experiment, spec, place.out or None, place.resume)
+    print(f"{setup.describe_devices()}, {axis.mode} in blocks of {axis.width}: {run.folder}")
+    return run
 
 
 def finish_run(run: Run) -> None:

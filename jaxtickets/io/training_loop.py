@@ -26,7 +26,8 @@ that it touches, which costs as much as a tenth of a small net's epoch."""
 class Start(NamedTuple):
     """Where one training begins: the run's key, hyperparameters, parameters, statistics, mask.
 
-    `step` is the training step that the parameters come from, see `training.init`.
+    `step` is the training step that the parameters come from, see `training.init`; `fill` what
+    stands where the mask is False, zero if None: for all runs of a batch or for none.
     """
 
     key: Key
@@ -35,6 +36,7 @@ class Start(NamedTuple):
     stats: Stats
     mask: Mask
     step: Array = 0
+    fill: Params | None = None
 
 
 def train_all(
@@ -75,16 +77,17 @@ def train_all(
 
     def begin_one(start: Start) -> Watched:
         optimizer = recipe.optimizer(start.hyper)
-        begun = start.params, start.stats, start.mask, optimizer
+        begun = start.params, start.stats, start.mask, optimizer, start.fill
         return training.watch(training.init(*begun, step=start.step), keep_at)
 
     @cache
     def advance(looks: int) -> Any:
         def one(row: tuple[Any, Watched], now: Array, splits: Splits) -> PyTree:
-            (key, hyper), watched = row
+            (key, hyper, fill), watched = row
 
             def go_on(watched: Watched) -> tuple[Watched, PyTree]:
-                return training.piece(recipe, key, hyper, watched, splits, looks, keep_at)
+                run = recipe, key, hyper, watched, splits
+                return training.piece(*run, looks, keep_at, fill)
 
             def wait(watched: Watched) -> tuple[Watched, PyTree]:
                 seen = jax.eval_shape(go_on, watched)[1]
@@ -92,7 +95,7 @@ def train_all(
 
             due = watched.state.step == now
             watched, seen = jax.lax.cond(due, go_on, wait, watched)
-            return ((key, hyper), watched), {**seen, "due": due}
+            return ((key, hyper, fill), watched), {**seen, "due": due}
 
         return runs.batch(one, axis)
 
@@ -113,7 +116,7 @@ def train_all(
 
     def begin() -> PyTree:
         begun = runs.over_runs(begin_one, axis, starts._replace(step=jnp.asarray(clock, jnp.int32)))
-        return (starts.key, starts.hyper), begun
+        return (starts.key, starts.hyper, starts.fill), begun
 
     images = recipe.batch_size * int((end - clock).sum()) / len(plan)
     label = f"{phase}, {len(names)} runs"

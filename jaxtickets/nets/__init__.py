@@ -3,6 +3,7 @@
 from jaxtickets.nets.fits import check_fits
 from jaxtickets.nets.functional import functional
 from jaxtickets.nets.inits import INITIALIZERS, signed_constant
+from jaxtickets.nets.positions import positions
 from jaxtickets.nets.table import NETS, from_json, make, name_of, names, output_layer, to_json
 from jaxtickets.nets.wiring import wiring
 
@@ -16,6 +17,7 @@ __all__ = [
     "name_of",
     "names",
     "output_layer",
+    "positions",
     "signed_constant",
     "to_json",
     "wiring",

@@ -9,7 +9,7 @@ from jax import lax
 
 from jaxtickets import masks
 from jaxtickets.criteria import Criterion, Evidence
-from jaxtickets.types import Array, Keep, Key, Mask, Prunable
+from jaxtickets.types import Keep, Key, Mask, Prunable, PyTree, Scores
 
 
 def schedule(size: int, keep: int, rounds: int) -> np.ndarray:
@@ -19,6 +19,19 @@ def schedule(size: int, keep: int, rounds: int) -> np.ndarray:
     """
     share = np.arange(1, rounds + 1) / rounds
     return np.round(size * (keep / size) ** share).astype(np.int32)
+
+
+def counts(sizes: Mapping[str, int], keep: Keep, rounds: int) -> PyTree:
+    """The `schedule` of each leaf if `keep` maps paths to integers, else of all together.
+
+    Raises:
+      ValueError: `rounds` is below 1.
+    """
+    if rounds < 1:
+        raise ValueError(f"rounds={rounds}: must be 1 or more")
+    if isinstance(keep, Mapping):
+        return {path: schedule(sizes[path], count, rounds) for path, count in keep.items()}
+    return schedule(sum(sizes.values()), keep, rounds)
 
 
 def prune(
@@ -32,8 +45,6 @@ def prune(
 ) -> Mask:
     """The mask left after `rounds` rounds; each scores the weights that the one before left.
 
-    One scan, so that it compiles once and can be batched.
-
     Args:
       key: consumed; each round has its own.
       criterion: see `criteria`; it sees `evidence.params` masked.
@@ -44,27 +55,44 @@ def prune(
       rounds: how many, 1 for one-shot.
 
     Raises:
-      ValueError: `rounds` is below 1, or as in `masks.select`.
+      ValueError: as in `counts`.
     """
-    if rounds < 1:
-        raise ValueError(f"rounds={rounds}: must be 1 or more")
     sizes = {path: int(np.prod(s)) for path, s in masks.shapes(evidence.mask, prunable).items()}
-    counts: Keep
-    if isinstance(keep, Mapping):
-        counts = {path: schedule(sizes[path], keep[path], rounds) for path in prunable}
-    else:
-        counts = schedule(sum(sizes.values()), keep, rounds)
+    wanted = counts(sizes, keep, rounds)
+    return prune_to(key, criterion, evidence, prunable, wanted, floor)
 
-    def one(mask: Mask, element: tuple[Key, Array]) -> tuple[Mask, None]:
+
+def prune_to(
+    key: Key,
+    criterion: Criterion,
+    evidence: Evidence,
+    prunable: Prunable,
+    wanted: PyTree,
+    floor: Keep = 0,
+) -> Mask:
+    """As `prune`, with what is left after each round as arrays: one scan for all densities.
+
+    Args:
+      key, criterion, evidence, prunable, floor: as in `prune`.
+      wanted: int`[rounds]`, or path -> int`[rounds]`, see `counts`; may be traced.
+    """
+
+    def one(mask: Mask, element: tuple[Key, PyTree]) -> tuple[Mask, None]:
         k, count = element
+        left = masks.counts(mask, prunable)  # less than the schedule's where the start is sparse
+        if isinstance(count, Mapping):
+            count = {path: jnp.minimum(count[path], n) for path, n in left.items()}
+        else:
+            count = jnp.minimum(count, sum(left.values()))
         seen = evidence._replace(params=masks.apply(mask, evidence.params), mask=mask)
         return narrow(criterion(k, seen), mask, prunable, count, floor), None
 
-    elements = jax.random.split(key, rounds), jax.tree.map(jnp.asarray, counts)
-    return lax.scan(one, evidence.mask, elements)[0]
+    wanted = jax.tree.map(jnp.asarray, wanted)
+    rounds = jax.tree.leaves(wanted)[0].shape[0]
+    return lax.scan(one, evidence.mask, (jax.random.split(key, rounds), wanted))[0]
 
 
-def narrow(scores: Array, mask: Mask, prunable: Prunable, keep: Keep, floor: Keep = 0) -> Mask:
+def narrow(scores: Scores, mask: Mask, prunable: Prunable, keep: Keep, floor: Keep = 0) -> Mask:
     """The `keep` highest of the survivors of `mask`; what is pruned stays pruned.
 
     `keep` is no more than is left, nor `floor` in any leaf.

@@ -91,17 +91,23 @@ TREATMENTS: dict[str, Treatment] = {
 }
 
 
-def treat(name: str, key: Key, given: Given) -> Treated:
-    """The treatment of that name, as one compiled program for each net."""
+def treat(treatment: Treatment, key: Key, given: Given) -> Treated:
+    """What the treatment gives, as one compiled program for each net."""
     arrays = given.params, given.stats, given.mask
-    return _compiled(name, given.model, given.prunable, key, *arrays)
+    return _compiled(treatment, given.model, given.prunable, key, *arrays)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _compiled(
-    name: str, model: Model, prunable: Prunable, key: Key, params: Params, stats: Stats, mask: Mask
+    treatment: Treatment,
+    model: Model,
+    prunable: Prunable,
+    key: Key,
+    params: Params,
+    stats: Stats,
+    mask: Mask,
 ) -> Treated:
-    return TREATMENTS[name](key, Given(model, prunable, params, stats, mask))
+    return treatment(key, Given(model, prunable, params, stats, mask))
 
 
 def _resample(key: Key, leaf: Array, kept: Array) -> jax.Array:

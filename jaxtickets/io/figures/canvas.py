@@ -1,5 +1,6 @@
 """What all figures share: axes without a screen, and where they are saved."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,3 +31,15 @@ def save(fig: Any, folder: Path, name: str) -> Path:
 def words(name: str) -> str:
     """A name as it reads."""
     return name.replace("_", " ")
+
+
+def weights_left(panel: Any, members: Sequence[dict[str, Any]]) -> None:
+    """The x axis of weights left in per cent, logarithmic, falling, ticks at the levels."""
+    left = sorted({round(100 * row["density"], 1) for row in members}, reverse=True)
+    panel.set_xscale("log")
+    ticks = left[:: max(1, len(left) // 6)]
+    panel.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
+    panel.minorticks_off()
+    panel.set_xlim(1.15 * left[0], left[-1] / 1.15)
+    panel.set_xlabel("weights left (%)")
+    panel.grid(alpha=0.3)

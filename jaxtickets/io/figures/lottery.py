@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxtickets.io import rows
-from jaxtickets.io.figures.canvas import save, subplots
+from jaxtickets.io.figures.canvas import save, subplots, weights_left
 from jaxtickets.io.records import read_spec
 
 Rows = Sequence[dict[str, Any]]
@@ -162,18 +162,6 @@ def rewinding(spec: dict[str, Any]) -> str:
         "none": "fine-tuned, not rewound",
     }
     return words[spec["rewind"]]
-
-
-def weights_left(panel: Any, members: Rows) -> None:
-    """The x axis of weights left in per cent, logarithmic, falling, ticks at the levels."""
-    left = sorted({round(100 * row["density"], 1) for row in members}, reverse=True)
-    panel.set_xscale("log")
-    ticks = left[:: max(1, len(left) // 6)]
-    panel.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
-    panel.minorticks_off()
-    panel.set_xlim(1.15 * left[0], left[-1] / 1.15)
-    panel.set_xlabel("weights left (%)")
-    panel.grid(alpha=0.3)
 
 
 def _line(panel: Any, members: Rows, method: str, field: str, scale: float) -> None:

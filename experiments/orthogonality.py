@@ -1,0 +1,156 @@
+"""Do masks that keep layers near to orthogonal train better? The score, and its repair.
+
+The score of every mask's layers at the initialisation, beside the accuracy that the mask trains to;
+then the same masks with their weights moved by gradient descent towards orthogonality, and trained.
+
+    python -m experiments.orthogonality
+    python -m experiments.orthogonality --tickets=annealed=runs/sa_search/*/tickets/*
+
+The README has the numbers to expect, with spread, device and time.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from jaxtickets import runs
+from jaxtickets.analysis import orthogonality
+from jaxtickets.io import comparison, gallery, records, rows, setup
+from jaxtickets.io.comparison import Entry, train_entries
+from jaxtickets.io.dense import StoreSettings, dense_entry, dense_nets
+from jaxtickets.io.errors import UserError, run_main
+from jaxtickets.io.figures import scatter
+from jaxtickets.io.flags import BatchSettings, RunSettings, define, read
+from jaxtickets.io.gallery import GallerySettings
+from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
+from jaxtickets.io.seeds import seed
+from jaxtickets.runs import Axis
+from jaxtickets.settings import option
+from jaxtickets.types import Mask, Params
+
+SMOKE: dict[str, Any] = {
+    "seeds": 2,
+    "criteria": ("random", "magnitude", "snip"),
+    "epochs": 1,
+    "repair_steps": 20,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """The repair."""
+
+    repair_steps: int = option(1000, "steps of gradient descent on the score; 0: none", least=0)
+    repair_rate: float = option(0.1, "its learning rate")
+
+
+GROUPS = (
+    RunSettings(),
+    StoreSettings(),
+    Question(),
+    GallerySettings(),
+    NetSettings(model="lenet300_100"),
+    TrainSettings(),
+    BatchSettings(),
+)
+
+
+def main() -> None:
+    """Reads the flags, checks them, makes the masks, scores, repairs, trains, draws."""
+    chosen = SMOKE if flags.FLAGS.smoke else {}
+    read_all: list[Any] = [read(type(group), group, chosen) for group in GROUPS]
+    place, store, *parts = read_all
+    question, masks_wanted, net, train, batch = parts
+    if question.repair_rate <= 0:
+        raise UserError(f"--repair_rate={question.repair_rate}: must be above 0")
+    setup.configure(place.devices or None)
+    axis = runs.axis(batch.mode, batch.width)
+    problem = build(net, train, place.data_dir, place.prepare)
+    plan = gallery.plan(masks_wanted, problem)
+    run = records.begin("orthogonality", place, parts, axis)
+
+    data, every = on_device(problem.dataset), place.checkpoint_seconds
+    seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
+    dense = dense_nets(run.folder, problem, axis, seeds, train, data, every, store)
+    entries = gallery.entries_of(plan, problem, seeds, dense, data)
+    if question.repair_steps:
+        entries += _repaired(problem, axis, entries, question)
+    before = [*(dense_entry(problem, one) for one in seeds), *entries]
+    batched = run.folder, "train", problem, axis, entries, data, every
+    summary = dense.summary + train_entries(*batched)[1]
+    for row, score in zip(summary, _scores(problem, axis, before), strict=True):
+        row["orthogonality"] = round(float(score), 8)
+
+    rows.write_summary(run.folder, summary, *comparison.LEADING)
+    scatter.draw_orthogonality(run.folder)
+    print(_table(summary))
+    print(_correlations(summary))
+    records.finish_run(run)
+    print(f"run: {run.folder}")
+
+
+def _scores(problem: Problem, axis: Axis, entries: list[Entry]) -> np.ndarray:
+    """float`[entries]`: `orthogonality.score` where each begins to train."""
+
+    def one(row: tuple[Params, Mask]) -> jax.Array:
+        return orthogonality.score(*row, problem.prunable)
+
+    rows_of = runs.stack([(entry.start.params, entry.start.mask) for entry in entries])
+    return np.asarray(runs.over_runs(one, axis, rows_of))
+
+
+def _repaired(
+    problem: Problem, axis: Axis, entries: list[Entry], question: Question
+) -> list[Entry]:
+    """The entries with their weights repaired."""
+
+    def one(row: tuple[Params, Mask]) -> Params:
+        how = problem.prunable, question.repair_steps, question.repair_rate
+        return orthogonality.repair(*row, *how)
+
+    rows_of = runs.stack([(entry.start.params, entry.start.mask) for entry in entries])
+    params = runs.over_runs(one, axis, rows_of)
+    return [
+        Entry(
+            entry.name | {"method": f"{entry.name['method']} repaired"},
+            entry.start._replace(params=runs.take(params, i)),
+        )
+        for i, entry in enumerate(entries)
+    ]
+
+
+def _table(summary: list[dict[str, Any]]) -> str:
+    groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for row in summary:
+        groups.setdefault((row["method"], row["density"]), []).append(row)
+    lines = [["method", "density", "n", "score", "trained %"]]
+    for (method, density), members in groups.items():
+        scores = [row["orthogonality"] for row in members]
+        deviation = f" ± {np.std(scores, ddof=1):.5f}" if len(scores) > 1 else ""
+        trained = comparison.spread([row["trained_accuracy"] for row in members])
+        score = f"{np.mean(scores):.5f}{deviation}"
+        lines.append([method, f"{density:g}", str(len(members)), score, trained])
+    return comparison.aligned(lines)
+
+
+def _correlations(summary: list[dict[str, Any]]) -> str:
+    """Pearson's r of score and trained accuracy over the masks of each density, unrepaired."""
+    lines = []
+    for density in sorted({row["density"] for row in summary if row["method"] != "dense"})[::-1]:
+        mine = [
+            (row["orthogonality"], row["trained_accuracy"])
+            for row in summary
+            if row["density"] == density and not row["method"].endswith(" repaired")
+        ]
+        r = np.corrcoef(np.array(mine).T)[0, 1]
+        lines.append(f"density {density:g}: r = {r:+.2f} of score and accuracy, {len(mine)} masks")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_bool("smoke", False, "seconds long")
+    define(*GROUPS)
+    run_main(main)

@@ -1,0 +1,236 @@
+"""How far does threshold pruning go, if the net is retrained after every cut?
+
+A trained net loses the weights below a threshold, is trained again from what is left, and so on for
+some rounds; nothing is rewound. Thresholds are a quantile of |w| over the whole net, or a multiple
+of each layer's standard deviation: Han et al., "Learning both weights and connections for efficient
+neural networks", 2015.
+
+    python -m experiments.prune_retrain
+    python -m experiments.prune_retrain --rule=deviation --thresholds=0.5,1,1.5 --models=lenet5
+
+The README has the numbers to expect, with spread, device and time.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from jaxtickets import masks, nets, runs
+from jaxtickets.data import shape as image_shape
+from jaxtickets.io import comparison, records, rows, setup
+from jaxtickets.io.dense import StoreSettings, dense_nets
+from jaxtickets.io.errors import UserError, choose, run_main
+from jaxtickets.io.figures import pruning
+from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read
+from jaxtickets.io.levels import Descent, Lineage, Plan, descend
+from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
+from jaxtickets.io.seeds import seed
+from jaxtickets.optimizers import Hyper
+from jaxtickets.protocols.imp import Going
+from jaxtickets.protocols.thresholds import RULES, cut, thresholds
+from jaxtickets.settings import option
+from jaxtickets.types import Dataset, Mask
+
+SMOKE: dict[str, Any] = {
+    "seeds": 2,
+    "models": ("lenet300_100", "lenet5_lecun"),
+    "thresholds": (0.5, 0.9),
+    "rounds": 2,
+    "retrain_epochs": 1,
+    "epochs": 1,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """How nets are cut and retrained."""
+
+    models: tuple = option(("lenet300_100",), "the nets; each has its part of the table and figure")
+    rule: str = option("quantile", "what a threshold means", RULES)
+    thresholds: tuple = option((0.4, 0.5, 0.6, 0.7, 0.8, 0.9), "quantiles, or multiples of std")
+    rounds: int = option(10, "cuts, each followed by retraining", least=1)
+    retrain_epochs: int = option(2, "passes over the training data after each cut", least=1)
+    retrain_rate: float = option(1.0, "learning rate of retraining, a factor of the first one")
+
+
+GROUPS = (
+    RunSettings(),
+    StoreSettings(),
+    Question(),
+    NetSettings(model="lenet300_100"),
+    TrainSettings(learning_rates="constant", epochs=10),
+    BatchSettings(),
+)
+
+
+def main() -> None:
+    """Reads the flags, checks them, then for each net: trains, cuts, retrains; draws."""
+    chosen = SMOKE if flags.FLAGS.smoke else {}
+    read_all: list[Any] = [read(type(group), group, chosen) for group in GROUPS]
+    place, store, *parts = read_all
+    question, net, train, batch = parts
+    values = _check(question)
+    setup.configure(place.devices or None)
+    axis = runs.axis(batch.mode, batch.width)
+    built = [
+        build(dataclasses.replace(net, model=name), train, place.data_dir, place.prepare)
+        for name in question.models
+    ]
+    run = records.begin("prune_retrain", place, parts, axis)
+
+    summary: list[dict[str, Any]] = []
+    for name, problem in zip(question.models, built, strict=True):
+        folder = run.folder / name
+        folder.mkdir(exist_ok=True)
+        data, every = on_device(problem.dataset), place.checkpoint_seconds
+        seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
+        dense = dense_nets(folder, problem, axis, seeds, train, data, every, store)
+        lines = [
+            Lineage(one, _hyper(problem, question), {"threshold": t, "seed": one.number})
+            for t in values
+            for one in seeds
+        ]
+        owners = np.tile(np.arange(len(seeds)), len(values))
+        trained = runs.take((dense.params, dense.stats), owners)
+        again = _retraining(problem, question)
+        plan = _plan(question, again, lines, trained[0])
+        more = [folder, again, axis, plan, lines, data, every, lambda summary: None]
+        found = descend(*more, dense=trained)
+        summary += _rows(name, problem, dense.summary, "dense")
+        summary += _rows(name, problem, found, question.rule)
+        rows.write_summary(run.folder, summary, *comparison.LEADING)
+        pruning.draw_pruning(run.folder)
+        print(_table([row for row in summary if row["model"] == name]))
+        print(comparison.lost(found), end="")
+    records.finish_run(run)
+    print(f"run: {run.folder}")
+
+
+def _check(question: Question) -> tuple[float, ...]:
+    """The thresholds; raises UserError for what can't be."""
+    for name in question.models:
+        choose("model", name, nets.names())
+    values = numbers("thresholds", question.thresholds)
+    most = float("inf") if question.rule == "deviation" else 1.0
+    for value in values:
+        if not 0 < value < most:
+            raise UserError(f"--thresholds={value:g}: must be above 0 and below {most:g}")
+    if question.retrain_rate <= 0:
+        raise UserError(f"--retrain_rate={question.retrain_rate}: must be above 0")
+    return values
+
+
+def _hyper(problem: Problem, question: Question) -> Hyper:
+    return problem.hyper._replace(rate=problem.hyper.rate * question.retrain_rate)
+
+
+def _retraining(problem: Problem, question: Question) -> Problem:
+    """The problem of a round: as many steps as its epochs have."""
+    epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
+    recipe = problem.recipe._replace(every=epoch, test_looks=0)
+    return problem._replace(recipe=recipe, steps=epoch * question.retrain_epochs)
+
+
+def _plan(question: Question, problem: Problem, lines: Sequence[Lineage], dense: Any) -> Plan:
+    """What is cut in every round."""
+
+    @jax.jit
+    def first(params: Any, t: jax.Array) -> dict[str, jax.Array]:
+        whole = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
+        return thresholds(question.rule, params, whole, problem.prunable, t)
+
+    @jax.jit
+    def later(mine: Descent, fixed: dict[str, jax.Array], t: jax.Array) -> Mask:
+        where = question.rule, mine.params, mine.mask, problem.prunable
+        values = thresholds(*where, t) if question.rule == "deviation" else fixed
+        return cut(*where, values)
+
+    def number(line: Lineage) -> jax.Array:
+        return jnp.float32(line.name["threshold"])
+
+    def place(line: Lineage) -> tuple[float, int]:
+        return line.name["threshold"], line.seed.number
+
+    fixed = {place(line): first(runs.take(dense, i), number(line)) for i, line in enumerate(lines)}
+
+    def prune(line: Lineage, mine: Descent, level: int, data: Dataset) -> Mask:
+        del level, data
+        return later(mine, fixed[place(line)], number(line))
+
+    going = Going(rewound=False, start=0, end=problem.steps)
+    return Plan(question.rounds, prune, lambda line: going, {})
+
+
+def _rows(
+    model: str, problem: Problem, summary: Sequence[dict[str, Any]], method: str
+) -> list[dict[str, Any]]:
+    """Summary rows with the net's name, parameters left, and multiply-adds an image."""
+    shape = image_shape(problem.dataset.name)
+    uses = nets.positions(problem.net, shape)
+    params = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))[0]
+    total = sum(leaf.size for leaf in jax.tree.leaves(params))
+    whole = masks.size(params, problem.prunable)
+    made = []
+    for row in summary:
+        kept = {path: row[f"kept/{path}"] for path in problem.prunable}
+        gone = whole - sum(kept.values())
+        adds = sum(count * uses[path.split("/")[0]] for path, count in kept.items())
+        made.append(
+            {
+                **row,
+                "model": model,
+                "method": method,
+                "round": row.get("level", 0),
+                "parameters": total - gone,
+                "compression": round(total / (total - gone), 4),
+                "multiply_adds": adds,
+            }
+        )
+    return made
+
+
+def _table(summary: Sequence[dict[str, Any]]) -> str:
+    """The last round of each threshold: mean ± sample standard deviation over seeds."""
+    last = max(row["round"] for row in summary)
+    groups: dict[float, list[dict[str, Any]]] = {}
+    for row in summary:
+        if row["method"] == "dense" or row["round"] == last:
+            groups.setdefault(row.get("threshold", 0.0), []).append(row)
+    layers = [name for name in summary[0] if name.startswith("kept/")]
+    lines = [
+        [
+            *("threshold", "n", "cut %", "retrained %", "parameters", "factor", "MFLOP"),
+            *(name.split("/")[1] for name in layers),
+        ]
+    ]
+    for threshold, members in groups.items():
+        both = [
+            comparison.spread([row[f"{t}_accuracy"] for row in members]) for t in comparison.TIMES
+        ]
+        mean = {
+            name: float(np.mean([row[name] for row in members]))
+            for name in ("parameters", "compression", "multiply_adds", *layers)
+        }
+        lines.append(
+            [
+                f"{threshold:g}" if threshold else "dense",
+                str(len(members)),
+                *both,
+                f"{mean['parameters']:.0f}",
+                f"{mean['compression']:.1f}x",
+                f"{2 * mean['multiply_adds'] / 1e6:.3f}",
+                *(f"{mean[name]:.0f}" for name in layers),
+            ]
+        )
+    return f"{summary[0]['model']}, after {last} rounds\n{comparison.aligned(lines)}"
+
+
+if __name__ == "__main__":
+    flags.DEFINE_bool("smoke", False, "seconds long")
+    define(*GROUPS)
+    run_main(main)

@@ -1,0 +1,175 @@
+"""What in a ticket matters: where it is, the signs of its weights, or their values?
+
+Iterated pruning by criteria in the plane of a weight's first and last value; survivors begin again
+from their first value, a new one, each other's, or a constant with their sign; pruned weights are
+zero, or frozen where they began. Tickets that classify before any training are supermasks. Zhou et
+al., "Deconstructing lottery tickets: zeros, signs, and the supermask", 2019.
+
+    python -m experiments.supermask
+    python -m experiments.supermask --preset=zhou --data_dir=FOLDER
+
+The README has the numbers to expect, with spread, device and time.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from jaxtickets import runs
+from jaxtickets.criteria import find, plane
+from jaxtickets.io import comparison, records, rows, setup
+from jaxtickets.io.dense import StoreSettings, dense_nets
+from jaxtickets.io.errors import UserError, choose, run_main
+from jaxtickets.io.figures import supermasks
+from jaxtickets.io.flags import BatchSettings, RunSettings, define, read
+from jaxtickets.io.imp_plan import imp_plan
+from jaxtickets.io.levels import Lineage, Plan, descend
+from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
+from jaxtickets.io.seeds import seed
+from jaxtickets.protocols import imp
+from jaxtickets.protocols.actions import ONES, ZEROS
+from jaxtickets.settings import option
+
+SMOKE: dict[str, Any] = {
+    "seeds": 2,
+    "criteria": ("magnitude", "magnitude_same_sign"),
+    "ones": ("rewind", "signed_constant"),
+    "zeros": ("zero", "freeze_unless_toward_zero"),
+    "levels": 2,
+    "iterations": 120,
+    "look_every": 60,
+}
+ZHOU: dict[str, Any] = {
+    "dataset": "mnist",
+    "initializer": "glorot_normal",
+    "levels": 24,
+    "prune_rate": 0.2,
+    "output_rate": 0.1,
+    "iterations": 0,
+    "epochs": 55,
+    "look_every": 0,
+    "seeds": 5,
+}
+UNTRAINED = "untrained_validation_accuracy"
+PRESETS = {"": {}, "smoke": SMOKE, "zhou": ZHOU}
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What is crossed with what, and how often and how much is pruned."""
+
+    criteria: tuple = option(
+        (*plane.FUNCTIONS, "magnitude_same_sign", "magnitude_increase_same_sign", "random"),
+        "what prunes",
+    )
+    ones: tuple = option(("rewind", "signed_constant"), f"of what stays: {', '.join(ONES)}")
+    zeros: tuple = option(("zero",), f"of what goes: {', '.join(ZEROS)}")
+    levels: int = option(7, "times that the net is pruned", least=1)
+    prune_rate: float = option(0.4, "share of a layer's weights left that a level prunes")
+    conv_rate: float = option(0.0, "the same for convolutions; 0: as prune_rate", least=0)
+    output_rate: float = option(0.2, "the same for the output layer; 0: as prune_rate", least=0)
+
+
+GROUPS = (
+    RunSettings(),
+    StoreSettings(),
+    Question(),
+    NetSettings(model="lenet300_100"),
+    TrainSettings(
+        learning_rate=1.2e-3,
+        learning_rates="constant",
+        batch_size=60,
+        iterations=1000,
+        look_every=100,
+    ),
+    BatchSettings(),
+)
+
+
+def main() -> None:
+    """Reads the flags, checks them, trains the dense nets, descends with all actions, draws."""
+    name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
+    choose("preset", name, tuple(PRESETS))
+    read_all: list[Any] = [read(type(group), group, PRESETS[name]) for group in GROUPS]
+    place, store, *parts = read_all
+    question, net, train, batch = parts
+    setup.configure(place.devices or None)
+    axis = runs.axis(batch.mode, batch.width)
+    problem = build(net, train, place.data_dir, place.prepare)
+    plan = _plan(question, problem)
+    run = records.begin("supermask", place, parts, axis)
+
+    data, every = on_device(problem.dataset), place.checkpoint_seconds
+    seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
+    dense = dense_nets(run.folder, problem, axis, seeds, train, data, every, store)
+    lines, owners = [], []
+    for words in itertools.product(question.criteria, question.ones, question.zeros):
+        for owner, one in enumerate(seeds):
+            criterion, ones, zeros = words
+            said = {"criterion": criterion, "ones": ones, "zeros": zeros, "seed": one.number}
+            actions = criterion, ONES[ones], ZEROS[zeros]
+            lines.append(Lineage(one, problem.hyper, said, 0, *actions))
+            owners.append(owner)
+    trained = runs.take((dense.params, dense.stats), np.array(owners))
+
+    def report(summary: list[dict[str, Any]]) -> None:
+        rows.write_summary(run.folder, dense.summary + _named(summary), *comparison.LEADING)
+        supermasks.draw_supermasks(run.folder)
+
+    descend(run.folder, problem, axis, plan, lines, data, every, report, dense=trained)
+    supermasks.draw_plane(run.folder)
+    print(_table(rows.read_summary(run.folder)))
+    records.finish_run(run)
+    print(f"run: {run.folder}")
+
+
+def _plan(question: Question, problem: Problem) -> Plan:
+    """The procedure; raises UserError for what can't be."""
+    for one in question.ones:
+        choose("mask-1 action", one, tuple(ONES))
+    for zero in question.zeros:
+        choose("mask-0 action", zero, tuple(ZEROS))
+    settings = imp.Settings(
+        levels=question.levels,
+        prune_rate=question.prune_rate,
+        conv_rate=question.conv_rate,
+        output_rate=question.output_rate,
+    )
+    try:
+        for name in question.criteria:
+            find(name)
+        return imp_plan(problem, settings, {})
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _named(summary: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with the criterion as their method."""
+    return [{**row, "method": row["criterion"]} for row in summary]
+
+
+def _table(summary: list[dict[str, Any]]) -> str:
+    """Each combination at its best level untrained, by validation; mean ± deviation over seeds."""
+    groups: dict[tuple, dict[float, list[dict[str, Any]]]] = {}
+    for row in summary:
+        key = tuple(row.get(name) or "" for name in ("method", "ones", "zeros"))
+        groups.setdefault(key, {}).setdefault(row["density"], []).append(row)
+    lines = [["criterion", "ones", "zeros", "density", "n", "untrained %", "trained %"]]
+    for key, levels in groups.items():
+        score = {d: np.mean([r[UNTRAINED] for r in members]) for d, members in levels.items()}
+        best = max(score, key=lambda density: score[density])
+        members = levels[best]
+        both = [comparison.spread([r[f"{t}_accuracy"] for r in members]) for t in comparison.TIMES]
+        lines.append([*key, f"{best:.3g}", str(len(members)), *both])
+    return comparison.aligned(lines)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("preset", "", "settings by name: zhou, smoke; explicit flags come first")
+    flags.DEFINE_bool("smoke", False, "seconds long: the preset of that name")
+    define(*GROUPS)
+    run_main(main)

@@ -1,0 +1,132 @@
+"""Does a mask that scores well also train well? The first steps of training, mask by mask.
+
+Every mask of the gallery is trained for a few hundred steps from the initialisation, all in one
+batch; the table says how many steps each takes to reach given training losses.
+
+    python -m experiments.trainability
+    python -m experiments.trainability --tickets=annealed=runs/sa_search/*/tickets/*
+
+The README has the numbers to expect, with spread, device and time.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from jaxtickets import runs
+from jaxtickets.analysis.trainability import steps_to_reach
+from jaxtickets.io import comparison, gallery, records, rows, setup
+from jaxtickets.io.comparison import train_entries
+from jaxtickets.io.dense import StoreSettings, dense_entry, dense_nets
+from jaxtickets.io.errors import UserError, run_main
+from jaxtickets.io.figures import curves
+from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read
+from jaxtickets.io.gallery import GallerySettings
+from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
+from jaxtickets.io.seeds import seed
+from jaxtickets.settings import option
+
+SMOKE: dict[str, Any] = {
+    "seeds": 2,
+    "criteria": ("random", "snip"),
+    "epochs": 1,
+    "first_steps": 40,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """How training is looked at."""
+
+    first_steps: int = option(500, "training steps of every mask", least=1)
+    first_batch: int = option(100, "examples of each", least=1)
+    mean_of: int = option(10, "steps whose mean training loss is a point", least=1)
+    targets: tuple = option((1.0, 0.5, 0.3), "training losses to reach, in nats")
+
+
+GROUPS = (
+    RunSettings(),
+    StoreSettings(),
+    Question(),
+    GallerySettings(),
+    NetSettings(model="lenet300_100"),
+    TrainSettings(),
+    BatchSettings(),
+)
+
+
+def main() -> None:
+    """Reads the flags, checks them, makes the masks, trains their first steps, draws."""
+    chosen = SMOKE if flags.FLAGS.smoke else {}
+    read_all: list[Any] = [read(type(group), group, chosen) for group in GROUPS]
+    place, store, *parts = read_all
+    question, masks_wanted, net, train, batch = parts
+    targets = numbers("targets", question.targets)
+    setup.configure(place.devices or None)
+    axis = runs.axis(batch.mode, batch.width)
+    problem = build(net, train, place.data_dir, place.prepare)
+    short = _shortened(problem, question)
+    plan = gallery.plan(masks_wanted, problem)
+    run = records.begin("trainability", place, parts, axis)
+
+    data, every = on_device(problem.dataset), place.checkpoint_seconds
+    seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
+    dense = dense_nets(run.folder, problem, axis, seeds, train, data, every, store)
+    entries = gallery.entries_of(plan, problem, seeds, dense, data)
+    entries += [dense_entry(problem, one) for one in seeds]
+    summary = train_entries(run.folder, "first", short, axis, entries, data, every)[1]
+    found = rows.read_metrics(run.folder)
+    for row in summary:
+        mine = [r for r in found if r["phase"] == "first" and _same(r, row)]
+        losses = [r["train_loss"] for r in mine]
+        reached = steps_to_reach([r["step"] for r in mine], losses, targets)
+        row.update({f"steps_to/{t:g}": s for t, s in zip(targets, reached, strict=True)})
+
+    rows.write_summary(run.folder, summary, *comparison.LEADING)
+    curves.draw_first_steps(run.folder)
+    print(_table(summary, targets))
+    records.finish_run(run)
+    print(f"run: {run.folder}")
+
+
+def _shortened(problem: Problem, question: Question) -> Problem:
+    """The same net and recipe for the first steps alone."""
+    if question.first_steps % question.mean_of:
+        raise UserError(
+            f"--first_steps={question.first_steps}: must be a multiple of "
+            f"--mean_of={question.mean_of}"
+        )
+    if question.first_batch > len(problem.dataset.train.labels):
+        raise UserError(f"--first_batch={question.first_batch}: there are fewer examples")
+    recipe = problem.recipe._replace(
+        every=question.mean_of, batch_size=question.first_batch, test_looks=0
+    )
+    return problem._replace(recipe=recipe, steps=question.first_steps)
+
+
+def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    return all(a[name] == b[name] for name in ("method", "density", "seed"))
+
+
+def _table(summary: list[dict[str, Any]], targets: tuple[float, ...]) -> str:
+    """Steps to each loss, mean ± sample standard deviation over seeds; `-` if a seed never does."""
+    groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for row in summary:
+        groups.setdefault((row["method"], row["density"]), []).append(row)
+    lines = [["method", "density", "n", *(f"steps to {t:g}" for t in targets)]]
+    for (method, density), members in groups.items():
+        cells = []
+        for target in targets:
+            steps = [row[f"steps_to/{target:g}"] for row in members]
+            spread = f" ± {np.std(steps, ddof=1):.0f}" if len(steps) > 1 else ""
+            cells.append("-" if np.isnan(steps).any() else f"{np.mean(steps):.0f}{spread}")
+        lines.append([method, f"{density:g}", str(len(members)), *cells])
+    return comparison.aligned(lines)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_bool("smoke", False, "seconds long")
+    define(*GROUPS)
+    run_main(main)

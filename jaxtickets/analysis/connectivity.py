@@ -1,0 +1,85 @@
+"""Sparsity's shape: which weights a signal can still pass through.
+
+A weight counts as effective if a path of kept weights leads from the input through it to the
+output; biases are left out of account. Vysogorets and Kempe, "Connectivity matters: neural network
+pruning through the lens of effective sparsity", 2023.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxtickets import masks
+from jaxtickets.types import Array, Mask, Prunable, Wiring
+
+
+class Shape(NamedTuple):
+    """What is connected in a mask.
+
+    Attributes:
+      effective: path -> int32, kept weights on a path from the input to the output.
+      dead_units: group -> int32, units that no path passes through.
+      dead_inputs: int32, inputs of the first layer (pixels for a dense layer, channels for a
+        convolution) that no path begins at.
+    """
+
+    effective: dict[str, jax.Array]
+    dead_units: dict[str, jax.Array]
+    dead_inputs: jax.Array
+
+
+def shape(mask: Mask, wiring: Wiring, prunable: Prunable) -> Shape:
+    """What is connected, for a net whose groups of units come in forward order.
+
+    Args:
+      mask: over the parameters.
+      wiring: the net's groups, each after those that its producers read.
+      prunable: the leaves that are counted.
+    """
+    links = _links(mask, wiring)
+    first = wiring[0].producers[0]
+    into: dict[str, Array] = {first: jnp.ones(links[first].shape[0], bool)}
+    for group in wiring:
+        reached = jnp.stack([_forward(links[p], into[p]) for p in group.producers]).any(0)
+        for layer, repeat in group.consumers:
+            into[layer] = jnp.tile(reached, repeat)
+    last = wiring[-1].consumers[0].layer
+    out_of: dict[str, Array] = {last: jnp.ones(links[last].shape[1], bool)}
+    dead_units = {}
+    for group in reversed(wiring):
+        read = [
+            _forward(links[layer].T, out_of[layer]).reshape(repeat, group.size).any(0)
+            for layer, repeat in group.consumers
+        ]
+        useful = jnp.stack(read).any(0)
+        reached = jnp.stack([_forward(links[p], into[p]) for p in group.producers]).any(0)
+        dead_units[group.name] = jnp.sum(~(useful & reached), dtype=jnp.int32)
+        out_of |= dict.fromkeys(group.producers, useful)
+    effective = {}
+    for path, kept in zip(prunable, masks.pick(mask, prunable), strict=True):
+        layer = path.removesuffix("/kernel")
+        on_path = into[layer][:, None] & out_of[layer][None]
+        on_path = kept & jnp.broadcast_to(on_path, kept.shape)
+        effective[path] = jnp.sum(on_path, dtype=jnp.int32)
+    begins = _forward(links[first].T, out_of[first])
+    names = [group.name for group in wiring]
+    return Shape(
+        effective,
+        {name: dead_units[name] for name in names},
+        jnp.sum(~begins, dtype=jnp.int32),
+    )
+
+
+def _links(mask: Mask, wiring: Wiring) -> dict[str, Array]:
+    """Layer -> bool`[inputs, units]`: whether any kept weight links the two."""
+    layers = {p for g in wiring for p in g.producers} | {
+        c.layer for g in wiring for c in g.consumers
+    }
+    kernels = {layer: masks.pick(mask, (f"{layer}/kernel",))[0] for layer in layers}
+    return {layer: jnp.any(k, axis=tuple(range(k.ndim - 2))) for layer, k in kernels.items()}
+
+
+def _forward(links: Array, alive: Array) -> Array:
+    """bool`[units]`: which are linked to an alive input."""
+    return jnp.any(links & alive[:, None], axis=0)

@@ -1,0 +1,46 @@
+"""Training curves, mask by mask."""
+
+from pathlib import Path
+
+import numpy as np
+
+from jaxtickets.io import rows
+from jaxtickets.io.figures.canvas import save, subplots
+from jaxtickets.io.figures.methods import label, ordered
+from jaxtickets.io.records import read_spec
+
+
+def draw_first_steps(folder: Path) -> Path:
+    """Training loss against the step, a panel a density: mean and standard deviation over seeds."""
+    spec, summary = read_spec(folder), rows.read_summary(folder)
+    seen = [row for row in rows.read_metrics(folder) if row["phase"] == "first"]
+    densities = sorted({row["density"] for row in summary if row["method"] != "dense"})[::-1]
+    fig, axes = subplots(1, len(densities), (5.5 * len(densities) + 2.5, 4.8))
+    for panel, density in zip(axes.flat, densities, strict=True):
+        for i, method in enumerate(ordered(summary)):
+            wanted = 1.0 if method == "dense" else density
+            mine = [r for r in seen if r["method"] == method and r["density"] == wanted]
+            if not mine:
+                continue
+            steps = sorted({row["step"] for row in mine})
+            losses = np.array([[r["train_loss"] for r in mine if r["step"] == s] for s in steps])
+            mean = losses.mean(1)
+            spread = losses.std(1, ddof=1) if losses.shape[1] > 1 else np.zeros_like(mean)
+            colour = "0.3" if method == "dense" else f"C{i % 10}"
+            name = label(method).replace("\n", " ")
+            panel.plot(steps, mean, color=colour, lw=1.2, label=name)
+            panel.fill_between(steps, mean - spread, mean + spread, color=colour, alpha=0.15, lw=0)
+        panel.set_yscale("log")
+        panel.yaxis.set_major_formatter("{x:.2g}")
+        panel.yaxis.set_minor_formatter("{x:.2g}")
+        panel.set(xlabel="training step", ylabel="training loss (nats)")
+        panel.set_title(f"density {density:g}")
+        panel.grid(alpha=0.3, which="both")
+    axes.flat[-1].legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    seeds = len({row["seed"] for row in summary})
+    fig.suptitle(
+        f"{spec['model']} on {spec['dataset']}: the first {spec['first_steps']} steps\n"
+        f"means of {spec['mean_of']} steps; mean and standard deviation of {seeds} seeds",
+        fontsize="medium",
+    )
+    return save(fig, folder, "first_steps")

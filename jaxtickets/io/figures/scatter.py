@@ -1,0 +1,47 @@
+"""A property of masks against what they train to."""
+
+from pathlib import Path
+
+from jaxtickets.io import rows
+from jaxtickets.io.figures.canvas import save, subplots
+from jaxtickets.io.figures.methods import label, ordered
+from jaxtickets.io.records import read_spec
+
+REPAIRED = " repaired"
+
+
+def draw_orthogonality(folder: Path) -> Path:
+    """Trained accuracy against the orthogonality score: a point a mask, a panel a density."""
+    spec, summary = read_spec(folder), rows.read_summary(folder)
+    densities = sorted({row["density"] for row in summary if row["method"] != "dense"})[::-1]
+    methods = [m for m in ordered(summary) if not m.endswith(REPAIRED)]
+    fig, axes = subplots(1, len(densities), (5 * len(densities) + 2.5, 4.6))
+    for panel, density in zip(axes.flat, densities, strict=True):
+        for i, method in enumerate(methods):
+            for suffix, marker in (("", "o"), (REPAIRED, "x")):
+                wanted = 1.0 if method == "dense" else density
+                mine = [
+                    row
+                    for row in summary
+                    if row["method"] == method + suffix and row["density"] == wanted
+                ]
+                if mine:
+                    panel.plot(
+                        [row["orthogonality"] for row in mine],
+                        [100 * row["trained_accuracy"] for row in mine],
+                        marker,
+                        color="0.3" if method == "dense" else f"C{i % 10}",
+                        label=label(method).replace("\n", " ") + suffix,
+                        ms=6,
+                        alpha=0.8,
+                    )
+        panel.set(xlabel="orthogonality score of the masked layers (0: orthogonal)")
+        panel.set(ylabel="test accuracy, trained (%)", title=f"density {density:g}")
+        panel.locator_params(axis="x", nbins=5)
+        panel.grid(alpha=0.3)
+    axes.flat[-1].legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    fig.suptitle(
+        f"{spec['model']} on {spec['dataset']}: a point a seed; crosses: after "
+        f"{spec['repair_steps']} steps of repair"
+    )
+    return save(fig, folder, "orthogonality")

@@ -1,0 +1,277 @@
+"""Criteria of weights by hand, and by finite differences in float64, on a 3-2-2 net."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtickets import losses, masks, nets
+from jaxtickets.criteria import CRITERIA, Evidence
+from jaxtickets.criteria.plane import FUNCTIONS, SAME_SIGN
+from jaxtickets.criteria.units import UNIT_CRITERIA
+from jaxtickets.types import Model, Split, Units
+
+KEY = jax.random.key(0)
+PARAMS = {
+    "fc1": {
+        "bias": np.array([0.25, -0.5]),
+        "kernel": np.array([[1.0, -1.5], [0.5, 1.25], [-0.75, 0.5]]),
+    },
+    "out": {"bias": np.array([-0.25, 0.5]), "kernel": np.array([[1.5, -1.0], [0.5, -0.75]])},
+}
+BATCHES = Split(
+    np.array([[[0, 3, 1], [2, 2, 0], [4, 1, 1]], [[3, 0, 2], [1, 4, 3], [0, 0, 4]]], "u1"),
+    np.array([[0, 1, 1], [0, 0, 1]], "i"),
+)
+GRADED = ("snip", "grasp", "taylor", "fisher", "obd")
+
+
+def vector(tree):
+    return np.concatenate([np.ravel(leaf).astype(np.float64) for leaf in jax.tree.leaves(tree)])
+
+
+def tree(weights):
+    leaves, treedef = jax.tree.flatten(PARAMS)
+    parts = np.split(weights, np.cumsum([leaf.size for leaf in leaves])[:-1])
+    return treedef.unflatten([p.reshape(leaf.shape) for p, leaf in zip(parts, leaves, strict=True)])
+
+
+WEIGHTS = vector(PARAMS)  # 2 biases, 6 weights, 2 biases, 4 weights
+
+
+def prepare(images):
+    return images / 2.0 - 0.75
+
+
+def forward(params, x, act):
+    x = act(x @ params["fc1"]["kernel"] + params["fc1"]["bias"][None])
+    return x @ params["out"]["kernel"] + params["out"]["bias"][None]
+
+
+class Net(NamedTuple):
+    """A net's evidence, and `cost(weights, images, labels)`, its cross-entropy in float64."""
+
+    evidence: Evidence
+    cost: Callable[..., Any]
+
+
+def make(act):
+    def apply(params, stats, images, key, train):
+        del key, train
+        return forward(params, images, lambda x: act(x, jnp)), stats
+
+    def cost(weights, images, labels):
+        logits = forward(tree(weights), prepare(images), lambda x: act(x, np))
+        chosen = np.take_along_axis(logits, labels[:, None], 1)[:, 0]
+        return np.mean(np.log(np.exp(logits).sum(1)) - chosen)
+
+    params = jax.tree.map(lambda w: w.astype("f"), PARAMS)
+    model = Model(lambda key: (params, {}), apply)
+    loss = losses.classification(model, prepare)
+    seen = Evidence(params, params, {}, masks.ones(params), BATCHES, loss, model, prepare)
+    return Net(seen, cost)
+
+
+ACTS = {"linear": lambda x, xp: x, "relu": lambda x, xp: xp.maximum(x, 0)}
+
+
+@pytest.fixture(scope="module", params=ACTS)
+def net(request):
+    return make(ACTS[request.param])
+
+
+@pytest.fixture(scope="module")
+def scores(net):
+    """Name -> the scores of the criteria that differentiate, as vectors."""
+    table = jax.jit(lambda: {name: CRITERIA[name](KEY, net.evidence) for name in GRADED})()
+    return {name: vector(scores) for name, scores in table.items()}
+
+
+def slope(f, x, step=1e-4):
+    """df/dx by central differences."""
+    return np.array([(f(x + d) - f(x - d)) / (2 * step) for d in step * np.eye(len(x))])
+
+
+def of_batches(net):
+    """The gradient of each batch's loss."""
+    return [slope(lambda w, b=b: net.cost(w, *b), WEIGHTS) for b in zip(*BATCHES, strict=True)]
+
+
+def mean_cost(net):
+    """The loss of all batches: they are of one size."""
+    pool = BATCHES.images.reshape(-1, 3), BATCHES.labels.ravel()
+    return lambda weights: net.cost(weights, *pool)
+
+
+def assert_close(got, expected):
+    np.testing.assert_allclose(got, expected, rtol=2e-4, atol=2e-6 * np.abs(expected).max())
+
+
+# --- gradients and curvature ---------------------------------------------------------------------
+
+
+def test_snip_is_the_share_of_the_slope_of_the_mean_loss(net, scores):
+    slopes = np.abs(WEIGHTS * np.mean(of_batches(net), 0))
+    assert_close(scores["snip"], slopes / slopes.sum())
+
+
+def test_taylor_is_the_mean_over_batches_of_the_squared_slope(net, scores):
+    assert_close(scores["taylor"], np.mean([(WEIGHTS * g) ** 2 for g in of_batches(net)], 0))
+
+
+def test_with_one_batch_taylor_ranks_as_snip(net):
+    pool = Split(BATCHES.images.reshape(1, 6, 3), BATCHES.labels.reshape(1, 6))
+    seen = net.evidence._replace(batches=pool)
+    snip, taylor = (vector(CRITERIA[name](KEY, seen)) for name in ("snip", "taylor"))
+    np.testing.assert_array_equal(np.argsort(snip), np.argsort(taylor))
+
+
+def test_fisher_is_half_the_mean_over_examples_of_the_squared_slope(net, scores):
+    images, labels = BATCHES.images.reshape(6, 1, 3), BATCHES.labels.reshape(6, 1)
+    slopes = [
+        slope(lambda w, e=e: net.cost(w, *e), WEIGHTS) for e in zip(images, labels, strict=True)
+    ]
+    assert_close(scores["fisher"], 0.5 * WEIGHTS**2 * np.mean(np.square(slopes), 0))
+
+
+def test_grasp_is_the_weight_times_hessian_times_gradient(net, scores):
+    def gradient(weights):
+        return slope(mean_cost(net), weights)
+
+    flow = gradient(WEIGHTS)
+    product = (gradient(WEIGHTS + 1e-3 * flow) - gradient(WEIGHTS - 1e-3 * flow)) / 2e-3
+    assert_close(scores["grasp"], WEIGHTS * product)
+
+
+def test_grasp_is_minus_half_of_what_the_squared_gradient_norm_gains_as_a_weight_goes(net, scores):
+    def norm(shares):
+        """The squared norm of the gradient where each weight has lost a share."""
+        return np.sum(slope(mean_cost(net), WEIGHTS * (1 - shares)) ** 2)
+
+    assert_close(scores["grasp"], -0.5 * slope(norm, np.zeros(len(WEIGHTS)), 1e-3))
+
+
+def test_obd_is_half_the_curvature_of_the_loss_in_a_single_weight(net, scores):
+    cost, step = mean_cost(net), 1e-3
+    second = np.array(
+        [
+            (cost(WEIGHTS + d) + cost(WEIGHTS - d) - 2 * cost(WEIGHTS)) / step**2
+            for d in step * np.eye(len(WEIGHTS))
+        ]
+    )
+    assert_close(scores["obd"], 0.5 * second * WEIGHTS**2)
+
+
+def test_obd_is_not_fisher(scores):
+    ratio = scores["obd"] / scores["fisher"]
+    assert ratio.max() > 1.4 * ratio.min()
+
+
+def test_the_gradient_of_units_is_the_mean_size_of_the_slopes_of_their_incoming_weights(net):
+    slopes = np.mean(of_batches(net), 0)
+    wiring = tuple(Units(layer, 2, (layer,), (), ()) for layer in PARAMS)
+    scores = UNIT_CRITERIA["gradient"](KEY, net.evidence, wiring)
+    for layer, part in tree(slopes).items():
+        assert_close(scores[layer], np.abs(part["kernel"]).mean(0))
+
+
+# --- SynFlow -------------------------------------------------------------------------------------
+
+
+def test_synflow_is_the_flow_through_a_weight_up_to_one_factor(net):
+    first, second = (np.abs(PARAMS[layer]["kernel"]) for layer in ("fc1", "out"))
+    scores = CRITERIA["synflow"](KEY, net.evidence)
+    got = np.concatenate([np.ravel(scores[layer]["kernel"]) for layer in ("fc1", "out")])
+    flow = first * second.sum(1), first.sum(0)[:, None] * second
+    ratio = got / np.concatenate([np.ravel(f) for f in flow])
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-5)
+    assert ratio[0] > 0 and not any(scores[layer]["bias"].any() for layer in scores)
+
+
+def test_synflow_depends_on_neither_data_nor_biases_nor_signs(net):
+    params = jax.tree.map(lambda w: -w if w.ndim == 2 else 7 + w, net.evidence.params)
+    seen = net.evidence._replace(params=params, batches=Split(255 - BATCHES.images, None))
+    got, expected = (vector(CRITERIA["synflow"](KEY, e)) for e in (seen, net.evidence))
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_synflow_is_conserved_from_layer_to_layer():
+    # A net with batch norms whose statistics are not those of white noise
+    model = nets.functional(nets.make("cnn960", widths=(3, 5, 4, 2)), (21, 21, 2))
+    draw = np.random.default_rng(0)
+    params, stats = jax.eval_shape(model.init, KEY)
+    params = jax.tree.map(lambda w: draw.standard_normal(w.shape).astype("f"), params)
+    stats = jax.tree.map(lambda s: 3 + draw.random(s.shape).astype("f"), stats)
+    batches = Split(np.zeros((1, 1, 21, 21, 2), "u1"), None)
+    seen = Evidence(None, None, stats, None, batches, None, model)
+    synflow = jax.jit(lambda params: CRITERIA["synflow"](KEY, seen._replace(params=params)))
+    scores, of_sizes = synflow(params), synflow(jax.tree.map(np.abs, params))
+    np.testing.assert_array_equal(vector(scores), vector(of_sizes))
+    totals = [jnp.sum(leaf) for leaf in masks.pick(scores, masks.prunable(params))]
+    totals += [jnp.sum(scores[f"bn{layer}"]["scale"]) for layer in range(1, 5)]
+    assert len(totals) == 9 and totals[0] > 0
+    np.testing.assert_allclose(totals, totals[0], rtol=1e-4)
+
+
+# --- the plane of first and last weights ---------------------------------------------------------
+
+# The means of |w| are 2 and 4, so alpha is 1/2; the third weight changed its sign.
+FIRST = np.array([[1.0, -2.0], [4.0, 1.0]], "f")
+LAST = np.array([[4.0, -1.0], [-10.0, 1.0]], "f")
+PLANE = {
+    "magnitude": [4, 1, 10, 1],
+    "small_final": [-4, -1, -10, -1],
+    "large_init": [1, 2, 4, 1],
+    "small_init": [-1, -2, -4, -1],
+    "large_init_large_final": [1, 0.5, 4, 0.5],
+    "small_init_small_final": [-2, -2, -5, -1],
+    "magnitude_increase": [3, -1, 6, 0],
+    "movement": [3, 1, 14, 0],
+}
+
+
+def in_plane(name, first, last):
+    return CRITERIA[name](KEY, Evidence(first, last, {}, None, None, None))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_of_the_plane(name):
+    got = in_plane(name, {"fc": {"kernel": FIRST}}, {"fc": {"kernel": LAST}})["fc"]["kernel"]
+    np.testing.assert_array_equal(got, np.reshape(PLANE[name], (2, 2)))
+
+
+def test_each_leaf_has_its_own_alpha():
+    first, last = {"a": FIRST, "b": FIRST}, {"a": LAST, "b": 8 * LAST}
+    got = in_plane("large_init_large_final", first, last)
+    np.testing.assert_array_equal(got["a"], got["b"])
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_with_same_sign_what_changed_its_sign_comes_last(name, mlp, evidence):
+    first, last = evidence.init_params, evidence.params
+    plain, scores = (vector(in_plane(n, first, last)) for n in (name, name + SAME_SIGN))
+    kept = vector(first) * vector(last) > 0
+    assert 10 < kept.sum() < 43  # of 53
+    assert scores[kept].min() >= 0 >= scores[~kept].max()
+    order = np.argsort(plain[kept], kind="stable")
+    assert (np.diff(scores[kept][order]) >= 0).all()  # the plain order, ties but for rounding
+    order = np.argsort(-plain[~kept], kind="stable")
+    assert (np.diff(scores[~kept][order]) >= 0).all()  # the other way round
+    assert len(np.unique(scores)) > 42
+
+
+def test_magnitude_same_sign_ranks_as_the_last_weight_in_the_direction_of_the_first(evidence):
+    first, last = evidence.init_params, evidence.params
+    scores = vector(in_plane("magnitude_same_sign", first, last))
+    np.testing.assert_array_equal(
+        np.argsort(scores), np.argsort(np.sign(vector(first)) * vector(last))
+    )
+
+
+def test_a_weight_that_began_at_zero_has_kept_its_sign():
+    first, last = {"b": np.zeros(3, "f")}, {"b": np.array([-2.0, 0.0, 1.0], "f")}
+    got = in_plane("magnitude_same_sign", first, last)["b"]
+    np.testing.assert_array_equal(got, [2, 0, 1])

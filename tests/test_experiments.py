@@ -1,0 +1,116 @@
+"""What all experiments promise: records, figures, and one line for what can't be."""
+
+import json
+
+import commands
+import pytest
+
+LEADING = "method,density,seed,untrained_accuracy,trained_accuracy,seconds"
+FIGURES = {
+    "imp_rewind": ("lottery", "curves", "layers"),
+    "ticket_grid": ("grid",),
+    "linear_connectivity": ("barriers", "lines"),
+    "criterion_comparison": ("accuracies", "layers"),
+    "mask_similarity": ("similarity",),
+    "orthogonality": ("orthogonality",),
+    "trainability": ("first_steps",),
+    "supermask": ("supermasks", "plane"),
+}
+
+
+@pytest.mark.parametrize("experiment", FIGURES)
+def test_a_run_leaves_its_records_and_figures_and_says_where(experiment, smokes):
+    folder, done = smokes(experiment)
+    assert done.stdout.splitlines()[-1] == f"run: {folder}"
+    assert json.loads((folder / "spec.json").read_text())["experiment"] == experiment
+    leading = LEADING if experiment != "mask_similarity" else "density,layer,method_a,seed_a"
+    assert (folder / "summary.csv").read_text().startswith(leading)
+    for name in FIGURES[experiment]:
+        assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000
+    assert "Warning" not in done.stderr
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+BAD = {
+    "imp_rewind": {
+        "--levels=0": "levels=0: must be 1 or more",
+        "--levels=40": "which needs 10: fewer levels or a lower rate",
+        "--levels=40 --output_rate=0.01 --prune_rate=0.5": "weights in fc2/kernel, which needs 1",
+        "--prune_rate=1.5": "prune_rate=1.5: must be between 0 and 1",
+        "--rewind_step=180": "rewind_step=180: must be in the training, which has 180 steps",
+        "--rewind_step=10": "must be a multiple of look_every=60",
+        "--rewind_step=soon": "rewind_step=soon: a step (500), a fraction (0.01) or 2ep",
+        "--control_levels=3": "control_levels=3: levels go from 1 to 2",
+        "--criterion=magnitud": "did you mean magnitude",
+        "--iterations=100": "100 training steps: must be a multiple of --look_every=60",
+        "--test_every=50": "--test_every=50: must be a multiple of 60",
+        "--rates=0": "--rates must be above 0",
+        "--preset=lth --model=scnn": "--preset=lth is for lenet300_100, conv2, conv4, conv6",
+        "--preset=lth --model=conv2 --dataset=mnist": "of conv2 is for cifar10, not mnist",
+        "--preset=openlht": "did you mean openlth",
+        "word": "unexpected argument 'word'",
+        "--resume --out=EMPTY": "nothing to resume",
+    },
+    "ticket_grid": {
+        "--thresholds=100": "thresholds=100: must be above 0 and below 100",
+        "--thresholds=99.9999 --floor=0": "keeps no weight at all",
+        "--rewinds=2": "rewinds=2: must be whole epochs of the training, which has 2",
+        "--rewinds=0.5": "rewinds=0.5: must be whole epochs",
+        "--thresholds=many": "must be numbers",
+    },
+    "criterion_comparison": {
+        "--criteria=magnitud": "unknown criterion 'magnitud': one of magnitude, ",
+        "--density=1.5": "density 1.5 is outside (0, 1]",
+        "--density=0.000001": "keeps no weight at all",
+        "--density=0.0001 --allocation=uniform": "raise the density or set a floor",
+        "--checks=reverted": "unknown check 'reverted': did you mean inverted?",
+        "--tickets=x=EMPTY/*": "/*: there is no such folder",
+        "--preset=thesiss": "did you mean thesis",
+    },
+    "trainability": {
+        "--first_steps=45": "--first_steps=45: must be a multiple of --mean_of=10",
+        "--first_batch=5000": "--first_batch=5000: there are fewer examples",
+        "--targets=low": "must be numbers",
+    },
+    "orthogonality": {"--repair_rate=0": "--repair_rate=0.0: must be above 0"},
+    "supermask": {
+        "--ones=rewinds": "unknown mask-1 action 'rewinds': did you mean rewind?",
+        "--zeros=frozen": "unknown mask-0 action 'frozen'",
+        "--criteria=smallest": "unknown criterion 'smallest'",
+        "--levels=40": "which needs 10: fewer levels or a lower rate",
+    },
+    "linear_connectivity": {
+        "--rewinds=60": "rewind_step=60: must be in the training",
+        "--points=2": "--points=2: must be 3 or more",
+        "--rewind=none": "trainings part at rewound weights alone",
+    },
+}
+CASES = [(experiment, words) for experiment, cases in BAD.items() for words in cases]
+
+
+@pytest.fixture(scope="module")
+def answers(cache, tmp_path_factory):
+    """What the experiments say of each bad command line, and their exit statuses."""
+    empty = tmp_path_factory.mktemp("empty") / "run"
+    said = {}
+    for experiment, cases in BAD.items():
+        asked = [
+            [
+                *([] if "preset" in words else ["--smoke"]),
+                *words.replace("EMPTY", str(empty)).split(),
+            ]
+            for words in cases
+        ]
+        found = commands.answers(experiment, asked, cache)
+        said |= {(experiment, words): one for words, one in zip(cases, found, strict=True)}
+    assert not empty.exists()
+    return said
+
+
+@pytest.mark.parametrize(("experiment", "words"), CASES)
+def test_bad_input_ends_in_one_line_before_work_starts(experiment, words, answers):
+    status, said = answers[experiment, words]
+    assert status not in (0, None)
+    assert len(said.strip().splitlines()) == 1, said
+    assert BAD[experiment][words] in said

@@ -1,0 +1,175 @@
+"""Experiments on a gallery of masks: what they compare, reuse, and take from other runs."""
+
+import commands
+import numpy as np
+import pytest
+from commands import metrics, summary
+
+from jaxtickets.io.tickets import load_ticket
+
+
+def grouped(rows, *fields):
+    groups = {}
+    for row in rows:
+        groups.setdefault(tuple(row[field] for field in fields), []).append(row)
+    return groups
+
+
+# --- criterion_comparison ------------------------------------------------------------------------
+
+
+def test_every_criterion_is_trained_beside_its_checks(smokes):
+    rows = summary(smokes("criterion_comparison")[0])
+    plain = {"random", "magnitude", "snip", "synflow"}
+    checks = {f"{name} {check}" for name in plain for check in ("shuffled", "reinit")}
+    inverted = {f"inverted_{name}" for name in plain - {"random"}}
+    expected = {(m, d) for m in plain | checks | inverted for d in ("0.2", "0.05")}
+    assert set(grouped(rows, "method", "density")) == {("dense", "1.0"), *expected}
+    assert all(len(found) == 2 for found in grouped(rows, "method", "density").values())
+
+
+def test_masks_keep_the_density_and_checks_the_layers_counts(smokes):
+    rows = summary(smokes("criterion_comparison")[0])
+    counts = {
+        (r["method"], r["density"], r["seed"]): [
+            int(r[f"kept/{layer}/kernel"]) for layer in ("fc1", "fc2", "out")
+        ]
+        for r in rows
+    }
+    for (method, density, number), kept in counts.items():
+        assert sum(kept) == round(float(density) * 266_200)
+        if method.endswith((" shuffled", " reinit")):
+            assert kept == counts[method.split()[0], density, number]
+
+
+def test_effective_weights_are_no_more_than_kept_ones(smokes):
+    for row in summary(smokes("criterion_comparison")[0]):
+        assert 0 < float(row["effective_density"]) <= float(row["density"])
+        if row["method"] == "dense":
+            assert int(row["dead_inputs"]) == int(row["dead_units/fc1"]) == 0
+    inverted = [
+        row
+        for row in summary(smokes("criterion_comparison")[0])
+        if (row["method"], row["density"]) == ("inverted_synflow", "0.05")
+    ]
+    assert all(float(row["effective_density"]) < 0.049 for row in inverted)
+
+
+def test_dense_nets_are_trained_once_for_all_experiments(smokes):
+    folders = [smokes(name)[0] for name in commands.GALLERIES]
+    trained = [any(row["phase"] == "dense" for row in metrics(f)) for f in folders]
+    assert sum(trained) == 1
+    said = [smokes(name)[1].stdout for name in commands.GALLERIES]
+    assert sum("2 of 2 dense nets were trained before" in text for text in said) == 3
+    dense = {
+        row["trained_accuracy"]
+        for name in ("criterion_comparison", "orthogonality")
+        for row in summary(smokes(name)[0])
+        if row["method"] == "dense"
+    }
+    assert len(dense) == 2  # the two seeds'
+
+
+def test_a_killed_comparison_resumes_to_the_same_numbers(smokes, cache, tmp_path):
+    words = commands.command("criterion_comparison", "--smoke", f"--out={tmp_path / 'run'}")
+    words.append(f"--dense_store={tmp_path / 'dense'}")
+    commands.kill_and_resume(words, tmp_path / "run", "train", cache)
+    assert summary(tmp_path / "run") == summary(smokes("criterion_comparison")[0])
+
+
+# --- the others ----------------------------------------------------------------------------------
+
+
+def test_random_masks_are_as_alike_as_chance_and_a_mask_is_like_itself(smokes):
+    for row in summary(smokes("mask_similarity")[0]):
+        same = (row["method_a"], row["seed_a"]) == (row["method_b"], row["seed_b"])
+        cosine, chance = float(row["cosine"]), float(row["chance"])
+        if same:
+            assert cosine == float(row["jaccard"]) == 1 and float(row["hamming"]) == 0
+        elif row["layer"] == "all" and row["method_a"] == row["method_b"] == "random":
+            assert cosine == pytest.approx(chance, abs=0.01)
+        elif row["layer"] == "fc1" and {row["method_a"], row["method_b"]} == {"magnitude", "snip"}:
+            assert row["seed_a"] != row["seed_b"] or cosine > chance
+
+
+def test_repair_lowers_the_score_of_every_mask(smokes):
+    rows = summary(smokes("orthogonality")[0])
+    scores = {(r["method"], r["seed"]): float(r["orthogonality"]) for r in rows}
+    repaired = [key for key in scores if key[0].endswith(" repaired")]
+    assert len(repaired) == 6
+    for method, number in repaired:
+        assert scores[method, number] < scores[method.split()[0], number]
+    assert " masks" in smokes("orthogonality")[1].stdout
+
+
+def test_steps_to_a_loss_are_read_off_the_training_curve(smokes):
+    folder, _ = smokes("trainability")
+    curves = grouped([r for r in metrics(folder) if r["phase"] == "first"], "method", "seed")
+    for row in summary(folder):
+        mine = curves[row["method"], int(row["seed"])]
+        assert [r["step"] for r in mine] == [10, 20, 30, 40]
+        below = [r["step"] for r in mine if r["train_loss"] <= 1.0]
+        found = float(row["steps_to/1"])
+        assert found == below[0] if below else np.isnan(found)
+
+
+def test_tickets_of_other_runs_are_taken_as_they_are(smokes, cache, tmp_path):
+    pattern = smokes("imp_rewind")[0] / "tickets" / "level02-*"
+    words = commands.command("trainability", "--smoke", f"--out={tmp_path / 'run'}")
+    words += ["--seeds=1", "--criteria=random", f"--tickets=imp={pattern}"]
+    done = commands.run([*words, f"--dense_store={tmp_path / 'dense'}"], cache)
+    assert done.returncode == 0, done.stderr
+    rows = {(r["method"], r["seed"]): r for r in summary(tmp_path / "run")}
+    assert set(rows) == {("random", "0"), ("dense", "0"), ("imp", "0"), ("imp", "1")}
+    ticket, _ = load_ticket(next(pattern.parent.glob("level02-*0")))
+    assert int(rows["imp", "0"]["kept/fc1/kernel"]) == ticket.mask["fc1"]["kernel"].sum()
+
+
+def test_a_ticket_of_another_net_is_refused(smokes, cache):
+    pattern = smokes("imp_rewind")[0] / "tickets" / "*"
+    case = ["--smoke", "--model=lenet5", f"--tickets={pattern}"]
+    [(status, said)] = commands.answers("mask_similarity", [case], cache)
+    assert status == 1 and len(said.splitlines()) == 1
+    assert "is a ticket of" in said and "lenet300_100" in said
+
+
+# --- supermask -----------------------------------------------------------------------------------
+
+
+def test_every_combination_descends_from_the_seeds_dense_nets(smokes):
+    rows = summary(smokes("supermask")[0])
+    found = grouped(rows, "method", "ones", "zeros", "level")
+    criteria, ones = ("magnitude", "magnitude_same_sign"), ("rewind", "signed_constant")
+    zeros = ("zero", "freeze_unless_toward_zero")
+    expected = {
+        (c, o, z, level) for c in criteria for o in ones for z in zeros for level in ("1", "2")
+    }
+    assert set(found) == {("dense", "", "", ""), *expected}
+    assert all(len(members) == 2 for members in found.values())
+
+
+def test_actions_change_what_a_mask_is_worth_untrained_but_not_the_first_mask(smokes):
+    rows = grouped(summary(smokes("supermask")[0]), "method", "seed", "level", "ones", "zeros")
+    plain = rows["magnitude", "0", "1", "rewind", "zero"][0]
+    for ones, zeros in (
+        ("signed_constant", "zero"),
+        ("rewind", "freeze_unless_toward_zero"),
+    ):
+        other = rows["magnitude", "0", "1", ones, zeros][0]
+        assert other["kept/fc1/kernel"] == plain["kept/fc1/kernel"]
+        assert other["untrained_accuracy"] != plain["untrained_accuracy"]
+    for level in ("1", "2"):  # signs tell: Zhou et al.'s finding
+        signed, unsigned = (
+            np.mean(
+                [
+                    float(
+                        rows[name, number, level, "signed_constant", "zero"][0][
+                            "untrained_accuracy"
+                        ]
+                    )
+                    for number in "01"
+                ]
+            )
+            for name in ("magnitude_same_sign", "magnitude")
+        )
+        assert signed > unsigned

@@ -14,10 +14,10 @@ KEY, OTHER = jax.random.key(1), jax.random.key(2)
 PLANE = {name + suffix for name in FUNCTIONS for suffix in ("", SAME_SIGN)}
 KEYED = {"random", "snip", "grasp", "taylor"}
 # What each looks at beside the parameters that it scores; a criterion of the plane, at where the
-# weights began.
+# weights began and which are left.
 OF_LOSS = ("stats", "batches", "loss")
 OF_MODEL = ("stats", "batches", "model", "prepare")
-LOOKS_AT = {name: ("init_params",) for name in PLANE} | {
+LOOKS_AT = {name: ("init_params", "mask") for name in PLANE} | {
     "random": (),
     "snip": OF_LOSS,
     "grasp": OF_LOSS,

@@ -233,8 +233,9 @@ PLANE = {
 }
 
 
-def in_plane(name, first, last):
-    return CRITERIA[name](KEY, Evidence(first, last, {}, None, None, None))
+def in_plane(name, first, last, mask=None):
+    mask = masks.ones(first) if mask is None else mask
+    return CRITERIA[name](KEY, Evidence(first, last, {}, mask, None, None))
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -247,6 +248,13 @@ def test_each_leaf_has_its_own_alpha():
     first, last = {"a": FIRST, "b": FIRST}, {"a": LAST, "b": 8 * LAST}
     got = in_plane("large_init_large_final", first, last)
     np.testing.assert_array_equal(got["a"], got["b"])
+
+
+def test_alpha_is_of_the_weights_left():
+    # those of the second column are gone: the means are 2.5 and 7, and not 2 and 4
+    mask = {"w": np.array([[True, False], [True, False]])}
+    got = in_plane("small_init_small_final", {"w": FIRST}, {"w": LAST}, mask)["w"]
+    np.testing.assert_allclose(got[:, 0], [-4 * 2.5 / 7, -4])
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -77,6 +77,19 @@ def test_less_than_one_round_is_refused(number, evidence):
         rounds.prune(KEY, CRITERIA["magnitude"], evidence, PRUNABLE, 10, rounds=number)
 
 
+@pytest.mark.parametrize(
+    ("keep", "floor", "said"),
+    [
+        (5, 3, "5 to be kept: must be from 9 to 42"),
+        (43, 0, "43 to be kept: must be from 0 to 42"),
+        ({"fc1/kernel": 13, "fc2/kernel": 5, "out/kernel": 5}, 0, "13 to be kept of 12 in fc1"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused(keep, floor, said, evidence):
+    with pytest.raises(ValueError, match=said):
+        rounds.prune(KEY, CRITERIA["magnitude"], evidence, PRUNABLE, keep, floor)
+
+
 # --- rounds --------------------------------------------------------------------------------------
 
 

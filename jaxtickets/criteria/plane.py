@@ -34,7 +34,8 @@ SAME_SIGN = "_same_sign"
 def criterion(function: Function, same_sign: bool = False) -> Criterion:
     """The criterion of a function of the plane; it takes the key and leaves it unused.
 
-    `alpha = mean |w_i| / mean |w_f|` of each leaf: the paper aligns percentiles.
+    `alpha = mean |w_i| / mean |w_f|` over the weights left in each leaf: the paper aligns
+    percentiles.
 
     Args:
       function: the scores.
@@ -47,12 +48,12 @@ def criterion(function: Function, same_sign: bool = False) -> Criterion:
     def score(key: Key, evidence: Evidence) -> Scores:
         del key
 
-        def leaf(i: Array, f: Array) -> Array:
-            least = jnp.finfo(f.dtype).tiny
-            alpha = jnp.mean(jnp.abs(i)) / jnp.maximum(jnp.mean(jnp.abs(f)), least)
+        def leaf(i: Array, f: Array, kept: Array) -> Array:
+            first, last = (jnp.sum(jnp.where(kept, jnp.abs(w), 0.0)) for w in (i, f))
+            alpha = first / jnp.where(last > 0, last, 1.0)
             return function(i, f, alpha)
 
-        scores = jax.tree.map(leaf, evidence.init_params, evidence.params)
+        scores = jax.tree.map(leaf, evidence.init_params, evidence.params, evidence.mask)
         if not same_sign:
             return scores
         lowest = jnp.stack([jnp.min(s) for s in jax.tree.leaves(scores)]).min()

@@ -55,10 +55,19 @@ def prune(
       rounds: how many, 1 for one-shot.
 
     Raises:
-      ValueError: as in `counts`.
+      ValueError: `rounds` is below 1, or `keep` below the floors or above what there is.
     """
-    sizes = {path: int(np.prod(s)) for path, s in masks.shapes(evidence.mask, prunable).items()}
+    shapes = masks.shapes(evidence.mask, prunable)
+    sizes = {path: int(np.prod(shape)) for path, shape in shapes.items()}
+    least = masks.floor_of(floor, shapes)
     wanted = counts(sizes, keep, rounds)
+    if not isinstance(keep, Mapping) and not sum(least.values()) <= keep <= sum(sizes.values()):
+        raise ValueError(
+            f"{keep} to be kept: must be from {sum(least.values())} to {sum(sizes.values())}"
+        )
+    for path in keep if isinstance(keep, Mapping) else ():
+        if not 0 <= keep[path] <= sizes[path]:
+            raise ValueError(f"{keep[path]} to be kept of {sizes[path]} in {path}")
     return prune_to(key, criterion, evidence, prunable, wanted, floor)
 
 

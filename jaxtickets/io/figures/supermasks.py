@@ -64,7 +64,8 @@ def draw_plane(folder: Path, keep: float = 0.5) -> Path:
     fig, axes = subplots(lines, columns, (2.6 * columns, 0.6 + 2.7 * lines))
     weights = {"init": {"w": first.astype("f")}, "final": {"w": last.astype("f")}}
     for panel, name in zip(axes.flat, names, strict=False):
-        seen = Evidence(weights["init"], weights["final"], {}, None, None, None)
+        mask = {"w": np.ones(len(first), bool)}
+        seen = Evidence(weights["init"], weights["final"], {}, mask, None, None)
         scores = np.asarray(find(name)(jax.random.key(0), seen)["w"])
         kept = scores >= np.quantile(scores, 1 - keep)
         panel.plot(first[~kept], last[~kept], ".", ms=1.2, color="0.75")

@@ -57,6 +57,7 @@ PRESETS = {"": {}, "smoke": SMOKE, "thesis": THESIS}
 class Question:
     """What criteria are held against, beside each other."""
 
+    train: bool = option(True, "train the masks; --notrain looks at them untrained alone")
     checks: tuple = option((), f"sanity checks of every criterion: {', '.join(CHECKS)}")
 
 
@@ -83,7 +84,9 @@ def main() -> None:
 
     data, every = on_device(problem.dataset), place.checkpoint_seconds
     seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
-    dense = dense_nets(run.folder, problem, axis, seeds, train, data, every, store)
+    dense = None
+    if question.train or gallery.looks_at_trained(chosen):
+        dense = dense_nets(run.folder, problem, axis, seeds, train, data, every, store)
     entries = gallery.entries_of(plan, problem, seeds, dense, data)
     if "inverted" in question.checks:
         names = tuple(f"inverted_{name}" for name in chosen.criteria if name != "random")
@@ -92,12 +95,17 @@ def main() -> None:
     for check in question.checks:
         if check != "inverted":
             entries += [_treated(problem, entry, check) for entry in entries if _plain(entry)]
-    batched = run.folder, "train", problem, axis, entries, data, every
-    summary = dense.summary + train_entries(*batched)[1]
+    summary = dense.summary if dense else []
+    if question.train:
+        batched = run.folder, "train", problem, axis, entries, data, every
+        summary += train_entries(*batched)[1]
+    else:
+        summary += comparison.untrained_rows(problem, axis, entries, data)
 
     rows.write_summary(run.folder, summary, *comparison.LEADING)
     methods.draw_against_density(run.folder)
     methods.draw_layers(run.folder)
+    methods.draw_lost(run.folder)
     print(comparison.table(summary))
     print(comparison.lost(summary), end="")
     records.finish_run(run)

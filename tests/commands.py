@@ -13,7 +13,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 GALLERIES = ("criterion_comparison", "mask_similarity", "orthogonality", "trainability")
-WITH_STORE = (*GALLERIES, "supermask")
+WITH_STORE = (*GALLERIES, "supermask", "prune_retrain")
 
 
 def command(experiment: str, *arguments: str) -> list[str]:

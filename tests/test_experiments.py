@@ -10,11 +10,12 @@ FIGURES = {
     "imp_rewind": ("lottery", "curves", "layers"),
     "ticket_grid": ("grid",),
     "linear_connectivity": ("barriers", "lines"),
-    "criterion_comparison": ("accuracies", "layers"),
+    "criterion_comparison": ("accuracies", "layers", "lost"),
     "mask_similarity": ("similarity",),
     "orthogonality": ("orthogonality",),
     "trainability": ("first_steps",),
     "supermask": ("supermasks", "plane"),
+    "prune_retrain": ("pruning",),
 }
 
 
@@ -72,6 +73,13 @@ BAD = {
         "--first_steps=45": "--first_steps=45: must be a multiple of --mean_of=10",
         "--first_batch=5000": "--first_batch=5000: there are fewer examples",
         "--targets=low": "must be numbers",
+    },
+    "prune_retrain": {
+        "--thresholds=1": "--thresholds=1: must be above 0 and below 1",
+        "--models=lenet300_10": "did you mean lenet300_100",
+        "--rule=std": "unknown rule 'std'",
+        "--retrain_rate=0": "--retrain_rate=0.0: must be above 0",
+        "--models=conv2": "conv2",
     },
     "orthogonality": {"--repair_rate=0": "--repair_rate=0.0: must be above 0"},
     "supermask": {

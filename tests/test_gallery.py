@@ -133,6 +133,24 @@ def test_a_ticket_of_another_net_is_refused(smokes, cache):
     assert "is a ticket of" in said and "lenet300_100" in said
 
 
+# --- prune_retrain -------------------------------------------------------------------------------
+
+
+def test_rounds_cut_further_and_count_what_is_left(smokes):
+    rows = [r for r in summary(smokes("prune_retrain")[0]) if r["method"] == "quantile"]
+    found = grouped(rows, "model", "threshold", "seed")
+    assert len(found) == 2 * 2 * 2 and all(len(members) == 2 for members in found.values())
+    for (model, threshold, _), (first, second) in found.items():
+        density = float(first["density"])
+        assert density == pytest.approx(1 - float(threshold), abs=1e-4)
+        assert float(second["density"]) <= density
+        if model == "lenet300_100":
+            kept = sum(int(second[f"kept/{layer}/kernel"]) for layer in ("fc1", "fc2", "out"))
+            assert int(second["parameters"]) == kept + 410
+            assert int(second["multiply_adds"]) == kept
+            assert float(second["compression"]) == pytest.approx(266_610 / (kept + 410), abs=1e-4)
+
+
 # --- supermask -----------------------------------------------------------------------------------
 
 

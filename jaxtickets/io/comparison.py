@@ -51,35 +51,47 @@ def train_entries(
       folder, phase, problem, axis, data, every, keep_at, end: see `train_all`.
       entries: what is trained.
     """
+    made = untrained_rows(problem, axis, entries, data)
     starts = runs.stack([entry.start for entry in entries])
     names = [entry.name for entry in entries]
-    before = masks_applied(starts)
-    untrained = accuracies(problem, axis, before.params, before.stats, data.test)
-    first = accuracies(problem, axis, before.params, before.stats, data.validation)
     ends = train_all(folder, phase, problem, axis, starts, names, data, every, keep_at, end)
     state = ends.state
     trained = accuracies(problem, axis, state.params, state.stats, data.test)
     stopped = accuracies(problem, axis, ends.params, ends.stats, data.test)
     validation = accuracies(problem, axis, state.params, state.stats, data.validation)
     share = round(seconds(folder, phase) / len(entries), 3)
-    made = []
-    for i, name in enumerate(names):
-        made.append(
-            {
-                **name,
-                "untrained_accuracy": round(float(untrained[i]), 6),
-                "trained_accuracy": round(float(trained[i]), 6),
-                "seconds": share,
-                "train_steps": int(state.step[i] - starts.step[i]),
-                "validation_accuracy": round(float(validation[i]), 6),
-                "untrained_validation_accuracy": round(float(first[i]), 6),
-                "early_stop_step": int(ends.step[i]),
-                "early_stop_accuracy": round(float(stopped[i]), 6),
-                **_kept(entries[i].start.mask, problem.prunable),
-                **_connected(entries[i].start.mask, problem),
-            }
-        )
+    for i, row in enumerate(made):
+        row |= {
+            "trained_accuracy": round(float(trained[i]), 6),
+            "seconds": share,
+            "train_steps": int(state.step[i] - starts.step[i]),
+            "validation_accuracy": round(float(validation[i]), 6),
+            "early_stop_step": int(ends.step[i]),
+            "early_stop_accuracy": round(float(stopped[i]), 6),
+        }
     return ends, made
+
+
+def untrained_rows(
+    problem: Problem, axis: Axis, entries: Sequence[Entry], data: Dataset
+) -> list[dict[str, Any]]:
+    """The part of the rows of `train_entries` that is known before training."""
+    starts = runs.stack([entry.start for entry in entries])
+    before = masks_applied(starts)
+    test, validation = (
+        accuracies(problem, axis, before.params, before.stats, split)
+        for split in (data.test, data.validation)
+    )
+    return [
+        {
+            **entry.name,
+            "untrained_accuracy": round(float(test[i]), 6),
+            "untrained_validation_accuracy": round(float(validation[i]), 6),
+            **_kept(entry.start.mask, problem.prunable),
+            **_connected(entry.start.mask, problem),
+        }
+        for i, entry in enumerate(entries)
+    ]
 
 
 def save_entry(folder: Path, problem: Problem, entry: Entry, step: int, place: str = "") -> Path:
@@ -122,7 +134,8 @@ def table(summary: Sequence[dict[str, Any]]) -> str:
     lines = [head]
     for (method, density), members in groups.items():
         left = [f"{np.mean([row[name] for row in members]):.0f}" for name in layers]
-        both = [spread([row[f"{when}_accuracy"] for row in members]) for when in TIMES]
+        times = [[row.get(f"{when}_accuracy") for row in members] for when in TIMES]
+        both = ["" if None in values else spread(values) for values in times]
         lines.append([method, f"{density:g}", str(len(members)), *both, *left])
     return aligned(lines)
 

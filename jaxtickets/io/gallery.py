@@ -25,6 +25,9 @@ from jaxtickets.types import Dataset, Keep, Key, Mask, Params, PyTree, Split, St
 AT_INIT = ("snip", "grasp", "synflow")
 """Criteria that score the weights at initialisation; the others look at trained ones too."""
 
+OF_INIT = ("random", "large_init", "small_init")
+"""Criteria that are given trained weights and don't look at them."""
+
 
 @dataclass(frozen=True)
 class GallerySettings:
@@ -83,13 +86,19 @@ def plan(settings: GallerySettings, problem: Problem) -> Plan:
     return Plan(settings, keep, _saved(settings, problem))
 
 
+def looks_at_trained(settings: GallerySettings) -> bool:
+    """Whether any criterion looks at trained weights."""
+    return any(_plain(name) not in (*AT_INIT, *OF_INIT) for name in settings.criteria)
+
+
 def entries_of(
-    plan: Plan, problem: Problem, seeds: Sequence[Seed], dense: Dense, data: Dataset
+    plan: Plan, problem: Problem, seeds: Sequence[Seed], dense: Dense | None, data: Dataset
 ) -> list[Entry]:
     """An entry for each criterion, density and seed, and one for each saved ticket.
 
     A criterion's mask lies over the weights of its seed; a saved ticket keeps its own, and is
-    trained in the order of data of its own seed.
+    trained in the order of data of its own seed. Without dense nets, no criterion may look at
+    trained weights.
     """
     settings, entries = plan.settings, []
     shapes = masks.shapes(seeds[0].params, problem.prunable)
@@ -102,8 +111,9 @@ def entries_of(
         for density, kept in plan.keep.items():
             wanted = rounds.counts(sizes, kept, count)
             for i, one in enumerate(seeds):
-                trained = runs.take((dense.params, dense.stats), i)
-                scored = (one.params, one.stats) if plain in AT_INIT else trained
+                scored = one.params, one.stats
+                if dense is not None and plain not in AT_INIT:
+                    scored = runs.take((dense.params, dense.stats), i)
                 key = jax.random.fold_in(one.control, tuple(criteria.CRITERIA).index(plain))
                 mask = draw(key, one.params, *scored, batches, wanted)
                 where = one.params, one.stats, mask, one.step

@@ -66,16 +66,24 @@ def line_times(
     raise RuntimeError(f"{' '.join(command)} printed too few lines: {''.join(seen)[-500:]}")
 
 
+PEAK = """
+import pathlib, resource
+status = pathlib.Path("/proc/self/status")  # getrusage counts the parent's memory at the fork too
+if status.exists():
+    print(next(line.split()[1] for line in status.open() if line.startswith("VmHWM")))
+else:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
 def peak_memory(code: str) -> float:
     """The largest resident memory, in MiB, of a Python process that runs `code`.
 
     Raises:
       RuntimeError: it failed.
     """
-    report = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
-    done = subprocess.run(
-        [sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True
-    )
+    words = [sys.executable, "-c", f"{code}\n{PEAK}"]
+    done = subprocess.run(words, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr[-500:])
     return int(done.stdout.split()[-1]) / 1024

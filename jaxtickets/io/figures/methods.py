@@ -48,8 +48,9 @@ def draw_against_density(folder: Path) -> Path:
     plain = list(dict.fromkeys(_plain(m) for m in methods))
     fig, axes = subplots(1, 2, (14, 5))
     for panel, when in zip(axes.flat, ("untrained", "trained"), strict=True):
-        for method in methods:
-            mine = [row for row in summary if row["method"] == method]
+        found = [row for row in summary if row.get(f"{when}_accuracy") is not None]
+        for method in methods if found else ():
+            mine = [row for row in found if row["method"] == method]
             left = sorted({row["density"] for row in mine})
             groups = [
                 [100 * row[f"{when}_accuracy"] for row in mine if row["density"] == density]
@@ -69,17 +70,69 @@ def draw_against_density(folder: Path) -> Path:
                 capsize=2,
                 label=label(method).replace("\n", " "),
             )
-        dense = [100 * row[f"{when}_accuracy"] for row in summary if row["method"] == "dense"]
+        dense = [
+            100 * row[f"{when}_accuracy"]
+            for row in summary
+            if row["method"] == "dense" and row.get(f"{when}_accuracy") is not None
+        ]
         if dense:
             panel.axhline(np.mean(dense), color="0.4", lw=0.8, label="dense")
         weights_left(panel, [row for row in summary if row["method"] != "dense"])
         panel.set(ylabel=f"test accuracy, {when} (%)", title=when)
-    axes.flat[-1].legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    named = axes.flat[0].get_legend_handles_labels()
+    where = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+    axes.flat[-1].legend(*named, frameon=False, fontsize="small", **where)
     seeds = len({row["seed"] for row in summary})
     fig.suptitle(
         f"{spec['model']} on {spec['dataset']}: mean and standard deviation of {seeds} seeds"
     )
     return save(fig, folder, "accuracies")
+
+
+def draw_lost(folder: Path) -> Path:
+    """The share of each layer that is kept, method by method; a cross where a layer is lost.
+
+    Mean over seeds; lost if it is in any seed.
+    """
+    summary, spec = rows.read_summary(folder), read_spec(folder)
+    layers = [name for name in summary[0] if name.startswith("density/")]
+    methods = [m for m in ordered(summary) if m != "dense" and " " not in m]
+    densities = sorted({row["density"] for row in summary if row["method"] != "dense"})[::-1]
+    width, height = 1.3 + 0.45 * len(densities), 1.2 + 0.32 * len(layers)
+    columns = min(len(methods), 5)
+    lines = -(-len(methods) // columns)
+    fig, axes = subplots(lines, columns, (1.5 + width * columns, 0.6 + height * lines))
+    for panel, method in zip(axes.flat, methods, strict=False):
+        share = np.full((len(layers), len(densities)), np.nan)
+        for x, density in enumerate(densities):
+            mine = [r for r in summary if r["method"] == method and r["density"] == density]
+            for y, layer in enumerate(layers if mine else ()):
+                kept = [row[layer] for row in mine]
+                share[y, x] = np.mean(kept)
+                if min(row[layer.replace("density/", "kept/")] for row in mine) == 0:
+                    panel.plot(x, y, "x", color="C3", ms=8, mew=2)
+        with np.errstate(divide="ignore"):
+            shown = panel.imshow(np.log10(share), cmap="viridis", vmin=-5, vmax=0, aspect="auto")
+        panel.set_xticks(
+            range(len(densities)),
+            [f"{100 * d:g}" for d in densities],
+            rotation=90,
+            fontsize="small",
+        )
+        names = [name.removeprefix("density/").removesuffix("/kernel") for name in layers]
+        panel.set_yticks(range(len(layers)), names, fontsize="small")
+        panel.set_title(label(method).replace("\n", " "), fontsize="small")
+    for panel in axes.flat[len(methods) :]:
+        panel.axis("off")
+    for panel in axes[-1]:
+        panel.set_xlabel("weights left (%)")
+    bar = fig.colorbar(shown, ax=axes, shrink=0.8)
+    bar.set_label("kept share of the layer (power of ten)")
+    fig.suptitle(
+        f"{spec['model']} on {spec['dataset']}: what each layer keeps; crosses: lost",
+        fontsize="medium",
+    )
+    return save(fig, folder, "lost")
 
 
 def _plain(method: str) -> str:

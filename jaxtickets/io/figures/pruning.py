@@ -41,6 +41,7 @@ def draw_pruning(folder: Path) -> Path:
             name = f"{value:g}: {left:.2g} % left"
             panel.plot(range(last + 1), mean, ".-", color=f"C{j % 10}", lw=1.2, label=name)
         panel.set(xlabel="round (0: dense)", ylabel="test accuracy, retrained (%)", title=model)
+        panel.locator_params(axis="x", integer=True)
         panel.legend(frameon=False, fontsize="small", title="threshold")
         panel.grid(alpha=0.3)
     first.set(xlabel="pruned weights (%)", ylabel="test accuracy, retrained (%)")

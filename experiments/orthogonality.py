@@ -108,8 +108,8 @@ def _repaired(
     """The entries with their weights repaired."""
 
     def one(row: tuple[Params, Mask]) -> Params:
-        how = problem.prunable, question.repair_steps, question.repair_rate
-        return orthogonality.repair(*row, *how)
+        steps, rate = question.repair_steps, question.repair_rate
+        return orthogonality.repair(*row, problem.prunable, steps, rate)
 
     rows_of = runs.stack([(entry.start.params, entry.start.mask) for entry in entries])
     params = runs.over_runs(one, axis, rows_of)

@@ -99,8 +99,8 @@ def main() -> None:
         trained = runs.take((dense.params, dense.stats), owners)
         again = _retraining(problem, question)
         plan = _plan(question, again, lines, trained[0])
-        more = [folder, again, axis, plan, lines, data, every, lambda summary: None]
-        found = descend(*more, dense=trained)
+        how = again, axis, plan, lines, data, every
+        found = descend(folder, *how, after=lambda summary: None, dense=trained)
         summary += _rows(name, problem, dense.summary, "dense")
         summary += _rows(name, problem, found, question.rule)
         rows.write_summary(run.folder, summary, *comparison.LEADING)

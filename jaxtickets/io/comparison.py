@@ -134,8 +134,11 @@ def table(summary: Sequence[dict[str, Any]]) -> str:
     lines = [head]
     for (method, density), members in groups.items():
         left = [f"{np.mean([row[name] for row in members]):.0f}" for name in layers]
-        times = [[row.get(f"{when}_accuracy") for row in members] for when in TIMES]
-        both = ["" if None in values else spread(values) for values in times]
+        there = [all(f"{when}_accuracy" in row for row in members) for when in TIMES]
+        both = [
+            spread([row[f"{when}_accuracy"] for row in members]) if known else ""
+            for when, known in zip(TIMES, there, strict=True)
+        ]
         lines.append([method, f"{density:g}", str(len(members)), *both, *left])
     return aligned(lines)
 

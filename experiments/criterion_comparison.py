@@ -107,7 +107,6 @@ def main() -> None:
     methods.draw_layers(run.folder)
     methods.draw_lost(run.folder)
     print(comparison.table(summary))
-    print(comparison.lost(summary), end="")
     records.finish_run(run)
     print(f"run: {run.folder}")
 

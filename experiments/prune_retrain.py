@@ -105,8 +105,8 @@ def main() -> None:
         summary += _rows(name, problem, found, question.rule)
         rows.write_summary(run.folder, summary, *comparison.LEADING)
         pruning.draw_pruning(run.folder)
-        print(_table([row for row in summary if row["model"] == name]))
-        print(comparison.lost(found), end="")
+        mine = [row for row in summary if row["model"] == name]
+        print("\n".join([_table(mine), *comparison.lost(mine)]))
     records.finish_run(run)
     print(f"run: {run.folder}")
 

@@ -20,7 +20,7 @@ OF_MODEL = ("stats", "batches", "model", "prepare")
 LOOKS_AT = {name: ("init_params", "mask") for name in PLANE} | {
     "random": (),
     "snip": OF_LOSS,
-    "grasp": OF_LOSS,
+    "grasp": OF_MODEL,
     "taylor": OF_LOSS,
     "synflow": ("stats", "batches", "model"),
     "fisher": OF_MODEL,

@@ -1,6 +1,7 @@
 """Criteria of weights by hand, and by finite differences in float64, on a 3-2-2 net."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxtickets import losses, masks, nets
-from jaxtickets.criteria import CRITERIA, Evidence
+from jaxtickets.criteria import CRITERIA, Evidence, grasp
 from jaxtickets.criteria.plane import FUNCTIONS, SAME_SIGN
 from jaxtickets.criteria.units import UNIT_CRITERIA
 from jaxtickets.types import Model, Split, Units
@@ -85,8 +86,10 @@ def net(request):
 
 @pytest.fixture(scope="module")
 def scores(net):
-    """Name -> the scores of the criteria that differentiate, as vectors."""
-    table = jax.jit(lambda: {name: CRITERIA[name](KEY, net.evidence) for name in GRADED})()
+    """Name -> scores of the criteria that differentiate, as vectors; GraSP's at temperature 1."""
+    graded = {name: CRITERIA[name] for name in GRADED}
+    graded["grasp"] = partial(grasp.score, temperature=1.0)
+    table = jax.jit(lambda: {name: score(KEY, net.evidence) for name, score in graded.items()})()
     return {name: vector(scores) for name, scores in table.items()}
 
 
@@ -152,6 +155,23 @@ def test_grasp_is_minus_half_of_what_the_squared_gradient_norm_gains_as_a_weight
         return np.sum(slope(mean_cost(net), WEIGHTS * (1 - shares)) ** 2)
 
     assert_close(scores["grasp"], -0.5 * slope(norm, np.zeros(len(WEIGHTS)), 1e-3))
+
+
+def test_grasp_divides_the_logits_by_its_temperature(net):
+    model = net.evidence.model
+
+    def cooler(*arguments):
+        logits, stats = model.apply(*arguments)
+        return logits / 200, stats
+
+    @jax.jit
+    def both():
+        cold = net.evidence._replace(model=model._replace(apply=cooler))
+        return CRITERIA["grasp"](KEY, net.evidence), grasp.score(KEY, cold, temperature=1.0)
+
+    ours, expected = map(vector, both())
+    assert_close(ours, expected)
+    assert np.abs(ours).max() > 0
 
 
 def test_obd_is_half_the_curvature_of_the_loss_in_a_single_weight(net, scores):

@@ -55,6 +55,14 @@ def test_effective_weights_are_no_more_than_kept_ones(smokes):
     assert all(float(row["effective_density"]) < 0.049 for row in inverted)
 
 
+def test_a_lost_layer_is_named_below_the_table(smokes):
+    said = smokes("criterion_comparison")[1].stdout.splitlines()
+    lost = [line for line in said if line.startswith("a layer is lost: ")]
+    where = "keeps nothing in fc2/kernel, out/kernel"
+    assert f"a layer is lost: inverted_synflow at 0.2 {where}" in lost
+    assert all("inverted" in line for line in lost)
+
+
 def test_dense_nets_are_trained_once_for_all_experiments(smokes):
     folders = [smokes(name)[0] for name in commands.GALLERIES]
     trained = [any(row["phase"] == "dense" for row in metrics(f)) for f in folders]

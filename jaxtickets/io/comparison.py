@@ -124,7 +124,10 @@ def masks_applied(starts: Start) -> Start:
 
 
 def table(summary: Sequence[dict[str, Any]]) -> str:
-    """Mean ± sample standard deviation over seeds of each method and density, as text."""
+    """Mean ± sample standard deviation over seeds of each method and density, as text.
+
+    A line below it names each method and density that has emptied a layer.
+    """
     groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
     for row in summary:
         groups.setdefault((row["method"], row["density"]), []).append(row)
@@ -140,7 +143,7 @@ def table(summary: Sequence[dict[str, Any]]) -> str:
             for when, known in zip(TIMES, there, strict=True)
         ]
         lines.append([method, f"{density:g}", str(len(members)), *both, *left])
-    return aligned(lines)
+    return "\n".join([aligned(lines), *lost(summary)])
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
@@ -161,18 +164,18 @@ def spread(fractions: Sequence[float]) -> str:
     return mean if len(fractions) < 2 else f"{mean} ± {100 * np.std(fractions, ddof=1):.2f}"
 
 
-def lost(summary: Sequence[dict[str, Any]]) -> str:
-    """A line for each method and density that has emptied a layer, or nothing."""
+def lost(summary: Sequence[dict[str, Any]]) -> list[str]:
+    """A line for each method and density that has emptied a layer."""
     found: dict[tuple[str, float], set[str]] = {}
     for row in summary:
         empty = {name for name, kept in row.items() if name.startswith("kept/") and not kept}
         if empty:
             found.setdefault((row["method"], row["density"]), set()).update(empty)
-    return "".join(
+    return [
         f"a layer is lost: {method} at {density:g} keeps nothing in "
-        f"{', '.join(sorted(name.removeprefix('kept/') for name in names))}\n"
+        f"{', '.join(sorted(name.removeprefix('kept/') for name in names))}"
         for (method, density), names in found.items()
-    )
+    ]
 
 
 def _connected(mask: Any, problem: Problem) -> dict[str, float]:

@@ -20,9 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from jaxtickets import masks, nets, runs
+from jaxtickets import losses, masks, nets, runs
 from jaxtickets.data import shape as image_shape
 from jaxtickets.io import comparison, records, rows, setup
+from jaxtickets.io.comparison import Entry
 from jaxtickets.io.dense import StoreSettings, dense_nets
 from jaxtickets.io.errors import UserError, choose, run_main
 from jaxtickets.io.figures import pruning
@@ -56,6 +57,7 @@ class Question:
     rounds: int = option(10, "cuts, each followed by retraining", least=1)
     retrain_epochs: int = option(2, "passes over the training data after each cut", least=1)
     retrain_rate: float = option(1.0, "learning rate of retraining, a factor of the first one")
+    scale_dropout: bool = option(False, "dropout falls with the root of the weights left")
 
 
 GROUPS = (
@@ -81,6 +83,9 @@ def main() -> None:
         build(dataclasses.replace(net, model=name), train, place.data_dir, place.prepare)
         for name in question.models
     ]
+    for problem in built if question.scale_dropout else ():
+        if "dropout" not in nets.to_json(problem.net):
+            raise UserError(f"--scale_dropout: {nets.name_of(problem.net)} has no dropout")
     run = records.begin("prune_retrain", place, parts, axis)
 
     summary: list[dict[str, Any]] = []
@@ -90,19 +95,23 @@ def main() -> None:
         data, every = on_device(problem.dataset), place.checkpoint_seconds
         seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
         dense = dense_nets(folder, problem, axis, seeds, train, data, every, store)
-        lines = [
-            Lineage(one, _hyper(problem, question), {"threshold": t, "seed": one.number})
-            for t in values
-            for one in seeds
-        ]
-        owners = np.tile(np.arange(len(seeds)), len(values))
-        trained = runs.take((dense.params, dense.stats), owners)
         again = _retraining(problem, question)
-        plan = _plan(question, again, lines, trained[0])
-        how = again, axis, plan, lines, data, every
-        found = descend(folder, *how, after=lambda summary: None, dense=trained)
         summary += _rows(name, problem, dense.summary, "dense")
-        summary += _rows(name, problem, found, question.rule)
+        # dropout that follows the weights left is one net for each threshold
+        for batch_of in [(t,) for t in values] if question.scale_dropout else [values]:
+            lines = [
+                Lineage(one, _hyper(problem, question), {"threshold": t, "seed": one.number})
+                for t in batch_of
+                for one in seeds
+            ]
+            owners = np.tile(np.arange(len(seeds)), len(batch_of))
+            trained = runs.take((dense.params, dense.stats), owners)
+            plan = _plan(question, again, lines, trained[0])
+            part = folder / f"{batch_of[0]:g}" if question.scale_dropout else folder
+            part.mkdir(exist_ok=True)
+            how = again, axis, plan, lines, data, every
+            found = descend(part, *how, after=lambda summary: None, dense=trained)
+            summary += _rows(name, problem, found, question.rule)
         rows.write_summary(run.folder, summary, *comparison.LEADING)
         pruning.draw_pruning(run.folder)
         mine = [row for row in summary if row["model"] == name]
@@ -163,7 +172,20 @@ def _plan(question: Question, problem: Problem, lines: Sequence[Lineage], dense:
         return later(mine, fixed[place(line)], number(line))
 
     going = Going(rewound=False, start=0, end=problem.steps)
-    return Plan(question.rounds, prune, lambda line: going, {})
+    plan = Plan(question.rounds, prune, lambda line: going, {})
+    return plan._replace(retrain=_with_less_dropout) if question.scale_dropout else plan
+
+
+def _with_less_dropout(problem: Problem, entries: Sequence[Entry]) -> Problem:
+    """The problem with dropout times the root of the share of weights that the entries have left.
+
+    Han et al., 2015, equation 2, over all prunable weights in place of each layer's.
+    """
+    shares = [float(masks.density(entry.start.mask, problem.prunable)) for entry in entries]
+    net = problem.net.clone(dropout=problem.net.dropout * float(np.mean(shares)) ** 0.5)
+    model = nets.functional(net, image_shape(problem.dataset.name))
+    loss = losses.classification(model, problem.recipe.prepare)
+    return problem._replace(recipe=problem.recipe._replace(model=model, loss=loss))
 
 
 def _rows(

@@ -44,6 +44,7 @@ SMOKE: dict[str, Any] = {
     "look_every": 60,
 }
 ZHOU: dict[str, Any] = {
+    "criteria": (*plane.CRITERIA, "random"),
     "dataset": "mnist",
     "initializer": "glorot_normal",
     "levels": 24,
@@ -54,6 +55,10 @@ ZHOU: dict[str, Any] = {
     "look_every": 0,
     "seeds": 5,
 }
+CRITERIA = (
+    *("magnitude", "magnitude_same_sign", "magnitude_increase", "movement"),
+    *("large_init_large_final", "large_init", "small_final", "random"),
+)
 UNTRAINED = "untrained_validation_accuracy"
 PRESETS = {"": {}, "smoke": SMOKE, "zhou": ZHOU}
 
@@ -62,10 +67,7 @@ PRESETS = {"": {}, "smoke": SMOKE, "zhou": ZHOU}
 class Question:
     """What is crossed with what, and how often and how much is pruned."""
 
-    criteria: tuple = option(
-        (*plane.FUNCTIONS, "magnitude_same_sign", "magnitude_increase_same_sign", "random"),
-        "what prunes",
-    )
+    criteria: tuple = option(CRITERIA, "what prunes; the preset has all of the paper's")
     ones: tuple = option(("rewind", "signed_constant"), f"of what stays: {', '.join(ONES)}")
     zeros: tuple = option(("zero",), f"of what goes: {', '.join(ZEROS)}")
     levels: int = option(7, "times that the net is pruned", least=1)

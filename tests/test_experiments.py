@@ -79,7 +79,7 @@ BAD = {
         "--models=lenet300_10": "did you mean lenet300_100",
         "--rule=std": "unknown rule 'std'",
         "--retrain_rate=0": "--retrain_rate=0.0: must be above 0",
-        "--models=conv2": "conv2",
+        "--scale_dropout": "--scale_dropout: lenet300_100 has no dropout",
     },
     "orthogonality": {"--repair_rate=0": "--repair_rate=0.0: must be above 0"},
     "supermask": {

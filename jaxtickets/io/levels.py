@@ -74,6 +74,7 @@ class Plan(NamedTuple):
       copies_every: levels from one with these copies to the next; the last level has them too.
       control_levels: levels with one of each further treatment.
       orders: how many times each net is trained, in other orders of the data.
+      retrain: `retrain(problem, a level's entries) -> the problem that they are trained on`.
     """
 
     levels: int
@@ -83,6 +84,7 @@ class Plan(NamedTuple):
     copies_every: int = 1
     control_levels: tuple[int, ...] = ()
     orders: int = 1
+    retrain: Callable[[Problem, Sequence[Entry]], Problem] = lambda problem, entries: problem
 
 
 Look = Callable[[Sequence[Entry], Watched], list[dict[str, Any]]]
@@ -144,7 +146,8 @@ def descend(
                 step = how.start if how.rewound else problem.steps
                 comparison.save_entry(folder, problem, entry, step, f"level{level:02d}-{name}")
                 keep_at, end = (), how.end
-        batch = folder, phases[level], problem, axis, entries, data, every, keep_at, end
+        again = plan.retrain(problem, entries)
+        batch = folder, phases[level], again, axis, entries, data, every, keep_at, end
         ends, made = train_entries(*batch)
         if look is not None:
             made = [row | more for row, more in zip(made, look(entries, ends), strict=True)]

@@ -19,7 +19,7 @@ from absl import flags
 
 from jaxtickets import runs
 from jaxtickets.io import comparison, gallery, records, rows, setup
-from jaxtickets.io.comparison import Entry, train_entries
+from jaxtickets.io.comparison import Entry, train_in_parts
 from jaxtickets.io.dense import StoreSettings, dense_nets
 from jaxtickets.io.errors import choose, run_main
 from jaxtickets.io.figures import methods
@@ -80,7 +80,10 @@ def main() -> None:
     axis = runs.axis(batch.mode, batch.width)
     problem = build(net, train, place.data_dir, place.prepare)
     plan = gallery.plan(chosen, problem)
-    run = records.begin("criterion_comparison", place, parts, axis)
+    if question.train:
+        gallery.check_starts(plan, problem)
+    spec = question, plan.settings, net, train, batch
+    run = records.begin("criterion_comparison", place, spec, axis)
 
     data, every = on_device(problem.dataset), place.checkpoint_seconds
     seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
@@ -88,8 +91,10 @@ def main() -> None:
     if question.train or gallery.looks_at_trained(chosen):
         dense = dense_nets(run.folder, problem, axis, seeds, train, data, every, store)
     entries = gallery.entries_of(plan, problem, seeds, dense, data)
+    entered = {entry.name["method"] for entry in entries}
     if "inverted" in question.checks:
-        names = tuple(f"inverted_{name}" for name in chosen.criteria if name != "random")
+        plain = [name for name in chosen.criteria if not name.startswith(("inverted_", "random"))]
+        names = tuple(f"inverted_{name}" for name in plain if f"inverted_{name}" not in entered)
         others = plan._replace(settings=dataclasses.replace(chosen, criteria=names), saved=[])
         entries += gallery.entries_of(others, problem, seeds, dense, data)
     for check in question.checks:
@@ -98,7 +103,7 @@ def main() -> None:
     summary = dense.summary if dense else []
     if question.train:
         batched = run.folder, "train", problem, axis, entries, data, every
-        summary += train_entries(*batched)[1]
+        summary += train_in_parts(*batched)
     else:
         summary += comparison.untrained_rows(problem, axis, entries, data)
 
@@ -118,9 +123,11 @@ def _plain(entry: Entry) -> bool:
 
 def _treated(problem: Problem, entry: Entry, check: str) -> Entry:
     """The entry's mask, shuffled within layers or on a new initialisation."""
-    start = entry.start
+    start, said = entry.start, entry.name
     given = Given(problem.recipe.model, problem.prunable, start.params, start.stats, start.mask)
-    key = jax.random.fold_in(start.key, CHECKS.index(check))
+    one = seed(problem, said["seed"])
+    key = gallery.control_key(one, said["method"], said["density"])
+    key = jax.random.fold_in(key, 1 + CHECKS.index(check))
     params, stats, mask = treat(TREATMENTS[check], key, given)
     name = entry.name | {"method": f"{entry.name['method']} {check}"}
     return Entry(name, start._replace(params=params, stats=stats, mask=mask))

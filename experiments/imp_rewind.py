@@ -24,7 +24,7 @@ from jaxtickets import runs
 from jaxtickets.io import comparison, records, rows, setup
 from jaxtickets.io.errors import UserError, run_main
 from jaxtickets.io.figures import lottery
-from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read
+from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read, whole_numbers
 from jaxtickets.io.imp_plan import imp_plan
 from jaxtickets.io.levels import Plan, descend, lineages_of
 from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
@@ -74,13 +74,13 @@ def main() -> None:
     except ValueError as error:
         raise UserError(str(error)) from error
     rates = numbers("rates", question.rates or (train.learning_rate,))
-    warmups = numbers("warmups", question.warmups or (train.warmup,))
+    warmups = whole_numbers("warmups", question.warmups) or (train.warmup,)
     if min(rates) <= 0 or min(warmups) < 0:
         raise UserError("--rates must be above 0, and --warmups 0 or more")
     run = records.begin("imp_rewind", place, parts, axis)
 
     seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
-    hypers = list(itertools.product(rates, (int(w) for w in warmups)))
+    hypers = list(itertools.product(rates, warmups))
     lines, data = lineages_of(seeds, hypers, rewind), on_device(problem.dataset)
 
     def report(summary: list[dict[str, Any]]) -> None:
@@ -103,11 +103,9 @@ def _plan(question: Question, settings: imp.Settings, problem: Problem) -> tuple
       ValueError: for what can't be, before work starts.
     """
     copies = {"reinit": question.reinits, "random": question.randoms}
-    controls = tuple(
-        int(level) for level in numbers("control_levels", question.control_levels or (0,))
-    )
+    controls = whole_numbers("control_levels", question.control_levels)
     for level in controls:
-        if not 0 <= level <= settings.levels:
+        if not 1 <= level <= settings.levels:
             raise ValueError(f"control_levels={level}: levels go from 1 to {settings.levels}")
     every = problem.recipe.every
     epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size

@@ -53,11 +53,13 @@ def main() -> None:
     axis = runs.axis(batch.mode, batch.width)
     problem = build(net, train, place.data_dir, place.prepare)
     plan = gallery.plan(masks_wanted, problem)
-    run = records.begin("mask_similarity", place, parts, axis)
+    run = records.begin("mask_similarity", place, [plan.settings, net, train, batch], axis)
 
     data, every = on_device(problem.dataset), place.checkpoint_seconds
     seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
-    dense = dense_nets(run.folder, problem, axis, seeds, train, data, every, store)
+    dense = None
+    if gallery.looks_at_trained(masks_wanted):
+        dense = dense_nets(run.folder, problem, axis, seeds, train, data, every, store)
     entries = gallery.entries_of(plan, problem, seeds, dense, data)
     groups: dict[float, list[Entry]] = {}
     for entry in entries:

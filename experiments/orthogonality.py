@@ -31,6 +31,7 @@ from jaxtickets.runs import Axis
 from jaxtickets.settings import option
 from jaxtickets.types import Mask, Params
 
+REPAIRED = " repaired"
 SMOKE: dict[str, Any] = {
     "seeds": 2,
     "criteria": ("random", "magnitude", "snip"),
@@ -70,7 +71,9 @@ def main() -> None:
     axis = runs.axis(batch.mode, batch.width)
     problem = build(net, train, place.data_dir, place.prepare)
     plan = gallery.plan(masks_wanted, problem)
-    run = records.begin("orthogonality", place, parts, axis)
+    gallery.check_starts(plan, problem)
+    spec = question, plan.settings, net, train, batch
+    run = records.begin("orthogonality", place, spec, axis)
 
     data, every = on_device(problem.dataset), place.checkpoint_seconds
     seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
@@ -115,7 +118,7 @@ def _repaired(
     params = runs.over_runs(one, axis, rows_of)
     return [
         Entry(
-            entry.name | {"method": f"{entry.name['method']} repaired"},
+            entry.name | {"method": f"{entry.name['method']}{REPAIRED}"},
             entry.start._replace(params=runs.take(params, i)),
         )
         for i, entry in enumerate(entries)
@@ -137,17 +140,33 @@ def _table(summary: list[dict[str, Any]]) -> str:
 
 
 def _correlations(summary: list[dict[str, Any]]) -> str:
-    """Pearson's r of score and trained accuracy over the masks of each density, unrepaired."""
+    """Pearson's r of score and trained accuracy at each density, unrepaired.
+
+    Between methods, over their means; and within them, over seeds less their method's mean.
+    """
     lines = []
-    for density in sorted({row["density"] for row in summary if row["method"] != "dense"})[::-1]:
-        mine = [
-            (row["orthogonality"], row["trained_accuracy"])
-            for row in summary
-            if row["density"] == density and not row["method"].endswith(" repaired")
-        ]
-        r = np.corrcoef(np.array(mine).T)[0, 1]
-        lines.append(f"density {density:g}: r = {r:+.2f} of score and accuracy, {len(mine)} masks")
+    pruned = [r for r in summary if r["method"] != "dense" and not r["method"].endswith(REPAIRED)]
+    for density in sorted({row["density"] for row in pruned}, reverse=True):
+        groups: dict[str, list[tuple[float, float]]] = {}
+        for row in pruned:
+            if row["density"] == density:
+                pair = row["orthogonality"], row["trained_accuracy"]
+                groups.setdefault(row["method"], []).append(pair)
+        means = [np.mean(members, axis=0) for members in groups.values()]
+        centred = [np.array(m) - mean for m, mean in zip(groups.values(), means, strict=True)]
+        between, within = _pearson(np.array(means)), _pearson(np.concatenate(centred))
+        lines.append(
+            f"density {density:g}: r of score and accuracy {between} between {len(means)} methods, "
+            f"{within} within them"
+        )
     return "\n".join(lines)
+
+
+def _pearson(pairs: np.ndarray) -> str:
+    """r of `[n, 2]`, or `-` where fewer than three points or no spread leave it undefined."""
+    if len(pairs) < 3 or min(pairs.std(0)) < 1e-12:
+        return "-"
+    return f"{np.corrcoef(pairs.T)[0, 1]:+.2f}"
 
 
 if __name__ == "__main__":

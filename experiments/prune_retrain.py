@@ -31,7 +31,6 @@ from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, rea
 from jaxtickets.io.levels import Descent, Lineage, Plan, descend
 from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
 from jaxtickets.io.seeds import seed
-from jaxtickets.optimizers import Hyper
 from jaxtickets.protocols.imp import Going
 from jaxtickets.protocols.thresholds import RULES, cut, thresholds
 from jaxtickets.settings import option
@@ -51,13 +50,13 @@ SMOKE: dict[str, Any] = {
 class Question:
     """How nets are cut and retrained."""
 
-    models: tuple = option(("lenet300_100",), "the nets; each has its part of the table and figure")
+    models: tuple = option((), "several nets, side by side in the figure; empty: --model alone")
     rule: str = option("quantile", "what a threshold means", RULES)
     thresholds: tuple = option((0.4, 0.5, 0.6, 0.7, 0.8, 0.9), "quantiles, or multiples of std")
     rounds: int = option(10, "cuts, each followed by retraining", least=1)
     retrain_epochs: int = option(2, "passes over the training data after each cut", least=1)
     retrain_rate: float = option(1.0, "learning rate of retraining, a factor of the first one")
-    scale_dropout: bool = option(False, "dropout falls with the root of the weights left")
+    scale_dropout: bool = option(False, "dropout times the root of the seeds' mean density")
 
 
 GROUPS = (
@@ -79,34 +78,43 @@ def main() -> None:
     values = _check(question)
     setup.configure(place.devices or None)
     axis = runs.axis(batch.mode, batch.width)
-    built = [
-        build(dataclasses.replace(net, model=name), train, place.data_dir, place.prepare)
-        for name in question.models
-    ]
+    again_train = dataclasses.replace(
+        train,
+        learning_rate=train.learning_rate * question.retrain_rate,
+        epochs=question.retrain_epochs,
+        iterations=0,
+        look_every=0,
+        test_every=0,
+    )
+    models = question.models or (net.model,)
+    of_models = [dataclasses.replace(net, model=name) for name in models]
+    built, retraining = (
+        [build(one, how, place.data_dir, place.prepare) for one in of_models]
+        for how in (train, again_train)
+    )
     for problem in built if question.scale_dropout else ():
         if "dropout" not in nets.to_json(problem.net):
             raise UserError(f"--scale_dropout: {nets.name_of(problem.net)} has no dropout")
     run = records.begin("prune_retrain", place, parts, axis)
 
     summary: list[dict[str, Any]] = []
-    for name, problem in zip(question.models, built, strict=True):
+    for name, problem, again in zip(models, built, retraining, strict=True):
         folder = run.folder / name
         folder.mkdir(exist_ok=True)
         data, every = on_device(problem.dataset), place.checkpoint_seconds
         seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
         dense = dense_nets(folder, problem, axis, seeds, train, data, every, store)
-        again = _retraining(problem, question)
         summary += _rows(name, problem, dense.summary, "dense")
         # dropout that follows the weights left is one net for each threshold
         for batch_of in [(t,) for t in values] if question.scale_dropout else [values]:
             lines = [
-                Lineage(one, _hyper(problem, question), {"threshold": t, "seed": one.number})
+                Lineage(one, again.hyper, {"threshold": t, "seed": one.number})
                 for t in batch_of
                 for one in seeds
             ]
             owners = np.tile(np.arange(len(seeds)), len(batch_of))
             trained = runs.take((dense.params, dense.stats), owners)
-            plan = _plan(question, again, lines, trained[0])
+            plan = _plan(question, again, lines, trained[0], problem.steps)
             part = folder / f"{batch_of[0]:g}" if question.scale_dropout else folder
             part.mkdir(exist_ok=True)
             how = again, axis, plan, lines, data, every
@@ -122,6 +130,8 @@ def main() -> None:
 
 def _check(question: Question) -> tuple[float, ...]:
     """The thresholds; raises UserError for what can't be."""
+    if question.models and flags.FLAGS["model"].present:
+        raise UserError("--model and --models: give one of them")
     for name in question.models:
         choose("model", name, nets.names())
     values = numbers("thresholds", question.thresholds)
@@ -134,19 +144,10 @@ def _check(question: Question) -> tuple[float, ...]:
     return values
 
 
-def _hyper(problem: Problem, question: Question) -> Hyper:
-    return problem.hyper._replace(rate=problem.hyper.rate * question.retrain_rate)
-
-
-def _retraining(problem: Problem, question: Question) -> Problem:
-    """The problem of a round: as many steps as its epochs have."""
-    epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
-    recipe = problem.recipe._replace(every=epoch, test_looks=0)
-    return problem._replace(recipe=recipe, steps=epoch * question.retrain_epochs)
-
-
-def _plan(question: Question, problem: Problem, lines: Sequence[Lineage], dense: Any) -> Plan:
-    """What is cut in every round."""
+def _plan(
+    question: Question, problem: Problem, lines: Sequence[Lineage], dense: Any, steps: int
+) -> Plan:
+    """What is cut in every round, of dense nets that were trained for `steps` steps."""
 
     @jax.jit
     def first(params: Any, t: jax.Array) -> dict[str, jax.Array]:
@@ -172,14 +173,14 @@ def _plan(question: Question, problem: Problem, lines: Sequence[Lineage], dense:
         return later(mine, fixed[place(line)], number(line))
 
     going = Going(rewound=False, start=0, end=problem.steps)
-    plan = Plan(question.rounds, prune, lambda line: going, {})
+    plan = Plan(question.rounds, prune, lambda line: going, steps, {})
     return plan._replace(retrain=_with_less_dropout) if question.scale_dropout else plan
 
 
 def _with_less_dropout(problem: Problem, entries: Sequence[Entry]) -> Problem:
     """The problem with dropout times the root of the share of weights that the entries have left.
 
-    Han et al., 2015, equation 2, over all prunable weights in place of each layer's.
+    Han et al., 2015, equation 2, over all prunable weights and seeds in place of each layer's.
     """
     shares = [float(masks.density(entry.start.mask, problem.prunable)) for entry in entries]
     net = problem.net.clone(dropout=problem.net.dropout * float(np.mean(shares)) ** 0.5)

@@ -19,7 +19,7 @@ from absl import flags
 from jaxtickets import allocation, masks, runs
 from jaxtickets.criteria import CRITERIA
 from jaxtickets.io import comparison, cost, records, rows, setup
-from jaxtickets.io.comparison import Entry, train_entries
+from jaxtickets.io.comparison import Entry, train_entries, train_in_parts
 from jaxtickets.io.errors import UserError, run_main
 from jaxtickets.io.figures import grid
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read
@@ -37,6 +37,7 @@ SMOKE: dict[str, Any] = {
     "thresholds": (60, 90),
     "rewinds": (0, 1),
     "epochs": 2,
+    "part": 4,
     "cost_trainings": 2,
 }
 
@@ -48,6 +49,7 @@ class Question:
     thresholds: tuple = option(THRESHOLDS, "shares of the prunable weights that are cut, in %")
     rewinds: tuple = option((0, 1, 2, 5), "epochs that the survivors are rewound to")
     floor: int = option(1, "the least that a layer keeps", least=0)
+    part: int = option(0, "trainings at once; 0: as many as take about 3 GB", least=0)
     cost_trainings: int = option(16, "trainings whose cost is compared; 0: none", least=0)
 
 
@@ -111,7 +113,8 @@ def main() -> None:
                     where = {"threshold": threshold, "rewind": rewind}
                     treated = treat(TREATMENTS[method], draw, given)
                     entries.append(entry(method, one, treated, **where))
-    summary += train_entries(run.folder, "grid", problem, axis, entries, data, every)[1]
+    batched = run.folder, "grid", problem, axis, entries, data, every
+    summary += train_in_parts(*batched, question.part)
 
     # --- report
     rows.write_summary(run.folder, summary, *comparison.LEADING)

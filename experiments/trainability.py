@@ -24,13 +24,13 @@ from jaxtickets.io.errors import UserError, run_main
 from jaxtickets.io.figures import curves
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read
 from jaxtickets.io.gallery import GallerySettings
-from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
+from jaxtickets.io.problem import NetSettings, TrainSettings, build, on_device
 from jaxtickets.io.seeds import seed
 from jaxtickets.settings import option
 
 SMOKE: dict[str, Any] = {
     "seeds": 2,
-    "criteria": ("random", "snip"),
+    "criteria": ("random", "magnitude"),
     "epochs": 1,
     "first_steps": 40,
 }
@@ -40,8 +40,8 @@ SMOKE: dict[str, Any] = {
 class Question:
     """How training is looked at."""
 
-    first_steps: int = option(500, "training steps of every mask", least=1)
-    first_batch: int = option(100, "examples of each", least=1)
+    first_steps: int = option(500, "training steps of every mask, at a constant rate", least=1)
+    first_batch: int = option(100, "examples of each of these steps", least=1)
     mean_of: int = option(10, "steps whose mean training loss is a point", least=1)
     targets: tuple = option((1.0, 0.5, 0.3), "training losses to reach, in nats")
 
@@ -67,15 +67,32 @@ def main() -> None:
     setup.configure(place.devices or None)
     axis = runs.axis(batch.mode, batch.width)
     problem = build(net, train, place.data_dir, place.prepare)
-    short = _shortened(problem, question)
+    if question.first_steps % question.mean_of:
+        raise UserError(
+            f"--first_steps={question.first_steps}: must be a multiple of "
+            f"--mean_of={question.mean_of}"
+        )
+    first = dataclasses.replace(
+        train,
+        learning_rates="constant",
+        batch_size=question.first_batch,
+        iterations=question.first_steps,
+        look_every=question.mean_of,
+        test_every=0,
+    )
+    short = build(net, first, place.data_dir, place.prepare)
     plan = gallery.plan(masks_wanted, problem)
-    run = records.begin("trainability", place, parts, axis)
+    spec = question, plan.settings, net, train, batch
+    run = records.begin("trainability", place, spec, axis)
 
     data, every = on_device(problem.dataset), place.checkpoint_seconds
     seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
-    dense = dense_nets(run.folder, problem, axis, seeds, train, data, every, store)
+    dense = None
+    if gallery.looks_at_trained(masks_wanted):
+        dense = dense_nets(run.folder, problem, axis, seeds, train, data, every, store)
     entries = gallery.entries_of(plan, problem, seeds, dense, data)
     entries += [dense_entry(problem, one) for one in seeds]
+    entries = [entry._replace(start=entry.start._replace(step=0)) for entry in entries]
     summary = train_entries(run.folder, "first", short, axis, entries, data, every)[1]
     found = rows.read_metrics(run.folder)
     for row in summary:
@@ -89,21 +106,6 @@ def main() -> None:
     print(_table(summary, targets))
     records.finish_run(run)
     print(f"run: {run.folder}")
-
-
-def _shortened(problem: Problem, question: Question) -> Problem:
-    """The same net and recipe for the first steps alone."""
-    if question.first_steps % question.mean_of:
-        raise UserError(
-            f"--first_steps={question.first_steps}: must be a multiple of "
-            f"--mean_of={question.mean_of}"
-        )
-    if question.first_batch > len(problem.dataset.train.labels):
-        raise UserError(f"--first_batch={question.first_batch}: there are fewer examples")
-    recipe = problem.recipe._replace(
-        every=question.mean_of, batch_size=question.first_batch, test_looks=0
-    )
-    return problem._replace(recipe=recipe, steps=question.first_steps)
 
 
 def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:

@@ -90,6 +90,24 @@ def test_what_cannot_be_kept_is_refused(keep, floor, said, evidence):
         rounds.prune(KEY, CRITERIA["magnitude"], evidence, PRUNABLE, keep, floor)
 
 
+def unknown_scores(key, evidence):
+    """NaN where the weights left are largest, from the second round on."""
+    scores = CRITERIA["magnitude"](key, evidence)
+    second = jnp.stack([~m.all() for m in jax.tree.leaves(evidence.mask)]).any()
+    return jax.tree.map(lambda s: jnp.where(second & (s > 1), jnp.nan, s), scores)
+
+
+def test_unknown_scores_are_refused_and_bring_nothing_back(evidence):
+    with pytest.raises(ValueError, match="NaN among the scores"):
+        rounds.prune(KEY, unknown_scores, evidence, PRUNABLE, 5, rounds=2)
+    wanted = rounds.counts(SIZES, 5, 2)
+    mask, unknown = rounds.prune_to(KEY, unknown_scores, evidence, PRUNABLE, wanted)
+    first = rounds.prune(KEY, CRITERIA["magnitude"], evidence, PRUNABLE, int(wanted[0]))
+    assert bool(unknown) and int(masks.count(mask, PRUNABLE)) == 5
+    for kept, before in zip(*(masks.pick(m, PRUNABLE) for m in (mask, first)), strict=True):
+        assert not (kept & ~before).any()
+
+
 # --- rounds --------------------------------------------------------------------------------------
 
 
@@ -186,7 +204,7 @@ def test_densities_are_one_program(keeps, evidence):
     wanted = [rounds.counts(SIZES, keep, 3) for keep in keeps]
 
     def prune_to(wanted):
-        return rounds.prune_to(KEY, CRITERIA["magnitude"], evidence, PRUNABLE, wanted, 2)
+        return rounds.prune_to(KEY, CRITERIA["magnitude"], evidence, PRUNABLE, wanted, 2)[0]
 
     got = jax.jit(jax.vmap(prune_to))(jax.tree.map(lambda *leaves: np.stack(leaves), *wanted))
     alone = [jax.jit(prune_to)(each) for each in wanted]
@@ -239,7 +257,7 @@ def test_synflow_in_a_hundred_rounds_loses_no_layer_where_one_shot_does(narrow):
             min(counted(masks.select(scores, narrow.prunable, 12), narrow.prunable).values()) == 0
         )
 
-    prune_to = jax.jit(lambda wanted: rounds.prune_to(KEY, CRITERIA["synflow"], *narrow, wanted))
+    prune_to = jax.jit(lambda wanted: rounds.prune_to(KEY, CRITERIA["synflow"], *narrow, wanted)[0])
     for keep, least in ((12, 1), (60, 5)):  # a path of five weights, and seven more
         left = counted(prune_to(rounds.schedule(3352, keep, 100)), narrow.prunable)
         assert sum(left.values()) == keep and min(left.values()) >= least
@@ -247,7 +265,7 @@ def test_synflow_in_a_hundred_rounds_loses_no_layer_where_one_shot_does(narrow):
 
 def test_what_is_pruned_stays_so_in_a_net_that_has_died(narrow):
     # With fewer weights than layers no gradient is left to rank by.
-    prune_to = jax.jit(lambda wanted: rounds.prune_to(KEY, CRITERIA["snip"], *narrow, wanted))
+    prune_to = jax.jit(lambda wanted: rounds.prune_to(KEY, CRITERIA["snip"], *narrow, wanted)[0])
     dead, more = (prune_to(np.array([400, 40, *last])) for last in ([4, 4, 4], [4, 3, 2]))
     assert within(more, dead)
     assert [sum(counted(m, narrow.prunable).values()) for m in (dead, more)] == [4, 2]

@@ -41,8 +41,8 @@ def criterion(function: Function, same_sign: bool = False) -> Criterion:
       function: the scores.
       same_sign: weights whose sign training changed come last, those that the function wants most
         the very last. With s the scores less their least, the score is `s · sign(w_i w_f)`, and so
-        `sign(w_i) · w_f` for `magnitude`, the paper's large final, same sign; the paper leaves all
-        that changed sign at 0, in no order.
+        `sign(w_i) · w_f` for `magnitude`, the paper's large final, same sign. The paper sets what
+        changed sign to 0, in no order, and so above same-sign weights with scores below 0.
     """
 
     def score(key: Key, evidence: Evidence) -> Scores:

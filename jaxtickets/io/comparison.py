@@ -1,5 +1,6 @@
 """Masks side by side: untrained and trained, over seeds; a summary and a table."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ import numpy as np
 
 from jaxtickets import masks, nets, runs
 from jaxtickets.analysis import connectivity
-from jaxtickets.io import tickets
+from jaxtickets.io import rows, tickets
 from jaxtickets.io.files import plain
 from jaxtickets.io.loop import seconds
 from jaxtickets.io.problem import Problem
@@ -72,6 +73,55 @@ def train_entries(
     return ends, made
 
 
+PART_BYTES = 3e9
+COPIES = 40
+"""What a run's training takes, in copies of its parameters: state, moments, early stop, mask, and
+what is in flight while batches are cut, joined and saved; measured."""
+
+
+def train_in_parts(
+    folder: Path,
+    phase: str,
+    problem: Problem,
+    axis: Axis,
+    entries: Sequence[Entry],
+    data: Dataset,
+    every: float,
+    most: int = 0,
+) -> list[dict[str, Any]]:
+    """The rows of `train_entries`, however many entries there are: parts fit into memory.
+
+    A part is a whole number of the axis' blocks, so that the numbers are those of one batch. Each
+    is a phase of its own, `PHASE-00` and so on, done once and for all.
+
+    Args:
+      folder, phase, problem, axis, entries, data, every: see `train_entries`.
+      most: entries of a part; 0: what takes about `PART_BYTES`.
+    """
+    if not entries:
+        return []
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(entries[0].start.params))
+    most = most or max(1, int(PART_BYTES / (COPIES * size)))
+    unit = axis.width * len(axis.devices)
+    most = unit * max(1, most // unit)
+    made: list[dict[str, Any]] = []
+    for part, start in enumerate(range(0, len(entries), most)):
+        mine = entries[start : start + most]
+        name = f"{phase}-{part:02d}"
+        done = [row for row in rows.read_metrics(folder) if row["phase"] == f"{name}-rows"]
+        if len(done) < len(mine):
+            _drop_metrics(folder, f"{name}-rows")
+            done = train_entries(folder, name, problem, axis, mine, data, every)[1]
+            rows.append_metrics(folder, *({"phase": f"{name}-rows", **row} for row in done))
+        shutil.rmtree(folder / "checkpoints" / name, ignore_errors=True)
+        made += [{k: v for k, v in row.items() if k != "phase"} for row in done]
+    return made
+
+
+def _drop_metrics(folder: Path, phase: str) -> None:
+    rows.keep_metrics(folder, lambda row: row["phase"] != phase)
+
+
 def untrained_rows(
     problem: Problem, axis: Axis, entries: Sequence[Entry], data: Dataset
 ) -> list[dict[str, Any]]:
@@ -105,7 +155,10 @@ def save_entry(folder: Path, problem: Problem, entry: Entry, step: int, place: s
       place: the folder's name under `tickets/`; by default method, density and seed.
     """
     start, name = entry.start, entry.name
-    ticket = Ticket(start.params, start.stats, start.mask, np.int32(step))
+    params = start.params
+    if start.fill is not None:  # pruned weights have values of their own
+        params = masks.apply(start.mask, params, start.fill)
+    ticket = Ticket(params, start.stats, start.mask, np.int32(step))
     provenance = {
         **name,
         "net": nets.to_json(problem.net),

@@ -1,24 +1,30 @@
 """Dense nets, trained once: several criteria and several experiments look at the same ones."""
 
 import dataclasses
+import hashlib
+import importlib.metadata
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
+import numpy as np
 
-from jaxtickets import data as data_module
-from jaxtickets import losses, masks, nets, optimizers, runs
-from jaxtickets import training as training_module
-from jaxtickets.io import tickets
-from jaxtickets.io.comparison import Entry, save_entry, train_entries
-from jaxtickets.io.files import digest
+import jaxtickets
+from jaxtickets import masks, nets, runs
+from jaxtickets.io import setup, tickets
+from jaxtickets.io.comparison import Entry, save_entry, train_entries, untrained_rows
+from jaxtickets.io.errors import UserError
+from jaxtickets.io.files import digest, pretty, write_atomically
 from jaxtickets.io.problem import Problem, TrainSettings
 from jaxtickets.io.seeds import Seed
 from jaxtickets.io.training_loop import Start
 from jaxtickets.runs import Axis
 from jaxtickets.settings import option
-from jaxtickets.types import Dataset, Params, Stats
+from jaxtickets.types import Dataset, Params, Split, Stats, Ticket
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+DRAWING = "figures"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +59,9 @@ def dense_nets(
 ) -> Dense:
     """The dense net of each seed at the end of its training: from the store, or trained into it.
 
-    A stored net is used if all that decides its numbers is the same: net, data set, training,
-    seed, the way runs are batched, the device's kind, JAX's version, and the code that trains.
+    A stored net is used if all that decides its numbers is the same: net, data, training, seed,
+    the way runs are batched, the machine's kind, the versions of what trains, and jaxtickets' own
+    code. `dense.json` in the run's folder says which were used.
 
     Args:
       folder, axis, data, every: see `train_all`.
@@ -66,28 +73,46 @@ def dense_nets(
     context = {
         "net": nets.to_json(problem.net),
         "dataset": problem.dataset.name,
+        "data": _checksum(problem.dataset.train, problem.dataset.validation),
         "training": dataclasses.asdict(training),
-        "axis": [axis.mode, axis.width, axis.devices[0].device_kind],
-        "jax": jax.__version__,
+        "axis": [axis.mode, axis.width],
+        "device": [axis.devices[0].device_kind, setup.cpu_model()],
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "code": _code(),
     }
-    hashes = [digest({**context, "seed": one.number})[:16] for one in seeds]
     home = Path(store.dense_store)
-    places = [home / "tickets" / name for name in hashes]
-    missing = [i for i, place in enumerate(places) if not place.exists()]
+    hashes = [digest({**context, "seed": one.number})[:16] for one in seeds]
+    found = {i: one for i, name in enumerate(hashes) if (one := _load(home, name))}
+    if found:
+        print(f"{len(found)} of {len(seeds)} dense nets were trained before: {home}")
+    missing = [i for i in range(len(seeds)) if i not in found]
     if missing:
         entries = [dense_entry(problem, seeds[i]) for i in missing]
-        ends, made = train_entries(folder, "dense", problem, axis, entries, data, every)
+        phase = f"dense-{digest([hashes[i] for i in missing])[:8]}"
+        ends, made = train_entries(folder, phase, problem, axis, entries, data, every)
         for at, (i, row) in enumerate(zip(missing, made, strict=True)):
             params, stats = runs.take((ends.state.params, ends.state.stats), at)
             end = entries[at].start._replace(params=params, stats=stats)
-            name = entries[at].name | {"summary": row, "context": context}
+            learnt = {name: value for name, value in row.items() if name in TRAINED}
+            name = entries[at].name | {"trained": learnt, "context": context}
             save_entry(home, problem, Entry(name, end), problem.steps, hashes[i])
-    if kept := len(seeds) - len(missing):
-        print(f"{kept} of {len(seeds)} dense nets were trained before: {home}")
-    found = [tickets.load_ticket(place) for place in places]
-    params, stats = runs.stack([(ticket.params, ticket.stats) for ticket, _ in found])
-    return Dense(params, stats, [provenance["summary"] for _, provenance in found])
+            found[i] = tickets.load_ticket(home / "tickets" / hashes[i])
+    used = {
+        str(one.number): str(home / "tickets" / h) for one, h in zip(seeds, hashes, strict=True)
+    }
+    write_atomically(folder / "dense.json", pretty(used))
+    ordered = [found[i] for i in range(len(seeds))]
+    params, stats = runs.stack([(ticket.params, ticket.stats) for ticket, _ in ordered])
+    first = untrained_rows(problem, axis, [dense_entry(problem, one) for one in seeds], data)
+    rows = [row | said["trained"] for row, (_, said) in zip(first, ordered, strict=True)]
+    return Dense(params, stats, rows)
+
+
+TRAINED = (
+    *("trained_accuracy", "validation_accuracy", "early_stop_accuracy", "early_stop_step"),
+    *("seconds", "train_steps"),
+)
+"""What a stored net knows of its training; the other columns are found anew."""
 
 
 def dense_entry(problem: Problem, one: Seed) -> Entry:
@@ -97,11 +122,30 @@ def dense_entry(problem: Problem, one: Seed) -> Entry:
     return Entry({"method": "dense", "density": 1.0, "seed": one.number}, start)
 
 
+def _load(home: Path, name: str) -> tuple[Ticket, dict[str, Any]] | None:
+    """A stored net; a damaged one is removed, since it can be trained again."""
+    place = home / "tickets" / name
+    if not place.exists():
+        return None
+    try:
+        return tickets.load_ticket(place)
+    except UserError as error:
+        print(f"{error}: it is trained again")
+        shutil.rmtree(place, ignore_errors=True)
+        return None
+
+
+def _checksum(*splits: Split) -> str:
+    """A digest of images and labels."""
+    seen = hashlib.sha256()
+    for split in splits:
+        for array in split:
+            seen.update(np.ascontiguousarray(array).data)
+    return seen.hexdigest()[:16]
+
+
 def _code() -> str:
-    """A digest of the modules that decide what a training ends with."""
-    modules = (data_module, nets, losses, masks, optimizers, training_module)
-    files: list[Path] = []
-    for module in modules:
-        place = Path(str(module.__file__))
-        files += sorted(place.parent.glob("*.py")) if place.name == "__init__.py" else [place]
-    return digest({f"{path.parent.name}/{path.name}": path.read_text("utf-8") for path in files})
+    """A digest of jaxtickets' own code, without what draws."""
+    root = Path(str(jaxtickets.__file__)).parent
+    files = [path for path in sorted(root.rglob("*.py")) if DRAWING not in path.parts]
+    return digest({str(path.relative_to(root)): path.read_text("utf-8") for path in files})

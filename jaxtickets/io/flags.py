@@ -57,8 +57,8 @@ def read(kind: type[T], defaults: T, preset: Mapping[str, Any]) -> T:
         value: Any = flags.FLAGS[name].value if given else base
         if field.metadata.get("known"):
             choose(name, value, field.metadata["known"])
-        if isinstance(value, list):
-            value = tuple(value)
+        if isinstance(value, list | tuple):
+            value = _listed(name, value, getattr(defaults, name))
         # a preset's 0 and a flag's 0.0 are one value, and one spec
         values[name] = float(value) if isinstance(getattr(defaults, name), float) else value
     made = kind(**values)
@@ -78,9 +78,35 @@ def numbers(name: str, words: Sequence[str]) -> tuple[float, ...]:
     try:
         values = tuple(float(word) for word in words)
     except ValueError as error:
-        raise UserError(f"--{name}={','.join(words)}: must be numbers, comma-separated") from error
+        text = ",".join(map(str, words))
+        raise UserError(f"--{name}={text}: must be numbers, comma-separated") from error
     if not values:
         raise UserError(f"--{name} is empty: give a number, or several with commas between")
+    return values
+
+
+def whole_numbers(name: str, words: Sequence[str]) -> tuple[int, ...]:
+    """The whole numbers of a list flag, which may be empty.
+
+    Raises:
+      UserError: a word isn't a whole number.
+    """
+    values = numbers(name, words) if words else ()
+    if any(value != int(value) for value in values):
+        raise UserError(f"--{name}={','.join(map(str, words))}: must be whole numbers")
+    return tuple(int(value) for value in values)
+
+
+def _listed(name: str, value: Sequence[Any], default: Sequence[Any]) -> tuple[Any, ...]:
+    """A list flag's value: numbers where the default has numbers, so that one list is one spec."""
+    values = tuple(value)
+    if default and not isinstance(default[0], str):
+        values = numbers(name, values)
+    if default and not values:
+        raise UserError(f"--{name} is empty: give one, or several with commas between")
+    for item in values:
+        if values.count(item) > 1:
+            raise UserError(f"--{name} has {item} twice")
     return values
 
 

@@ -1,6 +1,9 @@
 """Masks to be compared: made by criteria, or taken from the tickets of other runs."""
 
+import dataclasses
 import glob
+import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +13,15 @@ import jax
 import numpy as np
 
 from jaxtickets import allocation, criteria, masks, nets, runs
-from jaxtickets.io import tickets
+from jaxtickets.io import tickets, trees
 from jaxtickets.io.comparison import Entry
 from jaxtickets.io.dense import Dense
 from jaxtickets.io.errors import UserError
+from jaxtickets.io.files import digest
 from jaxtickets.io.flags import numbers
 from jaxtickets.io.problem import Problem
 from jaxtickets.io.seeds import Seed, evidence, seed
-from jaxtickets.io.training_loop import Start
+from jaxtickets.io.training_loop import Start, chunk_plan
 from jaxtickets.protocols import rounds
 from jaxtickets.settings import option
 from jaxtickets.types import Dataset, Keep, Key, Mask, Params, PyTree, Split, Stats, Ticket
@@ -43,7 +47,7 @@ class GallerySettings:
     )
     floor: int = option(0, "the least that a layer keeps", least=0)
     synflow_rounds: int = option(100, "rounds of synflow; the others have one", least=1)
-    tickets: tuple = option((), "folders of saved tickets, or patterns, LABEL= before one names it")
+    tickets: tuple = option((), "folders of saved tickets, or patterns; LABEL=PATTERN names them")
 
 
 class Saved(NamedTuple):
@@ -57,7 +61,7 @@ class Plan(NamedTuple):
     """The masks of a run, before any is made.
 
     Attributes:
-      settings: which.
+      settings: which, with the folder and a digest of each ticket in place of patterns.
       keep: density -> what is kept.
       saved: tickets of other runs.
     """
@@ -83,7 +87,22 @@ def plan(settings: GallerySettings, problem: Problem) -> Plan:
         keep = {density: allocate(shapes, density, settings.floor) for density in densities}
     except ValueError as error:
         raise UserError(str(error)) from error
-    return Plan(settings, keep, _saved(settings, problem))
+    places, saved = _saved(settings, problem)
+    return Plan(dataclasses.replace(settings, tickets=places), keep, saved)
+
+
+def check_starts(plan: Plan, problem: Problem) -> None:
+    """Raises UserError for a saved ticket that can't be trained from the step that it is of."""
+    for name, ticket in plan.saved:
+        try:
+            chunk_plan(problem, [int(ticket.rewind_step)], problem.steps)
+        except ValueError as error:
+            raise UserError(f"the ticket {_words(name)}: {error}") from error
+
+
+def control_key(one: Seed, method: str, density: float) -> Key:
+    """A seed's key for a method at a density: for its mask, and folded, for checks of it."""
+    return jax.random.fold_in(one.control, zlib.crc32(f"{method} {density:.9g}".encode()))
 
 
 def looks_at_trained(settings: GallerySettings) -> bool:
@@ -114,8 +133,10 @@ def entries_of(
                 scored = one.params, one.stats
                 if dense is not None and plain not in AT_INIT:
                     scored = runs.take((dense.params, dense.stats), i)
-                key = jax.random.fold_in(one.control, tuple(criteria.CRITERIA).index(plain))
-                mask = draw(key, one.params, *scored, batches, wanted)
+                key = control_key(one, name, density)
+                mask, unknown = draw(key, one.params, *scored, batches, wanted)
+                if unknown:
+                    raise UserError(f"--criteria={name}: NaN among its scores, seed {one.number}")
                 where = one.params, one.stats, mask, one.step
                 said = {"method": name, "density": density, "seed": one.number}
                 entries.append(Entry(said, Start(one.train, problem.hyper, *where)))
@@ -126,24 +147,54 @@ def entries_of(
     return entries
 
 
-def _saved(settings: GallerySettings, problem: Problem) -> list[Saved]:
-    """The tickets that `--tickets` names."""
-    found = []
+LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+
+
+def _saved(settings: GallerySettings, problem: Problem) -> tuple[tuple[str, ...], list[Saved]]:
+    """The tickets that `--tickets` names: label, folder and digest of each, and themselves."""
+    places: list[str] = []
+    found: dict[tuple, Saved] = {}
     for words in settings.tickets:
-        label, _, pattern = words.rpartition("=")
+        label, parted, pattern = words.partition("=")
+        if not parted or "/" in label:
+            label, pattern = "", words
+        elif not LABEL.fullmatch(label) or label in (*criteria.CRITERIA, "dense"):
+            raise UserError(f"--tickets={words}: '{label}' can't name tickets: give another label")
         folders = sorted(glob.glob(pattern))
         if not folders:
             raise UserError(f"--tickets={words}: there is no such folder")
         for folder in folders:
-            ticket, provenance = tickets.load_ticket(Path(folder))
-            net = nets.to_json(problem.net)
-            if provenance.get("net") != net:
-                raise UserError(f"{folder} is a ticket of {provenance.get('net')}, not of {net}")
-            method = label or provenance.get("method", "ticket")
-            density = round(float(masks.density(ticket.mask, problem.prunable)), 4)
-            name = {"method": method, "density": density, "seed": provenance.get("seed", 0)}
-            found.append(Saved(name, ticket))
-    return found
+            one = _load(Path(folder), label, problem)
+            if (key := tuple(one.name.values())) in found:
+                raise UserError(
+                    f"--tickets={words}: {folder} is {_words(one.name)}, and so is another: "
+                    "give one run at a time, each with its LABEL="
+                )
+            found[key] = one
+            places.append(f"{label}={folder} {digest(trees.read_manifest(Path(folder)))[:12]}")
+    return tuple(places), list(found.values())
+
+
+def _load(folder: Path, label: str, problem: Problem) -> Saved:
+    ticket, provenance = tickets.load_ticket(folder)
+    net = nets.to_json(problem.net)
+    if provenance.get("net") != net:
+        raise UserError(f"{folder} is a ticket of {provenance.get('net')}, not of {net}")
+    params = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))[0]
+    if jax.tree.map(np.shape, ticket.params) != jax.tree.map(np.shape, params):
+        raise UserError(f"{folder} is a ticket for images of another size, --dataset doesn't fit")
+    if tuple(provenance.get("prunable", ())) != problem.prunable:
+        raise UserError(f"{folder}: other layers are pruned there, see --prune_output")
+    number = provenance.get("seed")
+    if not isinstance(number, int):
+        raise UserError(f"{folder} doesn't say its seed: it can't be compared")
+    density = round(float(masks.density(ticket.mask, problem.prunable)), 6)
+    method = label or provenance.get("method", "ticket")
+    return Saved({"method": method, "density": density, "seed": number}, ticket)
+
+
+def _words(name: dict[str, Any]) -> str:
+    return f"{name['method']} at {name['density']:g}, seed {name['seed']}"
 
 
 def _plain(name: str) -> str:

@@ -18,7 +18,8 @@ def imp_plan(problem: Problem, settings: Settings, copies: dict[str, int], **mor
 
     Args:
       problem: the net and its recipe.
-      settings: the procedure; a lineage's own criterion is used in place of the settings' one.
+      settings: the procedure; a lineage's own criterion is used in place of the settings' one. A
+        weight's first value is the one that the level before began with.
       copies: see `Plan`.
       **more: further fields of `Plan`.
 
@@ -40,11 +41,11 @@ def imp_plan(problem: Problem, settings: Settings, copies: dict[str, int], **mor
     def prune(line: Lineage, mine: Descent, level: int, data: Dataset) -> Mask:
         key = jax.random.fold_in(jax.random.fold_in(line.seed.control, level), 0)
         seen = evidence(problem, line.seed, mine.params, data)
-        seen = seen._replace(stats=mine.stats, mask=mine.mask)
+        seen = seen._replace(init_params=mine.begun, stats=mine.stats, mask=mine.mask)
         criterion = criteria.find(line.criterion or settings.criterion)
         return imp.prune(key, criterion, seen, problem.prunable, keep(level), floor)
 
     def going(line: Lineage) -> imp.Going:
         return imp.going(settings, line.rewind, problem.steps)
 
-    return Plan(settings.levels, prune, going, copies, **more)
+    return Plan(settings.levels, prune, going, problem.steps, copies, **more)

@@ -22,7 +22,7 @@ from jaxtickets.protocols.imp import Going
 from jaxtickets.protocols.treatments import TREATMENTS, Given, Treatment, treat
 from jaxtickets.runs import Axis
 from jaxtickets.training import Watched
-from jaxtickets.types import Dataset, Mask, Params, Stats
+from jaxtickets.types import Dataset, Key, Mask, Params, Stats
 
 
 class Lineage(NamedTuple):
@@ -52,11 +52,13 @@ class Descent(NamedTuple):
 
     Attributes:
       mask: the level's.
+      begun: the weights that its training began with.
       params, stats: at the end of its training.
       rewound, rewound_stats: the weights that tickets go back to.
     """
 
     mask: Mask
+    begun: Params
     params: Params
     stats: Stats
     rewound: Params
@@ -70,6 +72,7 @@ class Plan(NamedTuple):
       levels: how many there are, beside level 0.
       prune: `prune(line, what the level before left, level, data) -> the level's mask`.
       going: `going(line) -> how a level's training goes on`.
+      dense_steps: the training steps of the dense nets.
       copies: treatment -> how many of it a lineage has beside the ticket.
       copies_every: levels from one with these copies to the next; the last level has them too.
       control_levels: levels with one of each further treatment.
@@ -80,6 +83,7 @@ class Plan(NamedTuple):
     levels: int
     prune: Callable[[Lineage, Descent, int, Dataset], Mask]
     going: Callable[[Lineage], Going]
+    dense_steps: int
     copies: dict[str, int]
     copies_every: int = 1
     control_levels: tuple[int, ...] = ()
@@ -143,7 +147,8 @@ def descend(
             for line, entry in zip(lineages, entries, strict=False):
                 name = "-".join(f"{key}{value}" for key, value in line.name.items())
                 how = plan.going(line)
-                step = how.start if how.rewound else problem.steps
+                length = how.end - how.start
+                step = how.start if how.rewound else plan.dense_steps + (level - 1) * length
                 comparison.save_entry(folder, problem, entry, step, f"level{level:02d}-{name}")
                 keep_at, end = (), how.end
         again = plan.retrain(problem, entries)
@@ -151,10 +156,13 @@ def descend(
         ends, made = train_entries(*batch)
         if look is not None:
             made = [row | more for row, more in zip(made, look(entries, ends), strict=True)]
-        descent = _descent(ends, descent, len(lineages))
+        begun = runs.stack([entry.start.params for entry in entries[: len(lineages)]])
+        descent = _descent(ends, begun, descent)
         rows.append_metrics(folder, *({"phase": SUMMARY, "chunk": level, **row} for row in made))
         checkpoints.save(place, level, descent)
         shutil.rmtree(folder / "checkpoints" / phases[level], ignore_errors=True)
+        after(summary(folder))
+    if first == len(phases):  # killed after the last level, and perhaps before this
         after(summary(folder))
     return summary(folder)
 
@@ -173,6 +181,15 @@ def _dense(problem: Problem, line: Lineage) -> Entry:
     mask = masks.ones(seed.params)
     name = {"method": "dense", "density": 1.0, **line.name, "level": 0, "copy": 0, "order": 0}
     return Entry(name, Start(seed.train, line.hyper, seed.params, seed.stats, mask))
+
+
+ORDERS = 1 << 20
+"""Keys of orders of the data are folded from here: no other use of the control key comes near."""
+
+
+def order_key(seed: Seed, order: int) -> Key:
+    """The key of a training in the seed's own order of the data (0), or in another."""
+    return jax.random.fold_in(seed.control, ORDERS + order) if order else seed.train
 
 
 def _level(
@@ -201,10 +218,11 @@ def _level(
         for number, method in enumerate(TREATMENTS, start=1):
             for copy, order in itertools.product(range(copies.get(method, 0)), range(plan.orders)):
                 draw = jax.random.fold_in(jax.random.fold_in(key, number), copy)
-                seen = jax.random.fold_in(line.seed.train, order) if order else line.seed.train
+                again = order or (level if not how.rewound and how.start == 0 else 0)
+                seen = order_key(line.seed, again)
                 treatment = line.ones if method == "ticket" else TREATMENTS[method]
                 treated = treat(treatment, draw, given)
-                fill = line.zeros(line.seed.params, mine.params) if line.zeros else None
+                fill = line.zeros(mine.begun, mine.params) if line.zeros else None
                 start = Start(seen, line.hyper, *treated, how.start, fill)
                 word = method if level else "dense"
                 name = {"method": word, "density": density, **line.name, "level": level}
@@ -213,24 +231,25 @@ def _level(
     return tickets + others
 
 
-def _descent(ends: Any, before: Descent | None, lines: int) -> Descent:
+def _descent(ends: Any, begun: Params, before: Descent | None) -> Descent:
     """What the level leaves; its first rows are the tickets (or the dense nets)."""
+    lines = jax.tree.leaves(begun)[0].shape[0]
     state, kept = runs.take((ends.state, ends.kept), np.arange(lines))
     if before is not None:
         rewound = before.rewound, before.rewound_stats
     else:
         rewound = jax.tree.map(lambda leaf: leaf[:, 0], kept)
-    return Descent(state.mask, state.params, state.stats, *rewound)
+    return Descent(state.mask, begun, state.params, state.stats, *rewound)
 
 
 def _undescended(params: Params, stats: Stats) -> Descent:
     """Before level 0: nothing is pruned, and what is rewound to is all there is."""
-    return Descent(masks.ones(params), params, stats, params, stats)
+    return Descent(masks.ones(params), params, params, stats, params, stats)
 
 
 def _trained(lineages: Sequence[Lineage], params: Params, stats: Stats) -> Descent:
     first = runs.stack([(line.seed.params, line.seed.stats) for line in lineages])
-    return Descent(masks.ones(params), params, stats, *first)
+    return Descent(masks.ones(params), first[0], params, stats, *first)
 
 
 def _template(problem: Problem, lines: int) -> Descent:

@@ -56,6 +56,7 @@ def loop(
         first, state = found
     rows.keep_metrics(folder, lambda row: row["phase"] != phase or row["chunk"] < first)
     blocks = runs.split(state, axis)
+    del state  # as large as the blocks
     saved = time.monotonic()
     with progress:
         for i in range(first, chunks):

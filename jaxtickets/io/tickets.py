@@ -6,6 +6,7 @@
 The manifest's `info` (see `trees`) holds the tree's `structure` and the `provenance`.
 """
 
+import contextlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -39,12 +40,14 @@ def save_ticket(
     """
     folder = Path(folder)
     structure = _structure(ticket)
-    new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
-    for left in (new, old):  # by a process that was killed here
+    mine = f".{folder.name}.{os.getpid()}"  # another process may save the same ticket
+    new, old = (folder.with_name(f"{mine}.{word}") for word in ("new", "old"))
+    for left in (new, old):
         shutil.rmtree(left, ignore_errors=True)
     trees.write(new, ticket, {"structure": structure, "provenance": provenance})
     if folder.exists():
-        os.replace(folder, old)
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(folder, old)
     os.replace(new, folder)
     shutil.rmtree(old, ignore_errors=True)
     return folder

@@ -28,13 +28,9 @@ def functional(module: nn.Module, shape: Sequence[int]) -> Model:
     Raises:
       ValueError: from `init`, if the module has variables beside parameters and 'batch_stats'.
     """
-    tells_mode = "train" in inspect.signature(module.__call__).parameters
-
-    def mode(train: bool) -> dict[str, Any]:
-        return {"train": train} if tells_mode else {}
 
     def init(key: Key) -> tuple[Params, Stats]:
-        variables = module.init(key, jnp.zeros((1, *shape)), **mode(False))
+        variables = module.init(key, jnp.zeros((1, *shape)), **mode(module, False))
         if unknown := sorted(set(variables) - COLLECTIONS):
             raise ValueError(f"{type(module).__name__} has other kinds of variables: {unknown}")
         return variables["params"], variables.get("batch_stats", {})
@@ -47,8 +43,13 @@ def functional(module: nn.Module, shape: Sequence[int]) -> Model:
             images,
             rngs={} if key is None else {"dropout": key},
             mutable=["batch_stats"] if train else [],
-            **mode(train),
+            **mode(module, train),
         )
         return logits, moved.get("batch_stats", {}) if train else stats
 
     return Model(init, apply)
+
+
+def mode(module: nn.Module, train: bool) -> dict[str, Any]:
+    """The argument that tells the module its mode, if it has one."""
+    return {"train": train} if "train" in inspect.signature(module.__call__).parameters else {}

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxtickets.nets.functional import functional
+from jaxtickets.nets.functional import functional, mode
 
 
 def positions(net: nn.Module, shape: Sequence[int]) -> dict[str, int]:
@@ -24,7 +24,8 @@ def positions(net: nn.Module, shape: Sequence[int]) -> dict[str, int]:
     def outputs(params: dict, stats: dict) -> dict:
         variables = {"params": params, "batch_stats": stats}
         images = jnp.zeros((1, *shape))
-        seen = net.apply(variables, images, False, capture_intermediates=True)[1]
+        how = mode(net, False)
+        seen = net.apply(variables, images, **how, capture_intermediates=True)[1]
         return {name: seen["intermediates"][name]["__call__"][0] for name in layers}
 
     layers = [name for name in params if "kernel" in params[name]]

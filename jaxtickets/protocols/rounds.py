@@ -9,7 +9,7 @@ from jax import lax
 
 from jaxtickets import masks
 from jaxtickets.criteria import Criterion, Evidence
-from jaxtickets.types import Keep, Key, Mask, Prunable, PyTree, Scores
+from jaxtickets.types import Array, Keep, Key, Mask, Prunable, PyTree, Scores
 
 
 def schedule(size: int, keep: int, rounds: int) -> np.ndarray:
@@ -55,7 +55,8 @@ def prune(
       rounds: how many, 1 for one-shot.
 
     Raises:
-      ValueError: `rounds` is below 1, or `keep` below the floors or above what there is.
+      ValueError: `rounds` is below 1, `keep` below the floors or above what there is, or (outside
+        of tracing) a score is NaN.
     """
     shapes = masks.shapes(evidence.mask, prunable)
     sizes = {path: int(np.prod(shape)) for path, shape in shapes.items()}
@@ -68,7 +69,10 @@ def prune(
     for path in keep if isinstance(keep, Mapping) else ():
         if not 0 <= keep[path] <= sizes[path]:
             raise ValueError(f"{keep[path]} to be kept of {sizes[path]} in {path}")
-    return prune_to(key, criterion, evidence, prunable, wanted, floor)
+    mask, unknown = prune_to(key, criterion, evidence, prunable, wanted, floor)
+    if not isinstance(unknown, jax.core.Tracer) and bool(unknown):
+        raise ValueError("NaN among the scores: nothing can be ranked by them")
+    return mask
 
 
 def prune_to(
@@ -78,15 +82,18 @@ def prune_to(
     prunable: Prunable,
     wanted: PyTree,
     floor: Keep = 0,
-) -> Mask:
+) -> tuple[Mask, Array]:
     """As `prune`, with what is left after each round as arrays: one scan for all densities.
 
     Args:
       key, criterion, evidence, prunable, floor: as in `prune`.
       wanted: int`[rounds]`, or path -> int`[rounds]`, see `counts`; may be traced.
+
+    Returns:
+      The mask, and bool: whether any score was NaN, so that the mask means nothing.
     """
 
-    def one(mask: Mask, element: tuple[Key, PyTree]) -> tuple[Mask, None]:
+    def one(mask: Mask, element: tuple[Key, PyTree]) -> tuple[Mask, Array]:
         k, count = element
         left = masks.counts(mask, prunable)  # less than the schedule's where the start is sparse
         if isinstance(count, Mapping):
@@ -94,17 +101,28 @@ def prune_to(
         else:
             count = jnp.minimum(count, sum(left.values()))
         seen = evidence._replace(params=masks.apply(mask, evidence.params), mask=mask)
-        return narrow(criterion(k, seen), mask, prunable, count, floor), None
+        scores = criterion(k, seen)
+        pairs = zip(masks.pick(mask, prunable), masks.pick(scores, prunable), strict=True)
+        unknown = jnp.stack([jnp.any(m & jnp.isnan(s)) for m, s in pairs]).any()
+        return narrow(scores, mask, prunable, count, floor), unknown
 
     wanted = jax.tree.map(jnp.asarray, wanted)
     rounds = jax.tree.leaves(wanted)[0].shape[0]
-    return lax.scan(one, evidence.mask, (jax.random.split(key, rounds), wanted))[0]
+    mask, unknown = lax.scan(one, evidence.mask, (jax.random.split(key, rounds), wanted))
+    return mask, jnp.any(unknown)
 
 
 def narrow(scores: Scores, mask: Mask, prunable: Prunable, keep: Keep, floor: Keep = 0) -> Mask:
     """The `keep` highest of the survivors of `mask`; what is pruned stays pruned.
 
-    `keep` is no more than is left, nor `floor` in any leaf.
+    `keep` is no more than is left, nor `floor` in any leaf. A survivor's NaN is refused outside of
+    tracing, and else is its lowest score.
     """
-    left = jax.tree.map(lambda m, s: jnp.where(m, s, -jnp.inf), mask, scores)
+
+    def leaf(m: Array, s: Array) -> Array:
+        lowest = jnp.finfo(s.dtype).min
+        known = jnp.where(jnp.isnan(s) & m, lowest, jnp.maximum(s, lowest))
+        return jnp.where(m, known if isinstance(s, jax.core.Tracer) else s, -jnp.inf)
+
+    left = jax.tree.map(leaf, mask, scores)
     return masks.select(left, prunable, keep, floor)

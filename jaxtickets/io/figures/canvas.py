@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 
 def subplots(height: int, width: int, size: tuple[float, float]) -> Any:
     """A figure of `size` inches and its axes `[height, width]`."""
@@ -26,6 +28,13 @@ def save(fig: Any, folder: Path, name: str) -> Path:
     fig.savefig(place / f"{name}.png")
     pyplot.close(fig)
     return place / f"{name}.png"
+
+
+def reach(values: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
+    """Means `[n]` of groups of values, and bars `[2, n]` from the least to the greatest."""
+    mean = np.array([np.mean(v) for v in values])
+    ends = [mean - [min(v) for v in values], [max(v) for v in values] - mean]
+    return mean, np.maximum(ends, 0)  # a mean of equal values may be off by a rounding
 
 
 def words(name: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxtickets.io import rows
-from jaxtickets.io.figures.canvas import save, subplots
+from jaxtickets.io.figures.canvas import reach, save, subplots
 from jaxtickets.io.records import read_spec
 
 METHODS = {"ticket": ("ticket", "-", "o"), "shuffled": ("random mask", "--", "s")}
@@ -118,6 +118,5 @@ def _bars(
 ) -> None:
     places = sorted({row[field] for row in members})
     values = [[100 * r["test_barrier"] for r in members if r[field] == p] for p in places]
-    mean = np.array([np.mean(v) for v in values])
-    ends = np.maximum([mean - [min(v) for v in values], [max(v) for v in values] - mean], 0)
+    mean, ends = reach(values)
     panel.errorbar([scale * p for p in places], mean, ends, elinewidth=0.8, **style)

@@ -29,7 +29,8 @@ def draw_first_steps(folder: Path) -> Path:
             colour = "0.3" if method == "dense" else f"C{i % 10}"
             name = label(method).replace("\n", " ")
             panel.plot(steps, mean, color=colour, lw=1.2, label=name)
-            panel.fill_between(steps, mean - spread, mean + spread, color=colour, alpha=0.15, lw=0)
+            low = np.maximum(mean - spread, losses.min(1))  # above zero, for the logarithm
+            panel.fill_between(steps, low, mean + spread, color=colour, alpha=0.15, lw=0)
         panel.set_yscale("log")
         panel.yaxis.set_major_formatter("{x:.2g}")
         panel.yaxis.set_minor_formatter("{x:.2g}")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxtickets.io import rows
-from jaxtickets.io.figures.canvas import save, subplots, weights_left
+from jaxtickets.io.figures.canvas import reach, save, subplots, weights_left
 from jaxtickets.io.records import read_spec
 
 Rows = Sequence[dict[str, Any]]
@@ -180,7 +180,5 @@ def _points(panel: Any, members: Rows, field: str, scale: float, style: dict[str
     by_level = [[row for row in members if row["level"] == level] for level in levels]
     left = [100 * np.mean([row["density"] for row in level]) for level in by_level]
     values = [[scale * row[field] for row in level] for level in by_level]
-    mean = np.array([np.mean(v) for v in values])
-    ends = [mean - [min(v) for v in values], [max(v) for v in values] - mean]
-    bars = np.maximum(ends, 0)  # a mean of equal values may be off by a rounding
+    mean, bars = reach(values)
     panel.errorbar(left, mean, bars, capsize=2, elinewidth=0.8, **style)

@@ -53,6 +53,6 @@ def draw_pruning(folder: Path) -> Path:
     fig.suptitle(
         f"Cut and retrained on {spec['dataset']}, thresholds by "
         f"{rule.get(spec['rule'], 'quantile of signed w')}: "
-        f"mean and standard deviation of {seeds} seeds"
+        f"mean of {seeds} seeds (first panel: and standard deviation)"
     )
     return save(fig, folder, "pruning")

@@ -5,9 +5,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxtickets.criteria import Evidence, find
+from jaxtickets.criteria import Evidence, find, plane
 from jaxtickets.io import rows
-from jaxtickets.io.figures.canvas import save, subplots, weights_left, words
+from jaxtickets.io.figures.canvas import reach, save, subplots, weights_left, words
 from jaxtickets.io.records import read_spec
 
 
@@ -34,8 +34,7 @@ def draw_supermasks(folder: Path) -> Path:
                     [100 * r[f"{when}_accuracy"] for r in mine if r["density"] == density]
                     for density in left
                 ]
-                mean = np.array([np.mean(v) for v in values])
-                bars = [mean - [min(v) for v in values], [max(v) for v in values] - mean]
+                mean, bars = reach(values)
                 style = {"color": f"C{i % 10}", "ls": "-" if i < 10 else "--", "lw": 1.2}
                 marks = {"marker": "o", "ms": 3, "capsize": 2, "label": words(criterion)}
                 panel.errorbar([100 * d for d in left], mean, bars, **style, **marks)
@@ -55,12 +54,12 @@ def draw_plane(folder: Path, keep: float = 0.5) -> Path:
 
     A schematic: weights drawn from a correlated normal distribution, `keep` of them kept (blue).
     """
-    names = [name for name in read_spec(folder)["criteria"] if name != "random"]
+    names = [name for name in read_spec(folder)["criteria"] if name in plane.CRITERIA]
     draw = np.random.default_rng(0)
     first = draw.standard_normal(4000)
     last = 0.7 * first + 0.7 * draw.standard_normal(4000) * 1.2
-    columns = min(len(names), 5)
-    lines = -(-len(names) // columns)
+    columns = max(1, min(len(names), 5))
+    lines = max(1, -(-len(names) // columns))
     fig, axes = subplots(lines, columns, (2.6 * columns, 0.6 + 2.7 * lines))
     weights = {"init": {"w": first.astype("f")}, "final": {"w": last.astype("f")}}
     for panel, name in zip(axes.flat, names, strict=False):

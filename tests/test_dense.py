@@ -1,0 +1,104 @@
+"""The store of dense nets: what is reused, what isn't, and what becomes of damage."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+from jaxtickets import runs
+from jaxtickets.io import dense
+from jaxtickets.io.dense import StoreSettings, dense_nets
+from jaxtickets.io.problem import NetSettings, TrainSettings, build, on_device
+from jaxtickets.io.seeds import seed
+
+NET = NetSettings(model="lenet300_100")
+TRAIN = TrainSettings(iterations=4, look_every=4, batch_size=500)
+
+
+class Bench:
+    """Counts trainings; `nets(numbers, ...)` asks the store for seeds."""
+
+    def __init__(self, folder, monkeypatch):
+        self.folder, self.trained = folder, []
+        self.store = StoreSettings(str(folder / "store"))
+        train = dense.train_entries
+
+        def counted(*arguments):
+            self.trained += [entry.name["seed"] for entry in arguments[4]]
+            return train(*arguments)
+
+        monkeypatch.setattr(dense, "train_entries", counted)
+
+    def nets(self, numbers, net=NET, train=TRAIN, run="run"):
+        self.trained.clear()
+        (self.folder / run).mkdir(exist_ok=True)
+        problem = build(net, train, "", False)
+        seeds = [seed(problem, number) for number in numbers]
+        given = problem, runs.axis("map"), seeds, train, on_device(problem.dataset), 60.0
+        return dense_nets(self.folder / run, *given, self.store)
+
+    def places(self):
+        return sorted((self.folder / "store" / "tickets").iterdir())
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    return Bench(tmp_path, monkeypatch)
+
+
+def test_stored_nets_are_the_trained_ones_and_only_new_seeds_are_trained(bench, capsys):
+    first = bench.nets([0, 1])
+    assert bench.trained == [0, 1]
+    again = bench.nets([1, 2, 0], run="other")
+    assert (
+        bench.trained == [2] and "2 of 3 dense nets were trained before" in capsys.readouterr().out
+    )
+    for old, new in ((0, 2), (1, 0)):
+        np.testing.assert_array_equal(
+            first.params["fc1"]["kernel"][old], again.params["fc1"]["kernel"][new]
+        )
+        assert first.summary[old] == again.summary[new]
+    assert [row["seed"] for row in again.summary] == [1, 2, 0]
+    assert len(bench.places()) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"train": dataclasses.replace(TRAIN, learning_rate=0.01)},
+        {"net": dataclasses.replace(NET, use_bias=False)},
+    ],
+)
+def test_another_training_or_net_is_trained_anew(bench, change):
+    bench.nets([0])
+    bench.nets([0], **change)
+    assert bench.trained == [0]
+
+
+def test_what_is_pruned_is_the_runs_own_affair(bench):
+    bench.nets([0])
+    other = bench.nets([0], net=dataclasses.replace(NET, prune_output=False))
+    assert not bench.trained
+    assert "kept/out/kernel" not in other.summary[0]
+
+
+def test_a_damaged_net_is_trained_again(bench, capsys):
+    first = bench.nets([0])
+    file = max(
+        (f for f in bench.places()[0].rglob("*") if f.is_file()), key=lambda f: f.stat().st_size
+    )
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    again = bench.nets([0], run="other")
+    assert bench.trained == [0] and "it is trained again" in capsys.readouterr().out
+    np.testing.assert_array_equal(first.params["out"]["kernel"], again.params["out"]["kernel"])
+
+
+def test_a_run_that_stored_a_part_of_its_nets_goes_on(bench):
+    whole = bench.nets([0, 1])
+    shutil.rmtree(bench.places()[0])  # as if killed between the two
+    again = bench.nets([0, 1])
+    assert len(bench.trained) == 1
+    np.testing.assert_array_equal(whole.params["fc1"]["kernel"], again.params["fc1"]["kernel"])

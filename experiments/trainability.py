@@ -72,6 +72,9 @@ def main() -> None:
             f"--first_steps={question.first_steps}: must be a multiple of "
             f"--mean_of={question.mean_of}"
         )
+    examples = len(problem.dataset.train.labels)
+    if question.first_batch > examples:
+        raise UserError(f"--first_batch={question.first_batch}: there are {examples} examples")
     first = dataclasses.replace(
         train,
         learning_rates="constant",

@@ -1,5 +1,7 @@
 """What all tests share: several CPU devices, and a tiny net with its wiring and its evidence."""
 
+import tempfile
+
 import commands
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,11 @@ CPU_DEVICES = 4
 if jax.config.jax_num_cpu_devices < 0:  # JAX has not been told from outside
     jax.config.update("jax_num_cpu_devices", CPU_DEVICES)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# programs that several tests trace are compiled once
+CACHE = tempfile.TemporaryDirectory()
+jax.config.update("jax_compilation_cache_dir", CACHE.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture(scope="session")

@@ -71,7 +71,7 @@ BAD = {
     },
     "trainability": {
         "--first_steps=45": "--first_steps=45: must be a multiple of --mean_of=10",
-        "--first_batch=5000": "--first_batch=5000: there are fewer examples",
+        "--first_batch=5000": "--first_batch=5000: there are 3500 examples",
         "--targets=low": "must be numbers",
     },
     "prune_retrain": {

@@ -38,6 +38,7 @@ def flip(path, position=None):
 PROGRAM = '''
     """What is asked."""
     import signal, sys
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs begin without
     from absl import flags
     from jaxtickets.io import errors
     flags.DEFINE_integer("steps", 10, "how many steps", lower_bound=1)

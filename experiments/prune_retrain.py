@@ -16,25 +16,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from jaxtickets import losses, masks, nets, runs
+from jaxtickets import masks, nets, runs
 from jaxtickets.data import shape as image_shape
 from jaxtickets.io import comparison, records, rows, setup
-from jaxtickets.io.comparison import Entry
 from jaxtickets.io.dense import StoreSettings, dense_nets
 from jaxtickets.io.errors import UserError, choose, run_main
 from jaxtickets.io.figures import pruning
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read
-from jaxtickets.io.levels import Descent, Lineage, Plan, descend
+from jaxtickets.io.levels import Lineage, descend
 from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
 from jaxtickets.io.seeds import seed
-from jaxtickets.protocols.imp import Going
-from jaxtickets.protocols.thresholds import RULES, cut, thresholds
+from jaxtickets.io.threshold_plan import threshold_plan
+from jaxtickets.protocols.thresholds import RULES
 from jaxtickets.settings import option
-from jaxtickets.types import Dataset, Mask
 
 SMOKE: dict[str, Any] = {
     "seeds": 2,
@@ -114,7 +111,8 @@ def main() -> None:
             ]
             owners = np.tile(np.arange(len(seeds)), len(batch_of))
             trained = runs.take((dense.params, dense.stats), owners)
-            plan = _plan(question, again, lines, trained[0], problem.steps)
+            rule = question.rule, question.rounds, question.scale_dropout
+            plan = threshold_plan(again, *rule, lines, trained[0], problem.steps)
             part = folder / f"{batch_of[0]:g}" if question.scale_dropout else folder
             part.mkdir(exist_ok=True)
             how = again, axis, plan, lines, data, every
@@ -142,51 +140,6 @@ def _check(question: Question) -> tuple[float, ...]:
     if question.retrain_rate <= 0:
         raise UserError(f"--retrain_rate={question.retrain_rate}: must be above 0")
     return values
-
-
-def _plan(
-    question: Question, problem: Problem, lines: Sequence[Lineage], dense: Any, steps: int
-) -> Plan:
-    """What is cut in every round, of dense nets that were trained for `steps` steps."""
-
-    @jax.jit
-    def first(params: Any, t: jax.Array) -> dict[str, jax.Array]:
-        whole = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
-        return thresholds(question.rule, params, whole, problem.prunable, t)
-
-    @jax.jit
-    def later(mine: Descent, fixed: dict[str, jax.Array], t: jax.Array) -> Mask:
-        where = question.rule, mine.params, mine.mask, problem.prunable
-        values = thresholds(*where, t) if question.rule == "deviation" else fixed
-        return cut(*where, values)
-
-    def number(line: Lineage) -> jax.Array:
-        return jnp.float32(line.name["threshold"])
-
-    def place(line: Lineage) -> tuple[float, int]:
-        return line.name["threshold"], line.seed.number
-
-    fixed = {place(line): first(runs.take(dense, i), number(line)) for i, line in enumerate(lines)}
-
-    def prune(line: Lineage, mine: Descent, level: int, data: Dataset) -> Mask:
-        del level, data
-        return later(mine, fixed[place(line)], number(line))
-
-    going = Going(rewound=False, start=0, end=problem.steps)
-    plan = Plan(question.rounds, prune, lambda line: going, steps, {})
-    return plan._replace(retrain=_with_less_dropout) if question.scale_dropout else plan
-
-
-def _with_less_dropout(problem: Problem, entries: Sequence[Entry]) -> Problem:
-    """The problem with dropout times the root of the share of weights that the entries have left.
-
-    Han et al., 2015, equation 2, over all prunable weights and seeds in place of each layer's.
-    """
-    shares = [float(masks.density(entry.start.mask, problem.prunable)) for entry in entries]
-    net = problem.net.clone(dropout=problem.net.dropout * float(np.mean(shares)) ** 0.5)
-    model = nets.functional(net, image_shape(problem.dataset.name))
-    loss = losses.classification(model, problem.recipe.prepare)
-    return problem._replace(recipe=problem.recipe._replace(model=model, loss=loss))
 
 
 def _rows(

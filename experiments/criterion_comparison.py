@@ -23,7 +23,7 @@ from jaxtickets.io.comparison import Entry, train_in_parts
 from jaxtickets.io.dense import StoreSettings, dense_nets
 from jaxtickets.io.errors import choose, run_main
 from jaxtickets.io.figures import methods
-from jaxtickets.io.flags import BatchSettings, RunSettings, define, read
+from jaxtickets.io.flags import BatchSettings, RunSettings, define, read_all
 from jaxtickets.io.gallery import GallerySettings
 from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
 from jaxtickets.io.seeds import seed
@@ -137,7 +137,7 @@ def _read() -> list[Any]:
     """The settings of all groups; explicit flags before the preset before the defaults."""
     name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
     choose("preset", name, tuple(PRESETS))
-    found: list[Any] = [read(type(g), g, PRESETS[name]) for g in GROUPS]
+    found = read_all(GROUPS, PRESETS[name])
     for check in found[2].checks:
         choose("check", check, CHECKS)
     return found

@@ -24,7 +24,7 @@ from jaxtickets import runs
 from jaxtickets.io import comparison, records, rows, setup
 from jaxtickets.io.errors import UserError, run_main
 from jaxtickets.io.figures import lottery
-from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read, whole_numbers
+from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read_all, whole_numbers
 from jaxtickets.io.imp_plan import imp_plan
 from jaxtickets.io.levels import Plan, descend, lineages_of
 from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
@@ -128,7 +128,7 @@ def _read() -> list[Any]:
     name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
     asked = flags.FLAGS.dataset if flags.FLAGS["dataset"].present else ""
     chosen = preset(name, flags.FLAGS.model, asked)
-    return [read(type(group), group, chosen) for group in (RunSettings(), *GROUPS)]
+    return read_all((RunSettings(), *GROUPS), chosen)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from jaxtickets.io import comparison, pairs, records, rows, setup
 from jaxtickets.io.comparison import Entry
 from jaxtickets.io.errors import UserError, run_main
 from jaxtickets.io.figures import connectivity
-from jaxtickets.io.flags import BatchSettings, RunSettings, define, read
+from jaxtickets.io.flags import BatchSettings, RunSettings, define, read_all
 from jaxtickets.io.imp_plan import imp_plan
 from jaxtickets.io.levels import Lineage, descend, rewound_nets
 from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
@@ -69,8 +69,7 @@ GROUPS = (
 def main() -> None:
     """Reads the flags, checks them, trains to the rewind points, descends in pairs, draws."""
     chosen = SMOKE if flags.FLAGS.smoke else {}
-    read_all: list[Any] = [read(type(group), group, chosen) for group in (RunSettings(), *GROUPS)]
-    place, *parts = read_all
+    place, *parts = read_all((RunSettings(), *GROUPS), chosen)
     question, settings, net, train, batch = parts
     setup.configure(place.devices or None)
     axis = runs.axis(batch.mode, batch.width)

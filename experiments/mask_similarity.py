@@ -21,7 +21,7 @@ from jaxtickets.io.comparison import Entry
 from jaxtickets.io.dense import StoreSettings, dense_nets
 from jaxtickets.io.errors import run_main
 from jaxtickets.io.figures import heat_maps
-from jaxtickets.io.flags import BatchSettings, RunSettings, define, read
+from jaxtickets.io.flags import BatchSettings, RunSettings, define, read_all
 from jaxtickets.io.gallery import GallerySettings
 from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
 from jaxtickets.io.seeds import seed
@@ -46,8 +46,7 @@ LEADING = ("density", "layer", "method_a", "seed_a", "method_b", "seed_b", *simi
 def main() -> None:
     """Reads the flags, checks them, makes the masks, compares all pairs of a density, draws."""
     chosen = SMOKE if flags.FLAGS.smoke else {}
-    read_all: list[Any] = [read(type(group), group, chosen) for group in GROUPS]
-    place, store, *parts = read_all
+    place, store, *parts = read_all(GROUPS, chosen)
     masks_wanted, net, train, batch = parts
     setup.configure(place.devices or None)
     axis = runs.axis(batch.mode, batch.width)

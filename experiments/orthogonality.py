@@ -23,7 +23,7 @@ from jaxtickets.io.comparison import Entry, train_entries
 from jaxtickets.io.dense import StoreSettings, dense_entry, dense_nets
 from jaxtickets.io.errors import UserError, run_main
 from jaxtickets.io.figures import scatter
-from jaxtickets.io.flags import BatchSettings, RunSettings, define, read
+from jaxtickets.io.flags import BatchSettings, RunSettings, define, read_all
 from jaxtickets.io.gallery import GallerySettings
 from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
 from jaxtickets.io.seeds import seed
@@ -62,8 +62,7 @@ GROUPS = (
 def main() -> None:
     """Reads the flags, checks them, makes the masks, scores, repairs, trains, draws."""
     chosen = SMOKE if flags.FLAGS.smoke else {}
-    read_all: list[Any] = [read(type(group), group, chosen) for group in GROUPS]
-    place, store, *parts = read_all
+    place, store, *parts = read_all(GROUPS, chosen)
     question, masks_wanted, net, train, batch = parts
     if question.repair_rate <= 0:
         raise UserError(f"--repair_rate={question.repair_rate}: must be above 0")

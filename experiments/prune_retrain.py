@@ -25,7 +25,7 @@ from jaxtickets.io import comparison, records, rows, setup
 from jaxtickets.io.dense import StoreSettings, dense_nets
 from jaxtickets.io.errors import UserError, choose, run_main
 from jaxtickets.io.figures import pruning
-from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read
+from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read_all
 from jaxtickets.io.levels import Lineage, descend
 from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
 from jaxtickets.io.seeds import seed
@@ -69,8 +69,7 @@ GROUPS = (
 def main() -> None:
     """Reads the flags, checks them, then for each net: trains, cuts, retrains; draws."""
     chosen = SMOKE if flags.FLAGS.smoke else {}
-    read_all: list[Any] = [read(type(group), group, chosen) for group in GROUPS]
-    place, store, *parts = read_all
+    place, store, *parts = read_all(GROUPS, chosen)
     question, net, train, batch = parts
     values = _check(question)
     setup.configure(place.devices or None)

@@ -24,7 +24,7 @@ from jaxtickets.io import comparison, records, rows, setup
 from jaxtickets.io.comparison import Entry
 from jaxtickets.io.errors import UserError, choose, run_main
 from jaxtickets.io.figures import annealing, methods
-from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read
+from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read_all
 from jaxtickets.io.loop import seconds
 from jaxtickets.io.problem import NetSettings, TrainSettings, build, on_device
 from jaxtickets.io.search_loop import Found, Plan, best, first_rows, search_all
@@ -136,10 +136,10 @@ def _read() -> list[Any]:
     """The settings of all groups; explicit flags before the preset before the defaults."""
     name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
     chosen = preset(name, flags.FLAGS.model)
-    read_all: list[Any] = [read(type(g), g, chosen) for g in (RunSettings(), *GROUPS)]
-    for method in read_all[1].compare:
+    found = read_all((RunSettings(), *GROUPS), chosen)
+    for method in found[1].compare:
         choose("method", method, METHODS)
-    return read_all
+    return found
 
 
 if __name__ == "__main__":

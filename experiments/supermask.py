@@ -25,7 +25,7 @@ from jaxtickets.io import comparison, records, rows, setup
 from jaxtickets.io.dense import StoreSettings, dense_nets
 from jaxtickets.io.errors import UserError, choose, run_main
 from jaxtickets.io.figures import supermasks
-from jaxtickets.io.flags import BatchSettings, RunSettings, define, read
+from jaxtickets.io.flags import BatchSettings, RunSettings, define, read_all
 from jaxtickets.io.imp_plan import imp_plan
 from jaxtickets.io.levels import Lineage, Plan, descend
 from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
@@ -96,8 +96,7 @@ def main() -> None:
     """Reads the flags, checks them, trains the dense nets, descends with all actions, draws."""
     name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
     choose("preset", name, tuple(PRESETS))
-    read_all: list[Any] = [read(type(group), group, PRESETS[name]) for group in GROUPS]
-    place, store, *parts = read_all
+    place, store, *parts = read_all(GROUPS, PRESETS[name])
     question, net, train, batch = parts
     setup.configure(place.devices or None)
     axis = runs.axis(batch.mode, batch.width)

@@ -22,7 +22,7 @@ from jaxtickets.io import comparison, cost, records, rows, setup
 from jaxtickets.io.comparison import Entry, train_entries, train_in_parts
 from jaxtickets.io.errors import UserError, run_main
 from jaxtickets.io.figures import grid
-from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read
+from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read_all
 from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
 from jaxtickets.io.seeds import Seed, evidence, seed
 from jaxtickets.io.training_loop import Start, chunk_plan
@@ -64,8 +64,7 @@ GROUPS = (
 def main() -> None:
     """Reads the flags, checks them, trains the dense nets, then the grid, and draws it."""
     chosen = SMOKE if flags.FLAGS.smoke else {}
-    read_all: list[Any] = [read(type(group), group, chosen) for group in (RunSettings(), *GROUPS)]
-    place, *parts = read_all
+    place, *parts = read_all((RunSettings(), *GROUPS), chosen)
     question, net, train, batch = parts
     setup.configure(place.devices or None)
     axis = runs.axis(batch.mode, batch.width)

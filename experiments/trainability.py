@@ -22,7 +22,7 @@ from jaxtickets.io.comparison import train_entries
 from jaxtickets.io.dense import StoreSettings, dense_entry, dense_nets
 from jaxtickets.io.errors import UserError, run_main
 from jaxtickets.io.figures import curves
-from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read
+from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read_all
 from jaxtickets.io.gallery import GallerySettings
 from jaxtickets.io.problem import NetSettings, TrainSettings, build, on_device
 from jaxtickets.io.seeds import seed
@@ -60,8 +60,7 @@ GROUPS = (
 def main() -> None:
     """Reads the flags, checks them, makes the masks, trains their first steps, draws."""
     chosen = SMOKE if flags.FLAGS.smoke else {}
-    read_all: list[Any] = [read(type(group), group, chosen) for group in GROUPS]
-    place, store, *parts = read_all
+    place, store, *parts = read_all(GROUPS, chosen)
     question, masks_wanted, net, train, batch = parts
     targets = numbers("targets", question.targets)
     setup.configure(place.devices or None)

@@ -69,6 +69,15 @@ def read(kind: type[T], defaults: T, preset: Mapping[str, Any]) -> T:
     return made
 
 
+def read_all(groups: Sequence[Any], preset: Mapping[str, Any]) -> list[Any]:
+    """The settings of several groups, whose values are the defaults, in their order.
+
+    Raises:
+      UserError: see `read`.
+    """
+    return [read(type(group), group, preset) for group in groups]
+
+
 def numbers(name: str, words: Sequence[str]) -> tuple[float, ...]:
     """The numbers of a list flag.
 

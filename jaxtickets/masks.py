@@ -92,10 +92,6 @@ def shapes(params: Params, prunable: Prunable) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _items(tree: PyTree, prunable: Prunable) -> list[tuple[str, Array]]:
-    return list(zip(prunable, pick(tree, prunable), strict=True))
-
-
 def flatten(tree: PyTree, prunable: Prunable) -> jax.Array:
     """The prunable leaves as one vector `[n]`, in the order of `prunable`."""
     return jnp.concatenate([jnp.ravel(leaf) for leaf in pick(tree, prunable)])

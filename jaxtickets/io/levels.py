@@ -24,6 +24,9 @@ from jaxtickets.runs import Axis
 from jaxtickets.training import Watched
 from jaxtickets.types import Dataset, Key, Mask, Params, Stats
 
+ROWS = "summary"
+"""The phase of the metrics rows that hold a finished level's summary."""
+
 
 class Lineage(NamedTuple):
     """One line of tickets, each pruned from the one before.
@@ -136,7 +139,7 @@ def descend(
         first, descent = 1, _trained(lineages, *dense)
     elif rewound is not None:
         descent = _undescended(*rewound)
-    rows.keep_metrics(folder, lambda row: row["phase"] != SUMMARY or row["chunk"] < first)
+    rows.keep_metrics(folder, lambda row: row["phase"] != ROWS or row["chunk"] < first)
     phases = [f"level-{level:02d}" for level in range(plan.levels + 1)]
     for level in range(first, len(phases)):
         if descent is None:
@@ -158,7 +161,7 @@ def descend(
             made = [row | more for row, more in zip(made, look(entries, ends), strict=True)]
         begun = runs.stack([entry.start.params for entry in entries[: len(lineages)]])
         descent = _descent(ends, begun, descent)
-        rows.append_metrics(folder, *({"phase": SUMMARY, "chunk": level, **row} for row in made))
+        rows.append_metrics(folder, *({"phase": ROWS, "chunk": level, **row} for row in made))
         checkpoints.save(place, level, descent)
         shutil.rmtree(folder / "checkpoints" / phases[level], ignore_errors=True)
         after(summary(folder))
@@ -167,12 +170,9 @@ def descend(
     return summary(folder)
 
 
-SUMMARY = "summary"
-
-
 def summary(folder: Path) -> list[dict[str, Any]]:
     """The summary rows of all finished levels."""
-    found = [row for row in rows.read_metrics(folder) if row["phase"] == SUMMARY]
+    found = [row for row in rows.read_metrics(folder) if row["phase"] == ROWS]
     return [{k: v for k, v in row.items() if k not in ("phase", "chunk")} for row in found]
 
 

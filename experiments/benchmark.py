@@ -21,7 +21,8 @@ from absl import flags
 
 from experiments.workloads import anneal, convolve, level, train
 from jaxtickets import runs
-from jaxtickets.io import measure, setup
+from jaxtickets.drivers import measure
+from jaxtickets.io import setup
 from jaxtickets.io.errors import choose, run_main
 
 

@@ -18,15 +18,16 @@ import jax
 from absl import flags
 
 from jaxtickets import runs
-from jaxtickets.io import comparison, gallery, records, rows, setup
-from jaxtickets.io.comparison import Entry, train_in_parts
-from jaxtickets.io.dense import StoreSettings, dense_nets
+from jaxtickets.drivers import comparison, gallery
+from jaxtickets.drivers.comparison import Entry, train_in_parts
+from jaxtickets.drivers.dense import StoreSettings, dense_nets
+from jaxtickets.drivers.gallery import GallerySettings
+from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings, build, on_device
+from jaxtickets.drivers.seeds import seed
+from jaxtickets.figures import methods
+from jaxtickets.io import records, rows, setup
 from jaxtickets.io.errors import choose, run_main
-from jaxtickets.io.figures import methods
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, read_all
-from jaxtickets.io.gallery import GallerySettings
-from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
-from jaxtickets.io.seeds import seed
 from jaxtickets.protocols.treatments import TREATMENTS, Given, treat
 from jaxtickets.settings import option
 

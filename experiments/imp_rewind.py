@@ -21,15 +21,16 @@ from absl import flags
 
 from experiments.imp_presets import preset
 from jaxtickets import runs
-from jaxtickets.io import comparison, records, rows, setup
+from jaxtickets.drivers import comparison
+from jaxtickets.drivers.imp_plan import imp_plan
+from jaxtickets.drivers.levels import Plan, descend, lineages_of
+from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings, build, on_device
+from jaxtickets.drivers.seeds import seed
+from jaxtickets.drivers.training_loop import chunk_plan
+from jaxtickets.figures import lottery
+from jaxtickets.io import records, rows, setup
 from jaxtickets.io.errors import UserError, run_main
-from jaxtickets.io.figures import lottery
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read_all, whole_numbers
-from jaxtickets.io.imp_plan import imp_plan
-from jaxtickets.io.levels import Plan, descend, lineages_of
-from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
-from jaxtickets.io.seeds import seed
-from jaxtickets.io.training_loop import chunk_plan
 from jaxtickets.protocols import imp
 from jaxtickets.settings import option
 

@@ -19,16 +19,17 @@ from absl import flags
 
 from jaxtickets import runs
 from jaxtickets.analysis import interpolation
-from jaxtickets.io import comparison, pairs, records, rows, setup
-from jaxtickets.io.comparison import Entry
+from jaxtickets.drivers import comparison, pairs
+from jaxtickets.drivers.comparison import Entry
+from jaxtickets.drivers.imp_plan import imp_plan
+from jaxtickets.drivers.levels import Lineage, descend, rewound_nets
+from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings, build, on_device
+from jaxtickets.drivers.seeds import seed
+from jaxtickets.drivers.training_loop import chunk_plan
+from jaxtickets.figures import connectivity
+from jaxtickets.io import records, rows, setup
 from jaxtickets.io.errors import UserError, run_main
-from jaxtickets.io.figures import connectivity
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, read_all
-from jaxtickets.io.imp_plan import imp_plan
-from jaxtickets.io.levels import Lineage, descend, rewound_nets
-from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
-from jaxtickets.io.seeds import seed
-from jaxtickets.io.training_loop import chunk_plan
 from jaxtickets.protocols import imp
 from jaxtickets.settings import option
 from jaxtickets.training import Watched

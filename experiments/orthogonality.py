@@ -18,15 +18,16 @@ from absl import flags
 
 from jaxtickets import runs
 from jaxtickets.analysis import orthogonality
-from jaxtickets.io import comparison, gallery, records, rows, setup
-from jaxtickets.io.comparison import Entry, train_entries
-from jaxtickets.io.dense import StoreSettings, dense_entry, dense_nets
+from jaxtickets.drivers import comparison, gallery
+from jaxtickets.drivers.comparison import Entry, train_entries
+from jaxtickets.drivers.dense import StoreSettings, dense_entry, dense_nets
+from jaxtickets.drivers.gallery import GallerySettings
+from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings, build, on_device
+from jaxtickets.drivers.seeds import seed
+from jaxtickets.figures import scatter
+from jaxtickets.io import records, rows, setup
 from jaxtickets.io.errors import UserError, run_main
-from jaxtickets.io.figures import scatter
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, read_all
-from jaxtickets.io.gallery import GallerySettings
-from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
-from jaxtickets.io.seeds import seed
 from jaxtickets.runs import Axis
 from jaxtickets.settings import option
 from jaxtickets.types import Mask, Params

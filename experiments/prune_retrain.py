@@ -21,15 +21,16 @@ from absl import flags
 
 from jaxtickets import masks, nets, runs
 from jaxtickets.data import shape as image_shape
-from jaxtickets.io import comparison, records, rows, setup
-from jaxtickets.io.dense import StoreSettings, dense_nets
+from jaxtickets.drivers import comparison
+from jaxtickets.drivers.dense import StoreSettings, dense_nets
+from jaxtickets.drivers.levels import Lineage, descend
+from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings, build, on_device
+from jaxtickets.drivers.seeds import seed
+from jaxtickets.drivers.threshold_plan import threshold_plan
+from jaxtickets.figures import pruning
+from jaxtickets.io import records, rows, setup
 from jaxtickets.io.errors import UserError, choose, run_main
-from jaxtickets.io.figures import pruning
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read_all
-from jaxtickets.io.levels import Lineage, descend
-from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
-from jaxtickets.io.seeds import seed
-from jaxtickets.io.threshold_plan import threshold_plan
 from jaxtickets.protocols.thresholds import RULES
 from jaxtickets.settings import option
 

@@ -20,16 +20,17 @@ from absl import flags
 
 from experiments.sa_presets import preset
 from jaxtickets import runs
-from jaxtickets.io import comparison, records, rows, setup
-from jaxtickets.io.comparison import Entry
+from jaxtickets.drivers import comparison
+from jaxtickets.drivers.comparison import Entry
+from jaxtickets.drivers.loop import seconds
+from jaxtickets.drivers.problem import NetSettings, TrainSettings, build, on_device
+from jaxtickets.drivers.search_loop import Found, Plan, best, first_rows, search_all
+from jaxtickets.drivers.seeds import WEIGHTS, Seed, evidence, seed, weighted
+from jaxtickets.drivers.training_loop import Start
+from jaxtickets.figures import annealing, methods
+from jaxtickets.io import records, rows, setup
 from jaxtickets.io.errors import UserError, choose, run_main
-from jaxtickets.io.figures import annealing, methods
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read_all
-from jaxtickets.io.loop import seconds
-from jaxtickets.io.problem import NetSettings, TrainSettings, build, on_device
-from jaxtickets.io.search_loop import Found, Plan, best, first_rows, search_all
-from jaxtickets.io.seeds import WEIGHTS, Seed, evidence, seed, weighted
-from jaxtickets.io.training_loop import Start
 from jaxtickets.protocols import annealed
 from jaxtickets.protocols.controls import CONTROLS
 from jaxtickets.settings import option

@@ -21,15 +21,16 @@ from absl import flags
 
 from jaxtickets import runs
 from jaxtickets.criteria import find, plane
-from jaxtickets.io import comparison, records, rows, setup
-from jaxtickets.io.dense import StoreSettings, dense_nets
+from jaxtickets.drivers import comparison
+from jaxtickets.drivers.dense import StoreSettings, dense_nets
+from jaxtickets.drivers.imp_plan import imp_plan
+from jaxtickets.drivers.levels import Lineage, Plan, descend
+from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings, build, on_device
+from jaxtickets.drivers.seeds import seed
+from jaxtickets.figures import supermasks
+from jaxtickets.io import records, rows, setup
 from jaxtickets.io.errors import UserError, choose, run_main
-from jaxtickets.io.figures import supermasks
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, read_all
-from jaxtickets.io.imp_plan import imp_plan
-from jaxtickets.io.levels import Lineage, Plan, descend
-from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
-from jaxtickets.io.seeds import seed
 from jaxtickets.protocols import imp
 from jaxtickets.protocols.actions import ONES, ZEROS
 from jaxtickets.settings import option

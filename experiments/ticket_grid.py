@@ -18,14 +18,15 @@ from absl import flags
 
 from jaxtickets import allocation, masks, runs
 from jaxtickets.criteria import CRITERIA
-from jaxtickets.io import comparison, cost, records, rows, setup
-from jaxtickets.io.comparison import Entry, train_entries, train_in_parts
+from jaxtickets.drivers import comparison, cost
+from jaxtickets.drivers.comparison import Entry, train_entries, train_in_parts
+from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings, build, on_device
+from jaxtickets.drivers.seeds import Seed, evidence, seed
+from jaxtickets.drivers.training_loop import Start, chunk_plan
+from jaxtickets.figures import grid
+from jaxtickets.io import records, rows, setup
 from jaxtickets.io.errors import UserError, run_main
-from jaxtickets.io.figures import grid
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read_all
-from jaxtickets.io.problem import NetSettings, Problem, TrainSettings, build, on_device
-from jaxtickets.io.seeds import Seed, evidence, seed
-from jaxtickets.io.training_loop import Start, chunk_plan
 from jaxtickets.protocols import imp
 from jaxtickets.protocols.treatments import TREATMENTS, Given, treat
 from jaxtickets.settings import option

@@ -17,15 +17,16 @@ from absl import flags
 
 from jaxtickets import runs
 from jaxtickets.analysis.trainability import steps_to_reach
-from jaxtickets.io import comparison, gallery, records, rows, setup
-from jaxtickets.io.comparison import train_entries
-from jaxtickets.io.dense import StoreSettings, dense_entry, dense_nets
+from jaxtickets.drivers import comparison, gallery
+from jaxtickets.drivers.comparison import train_entries
+from jaxtickets.drivers.dense import StoreSettings, dense_entry, dense_nets
+from jaxtickets.drivers.gallery import GallerySettings
+from jaxtickets.drivers.problem import NetSettings, TrainSettings, build, on_device
+from jaxtickets.drivers.seeds import seed
+from jaxtickets.figures import curves
+from jaxtickets.io import records, rows, setup
 from jaxtickets.io.errors import UserError, run_main
-from jaxtickets.io.figures import curves
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read_all
-from jaxtickets.io.gallery import GallerySettings
-from jaxtickets.io.problem import NetSettings, TrainSettings, build, on_device
-from jaxtickets.io.seeds import seed
 from jaxtickets.settings import option
 
 SMOKE: dict[str, Any] = {

@@ -61,7 +61,7 @@ def kill_and_resume(words: Sequence[str], folder: Path, phase: str, cache: Path)
 
 CHILDREN = """
 import json, os, runpy, sys
-import jaxtickets.io.levels, jaxtickets.io.search_loop, jaxtickets.io.setup
+import jaxtickets.drivers.levels, jaxtickets.drivers.search_loop, jaxtickets.io.setup
 # imported once, and in each child by the fork
 module, cases = "experiments." + sys.argv[1], json.loads(sys.argv[2])
 for arguments in cases:

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from jaxtickets import runs
-from jaxtickets.io import dense
-from jaxtickets.io.dense import StoreSettings, dense_nets
-from jaxtickets.io.problem import NetSettings, TrainSettings, build, on_device
-from jaxtickets.io.seeds import seed
+from jaxtickets.drivers import dense
+from jaxtickets.drivers.dense import StoreSettings, dense_nets
+from jaxtickets.drivers.problem import NetSettings, TrainSettings, build, on_device
+from jaxtickets.drivers.seeds import seed
 
 NET = NetSettings(model="lenet300_100")
 TRAIN = TrainSettings(iterations=4, look_every=4, batch_size=500)

@@ -1,1 +1,1 @@
-"""The host's side of an experiment: errors, records, checkpoints, tickets, progress, set-up."""
+"""What the host keeps of a run: flags, records, checkpoints, tickets, errors, progress, set-up."""

@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxtickets import runs
 from jaxtickets.analysis import interpolation
-from jaxtickets.io.comparison import Entry, spread
-from jaxtickets.io.problem import Problem
+from jaxtickets.drivers.comparison import Entry, spread
+from jaxtickets.drivers.problem import Problem
 from jaxtickets.runs import Axis
 from jaxtickets.training import Watched
 from jaxtickets.types import Array, Dataset, Split

@@ -13,15 +13,15 @@ import jax
 import numpy as np
 
 from jaxtickets import allocation, criteria, masks, nets, runs
+from jaxtickets.drivers.comparison import Entry
+from jaxtickets.drivers.dense import Dense
+from jaxtickets.drivers.problem import Problem
+from jaxtickets.drivers.seeds import Seed, evidence, seed
+from jaxtickets.drivers.training_loop import Start, chunk_plan
 from jaxtickets.io import tickets, trees
-from jaxtickets.io.comparison import Entry
-from jaxtickets.io.dense import Dense
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.files import digest
 from jaxtickets.io.flags import numbers
-from jaxtickets.io.problem import Problem
-from jaxtickets.io.seeds import Seed, evidence, seed
-from jaxtickets.io.training_loop import Start, chunk_plan
 from jaxtickets.protocols import rounds
 from jaxtickets.settings import option
 from jaxtickets.types import Dataset, Keep, Key, Mask, Params, PyTree, Split, Stats, Ticket

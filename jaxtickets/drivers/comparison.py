@@ -10,11 +10,11 @@ import numpy as np
 
 from jaxtickets import masks, nets, runs
 from jaxtickets.analysis import connectivity
+from jaxtickets.drivers.loop import seconds
+from jaxtickets.drivers.problem import Problem
+from jaxtickets.drivers.training_loop import Start, accuracies, train_all
 from jaxtickets.io import rows, tickets
 from jaxtickets.io.files import plain
-from jaxtickets.io.loop import seconds
-from jaxtickets.io.problem import Problem
-from jaxtickets.io.training_loop import Start, accuracies, train_all
 from jaxtickets.runs import Axis
 from jaxtickets.training import Watched
 from jaxtickets.types import Dataset, Prunable, Ticket

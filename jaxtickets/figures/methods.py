@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxtickets.figures.canvas import save, subplots, weights_left, words
 from jaxtickets.io import rows
-from jaxtickets.io.figures.canvas import save, subplots, weights_left, words
 from jaxtickets.io.records import read_spec
 
 LABELS = {

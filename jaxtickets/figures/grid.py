@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxtickets.figures.canvas import save, subplots
 from jaxtickets.io import rows
-from jaxtickets.io.figures.canvas import save, subplots
 from jaxtickets.io.records import read_spec
 
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from jaxtickets.figures.canvas import save, subplots, words
 from jaxtickets.io import rows
-from jaxtickets.io.figures.canvas import save, subplots, words
 from jaxtickets.io.records import read_spec
 
 

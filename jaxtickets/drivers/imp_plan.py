@@ -5,9 +5,9 @@ from typing import Any
 import jax
 
 from jaxtickets import criteria, masks, nets
-from jaxtickets.io.levels import Descent, Lineage, Plan
-from jaxtickets.io.problem import Problem
-from jaxtickets.io.seeds import evidence
+from jaxtickets.drivers.levels import Descent, Lineage, Plan
+from jaxtickets.drivers.problem import Problem
+from jaxtickets.drivers.seeds import evidence
 from jaxtickets.protocols import imp
 from jaxtickets.protocols.imp import Settings
 from jaxtickets.types import Dataset, Keep, Mask

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from jaxtickets.criteria import Evidence, find, plane
+from jaxtickets.figures.canvas import reach, save, subplots, weights_left, words
 from jaxtickets.io import rows
-from jaxtickets.io.figures.canvas import reach, save, subplots, weights_left, words
 from jaxtickets.io.records import read_spec
 
 

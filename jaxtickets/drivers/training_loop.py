@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import runs, training
-from jaxtickets.io.loop import check_finite, loop
-from jaxtickets.io.problem import Problem
+from jaxtickets.drivers.loop import check_finite, loop
+from jaxtickets.drivers.problem import Problem
 from jaxtickets.io.progress import Progress
 from jaxtickets.runs import Axis, Blocks
 from jaxtickets.training import Splits, Watched

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxtickets.figures.canvas import reach, save, subplots
 from jaxtickets.io import rows
-from jaxtickets.io.figures.canvas import reach, save, subplots
 from jaxtickets.io.records import read_spec
 
 METHODS = {"ticket": ("ticket", "-", "o"), "shuffled": ("random mask", "--", "s")}

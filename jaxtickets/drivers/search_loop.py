@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import runs
-from jaxtickets.io.loop import check_finite, loop
+from jaxtickets.drivers.loop import check_finite, loop
+from jaxtickets.drivers.seeds import Seed
 from jaxtickets.io.progress import Progress
-from jaxtickets.io.seeds import Seed
 from jaxtickets.protocols import annealed
 from jaxtickets.protocols.annealed import Row, Search, Settings
 from jaxtickets.runs import Axis, Blocks, Shared

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxtickets.figures.canvas import save, subplots
 from jaxtickets.io import rows
-from jaxtickets.io.figures.canvas import save, subplots
 from jaxtickets.io.records import read_spec
 
 

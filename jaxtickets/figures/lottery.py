@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxtickets.figures.canvas import reach, save, subplots, weights_left
 from jaxtickets.io import rows
-from jaxtickets.io.figures.canvas import reach, save, subplots, weights_left
 from jaxtickets.io.records import read_spec
 
 Rows = Sequence[dict[str, Any]]

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 
 from jaxtickets import runs, training
-from jaxtickets.io import measure
-from jaxtickets.io.problem import Problem
-from jaxtickets.io.training_loop import Start, splits_of
+from jaxtickets.drivers import measure
+from jaxtickets.drivers.problem import Problem
+from jaxtickets.drivers.training_loop import Start, splits_of
 from jaxtickets.runs import Axis
 from jaxtickets.types import Dataset
 

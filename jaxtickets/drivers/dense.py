@@ -12,19 +12,20 @@ import numpy as np
 
 import jaxtickets
 from jaxtickets import masks, nets, runs
+from jaxtickets.drivers.comparison import Entry, save_entry, train_entries, untrained_rows
+from jaxtickets.drivers.problem import Problem, TrainSettings
+from jaxtickets.drivers.seeds import Seed
+from jaxtickets.drivers.training_loop import Start
 from jaxtickets.io import setup, tickets
-from jaxtickets.io.comparison import Entry, save_entry, train_entries, untrained_rows
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.files import digest, pretty, write_atomically
-from jaxtickets.io.problem import Problem, TrainSettings
-from jaxtickets.io.seeds import Seed
-from jaxtickets.io.training_loop import Start
 from jaxtickets.runs import Axis
 from jaxtickets.settings import option
 from jaxtickets.types import Dataset, Params, Split, Stats, Ticket
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 DRAWING = "figures"
+"""The room that decides no number."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,5 +148,6 @@ def _checksum(*splits: Split) -> str:
 def _code() -> str:
     """A digest of jaxtickets' own code, without what draws."""
     root = Path(str(jaxtickets.__file__)).parent
-    files = [path for path in sorted(root.rglob("*.py")) if DRAWING not in path.parts]
-    return digest({str(path.relative_to(root)): path.read_text("utf-8") for path in files})
+    files = sorted(path.relative_to(root) for path in root.rglob("*.py"))
+    kept = [path for path in files if path.parts[0] != DRAWING]
+    return digest({str(path): (root / path).read_text("utf-8") for path in kept})

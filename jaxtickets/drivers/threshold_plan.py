@@ -9,9 +9,9 @@ import numpy as np
 
 from jaxtickets import losses, masks, nets, runs
 from jaxtickets.data import shape as image_shape
-from jaxtickets.io.comparison import Entry
-from jaxtickets.io.levels import Descent, Lineage, Plan
-from jaxtickets.io.problem import Problem
+from jaxtickets.drivers.comparison import Entry
+from jaxtickets.drivers.levels import Descent, Lineage, Plan
+from jaxtickets.drivers.problem import Problem
 from jaxtickets.protocols.imp import Going
 from jaxtickets.protocols.thresholds import cut, thresholds
 from jaxtickets.types import Dataset, Mask, Params

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from jaxtickets.figures.canvas import save, subplots
+from jaxtickets.figures.methods import label, ordered
 from jaxtickets.io import rows
-from jaxtickets.io.figures.canvas import save, subplots
-from jaxtickets.io.figures.methods import label, ordered
 from jaxtickets.io.records import read_spec
 
 REPAIRED = " repaired"

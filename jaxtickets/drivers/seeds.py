@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxtickets import masks, nets, training
 from jaxtickets.criteria import Evidence
-from jaxtickets.io.problem import Problem
+from jaxtickets.drivers.problem import Problem
 from jaxtickets.types import Dataset, Key, Params, Split, Stats
 
 WEIGHTS = ("init", "signed_constant", "trained")

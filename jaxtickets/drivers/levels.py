@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import masks, runs
-from jaxtickets.io import checkpoints, comparison, rows
-from jaxtickets.io.comparison import Entry, train_entries
-from jaxtickets.io.problem import Problem
-from jaxtickets.io.seeds import Seed
-from jaxtickets.io.training_loop import Start
+from jaxtickets.drivers import comparison
+from jaxtickets.drivers.comparison import Entry, train_entries
+from jaxtickets.drivers.problem import Problem
+from jaxtickets.drivers.seeds import Seed
+from jaxtickets.drivers.training_loop import Start
+from jaxtickets.io import checkpoints, rows
 from jaxtickets.optimizers import Hyper
 from jaxtickets.protocols.actions import Fill
 from jaxtickets.protocols.imp import Going

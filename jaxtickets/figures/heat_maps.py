@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxtickets.figures.canvas import save, subplots
+from jaxtickets.figures.methods import label
 from jaxtickets.io import rows
-from jaxtickets.io.figures.canvas import save, subplots
-from jaxtickets.io.figures.methods import label
 from jaxtickets.io.records import read_spec
 
 

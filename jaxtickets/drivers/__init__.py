@@ -1,0 +1,1 @@
+"""Host loops that drive batches of runs: from settings to trained, searched, compared nets."""

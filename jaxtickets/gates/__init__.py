@@ -1,0 +1,36 @@
+"""Gates: the mask as a function of trained parameters. `init`, `apply`, `harden`, a file each."""
+
+from jaxtickets.gates import bernoulli, edge_popup
+from jaxtickets.gates.base import (
+    Constructor,
+    Gate,
+    Scale,
+    Stepped,
+    begin,
+    hardened,
+    loss,
+    model,
+    recipe,
+    straight_through,
+    unscaled,
+)
+
+GATES: dict[str, Constructor] = {
+    "edge_popup": edge_popup.gate,
+    "bernoulli": bernoulli.gate,
+}
+
+__all__ = [
+    "GATES",
+    "Constructor",
+    "Gate",
+    "Scale",
+    "Stepped",
+    "begin",
+    "hardened",
+    "loss",
+    "model",
+    "recipe",
+    "straight_through",
+    "unscaled",
+]

@@ -1,0 +1,181 @@
+"""What a gate is, and how `training` trains one while the weights stand still.
+
+A gate makes the mask a function of parameters g, so that g can be trained by gradients. `loss`,
+`model` and `recipe` make of a loss, a net and a recipe of weights the same of g: `training` then
+takes g where it took the weights, with the mask `masks.ones(g)` and the statistics `begin(stats)`.
+
+    gated = gates.recipe(gate, problem.recipe, params)
+    g = gate.init(gate_key, params)
+    training.train(gated, key, hyper, g, gates.begin(stats), masks.ones(g), data, steps)
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from jaxtickets import masks
+from jaxtickets.training import Recipe
+from jaxtickets.types import (
+    Array,
+    Keep,
+    Key,
+    Loss,
+    Mask,
+    Model,
+    Params,
+    Prunable,
+    PyTree,
+    Scores,
+    Split,
+    Stats,
+)
+
+Scale = Callable[[Mask, Params], Params]
+"""`scale(mask, params) -> params`: the dense weights that the mask then selects from.
+
+`unscaled`; `search.energies.rescale` or `bernoulli.dynamic_rescale` over given leaves.
+"""
+
+
+def unscaled(mask: Mask, params: Params) -> Params:
+    """The weights as they are."""
+    del mask
+    return params
+
+
+class Gate(NamedTuple):
+    """A mask as a function of parameters g that are trained.
+
+    Attributes:
+      init: `init(key, params) -> g`, a PyTree of float; the key is consumed.
+      apply: `apply(key, step, g, params) -> (effective params, penalty)`: what the net computes
+        with in a training step, and a scalar that is added to the loss; differentiable in g. The
+        key feeds a random mask and is consumed.
+      harden: `harden(g, params) -> mask`: the mask that is left when training is over.
+      scale: of the hard mask: `scale(mask, params)` and the mask are a ticket.
+    """
+
+    init: Callable[[Key, Params], PyTree]
+    apply: Callable[[Key, Array, PyTree, Params], tuple[Params, Array]]
+    harden: Callable[[PyTree, Params], Mask]
+    scale: Scale = unscaled
+
+
+class Constructor(Protocol):
+    """`constructor(prunable, keep, scale, floor) -> gate`: what every gate can be made from."""
+
+    def __call__(
+        self, prunable: Prunable, keep: Keep, scale: Scale = unscaled, floor: Keep = 0
+    ) -> Gate:
+        """A gate whose hard mask keeps `keep` of the leaves `prunable`, see `masks.select`."""
+        ...
+
+
+class Stepped(NamedTuple):
+    """The statistics of a gated net.
+
+    Attributes:
+      net: the net's own batch statistics.
+      step: int32, the steps taken; gates are told.
+    """
+
+    net: Stats
+    step: Array
+
+
+def begin(stats: Stats, step: Array | int = 0) -> Stepped:
+    """The statistics to train a gate from, when it begins at `step` (see `training.init`)."""
+    return Stepped(stats, jnp.asarray(step, jnp.int32))
+
+
+def hardened(gate: Gate, g: PyTree, params: Params) -> Params:
+    """The weights under the hard mask, scaled as the gate scales them."""
+    mask = gate.harden(g, params)
+    return masks.apply(mask, gate.scale(mask, params))
+
+
+def loss(gate: Gate, of_weights: Loss, weights: Params) -> Loss:
+    """The loss of g on frozen weights: that of the effective weights, plus the gate's penalty.
+
+    Args:
+      gate: the gate.
+      of_weights: the loss of the net's weights; it gets the net's statistics and a dropout key.
+      weights: the net's weights, which stay as they are.
+
+    Returns:
+      `loss(g, stepped, batch, key)`; its metrics are those of `of_weights`, `"loss"` with the
+      penalty, and `"penalty"`. The key is consumed.
+    """
+
+    def of_gate(
+        params: PyTree, stats: Stepped, batch: Split, key: Key
+    ) -> tuple[jax.Array, tuple[Stepped, dict[str, jax.Array]]]:
+        gate_key, net_key = jax.random.split(key)
+        effective, penalty = gate.apply(gate_key, stats.step, params, weights)
+        value, (net, metrics) = of_weights(effective, stats.net, batch, net_key)
+        value = value + penalty
+        metrics = metrics | {"loss": value, "penalty": penalty}
+        return value, (Stepped(net, stats.step + 1), metrics)
+
+    return of_gate
+
+
+def model(gate: Gate, of_weights: Model, weights: Params) -> Model:
+    """The net as functions of g: hardened in evaluation mode, as `loss` sees it in training mode.
+
+    Args:
+      gate: the gate.
+      of_weights: the net as functions of its weights.
+      weights: the net's weights, which stay as they are.
+    """
+
+    def init(key: Key) -> tuple[PyTree, Stepped]:
+        gate_key, net_key = jax.random.split(key)
+        return gate.init(gate_key, weights), begin(of_weights.init(net_key)[1])
+
+    def apply(
+        g: PyTree, stats: Stepped, images: Array, key: Any = None, train: bool = False
+    ) -> tuple[jax.Array, Stepped]:
+        if not train:
+            return of_weights.apply(hardened(gate, g, weights), stats.net, images)[0], stats
+        gate_key, net_key = jax.random.split(key)
+        effective, _ = gate.apply(gate_key, stats.step, g, weights)
+        logits, net = of_weights.apply(effective, stats.net, images, net_key, True)
+        return logits, Stepped(net, stats.step + 1)
+
+    return Model(init, apply)
+
+
+def recipe(gate: Gate, of_weights: Recipe, weights: Params) -> Recipe:
+    """The recipe that trains g on frozen weights, and looks at them hardened."""
+    return of_weights._replace(
+        model=model(gate, of_weights.model, weights), loss=loss(gate, of_weights.loss, weights)
+    )
+
+
+def straight_through(mask: Mask, soft: Scores, params: Params, prunable: Prunable) -> Params:
+    """`where(mask, params, 0)` on the leaves `prunable`, with the gradient of `soft · params`.
+
+    The gradient passes a hard mask as if it were the soft one (Bengio et al., "Estimating or
+    propagating gradients through stochastic neurons", 2013): with W the result and w the weights,
+    `dL/dsoft = w · dL/dW`, for pruned weights too, and `dL/dw = where(mask, dL/dW, 0)`. Leaves
+    that aren't prunable stay as they are.
+    """
+    trees = (masks.pick(tree, prunable) for tree in (mask, soft, params))
+    return masks.put(params, prunable, [_through(*leaf) for leaf in zip(*trees, strict=True)])
+
+
+@jax.custom_jvp
+def _through(mask: Array, soft: Array, weights: Array) -> jax.Array:
+    del soft
+    return jnp.where(mask, weights, jnp.zeros_like(weights))
+
+
+@_through.defjvp
+def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[jax.Array, jax.Array]:
+    mask, soft, weights = primals
+    _, along_soft, along_weights = tangents
+    kept = jnp.where(mask, along_weights, jnp.zeros_like(along_weights))
+    return _through(mask, soft, weights), kept + weights * along_soft

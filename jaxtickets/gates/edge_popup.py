@@ -1,0 +1,50 @@
+"""Edge-popup: every weight has a score, the best-scored weights are used, the scores are trained.
+
+Ramanujan et al., "What's hidden in a randomly weighted neural network?", 2020. The weights are
+whatever is given: Kaiming normal, or `nets.signed_constant` of them.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxtickets import masks, nets
+from jaxtickets.gates.base import Gate, Scale, straight_through, unscaled
+from jaxtickets.types import Array, Keep, Key, Mask, Params, Prunable, Scores
+
+
+def gate(prunable: Prunable, keep: Keep, scale: Scale = unscaled, floor: Keep = 0) -> Gate:
+    """The weights with the highest |s| are used, exactly `keep` of them at every step.
+
+    With W the effective weights, `dL/ds = sign(s) · w · dL/dW` for used and unused weights alike:
+    the gradient goes straight through the selection, as in the paper's section 3, and |s| is what
+    its code ranks. The paper ranks within layers: `keep` is then a count for each leaf, such as
+    `allocation.uniform`'s. One total ranks all leaves together; their first scores are the smaller,
+    the more inputs a unit has. There is no penalty; a key is used for the first scores alone.
+
+    Args:
+      prunable: the leaves that are masked.
+      keep, floor: how many weights are used, see `masks.select`; `keep` may be traced.
+      scale: the survivors' rescaling, see `Scale`. Its factor counts as a constant, which it is
+        where `keep` is a count for each leaf.
+    """
+
+    def init(key: Key, params: Params) -> Scores:
+        """Kaiming uniform with a = sqrt 5, `U(-1 / sqrt(fan_in), 1 / sqrt(fan_in))`."""
+        leaves = masks.pick(params, prunable)
+        keys = jax.random.split(key, len(leaves))
+        draw = nets.INITIALIZERS["kaiming_uniform"].kernel
+        drawn = [draw(k, jnp.shape(leaf)) for k, leaf in zip(keys, leaves, strict=True)]
+        return masks.put(jax.tree.map(lambda p: jnp.zeros(jnp.shape(p)), params), prunable, drawn)
+
+    def apply(key: Key, step: Array, scores: Scores, params: Params) -> tuple[Params, Array]:
+        del key, step
+        mask = harden(scores, params)
+        magnitude = jax.tree.map(jnp.abs, scores)
+        effective = straight_through(mask, magnitude, scale(mask, params), prunable)
+        return effective, jnp.float32(0)
+
+    def harden(scores: Scores, params: Params) -> Mask:
+        del params
+        return masks.select(jax.tree.map(jnp.abs, scores), prunable, keep, floor)
+
+    return Gate(init, apply, harden, scale)

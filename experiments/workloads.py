@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxtickets import losses, masks, nets, optimizers, runs, schedules, training
 from jaxtickets.data import augment
-from jaxtickets.search import annealing, energies
+from jaxtickets.search import annealing, energies, swaps
 from jaxtickets.search import space as spaces
 from jaxtickets.types import Model, Params, Split
 
@@ -40,15 +40,15 @@ def anneal(chains: int, steps: int = 50) -> tuple[Callable[[], Any], float]:
     model, params = net("lenet300_100", use_bias=False)
     prunable = masks.prunable(params)
     space = spaces.weights(params, prunable)
-    axis = runs.axis()
+    moves, axis = swaps.moves(space, most=2000), runs.axis()
 
     def kernel(params: Params, data: Split) -> annealing.Kernel:
         energy = energies.fixed(model, params, {}, *data, losses.cross_entropy)
-        return annealing.build(space, energy, annealing.Rules(most=2000))
+        return annealing.build(moves, space.mask, energy, annealing.Rules())
 
     def begin(key: jax.Array, params: Params, data: Split) -> annealing.State:
         mask = masks.random(key, params, prunable, round(DENSITY * space.size))
-        return kernel(params, data).init(key, mask)
+        return kernel(params, data).init(key, space.bits(mask))
 
     def search(row: tuple[Any, Any], params: Params, data: Split) -> Any:
         key, state = row

@@ -172,7 +172,7 @@ def test_every_setting_runs_with_exact_counts_at_each_step(change):
     visited = chains.state.walk.bits
     assert visited.shape == (6, space.size) and first.sum() == round(density * space.size)
     np.testing.assert_array_equal(begin.state.walk.bits, first)
-    for bits in (visited, chains.state.best_bits, chains.chosen_bits):
+    for bits in (visited, chains.state.best, chains.chosen):
         assert (bits.sum(1) == first.sum()).all()
         held = np.stack([part.sum(1) for part in np.split(bits, space.starts[1:], 1)], 1)
         if settings.scope == "layer":
@@ -204,11 +204,11 @@ def test_energies_and_scores_are_those_of_the_net_on_the_right_examples(change):
     last = jax.tree.map(lambda leaf: leaf[-1], chains)
     for bits, energy in (
         (last.state.walk.bits, info.energy[-1, 0]),
-        (last.state.best_bits, info.best_energy[-1, 0]),
+        (last.state.best, info.best_energy[-1, 0]),
     ):
         np.testing.assert_allclose(energy, measured(bits, scored), rtol=1e-5)
-    np.testing.assert_allclose(last.chosen_score, measured(last.chosen_bits, VALIDATION), rtol=1e-5)
-    scores = [measured(bits, VALIDATION) for bits in chains.state.best_bits]
+    np.testing.assert_allclose(last.chosen_score, measured(last.chosen, VALIDATION), rtol=1e-5)
+    scores = [measured(bits, VALIDATION) for bits in chains.state.best]
     np.testing.assert_allclose(last.chosen_score, min(scores), rtol=1e-5)
 
 

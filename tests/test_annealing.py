@@ -10,12 +10,13 @@ import pytest
 from jax import lax
 
 from jaxtickets import runs
-from jaxtickets.search import acceptance, annealing, chains, energies, space
+from jaxtickets.search import acceptance, annealing, chains, energies, space, swaps
 from jaxtickets.search.acceptance import ACCEPTANCES, Running
 from jaxtickets.search.energies import Energy
 from jaxtickets.types import Model
 
 KEY = jax.random.key(11)
+RULES = annealing.Rules()
 
 
 def line(*sizes):
@@ -149,8 +150,13 @@ TABLE = np.random.default_rng(4).uniform(0, 2, 64).astype("f")
 LEVELS = np.sort(TABLE[MASKS @ (1 << np.arange(6))])
 
 
-def six(**rules):
-    return annealing.build(SIX, looked_up(jnp.asarray(TABLE), SIX), annealing.Rules(3, **rules))
+def built(where, energy, most, rules=RULES, **moves):
+    """The kernel of swaps."""
+    return annealing.build(swaps.moves(where, most, **moves), where.mask, energy, rules)
+
+
+def six(rules=RULES, **moves):
+    return built(SIX, looked_up(jnp.asarray(TABLE), SIX), 3, rules, **moves)
 
 
 def test_metropolis_visits_masks_as_often_as_boltzmann_says():
@@ -163,7 +169,7 @@ def test_metropolis_visits_masks_as_often_as_boltzmann_says():
     @jax.jit
     @jax.vmap
     def chain(key):
-        state = kernel.init(key, SIX.mask(first(6, 3)))
+        state = kernel.init(key, first(6, 3))
         return annealing.run(kernel, key, state, plan)[1].energy
 
     seen = np.asarray(chain(jax.random.split(KEY, 4)))
@@ -174,18 +180,18 @@ def test_metropolis_visits_masks_as_often_as_boltzmann_says():
 
 
 def test_greedy_never_goes_up_and_threshold_by_at_most_t():
-    def either(key, temperature, energy, proposed, running):
+    def either(key, temperature, energy, proposed, running, log_ratio):
         # one compilation for both: threshold where the temperature is positive
         rules = [ACCEPTANCES["greedy"], ACCEPTANCES["threshold"]]
         args = key, abs(temperature), energy, proposed, running
         return lax.switch((temperature > 0).astype(int), rules, *args)
 
-    kernel = six(accept=either)
+    kernel = six(annealing.Rules(either))
 
     @jax.jit
     def rises(temperature):
         def chain(key):
-            state = kernel.init(key, SIX.mask(jax.random.permutation(key, first(6, 3))))
+            state = kernel.init(key, jax.random.permutation(key, first(6, 3)))
             energy = annealing.run(kernel, key, state, ticks(300, temperature))[1].energy
             return jnp.diff(jnp.concatenate([state.energy[None], energy]))
 
@@ -198,12 +204,12 @@ def test_greedy_never_goes_up_and_threshold_by_at_most_t():
 
 def test_running_mean_holds_the_energies_accepted_at_this_temperature():
     # tabu refuses masks that the rule would have taken: these don't count either
-    kernel = six(accept=acceptance.running_mean, running_start=0.95, tabu=6, tries=1)
+    kernel = six(annealing.Rules(acceptance.running_mean, 0.95), tabu=6, tries=1)
     begins = np.arange(120) % 12 == 0
     plan = ticks(120, 0.2, 1, begins)
 
     def chain():
-        state = kernel.init(KEY, SIX.mask(first(6, 3)))
+        state = kernel.init(KEY, first(6, 3))
         return state.running, *annealing.run(kernel, KEY, state, plan)
 
     (mean, count), state, info = jax.tree.map(np.asarray, jax.jit(chain)())
@@ -229,8 +235,8 @@ def followed():
 
     @jax.jit
     def chain(floor):
-        kernel = annealing.build(where, energy, annealing.Rules(most=4, floor=floor))
-        state = kernel.init(KEY, where.mask(bits))
+        kernel = built(where, energy, 4, floor=floor)
+        state = kernel.init(KEY, bits)
         return state, *visit(kernel, KEY, state, plan)
 
     begin, state, (info, visited) = jax.tree.map(np.asarray, chain((2, 1)))
@@ -248,13 +254,13 @@ def test_every_visited_mask_has_the_density_and_the_energy_that_is_told():
     assert state.energy == info.energy[-1]
 
 
-def test_best_energy_is_the_least_visited_and_best_bits_have_it():
+def test_best_energy_is_the_least_visited_and_best_have_it():
     begin, state, info, visited, exact, _ = followed()
     least = np.minimum.accumulate(np.r_[begin.energy, info.energy])[1:]
     np.testing.assert_array_equal(info.best_energy, least)
     assert state.best_energy == least[-1] < least[0]
-    np.testing.assert_array_equal(state.best_bits, visited[np.argmin(exact)])
-    np.testing.assert_array_equal(begin.best_bits, begin.walk.bits)
+    np.testing.assert_array_equal(state.best, visited[np.argmin(exact)])
+    np.testing.assert_array_equal(begin.best, begin.walk.bits)
 
 
 def test_hamming_counts_the_bits_that_differ_from_the_first_mask():
@@ -287,8 +293,8 @@ def test_size_adapts_until_the_target_share_is_accepted():
 
     @jax.jit
     def chain(target):
-        kernel = annealing.build(where, energy, annealing.Rules(15, target=target))
-        state = kernel.init(KEY, where.mask(first(60, 30)))
+        kernel = built(where, energy, 15, annealing.Rules(target=target))
+        state = kernel.init(KEY, first(60, 30))
         return annealing.run(kernel, KEY, state, ticks(4000))[1]
 
     sizes = []
@@ -311,8 +317,8 @@ def test_burn_in_accepts_the_mean_worsening_with_the_asked_chance():
             moved = jnp.where(bits[0], other, up)
             return jnp.where(jnp.all(bits == start), 0.0, moved)
 
-        kernel = annealing.build(SIX, energy_of(value, SIX), annealing.Rules(3))
-        state = kernel.init(KEY, SIX.mask(start))
+        kernel = built(SIX, energy_of(value, SIX), 3)
+        state = kernel.init(KEY, start)
         after = annealing.burn_in(kernel, KEY, state, jnp.int32(1), 40, 0.2)
         _, info = kernel.step(KEY, jax.tree.map(lambda t: t[0], ticks(1, 0.5)), after)
         return state, after, info.temperature
@@ -339,8 +345,8 @@ def test_fresh_energies_score_both_masks_on_the_same_batch():
         def noisy(key, mask):
             return calm.evaluate(key, mask) + loudness * jax.random.randint(key, (), 0, 1000)
 
-        kernel = annealing.build(SIX, Energy(noisy, fresh=True), annealing.Rules(3))
-        state = kernel.init(KEY, SIX.mask(first(6, 3)))
+        kernel = built(SIX, Energy(noisy, fresh=True), 3)
+        state = kernel.init(KEY, first(6, 3))
         return visit(kernel, KEY, state, ticks(300, 0.5))[1]
 
     (info, visited), (shaken, same) = jax.tree.map(np.asarray, (chain(0), chain(1)))
@@ -357,8 +363,8 @@ def test_a_proposed_energy_that_is_not_finite_is_refused_and_told():
     # every mask with the last bit has it
     @jax.jit
     def chain(table):
-        kernel = annealing.build(SIX, looked_up(table, SIX), annealing.Rules(3))
-        return visit(kernel, KEY, kernel.init(KEY, SIX.mask(first(6, 3))), ticks(100))
+        kernel = built(SIX, looked_up(table, SIX), 3)
+        return visit(kernel, KEY, kernel.init(KEY, first(6, 3)), ticks(100))
 
     for broken in (np.nan, np.inf, -np.inf):
         table = np.where(np.arange(64) < 32, 0.0, broken).astype("f")
@@ -403,8 +409,8 @@ def net():
     energy = energies.fixed(
         Model(lambda key: (params, {}), apply), params, {}, images, labels, measure
     )
-    rules = annealing.Rules(4, acceptance.running_mean, target=0.3)
-    return where, energy, annealing.build(where, energy, rules)
+    rules = annealing.Rules(acceptance.running_mean, target=0.3)
+    return where, energy, built(where, energy, 4, rules)
 
 
 def test_annealing_finds_the_best_of_all_masks_of_a_tiny_net():
@@ -412,14 +418,14 @@ def test_annealing_finds_the_best_of_all_masks_of_a_tiny_net():
     # less than half of the chains, the annealer does so in all eight
     where, energy, _ = net()
     masks = every_mask(12, 6)
-    kernel = annealing.build(where, energy, annealing.Rules(3))
+    kernel = built(where, energy, 3)
     plan = annealing.plan(600, lambda t: 0.1 * 0.03 ** (t / 599), lambda t: 1.0 + t % 2)
 
     @jax.jit
     def chain(key):
-        state = kernel.init(key, where.mask(jax.random.permutation(key, first(12, 6))))
+        state = kernel.init(key, jax.random.permutation(key, first(12, 6)))
         state, _ = annealing.run(kernel, key, state, plan)
-        return state.best_bits, state.best_energy
+        return state.best, state.best_energy
 
     @jax.jit
     def enumerate_all(masks):
@@ -438,9 +444,9 @@ PLAN = ticks(STEPS, np.linspace(0.3, 0.03, STEPS))
 
 def begun(key):
     """A chain with adaptive sizes and a running mean, which the steps carry along."""
-    where, _, kernel = net()
+    kernel = net()[2]
     bits = jnp.zeros(12, bool).at[jnp.array([0, 1, 2, 3, 8])].set(True)
-    return kernel.init(jax.random.fold_in(key, STEPS), where.mask(bits))
+    return kernel.init(jax.random.fold_in(key, STEPS), bits)
 
 
 def full_chain(key):
@@ -496,7 +502,7 @@ def test_a_chain_chooses_the_candidate_of_the_lowest_validation_score(fresh):
     # batch's each time, the current mask.
     calm = looked_up(jnp.asarray(TABLE), SIX)
     energy = calm._replace(fresh=fresh)
-    kernel = annealing.build(SIX, energy, annealing.Rules(3))
+    kernel = built(SIX, energy, 3)
     scores = abs(jnp.asarray(TABLE) - 1.1)
     validate = partial(looked_up(scores, SIX).evaluate, KEY)
     plan, key = ticks(30, 0.3), jax.random.key(6)
@@ -506,17 +512,17 @@ def test_a_chain_chooses_the_candidate_of_the_lowest_validation_score(fresh):
     def search():
         def chunk(chain, tick):
             tick = jax.tree.map(lambda t: t[None], tick)
-            chain, _ = chains.chunk(kernel, energy, SIX, validate, key, chain, tick)
+            chain, _ = chains.chunk(kernel, energy, SIX.mask, validate, key, chain, tick)
             return chain, chain
 
-        chain = chains.begin(kernel.init(KEY, SIX.mask(jnp.asarray(worst))))
+        chain = chains.begin(kernel.init(KEY, jnp.asarray(worst)))
         return chain.chosen_score, lax.scan(chunk, chain, plan)[1]
 
     begin, seen = search()
     assert begin == np.inf
     scores, candidates = np.asarray(scores), []
-    visited = seen.state.walk.bits if fresh else seen.state.best_bits
-    for bits, chosen, score in zip(visited, seen.chosen_bits, seen.chosen_score, strict=True):
+    visited = seen.state.walk.bits if fresh else seen.state.best
+    for bits, chosen, score in zip(visited, seen.chosen, seen.chosen_score, strict=True):
         candidates.append((scores[bits @ (1 << np.arange(6))], bits.tolist()))
         assert (score, chosen.tolist()) == min(candidates)
     # neither the first nor the last candidate is the one

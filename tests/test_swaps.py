@@ -96,12 +96,12 @@ def journey(granularity, scope, chunk):
         after = swaps.toggle(where, walk, drawn, most)
         back = swaps.toggle(where, after, drawn, most)
         still = swaps.toggle(where, walk, drawn, most, when=size < 0)
-        memory = tabu.init(word, walk.bits, 2)
+        memory = tabu.recall(word, walk.bits, 2)
         said = (
             positions(where, drawn, most),
             swaps.layer_change(where, walk, drawn, most),
-            tabu.hash_after(where, word, memory, walk, drawn, most),
-            tabu.init(word, after.bits, 2).hash,
+            swaps.hash_after(where, word, memory, walk, drawn, most),
+            tabu.recall(word, after.bits, 2).hash,
         )
         return after, (walk, drawn, after, back, still, *said)
 
@@ -314,10 +314,10 @@ def test_memory_knows_the_last_masks_and_forgets_older_ones():
     where, bits = line([6])
     word = tabu.words(where)
     rolled = jnp.asarray([np.roll(bits, i) for i in range(6)])
-    hashes = jax.vmap(lambda b: tabu.init(word, b, 0).hash)(rolled)
+    hashes = jax.vmap(lambda b: tabu.recall(word, b, 0).hash)(rolled)
     known = jax.jit(lambda memory: jax.vmap(lambda h: tabu.known(memory, h))(hashes))
     remember = jax.jit(tabu.remember)
-    memory = tabu.init(word, rolled[0], 3)
+    memory = tabu.recall(word, rolled[0], 3)
     assert known(memory).tolist() == [True, *[False] * 5]
     for i in range(1, 6):
         memory = remember(memory, hashes[i], False)  # a move that is refused
@@ -331,7 +331,7 @@ def test_a_search_with_tabu_does_not_revisit_its_last_masks():
     # 6 bits, 3 on: 20 masks, each with 9 neighbours by one swap, so that four are easily avoided
     where, bits = line([3], sizes=(6,))
     energy = Energy(lambda key, mask: jnp.float32(0), fresh=False)
-    kernel = annealing.build(where, energy, annealing.Rules(most=3, tabu=4))
+    kernel = annealing.build(swaps.moves(where, 3, tabu=4), where.mask, energy, annealing.Rules())
     ticks = annealing.plan(400, lambda t: t * 0.0 + 1, lambda t: 1 + t // 4 % 3)
 
     def body(state, tick):
@@ -339,7 +339,7 @@ def test_a_search_with_tabu_does_not_revisit_its_last_masks():
         return state, (state.walk.bits, info.accepted)
 
     def search():
-        return lax.scan(body, kernel.init(KEY, where.mask(jnp.asarray(bits))), ticks)[1]
+        return lax.scan(body, kernel.init(KEY, jnp.asarray(bits)), ticks)[1]
 
     visited, accepted = jax.tree.map(np.asarray, jax.jit(search, compiler_options=QUICK)())
     # the start, 0b111, then wherever it moved to, each mask as a number

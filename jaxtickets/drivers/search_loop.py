@@ -76,7 +76,7 @@ def best(plans: Sequence[Plan], ends: Chain) -> list[Found]:
     score = np.asarray(ends.chosen_score)
     winners = [min(members, key=lambda i: score[i]) for members in groups.values()]
     return [
-        Found(plans[i].density, plans[i].seed, ends.chosen_bits[i], ends.state.walk.bits[i])
+        Found(plans[i].density, plans[i].seed, ends.chosen[i], ends.state.walk.bits[i])
         for i in winners
     ]
 

@@ -213,14 +213,11 @@ def build(
       most: the largest swap, see `swaps.most`.
     """
     rules = annealing.Rules(
-        most=most,
         accept=ACCEPTANCES[settings.accept],
         running_start=settings.running_start if settings.accept == "running_mean" else None,
-        floor=_floors(settings, space),
-        tabu=settings.tabu,
-        tries=settings.tries,
         target=settings.target if settings.sizes == "adaptive" else None,
     )
+    moves = swaps.moves(space, most, _floors(settings, space), settings.tabu, settings.tries)
     effective = effective_params(settings, prunable)
 
     def parts(row: Row, sight: Sight) -> tuple[energies.Energy, annealing.Kernel]:
@@ -237,12 +234,12 @@ def build(
             )
         else:
             energy = _energy(settings, recipe, hyper, effective, row, sight, sight.scored)
-        return energy, annealing.build(space, energy, rules)
+        return energy, annealing.build(moves, space.mask, energy, rules)
 
     def begin(row: Row, sight: Sight) -> Chain:
         _, kernel = parts(row, sight)
         init_key, burn_key, _ = jax.random.split(row.key, 3)
-        state = kernel.init(init_key, row.mask)
+        state = kernel.init(init_key, space.bits(row.mask))
         if settings.temperature == 0:
             samples, share = settings.burn_in, settings.burn_in_accept
             state = annealing.burn_in(kernel, burn_key, state, row.ticks.size[0], samples, share)
@@ -260,7 +257,7 @@ def build(
             lambda t: jax.lax.dynamic_slice_in_dim(t, start, settings.chunk), row.ticks
         )
         key = jax.random.split(row.key, 3)[2]
-        return chains.chunk(kernel, energy, space, validate, key, chain, now)
+        return chains.chunk(kernel, energy, space.mask, validate, key, chain, now)
 
     return Search(begin, chunk)
 

@@ -1,7 +1,9 @@
 """Acceptance: does the walk move to the mask that was proposed?
 
-A rule is `accept(key, temperature, energy, proposed, memory) -> (accepted, memory)`; the memory is
-`Running`, which most rules pass on untouched. The key is consumed.
+A rule is `accept(key, temperature, energy, proposed, memory, log_ratio) -> (accepted, memory)`. The
+memory is `Running`, which most rules pass on untouched. `log_ratio`, `ln q(back) - ln q(forth)`,
+corrects for proposals that aren't symmetric (Hastings, 1970); the rules that draw no chance have no
+use for it. The key is consumed.
 """
 
 from collections.abc import Callable
@@ -20,43 +22,66 @@ class Running(NamedTuple):
     count: Array
 
 
-Accept = Callable[[Key, Array, Array, Array, Running], tuple[Array, Running]]
+Accept = Callable[[Key, Array, Array, Array, Running, Array], tuple[Array, Running]]
 
 
 def metropolis(
-    key: Key, temperature: Array, energy: Array, proposed: Array, running: Running
+    key: Key,
+    temperature: Array,
+    energy: Array,
+    proposed: Array,
+    running: Running,
+    log_ratio: Array | float = 0.0,
 ) -> tuple[Array, Running]:
-    """Accept with probability `min(1, exp(-(proposed - energy) / T))`; Metropolis et al., 1953."""
-    return _boltzmann(key, temperature, proposed - energy), running
+    """Accept with probability `min(1, exp(-(proposed - energy) / T + log_ratio))`.
+
+    Metropolis et al., 1953; Hastings, 1970. It leaves `exp(-energy / T)` unchanged.
+    """
+    return _boltzmann(key, temperature, proposed - energy, log_ratio), running
 
 
 def greedy(
-    key: Key, temperature: Array, energy: Array, proposed: Array, running: Running
+    key: Key,
+    temperature: Array,
+    energy: Array,
+    proposed: Array,
+    running: Running,
+    log_ratio: Array | float = 0.0,
 ) -> tuple[Array, Running]:
     """Accept what isn't worse: hill climbing, with moves along plateaus."""
-    del key, temperature
+    del key, temperature, log_ratio
     return proposed <= energy, running
 
 
 def threshold(
-    key: Key, temperature: Array, energy: Array, proposed: Array, running: Running
+    key: Key,
+    temperature: Array,
+    energy: Array,
+    proposed: Array,
+    running: Running,
+    log_ratio: Array | float = 0.0,
 ) -> tuple[Array, Running]:
     """Accept what is worse by at most T; Dueck and Scheuer, "Threshold accepting", 1990."""
-    del key
+    del key, log_ratio
     return proposed - energy <= temperature, running
 
 
 def running_mean(
-    key: Key, temperature: Array, energy: Array, proposed: Array, running: Running
+    key: Key,
+    temperature: Array,
+    energy: Array,
+    proposed: Array,
+    running: Running,
+    log_ratio: Array | float = 0.0,
 ) -> tuple[Array, Running]:
     """Metropolis against the mean of the energies accepted at this temperature, m.
 
-    Accept with probability `min(1, exp(-(proposed - m) / T))`; an accepted energy enters the mean.
-    `new_level` carries the mean to the next temperature as its first member. The annealing thesis
-    (2020), whose accuracies in % divided by 100 are one minus the error rates here.
+    Accept with probability `min(1, exp(-(proposed - m) / T + log_ratio))`; what is accepted enters
+    the mean. `new_level` carries the mean to the next temperature as its first member. The
+    annealing thesis (2020); its accuracies in % divided by 100 are one minus the error rates here.
     """
     del energy
-    accepted = _boltzmann(key, temperature, proposed - running.mean)
+    accepted = _boltzmann(key, temperature, proposed - running.mean, log_ratio)
     count = running.count + 1
     mean = running.mean + (proposed - running.mean) / count
     moved = Running(mean, count)
@@ -76,6 +101,6 @@ ACCEPTANCES: dict[str, Accept] = {
 }
 
 
-def _boltzmann(key: Key, temperature: Array, rise: Array) -> Array:
-    chance = jnp.exp(-jnp.maximum(rise, 0.0) / jnp.maximum(temperature, 1e-30))
+def _boltzmann(key: Key, temperature: Array, rise: Array, log_ratio: Array | float) -> Array:
+    chance = jnp.exp(jnp.minimum(log_ratio - rise / jnp.maximum(temperature, 1e-30), 0.0))
     return jax.random.uniform(key) < chance

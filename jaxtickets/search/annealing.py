@@ -1,14 +1,14 @@
-"""Simulated annealing over masks: an `init` / `step` kernel and a scanned driver.
+"""Simulated annealing: an `init` / `step` kernel over any space, and a scanned driver.
 
-Each step proposes a swap that keeps the density exactly, evaluates the energy of the mask it leads
-to, accepts it by a rule at a temperature, and undoes it otherwise. Kirkpatrick, Gelatt and Vecchi,
-1983; over the masks of an untrained net, an undergraduate thesis of 2020.
+Each step proposes a move, evaluates the energy of where it leads to, accepts it by a rule at a
+temperature, and undoes it otherwise. Kirkpatrick, Gelatt and Vecchi, 1983; over the masks of an
+untrained net, by swaps that keep the density exactly, an undergraduate thesis of 2020.
 
     space = weights(params, prunable)
-    kernel = annealing.build(space, energy, annealing.Rules(most=2000))
-    state = kernel.init(key, mask)
+    kernel = annealing.build(swaps.moves(space, most=2000), space.mask, energy, annealing.Rules())
+    state = kernel.init(key, space.bits(mask))
     state, trace = annealing.run(kernel, key, state, annealing.plan(steps, temperature, size))
-    ticket_mask = space.mask(state.best_bits)
+    ticket_mask = space.mask(state.best)
 """
 
 from collections.abc import Callable
@@ -18,33 +18,25 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxtickets.search import acceptance, swaps, tabu
+from jaxtickets.search import acceptance
 from jaxtickets.search.acceptance import Accept, Running
 from jaxtickets.search.energies import Energy
-from jaxtickets.search.space import Space, counts
-from jaxtickets.types import Array, Key, Mask, Schedule
+from jaxtickets.search.moves import Moves
+from jaxtickets.types import Array, Key, Mask, PyTree, Schedule
 
 
 class Rules(NamedTuple):
-    """How a kernel moves; static.
+    """How a kernel decides; static.
 
     Attributes:
-      most: the largest swap that will be asked for.
       accept: the acceptance rule.
       running_start: what the `running_mean` rule's mean starts at; the first energy if None.
-      floor: the least number of ones in each segment; a swap that goes below is drawn again.
-      tabu: how many recent masks, the current one among them, are not to be met again.
-      tries: how often a swap is drawn for `floor` and `tabu` before the step is given up.
-      target: acceptance rate that the swap size adapts to; None to follow the plan.
-      gain: change of log swap size for one acceptance above the target.
+      target: acceptance rate that the moves' size adapts to; None to follow the plan.
+      gain: change of log size for one acceptance above the target.
     """
 
-    most: int
     accept: Accept = acceptance.metropolis
     running_start: float | None = None
-    floor: tuple[int, ...] | None = None
-    tabu: int = 0
-    tries: int = 20
     target: float | None = None
     gain: float = 0.05
 
@@ -55,7 +47,7 @@ class Tick(NamedTuple):
     Attributes:
       step: int32.
       temperature: in units of the energy, or of the state's `scale`.
-      size: int32, ones to switch off.
+      size: of the move: int32, ones to switch off; float32 where sizes aren't whole.
       level: bool, whether a new temperature level begins.
     """
 
@@ -69,38 +61,36 @@ class State(NamedTuple):
     """A chain.
 
     Attributes:
-      walk: the current mask's bits, and what proposals need beside them.
-      energy: the current mask's energy.
-      best_bits: bool`[n]`, the mask of the lowest energy so far.
+      walk: the current point, and what proposals need beside it.
+      energy: the current point's energy.
+      best: the point of the lowest energy so far.
       best_energy: its energy.
-      start_bits: bool`[n]`, the first mask.
+      start: the first point.
       scale: multiplies the plan's temperatures; 1 unless estimated by `burn_in`.
-      log_size: natural log of the adapted swap size.
+      log_size: natural log of the adapted size.
       running: memory of the acceptance rule.
-      memory: the tabu memory.
     """
 
-    walk: swaps.Walk
+    walk: PyTree
     energy: Array
-    best_bits: Array
+    best: PyTree
     best_energy: Array
-    start_bits: Array
+    start: PyTree
     scale: Array
     log_size: Array
     running: Running
-    memory: tabu.Memory
 
 
 class Info(NamedTuple):
     """What happened in a step.
 
     Attributes:
-      energy: of the mask after the step.
+      energy: of the point after the step.
       best_energy: the lowest so far.
       accepted: bool.
       temperature: that the rule was given.
-      size: ones that the step proposed to switch off.
-      hamming: bits in which the mask differs from the first one.
+      size: of the proposed move, such as the ones to switch off.
+      hamming: the moves' distance from the first point: for masks, the bits that differ.
     """
 
     energy: Array
@@ -112,132 +102,110 @@ class Info(NamedTuple):
 
 
 class Kernel(NamedTuple):
-    """`init(key, mask) -> State` and `step(key, tick, state) -> (State, Info)`.
+    """`init(key, point) -> State` and `step(key, tick, state) -> (State, Info)`.
 
-    `probe(key, size, state) -> rise`: the energy of a random neighbour of the current mask less its
-    own, for `burn_in`. Keys are consumed.
+    `probe(key, size, state) -> rise`: the energy of a random neighbour of the current point less
+    its own, for `burn_in`. Keys are consumed. `point(state)` is the current point.
     """
 
-    init: Callable[[Key, Mask], State]
+    init: Callable[[Key, PyTree], State]
     step: Callable[[Key, Tick, State], tuple[State, Info]]
     probe: Callable[[Key, Array, State], Array]
+    point: Callable[[State], PyTree]
 
 
-def build(space: Space, energy: Energy, rules: Rules) -> Kernel:
-    """The annealing kernel of a space, an energy and rules."""
-    most = max(rules.most, 1)
-    word = tabu.words(space) if rules.tabu else jnp.zeros((space.size, 2), jnp.uint32)
+def build(moves: Moves, mask_of: Callable[[PyTree], Mask], energy: Energy, rules: Rules) -> Kernel:
+    """The annealing kernel of moves, an energy and rules; `mask_of` is the mask of a point."""
+    limits = jnp.log(jnp.float32(moves.least)), jnp.log(jnp.float32(moves.most))
 
-    def evaluate(key: Key, bits: Array) -> Array:
-        return energy.evaluate(key, space.mask(bits)).astype(jnp.float32)
+    def evaluate(key: Key, walk: PyTree) -> Array:
+        return energy.evaluate(key, mask_of(moves.point(walk))).astype(jnp.float32)
 
-    def init(key: Key, mask: Mask) -> State:
+    def init(key: Key, point: PyTree) -> State:
         walk_key, energy_key = jax.random.split(key)
-        bits = space.bits(mask)
-        first = evaluate(energy_key, bits)
+        walk = moves.init(walk_key, point)
+        first = evaluate(energy_key, walk)
         start = first if rules.running_start is None else jnp.float32(rules.running_start)
         return State(
-            walk=swaps.init(walk_key, space, bits),
+            walk=walk,
             energy=first,
-            best_bits=bits,
+            best=point,
             best_energy=first,
-            start_bits=bits,
+            start=point,
             scale=jnp.float32(1),
-            log_size=jnp.log(jnp.float32(most)),
+            log_size=limits[1],
             running=Running(start, jnp.float32(1)),
-            memory=tabu.init(word, bits, rules.tabu),
         )
-
-    def propose(key: Key, size: Array, state: State) -> tuple[swaps.Draw, Array, Array]:
-        """A draw, whether it is allowed, and the hash it leads to."""
-        nothing = jnp.zeros(2, jnp.uint32)
-        if not rules.tabu and rules.floor is None:
-            return swaps.draw(key, space, state.walk, size), jnp.bool_(True), nothing
-        before = counts(space, state.walk.bits)
-
-        def attempt(i: Array) -> tuple[swaps.Draw, Array, Array]:
-            drawn = swaps.draw(jax.random.fold_in(key, i), space, state.walk, size)
-            allowed, hash_ = jnp.bool_(True), nothing
-            if rules.floor is not None:
-                after = before + swaps.layer_change(space, state.walk, drawn, most)
-                allowed &= jnp.all(after >= jnp.asarray(rules.floor))
-            if rules.tabu:
-                hash_ = tabu.hash_after(space, word, state.memory, state.walk, drawn, most)
-                allowed &= ~tabu.known(state.memory, hash_)
-            return drawn, allowed, hash_
-
-        def again(carry: tuple) -> tuple:
-            i, _ = carry
-            return i + 1, attempt(i)
-
-        def failed(carry: tuple) -> Array:
-            i, (_, allowed, _) = carry
-            return ~allowed & (i < rules.tries)
-
-        return lax.while_loop(failed, again, (jnp.int32(1), attempt(jnp.int32(0))))[1]
 
     def size_of(tick: Tick, state: State) -> Array:
         if rules.target is None:
-            return jnp.minimum(tick.size, most)
-        return jnp.round(jnp.exp(state.log_size)).astype(jnp.int32)
+            return jnp.minimum(tick.size, moves.most)
+        size = jnp.exp(state.log_size)
+        return jnp.round(size).astype(jnp.int32) if moves.whole else size
 
     def step(key: Key, tick: Tick, state: State) -> tuple[State, Info]:
-        draw_key, energy_key, accept_key = jax.random.split(key, 3)
-        current = evaluate(energy_key, state.walk.bits) if energy.fresh else state.energy
+        move_key, energy_key, accept_key = jax.random.split(key, 3)
+        current = evaluate(energy_key, state.walk) if energy.fresh else state.energy
         temperature = tick.temperature * state.scale
-        drawn, allowed, hash_ = propose(draw_key, size_of(tick, state), state)
-        walk = swaps.toggle(space, state.walk, drawn, most)
-        proposed = evaluate(energy_key, walk.bits)
+        proposal = moves.propose(move_key, size_of(tick, state), state.walk)
+        proposed = evaluate(energy_key, proposal.walk)
         running = acceptance.new_level(state.running, tick.level)
-        accepted, moved = rules.accept(accept_key, temperature, current, proposed, running)
-        accepted &= allowed & jnp.isfinite(proposed)
-        walk = swaps.toggle(space, walk, drawn, most, when=~accepted)
+        accepted, moved = rules.accept(
+            accept_key, temperature, current, proposed, running, proposal.log_ratio
+        )
+        accepted &= proposal.allowed & jnp.isfinite(proposed)
+        walk = moves.settle(proposal, accepted)
+        point = moves.point(walk)
         better = accepted & (proposed < state.best_energy)
         log_size = state.log_size
         if rules.target is not None:
             log_size += rules.gain * (accepted.astype(jnp.float32) - rules.target)
-            log_size = jnp.clip(log_size, 0.0, jnp.log(jnp.float32(most)))
-        memory = state.memory
-        if rules.tabu:
-            memory = tabu.remember(memory, hash_, accepted)
+            log_size = jnp.clip(log_size, *limits)
         new = State(
             walk=walk,
             energy=jnp.where(accepted, proposed, current),
-            best_bits=jnp.where(better, walk.bits, state.best_bits),
+            best=_either(better, point, state.best),
             best_energy=jnp.where(better, proposed, state.best_energy),
-            start_bits=state.start_bits,
+            start=state.start,
             scale=state.scale,
             log_size=log_size,
-            running=jax.tree.map(lambda a, b: jnp.where(accepted, a, b), moved, running),
-            memory=memory,
+            running=_either(accepted, moved, running),
         )
-        distance = jnp.sum(walk.bits != state.start_bits, dtype=jnp.int32)
-        info = Info(new.energy, new.best_energy, accepted, temperature, drawn.size, distance)
+        distance = moves.distance(point, state.start)
+        info = Info(new.energy, new.best_energy, accepted, temperature, proposal.size, distance)
         # a broken energy must be seen: it is reported in place of the current one
         return new, info._replace(energy=jnp.where(jnp.isfinite(proposed), new.energy, proposed))
 
     def probe(key: Key, size: Array, state: State) -> Array:
-        draw_key, energy_key = jax.random.split(key)
-        current = evaluate(energy_key, state.walk.bits) if energy.fresh else state.energy
-        drawn = swaps.draw(draw_key, space, state.walk, size)
-        walk = swaps.toggle(space, state.walk, drawn, most)
-        return evaluate(energy_key, walk.bits) - current
+        move_key, energy_key = jax.random.split(key)
+        current = evaluate(energy_key, state.walk) if energy.fresh else state.energy
+        proposal = moves.propose(move_key, size, state.walk)
+        return evaluate(energy_key, proposal.walk) - current
 
-    return Kernel(init, step, probe)
+    return Kernel(init, step, probe, lambda state: moves.point(state.walk))
 
 
-def plan(steps: int, temperature: Schedule, size: Schedule, level: Schedule | None = None) -> Tick:
+def plan(
+    steps: int,
+    temperature: Schedule,
+    size: Schedule,
+    level: Schedule | None = None,
+    whole: bool = True,
+) -> Tick:
     """The ticks of a search, stacked: `[steps]` each.
 
     Args:
       steps: how many.
       temperature: step -> temperature.
-      size: step -> ones to switch off; rounded down, at least 1.
+      size: step -> size of the move; if whole, rounded down, at least 1.
       level: step -> whether a new temperature level begins; at every step by default.
+      whole: whether sizes are whole numbers, as `Moves.whole`.
     """
     step = jnp.arange(steps, dtype=jnp.int32)
     begins = jnp.ones(steps, bool) if level is None else level(step).astype(bool)
-    sizes = jnp.maximum(jnp.floor(size(step) + 1e-3), 1).astype(jnp.int32)  # 1e-3: float noise
+    sizes = size(step).astype(jnp.float32)
+    if whole:
+        sizes = jnp.maximum(jnp.floor(sizes + 1e-3), 1).astype(jnp.int32)  # 1e-3: float noise
     return Tick(step, temperature(step).astype(jnp.float32), sizes, begins)
 
 
@@ -258,7 +226,7 @@ def burn_in(
 ) -> State:
     """The state with its `scale` set to a start temperature, estimated from random neighbours.
 
-    T0 = mean(rise | rise > 0) / -ln(χ) accepts the average worsening swap with probability χ;
+    T0 = mean(rise | rise > 0) / -ln(χ) accepts the average worsening move with probability χ;
     Johnson et al., "Optimization by simulated annealing", 1989, and Aarts and Korst. Where no
     neighbour is worse, the mean size of all changes stands in. The key is consumed.
 
@@ -266,7 +234,7 @@ def burn_in(
       kernel: the kernel.
       key: consumed.
       state: where the neighbours are drawn.
-      size: swap size of the draws.
+      size: of the moves.
       samples: how many draws.
       acceptance: χ, in (0, 1).
     """
@@ -277,3 +245,7 @@ def burn_in(
     size_of_all = jnp.mean(jnp.where(jnp.isfinite(rise), jnp.abs(rise), 0.0))
     mean = jnp.where(jnp.any(worse), mean, size_of_all)
     return state._replace(scale=(mean / -jnp.log(acceptance)).astype(jnp.float32))
+
+
+def _either(when: Array, new: PyTree, old: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: jnp.where(when, a, b), new, old)

@@ -20,8 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxtickets.search.space import Space, segment
-from jaxtickets.types import Array, Key
+from jaxtickets.search.moves import Moves, Proposal
+from jaxtickets.search.space import Space, counts, segment
+from jaxtickets.search.tabu import Memory, known, recall, remember, words, xor
+from jaxtickets.types import Array, Key, PyTree
 
 CHUNK = 2048
 STRIDES = 1024
@@ -34,11 +36,13 @@ class Walk(NamedTuple):
       bits: bool`[n]`.
       order: int32`[n]`: a permutation of the indices; in each pool first the ones, then the zeros.
       ones: int32`[pools]`: the number of ones in each pool; swaps never change it.
+      memory: the tabu memory, `()` without.
     """
 
     bits: Array
     order: Array
     ones: Array
+    memory: PyTree = ()
 
 
 class Draw(NamedTuple):
@@ -161,7 +165,107 @@ def toggle(space: Space, walk: Walk, drawn: Draw, most: int, when: Array | bool 
         return bits, order
 
     bits, order = over_positions(space, drawn, most, body, (walk.bits, walk.order))
-    return Walk(bits, order, walk.ones)
+    return walk._replace(bits=bits, order=order)
+
+
+def layer_change(space: Space, walk: Walk, drawn: Draw, most: int) -> Array:
+    """int32`[segments]`: how a draw would change each segment's count."""
+
+    def body(change: Array, ones: Array, zeros: Array, live: Array) -> Array:
+        one = live.astype(jnp.int32)
+        change = change.at[segment(space, walk.order[ones])].add(-one)
+        return change.at[segment(space, walk.order[zeros])].add(one)
+
+    zero = jnp.zeros(len(space.starts), jnp.int32)
+    return over_positions(space, drawn, most, body, zero)
+
+
+def hash_after(
+    space: Space, word: Array, memory: Memory, walk: Walk, drawn: Draw, most: int
+) -> Array:
+    """uint32`[2]`: the hash of the mask that a draw would lead to."""
+
+    def body(change: Array, ones: Array, zeros: Array, live: Array) -> Array:
+        both = word[walk.order[ones]] ^ word[walk.order[zeros]]
+        return change ^ xor(jnp.where(live[:, None], both, jnp.uint32(0)))
+
+    change = over_positions(space, drawn, most, body, jnp.zeros(2, jnp.uint32))
+    return memory.hash ^ change
+
+
+def moves(
+    space: Space,
+    most: int,
+    floor: tuple[int, ...] | None = None,
+    tabu: int = 0,
+    tries: int = 20,
+) -> Moves:
+    """Swaps as moves over bits`[n]`; the size is the number of ones to switch off.
+
+    Args:
+      space: the state space.
+      most: the largest swap that will be asked for.
+      floor: the least number of ones in each segment; a swap that goes below is drawn again.
+      tabu: how many recent masks, the current one among them, are not to be met again.
+      tries: how often a swap is drawn for `floor` and `tabu`; then it is not allowed.
+    """
+    most = max(most, 1)
+    word = words(space) if tabu else None
+    nothing = jnp.zeros(2, jnp.uint32)
+
+    def begin(key: Key, bits: Array) -> Walk:
+        walk = init(key, space, bits)
+        return walk._replace(memory=recall(word, bits, tabu)) if tabu else walk
+
+    def permitted(walk: Walk, drawn: Draw, before: Array) -> tuple[Array, Array]:
+        """Whether a draw is allowed, and the hash it leads to."""
+        allowed, hash_ = jnp.bool_(True), nothing
+        if floor is not None:
+            after = before + layer_change(space, walk, drawn, most)
+            allowed &= jnp.all(after >= jnp.asarray(floor))
+        if tabu:
+            hash_ = hash_after(space, word, walk.memory, walk, drawn, most)
+            allowed &= ~known(walk.memory, hash_)
+        return allowed, hash_
+
+    def pick(key: Key, size: Array, walk: Walk) -> tuple[Draw, Array, Array]:
+        """A draw, whether it is allowed, and the hash it leads to."""
+        if not tabu and floor is None:
+            return draw(key, space, walk, size), jnp.bool_(True), nothing
+        before = counts(space, walk.bits)
+
+        def attempt(i: Array) -> tuple[Draw, Array, Array]:
+            drawn = draw(jax.random.fold_in(key, i), space, walk, size)
+            return drawn, *permitted(walk, drawn, before)
+
+        def again(carry: tuple) -> tuple:
+            i, _ = carry
+            return i + 1, attempt(i)
+
+        def failed(carry: tuple) -> Array:
+            i, (_, allowed, _) = carry
+            return ~allowed & (i < tries)
+
+        return lax.while_loop(failed, again, (jnp.int32(1), attempt(jnp.int32(0))))[1]
+
+    def propose(key: Key, size: Array, walk: Walk) -> Proposal:
+        drawn, allowed, hash_ = pick(key, size, walk)
+        there = toggle(space, walk, drawn, most)
+        return Proposal(there, allowed, jnp.float32(0), drawn.size, (drawn, hash_))
+
+    def settle(proposal: Proposal, accepted: Array) -> Walk:
+        drawn, hash_ = proposal.undo
+        walk = toggle(space, proposal.walk, drawn, most, when=~accepted)
+        if tabu:
+            walk = walk._replace(memory=remember(walk.memory, hash_, accepted))
+        return walk
+
+    return Moves(begin, propose, settle, lambda walk: walk.bits, hamming, most)
+
+
+def hamming(bits: Array, others: Array) -> Array:
+    """int32: the number of bits that differ."""
+    return jnp.sum(bits != others, dtype=jnp.int32)
 
 
 def most(space: Space, bits: np.ndarray) -> int:
@@ -185,15 +289,3 @@ def _strides(n: int) -> np.ndarray:
     primes = np.flatnonzero(sieve)
     primes = primes[primes > low]
     return primes[np.linspace(0, len(primes) - 1, STRIDES).astype(int)].astype(np.uint32)
-
-
-def layer_change(space: Space, walk: Walk, drawn: Draw, most: int) -> Array:
-    """int32`[segments]`: how a draw would change each segment's count."""
-
-    def body(change: Array, ones: Array, zeros: Array, live: Array) -> Array:
-        one = live.astype(jnp.int32)
-        change = change.at[segment(space, walk.order[ones])].add(-one)
-        return change.at[segment(space, walk.order[zeros])].add(one)
-
-    zero = jnp.zeros(len(space.starts), jnp.int32)
-    return over_positions(space, drawn, most, body, zero)

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxtickets.search.space import Space
-from jaxtickets.search.swaps import Draw, Walk, over_positions
 from jaxtickets.types import Array
 
 
@@ -35,26 +34,13 @@ def words(space: Space) -> Array:
     return jax.random.bits(jax.random.key(0x7AB0), (space.size, 2))
 
 
-def init(word: Array, bits: Array, length: int) -> Memory:
+def recall(word: Array, bits: Array, length: int) -> Memory:
     """A memory of `length` masks, with the mask `bits[n]` in it; `word` is `words`' result."""
-    hash_ = _xor(jnp.where(bits[:, None], word, jnp.uint32(0)))
+    hash_ = xor(jnp.where(bits[:, None], word, jnp.uint32(0)))
     past = jnp.zeros((length, 2), jnp.uint32)
     if length:
         past = past.at[0].set(hash_)
     return Memory(hash_, past, jnp.int32(1 % max(length, 1)))
-
-
-def hash_after(
-    space: Space, word: Array, memory: Memory, walk: Walk, drawn: Draw, most: int
-) -> Array:
-    """uint32`[2]`: the hash of the mask that a draw would lead to."""
-
-    def body(change: Array, ones: Array, zeros: Array, live: Array) -> Array:
-        both = word[walk.order[ones]] ^ word[walk.order[zeros]]
-        return change ^ _xor(jnp.where(live[:, None], both, jnp.uint32(0)))
-
-    change = over_positions(space, drawn, most, body, jnp.zeros(2, jnp.uint32))
-    return memory.hash ^ change
 
 
 def known(memory: Memory, hash_: Array) -> Array:
@@ -69,6 +55,7 @@ def remember(memory: Memory, hash_: Array, when: Array) -> Memory:
     return jax.tree.map(lambda new, old: jnp.where(when, new, old), moved, memory)
 
 
-def _xor(rows: Array) -> Array:
+def xor(rows: Array) -> Array:
+    """uint32`[2]`: the exclusive or of `rows[k, 2]`."""
     fold: Callable[[Array, Array], Array] = lax.bitwise_xor
     return lax.reduce(rows, jnp.uint32(0), fold, (0,))

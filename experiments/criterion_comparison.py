@@ -17,15 +17,14 @@ from typing import Any
 import jax
 from absl import flags
 
-from jaxtickets import runs
-from jaxtickets.drivers import comparison, gallery
+from jaxtickets.drivers import comparison, gallery, opening
 from jaxtickets.drivers.comparison import Entry, train_in_parts
-from jaxtickets.drivers.dense import StoreSettings, dense_nets
+from jaxtickets.drivers.dense import StoreSettings
 from jaxtickets.drivers.gallery import GallerySettings
-from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings, build, on_device
+from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings
 from jaxtickets.drivers.seeds import seed
 from jaxtickets.figures import methods
-from jaxtickets.io import records, rows, setup
+from jaxtickets.io import records, rows
 from jaxtickets.io.errors import choose, run_main
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, read_all
 from jaxtickets.protocols.treatments import TREATMENTS, Given, treat
@@ -76,45 +75,34 @@ GROUPS = (
 def main() -> None:
     """Reads the flags, checks them, trains the dense nets, prunes, trains, draws."""
     place, store, *parts = _read()
-    question, chosen, net, train, batch = parts
-    setup.configure(place.devices or None)
-    axis = runs.axis(batch.mode, batch.width)
-    problem = build(net, train, place.data_dir, place.prepare)
-    plan = gallery.plan(chosen, problem)
-    if question.train:
-        gallery.check_starts(plan, problem)
-    spec = question, plan.settings, net, train, batch
-    run = records.begin("criterion_comparison", place, spec, axis)
-
-    data, every = on_device(problem.dataset), place.checkpoint_seconds
-    seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
-    dense = None
-    if question.train or gallery.looks_at_trained(chosen):
-        dense = dense_nets(run.folder, problem, axis, seeds, train, data, every, store)
-    entries = gallery.entries_of(plan, problem, seeds, dense, data)
+    question, chosen, *_ = parts
+    axis, problem = opening.prepare(place, parts)
+    trained = question.train
+    made = gallery.begin("criterion_comparison", place, store, parts, axis, problem, trained)
+    entries, data = list(made.entries), made.data
     entered = {entry.name["method"] for entry in entries}
     if "inverted" in question.checks:
         plain = [name for name in chosen.criteria if not name.startswith(("inverted_", "random"))]
         names = tuple(f"inverted_{name}" for name in plain if f"inverted_{name}" not in entered)
-        others = plan._replace(settings=dataclasses.replace(chosen, criteria=names), saved=[])
-        entries += gallery.entries_of(others, problem, seeds, dense, data)
+        others = made.plan._replace(settings=dataclasses.replace(chosen, criteria=names), saved=[])
+        entries += gallery.entries_of(others, problem, made.seeds, made.dense, data)
     for check in question.checks:
         if check != "inverted":
             entries += [_treated(problem, entry, check) for entry in entries if _plain(entry)]
-    summary = dense.summary if dense else []
     if question.train:
-        batched = run.folder, "train", problem, axis, entries, data, every
-        summary += train_in_parts(*batched)
+        where = made.run.folder, "train", problem, axis
+        found = train_in_parts(*where, entries, data, place.checkpoint_seconds)
     else:
-        summary += comparison.untrained_rows(problem, axis, entries, data)
+        found = comparison.untrained_rows(problem, axis, entries, data)
+    summary = made.summary + found
 
-    rows.write_summary(run.folder, summary, *comparison.LEADING)
-    methods.draw_against_density(run.folder)
-    methods.draw_layers(run.folder)
-    methods.draw_lost(run.folder)
+    rows.write_summary(made.run.folder, summary, *comparison.LEADING)
+    methods.draw_against_density(made.run.folder)
+    methods.draw_layers(made.run.folder)
+    methods.draw_lost(made.run.folder)
     print(comparison.table(summary))
-    records.finish_run(run)
-    print(f"run: {run.folder}")
+    records.finish_run(made.run)
+    print(f"run: {made.run.folder}")
 
 
 def _plain(entry: Entry) -> bool:

@@ -20,15 +20,13 @@ from typing import Any
 from absl import flags
 
 from experiments.imp_presets import preset
-from jaxtickets import runs
-from jaxtickets.drivers import comparison
+from jaxtickets.drivers import comparison, opening
 from jaxtickets.drivers.imp_plan import imp_plan
 from jaxtickets.drivers.levels import Plan, descend, lineages_of
-from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings, build, on_device
-from jaxtickets.drivers.seeds import seed
+from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings
 from jaxtickets.drivers.training_loop import chunk_plan
 from jaxtickets.figures import lottery
-from jaxtickets.io import records, rows, setup
+from jaxtickets.io import records, rows
 from jaxtickets.io.errors import UserError, run_main
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read_all, whole_numbers
 from jaxtickets.protocols import imp
@@ -66,10 +64,8 @@ GROUPS = (
 def main() -> None:
     """Reads the flags, checks them, descends level by level, draws."""
     place, *parts = _read()
-    question, settings, net, train, batch = parts
-    setup.configure(place.devices or None)
-    axis = runs.axis(batch.mode, batch.width)
-    problem = build(net, train, place.data_dir, place.prepare)
+    question, settings, _, train, _ = parts
+    axis, problem = opening.prepare(place, parts)
     try:
         plan, rewind = _plan(question, settings, problem)
     except ValueError as error:
@@ -78,11 +74,8 @@ def main() -> None:
     warmups = whole_numbers("warmups", question.warmups) or (train.warmup,)
     if min(rates) <= 0 or min(warmups) < 0:
         raise UserError("--rates must be above 0, and --warmups 0 or more")
-    run = records.begin("imp_rewind", place, parts, axis)
-
-    seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
-    hypers = list(itertools.product(rates, warmups))
-    lines, data = lineages_of(seeds, hypers, rewind), on_device(problem.dataset)
+    run, data, seeds = opening.begin("imp_rewind", place, parts, axis, problem)
+    lines = lineages_of(seeds, list(itertools.product(rates, warmups)), rewind)
 
     def report(summary: list[dict[str, Any]]) -> None:
         rows.write_summary(run.folder, summary, *comparison.LEADING)

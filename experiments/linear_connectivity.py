@@ -17,17 +17,15 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from jaxtickets import runs
 from jaxtickets.analysis import interpolation
-from jaxtickets.drivers import comparison, pairs
+from jaxtickets.drivers import comparison, opening, pairs
 from jaxtickets.drivers.comparison import Entry
 from jaxtickets.drivers.imp_plan import imp_plan
 from jaxtickets.drivers.levels import Lineage, descend, rewound_nets
-from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings, build, on_device
-from jaxtickets.drivers.seeds import seed
+from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings
 from jaxtickets.drivers.training_loop import chunk_plan
 from jaxtickets.figures import connectivity
-from jaxtickets.io import records, rows, setup
+from jaxtickets.io import records, rows
 from jaxtickets.io.errors import UserError, run_main
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, read_all
 from jaxtickets.protocols import imp
@@ -69,21 +67,16 @@ GROUPS = (
 
 def main() -> None:
     """Reads the flags, checks them, trains to the rewind points, descends in pairs, draws."""
-    chosen = SMOKE if flags.FLAGS.smoke else {}
-    place, *parts = read_all((RunSettings(), *GROUPS), chosen)
-    question, settings, net, train, batch = parts
-    setup.configure(place.devices or None)
-    axis = runs.axis(batch.mode, batch.width)
-    problem = build(net, train, place.data_dir, place.prepare)
+    place, *parts = read_all((RunSettings(), *GROUPS), SMOKE if flags.FLAGS.smoke else {})
+    question, settings, *_ = parts
+    axis, problem = opening.prepare(place, parts)
     try:
         rewinds = _check(question, settings, problem)
         plan = imp_plan(problem, settings, {"shuffled": 1}, orders=2)
     except ValueError as error:
         raise UserError(str(error)) from error
-    run = records.begin("linear_connectivity", place, parts, axis)
-
-    data, every = on_device(problem.dataset), place.checkpoint_seconds
-    seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
+    run, data, seeds = opening.begin("linear_connectivity", place, parts, axis, problem)
+    every = place.checkpoint_seconds
     lines = [
         Lineage(one, problem.hyper, {"seed": one.number, "rewind": step}, step)
         for step in rewinds

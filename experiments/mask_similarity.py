@@ -16,14 +16,13 @@ from absl import flags
 
 from jaxtickets import runs
 from jaxtickets.analysis import similarity
-from jaxtickets.drivers import comparison, gallery
+from jaxtickets.drivers import comparison, gallery, opening
 from jaxtickets.drivers.comparison import Entry
-from jaxtickets.drivers.dense import StoreSettings, dense_nets
+from jaxtickets.drivers.dense import StoreSettings
 from jaxtickets.drivers.gallery import GallerySettings
-from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings, build, on_device
-from jaxtickets.drivers.seeds import seed
+from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings
 from jaxtickets.figures import heat_maps
-from jaxtickets.io import records, rows, setup
+from jaxtickets.io import records, rows
 from jaxtickets.io.errors import run_main
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, read_all
 
@@ -46,31 +45,19 @@ LEADING = ("density", "layer", "method_a", "seed_a", "method_b", "seed_b", *simi
 
 def main() -> None:
     """Reads the flags, checks them, makes the masks, compares all pairs of a density, draws."""
-    chosen = SMOKE if flags.FLAGS.smoke else {}
-    place, store, *parts = read_all(GROUPS, chosen)
-    masks_wanted, net, train, batch = parts
-    setup.configure(place.devices or None)
-    axis = runs.axis(batch.mode, batch.width)
-    problem = build(net, train, place.data_dir, place.prepare)
-    plan = gallery.plan(masks_wanted, problem)
-    run = records.begin("mask_similarity", place, [plan.settings, net, train, batch], axis)
-
-    data, every = on_device(problem.dataset), place.checkpoint_seconds
-    seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
-    dense = None
-    if gallery.looks_at_trained(masks_wanted):
-        dense = dense_nets(run.folder, problem, axis, seeds, train, data, every, store)
-    entries = gallery.entries_of(plan, problem, seeds, dense, data)
+    place, store, *parts = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
+    axis, problem = opening.prepare(place, parts)
+    made = gallery.begin("mask_similarity", place, store, parts, axis, problem, trained=False)
     groups: dict[float, list[Entry]] = {}
-    for entry in entries:
+    for entry in made.entries:
         groups.setdefault(entry.name["density"], []).append(entry)
     pairs = [row for density in groups for row in _pairs(problem, density, groups[density])]
 
-    rows.write_summary(run.folder, pairs, *LEADING)
-    heat_maps.draw_similarity(run.folder)
+    rows.write_summary(made.run.folder, pairs, *LEADING)
+    heat_maps.draw_similarity(made.run.folder)
     print(_table(pairs))
-    records.finish_run(run)
-    print(f"run: {run.folder}")
+    records.finish_run(made.run)
+    print(f"run: {made.run.folder}")
 
 
 def _pairs(problem: Problem, density: float, entries: list[Entry]) -> list[dict[str, Any]]:

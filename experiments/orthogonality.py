@@ -18,14 +18,13 @@ from absl import flags
 
 from jaxtickets import runs
 from jaxtickets.analysis import orthogonality
-from jaxtickets.drivers import comparison, gallery
+from jaxtickets.drivers import comparison, gallery, opening
 from jaxtickets.drivers.comparison import Entry, train_entries
-from jaxtickets.drivers.dense import StoreSettings, dense_entry, dense_nets
+from jaxtickets.drivers.dense import StoreSettings, dense_entry
 from jaxtickets.drivers.gallery import GallerySettings
-from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings, build, on_device
-from jaxtickets.drivers.seeds import seed
+from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings
 from jaxtickets.figures import scatter
-from jaxtickets.io import records, rows, setup
+from jaxtickets.io import records, rows
 from jaxtickets.io.errors import UserError, run_main
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, read_all
 from jaxtickets.runs import Axis
@@ -62,37 +61,27 @@ GROUPS = (
 
 def main() -> None:
     """Reads the flags, checks them, makes the masks, scores, repairs, trains, draws."""
-    chosen = SMOKE if flags.FLAGS.smoke else {}
-    place, store, *parts = read_all(GROUPS, chosen)
-    question, masks_wanted, net, train, batch = parts
+    place, store, question, *parts = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
     if question.repair_rate <= 0:
         raise UserError(f"--repair_rate={question.repair_rate}: must be above 0")
-    setup.configure(place.devices or None)
-    axis = runs.axis(batch.mode, batch.width)
-    problem = build(net, train, place.data_dir, place.prepare)
-    plan = gallery.plan(masks_wanted, problem)
-    gallery.check_starts(plan, problem)
-    spec = question, plan.settings, net, train, batch
-    run = records.begin("orthogonality", place, spec, axis)
-
-    data, every = on_device(problem.dataset), place.checkpoint_seconds
-    seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
-    dense = dense_nets(run.folder, problem, axis, seeds, train, data, every, store)
-    entries = gallery.entries_of(plan, problem, seeds, dense, data)
+    axis, problem = opening.prepare(place, parts)
+    spec = question, *parts
+    made = gallery.begin("orthogonality", place, store, spec, axis, problem, trained=True)
+    entries = made.entries
     if question.repair_steps:
-        entries += _repaired(problem, axis, entries, question)
-    before = [*(dense_entry(problem, one) for one in seeds), *entries]
-    batched = run.folder, "train", problem, axis, entries, data, every
-    summary = dense.summary + train_entries(*batched)[1]
+        entries = [*entries, *_repaired(problem, axis, entries, question)]
+    before = [*(dense_entry(problem, one) for one in made.seeds), *entries]
+    where = made.run.folder, "train", problem, axis
+    summary = made.summary + train_entries(*where, entries, made.data, place.checkpoint_seconds)[1]
     for row, score in zip(summary, _scores(problem, axis, before), strict=True):
         row["orthogonality"] = round(float(score), 8)
 
-    rows.write_summary(run.folder, summary, *comparison.LEADING)
-    scatter.draw_orthogonality(run.folder)
+    rows.write_summary(made.run.folder, summary, *comparison.LEADING)
+    scatter.draw_orthogonality(made.run.folder)
     print(_table(summary))
     print(_correlations(summary))
-    records.finish_run(run)
-    print(f"run: {run.folder}")
+    records.finish_run(made.run)
+    print(f"run: {made.run.folder}")
 
 
 def _scores(problem: Problem, axis: Axis, entries: list[Entry]) -> np.ndarray:

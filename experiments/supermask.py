@@ -21,14 +21,13 @@ from absl import flags
 
 from jaxtickets import runs
 from jaxtickets.criteria import find, plane
-from jaxtickets.drivers import comparison
+from jaxtickets.drivers import comparison, opening
 from jaxtickets.drivers.dense import StoreSettings, dense_nets
 from jaxtickets.drivers.imp_plan import imp_plan
 from jaxtickets.drivers.levels import Lineage, Plan, descend
-from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings, build, on_device
-from jaxtickets.drivers.seeds import seed
+from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings
 from jaxtickets.figures import supermasks
-from jaxtickets.io import records, rows, setup
+from jaxtickets.io import records, rows
 from jaxtickets.io.errors import UserError, choose, run_main
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, read_all
 from jaxtickets.protocols import imp
@@ -98,15 +97,11 @@ def main() -> None:
     name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
     choose("preset", name, tuple(PRESETS))
     place, store, *parts = read_all(GROUPS, PRESETS[name])
-    question, net, train, batch = parts
-    setup.configure(place.devices or None)
-    axis = runs.axis(batch.mode, batch.width)
-    problem = build(net, train, place.data_dir, place.prepare)
+    question, _, train, _ = parts
+    axis, problem = opening.prepare(place, parts)
     plan = _plan(question, problem)
-    run = records.begin("supermask", place, parts, axis)
-
-    data, every = on_device(problem.dataset), place.checkpoint_seconds
-    seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
+    run, data, seeds = opening.begin("supermask", place, parts, axis, problem)
+    every = place.checkpoint_seconds
     dense = dense_nets(run.folder, problem, axis, seeds, train, data, every, store)
     lines, owners = [], []
     for words in itertools.product(question.criteria, question.ones, question.zeros):

@@ -18,13 +18,13 @@ from absl import flags
 
 from jaxtickets import allocation, masks, runs
 from jaxtickets.criteria import CRITERIA
-from jaxtickets.drivers import comparison, cost
+from jaxtickets.drivers import comparison, cost, opening
 from jaxtickets.drivers.comparison import Entry, train_entries, train_in_parts
-from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings, build, on_device
-from jaxtickets.drivers.seeds import Seed, evidence, seed
+from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings
+from jaxtickets.drivers.seeds import Seed, evidence
 from jaxtickets.drivers.training_loop import Start, chunk_plan
 from jaxtickets.figures import grid
-from jaxtickets.io import records, rows, setup
+from jaxtickets.io import records, rows
 from jaxtickets.io.errors import UserError, run_main
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read_all
 from jaxtickets.protocols import imp
@@ -64,22 +64,18 @@ GROUPS = (
 
 def main() -> None:
     """Reads the flags, checks them, trains the dense nets, then the grid, and draws it."""
-    chosen = SMOKE if flags.FLAGS.smoke else {}
-    place, *parts = read_all((RunSettings(), *GROUPS), chosen)
-    question, net, train, batch = parts
-    setup.configure(place.devices or None)
-    axis = runs.axis(batch.mode, batch.width)
-    problem = build(net, train, place.data_dir, place.prepare)
+    place, *parts = read_all((RunSettings(), *GROUPS), SMOKE if flags.FLAGS.smoke else {})
+    question, _, train, _ = parts
+    axis, problem = opening.prepare(place, parts)
     epoch = len(problem.dataset.train.labels) // train.batch_size
     try:
         rewinds, keep = _check(question, problem, epoch)
     except ValueError as error:
         raise UserError(str(error)) from error
-    run = records.begin("ticket_grid", place, parts, axis)
+    run, data, seeds = opening.begin("ticket_grid", place, parts, axis, problem)
+    every = place.checkpoint_seconds
 
     # --- the dense nets, and their parameters at the rewind points
-    data, every = on_device(problem.dataset), place.checkpoint_seconds
-    seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
 
     def entry(method: str, one: Seed, weights: tuple[Params, Stats, Mask], **where: Any) -> Entry:
         step = where.get("rewind", 0) * epoch

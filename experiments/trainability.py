@@ -15,16 +15,14 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from jaxtickets import runs
 from jaxtickets.analysis.trainability import steps_to_reach
-from jaxtickets.drivers import comparison, gallery
+from jaxtickets.drivers import comparison, gallery, opening
 from jaxtickets.drivers.comparison import train_entries
-from jaxtickets.drivers.dense import StoreSettings, dense_entry, dense_nets
+from jaxtickets.drivers.dense import StoreSettings, dense_entry
 from jaxtickets.drivers.gallery import GallerySettings
-from jaxtickets.drivers.problem import NetSettings, TrainSettings, build, on_device
-from jaxtickets.drivers.seeds import seed
+from jaxtickets.drivers.problem import NetSettings, TrainSettings, build
 from jaxtickets.figures import curves
-from jaxtickets.io import records, rows, setup
+from jaxtickets.io import records, rows
 from jaxtickets.io.errors import UserError, run_main
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read_all
 from jaxtickets.settings import option
@@ -60,13 +58,10 @@ GROUPS = (
 
 def main() -> None:
     """Reads the flags, checks them, makes the masks, trains their first steps, draws."""
-    chosen = SMOKE if flags.FLAGS.smoke else {}
-    place, store, *parts = read_all(GROUPS, chosen)
-    question, masks_wanted, net, train, batch = parts
+    place, store, *parts = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
+    question, _, net, train, _ = parts
     targets = numbers("targets", question.targets)
-    setup.configure(place.devices or None)
-    axis = runs.axis(batch.mode, batch.width)
-    problem = build(net, train, place.data_dir, place.prepare)
+    axis, problem = opening.prepare(place, parts)
     if question.first_steps % question.mean_of:
         raise UserError(
             f"--first_steps={question.first_steps}: must be a multiple of "
@@ -84,31 +79,23 @@ def main() -> None:
         test_every=0,
     )
     short = build(net, first, place.data_dir, place.prepare)
-    plan = gallery.plan(masks_wanted, problem)
-    spec = question, plan.settings, net, train, batch
-    run = records.begin("trainability", place, spec, axis)
-
-    data, every = on_device(problem.dataset), place.checkpoint_seconds
-    seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
-    dense = None
-    if gallery.looks_at_trained(masks_wanted):
-        dense = dense_nets(run.folder, problem, axis, seeds, train, data, every, store)
-    entries = gallery.entries_of(plan, problem, seeds, dense, data)
-    entries += [dense_entry(problem, one) for one in seeds]
+    made = gallery.begin("trainability", place, store, parts, axis, problem, trained=False)
+    entries = [*made.entries, *(dense_entry(problem, one) for one in made.seeds)]
     entries = [entry._replace(start=entry.start._replace(step=0)) for entry in entries]
-    summary = train_entries(run.folder, "first", short, axis, entries, data, every)[1]
-    found = rows.read_metrics(run.folder)
+    where = made.run.folder, "first", short, axis
+    summary = train_entries(*where, entries, made.data, place.checkpoint_seconds)[1]
+    found = rows.read_metrics(made.run.folder)
     for row in summary:
         mine = [r for r in found if r["phase"] == "first" and _same(r, row)]
         losses = [r["train_loss"] for r in mine]
         reached = steps_to_reach([r["step"] for r in mine], losses, targets)
         row.update({f"steps_to/{t:g}": s for t, s in zip(targets, reached, strict=True)})
 
-    rows.write_summary(run.folder, summary, *comparison.LEADING)
-    curves.draw_first_steps(run.folder)
+    rows.write_summary(made.run.folder, summary, *comparison.LEADING)
+    curves.draw_first_steps(made.run.folder)
     print(_table(summary, targets))
-    records.finish_run(run)
-    print(f"run: {run.folder}")
+    records.finish_run(made.run)
+    print(f"run: {made.run.folder}")
 
 
 def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:

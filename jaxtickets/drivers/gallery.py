@@ -1,30 +1,28 @@
 """Masks to be compared: made by criteria, or taken from the tickets of other runs."""
 
 import dataclasses
-import glob
-import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxtickets import allocation, criteria, masks, nets, runs
+from jaxtickets import allocation, criteria, masks, runs
+from jaxtickets.drivers import opening, saved_tickets
 from jaxtickets.drivers.comparison import Entry
-from jaxtickets.drivers.dense import Dense
+from jaxtickets.drivers.dense import Dense, StoreSettings, dense_nets
 from jaxtickets.drivers.problem import Problem
 from jaxtickets.drivers.seeds import Seed, evidence, seed
 from jaxtickets.drivers.training_loop import Start, chunk_plan
-from jaxtickets.io import tickets, trees
 from jaxtickets.io.errors import UserError
-from jaxtickets.io.files import digest
-from jaxtickets.io.flags import numbers
+from jaxtickets.io.flags import RunSettings, numbers
+from jaxtickets.io.records import Run
 from jaxtickets.protocols import rounds
+from jaxtickets.runs import Axis
 from jaxtickets.settings import option
-from jaxtickets.types import Dataset, Keep, Key, Mask, Params, PyTree, Split, Stats, Ticket
+from jaxtickets.types import Dataset, Keep, Key, Mask, Params, PyTree, Split, Stats
 
 AT_INIT = ("snip", "grasp", "synflow")
 """Criteria that score the weights at initialisation; the others look at trained ones too."""
@@ -50,13 +48,6 @@ class GallerySettings:
     tickets: tuple = option((), "folders of saved tickets, or patterns; LABEL=PATTERN names them")
 
 
-class Saved(NamedTuple):
-    """A ticket of another run, and what is said of it: method, density, seed."""
-
-    name: dict[str, Any]
-    ticket: Ticket
-
-
 class Plan(NamedTuple):
     """The masks of a run, before any is made.
 
@@ -68,7 +59,66 @@ class Plan(NamedTuple):
 
     settings: GallerySettings
     keep: dict[float, Keep]
-    saved: list[Saved]
+    saved: list[saved_tickets.Saved]
+
+
+class Gallery(NamedTuple):
+    """An open run with its masks.
+
+    Attributes:
+      run: where it writes.
+      plan: what was asked for.
+      data: on the device.
+      seeds: the seeds.
+      dense: their dense nets, trained; None where nothing needs them.
+      summary: a row of each dense net; empty where there are none.
+      entries: see `entries_of`.
+    """
+
+    run: Run
+    plan: Plan
+    data: Dataset
+    seeds: list[Seed]
+    dense: Dense | None
+    summary: list[dict[str, Any]]
+    entries: list[Entry]
+
+
+def begin(
+    experiment: str,
+    place: RunSettings,
+    store: StoreSettings,
+    parts: Sequence[Any],
+    axis: Axis,
+    problem: Problem,
+    trained: bool,
+) -> Gallery:
+    """Checks what is left to check, opens the run, and makes the masks.
+
+    Args:
+      experiment, place, axis, problem: see `opening.begin`.
+      store: where dense nets are.
+      parts: settings, the last four the gallery's, the net's, the training's and the batch's; the
+        spec has the plan's settings in place of the gallery's.
+      trained: whether masks are trained as dense nets are, from the step that they are of, beside
+        these; else dense nets are there only if a criterion looks at them.
+
+    Raises:
+      UserError: see `plan` and `check_starts`; NaN among a criterion's scores.
+    """
+    *own, settings, net, train, batch = parts
+    planned = plan(settings, problem)
+    if trained:
+        check_starts(planned, problem)
+    spec = [*own, planned.settings, net, train, batch]
+    run, data, seeds = opening.begin(experiment, place, spec, axis, problem)
+    dense = None
+    if trained or looks_at_trained(settings):
+        every = place.checkpoint_seconds
+        dense = dense_nets(run.folder, problem, axis, seeds, train, data, every, store)
+    summary = dense.summary if dense else []
+    entries = entries_of(planned, problem, seeds, dense, data)
+    return Gallery(run, planned, data, seeds, dense, summary, entries)
 
 
 def plan(settings: GallerySettings, problem: Problem) -> Plan:
@@ -87,7 +137,7 @@ def plan(settings: GallerySettings, problem: Problem) -> Plan:
         keep = {density: allocate(shapes, density, settings.floor) for density in densities}
     except ValueError as error:
         raise UserError(str(error)) from error
-    places, saved = _saved(settings, problem)
+    places, saved = saved_tickets.find(settings.tickets, problem)
     return Plan(dataclasses.replace(settings, tickets=places), keep, saved)
 
 
@@ -97,7 +147,7 @@ def check_starts(plan: Plan, problem: Problem) -> None:
         try:
             chunk_plan(problem, [int(ticket.rewind_step)], problem.steps)
         except ValueError as error:
-            raise UserError(f"the ticket {_words(name)}: {error}") from error
+            raise UserError(f"the ticket {saved_tickets.words(name)}: {error}") from error
 
 
 def control_key(one: Seed, method: str, density: float) -> Key:
@@ -145,56 +195,6 @@ def entries_of(
         order = seed(problem, name["seed"]).train
         entries.append(Entry(name, Start(order, problem.hyper, *where)))
     return entries
-
-
-LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-
-
-def _saved(settings: GallerySettings, problem: Problem) -> tuple[tuple[str, ...], list[Saved]]:
-    """The tickets that `--tickets` names: label, folder and digest of each, and themselves."""
-    places: list[str] = []
-    found: dict[tuple, Saved] = {}
-    for words in settings.tickets:
-        label, parted, pattern = words.partition("=")
-        if not parted or "/" in label:
-            label, pattern = "", words
-        elif not LABEL.fullmatch(label) or label in (*criteria.CRITERIA, "dense"):
-            raise UserError(f"--tickets={words}: '{label}' can't name tickets: give another label")
-        folders = sorted(glob.glob(pattern))
-        if not folders:
-            raise UserError(f"--tickets={words}: there is no such folder")
-        for folder in folders:
-            one = _load(Path(folder), label, problem)
-            if (key := tuple(one.name.values())) in found:
-                raise UserError(
-                    f"--tickets={words}: {folder} is {_words(one.name)}, and so is another: "
-                    "give one run at a time, each with its LABEL="
-                )
-            found[key] = one
-            places.append(f"{label}={folder} {digest(trees.read_manifest(Path(folder)))[:12]}")
-    return tuple(places), list(found.values())
-
-
-def _load(folder: Path, label: str, problem: Problem) -> Saved:
-    ticket, provenance = tickets.load_ticket(folder)
-    net = nets.to_json(problem.net)
-    if provenance.get("net") != net:
-        raise UserError(f"{folder} is a ticket of {provenance.get('net')}, not of {net}")
-    params = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))[0]
-    if jax.tree.map(np.shape, ticket.params) != jax.tree.map(np.shape, params):
-        raise UserError(f"{folder} is a ticket for images of another size, --dataset doesn't fit")
-    if tuple(provenance.get("prunable", ())) != problem.prunable:
-        raise UserError(f"{folder}: other layers are pruned there, see --prune_output")
-    number = provenance.get("seed")
-    if not isinstance(number, int):
-        raise UserError(f"{folder} doesn't say its seed: it can't be compared")
-    density = round(float(masks.density(ticket.mask, problem.prunable)), 6)
-    method = label or provenance.get("method", "ticket")
-    return Saved({"method": method, "density": density, "seed": number}, ticket)
-
-
-def _words(name: dict[str, Any]) -> str:
-    return f"{name['method']} at {name['density']:g}, seed {name['seed']}"
 
 
 def _plain(name: str) -> str:

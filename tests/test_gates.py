@@ -1,0 +1,511 @@
+"""Gates: what each promises, gradients by hand and by differences, and how they are trained."""
+
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtickets import gates, losses, masks, optimizers, runs, training
+from jaxtickets.gates import GATES, bernoulli, edge_popup
+from jaxtickets.search import energies
+from jaxtickets.types import Model, Split
+
+KEY, OTHER = jax.random.key(1), jax.random.key(2)
+STEP = jnp.int32(3)
+PRUNABLE = ("fc1/kernel", "out/kernel")  # of the net of `mlp`; fc2's kernel stays dense
+KEEPS = {"each": {"fc1/kernel": 5, "out/kernel": 3}, "total": 7}
+SCALES = {
+    "unscaled": gates.unscaled,
+    "rescale": partial(energies.rescale, prunable=PRUNABLE),
+    "dynamic": partial(bernoulli.dynamic_rescale, prunable=PRUNABLE),
+}
+DRAWN = {"bernoulli"}  # masks that depend on the key
+
+
+def same(got, expected):
+    assert jax.tree.structure(got) == jax.tree.structure(expected)
+    for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(x, y)
+
+
+def vector(tree):
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def spread_scores(params):
+    """Scores of both signs, no two with the same absolute value, zero where nothing is pruned."""
+    draw = np.random.default_rng(3)
+    leaves = [draw.normal(size=leaf.shape).astype("f") for leaf in masks.pick(params, PRUNABLE)]
+    return masks.put(jax.tree.map(np.zeros_like, params), PRUNABLE, leaves)
+
+
+@cache
+def table():
+    """All gates with all scales as one program: `(key, step, g, params) -> {(name, scale): ...}`.
+
+    Each gives the effective weights, the penalty, and the gradient of a loss of them.
+    """
+
+    def one(name, scale, key, step, g, params):
+        gate = GATES[name](PRUNABLE, KEEPS["total"], SCALES[scale])
+
+        def squares(g):
+            effective, penalty = gate.apply(key, step, g, params)
+            loss = sum(jnp.sum((leaf - 0.3) ** 2) for leaf in jax.tree.leaves(effective))
+            return loss + penalty, (effective, penalty)
+
+        gradient, result = jax.grad(squares, has_aux=True)(g)
+        return *result, gradient
+
+    return jax.jit(lambda *at: {(n, scale): one(n, scale, *at) for n in GATES for scale in SCALES})
+
+
+# --- promises ------------------------------------------------------------------------------------
+
+
+def test_the_table_is_whole():
+    assert list(GATES) == ["edge_popup", "bernoulli"]
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_first_parameters_are_finite_and_the_same_for_the_same_key(name, mlp):
+    init = jax.jit(GATES[name](PRUNABLE, KEEPS["total"]).init)
+    g = init(KEY, mlp)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(g))
+    assert np.isfinite(vector(g)).all()
+    same(g, init(KEY, mlp))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", GATES)
+def test_prunable_weights_are_kept_or_zero_and_the_rest_is_untouched(name, scale, mlp):
+    before = jax.tree.map(np.copy, mlp)
+    result = table()(KEY, STEP, spread_scores(mlp), mlp)[name, scale]
+    effective, penalty, gradient = jax.tree.map(np.asarray, result)
+    same(mlp, before)
+    assert penalty.shape == () and np.isfinite(penalty)
+    assert jax.tree.structure(gradient) == jax.tree.structure(mlp)
+    for path, got, weight, slope in zip(
+        masks.paths(mlp), *map(jax.tree.leaves, (effective, mlp, gradient)), strict=True
+    ):
+        assert got.dtype == weight.dtype and np.isfinite(slope).all()
+        if path not in PRUNABLE:
+            np.testing.assert_array_equal(got, weight)
+            assert (slope == 0).all()
+            continue
+        kept = got != 0
+        assert 0 < kept.sum() < kept.size
+        factor = {"unscaled": 1, "rescale": (kept.size / kept.sum()) ** 0.5}
+        by = factor.get(scale, kept.size / kept.sum())
+        np.testing.assert_allclose(got, np.where(kept, weight * by, 0), rtol=1e-6)
+        assert (slope != 0).all()
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_the_same_key_gives_the_same_weights_and_another_other_ones_to_some(name, mlp):
+    first, again, other = (
+        vector(table()(key, STEP, spread_scores(mlp), mlp)[name, "unscaled"][0])
+        for key in (KEY, KEY, OTHER)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any() == (name in DRAWN)
+
+
+def test_vmapped_over_keys_parameters_and_weights_they_are_each_alone(mlp):
+    rows = [
+        (key, STEP, *jax.tree.map(lambda a, by=by: a * np.float32(by), (spread_scores(mlp), mlp)))
+        for key, by in ((KEY, 1.0), (OTHER, -0.5))
+    ]
+    together = jax.jit(jax.vmap(table()))(*runs.stack(rows))
+    for i, row in enumerate(rows):
+        for name in GATES:
+            of_row = jax.tree.map(lambda a, i=i: a[i], together[name, "unscaled"])
+            same(of_row, table()(*row)[name, "unscaled"])
+
+
+@pytest.mark.parametrize("keep", KEEPS)
+@pytest.mark.parametrize("name", GATES)
+def test_the_hard_mask_keeps_exactly_what_is_asked_for(name, keep, mlp):
+    gate = GATES[name](PRUNABLE, KEEPS[keep])
+    scores = spread_scores(mlp)
+    ties = jax.tree.map(np.zeros_like, scores)
+    both = runs.stack([scores, ties])
+    found = jax.jit(jax.vmap(lambda s: gate.harden(s, mlp)))(both)
+    for mask in (jax.tree.map(lambda m, i=i: np.asarray(m[i]), found) for i in range(2)):
+        assert jax.tree.map(np.shape, mask) == jax.tree.map(np.shape, mlp)
+        assert all(leaf.dtype == bool for leaf in jax.tree.leaves(mask))
+        leaves = zip(masks.paths(mask), jax.tree.leaves(mask), strict=True)
+        kept = {path: leaf.sum() for path, leaf in leaves}
+        pruned = {path: kept[path] for path in PRUNABLE}
+        assert (pruned if keep == "each" else sum(pruned.values())) == KEEPS[keep]
+        assert sum(kept.values()) == sum(pruned.values()) + 20 + 11
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_a_leaf_keeps_its_floor(name, mlp):
+    scores = jax.tree.map(np.abs, spread_scores(mlp))
+    scores["out"]["kernel"] = scores["out"]["kernel"] / 1000  # ranked together, the last ten
+    lost = GATES[name](PRUNABLE, 6).harden(scores, mlp)
+    kept = GATES[name](PRUNABLE, 6, floor=2).harden(scores, mlp)
+    assert masks.counts(lost, PRUNABLE) == {"fc1/kernel": 6, "out/kernel": 0}
+    assert masks.counts(kept, PRUNABLE) == {"fc1/kernel": 4, "out/kernel": 2}
+
+
+def test_how_many_are_kept_may_be_a_batch_axis(mlp):
+    keeps, scores = jnp.arange(1, 22, 5), spread_scores(mlp)
+
+    @jax.jit
+    @jax.vmap
+    def counts(keep):
+        return {
+            name: masks.count(GATES[name](PRUNABLE, keep).harden(scores, mlp), PRUNABLE)
+            for name in GATES
+        }
+
+    for kept in counts(keeps).values():
+        np.testing.assert_array_equal(kept, keeps)
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_what_cannot_be_kept_is_refused(name, mlp):
+    with pytest.raises(ValueError, match="23 kept of all leaves"):
+        GATES[name](PRUNABLE, 23).harden(spread_scores(mlp), mlp)
+
+
+# --- gradients -----------------------------------------------------------------------------------
+
+
+def test_the_gradient_of_edge_popup_by_hand():
+    # Two inputs, two outputs, two of four weights used: those with |s| = 2 and 1, one of them with
+    # a negative score. y = x W = (30, 2), L = y_1 - y_2, so dL/dW = x^T (1, -1), and
+    # dL/ds = sign(s) w dL/dW, for the unused weights too.
+    params = {"out": {"kernel": jnp.array([[1.0, 2.0], [3.0, -4.0]])}}
+    scores = {"out": {"kernel": jnp.array([[0.5, -2.0], [1.0, -0.1]])}}
+    gate = edge_popup.gate(("out/kernel",), 2)
+
+    def loss(scores):
+        effective, _ = gate.apply(KEY, STEP, scores, params)
+        y = jnp.array([1.0, 10.0]) @ effective["out"]["kernel"]
+        return y[0] - y[1], (effective, y)
+
+    gradient, (effective, y) = jax.grad(loss, has_aux=True)(scores)
+    np.testing.assert_array_equal(effective["out"]["kernel"], [[0, 2], [3, 0]])
+    np.testing.assert_array_equal(y, [30, 2])
+    np.testing.assert_array_equal(gradient["out"]["kernel"], [[1, 2], [30, -40]])
+    # |s| so moves against w dL/dW = (1, -2; 30, 40): it grows where the weight lowers the loss
+    moved = jax.tree.map(lambda s, g: s - 0.001 * g, scores, gradient)["out"]["kernel"]
+    np.testing.assert_allclose(jnp.abs(moved), [[0.499, 2.002], [0.97, 0.06]], rtol=1e-6)
+
+
+def net(weights, images, labels):
+    """A 3-4-2 net's loss in numpy, in whatever precision the weights have."""
+    hidden = np.tanh(images @ weights[0])
+    return np.sum((hidden @ weights[1] - labels) ** 2)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", GATES)
+def test_the_gradient_is_that_of_the_surrogate_by_differences(name, scale):
+    # The surrogate is the loss as a function of the soft mask u, |s| or sigmoid(s), about the hard
+    # mask m: of the weights w f (m + u(s) - u(s_0)). The factor f = size / kept, of DWR, moves with
+    # the Bernoulli mask; edge-popup's count and the root of the search's rescaling stand still.
+    draw = np.random.default_rng(8)
+    shapes, paths = [(3, 4), (4, 2)], ("a/kernel", "b/kernel")
+    weights, first = ([draw.normal(size=shape) for shape in shapes] for _ in range(2))
+    images, labels = draw.normal(size=(5, 3)), draw.normal(size=(5, 2))
+
+    def tree(leaves):
+        return {
+            layer: {"kernel": jnp.asarray(x, "f")} for layer, x in zip("ab", leaves, strict=True)
+        }
+
+    scales = {
+        "unscaled": gates.unscaled,
+        "rescale": partial(energies.rescale, prunable=paths),
+        "dynamic": partial(bernoulli.dynamic_rescale, prunable=paths),
+    }
+    gate = GATES[name](paths, {"a/kernel": 7, "b/kernel": 3}, scales[scale])
+
+    def loss(scores):
+        effective, _ = gate.apply(KEY, STEP, scores, tree(weights))
+        w1, w2 = (effective[layer]["kernel"] for layer in "ab")
+        hidden = jnp.tanh(jnp.asarray(images, "f") @ w1)
+        return jnp.sum((hidden @ w2 - labels) ** 2), effective
+
+    (value, effective), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(tree(first))
+    hard = [np.asarray(effective[layer]["kernel"] != 0, float) for layer in "ab"]
+    assert all(0 < bits.sum() < bits.size for bits in hard)
+
+    def soft(s):
+        return np.abs(s) if name == "edge_popup" else 1 / (1 + np.exp(-s))
+
+    def factor(bits, still):
+        if scale == "dynamic":
+            return bits.size / (still if name == "edge_popup" else bits).sum()
+        return np.sqrt(bits.size / still.sum()) if scale == "rescale" else 1.0
+
+    def surrogate(scores):
+        used = []
+        for w, m, s, s0 in zip(weights, hard, scores, first, strict=True):
+            bits = m + soft(s) - soft(s0)
+            used.append(w * bits * factor(bits, m))
+        return net(used, images, labels)
+
+    np.testing.assert_allclose(value, surrogate(first), rtol=1e-5)
+    for layer, slope in enumerate(gradient[part]["kernel"] for part in "ab"):
+        for index in np.ndindex(shapes[layer]):
+            step = [np.zeros(shape) for shape in shapes]
+            step[layer][index] = 1e-5
+            ahead, behind = (
+                surrogate([s + by * d for s, d in zip(first, step, strict=True)]) for by in (1, -1)
+            )
+            expected = (ahead - behind) / 2e-5
+            np.testing.assert_allclose(slope[index], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_straight_through_selects_and_lets_gradients_pass_both_ways():
+    mask = {"a": jnp.array([True, False, False]), "b": jnp.array([False])}
+    weights = {"a": jnp.array([2.0, jnp.nan, 5.0]), "b": jnp.array([7.0])}
+    soft = jax.tree.map(jnp.zeros_like, weights)
+
+    def total(soft, weights):
+        through = gates.straight_through(mask, soft, weights, ("a",))
+        return jnp.sum(through["a"] * jnp.array([1.0, 10.0, 100.0])) + through["b"][0], through
+
+    by_soft, by_weights = jax.grad(total, (0, 1), has_aux=True)(soft, weights)[0]
+    same(total(soft, weights)[1], {"a": jnp.array([2.0, 0, 0]), "b": weights["b"]})
+    np.testing.assert_array_equal(by_soft["a"], [2, np.nan, 500])
+    np.testing.assert_array_equal(by_weights["a"], [1, 0, 0])
+    assert by_soft["b"] == 0 and by_weights["b"] == 1
+
+
+# --- edge-popup ----------------------------------------------------------------------------------
+
+
+def test_first_scores_are_uniform_within_the_root_of_the_fan_in():
+    # a window of 3 x 3 over 4 channels: fan-in 36, scores from -1/6 to 1/6
+    params = {"a": np.zeros((3, 3, 4, 30)), "b": np.zeros((3, 3, 4, 30)), "bias": np.zeros(30)}
+    init = jax.jit(edge_popup.gate(("a", "b"), 5).init)
+    a, b, bias = map(np.asarray, jax.tree.leaves(init(KEY, params)))
+    assert -1 / 6 <= a.min() < -0.16 and 0.16 < a.max() <= 1 / 6
+    assert abs(a.mean()) < 4 * (1 / 6) / np.sqrt(3 * a.size)
+    assert (a != b).mean() > 0.99 and (bias == 0).all()
+
+
+def test_what_is_trained_is_what_a_search_with_that_rescaling_scores(mlp):
+    rescale = partial(energies.rescale, prunable=PRUNABLE)
+    gate, scores = edge_popup.gate(PRUNABLE, 7, rescale), spread_scores(mlp)
+    scored = energies.rescaled(gate.harden(scores, mlp), mlp, PRUNABLE)
+    same(gate.apply(KEY, STEP, scores, mlp)[0], scored)
+    same(gates.hardened(gate, scores, mlp), scored)
+
+
+# --- Bernoulli -----------------------------------------------------------------------------------
+
+
+def test_each_bit_is_there_as_often_as_its_sigmoid_says():
+    scores = {"a": jnp.linspace(-3, 3, 20).reshape(4, 5), "b": jnp.full((2, 3), 0.5)}
+    draws = 4000
+    sampled = jax.jit(jax.vmap(lambda key: bernoulli.sample(key, scores, ("a",))))(
+        jax.random.split(KEY, draws)
+    )
+    chance = 1 / (1 + np.exp(-np.linspace(-3, 3, 20).reshape(4, 5)))
+    sigma = np.sqrt(chance * (1 - chance) / draws)
+    assert (np.abs(sampled["a"].mean(0) - chance) < 4 * sigma).all()
+    pairs = np.corrcoef(sampled["a"].reshape(draws, 20).T) - np.eye(20)
+    assert np.abs(pairs).max() < 4.5 / np.sqrt(draws)  # 190 pairs, independent
+    assert sampled["b"].all()
+
+
+def test_leaves_of_the_same_shape_are_drawn_independently():
+    scores = {"a": jnp.zeros((6, 6)), "b": jnp.zeros((6, 6))}
+    mask = bernoulli.sample(KEY, scores, ("a", "b"))
+    assert 0 < np.sum(mask["a"] != mask["b"]) < 36
+
+
+def test_training_uses_the_drawn_mask(mlp):
+    gate, scores = bernoulli.gate(PRUNABLE, 7), spread_scores(mlp)
+    mask = bernoulli.sample(KEY, scores, PRUNABLE)
+    same(gate.apply(KEY, STEP, scores, mlp)[0], masks.apply(mask, mlp))
+
+
+def test_the_threshold_is_a_half_and_has_no_density(mlp):
+    scores = {"a": jnp.array([[0.1, 0.0], [-0.2, 5.0]]), "b": jnp.array([-1.0])}
+    mask = bernoulli.gate(("a",), None).harden(scores, scores)
+    same(mask, {"a": jnp.array([[True, False], [False, True]]), "b": jnp.array([True])})
+    same(mask, bernoulli.threshold(scores, ("a",)))
+
+
+def test_first_scores_are_what_is_asked_for(mlp):
+    scores = bernoulli.gate(PRUNABLE, None, start=-1.5).init(KEY, mlp)
+    expected = jax.tree.map(jnp.zeros_like, mlp)
+    expected = masks.put(expected, PRUNABLE, [jnp.full((3, 4), -1.5), jnp.full((5, 2), -1.5)])
+    same(scores, expected)
+
+
+def test_dynamic_rescaling_multiplies_by_size_over_kept():
+    # 3 of 12 kept: 4 times; 2 of 4: twice; none of 4: finite, whatever it is; not prunable: as is
+    bits = [np.arange(12).reshape(3, 4) % 4 == 1, np.eye(2, dtype=bool), np.zeros((2, 2), bool)]
+    mask = dict(zip("abc", map(jnp.asarray, bits), strict=True)) | {"d": jnp.array([[True, False]])}
+    params = jax.tree.map(lambda m: jnp.arange(1.0, m.size + 1).reshape(m.shape), mask)
+    got = bernoulli.dynamic_rescale(mask, params, ("a", "b", "c"))
+    for leaf, factor in {"a": 4, "b": 2, "d": 1}.items():
+        np.testing.assert_allclose(got[leaf], factor * params[leaf], rtol=1e-6)
+    assert jnp.isfinite(got["c"]).all()
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+def counting():
+    """A gate whose weights are `g · w · step`, with a penalty from its key; a net to go with it."""
+
+    def apply(key, step, g, params):
+        effective = jax.tree.map(lambda w: g * w * step, params)
+        return effective, jax.random.uniform(key)
+
+    def net(params, stats, images, key=None, train=False):
+        if not train:
+            return images * params["w"][None], stats
+        return images * params["w"][None] + jax.random.normal(key), {"mean": stats["mean"] + 10}
+
+    def harden(g, params):
+        return {"w": g > jnp.zeros_like(params["w"])}
+
+    gate = gates.Gate(lambda key, params: jnp.float32(2), apply, harden)
+    return gate, Model(lambda key: ({"w": jnp.zeros(3)}, {"mean": jnp.float32(0)}), net)
+
+
+def test_keys_steps_and_statistics_reach_the_gate_and_the_net():
+    gate, model = counting()
+    weights, images = {"w": jnp.array([1.0, -1.0, 3.0])}, jnp.array([[1.0, 2.0, 5.0]])
+    gate_key, net_key = jax.random.split(KEY)
+    noise, penalty = jax.random.normal(net_key), jax.random.uniform(gate_key)
+    batch, stats = Split(images, jnp.array([1])), gates.begin({"mean": jnp.float32(5)}, 4)
+    logits = images * 2.0 * weights["w"][None] * 4 + noise  # g = 2, step = 4
+
+    of_weights = losses.classification(model, lambda images: images)
+    value, (after, metrics) = gates.loss(gate, of_weights, weights)(
+        jnp.float32(2), stats, batch, KEY
+    )
+    np.testing.assert_allclose(value, losses.cross_entropy(logits, batch.labels) + penalty, 1e-6)
+    assert (after.net["mean"], after.step) == (15, 5) and after.step.dtype == jnp.int32
+    assert metrics["loss"] == value and metrics["penalty"] == penalty
+    assert metrics["accuracy"] == losses.accuracy(logits, batch.labels)
+
+    gated = gates.model(gate, model, weights)
+    g, begun = gated.init(KEY)
+    assert (g, begun.net["mean"], begun.step) == (2, 0, 0)
+    got, after = gated.apply(g, stats, images, KEY, True)
+    np.testing.assert_allclose(got, logits, rtol=1e-6)
+    assert (after.net["mean"], after.step) == (15, 5)
+    got, after = gated.apply(jnp.float32(-2), stats, images)  # nothing is kept
+    np.testing.assert_array_equal(got, [[0, 0, 0]])
+    assert after is stats
+
+
+def apply(params, stats, images, key=None, train=False):
+    """A 2-12-2 net with a bias; statistics that say how often it was trained."""
+    hidden = jax.nn.relu(images @ params["fc"]["kernel"] + params["fc"]["bias"][None])
+    return hidden @ params["out"]["kernel"], {"seen": stats["seen"] + 1} if train else stats
+
+
+LEAVES = ("fc/kernel", "out/kernel")
+MODEL = Model(lambda key: None, apply)
+KEEP = {"fc/kernel": 9, "out/kernel": 9}
+
+
+def weights_of(number):
+    draw = np.random.default_rng(number)
+    shapes = {"fc": {"kernel": (2, 12), "bias": (12,)}, "out": {"kernel": (12, 2)}}
+    leaf = partial(jax.tree.map, is_leaf=lambda x: isinstance(x, tuple))
+    return leaf(lambda shape: draw.normal(size=shape).astype("f"), shapes)
+
+
+def points(n, number):
+    """Two classes on either side of a line through the middle, with a gap; uint8 pixels."""
+    draw = np.random.default_rng(number)
+    x = draw.integers(0, 256, (n, 2))
+    x = np.where((np.abs(x[:, :1] - x[:, 1:]) < 30), x * [0, 1], x)
+    return Split(jnp.asarray(x, jnp.uint8), jnp.asarray(x[:, 0] > x[:, 1], jnp.int32))
+
+
+def prepare(images):
+    return images.astype(jnp.float32) / 128 - 1
+
+
+RATES = {"edge_popup": 0.05, "bernoulli": 2.0}
+DATA = training.Splits(points(40, 1), points(30, 2))
+
+
+def recipe_of(name):
+    return training.Recipe(
+        model=MODEL,
+        loss=losses.classification(MODEL, prepare),
+        optimizer=lambda rate: optimizers.optimizer("momentum", rate, weight_decay=1e-4),
+        prepare=prepare,
+        augment=None,
+        batch_size=20,
+        every=30,
+    )
+
+
+def trained(name, row, data):
+    key, weights = row
+    gate = GATES[name](LEAVES, KEEP)
+    gated = gates.recipe(gate, recipe_of(name), weights)
+    g = gate.init(key, weights)
+    begun = gates.begin({"seen": jnp.int32(0)})
+    rest = g, begun, masks.ones(g), data, 120
+    watched, metrics = training.train(gated, key, jnp.float32(RATES[name]), *rest)
+    state = watched.state
+    mask = gate.harden(state.params, weights)
+    return g, state, metrics, mask, gates.hardened(gate, state.params, weights)
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_training_a_gate_lowers_the_loss_and_leaves_the_weights(name):
+    weights = jax.tree.map(lambda *two: np.stack(two), weights_of(1), weights_of(2))
+    axis = runs.axis("vmap", 2, jax.devices()[:1])
+    rows = jax.random.split(KEY, 2), weights
+    done = runs.over_runs(partial(trained, name), axis, rows, DATA)
+    g, state, metrics, mask, hardened = jax.tree.map(np.asarray, done)
+    loss = metrics["train_loss"]
+    assert (loss[:, -1].mean(-1) < 0.7 * loss[:, 0, :5].mean(-1)).all()
+    assert (metrics["accuracy"][:, -1] > 0.8).all()
+    assert (state.step == 120).all() and (state.stats.step == 120).all()
+    assert (state.stats.net["seen"] == 120).all()
+    assert (state.params["fc"]["bias"] == 0).all() and mask["fc"]["bias"].all()
+    for layer, path in zip(("fc", "out"), LEAVES, strict=True):
+        assert (mask[layer]["kernel"].sum((1, 2)) == KEEP[path]).all()
+        assert (state.params[layer]["kernel"] != g[layer]["kernel"]).any((1, 2)).all()
+    same(hardened, jax.tree.map(lambda m, w: np.where(m, w, np.float32(0)), mask, weights))
+
+
+@pytest.mark.parametrize("keep", [KEEP, 18])
+def test_edge_popup_uses_exactly_its_number_of_weights_at_every_step(keep):
+    weights, gate = weights_of(3), edge_popup.gate(LEAVES, keep)
+    counted = losses.classification(MODEL, prepare)
+
+    def loss(params, stats, batch, key):
+        value, (stats, metrics) = counted(params, stats, batch, key)
+        used = masks.counts(jax.tree.map(lambda w: w != 0, params), LEAVES)
+        return value, (stats, metrics | {"used": used, "weights": params})
+
+    g = gate.init(KEY, weights)
+    optimizer = optimizers.optimizer("momentum", 0.2)
+    state = training.init(g, gates.begin({"seen": jnp.int32(0)}), masks.ones(g), optimizer)
+    batches = Split(*(np.asarray(a).reshape(20, 2, *a.shape[1:]) for a in DATA.train))
+    step = gates.loss(gate, loss, weights)
+    _, metrics = jax.jit(partial(training.advance, step, optimizer, KEY))(state, batches)
+    used = {path: counts.tolist() for path, counts in metrics["used"].items()}
+    if isinstance(keep, dict):
+        assert used == {path: [9] * 20 for path in LEAVES}
+    else:
+        assert [sum(pair) for pair in zip(*used.values(), strict=True)] == [18] * 20
+    kernels = np.asarray(metrics["weights"]["out"]["kernel"])
+    assert (kernels[0] != kernels[-1]).any()  # the mask moves
+    same(np.asarray(metrics["weights"]["fc"]["bias"]), np.stack([weights["fc"]["bias"]] * 20))

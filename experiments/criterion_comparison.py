@@ -75,20 +75,16 @@ GROUPS = (
 def main() -> None:
     """Reads the flags, checks them, trains the dense nets, prunes, trains, draws."""
     place, store, *parts = _read()
-    question, chosen, *_ = parts
+    question = parts[0]
     axis, problem = opening.prepare(place, parts)
     trained = question.train
     made = gallery.begin("criterion_comparison", place, store, parts, axis, problem, trained)
     entries, data = list(made.entries), made.data
-    entered = {entry.name["method"] for entry in entries}
     if "inverted" in question.checks:
-        plain = [name for name in chosen.criteria if not name.startswith(("inverted_", "random"))]
-        names = tuple(f"inverted_{name}" for name in plain if f"inverted_{name}" not in entered)
-        others = made.plan._replace(settings=dataclasses.replace(chosen, criteria=names), saved=[])
-        entries += gallery.entries_of(others, problem, made.seeds, made.dense, data)
+        entries += _inverted(problem, made)
     for check in question.checks:
         if check != "inverted":
-            entries += [_treated(problem, entry, check) for entry in entries if _plain(entry)]
+            entries += [_treated(problem, entry, check) for entry in made.entries]
     if question.train:
         where = made.run.folder, "train", problem, axis
         found = train_in_parts(*where, entries, data, place.checkpoint_seconds)
@@ -96,7 +92,7 @@ def main() -> None:
         found = comparison.untrained_rows(problem, axis, entries, data)
     summary = made.summary + found
 
-    rows.write_summary(made.run.folder, summary, *comparison.LEADING)
+    rows.write_summary(made.run.folder, summary, *comparison.CHECKED)
     methods.draw_against_density(made.run.folder)
     methods.draw_layers(made.run.folder)
     methods.draw_lost(made.run.folder)
@@ -105,9 +101,18 @@ def main() -> None:
     print(f"run: {made.run.folder}")
 
 
-def _plain(entry: Entry) -> bool:
-    """Whether an entry is a criterion's own, neither its inverse nor a check of it."""
-    return not entry.name["method"].startswith("inverted_") and " " not in entry.name["method"]
+def _inverted(problem: Problem, made: gallery.Gallery) -> list[Entry]:
+    """What each criterion keeps last; chance has no inverse."""
+    settings = made.plan.settings
+    own = {f"inverted_{name}": name for name in settings.criteria if name != "random"}
+    inverse = made.plan._replace(
+        settings=dataclasses.replace(settings, criteria=tuple(own)), saved=[]
+    )
+    entries = gallery.entries_of(inverse, problem, made.seeds, made.dense, made.data)
+    return [
+        entry._replace(name=entry.name | {"method": own[entry.name["method"]], "check": "inverted"})
+        for entry in entries
+    ]
 
 
 def _treated(problem: Problem, entry: Entry, check: str) -> Entry:
@@ -118,8 +123,7 @@ def _treated(problem: Problem, entry: Entry, check: str) -> Entry:
     key = gallery.control_key(one, said["method"], said["density"])
     key = jax.random.fold_in(key, 1 + CHECKS.index(check))
     params, stats, mask = treat(TREATMENTS[check], key, given)
-    name = entry.name | {"method": f"{entry.name['method']} {check}"}
-    return Entry(name, start._replace(params=params, stats=stats, mask=mask))
+    return Entry(said | {"check": check}, start._replace(params=params, stats=stats, mask=mask))
 
 
 def _read() -> list[Any]:

@@ -31,7 +31,6 @@ from jaxtickets.runs import Axis
 from jaxtickets.settings import option
 from jaxtickets.types import Mask, Params
 
-REPAIRED = " repaired"
 SMOKE: dict[str, Any] = {
     "seeds": 2,
     "criteria": ("random", "magnitude", "snip"),
@@ -76,7 +75,7 @@ def main() -> None:
     for row, score in zip(summary, _scores(problem, axis, before), strict=True):
         row["orthogonality"] = round(float(score), 8)
 
-    rows.write_summary(made.run.folder, summary, *comparison.LEADING)
+    rows.write_summary(made.run.folder, summary, *comparison.CHECKED)
     scatter.draw_orthogonality(made.run.folder)
     print(_table(summary))
     print(_correlations(summary))
@@ -107,7 +106,7 @@ def _repaired(
     params = runs.over_runs(one, axis, rows_of)
     return [
         Entry(
-            entry.name | {"method": f"{entry.name['method']}{REPAIRED}"},
+            entry.name | {"check": "repaired"},
             entry.start._replace(params=runs.take(params, i)),
         )
         for i, entry in enumerate(entries)
@@ -115,16 +114,13 @@ def _repaired(
 
 
 def _table(summary: list[dict[str, Any]]) -> str:
-    groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
-    for row in summary:
-        groups.setdefault((row["method"], row["density"]), []).append(row)
-    lines = [["method", "density", "n", "score", "trained %"]]
-    for (method, density), members in groups.items():
+    lines = [["method", "check", "density", "n", "score", "trained %"]]
+    for (method, check, density), members in comparison.grouped(summary).items():
         scores = [row["orthogonality"] for row in members]
         deviation = f" ± {np.std(scores, ddof=1):.5f}" if len(scores) > 1 else ""
         trained = comparison.spread([row["trained_accuracy"] for row in members])
         score = f"{np.mean(scores):.5f}{deviation}"
-        lines.append([method, f"{density:g}", str(len(members)), score, trained])
+        lines.append([method, check, f"{density:g}", str(len(members)), score, trained])
     return comparison.aligned(lines)
 
 
@@ -134,7 +130,7 @@ def _correlations(summary: list[dict[str, Any]]) -> str:
     Between methods, over their means; and within them, over seeds less their method's mean.
     """
     lines = []
-    pruned = [r for r in summary if r["method"] != "dense" and not r["method"].endswith(REPAIRED)]
+    pruned = [row for row in summary if row["method"] != "dense" and not row.get("check")]
     for density in sorted({row["density"] for row in pruned}, reverse=True):
         groups: dict[str, list[tuple[float, float]]] = {}
         for row in pruned:

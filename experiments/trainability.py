@@ -104,11 +104,8 @@ def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 def _table(summary: list[dict[str, Any]], targets: tuple[float, ...]) -> str:
     """Steps to each loss, mean ± sample standard deviation over seeds; `-` if a seed never does."""
-    groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
-    for row in summary:
-        groups.setdefault((row["method"], row["density"]), []).append(row)
     lines = [["method", "density", "n", *(f"steps to {t:g}" for t in targets)]]
-    for (method, density), members in groups.items():
+    for (method, _, density), members in comparison.grouped(summary).items():
         cells = []
         for target in targets:
             steps = [row[f"steps_to/{target:g}"] for row in members]

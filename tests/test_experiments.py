@@ -6,6 +6,12 @@ import commands
 import pytest
 
 LEADING = "method,density,seed,untrained_accuracy,trained_accuracy,seconds"
+CHECKED = LEADING.replace("method,", "method,check,")
+LEADS = {
+    "criterion_comparison": CHECKED,
+    "orthogonality": CHECKED,
+    "mask_similarity": "density,layer,method_a,seed_a",
+}
 FIGURES = {
     "imp_rewind": ("lottery", "curves", "layers"),
     "ticket_grid": ("grid",),
@@ -24,8 +30,7 @@ def test_a_run_leaves_its_records_and_figures_and_says_where(experiment, smokes)
     folder, done = smokes(experiment)
     assert done.stdout.splitlines()[-1] == f"run: {folder}"
     assert json.loads((folder / "spec.json").read_text())["experiment"] == experiment
-    leading = LEADING if experiment != "mask_similarity" else "density,layer,method_a,seed_a"
-    assert (folder / "summary.csv").read_text().startswith(leading)
+    assert (folder / "summary.csv").read_text().startswith(LEADS.get(experiment, LEADING))
     for name in FIGURES[experiment]:
         assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000
     assert "Warning" not in done.stderr

@@ -21,25 +21,26 @@ def grouped(rows, *fields):
 def test_every_criterion_is_trained_beside_its_checks(smokes):
     rows = summary(smokes("criterion_comparison")[0])
     plain = {"random", "magnitude", "snip", "synflow"}
-    checks = {f"{name} {check}" for name in plain for check in ("shuffled", "reinit")}
-    inverted = {f"inverted_{name}" for name in plain - {"random"}}
-    expected = {(m, d) for m in plain | checks | inverted for d in ("0.2", "0.05")}
-    assert set(grouped(rows, "method", "density")) == {("dense", "1.0"), *expected}
-    assert all(len(found) == 2 for found in grouped(rows, "method", "density").values())
+    checks = {(name, check) for name in plain for check in ("", "shuffled", "reinit", "inverted")}
+    kinds = checks - {("random", "inverted")}
+    expected = {(*kind, density) for kind in kinds for density in ("0.2", "0.05")}
+    found = grouped(rows, "method", "check", "density")
+    assert set(found) == {("dense", "", "1.0"), *expected}
+    assert all(len(members) == 2 for members in found.values())
 
 
 def test_masks_keep_the_density_and_checks_the_layers_counts(smokes):
     rows = summary(smokes("criterion_comparison")[0])
     counts = {
-        (r["method"], r["density"], r["seed"]): [
+        (r["method"], r["check"], r["density"], r["seed"]): [
             int(r[f"kept/{layer}/kernel"]) for layer in ("fc1", "fc2", "out")
         ]
         for r in rows
     }
-    for (method, density, number), kept in counts.items():
+    for (method, check, density, number), kept in counts.items():
         assert sum(kept) == round(float(density) * 266_200)
-        if method.endswith((" shuffled", " reinit")):
-            assert kept == counts[method.split()[0], density, number]
+        if check in ("shuffled", "reinit"):
+            assert kept == counts[method, "", density, number]
 
 
 def test_effective_weights_are_no_more_than_kept_ones(smokes):
@@ -52,8 +53,9 @@ def test_effective_weights_are_no_more_than_kept_ones(smokes):
     inverted = [
         row
         for row in summary(smokes("criterion_comparison")[0])
-        if (row["method"], row["density"]) == ("inverted_synflow", "0.05")
+        if (row["method"], row["check"], row["density"]) == ("synflow", "inverted", "0.05")
     ]
+    assert len(inverted) == 2
     assert all(float(row["effective_density"]) < 0.049 for row in inverted)
 
 
@@ -61,7 +63,7 @@ def test_a_lost_layer_is_named_below_the_table(smokes):
     said = smokes("criterion_comparison")[1].stdout.splitlines()
     lost = [line for line in said if line.startswith("a layer is lost: ")]
     where = "keeps nothing in fc2/kernel, out/kernel"
-    assert f"a layer is lost: inverted_synflow at 0.2 {where}" in lost
+    assert f"a layer is lost: synflow (inverted) at 0.2 {where}" in lost
     assert all("inverted" in line for line in lost)
 
 
@@ -108,11 +110,11 @@ def test_random_masks_are_as_alike_as_chance_and_a_mask_is_like_itself(smokes):
 
 def test_repair_lowers_the_score_of_every_mask(smokes):
     rows = summary(smokes("orthogonality")[0])
-    scores = {(r["method"], r["seed"]): float(r["orthogonality"]) for r in rows}
-    repaired = [key for key in scores if key[0].endswith(" repaired")]
+    scores = {(r["method"], r["check"], r["seed"]): float(r["orthogonality"]) for r in rows}
+    repaired = [key for key in scores if key[1] == "repaired"]
     assert len(repaired) == 6
-    for method, number in repaired:
-        assert scores[method, number] < scores[method.split()[0], number]
+    for method, check, number in repaired:
+        assert scores[method, check, number] < scores[method, "", number]
     assert "between 3 methods" in smokes("orthogonality")[1].stdout
 
 

@@ -20,6 +20,9 @@ from jaxtickets.training import Watched
 from jaxtickets.types import Dataset, Prunable, Ticket
 
 LEADING = ("method", "density", "seed", "untrained_accuracy", "trained_accuracy", "seconds")
+"""The first columns of a summary."""
+CHECKED = ("method", "check", *LEADING[1:])
+"""The same where some rows are checks of a method: its mask shuffled, say; others lack the cell."""
 
 
 class Entry(NamedTuple):
@@ -176,26 +179,38 @@ def masks_applied(starts: Start) -> Start:
     return starts._replace(params=masks.apply(starts.mask, starts.params, starts.fill))
 
 
+def grouped(
+    summary: Sequence[dict[str, Any]],
+) -> dict[tuple[str, str, float], list[dict[str, Any]]]:
+    """The rows of each method, check of it (empty for the method's own) and density."""
+    groups: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
+    for row in summary:
+        key = row["method"], row.get("check") or "", row["density"]
+        groups.setdefault(key, []).append(row)
+    return groups
+
+
 def table(summary: Sequence[dict[str, Any]]) -> str:
     """Mean ± sample standard deviation over seeds of each method and density, as text.
 
-    A line below it names each method and density that has emptied a layer.
+    Where there are checks of methods, they have a column. A line below the table names each method
+    and density that has emptied a layer.
     """
-    groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
-    for row in summary:
-        groups.setdefault((row["method"], row["density"]), []).append(row)
+    groups = grouped(summary)
+    checked = any(check for _, check, _ in groups)
     layers = [name for name in summary[0] if name.startswith("kept/")]
-    head = ["method", "density", "n", "untrained %", "trained %"]
+    head = ["method", *(["check"] if checked else []), "density", "n", "untrained %", "trained %"]
     head += [name.removeprefix("kept/").removesuffix("/kernel") for name in layers]
     lines = [head]
-    for (method, density), members in groups.items():
+    for (method, check, density), members in groups.items():
         left = [f"{np.mean([row[name] for row in members]):.0f}" for name in layers]
         there = [all(f"{when}_accuracy" in row for row in members) for when in TIMES]
         both = [
             spread([row[f"{when}_accuracy"] for row in members]) if known else ""
             for when, known in zip(TIMES, there, strict=True)
         ]
-        lines.append([method, f"{density:g}", str(len(members)), *both, *left])
+        named = [method, *([check] if checked else []), f"{density:g}"]
+        lines.append([*named, str(len(members)), *both, *left])
     return "\n".join([aligned(lines), *lost(summary)])
 
 
@@ -219,16 +234,15 @@ def spread(fractions: Sequence[float]) -> str:
 
 def lost(summary: Sequence[dict[str, Any]]) -> list[str]:
     """A line for each method and density that has emptied a layer."""
-    found: dict[tuple[str, float], set[str]] = {}
-    for row in summary:
-        empty = {name for name, kept in row.items() if name.startswith("kept/") and not kept}
+    found = []
+    for (method, check, density), members in grouped(summary).items():
+        layers = [name for name in members[0] if name.startswith("kept/")]
+        empty = [name for name in layers if not all(row[name] for row in members)]
         if empty:
-            found.setdefault((row["method"], row["density"]), set()).update(empty)
-    return [
-        f"a layer is lost: {method} at {density:g} keeps nothing in "
-        f"{', '.join(sorted(name.removeprefix('kept/') for name in names))}"
-        for (method, density), names in found.items()
-    ]
+            which = f"{method} ({check})" if check else method
+            where = ", ".join(sorted(name.removeprefix("kept/") for name in empty))
+            found.append(f"a layer is lost: {which} at {density:g} keeps nothing in {where}")
+    return found
 
 
 def _connected(mask: Any, problem: Problem) -> dict[str, float]:

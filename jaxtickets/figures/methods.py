@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxtickets.figures.canvas import save, subplots, weights_left, words
+from jaxtickets.figures.canvas import save, subplots, weights_left
 from jaxtickets.io import rows
 from jaxtickets.io.records import read_spec
 
@@ -22,14 +22,26 @@ LABELS = {
 NAMES = {"snip": "SNIP", "grasp": "GraSP", "synflow": "SynFlow", "obd": "OBD"}
 
 
-def label(method: str) -> str:
-    """What a figure calls a method, a variant of it, or a check of it (`snip shuffled`)."""
-    if method in LABELS:
-        return LABELS[method]
-    variants, _, rest = method.rpartition("_")
-    name, _, check = rest.partition(" ")
-    said = words(f"{variants} {NAMES[name]}") if name in NAMES else words(method)
-    return said.strip() if not check or name not in NAMES else f"{said.strip()}, {check}"
+CHECKS = {
+    "": ("-", "o"),
+    "inverted": ("-.", "v"),
+    "shuffled": (":", "x"),
+    "reinit": ("--", "s"),
+}
+"""Line and marker of each check of a method; whole for the method's own."""
+SAME_COUNTS = ("shuffled", "reinit")
+"""Checks that keep as many weights in each layer as the method does."""
+
+Kind = tuple[str, str]
+"""A method, and the check of it; empty for the method's own."""
+
+
+def label(method: str, check: str = "") -> str:
+    """What a figure calls a method, or a check of it."""
+    if check or method not in LABELS:
+        said = " ".join(NAMES.get(word, word) for word in method.split("_"))
+        return f"{said}, {check}" if check else said
+    return LABELS[method]
 
 
 def ordered(summary: Sequence[dict[str, Any]]) -> list[str]:
@@ -38,37 +50,45 @@ def ordered(summary: Sequence[dict[str, Any]]) -> list[str]:
     return [m for m in LABELS if m in there] + [m for m in there if m not in LABELS]
 
 
+def kinds(summary: Sequence[dict[str, Any]]) -> list[Kind]:
+    """The methods of a summary, `ordered`, each followed by its checks."""
+    there = dict.fromkeys(_kind(row) for row in summary)
+    return [kind for method in ordered(summary) for kind in there if kind[0] == method]
+
+
 def draw_against_density(folder: Path) -> Path:
     """Test accuracy, untrained and trained, against weights left: a line a method.
 
     Mean over seeds; bars are standard deviations. Checks of a method are in its colour, broken.
     """
     summary, spec = rows.read_summary(folder), read_spec(folder)
-    methods = [m for m in ordered(summary) if m != "dense"]
-    plain = list(dict.fromkeys(_plain(m) for m in methods))
+    methods = [method for method in ordered(summary) if method != "dense"]
     fig, axes = subplots(1, 2, (14, 5))
     for panel, when in zip(axes.flat, ("untrained", "trained"), strict=True):
         found = [row for row in summary if row.get(f"{when}_accuracy") is not None]
-        for method in methods if found else ():
-            mine = [row for row in found if row["method"] == method]
+        for kind in kinds(found):
+            method, check = kind
+            if method == "dense":
+                continue
+            mine = [row for row in found if _kind(row) == kind]
             left = sorted({row["density"] for row in mine})
             groups = [
                 [100 * row[f"{when}_accuracy"] for row in mine if row["density"] == density]
                 for density in left
             ]
             spread = [np.std(g, ddof=1) if len(g) > 1 else 0.0 for g in groups]
-            line, marker = _style(method)
+            line, marker = CHECKS[check]
             panel.errorbar(
                 [100 * density for density in left],
                 [np.mean(g) for g in groups],
                 spread,
-                color=f"C{plain.index(_plain(method)) % 10}",
+                color=f"C{methods.index(method) % 10}",
                 ls=line,
                 marker=marker,
                 ms=4,
                 lw=1.2,
                 capsize=2,
-                label=label(method).replace("\n", " "),
+                label=label(*kind).replace("\n", " "),
             )
         dense = [
             100 * row[f"{when}_accuracy"]
@@ -96,23 +116,23 @@ def draw_lost(folder: Path) -> Path:
     """
     summary, spec = rows.read_summary(folder), read_spec(folder)
     layers = [name for name in summary[0] if name.startswith("density/")]
-    methods = [m for m in ordered(summary) if m != "dense" and " " not in m]
+    shown = _counted(summary)
     densities = sorted({row["density"] for row in summary if row["method"] != "dense"})[::-1]
     width, height = 1.3 + 0.45 * len(densities), 1.2 + 0.32 * len(layers)
-    columns = min(len(methods), 5)
-    lines = -(-len(methods) // columns)
+    columns = min(len(shown), 5)
+    lines = -(-len(shown) // columns)
     fig, axes = subplots(lines, columns, (1.5 + width * columns, 0.6 + height * lines))
-    for panel, method in zip(axes.flat, methods, strict=False):
+    for panel, kind in zip(axes.flat, shown, strict=False):
         share = np.full((len(layers), len(densities)), np.nan)
         for x, density in enumerate(densities):
-            mine = [r for r in summary if r["method"] == method and r["density"] == density]
+            mine = [row for row in summary if _kind(row) == kind and row["density"] == density]
             for y, layer in enumerate(layers if mine else ()):
                 kept = [row[layer] for row in mine]
                 share[y, x] = np.mean(kept)
                 if min(row[layer.replace("density/", "kept/")] for row in mine) == 0:
                     panel.plot(x, y, "x", color="C3", ms=8, mew=2)
         with np.errstate(divide="ignore"):
-            shown = panel.imshow(np.log10(share), cmap="viridis", vmin=-5, vmax=0, aspect="auto")
+            image = panel.imshow(np.log10(share), cmap="viridis", vmin=-5, vmax=0, aspect="auto")
         panel.set_xticks(
             range(len(densities)),
             [f"{100 * d:g}" for d in densities],
@@ -121,12 +141,12 @@ def draw_lost(folder: Path) -> Path:
         )
         names = [name.removeprefix("density/").removesuffix("/kernel") for name in layers]
         panel.set_yticks(range(len(layers)), names, fontsize="small")
-        panel.set_title(label(method).replace("\n", " "), fontsize="small")
-    for panel in axes.flat[len(methods) :]:
+        panel.set_title(label(*kind).replace("\n", " "), fontsize="small")
+    for panel in axes.flat[len(shown) :]:
         panel.axis("off")
     for panel in axes[-1]:
         panel.set_xlabel("weights left (%)")
-    bar = fig.colorbar(shown, ax=axes, shrink=0.8)
+    bar = fig.colorbar(image, ax=axes, shrink=0.8)
     bar.set_label("kept share of the layer (power of ten)")
     fig.suptitle(
         f"{spec['model']} on {spec['dataset']}: what each layer keeps; crosses: lost",
@@ -135,40 +155,30 @@ def draw_lost(folder: Path) -> Path:
     return save(fig, folder, "lost")
 
 
-def _plain(method: str) -> str:
-    return method.removeprefix("inverted_").split(" ")[0]
-
-
-def _style(method: str) -> tuple[str, str]:
-    """Line and marker: whole for a method, broken for its checks."""
-    if method.startswith("inverted_"):
-        return "-.", "v"
-    check = method.partition(" ")[2]
-    return {"shuffled": (":", "x"), "reinit": ("--", "s")}.get(check, ("-", "o"))
-
-
 def draw_accuracies(folder: Path) -> Path:
     """Test accuracy of each method, untrained and trained: mean, standard deviation, each seed."""
     summary = rows.read_summary(folder)
     spec = read_spec(folder)
-    methods = ordered(summary)
+    shown = kinds(summary)
     densities = sorted({row["density"] for row in summary if row["method"] != "dense"})[::-1]
-    fig, axes = subplots(1, 2, (1.6 * len(methods) + 4, 4.8))
+    fig, axes = subplots(1, 2, (1.6 * len(shown) + 4, 4.8))
     for panel, when in zip(axes.flat, ("untrained", "trained"), strict=True):
         for i, density in enumerate(densities):
             shift = (i - (len(densities) - 1) / 2) * 0.8 / len(densities)
-            for x, method in enumerate(methods):
-                wanted = 1.0 if method == "dense" else density
-                if method == "dense" and i:
+            for x, kind in enumerate(shown):
+                dense = kind[0] == "dense"
+                wanted = 1.0 if dense else density
+                if dense and i:
                     continue
                 values = [
                     100 * row[f"{when}_accuracy"]
                     for row in summary
-                    if row["method"] == method and row["density"] == wanted
+                    if _kind(row) == kind and row["density"] == wanted
                 ]
-                place = x if method == "dense" else x + shift
-                _point(panel, place, values, "0.3" if method == "dense" else f"C{i}")
-        panel.set_xticks(range(len(methods)), [label(m) for m in methods], rotation=35, ha="right")
+                _point(panel, x if dense else x + shift, values, "0.3" if dense else f"C{i}")
+        panel.set_xticks(
+            range(len(shown)), [label(*kind) for kind in shown], rotation=35, ha="right"
+        )
         panel.set(ylabel=f"test accuracy, {when} (%)", title=f"{when}")
         panel.grid(axis="y", alpha=0.3)
     for i, density in enumerate(densities):
@@ -187,18 +197,18 @@ def draw_layers(folder: Path) -> Path:
     summary = rows.read_summary(folder)
     spec = read_spec(folder)
     layers = [name for name in summary[0] if name.startswith("density/")]
-    methods = [m for m in ordered(summary) if m != "dense" and " " not in m]  # checks keep counts
+    shown = _counted(summary)
     densities = sorted({row["density"] for row in summary if row["method"] != "dense"})[::-1]
     pruned = [row for row in summary if row["method"] != "dense"]
     fig, axes = subplots(1, len(densities), (4.5 * len(densities) + 2, 4.2))
     for panel, density in zip(axes.flat, densities, strict=True):
-        for i, method in enumerate(methods):
-            members = [r for r in summary if r["method"] == method and r["density"] == density]
+        for i, kind in enumerate(shown):
+            members = [row for row in summary if _kind(row) == kind and row["density"] == density]
             share = np.array([[r[name] for name in layers] for r in members])
-            place = np.arange(len(layers)) + (i - (len(methods) - 1) / 2) * 0.8 / len(methods)
+            place = np.arange(len(layers)) + (i - (len(shown) - 1) / 2) * 0.8 / len(shown)
             bars = share.std(0, ddof=1) if len(share) > 1 else None
-            name = label(method).replace("\n", " ")
-            panel.bar(place, share.mean(0), 0.8 / len(methods), yerr=bars, label=name)
+            name = label(*kind).replace("\n", " ")
+            panel.bar(place, share.mean(0), 0.8 / len(shown), yerr=bars, label=name)
         names = [name.removeprefix("density/").removesuffix("/kernel") for name in layers]
         panel.set_xticks(range(len(layers)), names)
         panel.set(ylabel="kept weights (share of the layer)", title=f"density {density:g}")
@@ -222,3 +232,12 @@ def _point(panel: Any, x: float, values: Sequence[float], colour: str) -> None:
     deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
     panel.errorbar(x, np.mean(values), deviation, fmt="o", color=colour, capsize=4, ms=6)
     panel.plot([x + 0.12] * len(values), values, ".", color=colour, alpha=0.5, ms=5)
+
+
+def _kind(row: dict[str, Any]) -> Kind:
+    return row["method"], row.get("check") or ""
+
+
+def _counted(summary: Sequence[dict[str, Any]]) -> list[Kind]:
+    """What keeps counts of its own in the layers."""
+    return [kind for kind in kinds(summary) if kind[0] != "dense" and kind[1] not in SAME_COUNTS]

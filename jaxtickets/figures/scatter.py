@@ -7,23 +7,20 @@ from jaxtickets.figures.methods import label, ordered
 from jaxtickets.io import rows
 from jaxtickets.io.records import read_spec
 
-REPAIRED = " repaired"
-
 
 def draw_orthogonality(folder: Path) -> Path:
     """Trained accuracy against the orthogonality score: a point a mask, a panel a density."""
     spec, summary = read_spec(folder), rows.read_summary(folder)
     densities = sorted({row["density"] for row in summary if row["method"] != "dense"})[::-1]
-    methods = [m for m in ordered(summary) if not m.endswith(REPAIRED)]
     fig, axes = subplots(1, len(densities), (5 * len(densities) + 2.5, 4.6))
     for panel, density in zip(axes.flat, densities, strict=True):
-        for i, method in enumerate(methods):
-            for suffix, marker in (("", "o"), (REPAIRED, "x")):
+        for i, method in enumerate(ordered(summary)):
+            for check, marker in ((None, "o"), ("repaired", "x")):
                 wanted = 1.0 if method == "dense" else density
                 mine = [
                     row
                     for row in summary
-                    if row["method"] == method + suffix and row["density"] == wanted
+                    if (row["method"], row["check"], row["density"]) == (method, check, wanted)
                 ]
                 if mine:
                     panel.plot(
@@ -31,7 +28,7 @@ def draw_orthogonality(folder: Path) -> Path:
                         [100 * row["trained_accuracy"] for row in mine],
                         marker,
                         color="0.3" if method == "dense" else f"C{i % 10}",
-                        label=label(method).replace("\n", " ") + suffix,
+                        label=label(method, check or "").replace("\n", " "),
                         ms=6,
                         alpha=0.8,
                     )

@@ -12,21 +12,17 @@ The README has the numbers to expect, with spread, device and time.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
 
-from jaxtickets import masks, nets, runs
-from jaxtickets.data import shape as image_shape
-from jaxtickets.drivers import comparison
+from jaxtickets import nets, runs
+from jaxtickets.drivers import comparison, threshold_plan
 from jaxtickets.drivers.dense import StoreSettings, dense_nets
 from jaxtickets.drivers.levels import Lineage, descend
-from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings, build, on_device
+from jaxtickets.drivers.problem import NetSettings, TrainSettings, build, on_device
 from jaxtickets.drivers.seeds import seed
-from jaxtickets.drivers.threshold_plan import threshold_plan
 from jaxtickets.figures import pruning
 from jaxtickets.io import records, rows, setup
 from jaxtickets.io.errors import UserError, choose, run_main
@@ -69,8 +65,7 @@ GROUPS = (
 
 def main() -> None:
     """Reads the flags, checks them, then for each net: trains, cuts, retrains; draws."""
-    chosen = SMOKE if flags.FLAGS.smoke else {}
-    place, store, *parts = read_all(GROUPS, chosen)
+    place, store, *parts = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
     question, net, train, batch = parts
     values = _check(question)
     setup.configure(place.devices or None)
@@ -101,7 +96,7 @@ def main() -> None:
         data, every = on_device(problem.dataset), place.checkpoint_seconds
         seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
         dense = dense_nets(folder, problem, axis, seeds, train, data, every, store)
-        summary += _rows(name, problem, dense.summary, "dense")
+        summary += threshold_plan.counted(name, problem, dense.summary, "dense")
         # dropout that follows the weights left is one net for each threshold
         for batch_of in [(t,) for t in values] if question.scale_dropout else [values]:
             lines = [
@@ -112,16 +107,16 @@ def main() -> None:
             owners = np.tile(np.arange(len(seeds)), len(batch_of))
             trained = runs.take((dense.params, dense.stats), owners)
             rule = question.rule, question.rounds, question.scale_dropout
-            plan = threshold_plan(again, *rule, lines, trained[0], problem.steps)
+            plan = threshold_plan.plan(again, *rule, lines, trained[0], problem.steps)
             part = folder / f"{batch_of[0]:g}" if question.scale_dropout else folder
             part.mkdir(exist_ok=True)
             how = again, axis, plan, lines, data, every
             found = descend(part, *how, after=lambda summary: None, dense=trained)
-            summary += _rows(name, problem, found, question.rule)
+            summary += threshold_plan.counted(name, problem, found, question.rule)
         rows.write_summary(run.folder, summary, *comparison.LEADING)
         pruning.draw_pruning(run.folder)
         mine = [row for row in summary if row["model"] == name]
-        print("\n".join([_table(mine), *comparison.lost(mine)]))
+        print("\n".join([threshold_plan.table(mine), *comparison.lost(mine)]))
     records.finish_run(run)
     print(f"run: {run.folder}")
 
@@ -140,70 +135,6 @@ def _check(question: Question) -> tuple[float, ...]:
     if question.retrain_rate <= 0:
         raise UserError(f"--retrain_rate={question.retrain_rate}: must be above 0")
     return values
-
-
-def _rows(
-    model: str, problem: Problem, summary: Sequence[dict[str, Any]], method: str
-) -> list[dict[str, Any]]:
-    """Summary rows with the net's name, parameters left, and multiply-adds an image."""
-    shape = image_shape(problem.dataset.name)
-    uses = nets.positions(problem.net, shape)
-    params = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))[0]
-    total = sum(leaf.size for leaf in jax.tree.leaves(params))
-    whole = masks.size(params, problem.prunable)
-    made = []
-    for row in summary:
-        kept = {path: row[f"kept/{path}"] for path in problem.prunable}
-        gone = whole - sum(kept.values())
-        adds = sum(count * uses[path.split("/")[0]] for path, count in kept.items())
-        made.append(
-            {
-                **row,
-                "model": model,
-                "method": method,
-                "round": row.get("level", 0),
-                "parameters": total - gone,
-                "compression": round(total / (total - gone), 4),
-                "multiply_adds": adds,
-            }
-        )
-    return made
-
-
-def _table(summary: Sequence[dict[str, Any]]) -> str:
-    """The last round of each threshold: mean ± sample standard deviation over seeds."""
-    last = max(row["round"] for row in summary)
-    groups: dict[float, list[dict[str, Any]]] = {}
-    for row in summary:
-        if row["method"] == "dense" or row["round"] == last:
-            groups.setdefault(row.get("threshold", 0.0), []).append(row)
-    layers = [name for name in summary[0] if name.startswith("kept/")]
-    lines = [
-        [
-            *("threshold", "n", "cut %", "retrained %", "parameters", "factor", "MFLOP"),
-            *(name.split("/")[1] for name in layers),
-        ]
-    ]
-    for threshold, members in groups.items():
-        both = [
-            comparison.spread([row[f"{t}_accuracy"] for row in members]) for t in comparison.TIMES
-        ]
-        mean = {
-            name: float(np.mean([row[name] for row in members]))
-            for name in ("parameters", "compression", "multiply_adds", *layers)
-        }
-        lines.append(
-            [
-                f"{threshold:g}" if threshold else "dense",
-                str(len(members)),
-                *both,
-                f"{mean['parameters']:.0f}",
-                f"{mean['compression']:.1f}x",
-                f"{2 * mean['multiply_adds'] / 1e6:.3f}",
-                *(f"{mean[name]:.0f}" for name in layers),
-            ]
-        )
-    return f"{summary[0]['model']}, after {last} rounds\n{comparison.aligned(lines)}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Threshold pruning with retraining as a plan for `levels.descend`."""
+"""Threshold pruning with retraining: a plan for `levels.descend`, and its rows and table."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxtickets import losses, masks, nets, runs
 from jaxtickets.data import shape as image_shape
+from jaxtickets.drivers import comparison
 from jaxtickets.drivers.comparison import Entry
 from jaxtickets.drivers.levels import Descent, Lineage, Plan
 from jaxtickets.drivers.problem import Problem
@@ -17,7 +18,7 @@ from jaxtickets.protocols.thresholds import cut, thresholds
 from jaxtickets.types import Dataset, Mask, Params
 
 
-def threshold_plan(
+def plan(
     problem: Problem,
     rule: str,
     rounds: int,
@@ -62,8 +63,79 @@ def threshold_plan(
         return later(mine, fixed[place(line)], number(line))
 
     going = Going(rewound=False, start=0, end=problem.steps)
-    plan = Plan(rounds, prune, lambda line: going, steps, {})
-    return plan._replace(retrain=_with_less_dropout) if scale_dropout else plan
+    made = Plan(rounds, prune, lambda line: going, steps, {})
+    return made._replace(retrain=_with_less_dropout) if scale_dropout else made
+
+
+def counted(
+    model: str, problem: Problem, summary: Sequence[dict[str, Any]], method: str
+) -> list[dict[str, Any]]:
+    """Summary rows with the net's name, parameters left, and multiply-adds an image.
+
+    Args:
+      model: the net's name.
+      problem: the net.
+      summary: rows of `train_entries`.
+      method: what they are called.
+    """
+    shape = image_shape(problem.dataset.name)
+    uses = nets.positions(problem.net, shape)
+    params = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))[0]
+    total = sum(leaf.size for leaf in jax.tree.leaves(params))
+    whole = masks.size(params, problem.prunable)
+    made = []
+    for row in summary:
+        kept = {path: row[f"kept/{path}"] for path in problem.prunable}
+        gone = whole - sum(kept.values())
+        adds = sum(count * uses[path.split("/")[0]] for path, count in kept.items())
+        made.append(
+            {
+                **row,
+                "model": model,
+                "method": method,
+                "round": row.get("level", 0),
+                "parameters": total - gone,
+                "compression": round(total / (total - gone), 4),
+                "multiply_adds": adds,
+            }
+        )
+    return made
+
+
+def table(summary: Sequence[dict[str, Any]]) -> str:
+    """The last round of each threshold: mean ± sample standard deviation over seeds."""
+    last = max(row["round"] for row in summary)
+    groups: dict[float, list[dict[str, Any]]] = {}
+    for row in summary:
+        if row["method"] == "dense" or row["round"] == last:
+            groups.setdefault(row.get("threshold", 0.0), []).append(row)
+    layers = [name for name in summary[0] if name.startswith("kept/")]
+    lines = [
+        [
+            *("threshold", "n", "cut %", "retrained %", "parameters", "factor", "MFLOP"),
+            *(name.split("/")[1] for name in layers),
+        ]
+    ]
+    for threshold, members in groups.items():
+        both = [
+            comparison.spread([row[f"{t}_accuracy"] for row in members]) for t in comparison.TIMES
+        ]
+        mean = {
+            name: float(np.mean([row[name] for row in members]))
+            for name in ("parameters", "compression", "multiply_adds", *layers)
+        }
+        lines.append(
+            [
+                f"{threshold:g}" if threshold else "dense",
+                str(len(members)),
+                *both,
+                f"{mean['parameters']:.0f}",
+                f"{mean['compression']:.1f}x",
+                f"{2 * mean['multiply_adds'] / 1e6:.3f}",
+                *(f"{mean[name]:.0f}" for name in layers),
+            ]
+        )
+    return f"{summary[0]['model']}, after {last} rounds\n{comparison.aligned(lines)}"
 
 
 def _with_less_dropout(problem: Problem, entries: Sequence[Entry]) -> Problem:

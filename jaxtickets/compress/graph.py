@@ -1,0 +1,227 @@
+"""The channel graph: which units stand on which axes of a net's leaves, traced from its jaxpr.
+
+Units that an operation combines are one unit to whoever removes them: those that meet in a
+residual sum, a depthwise convolution, a batch norm; and a dense layer after a flatten reads each
+unit once a pixel. Nobody writes that down for an architecture: it is read off the equations of the
+net in evaluation mode (see `labels`). Liu et al., "Group Fisher pruning for practical network
+compression", 2021, and Fang et al., "DepGraph: towards any structural pruning", 2023, find the
+same groups from autograd graphs.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from flax import linen as nn
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from jaxtickets import masks, nets
+from jaxtickets.compress.labels import (
+    FIXED,
+    FREE,
+    Axes,
+    Known,
+    Seen,
+    UntraceableError,
+    Value,
+    Weights,
+    walk,
+)
+from jaxtickets.types import Feed, PyTree, UnitMask, Units, Wiring
+
+
+class Graph(NamedTuple):
+    """Where a net's units are.
+
+    A unit is an integer, numbered over the whole net; `FIXED` stands for all that can't go: the
+    images' channels and the logits.
+
+    Attributes:
+      wiring: the groups by name, for `masks.expand`. Groups share units where channels are padded
+        with zeros between them (a residual net's shortcut without weights).
+      units: group -> its units `[size]`, in order.
+      axes: path in `{'params': ..., 'batch_stats': ...}` -> axis, counted from the end -> the unit
+        at each of its places.
+      shapes: the same paths -> shapes.
+      depthwise: paths of the kernels that filter each channel alone.
+    """
+
+    wiring: Wiring
+    units: dict[str, np.ndarray]
+    axes: Axes
+    shapes: dict[str, tuple[int, ...]]
+    depthwise: frozenset[str]
+
+
+def trace(
+    net: nn.Module, shape: Sequence[int], depthwise: frozenset[str] = frozenset()
+) -> Graph:
+    """The channel graph of a flax module, for images of `shape` `(h, w, c)`.
+
+    Args:
+      net: any flax module that maps images to logits.
+      shape: `(h, w, c)` of the images.
+      depthwise: kernels that are known to filter each channel alone; where there is but one
+        channel, nothing else tells them from others.
+
+    Raises:
+      ValueError: in one line: an operation has no rule, or units are tied in a way that a `Wiring`
+        can't say.
+    """
+    if isinstance(getattr(net, "conv", None), str):
+        net = net.clone(conv="lax")  # the other form has the same channels, and more equations
+    model = nets.functional(net, shape)
+    params, stats = jax.eval_shape(model.init, jax.random.key(0))
+    image = jax.ShapeDtypeStruct((1, *shape), "float32")
+    closed = jax.make_jaxpr(lambda *inputs: model.apply(*inputs)[0])(params, stats, image)
+    leaves = _leaves(params, stats)
+    axes = _number(leaves)
+    seen = Seen(axes, [], [], set(depthwise), [])
+    inputs: list[Known] = [_leaf(path, shape, axes[path]) for path, shape in leaves.items()]
+    inputs.append(Value(np.full((1,) * 4, FIXED), image.shape))
+    try:
+        (logits,) = walk(closed.jaxpr, inputs, seen)
+        assert isinstance(logits, Value)
+        seen.tie(np.array(FIXED), logits.labels)
+        number = _join(axes, seen.ties)
+        for place, (first, second) in seen.claims:
+            if (other := number[first] != number[second]).any():
+                raise UntraceableError(f"{place} mixes {_owner(axes, first[other][0])}")
+        axes = {
+            path: {axis: number[labels] for axis, labels in leaf.items()}
+            for path, leaf in axes.items()
+        }
+        groups, units = _groups(axes, _layers(seen.order))
+    except UntraceableError as error:
+        raise ValueError(f"the units of {type(net).__name__} can't be traced: {error}") from None
+    return Graph(groups, units, axes, leaves, frozenset(seen.depthwise))
+
+
+def wiring(net: nn.Module, shape: Sequence[int]) -> Wiring:
+    """The net's groups of units, for images of `shape` `(h, w, c)`.
+
+    Raises:
+      ValueError: as `trace` does.
+    """
+    return trace(net, shape).wiring
+
+
+def kept(graph: Graph, units: UnitMask) -> np.ndarray:
+    """bool`[units]`: which units stay; one that groups share stays if one of them keeps it.
+
+    Raises:
+      ValueError: a name isn't a group, or a length doesn't fit.
+    """
+    count = 1 + max(int(places.max()) for axes in graph.axes.values() for places in axes.values())
+    stays = np.ones(count, bool)
+    for places in graph.units.values():
+        stays[places] = False
+    sizes = {name: places.shape for name, places in graph.units.items()}
+    for name, mask in units.items():
+        if np.shape(mask) != sizes.get(name):
+            raise ValueError(f"a mask of {np.shape(mask)} for units '{name}'; there are {sizes}")
+    for name, places in graph.units.items():
+        stays[places] |= np.asarray(units.get(name, np.ones(len(places))), bool)
+    return stays
+
+
+def _leaves(params: PyTree, stats: PyTree) -> dict[str, tuple[int, ...]]:
+    """Path -> shape of all leaves, in the order of the jaxpr's arguments."""
+    return {
+        f"{kind}/{path}": leaf.shape
+        for kind, tree in (("params", params), ("batch_stats", stats))
+        for path, leaf in zip(masks.paths(tree), jax.tree.leaves(tree), strict=True)
+    }
+
+
+def _number(leaves: Mapping[str, tuple[int, ...]]) -> Axes:
+    """Labels for the units of each leaf, and for the inputs of those with more than one axis."""
+    start, axes = FIXED + 1, {}
+    for path, shape in leaves.items():
+        axes[path] = {}
+        for axis in (-1, -2)[: len(shape)]:
+            axes[path][axis] = np.arange(start, start + shape[axis])
+            start += shape[axis]
+    return axes
+
+
+def _leaf(path: str, shape: tuple[int, ...], axes: Mapping[int, np.ndarray]) -> Known:
+    """A leaf as the walk takes it."""
+    if not shape:
+        return Value(np.array(FREE), shape, path)
+    if len(shape) == 1:
+        return Value(axes[-1], shape, path)
+    return Weights(path, shape, np.arange(int(np.prod(shape))).reshape(shape))
+
+
+def _join(axes: Axes, ties: Sequence[np.ndarray]) -> np.ndarray:
+    """Label -> unit: one number for all labels that are tied, in the labels' order."""
+    count = 1 + max(int(labels.max()) for leaf in axes.values() for labels in leaf.values())
+    first, second = np.concatenate([np.empty((2, 0), int), *ties], 1)
+    pairs = coo_array((np.ones(len(first), bool), (first, second)), shape=(count, count))
+    numbers = connected_components(pairs, directed=False)[1]
+    lowest = np.unique(numbers, return_index=True)[1][numbers]  # of the labels tied to each
+    return np.unique(lowest, return_inverse=True)[1]
+
+
+def _owner(axes: Axes, label: int) -> str:
+    """Whose unit a label is, for a message."""
+    for path, leaf in axes.items():
+        if any((labels == label).any() for labels in leaf.values()):
+            return f"units of {path.split('/', 1)[1].rpartition('/')[0]}"
+    return "the images with units"
+
+
+def _groups(axes: Axes, layers: Sequence[str]) -> tuple[Wiring, dict[str, np.ndarray]]:
+    """Groups of the layers, which are in the order in which they are read, and their units.
+
+    Raises:
+      UntraceableError: a `Wiring` can't say how they are tied.
+    """
+    groups: dict[frozenset[int], Units] = {}
+    units: dict[str, np.ndarray] = {}
+    kernels = [layer for layer in layers if f"params/{layer}/kernel" in axes]
+    for layer in kernels:
+        made = axes[f"params/{layer}/kernel"][-1]
+        if (made == FIXED).all():
+            continue
+        if FIXED in made or len(np.unique(made)) < len(made):
+            raise UntraceableError(f"the units of {layer} are tied with one another or with images")
+        group = groups.setdefault(frozenset(made), Units(layer, len(made), (), (), ()))
+        _check_order(layer, made, units.setdefault(group.name, made), group.name)
+        groups[frozenset(made)] = group._replace(producers=(*group.producers, layer))
+    inside = np.concatenate([np.empty(0, int), *units.values()])
+    for layer in layers:
+        norm = layer not in kernels
+        path = _norm_leaf(axes, layer) if norm else f"params/{layer}/kernel"
+        places = axes[path].get(-1 if norm else -2, np.empty(0, int))
+        if not np.isin(places, inside).any():  # of images, of logits, or depthwise
+            continue
+        group = groups.get(frozenset(places))
+        if group is None or (norm and len(places) != group.size):
+            raise UntraceableError(f"{layer} reads units of several layers, or not all of a layer")
+        repeat = len(places) // group.size
+        _check_order(layer, places, np.tile(units[group.name], repeat), group.name)
+        groups[frozenset(places)] = (
+            group._replace(norms=(*group.norms, layer))
+            if norm
+            else group._replace(consumers=(*group.consumers, Feed(layer, repeat)))
+        )
+    return tuple(groups.values()), units
+
+
+def _layers(order: Sequence[str]) -> tuple[str, ...]:
+    """The layers of the leaves, each once."""
+    return tuple(dict.fromkeys(path.split("/", 1)[1].rpartition("/")[0] for path in order))
+
+
+def _norm_leaf(axes: Axes, layer: str) -> str:
+    """A leaf of a layer without kernel."""
+    return next(path for path in axes if path.split("/", 1)[1].rpartition("/")[0] == layer)
+
+
+def _check_order(layer: str, places: np.ndarray, units: np.ndarray, name: str) -> None:
+    if not np.array_equal(places, units):
+        raise UntraceableError(f"{layer} has the units of {name} in another order")

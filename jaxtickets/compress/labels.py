@@ -1,0 +1,357 @@
+"""Which unit stands where: labels of units, carried through a jaxpr's equations.
+
+A label is an integer. Each unit axis of each leaf has labels of its own; an activation's element
+has the label of the unit that it is a value of. Operations that combine elements one by one tie
+their labels, products with a kernel tie the activation's labels to the kernel's input axis, and
+whatever moves elements moves labels. So a flatten, a padding shortcut and a convolution written as
+slices and a product need no rule of their own. What is tied is joined at the end, in one pass.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+
+FREE, FIXED = -1, 0
+"""Labels of what is no unit: a constant; an entry of the images or a logit, which stays."""
+
+Axes = dict[str, dict[int, np.ndarray]]
+"""Leaf path -> axis, counted from the end -> a label for each of its places."""
+
+
+class UntraceableError(ValueError):
+    """An operation through which units can't be followed."""
+
+
+class Value(NamedTuple):
+    """An activation, or a leaf with one axis.
+
+    Attributes:
+      labels: int array that broadcasts to `shape`: an axis along which nothing differs has length
+        1.
+      shape: the value's own.
+      path: its leaf, '' for an activation.
+    """
+
+    labels: np.ndarray
+    shape: tuple[int, ...]
+    path: str = ""
+
+    def full(self) -> np.ndarray:
+        """The labels, one an element; a view."""
+        return np.broadcast_to(self.labels, self.shape)
+
+
+class Weights(NamedTuple):
+    """A kernel, perhaps with its elements moved.
+
+    Attributes:
+      path: its leaf.
+      size: the leaf's shape.
+      index: for each element its place in the flattened leaf.
+    """
+
+    path: str
+    size: tuple[int, ...]
+    index: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the value, after moves."""
+        return self.index.shape
+
+    def along(self, axis: int, rows: Sequence[int]) -> np.ndarray:
+        """Places on the leaf's `axis` as a function of the value's axes `rows`, `[n]`.
+
+        Raises:
+          UntraceableError: they depend on the other axes too.
+        """
+        places = np.unravel_index(self.index, self.size)[axis]
+        others = [i for i in range(self.index.ndim) if i not in rows]
+        table = places.transpose(*rows, *others).reshape(
+            int(np.prod([self.shape[i] for i in rows])), -1
+        )
+        if self.index.min() < 0 or (table != table[:, :1]).any():
+            raise UntraceableError(f"does not read {self.path} as [..., inputs, units]")
+        return table[:, 0]
+
+
+class Seen(NamedTuple):
+    """What a walk over a jaxpr collects.
+
+    Attributes:
+      axes: labels of the leaves' axes.
+      ties: arrays `[2, n]` of labels that belong together.
+      order: paths of leaves as they are read.
+      depthwise: paths of kernels that filter each channel alone, which a net of one channel doesn't
+        show.
+      claims: places and arrays `[2, n]` of labels that must be the same unit there.
+      place: the operation at hand and its module, for messages.
+    """
+
+    axes: Axes
+    ties: list[np.ndarray]
+    order: list[str]
+    depthwise: set[str]
+    claims: list[tuple[str, np.ndarray]]
+    place: str = ""
+
+    def tie(self, a: np.ndarray, b: np.ndarray) -> None:
+        """Ties labels one by one; constants are tied to nothing."""
+        a, b = np.broadcast_arrays(a, b)
+        chosen = (a != FREE) & (b != FREE) & (a != b)
+        if chosen.any():
+            self.ties.append(np.unique(np.stack([a[chosen], b[chosen]]), axis=1))
+
+    def settle(self, labels: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+        """The labels with length 1 along `axes`, and the claim that but one unit lies along them.
+
+        Padding aside; ties that are found later may make two labels the same unit.
+        """
+        most = labels.max(tuple(axes), keepdims=True)
+        differing = (labels != most) & (labels != FREE)
+        if differing.any():
+            pairs = np.stack([labels[differing], np.broadcast_to(most, labels.shape)[differing]])
+            self.claims.append((self.place, np.unique(pairs, axis=1)))
+        return most
+
+
+Known = Value | Weights
+
+
+def walk(jaxpr: Jaxpr, inputs: Sequence[Known], seen: Seen, where: str = "") -> list[Known]:
+    """The values that a jaxpr gives; what it ties and reads is added to `seen`.
+
+    Args:
+      jaxpr: of one image.
+      inputs: one for each of its arguments.
+      seen: what was collected so far.
+      where: the module that calls it, for messages.
+
+    Raises:
+      UntraceableError: it has an operation without a rule, which is named with its module.
+    """
+    values: dict[Any, Known] = dict(zip(jaxpr.invars, inputs, strict=True))
+    values |= {var: _free(var.aval.shape) for var in jaxpr.constvars}
+    for eqn in jaxpr.eqns:
+        atoms = [_free(()) if isinstance(v, Literal) else values[v] for v in eqn.invars]
+        module = "/".join(filter(None, (where, str(eqn.source_info.name_stack))))
+        inner = next((eqn.params[name] for name in BODIES if name in eqn.params), None)
+        if inner is not None and eqn.primitive.name in CALLS:
+            body = inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner
+            outputs = walk(body, atoms, seen, module)
+        else:
+            seen.order.extend(value.path for value in atoms if value.path)
+            place = f"'{eqn.primitive.name}'" + (f" in {module}" if module else "")
+            try:
+                outputs = _rule(eqn, atoms, seen._replace(place=place))
+            except UntraceableError as error:
+                raise UntraceableError(f"{place} {error}") from None
+        values.update(zip(eqn.outvars, outputs, strict=True))
+    return [_free(()) if isinstance(v, Literal) else values[v] for v in jaxpr.outvars]
+
+
+CALLS = {
+    "jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call",
+    "remat", "remat2", "checkpoint",
+}  # fmt: skip
+BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+
+
+def _rule(eqn: JaxprEqn, inputs: list[Known], seen: Seen) -> Sequence[Known]:
+    """An equation's outputs."""
+    name, shapes = eqn.primitive.name, [var.aval.shape for var in eqn.outvars]
+    if name == "dot_general":
+        return [_product(eqn.params, inputs, seen)]
+    if name == "conv_general_dilated":
+        return [_convolution(eqn.params, inputs, shapes[0], seen)]
+    if name in MOVES and len(inputs) == 1 and isinstance(inputs[0], Weights):
+        moved = MOVES[name](eqn.params, inputs[0].index)
+        return [inputs[0]._replace(index=index) for index in moved]
+    known = [_filters(value, seen) if isinstance(value, Weights) else value for value in inputs]
+    if all((value.labels == FREE).all() for value in known):
+        return [_free(shape) for shape in shapes]
+    if name in ELEMENTWISE:
+        return [_together(known, shapes[0], seen)]
+    if name in REDUCTIONS:
+        return [_reduced(known[0], eqn.params["axes"], shapes[0], seen)]
+    if name.startswith("reduce_window"):
+        return [_windowed(known[0], eqn.params, shapes[0], seen)]
+    if name == "reshape" and known[0].labels.size == (known[0].labels.shape or (1,))[-1]:
+        if shapes[0] and known[0].shape[-1:] == shapes[0][-1:]:  # units stay the last axis
+            last = known[0].labels.shape[-1]
+            return [Value(known[0].labels.reshape(*(1,) * (len(shapes[0]) - 1), last), shapes[0])]
+    if name in MOVES:
+        moved = MOVES[name](eqn.params, *(value.full() for value in known))
+        return [_compact(labels) for labels in moved]
+    if all((value.labels <= FIXED).all() for value in known):  # of images alone
+        return [Value(np.full((1,) * len(shape), FIXED), shape) for shape in shapes]
+    raise UntraceableError("has no rule for channels")
+
+
+ELEMENTWISE = {
+    "abs", "add", "add_any", "and", "cbrt", "ceil", "clamp", "convert_element_type", "copy", "cos",
+    "div", "eq", "erf", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "integer_pow",
+    "is_finite", "le", "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne", "neg", "not",
+    "or", "pow", "reduce_precision", "rem", "round", "rsqrt", "select_n", "sign", "sin", "sqrt",
+    "square", "sub", "tan", "tanh", "xor",
+}  # fmt: skip
+REDUCTIONS = {
+    "argmax", "argmin", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod",
+    "reduce_sum",
+}  # fmt: skip
+
+
+def _broadcast(params: Mapping[str, Any], labels: np.ndarray) -> np.ndarray:
+    shape = [1] * len(params["shape"])
+    for axis, size in zip(params["broadcast_dimensions"], labels.shape, strict=True):
+        shape[axis] = size
+    return np.broadcast_to(labels.reshape(shape), params["shape"])
+
+
+def _slice(params: Mapping[str, Any], labels: np.ndarray) -> np.ndarray:
+    steps = params["strides"] or (1,) * labels.ndim
+    bounds = zip(params["start_indices"], params["limit_indices"], steps, strict=True)
+    return labels[tuple(slice(*bound) for bound in bounds)]
+
+
+def _pad(params: Mapping[str, Any], labels: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Labels between, and beside, what is padded are the padding's."""
+    for axis, (low, high, inner) in enumerate(params["padding_config"]):
+        size = labels.shape[axis]
+        places = low + (inner + 1) * np.arange(size)
+        shape = list(labels.shape)
+        shape[axis] = low + high + max(0, size + inner * (size - 1))
+        inside = (places >= 0) & (places < shape[axis])
+        wider = np.full(shape, value)
+        np.moveaxis(wider, axis, 0)[places[inside]] = np.moveaxis(labels, axis, 0)[inside]
+        labels = wider
+    return labels
+
+
+MOVES: dict[str, Callable[..., list[np.ndarray]]] = {
+    "broadcast_in_dim": lambda params, x: [_broadcast(params, x)],
+    "concatenate": lambda params, *xs: [np.concatenate(xs, params["dimension"])],
+    "convert_element_type": lambda params, x: [x],
+    "copy": lambda params, x: [x],
+    "pad": lambda params, x, value: [_pad(params, x, value)],
+    "reshape": lambda params, x: [x.reshape(params["new_sizes"])],
+    "rev": lambda params, x: [np.flip(x, params["dimensions"])],
+    "slice": lambda params, x: [_slice(params, x)],
+    "split": lambda params, x: np.split(x, np.cumsum(params["sizes"])[:-1], params["axis"]),
+    "squeeze": lambda params, x: [np.squeeze(x, tuple(params["dimensions"]))],
+    "transpose": lambda params, x: [x.transpose(params["permutation"])],
+}
+"""Operations that move elements and change none, done to labels as they are done to elements."""
+
+
+def _free(shape: Sequence[int]) -> Value:
+    """Constants."""
+    return Value(np.full((1,) * len(shape), FREE), tuple(shape))
+
+
+def _compact(labels: np.ndarray) -> Value:
+    """The value with these labels."""
+    shape = labels.shape
+    for axis in range(labels.ndim):
+        first = labels.take([0], axis) if shape[axis] else labels
+        if (labels == first).all():
+            labels = first
+    return Value(labels, shape)
+
+
+def _filters(kernel: Weights, seen: Seen) -> Value:
+    """A kernel that is combined with activations one by one: a depthwise convolution's.
+
+    Raises:
+      UntraceableError: it has several inputs.
+    """
+    if kernel.size[-2] != 1:
+        raise UntraceableError(f"does more with {kernel.path} than move and multiply it")
+    seen.depthwise.add(kernel.path)
+    return _compact(seen.axes[kernel.path][-1][np.unravel_index(kernel.index, kernel.size)[-1]])
+
+
+def _together(values: Sequence[Value], shape: Sequence[int], seen: Seen) -> Value:
+    """What combines values one by one: it ties them."""
+    labels = np.full((1,) * len(shape), FREE)
+    for value in values:
+        seen.tie(labels, value.labels)
+        labels = np.where(labels == FREE, value.labels, labels)
+    return Value(labels, tuple(shape))
+
+
+def _reduced(value: Value, axes: Sequence[int], shape: Sequence[int], seen: Seen) -> Value:
+    """What is made of all elements along `axes`."""
+    return Value(seen.settle(value.labels, axes).squeeze(tuple(axes)), tuple(shape))
+
+
+def _windowed(
+    value: Value, params: Mapping[str, Any], shape: Sequence[int], seen: Seen
+) -> Value:
+    """What is made of the elements in each window."""
+    pooled = [axis for axis, size in enumerate(value.shape) if size != shape[axis]]
+    pooled += [axis for axis, size in enumerate(params["window_dimensions"]) if size > 1]
+    return Value(seen.settle(value.labels, sorted(set(pooled))), tuple(shape))
+
+
+def _channels(value: Value, axes: Sequence[int], seen: Seen) -> np.ndarray:
+    """Labels along `axes`, flattened, which are the same at all places of the other axes."""
+    rest = [axis for axis in range(len(value.shape)) if axis not in axes]
+    labels = seen.settle(value.labels, rest).transpose(*axes, *rest)
+    shape = [value.shape[axis] for axis in axes] + [1] * len(rest)
+    return np.broadcast_to(labels, shape).reshape(-1)
+
+
+def _product(params: Mapping[str, Any], inputs: Sequence[Known], seen: Seen) -> Value:
+    """An activation times a kernel, on either side."""
+    contracted, (batched, _) = params["dimension_numbers"]
+    kinds = [isinstance(value, Weights) for value in inputs]
+    if sum(kinds) != 1 or batched:
+        raise UntraceableError("multiplies no activation with one kernel")
+    right = kinds[1]
+    value, kernel = inputs if right else reversed(inputs)
+    over, rows = contracted if right else reversed(contracted)
+    assert isinstance(value, Value) and isinstance(kernel, Weights)
+    columns = [axis for axis in range(len(kernel.shape)) if axis not in rows]
+    units = _read(kernel, _channels(value, over, seen), rows, columns, seen)
+    made = [kernel.shape[axis] for axis in columns]
+    rest = [size for axis, size in enumerate(value.shape) if axis not in over]
+    ones, units = [1] * len(rest), units.reshape(made)
+    if right:
+        return Value(units.reshape(ones + made), (*rest, *made))
+    return Value(units.reshape(made + ones), (*made, *rest))
+
+
+def _read(
+    kernel: Weights, labels: np.ndarray, rows: Sequence[int], columns: Sequence[int], seen: Seen
+) -> np.ndarray:
+    """Ties a kernel's inputs to labels `[inputs]`; the labels of its units `[units]`."""
+    axes = seen.axes[kernel.path]
+    units = axes[-1][kernel.along(-1, columns)]
+    if kernel.path in seen.depthwise:
+        seen.tie(units, np.repeat(labels, len(units) // len(labels)))
+    else:
+        seen.tie(axes[-2][kernel.along(-2, rows)], labels)
+    return units
+
+
+def _convolution(
+    params: Mapping[str, Any], inputs: Sequence[Known], shape: Sequence[int], seen: Seen
+) -> Value:
+    """A convolution with a kernel, of all channels or of each one alone."""
+    value, kernel = inputs
+    if not isinstance(value, Value) or not isinstance(kernel, Weights):
+        raise UntraceableError("convolves no activation with a kernel")
+    numbers, groups = params["dimension_numbers"], params["feature_group_count"]
+    labels = _channels(value, numbers.lhs_spec[1:2], seen)
+    columns, rows = numbers.rhs_spec[:1], numbers.rhs_spec[1:2]
+    if params["batch_group_count"] != 1 or groups not in (1, len(labels)):
+        raise UntraceableError(f"has {groups} groups of channels: only 1 or one a channel")
+    if groups > 1:
+        seen.depthwise.add(kernel.path)
+    units = _read(kernel, labels, rows, columns, seen)
+    made = [1] * len(shape)
+    made[numbers.out_spec[1]] = len(units)
+    return Value(units.reshape(made), tuple(shape))

@@ -1,0 +1,164 @@
+"""A net without its removed units: the same class with smaller widths, and arrays that fit it.
+
+A mask over units computes with zeros; here the zeros go. Li et al., "Pruning filters for efficient
+ConvNets", 2017, section 3.1, remove a filter's kernel and the next layer's matching inputs; which
+these are says the channel graph (see `graph`).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxtickets import masks, nets
+from jaxtickets.compress import graph as graphs
+from jaxtickets.compress.graph import Graph
+from jaxtickets.compress.report import Report, size
+from jaxtickets.types import PyTree, Ticket, UnitMask
+
+
+def shrink(
+    net: nn.Module, ticket: Ticket, units: UnitMask, shape: Sequence[int]
+) -> tuple[nn.Module, Ticket, Report]:
+    """The net and the ticket with only the units that stay.
+
+    In evaluation mode the small ticket's outputs are, to float tolerance, those of the large one
+    under its own mask and that of the units (`masks.expand`). A unit that groups share stays where
+    one of them keeps it; in the others the small mask switches it off.
+
+    Args:
+      net: a flax module with the widths of its layers in a tuple of integers, `widths`.
+      ticket: its parameters, statistics and mask, unbatched.
+      units: `{group: bool[units]}` for groups of `graph.wiring`; an absent one stays whole.
+      shape: `(h, w, c)` of the images.
+
+    Returns:
+      The small net, its ticket, and what was gained.
+
+    Raises:
+      ValueError: in one line: the net can't be traced, a layer would lose all of its units, no
+        width sets a layer's units, or the net with the new widths has another channel graph.
+    """
+    graph = graphs.trace(net, shape)
+    stays = graphs.kept(graph, units)
+    counts = {name: int(stays[places].sum()) for name, places in graph.units.items()}
+    for name, count in counts.items():
+        if count == 0:
+            raise ValueError(f"no unit is left in {name}: keep at least one")
+    small_net = net.clone(widths=_widths(net, shape, graph, counts))
+    small = graphs.trace(small_net, shape, graph.depthwise)
+    cut = _cut(ticket, graph, small, units, stays)
+    positions = nets.positions(net, shape)
+    names = {group.name: (counts[group.name], group.size) for group in graph.wiring}
+    return small_net, cut, Report(names, size(ticket, positions), size(cut, positions))
+
+
+def _widths(
+    net: nn.Module, shape: Sequence[int], graph: Graph, counts: Mapping[str, int]
+) -> tuple[int, ...]:
+    """`net.widths` with the groups' new sizes.
+
+    Which width sets which layer is seen in the shapes of a net whose widths all differ; they keep
+    their order, since a padded shortcut can't narrow its stream.
+
+    Raises:
+      ValueError: the net has no such attribute, or it can't say the new sizes.
+    """
+    widths = getattr(net, "widths", None)
+    if not isinstance(widths, tuple) or not all(isinstance(width, int) for width in widths):
+        raise ValueError(f"{type(net).__name__} has no `widths`, a tuple of integers, to be cut")
+    ranks = np.argsort(np.argsort(widths, kind="stable"))
+    probe = [max(widths) + 1 + int(rank) for rank in ranks]
+    init = nets.functional(net.clone(widths=tuple(probe)), shape).init
+    params, _ = jax.eval_shape(init, jax.random.key(0))
+    new = {}
+    for group in graph.wiring:
+        for layer in group.producers:
+            (kernel,) = masks.pick(params, (f"{layer}/kernel",))
+            if kernel.shape[-1] not in probe:
+                if counts[group.name] == group.size:
+                    continue
+                raise ValueError(f"none of {type(net).__name__}'s widths sets the units of {layer}")
+            place = probe.index(kernel.shape[-1])
+            if new.setdefault(place, counts[group.name]) != counts[group.name]:
+                raise ValueError(f"widths[{place}] sets {layer} and others of another size")
+    return tuple(new.get(place, width) for place, width in enumerate(widths))
+
+
+def _cut(
+    ticket: Ticket, graph: Graph, small: Graph, units: UnitMask, stays: np.ndarray
+) -> Ticket:
+    """The ticket's arrays with the units that stay, in the small net's order.
+
+    Raises:
+      ValueError: the small net's arrays have other shapes.
+    """
+    source = _source(graph, small, stays)
+    index: dict[str, dict[int, np.ndarray]] = {path: {} for path in small.axes}
+    for path, axis in ((path, axis) for path, axes in small.axes.items() for axis in axes):
+        new, old = source[small.axes[path][axis]], graph.axes[path][axis]
+        (left,) = np.nonzero(stays[old])
+        if len(left) != len(new):
+            raise ValueError(f"{path} would have {len(left)} places for {len(new)} units")
+        index[path][axis] = np.empty(len(new), int)
+        # a unit's several places, those of the pixels before a flatten, keep their order
+        index[path][axis][np.argsort(new, kind="stable")] = left[
+            np.argsort(old[left], kind="stable")
+        ]
+
+    def cut(kind: str, tree: PyTree) -> PyTree:
+        leaves = []
+        for path, leaf in zip(masks.paths(tree), jax.tree.leaves(tree), strict=True):
+            leaf = np.asarray(leaf)
+            for axis, places in index[f"{kind}/{path}"].items():
+                leaf = leaf.take(places, axis)
+            leaves.append(jnp.asarray(leaf))
+        return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+
+    params, mask = cut("params", ticket.params), cut("params", ticket.mask)
+    off = {}  # units that stay for the sake of another group
+    for name, mine in units.items():
+        on = np.zeros(len(stays), bool)
+        on[graph.units[name][np.asarray(mine, bool)]] = True
+        if not (left_on := on[source[small.units[name]]]).all():
+            off[name] = left_on
+    if off:
+        mask = jax.tree.map(jnp.logical_and, mask, masks.expand(off, small.wiring, params))
+    return ticket._replace(params=params, stats=cut("batch_stats", ticket.stats), mask=mask)
+
+
+def _source(graph: Graph, small: Graph, stays: np.ndarray) -> np.ndarray:
+    """Unit of the small net -> unit of the large one.
+
+    A unit is known by the axes on which it stands: units that share them all are taken in order.
+    Padding may ask for another order than the large net's: what comes from an earlier stage stands
+    first there, wherever it stood before.
+
+    Raises:
+      ValueError: the small net's units stand on other axes.
+    """
+    before, after = _standing(graph, stays), _standing(small, None)
+    if {axes: len(units) for axes, units in before.items()} != {
+        axes: len(units) for axes, units in after.items()
+    }:
+        raise ValueError("the net with the new widths has its units on other axes")
+    source = np.zeros(1 + max(max(units) for units in after.values()), int)
+    for axes, units in after.items():
+        source[units] = before[axes]
+    return source
+
+
+def _standing(graph: Graph, stays: np.ndarray | None) -> dict[frozenset[tuple[str, int]], list[int]]:
+    """Axes -> the units that stand on just these, in order."""
+    standing: dict[int, list[tuple[str, int]]] = {}
+    for path, places in graph.axes.items():
+        for axis, units in places.items():
+            for unit in np.unique(units):
+                if stays is None or stays[unit]:
+                    standing.setdefault(int(unit), []).append((path, axis))
+    found: dict[frozenset[tuple[str, int]], list[int]] = {}
+    for unit in sorted(standing):
+        found.setdefault(frozenset(standing[unit]), []).append(unit)
+    return found

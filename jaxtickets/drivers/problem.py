@@ -1,6 +1,7 @@
 """From names to functions: a net, its data, and how it is trained on them."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -106,13 +107,6 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
         raise UserError(f"{steps} training steps: must be a multiple of --look_every={every}")
     if train.test_every % every:
         raise UserError(f"--test_every={train.test_every}: must be a multiple of {every}, a look")
-    drops = numbers("drops", train.drops.split(","))
-    decay = optimizers.decay_shape(train.learning_rates, steps, drops)
-
-    def optimizer(hyper: Hyper) -> optax.GradientTransformation:
-        rest = decay, train.momentum, train.weight_decay, hyper.warmup
-        return optimizers.optimizer(train.optimizer, hyper.rate, *rest)
-
     normalise = partial(augment.normalise, mean=dataset.mean, std=dataset.std)
     params = jax.eval_shape(model.init, jax.random.key(0))[0]
     return Problem(
@@ -121,7 +115,7 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
         recipe=Recipe(
             model=model,
             loss=losses.classification(model, normalise),
-            optimizer=optimizer,
+            optimizer=optimizer_of(train, steps),
             prepare=normalise,
             augment=augment.standard if train.augmented else None,
             batch_size=train.batch_size,
@@ -133,6 +127,24 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
         wiring=nets.wiring(module, shape),
         steps=steps,
     )
+
+
+def optimizer_of(
+    train: TrainSettings, steps: int
+) -> Callable[[Hyper], optax.GradientTransformation]:
+    """The optimiser of a training of `steps` steps, as a function of what differs between runs.
+
+    Raises:
+      UserError: the drops of the learning rate aren't numbers.
+    """
+    drops = numbers("drops", train.drops.split(","))
+    decay = optimizers.decay_shape(train.learning_rates, steps, drops)
+
+    def optimizer(hyper: Hyper) -> optax.GradientTransformation:
+        rest = decay, train.momentum, train.weight_decay, hyper.warmup
+        return optimizers.optimizer(train.optimizer, hyper.rate, *rest)
+
+    return optimizer
 
 
 def on_device(dataset: Dataset) -> Dataset:

@@ -75,13 +75,18 @@ def write_summary(folder: Path, rows: Sequence[Mapping[str, Any]], *leading: str
       rows: a mapping a row; None and what a row lacks become empty cells.
       leading: the first columns; the others follow in order of first appearance.
     """
+    return write_csv(folder / SUMMARY, rows, *leading)
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], *leading: str) -> Path:
+    """Writes a table as `write_summary` does, to a path, which it returns."""
     text = io.StringIO()
     columns = list(dict.fromkeys([*leading, *(name for row in rows for name in row)]))
     table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     table.writeheader()
     table.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
-    write_atomically(folder / SUMMARY, text.getvalue())
-    return folder / SUMMARY
+    write_atomically(path, text.getvalue())
+    return path
 
 
 def read_summary(folder: Path) -> list[Row]:

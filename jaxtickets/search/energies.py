@@ -4,7 +4,7 @@ The parameters are those of the closure: at initialisation, after k training ste
 constants (`nets.signed_constant`) - the energy doesn't know. Test data never comes here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxtickets import losses, masks, training
-from jaxtickets.types import Array, Key, Loss, Mask, Model, Params, Prunable, Split, Stats
+from jaxtickets.types import Array, Key, Loss, Mask, Model, Params, Prunable, Scores, Split, Stats
 
 
 class Energy(NamedTuple):
@@ -22,10 +22,12 @@ class Energy(NamedTuple):
       evaluate: `evaluate(key, mask) -> float32 scalar`.
       fresh: whether the value depends on the key, as with a new minibatch a step. The search then
         scores the current mask and the proposed one with the same key, which costs twice as much.
+      cost: of an evaluation, in forward passes of one example; a gradient counts as two more.
     """
 
     evaluate: Callable[[Key, Mask], Array]
     fresh: bool
+    cost: int = 0
 
 
 Measure = Callable[[Array, Array], Array]
@@ -81,7 +83,7 @@ def fixed(
         logits, _ = model.apply(effective(mask, params), stats, images)
         return measure(logits, labels)
 
-    return Energy(evaluate, fresh=False)
+    return Energy(evaluate, fresh=False, cost=len(labels))
 
 
 def minibatch(
@@ -105,7 +107,7 @@ def minibatch(
         logits, _ = model.apply(effective(mask, params), stats, prepare(images[index]))
         return measure(logits, labels[index])
 
-    return Energy(evaluate, fresh=True)
+    return Energy(evaluate, fresh=True, cost=batch_size)
 
 
 def trainability(
@@ -141,4 +143,73 @@ def trainability(
         logits, _ = model.apply(state.params, state.stats, images)
         return measure(logits, labels)
 
+    return Energy(evaluate, fresh=False, cost=training_cost(batches.labels.size) + len(labels))
+
+
+def training_cost(examples: int) -> int:
+    """Forward passes of one example that training on so many examples is worth: three each."""
+    return 3 * examples
+
+
+def gradient_flow(
+    loss: Loss,
+    params: Params,
+    stats: Stats,
+    batch: Split,
+    key: Key,
+    effective: Callable[[Mask, Params], Params] = masks.apply,
+) -> Energy:
+    """Minus the norm of the loss' gradient in the weights that the mask keeps.
+
+    `-‖M ∘ ∇L(M ∘ w)‖₂`: how fast a gradient step would lower the loss, to first order; what GraSP
+    wants to keep (Wang et al., "Picking winning tickets before training by preserving gradient
+    flow", 2020).
+
+    Args:
+      loss: the training loss.
+      params, stats, effective: as in `fixed`.
+      batch: raw images and labels.
+      key: of dropout, the same for all masks.
+    """
+
+    def evaluate(unused: Key, mask: Mask) -> Array:
+        del unused
+        slope, _ = jax.grad(loss, has_aux=True)(effective(mask, params), stats, batch, key)
+        return -optax.tree.norm(masks.apply(mask, slope))
+
+    return Energy(evaluate, fresh=False, cost=training_cost(batch.labels.size))
+
+
+def saliency(scores: Scores, prunable: Prunable) -> Energy:
+    """The share of a criterion's scores that the mask loses: pruning as a search.
+
+    Its lowest mask of a count is the criterion's own. The scores, such as SNIP's or SynFlow's, are
+    those of the dense net, found once.
+    """
+    whole = jnp.sum(masks.flatten(scores, prunable))
+
+    def evaluate(key: Key, mask: Mask) -> Array:
+        del key
+        kept = masks.flatten(masks.apply(mask, scores), prunable)
+        return 1 - jnp.sum(kept) / whole
+
     return Energy(evaluate, fresh=False)
+
+
+def mixture(parts: Sequence[Energy], shares: Sequence[float]) -> Energy:
+    """The sum of energies times their shares; with equal shares of several draws, their mean.
+
+    Raises:
+      ValueError: there are no parts, or not as many shares.
+    """
+    if not parts or len(parts) != len(shares):
+        raise ValueError(f"{len(parts)} energies and {len(shares)} shares: one share each")
+
+    def evaluate(key: Key, mask: Mask) -> Array:
+        total = jnp.float32(0)
+        for part, share in zip(parts, shares, strict=True):
+            total += share * part.evaluate(key, mask)
+        return total
+
+    fresh = any(part.fresh for part in parts)
+    return Energy(evaluate, fresh, sum(part.cost for part in parts))

@@ -1,0 +1,290 @@
+"""Fields: where the weights are kept, in place of which; a space of hundreds of numbers, not bits.
+
+Where a mask keeps weights (how many in each layer, of each input, of each unit) decides most of
+what it is worth once trained, and which weights those are decides little. A point is a field: a
+potential for each layer, for units on the input or the output side of layers, and for what is known
+of each weight. Weight i -> o of layer l has the score
+
+    s = Σ_k mix_k · feature_k[l, i, o] + layer_l + input_l[i] + output_l[o]
+
+and the mask keeps the highest scores, exactly as many as asked for, so that every move keeps the
+total: raising one unit's potential takes weights from all others. With `chance` among the features,
+independent Gumbel noise, the kept weights are a random draw without replacement with probabilities
+proportional to exp(potential): the potentials are log densities. With a criterion's logarithm as
+feature, they correct that criterion, and a flat field is the criterion itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtickets import masks
+from jaxtickets.criteria import Evidence, find
+from jaxtickets.search.moves import Moves, Proposal
+from jaxtickets.types import Array, Keep, Key, Mask, Params, Prunable, Scores
+
+CHANCE = "chance"
+SIDES = ("input", "output")
+LOWEST = 1e-4
+"""A feature's least value, as a share of its layer's mean, before the logarithm."""
+
+
+class Side(NamedTuple):
+    """The units on one side of a layer.
+
+    Attributes:
+      leaf: path of the layer's kernel.
+      side: `input` or `output`: the kernel's last axis but one, or its last.
+      size: the number of units.
+      grid: `(height, width)` where the units are pixels, so that neighbours can move together;
+        channels run fastest. `()` where units have no neighbours.
+    """
+
+    leaf: str
+    side: str
+    size: int
+    grid: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """Its name in a field."""
+        return f"{self.leaf} {self.side}"
+
+
+class Space(NamedTuple):
+    """What a field has potentials for.
+
+    Attributes:
+      prunable: the leaves that masks prune.
+      shapes: their shapes.
+      sides: the sides with potentials.
+      features: names of what is known of each weight.
+    """
+
+    prunable: Prunable
+    shapes: tuple[tuple[int, ...], ...]
+    sides: tuple[Side, ...]
+    features: tuple[str, ...]
+
+
+class Field(NamedTuple):
+    """A point.
+
+    Attributes:
+      layers: float`[leaves]`.
+      units: side name -> float`[units]`.
+      mix: float`[features]`.
+    """
+
+    layers: Array
+    units: dict[str, Array]
+    mix: Array
+
+
+def space(
+    params: Params,
+    prunable: Prunable,
+    features: Sequence[str],
+    sides: Sequence[str] = ("input",),
+    image: tuple[int, ...] = (),
+) -> Space:
+    """The fields over a net's kernels.
+
+    Args:
+      params: parameters, for their shapes; the prunable leaves are kernels `[..., in, out]`.
+      prunable: the leaves that masks prune.
+      features: what is known of each weight: `chance`, and names of criteria.
+      sides: which sides of each layer have potentials: `input`, `output`, both, or none.
+      image: `(h, w, c)` of the images: a kernel with h · w · c inputs reads them as pixels.
+
+    Raises:
+      ValueError: an unknown side or criterion, or no feature at all.
+    """
+    for side in sides:
+        if side not in SIDES:
+            raise ValueError(f"unknown side '{side}': one of {', '.join(SIDES)}")
+    if not features:
+        raise ValueError(f"a field needs features: {CHANCE}, or criteria")
+    for name in features:
+        if name != CHANCE:
+            find(name)
+    shapes = masks.shapes(params, prunable)
+    made = []
+    for leaf, shape in shapes.items():
+        for side in (name for name in SIDES if name in sides):
+            size = shape[-2] if side == "input" else shape[-1]
+            pixels = side == "input" and len(shape) == 2 and size == int(np.prod(image or (0,)))
+            made.append(Side(leaf, side, size, tuple(image[:2]) if pixels else ()))
+    return Space(prunable, tuple(shapes.values()), tuple(made), tuple(features))
+
+
+def flat(space: Space, mix: Sequence[float]) -> Field:
+    """The field without potentials, and with the given mixture of features."""
+    units = {side.name: jnp.zeros(side.size) for side in space.sides}
+    return Field(jnp.zeros(len(space.prunable)), units, jnp.asarray(mix, jnp.float32))
+
+
+def pooled(space: Space, scores: Scores, mix: Sequence[float]) -> Field:
+    """The field whose potentials are the logarithms of mean scores, of layers and of units.
+
+    A layer's potential is the log mean of its scores, a unit's the log of its own mean over the
+    layer's. With `chance` alone, random masks then have the densities that the scores speak for.
+
+    Args:
+      space: of the field.
+      scores: a criterion's, not negative.
+      mix: of the features.
+    """
+    leaves = dict(zip(space.prunable, masks.pick(scores, space.prunable), strict=True))
+    means = {leaf: jnp.maximum(jnp.mean(values), 1e-30) for leaf, values in leaves.items()}
+    units = {}
+    for side in space.sides:
+        values = leaves[side.leaf]
+        axis = values.ndim - (2 if side.side == "input" else 1)
+        mean = jnp.mean(values, axis=tuple(a for a in range(values.ndim) if a != axis))
+        units[side.name] = jnp.log(jnp.maximum(mean / means[side.leaf], LOWEST))
+    layers = jnp.log(jnp.stack([means[leaf] for leaf in space.prunable]))
+    return Field(layers - jnp.mean(layers), units, jnp.asarray(mix, jnp.float32))
+
+
+def features(key: Key, space: Space, evidence: Evidence) -> tuple[Scores, ...]:
+    """What is known of each weight at initialisation: Gumbel noise, and criteria's logarithms.
+
+    Args:
+      key: consumed; each feature has its own.
+      space: of the fields.
+      evidence: criteria score `evidence.init_params`.
+    """
+    untrained = evidence._replace(params=evidence.init_params)
+    made = []
+    for name, k in zip(space.features, jax.random.split(key, len(space.features)), strict=True):
+        if name == CHANCE:
+            scores = masks.random_scores(k, evidence.init_params, space.prunable)
+            made.append(jax.tree.map(_gumbel, scores))
+            continue
+        scores = find(name)(k, untrained)
+        made.append(jax.tree.map(_log, scores))
+    return tuple(made)
+
+
+def score(space: Space, features: Sequence[Scores], field: Field) -> Scores:
+    """The scores of a field, over the prunable leaves; zero elsewhere."""
+    sides: Mapping[tuple[str, str], Array] = {
+        (side.leaf, side.side): field.units[side.name] for side in space.sides
+    }
+    known = [masks.pick(one, space.prunable) for one in features]
+    leaves = []
+    for i, (leaf, shape) in enumerate(zip(space.prunable, space.shapes, strict=True)):
+        total = jnp.broadcast_to(field.layers[i], shape)
+        for k, one in enumerate(known):
+            total += field.mix[k] * one[i]
+        if (leaf, "input") in sides:
+            total += sides[leaf, "input"].reshape(*[1] * (len(shape) - 2), -1, 1)
+        if (leaf, "output") in sides:
+            total += sides[leaf, "output"].reshape(*[1] * (len(shape) - 1), -1)
+        leaves.append(total)
+    zero = jax.tree.map(jnp.zeros_like, features[0])
+    return masks.put(zero, space.prunable, leaves)
+
+
+def mask(space: Space, features: Sequence[Scores], keep: Keep, floor: Keep, field: Field) -> Mask:
+    """The mask of a field: exactly `keep` weights, at least `floor` in each leaf."""
+    return masks.select(score(space, features, field), space.prunable, keep, floor)
+
+
+def moves(space: Space, most: float = 3.0, least: float = 0.01) -> Moves:
+    """Random walks over fields; all symmetric, and all of zero mean.
+
+    A move adds normal noise of standard deviation `size` to one part of the field, each kind as
+    likely as the other: to one layer's potential; to one feature's share (a fifth of the noise); to
+    some units of a side, each taking part with a probability drawn from 1 to 1 / units, on a
+    logarithmic scale; or, where the units are pixels, to a smooth bump of neighbours, a Gaussian
+    around a random pixel with a radius from one pixel to half the image, on a logarithmic scale.
+
+    Args:
+      space: of the fields.
+      most, least: the largest and smallest size, in nats.
+    """
+    grids = tuple(side for side in space.sides if side.grid)
+    kinds = ["layer"] * (len(space.prunable) > 1) + ["mix"] * (len(space.features) > 1)
+    kinds += ["units"] * bool(space.sides) + ["bump"] * bool(grids)
+
+    def layer(key: Key, size: Array, field: Field) -> Field:
+        which, noise = jax.random.split(key)
+        at = jax.random.randint(which, (), 0, len(space.prunable))
+        return field._replace(layers=field.layers.at[at].add(size * jax.random.normal(noise)))
+
+    def mix(key: Key, size: Array, field: Field) -> Field:
+        which, noise = jax.random.split(key)
+        at = jax.random.randint(which, (), 0, len(space.features))
+        return field._replace(mix=field.mix.at[at].add(0.2 * size * jax.random.normal(noise)))
+
+    def units(key: Key, size: Array, field: Field) -> Field:
+        which, share, chosen, noise = jax.random.split(key, 4)
+        at = jax.random.randint(which, (), 0, len(space.sides))
+        part = jnp.exp(jax.random.uniform(share) * jnp.log(1 / 64))
+        moved = dict(field.units)
+        for i, side in enumerate(space.sides):
+            keys = jax.random.fold_in(chosen, i), jax.random.fold_in(noise, i)
+            takes = jax.random.uniform(keys[0], (side.size,)) < jnp.maximum(part, 1 / side.size)
+            step = jnp.where(takes, size * jax.random.normal(keys[1], (side.size,)), 0.0)
+            moved[side.name] += jnp.where(at == i, step, 0.0)
+        return field._replace(units=moved)
+
+    def bump(key: Key, size: Array, field: Field) -> Field:
+        which, place, radius, noise = jax.random.split(key, 4)
+        at = jax.random.randint(which, (), 0, len(grids))
+        height = size * jax.random.normal(noise)
+        moved = dict(field.units)
+        for i, side in enumerate(grids):
+            rows, columns = side.grid
+            centre = jax.random.uniform(place, (2,)) * jnp.array([rows, columns])
+            wide = jnp.exp(jax.random.uniform(radius) * jnp.log(max(rows, columns) / 2))
+            row = jnp.arange(rows)[:, None] + 0.5 - centre[0]
+            column = jnp.arange(columns)[None] + 0.5 - centre[1]
+            shape = jnp.exp(-(row**2 + column**2) / (2 * wide**2))
+            channels = side.size // (rows * columns)
+            step = jnp.repeat(shape.ravel(), channels) * height
+            moved[side.name] += jnp.where(at == i, step, 0.0)
+        return field._replace(units=moved)
+
+    steps = [{"layer": layer, "mix": mix, "units": units, "bump": bump}[name] for name in kinds]
+
+    def propose(key: Key, size: Array, field: Field) -> Proposal:
+        kind, change = jax.random.split(key)
+        at = jax.random.randint(kind, (), 0, len(steps))
+        moved = jax.lax.switch(at, steps, change, size, field)
+        return Proposal(moved, jnp.bool_(True), jnp.float32(0), jnp.float32(size), field)
+
+    def settle(proposal: Proposal, accepted: Array) -> Field:
+        return jax.tree.map(
+            lambda new, old: jnp.where(accepted, new, old), proposal.walk, proposal.undo
+        )
+
+    return Moves(
+        init=lambda key, point: point,
+        propose=propose,
+        settle=settle,
+        point=lambda walk: walk,
+        distance=distance,
+        most=most,
+        least=least,
+        whole=False,
+    )
+
+
+def distance(a: Field, b: Field) -> Array:
+    """The Euclidean distance of two fields, in nats."""
+    squares = jax.tree.map(lambda x, y: jnp.sum(jnp.square(x - y)), a, b)
+    return jnp.sqrt(sum(jax.tree.leaves(squares), jnp.float32(0)))
+
+
+def _gumbel(uniform: Array) -> Array:
+    return -jnp.log(-jnp.log(jnp.clip(uniform, 1e-12, 1 - 1e-7)))
+
+
+def _log(scores: Array) -> Array:
+    return jnp.log(jnp.maximum(scores, LOWEST * jnp.mean(scores) + 1e-30))

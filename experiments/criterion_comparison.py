@@ -20,13 +20,12 @@ from absl import flags
 from jaxtickets.drivers import comparison, gallery, opening
 from jaxtickets.drivers.comparison import Entry, train_in_parts
 from jaxtickets.drivers.dense import StoreSettings
-from jaxtickets.drivers.gallery import GallerySettings
-from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings
+from jaxtickets.drivers.problem import Problem
 from jaxtickets.drivers.seeds import seed
 from jaxtickets.figures import methods
 from jaxtickets.io import records, rows
 from jaxtickets.io.errors import choose, run_main
-from jaxtickets.io.flags import BatchSettings, RunSettings, define, read_all
+from jaxtickets.io.flags import RunSettings, define, read_all
 from jaxtickets.protocols.treatments import TREATMENTS, Given, treat
 from jaxtickets.settings import option
 
@@ -61,15 +60,7 @@ class Question:
     checks: tuple = option((), f"sanity checks of every criterion: {', '.join(CHECKS)}")
 
 
-GROUPS = (
-    RunSettings(),
-    StoreSettings(),
-    Question(),
-    GallerySettings(),
-    NetSettings(model="lenet300_100"),
-    TrainSettings(),
-    BatchSettings(),
-)
+GROUPS = (RunSettings(), StoreSettings(), Question(), *gallery.GROUPS)
 
 
 def main() -> None:

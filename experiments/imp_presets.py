@@ -1,9 +1,18 @@
-"""The settings of the lottery ticket paper (2019), of OpenLTH's LeNet, and of a run of seconds."""
+"""Settings of the lottery ticket paper (2019), in small too, of OpenLTH's LeNet, and of seconds."""
 
 from typing import Any
 
+from jaxtickets.drivers.problem import TrainSettings
 from jaxtickets.io.errors import UserError, choose
 
+SHORT = TrainSettings(
+    learning_rate=1.2e-3,
+    learning_rates="constant",
+    batch_size=60,
+    iterations=1000,
+    look_every=50,
+)
+"""The paper's training of lenet300_100 in small: the default of what prunes that net repeatedly."""
 SMOKE: dict[str, Any] = {
     "seeds": 2,
     "levels": 2,

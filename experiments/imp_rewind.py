@@ -19,11 +19,11 @@ from typing import Any
 
 from absl import flags
 
-from experiments.imp_presets import preset
+from experiments.imp_presets import SHORT, preset
 from jaxtickets.drivers import comparison, opening
 from jaxtickets.drivers.imp_plan import imp_plan
 from jaxtickets.drivers.levels import Plan, descend, lineages_of
-from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings
+from jaxtickets.drivers.problem import NetSettings, Problem
 from jaxtickets.drivers.training_loop import chunk_plan
 from jaxtickets.figures import lottery
 from jaxtickets.io import records, rows
@@ -49,14 +49,7 @@ GROUPS = (
     Question(),
     imp.Settings(),
     NetSettings(model="lenet300_100"),
-    TrainSettings(
-        learning_rate=1.2e-3,
-        learning_rates="constant",
-        batch_size=60,
-        iterations=1000,
-        look_every=50,
-        test_every=50,
-    ),
+    dataclasses.replace(SHORT, test_every=50),
     BatchSettings(),
 )
 

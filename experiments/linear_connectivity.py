@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from experiments.imp_presets import SHORT
 from jaxtickets.analysis import interpolation
 from jaxtickets.drivers import comparison, opening, pairs
 from jaxtickets.drivers.comparison import Entry
 from jaxtickets.drivers.imp_plan import imp_plan
 from jaxtickets.drivers.levels import Lineage, descend, rewound_nets
-from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings
+from jaxtickets.drivers.problem import NetSettings, Problem
 from jaxtickets.drivers.training_loop import chunk_plan
 from jaxtickets.figures import connectivity
 from jaxtickets.io import records, rows
@@ -54,13 +55,7 @@ GROUPS = (
     Question(),
     imp.Settings(levels=4, prune_rate=0.6, output_rate=0.3),
     NetSettings(model="lenet300_100"),
-    TrainSettings(
-        learning_rate=1.2e-3,
-        learning_rates="constant",
-        batch_size=60,
-        iterations=1000,
-        look_every=50,
-    ),
+    SHORT,
     BatchSettings(),
 )
 

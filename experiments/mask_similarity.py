@@ -19,12 +19,11 @@ from jaxtickets.analysis import similarity
 from jaxtickets.drivers import comparison, gallery, opening
 from jaxtickets.drivers.comparison import Entry
 from jaxtickets.drivers.dense import StoreSettings
-from jaxtickets.drivers.gallery import GallerySettings
-from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings
+from jaxtickets.drivers.problem import Problem
 from jaxtickets.figures import heat_maps
 from jaxtickets.io import records, rows
 from jaxtickets.io.errors import run_main
-from jaxtickets.io.flags import BatchSettings, RunSettings, define, read_all
+from jaxtickets.io.flags import RunSettings, define, read_all
 
 SMOKE: dict[str, Any] = {
     "seeds": 2,
@@ -32,14 +31,7 @@ SMOKE: dict[str, Any] = {
     "criteria": ("random", "magnitude", "snip"),
     "epochs": 1,
 }
-GROUPS = (
-    RunSettings(),
-    StoreSettings(),
-    GallerySettings(),
-    NetSettings(model="lenet300_100"),
-    TrainSettings(),
-    BatchSettings(),
-)
+GROUPS = (RunSettings(), StoreSettings(), *gallery.GROUPS)
 LEADING = ("density", "layer", "method_a", "seed_a", "method_b", "seed_b", *similarity.MEASURES)
 
 

@@ -21,12 +21,11 @@ from jaxtickets.analysis import orthogonality
 from jaxtickets.drivers import comparison, gallery, opening
 from jaxtickets.drivers.comparison import Entry, train_entries
 from jaxtickets.drivers.dense import StoreSettings, dense_entry
-from jaxtickets.drivers.gallery import GallerySettings
-from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings
+from jaxtickets.drivers.problem import Problem
 from jaxtickets.figures import scatter
 from jaxtickets.io import records, rows
 from jaxtickets.io.errors import UserError, run_main
-from jaxtickets.io.flags import BatchSettings, RunSettings, define, read_all
+from jaxtickets.io.flags import RunSettings, define, read_all
 from jaxtickets.runs import Axis
 from jaxtickets.settings import option
 from jaxtickets.types import Mask, Params
@@ -47,15 +46,7 @@ class Question:
     repair_rate: float = option(0.1, "its learning rate")
 
 
-GROUPS = (
-    RunSettings(),
-    StoreSettings(),
-    Question(),
-    GallerySettings(),
-    NetSettings(model="lenet300_100"),
-    TrainSettings(),
-    BatchSettings(),
-)
+GROUPS = (RunSettings(), StoreSettings(), Question(), *gallery.GROUPS)
 
 
 def main() -> None:
@@ -116,10 +107,8 @@ def _repaired(
 def _table(summary: list[dict[str, Any]]) -> str:
     lines = [["method", "check", "density", "n", "score", "trained %"]]
     for (method, check, density), members in comparison.grouped(summary).items():
-        scores = [row["orthogonality"] for row in members]
-        deviation = f" ± {np.std(scores, ddof=1):.5f}" if len(scores) > 1 else ""
+        score = comparison.spread([row["orthogonality"] for row in members], 1, 5)
         trained = comparison.spread([row["trained_accuracy"] for row in members])
-        score = f"{np.mean(scores):.5f}{deviation}"
         lines.append([method, check, f"{density:g}", str(len(members)), score, trained])
     return comparison.aligned(lines)
 

@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from experiments.imp_presets import SHORT
 from jaxtickets import runs
 from jaxtickets.criteria import find, plane
 from jaxtickets.drivers import comparison, opening
 from jaxtickets.drivers.dense import StoreSettings, dense_nets
 from jaxtickets.drivers.imp_plan import imp_plan
 from jaxtickets.drivers.levels import Lineage, Plan, descend
-from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings
+from jaxtickets.drivers.problem import NetSettings, Problem
 from jaxtickets.figures import supermasks
 from jaxtickets.io import records, rows
 from jaxtickets.io.errors import UserError, choose, run_main
@@ -81,13 +82,7 @@ GROUPS = (
     StoreSettings(),
     Question(),
     NetSettings(model="lenet300_100"),
-    TrainSettings(
-        learning_rate=1.2e-3,
-        learning_rates="constant",
-        batch_size=60,
-        iterations=1000,
-        look_every=100,
-    ),
+    dataclasses.replace(SHORT, look_every=100),
     BatchSettings(),
 )
 

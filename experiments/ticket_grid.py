@@ -119,7 +119,7 @@ def main() -> None:
     if question.cost_trainings:
         some = runs.stack([e.start for e in entries[: question.cost_trainings]])
         costs = cost.compare(problem, axis, some, data)
-        cost.write(run.folder, costs)
+        rows.write_csv(run.folder / "cost.csv", costs)
         many, length = costs[0]["trainings"], costs[0]["steps"]
         print(f"\n{many} trainings of {length} steps, each way measured:\n{cost.table(costs)}")
         spent = sum(row["seconds"] for row in summary)

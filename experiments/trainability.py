@@ -19,12 +19,11 @@ from jaxtickets.analysis.trainability import steps_to_reach
 from jaxtickets.drivers import comparison, gallery, opening
 from jaxtickets.drivers.comparison import train_entries
 from jaxtickets.drivers.dense import StoreSettings, dense_entry
-from jaxtickets.drivers.gallery import GallerySettings
-from jaxtickets.drivers.problem import NetSettings, TrainSettings, build
+from jaxtickets.drivers.problem import build
 from jaxtickets.figures import curves
 from jaxtickets.io import records, rows
 from jaxtickets.io.errors import UserError, run_main
-from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read_all
+from jaxtickets.io.flags import RunSettings, define, numbers, read_all
 from jaxtickets.settings import option
 
 SMOKE: dict[str, Any] = {
@@ -45,15 +44,7 @@ class Question:
     targets: tuple = option((1.0, 0.5, 0.3), "training losses to reach, in nats")
 
 
-GROUPS = (
-    RunSettings(),
-    StoreSettings(),
-    Question(),
-    GallerySettings(),
-    NetSettings(model="lenet300_100"),
-    TrainSettings(),
-    BatchSettings(),
-)
+GROUPS = (RunSettings(), StoreSettings(), Question(), *gallery.GROUPS)
 
 
 def main() -> None:
@@ -109,8 +100,7 @@ def _table(summary: list[dict[str, Any]], targets: tuple[float, ...]) -> str:
         cells = []
         for target in targets:
             steps = [row[f"steps_to/{target:g}"] for row in members]
-            spread = f" ± {np.std(steps, ddof=1):.0f}" if len(steps) > 1 else ""
-            cells.append("-" if np.isnan(steps).any() else f"{np.mean(steps):.0f}{spread}")
+            cells.append("-" if np.isnan(steps).any() else comparison.spread(steps, 1, 0))
         lines.append([method, f"{density:g}", str(len(members)), *cells])
     return comparison.aligned(lines)
 

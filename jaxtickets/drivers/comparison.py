@@ -226,10 +226,16 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
 TIMES = ("untrained", "trained")
 
 
-def spread(fractions: Sequence[float]) -> str:
-    """`97.31 ± 0.12`: mean and sample standard deviation in %, without the latter for n = 1."""
-    mean = f"{100 * np.mean(fractions):.2f}"
-    return mean if len(fractions) < 2 else f"{mean} ± {100 * np.std(fractions, ddof=1):.2f}"
+def spread(values: Sequence[float], scale: float = 100, digits: int = 2) -> str:
+    """`97.31 ± 0.12`: mean and sample standard deviation, without the latter for n = 1.
+
+    Args:
+      values: in % by default, and so fractions.
+      scale: what they are multiplied by.
+      digits: after the point.
+    """
+    mean = f"{scale * np.mean(values):.{digits}f}"
+    return mean if len(values) < 2 else f"{mean} ± {scale * np.std(values, ddof=1):.{digits}f}"
 
 
 def lost(summary: Sequence[dict[str, Any]]) -> list[str]:

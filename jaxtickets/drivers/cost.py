@@ -1,9 +1,7 @@
 """What a batch of trainings costs one after another, batched, and spread over devices."""
 
-import csv
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -71,16 +69,6 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         for r in rows
     ]
     return "\n".join(lines)
-
-
-def write(folder: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    """Writes `cost.csv` into the run's folder and returns its path."""
-    path = folder / "cost.csv"
-    with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-    return path
 
 
 def _count(devices: Sequence[jax.Device]) -> str:

@@ -42,6 +42,22 @@ def words(name: str) -> str:
     return name.replace("_", " ")
 
 
+def densities(summary: Sequence[dict[str, Any]]) -> list[float]:
+    """The densities of what is pruned, falling."""
+    return sorted({row["density"] for row in summary if row["method"] != "dense"}, reverse=True)
+
+
+def deviation(values: Sequence[float]) -> float:
+    """The sample standard deviation, 0 of a single value."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def legend_beside(panel: Any, *named: Any) -> None:
+    """A legend to the right of the panel, of what is in it or else of `named`."""
+    where = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+    panel.legend(*named, frameon=False, fontsize="small", **where)
+
+
 def weights_left(panel: Any, members: Sequence[dict[str, Any]]) -> None:
     """The x axis of weights left in per cent, logarithmic, falling, ticks at the levels."""
     left = sorted({round(100 * row["density"], 1) for row in members}, reverse=True)

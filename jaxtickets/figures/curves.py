@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxtickets.figures.canvas import save, subplots
+from jaxtickets.figures.canvas import densities, legend_beside, save, subplots
 from jaxtickets.figures.methods import label, ordered
 from jaxtickets.io import rows
 from jaxtickets.io.records import read_spec
@@ -14,9 +14,9 @@ def draw_first_steps(folder: Path) -> Path:
     """Training loss against the step, a panel a density: mean and standard deviation over seeds."""
     spec, summary = read_spec(folder), rows.read_summary(folder)
     seen = [row for row in rows.read_metrics(folder) if row["phase"] == "first"]
-    densities = sorted({row["density"] for row in summary if row["method"] != "dense"})[::-1]
-    fig, axes = subplots(1, len(densities), (5.5 * len(densities) + 2.5, 4.8))
-    for panel, density in zip(axes.flat, densities, strict=True):
+    left = densities(summary)
+    fig, axes = subplots(1, len(left), (5.5 * len(left) + 2.5, 4.8))
+    for panel, density in zip(axes.flat, left, strict=True):
         for i, method in enumerate(ordered(summary)):
             wanted = 1.0 if method == "dense" else density
             mine = [r for r in seen if r["method"] == method and r["density"] == wanted]
@@ -37,7 +37,7 @@ def draw_first_steps(folder: Path) -> Path:
         panel.set(xlabel="training step", ylabel="training loss (nats)")
         panel.set_title(f"density {density:g}")
         panel.grid(alpha=0.3, which="both")
-    axes.flat[-1].legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    legend_beside(axes.flat[-1])
     seeds = len({row["seed"] for row in summary})
     fig.suptitle(
         f"{spec['model']} on {spec['dataset']}: the first {spec['first_steps']} steps\n"

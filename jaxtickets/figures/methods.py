@@ -6,7 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from jaxtickets.figures.canvas import save, subplots, weights_left
+from jaxtickets.figures.canvas import (
+    densities,
+    deviation,
+    legend_beside,
+    save,
+    subplots,
+    weights_left,
+)
 from jaxtickets.io import rows
 from jaxtickets.io.records import read_spec
 
@@ -76,12 +83,11 @@ def draw_against_density(folder: Path) -> Path:
                 [100 * row[f"{when}_accuracy"] for row in mine if row["density"] == density]
                 for density in left
             ]
-            spread = [np.std(g, ddof=1) if len(g) > 1 else 0.0 for g in groups]
             line, marker = CHECKS[check]
             panel.errorbar(
                 [100 * density for density in left],
                 [np.mean(g) for g in groups],
-                spread,
+                [deviation(g) for g in groups],
                 color=f"C{methods.index(method) % 10}",
                 ls=line,
                 marker=marker,
@@ -99,9 +105,7 @@ def draw_against_density(folder: Path) -> Path:
             panel.axhline(np.mean(dense), color="0.4", lw=0.8, label="dense")
         weights_left(panel, [row for row in summary if row["method"] != "dense"])
         panel.set(ylabel=f"test accuracy, {when} (%)", title=when)
-    named = axes.flat[0].get_legend_handles_labels()
-    where = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
-    axes.flat[-1].legend(*named, frameon=False, fontsize="small", **where)
+    legend_beside(axes.flat[-1], *axes.flat[0].get_legend_handles_labels())
     seeds = len({row["seed"] for row in summary})
     fig.suptitle(
         f"{spec['model']} on {spec['dataset']}: mean and standard deviation of {seeds} seeds"
@@ -117,14 +121,14 @@ def draw_lost(folder: Path) -> Path:
     summary, spec = rows.read_summary(folder), read_spec(folder)
     layers = [name for name in summary[0] if name.startswith("density/")]
     shown = _counted(summary)
-    densities = sorted({row["density"] for row in summary if row["method"] != "dense"})[::-1]
-    width, height = 1.3 + 0.45 * len(densities), 1.2 + 0.32 * len(layers)
+    left = densities(summary)
+    width, height = 1.3 + 0.45 * len(left), 1.2 + 0.32 * len(layers)
     columns = min(len(shown), 5)
     lines = -(-len(shown) // columns)
     fig, axes = subplots(lines, columns, (1.5 + width * columns, 0.6 + height * lines))
     for panel, kind in zip(axes.flat, shown, strict=False):
-        share = np.full((len(layers), len(densities)), np.nan)
-        for x, density in enumerate(densities):
+        share = np.full((len(layers), len(left)), np.nan)
+        for x, density in enumerate(left):
             mine = [row for row in summary if _kind(row) == kind and row["density"] == density]
             for y, layer in enumerate(layers if mine else ()):
                 kept = [row[layer] for row in mine]
@@ -134,8 +138,8 @@ def draw_lost(folder: Path) -> Path:
         with np.errstate(divide="ignore"):
             image = panel.imshow(np.log10(share), cmap="viridis", vmin=-5, vmax=0, aspect="auto")
         panel.set_xticks(
-            range(len(densities)),
-            [f"{100 * d:g}" for d in densities],
+            range(len(left)),
+            [f"{100 * d:g}" for d in left],
             rotation=90,
             fontsize="small",
         )
@@ -160,11 +164,11 @@ def draw_accuracies(folder: Path) -> Path:
     summary = rows.read_summary(folder)
     spec = read_spec(folder)
     shown = kinds(summary)
-    densities = sorted({row["density"] for row in summary if row["method"] != "dense"})[::-1]
+    left = densities(summary)
     fig, axes = subplots(1, 2, (1.6 * len(shown) + 4, 4.8))
     for panel, when in zip(axes.flat, ("untrained", "trained"), strict=True):
-        for i, density in enumerate(densities):
-            shift = (i - (len(densities) - 1) / 2) * 0.8 / len(densities)
+        for i, density in enumerate(left):
+            shift = (i - (len(left) - 1) / 2) * 0.8 / len(left)
             for x, kind in enumerate(shown):
                 dense = kind[0] == "dense"
                 wanted = 1.0 if dense else density
@@ -181,7 +185,7 @@ def draw_accuracies(folder: Path) -> Path:
         )
         panel.set(ylabel=f"test accuracy, {when} (%)", title=f"{when}")
         panel.grid(axis="y", alpha=0.3)
-    for i, density in enumerate(densities):
+    for i, density in enumerate(left):
         axes.flat[0].plot([], [], "o", color=f"C{i}", label=f"density {density:g}")
     axes.flat[0].legend(frameon=False)
     seeds = len({row["seed"] for row in summary})
@@ -198,10 +202,10 @@ def draw_layers(folder: Path) -> Path:
     spec = read_spec(folder)
     layers = [name for name in summary[0] if name.startswith("density/")]
     shown = _counted(summary)
-    densities = sorted({row["density"] for row in summary if row["method"] != "dense"})[::-1]
+    left = densities(summary)
     pruned = [row for row in summary if row["method"] != "dense"]
-    fig, axes = subplots(1, len(densities), (4.5 * len(densities) + 2, 4.2))
-    for panel, density in zip(axes.flat, densities, strict=True):
+    fig, axes = subplots(1, len(left), (4.5 * len(left) + 2, 4.2))
+    for panel, density in zip(axes.flat, left, strict=True):
         for i, kind in enumerate(shown):
             members = [row for row in summary if _kind(row) == kind and row["density"] == density]
             share = np.array([[r[name] for name in layers] for r in members])
@@ -214,7 +218,7 @@ def draw_layers(folder: Path) -> Path:
         panel.set(ylabel="kept weights (share of the layer)", title=f"density {density:g}")
         panel.axhline(density, color="0.5", lw=0.8, ls="--")
         panel.set_ylim(0, 1.15 * max(row[name] for row in pruned for name in layers))
-    axes.flat[-1].legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    legend_beside(axes.flat[-1])
     what = f"{spec['model']} on {spec['dataset']}"
     seeds = len({row["seed"] for row in summary})
     fig.suptitle(
@@ -229,8 +233,7 @@ def _point(panel: Any, x: float, values: Sequence[float], colour: str) -> None:
     """Mean with its standard deviation, and the values beside it."""
     if not values:
         return
-    deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
-    panel.errorbar(x, np.mean(values), deviation, fmt="o", color=colour, capsize=4, ms=6)
+    panel.errorbar(x, np.mean(values), deviation(values), fmt="o", color=colour, capsize=4, ms=6)
     panel.plot([x + 0.12] * len(values), values, ".", color=colour, alpha=0.5, ms=5)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxtickets.figures.canvas import save, subplots
+from jaxtickets.figures.canvas import deviation, save, subplots
 from jaxtickets.io import rows
 from jaxtickets.io.records import read_spec
 
@@ -29,7 +29,7 @@ def draw_pruning(folder: Path) -> Path:
         ]
         place = [100 * (1 - np.mean([row["density"] for row in group])) for group in ends]
         accuracy = [[100 * row["trained_accuracy"] for row in group] for group in ends]
-        spread = [np.std(a, ddof=1) if len(a) > 1 else 0.0 for a in accuracy]
+        spread = [deviation(a) for a in accuracy]
         mean = [np.mean(a) for a in accuracy]
         first.errorbar(place, mean, spread, marker="o", ms=4, lw=1.2, capsize=2, label=model)
         panel = axes.flat[1 + i]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jaxtickets.figures.canvas import save, subplots
+from jaxtickets.figures.canvas import densities, legend_beside, save, subplots
 from jaxtickets.figures.methods import label, ordered
 from jaxtickets.io import rows
 from jaxtickets.io.records import read_spec
@@ -11,9 +11,9 @@ from jaxtickets.io.records import read_spec
 def draw_orthogonality(folder: Path) -> Path:
     """Trained accuracy against the orthogonality score: a point a mask, a panel a density."""
     spec, summary = read_spec(folder), rows.read_summary(folder)
-    densities = sorted({row["density"] for row in summary if row["method"] != "dense"})[::-1]
-    fig, axes = subplots(1, len(densities), (5 * len(densities) + 2.5, 4.6))
-    for panel, density in zip(axes.flat, densities, strict=True):
+    left = densities(summary)
+    fig, axes = subplots(1, len(left), (5 * len(left) + 2.5, 4.6))
+    for panel, density in zip(axes.flat, left, strict=True):
         for i, method in enumerate(ordered(summary)):
             for check, marker in ((None, "o"), ("repaired", "x")):
                 wanted = 1.0 if method == "dense" else density
@@ -36,7 +36,7 @@ def draw_orthogonality(folder: Path) -> Path:
         panel.set(ylabel="test accuracy, trained (%)", title=f"density {density:g}")
         panel.locator_params(axis="x", nbins=5)
         panel.grid(alpha=0.3)
-    axes.flat[-1].legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    legend_beside(axes.flat[-1])
     fig.suptitle(
         f"{spec['model']} on {spec['dataset']}: a point a seed; crosses: after "
         f"{spec['repair_steps']} steps of repair"

@@ -6,7 +6,14 @@ import jax
 import numpy as np
 
 from jaxtickets.criteria import Evidence, find, plane
-from jaxtickets.figures.canvas import reach, save, subplots, weights_left, words
+from jaxtickets.figures.canvas import (
+    legend_beside,
+    reach,
+    save,
+    subplots,
+    weights_left,
+    words,
+)
 from jaxtickets.io import rows
 from jaxtickets.io.records import read_spec
 
@@ -43,7 +50,7 @@ def draw_supermasks(folder: Path) -> Path:
             weights_left(panel, found)
             panel.set_ylabel(f"test accuracy, {when} (%)")
             panel.set_title(f"kept: {words(pair[0])}; pruned: {words(pair[1])}")
-    axes[0, 1].legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    legend_beside(axes[0, 1])
     seeds = len({row["seed"] for row in found})
     fig.suptitle(f"{spec['model']} on {spec['dataset']}: mean of {seeds} seeds, least to greatest")
     return save(fig, folder, "supermasks")

@@ -22,7 +22,7 @@ from jaxtickets.io.records import Run
 from jaxtickets.protocols import rounds
 from jaxtickets.runs import Axis
 from jaxtickets.settings import option
-from jaxtickets.types import Dataset, Keep, Key, Mask, Params, PyTree, Split, Stats
+from jaxtickets.types import Array, Dataset, Keep, Key, Mask, Params, PyTree, Scores, Split, Stats
 
 AT_INIT = ("snip", "grasp", "synflow")
 """Criteria that score the weights at initialisation; the others look at trained ones too."""
@@ -186,19 +186,26 @@ def entries_of(
         plain = _plain(name)
         count = settings.synflow_rounds if plain == "synflow" else 1
         draw = _drawer(problem, name, settings.floor)
-        for density, kept in plan.keep.items():
-            wanted = rounds.counts(sizes, kept, count)
-            for i, one in enumerate(seeds):
-                scored = one.params, one.stats
-                if dense is not None and plain not in AT_INIT:
-                    scored = runs.take((dense.params, dense.stats), i)
-                key = control_key(one, name, density)
-                mask, unknown = draw(key, one.params, *scored, batches, wanted)
-                if unknown:
-                    raise UserError(f"--criteria={name}: NaN among its scores, seed {one.number}")
-                where = one.params, one.stats, mask, one.step
+        wanted = [rounds.counts(sizes, kept, count) for kept in plan.keep.values()]
+        drawn = []
+        for i, one in enumerate(seeds):
+            scored = one.params, one.stats
+            if dense is not None and plain not in AT_INIT:
+                scored = runs.take((dense.params, dense.stats), i)
+            where = one.params, *scored, batches
+            keys = [control_key(one, name, density) for density in plan.keep]
+            if count == 1 and plain != "random":  # scored once for all densities
+                found = draw(keys, *where, wanted)
+            else:
+                found = [draw([k], *where, [w])[0] for k, w in zip(keys, wanted, strict=True)]
+            if any(unknown for _, unknown in found):
+                raise UserError(f"--criteria={name}: NaN among its scores, seed {one.number}")
+            drawn.append([mask for mask, _ in found])
+        for at, density in enumerate(plan.keep):
+            for one, made in zip(seeds, drawn, strict=True):
                 said = {"method": name, "density": density, "seed": one.number}
-                entries.append(Entry(said, Start(one.train, problem.hyper, *where)))
+                start = one.params, one.stats, made[at], one.step
+                entries.append(Entry(said, Start(one.train, problem.hyper, *start)))
     for name, ticket in plan.saved:
         where = ticket.params, ticket.stats, ticket.mask, ticket.rewind_step
         order = seed(problem, name["seed"]).train
@@ -212,15 +219,33 @@ def _plain(name: str) -> str:
 
 
 def _drawer(problem: Problem, name: str, floor: int) -> Any:
-    """What makes a criterion's mask, compiled once for all densities and seeds."""
+    """What makes a criterion's masks, compiled once for all seeds.
+
+    It takes a key and what is wanted for each of several densities; the first round scores the
+    dense net once for all of them, with the first key.
+    """
     criterion, recipe = criteria.find(name), problem.recipe
 
     @jax.jit
     def draw(
-        key: Key, init: Params, params: Params, stats: Stats, batches: Split, wanted: PyTree
-    ) -> Mask:
+        keys: list[Key],
+        init: Params,
+        params: Params,
+        stats: Stats,
+        batches: Split,
+        wanted: list[PyTree],
+    ) -> list[tuple[Mask, Array]]:
         seen = init, params, stats, masks.ones(init), batches
         given = criteria.Evidence(*seen, recipe.loss, recipe.model, recipe.prepare)
-        return rounds.prune_to(key, criterion, given, problem.prunable, wanted, floor)
+        score = criterion
+        if len(keys) > 1:
+            scores = criterion(keys[0], given)
+
+            def score(key: Key, evidence: criteria.Evidence) -> Scores:
+                del key, evidence
+                return scores
+
+        parts = zip(keys, wanted, strict=True)
+        return [rounds.prune_to(k, score, given, problem.prunable, w, floor) for k, w in parts]
 
     return draw

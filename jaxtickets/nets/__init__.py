@@ -3,7 +3,7 @@
 from jaxtickets.nets.fits import check_fits
 from jaxtickets.nets.functional import functional
 from jaxtickets.nets.inits import INITIALIZERS, signed_constant
-from jaxtickets.nets.positions import positions
+from jaxtickets.nets.positions import multiply_adds, positions
 from jaxtickets.nets.table import NETS, from_json, make, name_of, names, output_layer, to_json
 from jaxtickets.nets.wiring import wiring
 
@@ -14,6 +14,7 @@ __all__ = [
     "from_json",
     "functional",
     "make",
+    "multiply_adds",
     "name_of",
     "names",
     "output_layer",

@@ -35,16 +35,18 @@ def im2col(
     `out[n, y, x, o] = sum_(i, j, c) lhs[n, s y + i, s x + j, c] rhs[i, j, c, o]`
 
     The patches take `kh * kw` times the memory of the input, and are kept for the backward pass.
+    A depthwise convolution, `out[n, y, x, c] = sum_(i, j) lhs[n, s y + i, s x + j, c]
+    rhs[i, j, 0, c]`, has no matrix product: it is a sum of `kh * kw` slices, each scaled.
 
     Args:
       lhs: images `[n, h, w, c]`.
-      rhs: kernel `[kh, kw, c, o]`.
+      rhs: kernel `[kh, kw, c, o]`, or `[kh, kw, 1, c]` if depthwise.
       window_strides: one stride for rows, one for columns.
       padding: 'SAME', 'VALID' or `((top, bottom), (left, right))`, none negative.
       lhs_dilation: None or ones.
       rhs_dilation: None or ones.
       dimension_numbers: must stand for ('NHWC', 'HWIO', 'NHWC').
-      feature_group_count: 1.
+      feature_group_count: 1, or `c` for a depthwise convolution of one filter a channel.
       batch_group_count: 1.
       precision: of the matrix product.
       preferred_element_type: of the matrix product.
@@ -56,7 +58,9 @@ def im2col(
       NotImplementedError: for dilation, groups, another layout, or a number of dimensions not 2.
     """
     dilations = (*(lhs_dilation or ()), *(rhs_dilation or ()))
-    if feature_group_count != 1 or batch_group_count != 1 or any(d != 1 for d in dilations):
+    depthwise = feature_group_count > 1 and rhs.shape[2:] == (1, feature_group_count)
+    grouped = batch_group_count != 1 or (feature_group_count != 1 and not depthwise)
+    if grouped or any(d != 1 for d in dilations):
         raise NotImplementedError("im2col has neither groups nor dilation: use the 'lax' form")
     wanted = lax.conv_dimension_numbers((1,) * 4, (1,) * 4, LAYOUT)
     if lhs.ndim != 4 or (
@@ -67,7 +71,12 @@ def im2col(
     padded = _pad(lhs, (kernel_h, kernel_w), window_strides, padding)
     rows, out_h = _windows(padded.shape[1], kernel_h, window_strides[0])
     columns, out_w = _windows(padded.shape[2], kernel_w, window_strides[1])
-    patches = jnp.concatenate([padded[:, row, column] for row in rows for column in columns], -1)
+    slices = [padded[:, row, column] for row in rows for column in columns]
+    if depthwise:
+        scales = rhs.reshape(-1, 1, 1, 1, features).astype(preferred_element_type or rhs.dtype)
+        first, *others = (x * scale for x, scale in zip(slices, scales, strict=True))
+        return sum(others, first)
+    patches = jnp.concatenate(slices, -1)
     product = jnp.dot(
         patches.reshape(-1, patches.shape[-1]),
         rhs.reshape(-1, features),
@@ -124,3 +133,15 @@ def max_pool2(images: jax.Array) -> jax.Array:
     n, h, w, c = images.shape
     even = images[:, : h // 2 * 2, : w // 2 * 2]
     return even.reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
+
+
+def max_pool(images: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Array:
+    """Maximum over windows that may overlap: `[n, h, w, c]` -> `[n, out_h, out_w, c]`.
+
+    `padding` pixels that are never a maximum stand on each side. Where windows don't overlap,
+    `max_pool2` is the faster form.
+    """
+    sides = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    return lax.reduce_window(
+        images, -jnp.inf, lax.max, (1, window, window, 1), (1, stride, stride, 1), sides
+    )

@@ -1,5 +1,6 @@
 """Does a net fit a data set? Asked before any work, by shapes alone."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import count
 
@@ -27,7 +28,9 @@ def check_fits(net: nn.Module, shape: Sequence[int], classes: int) -> None:
     try:
         logits = _logits(net, shape)
     except ImageTooSmallError:
-        least = next(size for size in count(1) if _leaves_pixels(net, size, channels))
+        enough = next(2**n for n in count() if _leaves_pixels(net, 2**n, channels))
+        below = range(1, enough)
+        least = 1 + bisect_left(below, True, key=lambda size: _leaves_pixels(net, size, channels))
         raise ValueError(
             f"{name} needs images of at least {least}x{least} pixels, not {height}x{width}"
         ) from None

@@ -34,18 +34,34 @@ def conv(
     size: int,
     *,
     stride: int = 1,
-    padding: str = "VALID",
+    padding: str | int = "VALID",
+    depthwise: bool = False,
+    bias: bool = True,
 ) -> jax.Array:
-    """A `size` x `size` convolution: `[n, h, w, c]` -> `[n, out_h, out_w, features]`."""
+    """A `size` x `size` convolution: `[n, h, w, c]` -> `[n, out_h, out_w, features]`.
+
+    Args:
+      net: whose settings shape it.
+      name: the layer's name.
+      images: `[n, h, w, c]`.
+      features: filters.
+      size: of the window, in pixels a side.
+      stride: in pixels.
+      padding: 'SAME', 'VALID', or the zeros on each of the four sides.
+      depthwise: whether filter `i` reads channel `i` alone; then `features` is `c`.
+      bias: False where a batch norm follows, whose shift makes a bias idle.
+    """
     draw = initializer(net.initializer)
+    channels = 1 if depthwise else images.shape[-1]
     return nn.Conv(
         features,
         (size, size),
         strides=stride,
         padding=padding,
-        use_bias=net.use_bias,
+        feature_group_count=images.shape[-1] // channels,
+        use_bias=net.use_bias and bias,
         kernel_init=draw.kernel,
-        bias_init=draw.bias(size * size * images.shape[-1]),
+        bias_init=draw.bias(size * size * channels),
         conv_general_dilated=convolution(net.conv),
         name=name,
     )(images)
@@ -83,3 +99,14 @@ def flatten(images: jax.Array) -> jax.Array:
     if 0 in images.shape[1:]:
         raise ImageTooSmallError("the images are too small: no pixels are left to flatten")
     return images.reshape(images.shape[0], -1)
+
+
+def average(images: jax.Array) -> jax.Array:
+    """`[n, h, w, c]` -> `[n, c]`, the mean over the pixels.
+
+    Raises:
+      ImageTooSmallError: there are no pixels.
+    """
+    if 0 in images.shape[1:]:
+        raise ImageTooSmallError("the images are too small: no pixels are left to average")
+    return images.mean((1, 2))

@@ -1,20 +1,35 @@
 """The nets by name: made from attributes, written to JSON and read from it."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax import linen as nn
 
+from jaxtickets.nets.alexnet import AlexNet
 from jaxtickets.nets.cnn960 import CNN960
 from jaxtickets.nets.conv246 import Conv2, Conv4, Conv6
 from jaxtickets.nets.convolution import convolution
+from jaxtickets.nets.forms import FORMS, form_of
 from jaxtickets.nets.inits import initializer
 from jaxtickets.nets.lenet5 import LeNet5
 from jaxtickets.nets.lenet5_29k import LeNet529k
 from jaxtickets.nets.lenet5_lecun import LeNet5LeCun
 from jaxtickets.nets.lenet300_100 import LeNet300100
+from jaxtickets.nets.mobilenet_v2 import MobileNetV2
+from jaxtickets.nets.preresnet import PreResNet
+from jaxtickets.nets.resnet import (
+    SHORTCUTS,
+    ResNet18,
+    ResNet20,
+    ResNet32,
+    ResNet34,
+    ResNet56,
+    ResNet110,
+)
 from jaxtickets.nets.scnn import SCNN
+from jaxtickets.nets.vgg import VGG11, VGG16, VGG19
+from jaxtickets.nets.wrn22_2 import WRN222
 
 NETS: dict[str, type[nn.Module]] = {
     "lenet300_100": LeNet300100,
@@ -26,7 +41,23 @@ NETS: dict[str, type[nn.Module]] = {
     "conv4": Conv4,
     "conv6": Conv6,
     "cnn960": CNN960,
+    "vgg11": VGG11,
+    "vgg16": VGG16,
+    "vgg19": VGG19,
+    "resnet20": ResNet20,
+    "resnet32": ResNet32,
+    "resnet56": ResNet56,
+    "resnet110": ResNet110,
+    "resnet18": ResNet18,
+    "resnet34": ResNet34,
+    "wrn22_2": WRN222,
+    "preresnet": PreResNet,
+    "mobilenet_v2": MobileNetV2,
+    "alexnet": AlexNet,
 }
+
+CHOICES = {"form": FORMS, "shortcut": SHORTCUTS}
+"""What attributes that are words may be."""
 
 
 def names() -> tuple[str, ...]:
@@ -34,21 +65,33 @@ def names() -> tuple[str, ...]:
     return tuple(NETS)
 
 
-def make(name: str, /, **attributes: Any) -> nn.Module:
+def make(name: str, /, *, shape: Sequence[int] | None = None, **attributes: Any) -> nn.Module:
     """The net called `name`; attributes that are not given keep the defaults of its class.
+
+    Args:
+      name: one of `names()`.
+      shape: `(h, w, c)` of the images; from it comes the `form` of a net that has two, if it isn't
+        given.
+      attributes: of the net.
 
     Raises:
       ValueError: there is no such net or attribute, or a value can't be: in one line.
     """
     if name not in NETS:
         raise ValueError(f"unknown net '{name}': one of {', '.join(NETS)}")
-    known = _attributes(NETS[name])
+    kind = NETS[name]
+    known = _attributes(kind)
     if unknown := sorted(set(attributes) - set(known)):
         raise ValueError(f"{name} has no attribute {unknown[0]}: it has {', '.join(known)}")
-    values = known | attributes
-    values["widths"] = tuple(values["widths"])
-    _check(name, values, len(known["widths"]))
-    return NETS[name](**values)
+    if shape is not None and "form" in known:
+        attributes = {"form": form_of(shape)} | attributes
+    _check(name, known | attributes)
+    usual = kind(**{key: value for key, value in attributes.items() if key != "widths"})
+    widths = tuple(attributes.get("widths", usual.widths))
+    if len(widths) != len(usual.widths) or any(type(w) is not int or w < 1 for w in widths):
+        expected = len(usual.widths)
+        raise ValueError(f"{name} takes {expected} widths, whole and at least 1, not {widths}")
+    return kind(**attributes | {"widths": widths})
 
 
 def name_of(net: nn.Module) -> str:
@@ -95,15 +138,19 @@ def _attributes(kind: type[nn.Module]) -> dict[str, Any]:
     return {field.name: field.default for field in fields if field.name not in ("parent", "name")}
 
 
-def _check(name: str, values: Mapping[str, Any], layers: int) -> None:
-    """Raise a ValueError if a net can't have these attributes."""
-    widths = values["widths"]
-    if len(widths) != layers or any(type(width) is not int or width < 1 for width in widths):
-        raise ValueError(f"{name} takes {layers} widths, whole and at least 1, not {widths}")
+def _check(name: str, values: Mapping[str, Any]) -> None:
+    """Raise a ValueError if a net can't have these attributes, its widths aside."""
+    for attribute, choices in CHOICES.items():
+        if values.get(attribute, choices[0]) not in choices:
+            raise ValueError(
+                f"unknown {attribute} '{values[attribute]}' of {name}: one of {', '.join(choices)}"
+            )
     if values["classes"] < 1:
         raise ValueError(f"{name} takes at least 1 class, not {values['classes']}")
     if not 0 <= values.get("dropout", 0) < 1:
         raise ValueError(f"{name} takes a dropout in [0, 1), not {values['dropout']}")
+    if not values.get("width", 1) > 0:
+        raise ValueError(f"{name} takes a width above 0, not {values['width']}")
     initializer(values["initializer"])
     if "conv" in values:
         convolution(values["conv"])

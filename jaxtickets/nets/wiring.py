@@ -1,5 +1,6 @@
 """Which layers hold a group of units, and which read it."""
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -10,20 +11,27 @@ from jaxtickets.nets.functional import functional
 from jaxtickets.nets.table import name_of
 from jaxtickets.types import Feed, Params, Units, Wiring
 
+CHAINED = re.compile(r"(conv|fc)\d+|out")
+"""The names of the layers with kernels in a chain."""
+
 
 def wiring(net: nn.Module, shape: Sequence[int]) -> Wiring:
     """The net's groups of units, for images of `shape` `(h, w, c)`.
 
-    Every net of the table is a chain: `conv1`, `conv2`, ..., `fc1`, `fc2`, ..., `out`, where the
-    batch norm `bn1` may follow `conv1`. So a group is the units of one layer, read by the next; a
-    flatten between them repeats the group once for each pixel, the unit index running fastest.
+    Written by hand for chains: `conv1`, `conv2`, ..., `fc1`, `fc2`, ..., `out`, where the batch
+    norm `bn1` may follow `conv1`. So a group is the units of one layer, read by the next; a flatten
+    between them repeats the group once for each pixel, the unit index running fastest. A net of the
+    table with other layers, one whose blocks have shortcuts, isn't a chain: `()`.
 
     Raises:
       ValueError: the net is not in the table, or the images are too small for it.
     """
     name_of(net)
     params, _ = jax.eval_shape(functional(net, shape).init, jax.random.key(0))
-    layers = sorted((layer for layer in params if "kernel" in params[layer]), key=_place)
+    layers = [layer for layer in params if "kernel" in params[layer]]
+    if not all(CHAINED.fullmatch(layer) for layer in layers):
+        return ()
+    layers.sort(key=_place)
     return tuple(_units(params, layer, reader) for layer, reader in pairwise(layers))
 
 

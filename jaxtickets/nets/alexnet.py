@@ -1,0 +1,61 @@
+"""AlexNet, in the form that became common."""
+
+import jax
+from flax import linen as nn
+
+from jaxtickets.nets.convolution import max_pool, max_pool2
+from jaxtickets.nets.layers import average, conv, dense, flatten
+
+FILTERS = (64, 192, 384, 256, 256)
+
+
+class AlexNet(nn.Module):
+    """Five convolutions: 61,100,840 parameters on ImageNet, 2,472,266 on CIFAR-10.
+
+    Krizhevsky 2014, "One weird trick", as torchvision has it: no groups, no response normalisation.
+    The small form is the one customary on CIFAR: the same convolutions with wider padding before
+    2x2 pools, which leave one of 32 pixels a side, and no hidden dense layer. Its end is the mean
+    over the pixels, so that other sizes do.
+
+    Attributes:
+      form: 'large' for ImageNet's images, 'small' for CIFAR's.
+      widths: filters of `conv1` to `conv5`; in the large form, then units of `fc1` and `fc2`.
+        Empty: the published ones.
+      classes: the number of logits.
+      use_bias: whether layers have biases.
+      initializer: a name in `inits.INITIALIZERS`.
+      conv: 'auto', 'im2col' or 'lax', see `convolution`.
+      dropout: the probability that an input of `fc1` or `fc2` is dropped in training.
+    """
+
+    form: str = "small"
+    widths: tuple[int, ...] = ()
+    classes: int = 10
+    use_bias: bool = True
+    initializer: str = "kaiming_normal"
+    conv: str = "auto"
+    dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Fills in the published widths."""
+        self.widths = self.widths or (*FILTERS, *((4096, 4096) if self.form == "large" else ()))
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        """`[n, h, w, c]` -> logits `[n, classes]`; training needs a key for 'dropout' if large."""
+        large = self.form == "large"
+        x, widths = images, iter(self.widths)
+        layers = ((11, 4, 2 if large else 5), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1))
+        for layer, (size, stride, padding) in enumerate(layers, 1):
+            x = conv(self, f"conv{layer}", x, next(widths), size, stride=stride, padding=padding)
+            x = nn.relu(x)
+            if layer in (1, 2, 5):
+                x = max_pool(x, 3, 2) if large else max_pool2(x)
+        if not large:
+            return dense(self, "out", average(x), self.classes)
+        x = flatten(x)
+        for name in ("fc1", "fc2"):
+            x = nn.Dropout(self.dropout)(x, deterministic=not train)
+            x = nn.relu(dense(self, name, x, next(widths)))
+        return dense(self, "out", x, self.classes)

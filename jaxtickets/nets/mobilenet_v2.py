@@ -1,0 +1,120 @@
+"""MobileNetV2: depthwise convolutions in inverted bottlenecks."""
+
+import jax
+from flax import linen as nn
+
+from jaxtickets.nets.layers import ConvSettings, average, batch_norm, conv, dense
+
+# stream, expansion, blocks, and the first block's stride at 224 pixels: table 2 of the paper
+STAGES = (
+    (16, 1, 1, 1),
+    (24, 6, 2, 2),
+    (32, 6, 3, 2),
+    (64, 6, 4, 2),
+    (96, 6, 3, 1),
+    (160, 6, 3, 2),
+    (320, 6, 1, 1),
+)
+
+
+def rounded(channels: float) -> int:
+    """The multiple of 8 next to `channels`, at least 8 and at least 90 % of them."""
+    nearest = max(8, int(channels + 4) // 8 * 8)
+    return nearest if nearest >= 0.9 * channels else nearest + 8
+
+
+def published(width: float) -> tuple[int, ...]:
+    """The paper's widths, times `width`."""
+    before = rounded(32 * width)
+    widths = [before]
+    for channels, expansion, blocks, _ in STAGES:
+        stream = rounded(channels * width)
+        for block in range(blocks):
+            widths += [expansion * before] if expansion > 1 else []
+            widths += [stream] if block == 0 else []
+            before = stream
+    return (*widths, rounded(1280 * max(1.0, width)))
+
+
+class MobileNetV2(nn.Module):
+    """17 inverted bottlenecks: 3,504,872 parameters on ImageNet, 2,236,682 on CIFAR-10.
+
+    Sandler et al. 2018: a block expands the residual stream by a 1x1 convolution, filters each
+    channel by a 3x3 depthwise one, and projects onto the stream by a 1x1 one without ReLU; batch
+    norm follows each, ReLU6 the first two. The first stage doesn't expand. The first block of a
+    stage, which changes the stream's width, has no shortcut, also where a shrunk net's
+    widths happen to agree. The small form, for CIFAR, has stride 1 in the stem and in stage 2, as
+    is customary.
+
+    Attributes:
+      form: 'large' for ImageNet's images, 'small' for CIFAR's.
+      width: the paper's width multiplier, from which `widths` come if they aren't given.
+      widths: of the groups of channels in forward order: the stem (32); the stream of stage 1 (16);
+        for each later stage the expanded width of its first block, the stream's width, the
+        expanded widths of the other blocks; the last convolution (1,280). Empty: the published
+        ones.
+      classes: the number of logits.
+      use_bias: whether the output has a bias; a batch norm follows each convolution.
+      initializer: a name in `inits.INITIALIZERS`.
+      conv: 'auto', 'im2col' or 'lax', see `convolution`.
+      dropout: the probability that an input of the output layer is dropped in training.
+    """
+
+    form: str = "small"
+    width: float = 1.0
+    widths: tuple[int, ...] = ()
+    classes: int = 10
+    use_bias: bool = True
+    initializer: str = "kaiming_normal"
+    conv: str = "auto"
+    dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Fills in the published widths."""
+        self.widths = self.widths or published(self.width)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool) -> jax.Array:
+        """`[n, h, w, c]` -> logits `[n, classes]`; training needs a key for 'dropout'."""
+        large = self.form == "large"
+        widths = iter(self.widths)
+        x = nn.relu6(layer(self, "stem", images, next(widths), 3, train, 2 if large else 1))
+        for stage, (_, expansion, blocks, halving) in enumerate(STAGES, 1):
+            for block in range(1, 1 + blocks):
+                name, y = f"stage{stage}_block{block}", x
+                if expansion > 1:
+                    y = nn.relu6(layer(self, f"{name}_expand", y, next(widths), 1, train))
+                stride = halving if block == 1 and (large or stage != 2) else 1
+                y = layer(self, f"{name}_depthwise", y, y.shape[-1], 3, train, stride, True)
+                stream = next(widths) if block == 1 else x.shape[-1]
+                y = layer(self, f"{name}_project", nn.relu6(y), stream, 1, train)
+                x = y if block == 1 else x + y
+        x = nn.relu6(layer(self, "last", x, next(widths), 1, train))
+        x = nn.Dropout(self.dropout)(average(x), deterministic=not train)
+        return dense(self, "out", x, self.classes)
+
+
+def layer(
+    net: ConvSettings,
+    name: str,
+    images: jax.Array,
+    features: int,
+    size: int,
+    train: bool,
+    stride: int = 1,
+    depthwise: bool = False,
+) -> jax.Array:
+    """A padded convolution and its batch norm: `[n, h, w, c]` -> `[n, out_h, out_w, features]`."""
+    x = conv(
+        net,
+        f"{name}_conv",
+        images,
+        features,
+        size,
+        stride=stride,
+        padding=size // 2,
+        depthwise=depthwise,
+        bias=False,
+    )
+    return batch_norm(f"{name}_bn", x, train)

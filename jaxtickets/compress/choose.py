@@ -139,8 +139,8 @@ def _ranked(graph: Graph, scores: UnitScores) -> dict[str, np.ndarray]:
     count = 1 + max(int(places.max()) for places in graph.units.values())
     sums, groups = np.zeros(count), np.zeros(count)
     for name, places in graph.units.items():
-        if np.shape(scores.get(name)) != places.shape:
-            raise ValueError(f"{name} has {len(places)} units and scores {scores.get(name)}")
+        if np.shape(scores.get(name, 0)) != places.shape:
+            raise ValueError(f"{name} has {len(places)} units: there must be as many scores")
         sums[places] += np.asarray(scores[name])
         groups[places] += 1
     return {name: sums[mine] / groups[mine] for name, mine in _own(graph).items()}

@@ -29,6 +29,7 @@ from jaxtickets.compress.labels import (
     Weights,
     walk,
 )
+from jaxtickets.nets.convolution import CONVOLUTIONS
 from jaxtickets.types import Feed, PyTree, UnitMask, Units, Wiring
 
 
@@ -55,9 +56,7 @@ class Graph(NamedTuple):
     depthwise: frozenset[str]
 
 
-def trace(
-    net: nn.Module, shape: Sequence[int], depthwise: frozenset[str] = frozenset()
-) -> Graph:
+def trace(net: nn.Module, shape: Sequence[int], depthwise: frozenset[str] = frozenset()) -> Graph:
     """The channel graph of a flax module, for images of `shape` `(h, w, c)`.
 
     Args:
@@ -70,7 +69,7 @@ def trace(
       ValueError: in one line: an operation has no rule, or units are tied in a way that a `Wiring`
         can't say.
     """
-    if isinstance(getattr(net, "conv", None), str):
+    if getattr(net, "conv", None) in ("auto", *CONVOLUTIONS):
         net = net.clone(conv="lax")  # the other form has the same channels, and more equations
     model = nets.functional(net, shape)
     params, stats = jax.eval_shape(model.init, jax.random.key(0))
@@ -86,9 +85,7 @@ def trace(
         assert isinstance(logits, Value)
         seen.tie(np.array(FIXED), logits.labels)
         number = _join(axes, seen.ties)
-        for place, (first, second) in seen.claims:
-            if (other := number[first] != number[second]).any():
-                raise UntraceableError(f"{place} mixes {_owner(axes, first[other][0])}")
+        _check_claims(axes, number, seen.claims)
         axes = {
             path: {axis: number[labels] for axis, labels in leaf.items()}
             for path, leaf in axes.items()
@@ -138,7 +135,8 @@ def _leaves(params: PyTree, stats: PyTree) -> dict[str, tuple[int, ...]]:
 
 def _number(leaves: Mapping[str, tuple[int, ...]]) -> Axes:
     """Labels for the units of each leaf, and for the inputs of those with more than one axis."""
-    start, axes = FIXED + 1, {}
+    start = FIXED + 1
+    axes: Axes = {}
     for path, shape in leaves.items():
         axes[path] = {}
         for axis in (-1, -2)[: len(shape)]:
@@ -166,12 +164,23 @@ def _join(axes: Axes, ties: Sequence[np.ndarray]) -> np.ndarray:
     return np.unique(lowest, return_inverse=True)[1]
 
 
-def _owner(axes: Axes, label: int) -> str:
-    """Whose unit a label is, for a message."""
+def _check_claims(
+    axes: Axes, number: np.ndarray, claims: Sequence[tuple[str, np.ndarray]]
+) -> None:
+    """Labels that must be one unit are tied, and are not two places of the same axis.
+
+    The second counts also where they are tied: what is made of all units, such as their mean, ties
+    them all once it is subtracted from them.
+    """
+    home, layers = np.zeros(len(number), int), ["the images"]
     for path, leaf in axes.items():
-        if any((labels == label).any() for labels in leaf.values()):
-            return f"units of {path.split('/', 1)[1].rpartition('/')[0]}"
-    return "the images with units"
+        for labels in leaf.values():
+            home[labels] = len(layers)
+            layers.append(_layer(path))
+    for place, (first, second) in claims:
+        mixed = (number[first] != number[second]) | (home[first] == home[second])
+        if mixed.any():
+            raise UntraceableError(f"{place} mixes units of {layers[home[first[mixed][0]]]}")
 
 
 def _groups(axes: Axes, layers: Sequence[str]) -> tuple[Wiring, dict[str, np.ndarray]]:
@@ -199,10 +208,10 @@ def _groups(axes: Axes, layers: Sequence[str]) -> tuple[Wiring, dict[str, np.nda
         places = axes[path].get(-1 if norm else -2, np.empty(0, int))
         if not np.isin(places, inside).any():  # of images, of logits, or depthwise
             continue
-        group = groups.get(frozenset(places))
-        if group is None or (norm and len(places) != group.size):
+        if frozenset(places) not in groups:
             raise UntraceableError(f"{layer} reads units of several layers, or not all of a layer")
-        repeat = len(places) // group.size
+        group = groups[frozenset(places)]
+        repeat = 1 if norm else len(places) // group.size
         _check_order(layer, places, np.tile(units[group.name], repeat), group.name)
         groups[frozenset(places)] = (
             group._replace(norms=(*group.norms, layer))
@@ -214,12 +223,17 @@ def _groups(axes: Axes, layers: Sequence[str]) -> tuple[Wiring, dict[str, np.nda
 
 def _layers(order: Sequence[str]) -> tuple[str, ...]:
     """The layers of the leaves, each once."""
-    return tuple(dict.fromkeys(path.split("/", 1)[1].rpartition("/")[0] for path in order))
+    return tuple(dict.fromkeys(map(_layer, order)))
+
+
+def _layer(path: str) -> str:
+    """The layer of a leaf: `params/block/conv/kernel` -> `block/conv`."""
+    return path.split("/", 1)[1].rpartition("/")[0]
 
 
 def _norm_leaf(axes: Axes, layer: str) -> str:
     """A leaf of a layer without kernel."""
-    return next(path for path in axes if path.split("/", 1)[1].rpartition("/")[0] == layer)
+    return next(path for path in axes if _layer(path) == layer)
 
 
 def _check_order(layer: str, places: np.ndarray, units: np.ndarray, name: str) -> None:

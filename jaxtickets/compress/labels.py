@@ -49,17 +49,17 @@ class Weights(NamedTuple):
     Attributes:
       path: its leaf.
       size: the leaf's shape.
-      index: for each element its place in the flattened leaf.
+      places: for each element its place in the flattened leaf.
     """
 
     path: str
     size: tuple[int, ...]
-    index: np.ndarray
+    places: np.ndarray
 
     @property
     def shape(self) -> tuple[int, ...]:
         """That of the value, after moves."""
-        return self.index.shape
+        return self.places.shape
 
     def along(self, axis: int, rows: Sequence[int]) -> np.ndarray:
         """Places on the leaf's `axis` as a function of the value's axes `rows`, `[n]`.
@@ -67,12 +67,12 @@ class Weights(NamedTuple):
         Raises:
           UntraceableError: they depend on the other axes too.
         """
-        places = np.unravel_index(self.index, self.size)[axis]
-        others = [i for i in range(self.index.ndim) if i not in rows]
+        places = np.unravel_index(self.places, self.size)[axis]
+        others = [i for i in range(self.places.ndim) if i not in rows]
         table = places.transpose(*rows, *others).reshape(
             int(np.prod([self.shape[i] for i in rows])), -1
         )
-        if self.index.min() < 0 or (table != table[:, :1]).any():
+        if self.places.min() < 0 or (table != table[:, :1]).any():
             raise UntraceableError(f"does not read {self.path} as [..., inputs, units]")
         return table[:, 0]
 
@@ -133,14 +133,14 @@ def walk(jaxpr: Jaxpr, inputs: Sequence[Known], seen: Seen, where: str = "") -> 
       UntraceableError: it has an operation without a rule, which is named with its module.
     """
     values: dict[Any, Known] = dict(zip(jaxpr.invars, inputs, strict=True))
-    values |= {var: _free(var.aval.shape) for var in jaxpr.constvars}
+    values |= {var: _free(_shape(var)) for var in jaxpr.constvars}
     for eqn in jaxpr.eqns:
         atoms = [_free(()) if isinstance(v, Literal) else values[v] for v in eqn.invars]
         module = "/".join(filter(None, (where, str(eqn.source_info.name_stack))))
         inner = next((eqn.params[name] for name in BODIES if name in eqn.params), None)
         if inner is not None and eqn.primitive.name in CALLS:
             body = inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner
-            outputs = walk(body, atoms, seen, module)
+            outputs: Sequence[Known] = walk(body, atoms, seen, module)
         else:
             seen.order.extend(value.path for value in atoms if value.path)
             place = f"'{eqn.primitive.name}'" + (f" in {module}" if module else "")
@@ -161,14 +161,14 @@ BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 def _rule(eqn: JaxprEqn, inputs: list[Known], seen: Seen) -> Sequence[Known]:
     """An equation's outputs."""
-    name, shapes = eqn.primitive.name, [var.aval.shape for var in eqn.outvars]
+    name, shapes = eqn.primitive.name, [_shape(var) for var in eqn.outvars]
     if name == "dot_general":
         return [_product(eqn.params, inputs, seen)]
     if name == "conv_general_dilated":
         return [_convolution(eqn.params, inputs, shapes[0], seen)]
     if name in MOVES and len(inputs) == 1 and isinstance(inputs[0], Weights):
-        moved = MOVES[name](eqn.params, inputs[0].index)
-        return [inputs[0]._replace(index=index) for index in moved]
+        moved = MOVES[name](eqn.params, inputs[0].places)
+        return [inputs[0]._replace(places=places) for places in moved]
     known = [_filters(value, seen) if isinstance(value, Weights) else value for value in inputs]
     if all((value.labels == FREE).all() for value in known):
         return [_free(shape) for shape in shapes]
@@ -178,10 +178,6 @@ def _rule(eqn: JaxprEqn, inputs: list[Known], seen: Seen) -> Sequence[Known]:
         return [_reduced(known[0], eqn.params["axes"], shapes[0], seen)]
     if name.startswith("reduce_window"):
         return [_windowed(known[0], eqn.params, shapes[0], seen)]
-    if name == "reshape" and known[0].labels.size == (known[0].labels.shape or (1,))[-1]:
-        if shapes[0] and known[0].shape[-1:] == shapes[0][-1:]:  # units stay the last axis
-            last = known[0].labels.shape[-1]
-            return [Value(known[0].labels.reshape(*(1,) * (len(shapes[0]) - 1), last), shapes[0])]
     if name in MOVES:
         moved = MOVES[name](eqn.params, *(value.full() for value in known))
         return [_compact(labels) for labels in moved]
@@ -246,6 +242,10 @@ MOVES: dict[str, Callable[..., list[np.ndarray]]] = {
 """Operations that move elements and change none, done to labels as they are done to elements."""
 
 
+def _shape(var: Any) -> tuple[int, ...]:
+    return var.aval.shape
+
+
 def _free(shape: Sequence[int]) -> Value:
     """Constants."""
     return Value(np.full((1,) * len(shape), FREE), tuple(shape))
@@ -270,7 +270,7 @@ def _filters(kernel: Weights, seen: Seen) -> Value:
     if kernel.size[-2] != 1:
         raise UntraceableError(f"does more with {kernel.path} than move and multiply it")
     seen.depthwise.add(kernel.path)
-    return _compact(seen.axes[kernel.path][-1][np.unravel_index(kernel.index, kernel.size)[-1]])
+    return _compact(seen.axes[kernel.path][-1][np.unravel_index(kernel.places, kernel.size)[-1]])
 
 
 def _together(values: Sequence[Value], shape: Sequence[int], seen: Seen) -> Value:
@@ -287,9 +287,7 @@ def _reduced(value: Value, axes: Sequence[int], shape: Sequence[int], seen: Seen
     return Value(seen.settle(value.labels, axes).squeeze(tuple(axes)), tuple(shape))
 
 
-def _windowed(
-    value: Value, params: Mapping[str, Any], shape: Sequence[int], seen: Seen
-) -> Value:
+def _windowed(value: Value, params: Mapping[str, Any], shape: Sequence[int], seen: Seen) -> Value:
     """What is made of the elements in each window."""
     pooled = [axis for axis, size in enumerate(value.shape) if size != shape[axis]]
     pooled += [axis for axis, size in enumerate(params["window_dimensions"]) if size > 1]

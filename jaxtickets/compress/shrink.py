@@ -18,6 +18,9 @@ from jaxtickets.compress.graph import Graph
 from jaxtickets.compress.report import Report, size
 from jaxtickets.types import PyTree, Ticket, UnitMask
 
+Standing = frozenset[tuple[str, int]]
+"""The leaves and their axes on which a unit stands."""
+
 
 def shrink(
     net: nn.Module, ticket: Ticket, units: UnitMask, shape: Sequence[int]
@@ -73,7 +76,7 @@ def _widths(
     probe = [max(widths) + 1 + int(rank) for rank in ranks]
     init = nets.functional(net.clone(widths=tuple(probe)), shape).init
     params, _ = jax.eval_shape(init, jax.random.key(0))
-    new = {}
+    new: dict[int, int] = {}
     for group in graph.wiring:
         for layer in group.producers:
             (kernel,) = masks.pick(params, (f"{layer}/kernel",))
@@ -87,9 +90,7 @@ def _widths(
     return tuple(new.get(place, width) for place, width in enumerate(widths))
 
 
-def _cut(
-    ticket: Ticket, graph: Graph, small: Graph, units: UnitMask, stays: np.ndarray
-) -> Ticket:
+def _cut(ticket: Ticket, graph: Graph, small: Graph, units: UnitMask, stays: np.ndarray) -> Ticket:
     """The ticket's arrays with the units that stay, in the small net's order.
 
     Raises:
@@ -150,7 +151,7 @@ def _source(graph: Graph, small: Graph, stays: np.ndarray) -> np.ndarray:
     return source
 
 
-def _standing(graph: Graph, stays: np.ndarray | None) -> dict[frozenset[tuple[str, int]], list[int]]:
+def _standing(graph: Graph, stays: np.ndarray | None) -> dict[Standing, list[int]]:
     """Axes -> the units that stand on just these, in order."""
     standing: dict[int, list[tuple[str, int]]] = {}
     for path, places in graph.axes.items():
@@ -158,7 +159,7 @@ def _standing(graph: Graph, stays: np.ndarray | None) -> dict[frozenset[tuple[st
             for unit in np.unique(units):
                 if stays is None or stays[unit]:
                     standing.setdefault(int(unit), []).append((path, axis))
-    found: dict[frozenset[tuple[str, int]], list[int]] = {}
+    found: dict[Standing, list[int]] = {}
     for unit in sorted(standing):
         found.setdefault(frozenset(standing[unit]), []).append(unit)
     return found

@@ -43,8 +43,8 @@ def spread_scores(params):
 
 
 @cache
-def table():
-    """All gates with all scales as one program: `(key, step, g, params) -> {(name, scale): ...}`.
+def table(scales=tuple(SCALES), batched=False):
+    """All gates with the scales as one program: `(key, step, g, params) -> {(name, scale): ...}`.
 
     Each gives the effective weights, the penalty, and the gradient of a loss of them.
     """
@@ -60,7 +60,10 @@ def table():
         gradient, result = jax.grad(squares, has_aux=True)(g)
         return *result, gradient
 
-    return jax.jit(lambda *at: {(n, scale): one(n, scale, *at) for n in GATES for scale in SCALES})
+    def each(*at):
+        return {(name, scale): one(name, scale, *at) for name in GATES for scale in scales}
+
+    return jax.jit(jax.vmap(each) if batched else each)
 
 
 # --- promises ------------------------------------------------------------------------------------
@@ -119,11 +122,15 @@ def test_vmapped_over_keys_parameters_and_weights_they_are_each_alone(mlp):
         (key, STEP, *jax.tree.map(lambda a, by=by: a * np.float32(by), (spread_scores(mlp), mlp)))
         for key, by in ((KEY, 1.0), (OTHER, -0.5))
     ]
-    together = jax.jit(jax.vmap(table()))(*runs.stack(rows))
+    together = table(("unscaled",), batched=True)(*runs.stack(rows))
     for i, row in enumerate(rows):
         for name in GATES:
-            of_row = jax.tree.map(lambda a, i=i: a[i], together[name, "unscaled"])
-            same(of_row, table()(*row)[name, "unscaled"])
+            effective, _, gradient = together[name, "unscaled"]
+            alone, _, slope = table()(*row)[name, "unscaled"]
+            same(jax.tree.map(lambda a, i=i: np.asarray(a)[i], effective), alone)
+            np.testing.assert_allclose(
+                vector(jax.tree.map(lambda a, i=i: np.asarray(a)[i], gradient)), vector(slope), 1e-6
+            )
 
 
 @pytest.mark.parametrize("keep", KEEPS)
@@ -426,10 +433,8 @@ def weights_of(number):
 
 
 def points(n, number):
-    """Two classes on either side of a line through the middle, with a gap; uint8 pixels."""
-    draw = np.random.default_rng(number)
-    x = draw.integers(0, 256, (n, 2))
-    x = np.where((np.abs(x[:, :1] - x[:, 1:]) < 30), x * [0, 1], x)
+    """Two classes on either side of a line through the middle; uint8 pixels."""
+    x = np.random.default_rng(number).integers(0, 256, (n, 2))
     return Split(jnp.asarray(x, jnp.uint8), jnp.asarray(x[:, 0] > x[:, 1], jnp.int32))
 
 
@@ -437,33 +442,32 @@ def prepare(images):
     return images.astype(jnp.float32) / 128 - 1
 
 
+LOSS = losses.classification(MODEL, prepare)
 RATES = {"edge_popup": 0.05, "bernoulli": 2.0}
 DATA = training.Splits(points(40, 1), points(30, 2))
+BATCHES = Split(*(np.tile(np.asarray(a), (50, *[1] * (a.ndim - 1))) for a in DATA.train))
 
 
-def recipe_of(name):
-    return training.Recipe(
-        model=MODEL,
-        loss=losses.classification(MODEL, prepare),
-        optimizer=lambda rate: optimizers.optimizer("momentum", rate, weight_decay=1e-4),
-        prepare=prepare,
-        augment=None,
-        batch_size=20,
-        every=30,
-    )
+def sgd(rate):
+    return optimizers.optimizer("momentum", rate, weight_decay=1e-4)
 
 
-def trained(name, row, data):
+def watched_loss(params, stats, batch, key):
+    """The loss of weights that also says which weights there were."""
+    value, (stats, metrics) = LOSS(params, stats, batch, key)
+    return value, (stats, metrics | {"weights": params})
+
+
+def trained(name, row, batches):
+    """A gate trained on a row's weights, 100 steps of 20 points."""
     key, weights = row
-    gate = GATES[name](LEAVES, KEEP)
-    gated = gates.recipe(gate, recipe_of(name), weights)
+    gate, optimizer = GATES[name](LEAVES, KEEP), sgd(RATES[name])
     g = gate.init(key, weights)
-    begun = gates.begin({"seen": jnp.int32(0)})
-    rest = g, begun, masks.ones(g), data, 120
-    watched, metrics = training.train(gated, key, jnp.float32(RATES[name]), *rest)
-    state = watched.state
-    mask = gate.harden(state.params, weights)
-    return g, state, metrics, mask, gates.hardened(gate, state.params, weights)
+    state = training.init(g, gates.begin({"seen": jnp.int32(0)}), masks.ones(g), optimizer)
+    batches = jax.tree.map(lambda a: a.reshape(100, 20, *a.shape[1:]), batches)
+    loss = gates.loss(gate, watched_loss, weights)
+    state, metrics = training.advance(loss, optimizer, key, state, batches)
+    return g, state, metrics, gates.hardened(gate, state.params, weights)
 
 
 @pytest.mark.parametrize("name", GATES)
@@ -471,41 +475,45 @@ def test_training_a_gate_lowers_the_loss_and_leaves_the_weights(name):
     weights = jax.tree.map(lambda *two: np.stack(two), weights_of(1), weights_of(2))
     axis = runs.axis("vmap", 2, jax.devices()[:1])
     rows = jax.random.split(KEY, 2), weights
-    done = runs.over_runs(partial(trained, name), axis, rows, DATA)
-    g, state, metrics, mask, hardened = jax.tree.map(np.asarray, done)
-    loss = metrics["train_loss"]
-    assert (loss[:, -1].mean(-1) < 0.7 * loss[:, 0, :5].mean(-1)).all()
-    assert (metrics["accuracy"][:, -1] > 0.8).all()
-    assert (state.step == 120).all() and (state.stats.step == 120).all()
-    assert (state.stats.net["seen"] == 120).all()
-    assert (state.params["fc"]["bias"] == 0).all() and mask["fc"]["bias"].all()
+    done = runs.over_runs(partial(trained, name), axis, rows, BATCHES)
+    g, state, metrics, hardened = jax.tree.map(np.asarray, done)
+    loss, used = metrics["loss"], metrics["weights"]
+    assert (loss[:, -10:].mean(1) < 0.7 * loss[:, :4].mean(1)).all()
+    assert (state.step == 100).all() and (state.stats.step == 100).all()
+    assert (state.stats.net["seen"] == 100).all()
+    assert (state.params["fc"]["bias"] == 0).all()
+    same(hardened["fc"]["bias"], weights["fc"]["bias"])
     for layer, path in zip(("fc", "out"), LEAVES, strict=True):
-        assert (mask[layer]["kernel"].sum((1, 2)) == KEEP[path]).all()
+        frozen, left = weights[layer]["kernel"], hardened[layer]["kernel"]
         assert (state.params[layer]["kernel"] != g[layer]["kernel"]).any((1, 2)).all()
-    same(hardened, jax.tree.map(lambda m, w: np.where(m, w, np.float32(0)), mask, weights))
+        assert ((left != 0).sum((1, 2)) == KEEP[path]).all()
+        same(left, np.where(left != 0, frozen, np.float32(0)))
+        at_steps = used[layer]["kernel"]  # [run, step, ...]
+        there = at_steps != 0
+        same(at_steps, np.where(there, frozen[:, None], np.float32(0)))
+        assert (there[:, 0] != there[:, -1]).any()
+        exactly = there.sum((2, 3)) == KEEP[path]
+        assert not exactly.all() if name in DRAWN else exactly.all()
 
 
-@pytest.mark.parametrize("keep", [KEEP, 18])
-def test_edge_popup_uses_exactly_its_number_of_weights_at_every_step(keep):
-    weights, gate = weights_of(3), edge_popup.gate(LEAVES, keep)
-    counted = losses.classification(MODEL, prepare)
+def test_a_recipe_trains_a_gate_and_looks_at_it_hardened():
+    weights, gate = weights_of(2), edge_popup.gate(LEAVES, 30)
+    of_weights = training.Recipe(MODEL, LOSS, sgd, prepare, None, batch_size=20, every=30)
+    gated = gates.recipe(gate, of_weights, weights)
 
-    def loss(params, stats, batch, key):
-        value, (stats, metrics) = counted(params, stats, batch, key)
-        used = masks.counts(jax.tree.map(lambda w: w != 0, params), LEAVES)
-        return value, (stats, metrics | {"used": used, "weights": params})
+    @jax.jit
+    def run(key):
+        g, begun = gate.init(key, weights), gates.begin({"seen": jnp.int32(0)})
+        start = g, begun, masks.ones(g)
+        watched, metrics = training.train(gated, key, jnp.float32(0.05), *start, DATA, 90)
+        return watched.state, metrics, gates.hardened(gate, watched.state.params, weights)
 
-    g = gate.init(KEY, weights)
-    optimizer = optimizers.optimizer("momentum", 0.2)
-    state = training.init(g, gates.begin({"seen": jnp.int32(0)}), masks.ones(g), optimizer)
-    batches = Split(*(np.asarray(a).reshape(20, 2, *a.shape[1:]) for a in DATA.train))
-    step = gates.loss(gate, loss, weights)
-    _, metrics = jax.jit(partial(training.advance, step, optimizer, KEY))(state, batches)
-    used = {path: counts.tolist() for path, counts in metrics["used"].items()}
-    if isinstance(keep, dict):
-        assert used == {path: [9] * 20 for path in LEAVES}
-    else:
-        assert [sum(pair) for pair in zip(*used.values(), strict=True)] == [18] * 20
-    kernels = np.asarray(metrics["weights"]["out"]["kernel"])
-    assert (kernels[0] != kernels[-1]).any()  # the mask moves
-    same(np.asarray(metrics["weights"]["fc"]["bias"]), np.stack([weights["fc"]["bias"]] * 20))
+    state, metrics, hardened = run(KEY)
+    assert (state.step, state.stats.step, state.stats.net["seen"]) == (90, 90, 90)
+    kernels = [np.asarray(leaf) for leaf in masks.pick(hardened, LEAVES)]
+    assert sum((kernel != 0).sum() for kernel in kernels) == 30  # over both leaves
+    x = np.asarray(prepare(DATA.validation.images))
+    logits = np.maximum(x @ kernels[0] + weights["fc"]["bias"], 0) @ kernels[1]
+    right = (logits.argmax(1) == np.asarray(DATA.validation.labels)).mean()
+    np.testing.assert_allclose(metrics["accuracy"][-1], right, rtol=1e-6)
+    assert right > 0.8

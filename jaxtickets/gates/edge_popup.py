@@ -25,7 +25,8 @@ def gate(prunable: Prunable, keep: Keep, scale: Scale = unscaled, floor: Keep = 
       prunable: the leaves that are masked.
       keep, floor: how many weights are used, see `masks.select`; `keep` may be traced.
       scale: the survivors' rescaling, see `Scale`. Its factor counts as a constant, which it is
-        where `keep` is a count for each leaf.
+        where `keep` is a count for each leaf: `search.energies.rescale` on Kaiming normal weights
+        is then the paper's scaled Kaiming normal.
     """
 
     def init(key: Key, params: Params) -> Scores:

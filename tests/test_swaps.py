@@ -233,6 +233,19 @@ def test_progressions_in_a_large_space_do_not_overflow():
     assert got[1].tolist() == [ones + (zero + j * zero_stride) % zeros for j in range(most)]
 
 
+def test_positions_are_those_of_the_progressions_without_overflow():
+    # 3,000,000 bits: products stay below 2^32 for 1,431 positions alone; 4,000 take three rounds
+    n, count = 3_000_000, 4000
+    where = make_space("weights", "global", {"fc1": (2, n // 2)})
+    ones, zeros = n - 5001, 5001
+    one, one_stride, zero, zero_stride = ones - 9, ones - 1, 7, 4999
+    numbers = (0, ones, zeros, one, one_stride, zero, zero_stride)
+    drawn = swaps.Draw(jnp.int32(1), *(jnp.uint32(x) for x in numbers))
+    at = swaps.positions(where, drawn, count)
+    assert at[0].tolist() == [(one + j * one_stride) % ones for j in range(count)]
+    assert at[1].tolist() == [ones + (zero + j * zero_stride) % zeros for j in range(count)]
+
+
 def test_each_one_and_each_zero_is_equally_likely():
     # 5 ones and 7 zeros: a draw of k takes each one with probability k / 5, each zero with k / 7
     where, bits = line([5])

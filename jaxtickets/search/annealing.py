@@ -147,7 +147,8 @@ def build(moves: Moves, mask_of: Callable[[PyTree], Mask], energy: Energy, rules
         move_key, energy_key, accept_key = jax.random.split(key, 3)
         current = evaluate(energy_key, state.walk) if energy.fresh else state.energy
         temperature = tick.temperature * state.scale
-        proposal = moves.propose(move_key, size_of(tick, state), state.walk)
+        walk = moves.heat(state.walk, temperature)
+        proposal = moves.propose(move_key, size_of(tick, state), walk)
         proposed = evaluate(energy_key, proposal.walk)
         running = acceptance.new_level(state.running, tick.level)
         accepted, moved = rules.accept(
@@ -245,6 +246,18 @@ def burn_in(
     size_of_all = jnp.mean(jnp.where(jnp.isfinite(rise), jnp.abs(rise), 0.0))
     mean = jnp.where(jnp.any(worse), mean, size_of_all)
     return state._replace(scale=(mean / -jnp.log(acceptance)).astype(jnp.float32))
+
+
+def best_of(states: State, others: State) -> State:
+    """Stacked `states`, each with the better of its own best point and that of `others`."""
+    worse = others.best_energy < states.best_energy
+
+    def better(mine: Array, theirs: Array) -> Array:
+        return jnp.where(worse.reshape(-1, *[1] * (mine.ndim - 1)), theirs, mine)
+
+    best = jax.tree.map(better, states.best, others.best)
+    least = jnp.where(worse, others.best_energy, states.best_energy)
+    return states._replace(best=best, best_energy=least)
 
 
 def _either(when: Array, new: PyTree, old: PyTree) -> PyTree:

@@ -43,6 +43,8 @@ class Moves(NamedTuple):
       most: the largest size.
       least: the least size.
       whole: whether sizes are whole numbers.
+      heat: `heat(walk, temperature) -> walk`: the walk is told the temperature of the step to come,
+        for proposals that depend on it; nothing by default.
     """
 
     init: Callable[[Key, PyTree], PyTree]
@@ -53,3 +55,4 @@ class Moves(NamedTuple):
     most: float
     least: float = 1.0
     whole: bool = True
+    heat: Callable[[PyTree, Array], PyTree] = lambda walk, temperature: walk

@@ -36,7 +36,7 @@ class Walk(NamedTuple):
       bits: bool`[n]`.
       order: int32`[n]`: a permutation of the indices; in each pool first the ones, then the zeros.
       ones: int32`[pools]`: the number of ones in each pool; swaps never change it.
-      memory: the tabu memory, `()` without.
+      memory: what moves remember beside: the tabu memory, `informed.Local`, or `()`.
     """
 
     bits: Array
@@ -154,18 +154,44 @@ def toggle(space: Space, walk: Walk, drawn: Draw, most: int, when: Array | bool 
     """Swaps the entries of a draw; a second time undoes it. Does nothing unless `when`."""
 
     def body(carry: tuple, ones: Array, zeros: Array, live: Array) -> tuple:
-        bits, order = carry
-        off, on = order[ones], order[zeros]
-        nowhere = jnp.int32(space.size)
-        live = live & when
-        ones, zeros = jnp.where(live, ones, nowhere), jnp.where(live, zeros, nowhere)
-        order = order.at[ones].set(on, mode="drop").at[zeros].set(off, mode="drop")
-        off, on = jnp.where(live, off, nowhere), jnp.where(live, on, nowhere)
-        bits = bits.at[off].set(False, mode="drop").at[on].set(True, mode="drop")
-        return bits, order
+        return swap_entries(*carry, ones, zeros, live & when)
 
     bits, order = over_positions(space, drawn, most, body, (walk.bits, walk.order))
     return walk._replace(bits=bits, order=order)
+
+
+def swap_entries(
+    bits: Array, order: Array, ones: Array, zeros: Array, live: Array
+) -> tuple[Array, Array]:
+    """`bits[n]` and `order[n]` with the entries at positions `ones[k]` and `zeros[k]` swapped.
+
+    The positions are distinct where `live[k]`; the others stay.
+    """
+    off, on = order[ones], order[zeros]
+    nowhere = jnp.int32(order.shape[0])
+    ones, zeros = jnp.where(live, ones, nowhere), jnp.where(live, zeros, nowhere)
+    order = order.at[ones].set(on, mode="drop").at[zeros].set(off, mode="drop")
+    off, on = jnp.where(live, off, nowhere), jnp.where(live, on, nowhere)
+    bits = bits.at[off].set(False, mode="drop").at[on].set(True, mode="drop")
+    return bits, order
+
+
+def positions(space: Space, drawn: Draw, count: int) -> tuple[Array, Array]:
+    """uint32`[count]` twice: the first positions of a draw's progressions, `size` or more.
+
+    They are distinct up to the number of ones, and of zeros. At most `(2^32 // n)^2`.
+    """
+    lane = np.arange(count)
+    width = 2**32 // space.size  # below it, products fit into 32 bits
+    low, high = jnp.uint32(lane % width), jnp.uint32(lane // width)
+
+    def along(first: Array, stride: Array, length: Array) -> Array:
+        jump = jnp.uint32(min(width, 2**32 - 1)) * stride % length
+        return (first + low * stride % length + high * jump % length) % length
+
+    ones = along(drawn.one, drawn.one_stride, drawn.ones)
+    zeros = along(drawn.zero, drawn.zero_stride, drawn.zeros)
+    return drawn.start + ones, drawn.start + drawn.ones + zeros
 
 
 def layer_change(space: Space, walk: Walk, drawn: Draw, most: int) -> Array:

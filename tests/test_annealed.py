@@ -100,6 +100,8 @@ CHANGES = [
     {"granularity": "units", "floor": 2, "tabu": 3},
     {"energy": "minibatch", "floor": 10, "sizes": "adaptive"},
     {"energy": "trainability", "train_steps": 2},
+    {"proposal": "informed", "candidates": 20, "rescale": True, "floor": 10},
+    {"proposal": "informed_corrected", "scope": "layer", "temperature": 0.0},
 ]
 
 
@@ -108,6 +110,7 @@ def test_every_choice_is_tried():
     assert {s.granularity for s in tried} == set(annealed.GRANULARITIES)
     assert {s.scope for s in tried} == set(spaces.SCOPES)
     assert {s.allocation for s in tried} == set(annealed.ALLOCATIONS)
+    assert {s.proposal for s in tried} == set(annealed.PROPOSALS)
     assert {s.sizes for s in tried} == set(annealed.SIZES)
     assert {s.energy for s in tried} == set(annealed.ENERGIES)
     assert {s.measure for s in tried} == set(annealed.energies.MEASURES)
@@ -297,6 +300,12 @@ def test_sawtooth_sizes_follow_the_levels():
         {"measure": "accuracy"},
         {"accept": "always"},
         {"temperatures": "none"},
+        {"proposal": "gradient"},
+        {"candidates": 0},
+        {"proposal": "informed", "granularity": "units"},
+        {"proposal": "informed", "energy": "minibatch"},
+        {"proposal": "informed_corrected", "measure": "error_rate"},
+        {"proposal": "informed_corrected", "tabu": 5},
     ],
     ids=str,
 )
@@ -378,6 +387,24 @@ def test_first_masks_are_random_and_allocated_as_asked():
     # erk, in proportion to the sums of the axes, 12 : 14 : 9, of 24: 8.2, 9.6 and 6.2
     bits = annealed.first_bits(replace(settings, allocation="erk"), KEY, space, 0.25)
     assert spaces.counts(space, bits).tolist() == [8, 10, 6]
+
+
+def test_informed_swaps_go_down_faster_than_random_ones():
+    # at a temperature of almost nothing, from the same masks: six steps of two swaps each
+    change = {"temperature": 1e-3, "sizes": "constant", "size": 2}
+    steps = [
+        searched({**change, "proposal": proposal}, 0.5)[-1][2].energy[-1, 0]
+        for proposal in ("swaps", "informed")
+    ]
+    assert steps[1] < steps[0]
+
+
+def test_informed_swaps_are_no_more_than_their_candidates():
+    space = space_of("weights", "global")
+    bits = jnp.arange(space.size) < 49
+    settings = replace(BASE, size=0, proposal="informed", candidates=30)
+    assert annealed.largest_swap(settings, space, bits[None]) == 30
+    assert annealed.largest_swap(replace(settings, candidates=90), space, bits[None]) == 49
 
 
 def test_adaptive_sizes_stop_at_half_of_what_can_be_swapped():

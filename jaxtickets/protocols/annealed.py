@@ -15,10 +15,11 @@ import numpy as np
 from jaxtickets import allocation, masks, schedules
 from jaxtickets.allocation import ALLOCATIONS
 from jaxtickets.data.batches import stream
-from jaxtickets.search import annealing, chains, energies, swaps
+from jaxtickets.search import annealing, chains, energies, informed, swaps
 from jaxtickets.search import space as spaces
 from jaxtickets.search.acceptance import ACCEPTANCES
 from jaxtickets.search.chains import Chain
+from jaxtickets.search.moves import Moves
 from jaxtickets.search.space import Space
 from jaxtickets.settings import check as check_options
 from jaxtickets.settings import option
@@ -29,6 +30,7 @@ SIZES = ("constant", "geometric", "sawtooth", "adaptive")
 TEMPERATURES = (*schedules.SCHEDULES, "levels")
 ENERGIES = ("fixed", "minibatch", "trainability")
 GRANULARITIES = ("weights", "units")
+PROPOSALS = ("swaps", "informed", "informed_corrected")
 
 
 _SHARE = "a number, or a share of the ones if below 1; 0: all"
@@ -44,6 +46,8 @@ class Settings:
     floor: int = option(1, "least number of ones in each layer", least=0)
     steps: int = option(500, "steps of each chain", least=1)
     chunk: int = option(20, "steps between two looks at the validation data", least=1)
+    proposal: str = option("swaps", "random swaps, or those that the gradient favours", PROPOSALS)
+    candidates: int = option(2000, "random pairs that informed swaps are chosen from", least=1)
     size: float = option(0.1, f"ones that the first swap switches off: {_SHARE}", least=0)
     size_end: float = option(0.001, f"and the last swap, if geometric: {_SHARE}", least=0)
     sizes: str = option("geometric", "how the swap size changes", SIZES)
@@ -179,6 +183,16 @@ def check(settings: Settings) -> None:
     for name in ("target", "burn_in_accept", "temperature_ratio", "cooling"):
         if not 0 < getattr(settings, name) <= 1:
             raise ValueError(f"{name}={getattr(settings, name)}: must be in (0, 1]")
+    if settings.proposal != "swaps":
+        needed = {
+            "granularity": "weights",
+            "energy": "fixed",
+            "measure": "cross_entropy",
+            "tabu": 0,
+        }
+        for name, value in needed.items():
+            if getattr(settings, name) != value:
+                raise ValueError(f"proposal={settings.proposal}: needs {name}={value}")
     if settings.burn_in_accept == 1:
         raise ValueError("burn_in_accept=1.0: below 1, or the start temperature is infinite")
 
@@ -217,7 +231,7 @@ def build(
         running_start=settings.running_start if settings.accept == "running_mean" else None,
         target=settings.target if settings.sizes == "adaptive" else None,
     )
-    moves = swaps.moves(space, most, _floors(settings, space), settings.tabu, settings.tries)
+    floor = _floors(settings, space)
     effective = effective_params(settings, prunable)
 
     def parts(row: Row, sight: Sight) -> tuple[energies.Energy, annealing.Kernel]:
@@ -234,7 +248,22 @@ def build(
             )
         else:
             energy = _energy(settings, recipe, hyper, effective, row, sight, sight.scored)
-        return energy, annealing.build(moves, space.mask, energy, rules)
+        return energy, annealing.build(moves(row, sight), space.mask, energy, rules)
+
+    def moves(row: Row, sight: Sight) -> Moves:
+        if settings.proposal == "swaps":
+            return swaps.moves(space, most, floor, settings.tabu, settings.tries)
+        slope = informed.fixed(
+            recipe.model,
+            row.params,
+            row.stats,
+            *sight.scored,
+            energies.MEASURES[settings.measure],
+            prunable,
+            lambda mask, params: ticket_params(settings, mask, params, prunable),
+        )
+        corrected = settings.proposal == "informed_corrected"
+        return informed.moves(space, most, slope, settings.candidates, corrected, floor)
 
     def begin(row: Row, sight: Sight) -> Chain:
         _, kernel = parts(row, sight)
@@ -319,9 +348,11 @@ def largest_swap(settings: Settings, space: Space, bits: Array) -> int:
     """The static bound of swap sizes, for `bits[rows, n]`.
 
     Adaptive sizes stop at half of what can be swapped: near the whole, a walk would flip to and fro
-    between a mask and its complement.
+    between a mask and its complement. Informed swaps are no more than their candidates.
     """
     room = swaps.most(space, np.asarray(bits))
     if settings.sizes == "adaptive":
         room = max(1, room // 2)
+    if settings.proposal != "swaps":
+        room = min(room, settings.candidates)
     return min(swap_size(settings.size, int(np.sum(bits, axis=-1).max())), room)

@@ -83,7 +83,9 @@ def main() -> None:
     search = annealed.build(settings, problem.recipe, problem.hyper, space, problem.prunable, most)
     names = [{"density": p.density, "seed": p.seed.number, "chain": p.chain} for p in plans]
     every = place.checkpoint_seconds
-    chains_ends = search_all(run.folder, settings, search, axis, first, names, sight, every)
+    length = settings.steps, settings.chunk
+    where = run.folder, "search", *length, search, axis
+    chains_ends = search_all(*where, first, names, sight, every)
     found = best(plans, chains_ends)
 
     # --- compare

@@ -1,12 +1,13 @@
 """Masks side by side: untrained and trained, over seeds; a summary and a table."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from scipy import stats as statistics
 
 from jaxtickets import masks, nets, runs
 from jaxtickets.analysis import connectivity
@@ -236,6 +237,20 @@ def spread(values: Sequence[float], scale: float = 100, digits: int = 2) -> str:
     """
     mean = f"{scale * np.mean(values):.{digits}f}"
     return mean if len(values) < 2 else f"{mean} ± {scale * np.std(values, ddof=1):.{digits}f}"
+
+
+def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> tuple[float, float]:
+    """The mean difference over the seeds of both, and half of its 95 % interval.
+
+    Student's t interval of the differences; infinite for a single seed.
+    """
+    seeds = sorted(set(ours) & set(theirs))
+    differences = [ours[seed] - theirs[seed] for seed in seeds]
+    n = len(differences)
+    if n < 2:
+        return float(np.mean(differences)), float("inf")
+    half = statistics.t.ppf(0.975, n - 1) * np.std(differences, ddof=1) / n**0.5
+    return float(np.mean(differences)), float(half)
 
 
 def lost(summary: Sequence[dict[str, Any]]) -> list[str]:

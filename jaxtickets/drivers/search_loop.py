@@ -1,8 +1,8 @@
 """Advances a batch of chains from records to records: resumable, with a live line."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jaxtickets.drivers.loop import check_finite, loop
 from jaxtickets.drivers.seeds import Seed
 from jaxtickets.io.progress import Progress
 from jaxtickets.protocols import annealed
-from jaxtickets.protocols.annealed import Row, Search, Settings
+from jaxtickets.protocols.annealed import Row, Settings
 from jaxtickets.runs import Axis, Blocks, Shared
 from jaxtickets.search.annealing import Info
 from jaxtickets.search.chains import Chain
@@ -27,6 +27,20 @@ class Plan(NamedTuple):
     density: float
     seed: Seed
     chain: int
+
+
+class Search(Protocol):
+    """What a chain does: `begin(row, sight) -> Chain`, `chunk(row, chain, start, sight)`."""
+
+    @property
+    def begin(self) -> Callable[..., Chain]:
+        """The chain before its first chunk."""
+        ...
+
+    @property
+    def chunk(self) -> Callable[..., tuple[Chain, Info]]:
+        """The chain after the chunk that begins at a step, and what happened in it."""
+        ...
 
 
 class Found(NamedTuple):
@@ -44,7 +58,7 @@ class Found(NamedTuple):
     ticket_last: Array
 
 
-FORMATS = {"T": ".1e", "best": ".4f", "mean": ".4f", "accepted": ".0%", "k": ".0f"}
+FORMATS = {"T": ".1e", "best": ".4f", "mean": ".4f", "accepted": ".0%", "k": ".4g"}
 
 
 def first_rows(settings: Settings, space: Space, plans: Sequence[Plan]) -> tuple[Row, int]:
@@ -83,10 +97,12 @@ def best(plans: Sequence[Plan], ends: Chain) -> list[Found]:
 
 def search_all(
     folder: Path,
-    settings: Settings,
+    phase: str,
+    steps: int,
+    length: int,
     search: Search,
     axis: Axis,
-    chains: Row,
+    chains: PyTree,
     names: list[dict[str, Any]],
     sight: Shared,
     every: float,
@@ -98,18 +114,19 @@ def search_all(
     `validation`, the score of the mask chosen so far.
 
     Args:
-      folder, every: see `loop`.
-      settings: for the lengths.
+      folder, phase, every: see `loop`.
+      steps: of each chain.
+      length: steps of a chunk.
       search: what a chain does.
       axis: the run axis.
-      chains: `Row` with a leading axis of chains.
+      chains: what each chain is given, with a leading axis of chains.
       names: what metrics rows say of each chain, such as density, seed and chain.
       sight: the data, on each device.
     """
 
     def advance_one(
-        pair: tuple[Row, Chain], start: Array, sight: PyTree
-    ) -> tuple[tuple[Row, Chain], tuple[Info, Array]]:
+        pair: tuple[PyTree, Chain], start: Array, sight: PyTree
+    ) -> tuple[tuple[PyTree, Chain], tuple[Info, Array]]:
         row, chain = pair
         chain, info = search.chunk(row, chain, start, sight)
         return (row, chain), (info, chain.chosen_score)
@@ -117,16 +134,16 @@ def search_all(
     advance = runs.batch(advance_one, axis)
 
     def step(blocks: Blocks, i: int) -> tuple[Blocks, Blocks]:
-        start = runs.share(np.int32(i * settings.chunk), axis)
+        start = runs.share(np.int32(i * length), axis)
         return runs.unzip(advance(blocks, start, sight))
 
     def report(i: int, seen: tuple[Info, np.ndarray]) -> tuple[list[dict[str, Any]], dict]:
         info, score = seen
         labels = [" ".join(f"{k} {v}" for k, v in name.items()) for name in names]
-        check_finite(info.energy, labels, i * settings.chunk, "energy")
+        check_finite(info.energy, labels, i * length, "energy")
         last = {field: values[:, -1] for field, values in info._asdict().items()}
         last |= {"accepted": info.accepted.mean(1), "validation": score}
-        at = {"step": (i + 1) * settings.chunk}
+        at = {"step": (i + 1) * length}
         made = [
             {**name, **at, **{field: values[j] for field, values in last.items()}}
             for j, name in enumerate(names)
@@ -142,16 +159,15 @@ def search_all(
 
     begin_all = runs.batch(search.begin, axis)
 
-    def begin() -> tuple[Row, Chain]:
+    def begin() -> tuple[PyTree, Chain]:
         return chains, runs.join(begin_all(runs.split(chains, axis), sight))
 
-    evaluations = settings.chunk * len(names)
+    evaluations = length * len(names)
     progress = Progress(
-        f"search, {len(names)} chains",
-        settings.steps // settings.chunk,
+        f"{phase}, {len(names)} chains",
+        steps // length,
         FORMATS,
         "eval",
         per_step=evaluations,
     )
-    chunks = settings.steps // settings.chunk
-    return loop(folder, "search", begin, chunks, step, report, axis, progress, every)[1]
+    return loop(folder, phase, begin, steps // length, step, report, axis, progress, every)[1]

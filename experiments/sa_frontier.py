@@ -1,0 +1,197 @@
+"""Which way to a ticket is worth its price, if nothing dense is ever trained?
+
+Methods that find masks at the initialisation, densities and seeds, under one budget: annealing over
+fields (where the weights are kept) with the loss after a few training steps as its energy, its
+controls with the same budget (hill climbing, annealing over bits, random search, edge-popup), what
+costs next to nothing (random masks, SNIP, GraSP, SynFlow), and beside them one-shot magnitude,
+which needs a dense training. All masks are trained from the same initialisation.
+
+    python -m experiments.sa_frontier --preset=quick
+    python -m experiments.sa_frontier --preset=mnist --data_dir=FOLDER
+
+The README has the numbers to expect, with spread, device and time.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from jaxtickets import gates
+from jaxtickets.drivers import comparison, finding, gallery, opening
+from jaxtickets.drivers.comparison import Entry, train_in_parts
+from jaxtickets.drivers.dense import StoreSettings
+from jaxtickets.drivers.finding import FindSettings, Found, price
+from jaxtickets.drivers.gallery import GallerySettings
+from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings
+from jaxtickets.drivers.training_loop import Start
+from jaxtickets.figures import frontier
+from jaxtickets.io import records, rows
+from jaxtickets.io.errors import choose, run_main
+from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read_all
+from jaxtickets.protocols.finders import FINDERS
+from jaxtickets.settings import option
+
+RANDOM = ("uniform", "erk")
+CHEAP = ("snip", "grasp", "synflow", "random_erk")
+"""Rivals that train nothing and search nothing."""
+SEARCHES = (*FINDERS, *gates.GATES, *(f"random_{name}" for name in RANDOM))
+SMOKE: dict[str, Any] = {
+    "seeds": 2,
+    "density": (0.1,),
+    "searches": ("annealed_fields", "random_search", "edge_popup", "random_erk"),
+    "criteria": ("snip", "magnitude"),
+    "budget": (4.0,),
+    "chains": 2,
+    "phases": 2,
+    "train_steps": 3,
+    "held_out": 200,
+    "epochs": 2,
+}
+QUICK: dict[str, Any] = {
+    "density": (0.1, 0.03),
+    "chains": 4,
+    "phases": 2,
+    "held_out": 700,
+    "epochs": 15,
+}
+MNIST: dict[str, Any] = {"dataset": "mnist", "density": (0.1, 0.03, 0.015), "seeds": 5}
+PRESETS = {"": {}, "smoke": SMOKE, "quick": QUICK, "mnist": MNIST}
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What searches, and for how much."""
+
+    searches: tuple = option(SEARCHES, f"what finds masks: {', '.join(SEARCHES)}")
+    budget: tuple = option((10.0,), "dense trainings that a search of one seed may cost")
+
+
+GROUPS = (
+    RunSettings(),
+    StoreSettings(),
+    Question(),
+    FindSettings(),
+    GallerySettings(criteria=("snip", "grasp", "synflow", "magnitude"), density=(0.1,), floor=1),
+    NetSettings(model="lenet300_100", use_bias=False, initializer="kaiming_normal"),
+    TrainSettings(optimizer="momentum", learning_rate=0.1, epochs=15),
+    BatchSettings(),
+)
+
+
+def main() -> None:
+    """Reads the flags, checks them, searches, trains what was found, draws."""
+    name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
+    choose("preset", name, tuple(PRESETS))
+    place, store, *parts = read_all(GROUPS, PRESETS[name])
+    question, settings, _, _, train, _ = parts
+    for method in question.searches:
+        choose("searches", method, SEARCHES)
+    budgets = numbers("budget", question.budget)
+    axis, problem = opening.prepare(place, parts)
+    for budget in budgets:
+        finding.plan(settings, problem, budget)
+    made = gallery.begin("sa_frontier", place, store, parts, axis, problem, trained=True)
+    every = place.checkpoint_seconds
+
+    # --- search
+    floor = made.plan.settings.floor
+    entries = [
+        entry._replace(name=entry.name | {"forward_passes": price(problem, entry.name["method"])})
+        for entry in made.entries
+    ]
+    for density in made.plan.keep:
+        for method in question.searches:
+            where = made.seeds, density
+            if method in FINDERS:
+                for budget in budgets:
+                    label = f"{method}-{density:g}-{budget:g}"
+                    what = FINDERS[method], problem, train, settings, budget
+                    on = made.data, axis, place.checkpoint_seconds
+                    found = finding.search(
+                        made.run.folder, label, *what, made.seeds, density, floor, *on
+                    )
+                    entries += _entries(problem, made, method, density, found, budget)
+            elif method in gates.GATES:
+                found = finding.gated(method, problem, *where, made.data, axis)
+                entries += _entries(problem, made, method, density, found)
+            else:
+                allocate = method.removeprefix("random_")
+                found = finding.random(allocate, problem, *where, floor)
+                entries += _entries(problem, made, method, density, found)
+
+    # --- train
+    batched = made.run.folder, "train", problem, axis, entries, made.data
+    summary = made.summary + train_in_parts(*batched, every)
+    dense = finding.dense_cost(problem)
+    for row in summary:
+        row["dense_trainings"] = round(row.get("forward_passes", dense) / dense, 4)
+    leading = "method", "budget", "dense_trainings", *comparison.LEADING[1:]
+    rows.write_summary(made.run.folder, summary, *leading)
+    frontier.draw_accuracy_over_density(made.run.folder)
+    frontier.draw_trained_over_untrained(made.run.folder)
+    frontier.draw_accuracy_over_budget(made.run.folder)
+    image = problem.dataset.train.images.shape[1:]
+    frontier.draw_where(made.run.folder, entries, problem.prunable, image)
+    print(_table(summary, max(budgets)))
+    records.finish_run(made.run)
+    print(f"run: {made.run.folder}")
+
+
+def _entries(
+    problem: Problem,
+    made: gallery.Gallery,
+    method: str,
+    density: float,
+    found: Sequence[Found],
+    budget: float | None = None,
+) -> list[Entry]:
+    """What a method found for each seed, saved as tickets."""
+    entries = []
+    for one, (mask, said) in zip(made.seeds, found, strict=True):
+        name = {"method": method, "density": density, "seed": one.number, "budget": budget, **said}
+        where = one.params, one.stats, mask, one.step
+        entry = Entry(name, Start(one.train, problem.hyper, *where))
+        place = f"{method}-density{density:g}-seed{one.number}"
+        place += f"-budget{budget:g}" if budget else ""
+        comparison.save_entry(made.run.folder, problem, entry, one.step, place)
+        entries.append(entry)
+    return entries
+
+
+def _table(summary: Sequence[dict[str, Any]], budget: float) -> str:
+    """Methods at the largest budget, then each search against the best of what costs nothing."""
+    largest = [row for row in summary if row.get("budget") in (None, budget)]
+    lines = [comparison.table(largest)]
+    for density in sorted({row["density"] for row in largest if row["method"] != "dense"})[::-1]:
+        of = {
+            name: {
+                row["seed"]: row["trained_accuracy"] for row in largest if _is(row, name, density)
+            }
+            for name in dict.fromkeys(row["method"] for row in largest)
+        }
+        cheap = [name for name in CHEAP if of.get(name)]
+        if not cheap:
+            continue
+        best = max(cheap, key=lambda name: sum(of[name].values()))
+        for name in FINDERS:
+            if of.get(name):
+                mean, half = comparison.paired(of[name], of[best])
+                lines.append(
+                    f"{name} less {best} at {density:g}: {100 * mean:+.2f} points, paired 95 % "
+                    f"interval {100 * (mean - half):+.2f} to {100 * (mean + half):+.2f}"
+                )
+    return "\n".join(lines)
+
+
+def _is(row: dict[str, Any], name: str, density: float) -> bool:
+    return row["method"] == name and row["density"] == density
+
+
+if __name__ == "__main__":
+    words = "settings by name: quick, mnist, smoke; explicit flags come first"
+    flags.DEFINE_string("preset", "", words)
+    flags.DEFINE_bool("smoke", False, "seconds long: the preset of that name")
+    define(*GROUPS)
+    run_main(main)

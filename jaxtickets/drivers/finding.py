@@ -1,0 +1,253 @@
+"""Runs finders, and edge-popup, for all seeds of a density: resumable, phase by phase."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtickets import allocation, gates, masks, runs, training
+from jaxtickets.data.batches import stream
+from jaxtickets.drivers.gallery import AT_INIT, OF_INIT, control_key
+from jaxtickets.drivers.loop import seconds
+from jaxtickets.drivers.problem import Problem, TrainSettings, optimizer_of
+from jaxtickets.drivers.search_loop import search_all
+from jaxtickets.drivers.seeds import Seed, evidence
+from jaxtickets.io.errors import UserError
+from jaxtickets.protocols import finders
+from jaxtickets.protocols.finders import Case, Finder, Phase, Sight
+from jaxtickets.runs import Axis
+from jaxtickets.search.energies import training_cost
+from jaxtickets.settings import option
+from jaxtickets.types import Dataset, Key, Mask, Params, PyTree, Split, Stats
+
+
+@dataclasses.dataclass(frozen=True)
+class FindSettings:
+    """How searches spend their budget."""
+
+    chains: int = option(8, "of each seed at first; every phase has half as many", least=1)
+    phases: int = option(3, "parts of a search, each with twice the training steps", least=1)
+    train_steps: int = option(25, "training steps of the energy in the first phase", least=1)
+    shape: str = option("cosine", "of their learning rate", ("cosine", "constant"))
+    held_out: int = option(4000, "training images that trained nets are scored on", least=1)
+
+
+class Found(NamedTuple):
+    """What a method gives for a seed.
+
+    Attributes:
+      mask: the mask.
+      said: `forward_passes` of one example that it cost, `search_seconds`, and for searches
+        `search_loss` and `search_validation_loss` of the trained energy.
+    """
+
+    mask: Mask
+    said: dict[str, Any]
+
+
+def dense_cost(problem: Problem) -> int:
+    """Forward passes of one example that training the dense net takes."""
+    return training_cost(problem.steps * problem.recipe.batch_size)
+
+
+def plan(settings: FindSettings, problem: Problem, budget: float) -> list[Phase]:
+    """The phases of a search that costs `budget` dense trainings of each seed.
+
+    Raises:
+      UserError: the budget is too small, or there are too few training images.
+    """
+    data, size = problem.dataset, problem.recipe.batch_size
+    total = len(data.train.labels)
+    if settings.held_out + size > total:
+        raise UserError(f"--held_out={settings.held_out}: there are {total} training images")
+    how = settings.phases, settings.chains, settings.train_steps, size
+    seen = settings.held_out, len(data.validation.labels)
+    try:
+        return finders.phases(int(budget * dense_cost(problem)), *how, *seen)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def sight(settings: FindSettings, problem: Problem, phases: Sequence[Phase]) -> Sight:
+    """What searches may see: held-out training images, batches of the others, validation."""
+    data, n = problem.dataset, settings.held_out
+    rest = Split(*(jnp.asarray(array[n:]) for array in data.train))
+    steps = max(phase.train_steps for phase in phases)
+    index = stream(jax.random.key(0), 0, steps, len(rest.labels), problem.recipe.batch_size)
+    return Sight(
+        held_out=Split(
+            problem.recipe.prepare(jnp.asarray(data.train.images[:n])),
+            jnp.asarray(data.train.labels[:n]),
+        ),
+        batches=Split(rest.images[index], rest.labels[index]),
+        validation=jax.tree.map(jnp.asarray, data.validation),
+    )
+
+
+def search(
+    folder: Path,
+    label: str,
+    finder: Finder,
+    problem: Problem,
+    train: TrainSettings,
+    settings: FindSettings,
+    budget: float,
+    seeds: Sequence[Seed],
+    density: float,
+    floor: int,
+    data: Dataset,
+    axis: Axis,
+    every: float,
+) -> list[Found]:
+    """The finder's mask for each seed, chosen by validation.
+
+    Args:
+      folder: the run's folder.
+      label: what the search is called; its phases are `LABEL-1` and so on.
+      finder: what walks.
+      problem, train: the net, and how it is trained in the energy.
+      settings, budget: see `plan`.
+      seeds: of the searches.
+      density: what masks keep.
+      floor: the least that a layer keeps.
+      data: on the device.
+      axis: the run axis.
+      every: seconds between two checkpoints.
+    """
+    planned = plan(settings, problem, budget)
+    look = sight(settings, problem, planned)
+    shared = runs.share(look, axis)
+    image = problem.dataset.train.images.shape[1:]
+    params = seeds[0].params
+    where = finders.ground(finder, params, problem.prunable, image, floor)
+    keep = allocation.total(masks.shapes(params, problem.prunable), density)
+    cases, names = _first(where, problem, planned[0], seeds, density, data, keep)
+    spent, how = 0.0, dataclasses.replace(train, learning_rates=settings.shape)
+    for i, phase in enumerate(planned):
+        optimizer = optimizer_of(how, phase.train_steps)(problem.hyper)
+        most = finders.largest_swap(where, cases.start)
+        made = finders.build(where, phase, problem.recipe, optimizer, most)
+        part = f"{label}-{i + 1}"
+        ends = search_all(
+            folder, part, phase.steps, phase.chunk, made, axis, cases, names, shared, every
+        )
+        spent += seconds(folder, part)
+        groups = np.array([name["seed"] for name in names])
+        if i + 1 < len(planned):
+            after = planned[i + 1]
+            scores = np.asarray(ends.state.best_energy)
+            chosen = finders.survivors(scores, groups, after.chains)
+            cases = _go_on(where, cases, ends.state.best, chosen, after, keep)
+            names = [names[at] for at in chosen]
+    winners = finders.survivors(np.asarray(ends.chosen_score), groups, 1)
+    cost = sum(phase.cost for phase in planned)
+    found = []
+    for at in winners:
+        case = runs.take(cases, at)
+        mask = finders.mask_of(where, case, runs.take(ends.chosen, at))
+        said = {
+            "forward_passes": cost,
+            "search_seconds": round(spent / len(seeds), 3),
+            "search_loss": round(float(ends.state.best_energy[at]), 6),
+            "search_validation_loss": round(float(ends.chosen_score[at]), 6),
+        }
+        found.append(Found(mask, said))
+    return found
+
+
+def _first(
+    where: finders.Ground,
+    problem: Problem,
+    phase: Phase,
+    seeds: Sequence[Seed],
+    density: float,
+    data: Dataset,
+    keep: int,
+) -> tuple[Case, list[dict[str, Any]]]:
+    """The chains of the first phase, stacked, and their names."""
+    made, names = [], []
+    ticks = finders.ticks(where, phase, keep)
+    for one in seeds:
+        about = evidence(problem, one, None, data)
+        for chain in range(phase.chains):
+            key, start_key = jax.random.split(jax.random.fold_in(one.search, chain))
+            features, start = finders.begin_at(where, start_key, about, density)
+            weights = one.params, one.stats
+            made.append(Case(key, *weights, features, jnp.int32(keep), start, ticks))
+            names.append({"density": density, "seed": one.number, "chain": chain})
+    return runs.stack(made), names
+
+
+def _go_on(
+    where: finders.Ground, cases: Case, best: PyTree, chosen: np.ndarray, phase: Phase, keep: int
+) -> Case:
+    """The cases at `chosen`, beginning a phase where they were best."""
+    ticks = finders.ticks(where, phase, keep)
+    return runs.take(cases, chosen)._replace(
+        key=jax.vmap(lambda key: jax.random.fold_in(key, phase.train_steps))(cases.key[chosen]),
+        start=runs.take(best, chosen),
+        ticks=runs.stack([ticks] * len(chosen)),
+    )
+
+
+def random(
+    allocate: str, problem: Problem, seeds: Sequence[Seed], density: float, floor: int
+) -> list[Found]:
+    """Random masks with the counts of `allocation.ALLOCATIONS`, for nothing."""
+    shapes = masks.shapes(seeds[0].params, problem.prunable)
+    keep = allocation.ALLOCATIONS[allocate](shapes, density, floor)
+    keys = [control_key(one, f"random_{allocate}", density) for one in seeds]
+    return [
+        Found(masks.random(key, one.params, problem.prunable, keep), {"forward_passes": 0})
+        for key, one in zip(keys, seeds, strict=True)
+    ]
+
+
+def price(problem: Problem, criterion: str) -> int:
+    """Forward passes of one example that a criterion's mask takes: gradients, or training."""
+    if criterion not in (*AT_INIT, *OF_INIT):
+        return dense_cost(problem)
+    examples = 10 * min(100, len(problem.dataset.train.labels) // 10)
+    return training_cost({"grasp": 2, "snip": 1}.get(criterion, 0) * examples)
+
+
+def gated(
+    name: str,
+    problem: Problem,
+    seeds: Sequence[Seed],
+    density: float,
+    data: Dataset,
+    axis: Axis,
+) -> list[Found]:
+    """Masks of a gate trained for as long as the dense net is, on frozen weights.
+
+    Counts are uniform over the layers, as edge-popup's paper has them.
+
+    Args:
+      name: of `gates.GATES`.
+      problem: the net; its training is the gate's.
+      seeds: whose weights stand still.
+      density: what masks keep.
+      data: on the device.
+      axis: the run axis.
+    """
+    shapes = masks.shapes(seeds[0].params, problem.prunable)
+    gate = gates.GATES[name](problem.prunable, allocation.uniform(shapes, density))
+    splits = training.Splits(data.train, data.validation)
+
+    def run(row: tuple[Key, Key, Params, Stats], splits: training.Splits) -> Mask:
+        gate_key, key, params, stats = row
+        recipe = gates.recipe(gate, problem.recipe._replace(test_looks=0), params)
+        g = gate.init(gate_key, params)
+        begin = recipe, key, problem.hyper, g, gates.begin(stats), masks.ones(g)
+        watched, _ = training.train(*begin, splits, problem.steps)
+        return gate.harden(watched.state.params, params)
+
+    rows = [(one.control, one.train, one.params, one.stats) for one in seeds]
+    found = runs.over_runs(run, axis, runs.stack(rows), splits)
+    said = {"forward_passes": dense_cost(problem)}
+    return [Found(runs.take(found, i), said) for i in range(len(seeds))]

@@ -154,7 +154,8 @@ def toggle(space: Space, walk: Walk, drawn: Draw, most: int, when: Array | bool 
     """Swaps the entries of a draw; a second time undoes it. Does nothing unless `when`."""
 
     def body(carry: tuple, ones: Array, zeros: Array, live: Array) -> tuple:
-        return swap_entries(*carry, ones, zeros, live & when)
+        bits, order = carry
+        return swap_entries(bits, order, ones, zeros, live & when)
 
     bits, order = over_positions(space, drawn, most, body, (walk.bits, walk.order))
     return walk._replace(bits=bits, order=order)

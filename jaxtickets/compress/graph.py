@@ -47,6 +47,7 @@ class Graph(NamedTuple):
         at each of its places.
       shapes: the same paths -> shapes.
       depthwise: paths of the kernels that filter each channel alone.
+      image: `(h, w, c)` of the images.
     """
 
     wiring: Wiring
@@ -54,6 +55,7 @@ class Graph(NamedTuple):
     axes: Axes
     shapes: dict[str, tuple[int, ...]]
     depthwise: frozenset[str]
+    image: tuple[int, ...]
 
 
 def trace(net: nn.Module, shape: Sequence[int], depthwise: frozenset[str] = frozenset()) -> Graph:
@@ -93,7 +95,7 @@ def trace(net: nn.Module, shape: Sequence[int], depthwise: frozenset[str] = froz
         groups, units = _groups(axes, _layers(seen.order))
     except UntraceableError as error:
         raise ValueError(f"the units of {type(net).__name__} can't be traced: {error}") from None
-    return Graph(groups, units, axes, leaves, frozenset(seen.depthwise))
+    return Graph(groups, units, axes, leaves, frozenset(seen.depthwise), tuple(shape))
 
 
 def wiring(net: nn.Module, shape: Sequence[int]) -> Wiring:
@@ -164,9 +166,7 @@ def _join(axes: Axes, ties: Sequence[np.ndarray]) -> np.ndarray:
     return np.unique(lowest, return_inverse=True)[1]
 
 
-def _check_claims(
-    axes: Axes, number: np.ndarray, claims: Sequence[tuple[str, np.ndarray]]
-) -> None:
+def _check_claims(axes: Axes, number: np.ndarray, claims: Sequence[tuple[str, np.ndarray]]) -> None:
     """Labels that must be one unit are tied, and are not two places of the same axis.
 
     The second counts also where they are tied: what is made of all units, such as their mean, ties

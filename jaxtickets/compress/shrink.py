@@ -5,7 +5,7 @@ ConvNets", 2017, section 3.1, remove a filter's kernel and the next layer's matc
 these are says the channel graph (see `graph`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ Standing = frozenset[tuple[str, int]]
 
 
 def shrink(
-    net: nn.Module, ticket: Ticket, units: UnitMask, shape: Sequence[int]
+    net: nn.Module, ticket: Ticket, units: UnitMask, graph: Graph
 ) -> tuple[nn.Module, Ticket, Report]:
     """The net and the ticket with only the units that stay.
 
@@ -35,32 +35,29 @@ def shrink(
       net: a flax module with the widths of its layers in a tuple of integers, `widths`.
       ticket: its parameters, statistics and mask, unbatched.
       units: `{group: bool[units]}` for groups of `graph.wiring`; an absent one stays whole.
-      shape: `(h, w, c)` of the images.
+      graph: the net's (`graph.trace`).
 
     Returns:
       The small net, its ticket, and what was gained.
 
     Raises:
-      ValueError: in one line: the net can't be traced, a layer would lose all of its units, no
-        width sets a layer's units, or the net with the new widths has another channel graph.
+      ValueError: in one line: a layer would lose all of its units, no width sets a layer's units,
+        or the net with the new widths has another channel graph.
     """
-    graph = graphs.trace(net, shape)
     stays = graphs.kept(graph, units)
     counts = {name: int(stays[places].sum()) for name, places in graph.units.items()}
     for name, count in counts.items():
         if count == 0:
             raise ValueError(f"no unit is left in {name}: keep at least one")
-    small_net = net.clone(widths=_widths(net, shape, graph, counts))
-    small = graphs.trace(small_net, shape, graph.depthwise)
+    small_net = net.clone(widths=_widths(net, graph, counts))
+    small = graphs.trace(small_net, graph.image, graph.depthwise)
     cut = _cut(ticket, graph, small, units, stays)
-    positions = nets.positions(net, shape)
+    positions = nets.positions(net, graph.image)
     names = {group.name: (counts[group.name], group.size) for group in graph.wiring}
     return small_net, cut, Report(names, size(ticket, positions), size(cut, positions))
 
 
-def _widths(
-    net: nn.Module, shape: Sequence[int], graph: Graph, counts: Mapping[str, int]
-) -> tuple[int, ...]:
+def _widths(net: nn.Module, graph: Graph, counts: Mapping[str, int]) -> tuple[int, ...]:
     """`net.widths` with the groups' new sizes.
 
     Which width sets which layer is seen in the shapes of a net whose widths all differ; they keep
@@ -73,8 +70,9 @@ def _widths(
     if not isinstance(widths, tuple) or not all(isinstance(width, int) for width in widths):
         raise ValueError(f"{type(net).__name__} has no `widths`, a tuple of integers, to be cut")
     ranks = np.argsort(np.argsort(widths, kind="stable"))
-    probe = [max(widths) + 1 + int(rank) for rank in ranks]
-    init = nets.functional(net.clone(widths=tuple(probe)), shape).init
+    above = max([*widths, *(group.size for group in graph.wiring)])
+    probe = [above + 1 + int(rank) for rank in ranks]
+    init = nets.functional(net.clone(widths=tuple(probe)), graph.image).init
     params, _ = jax.eval_shape(init, jax.random.key(0))
     new: dict[int, int] = {}
     for group in graph.wiring:
@@ -119,14 +117,17 @@ def _cut(ticket: Ticket, graph: Graph, small: Graph, units: UnitMask, stays: np.
         return jax.tree.unflatten(jax.tree.structure(tree), leaves)
 
     params, mask = cut("params", ticket.params), cut("params", ticket.mask)
-    off = {}  # units that stay for the sake of another group
-    for name, mine in units.items():
-        on = np.zeros(len(stays), bool)
-        on[graph.units[name][np.asarray(mine, bool)]] = True
-        if not (left_on := on[source[small.units[name]]]).all():
-            off[name] = left_on
+    wiring, off = [], {}  # units that stay for the sake of another group
+    for group in graph.wiring:
+        here = source[small.axes[f"params/{group.producers[0]}/kernel"][-1]]
+        wiring.append(group._replace(size=len(here)))
+        on = np.ones(len(stays), bool)
+        on[graph.units[group.name]] = units.get(group.name, True)
+        if not on[here].all():
+            off[group.name] = on[here]
     if off:
-        mask = jax.tree.map(jnp.logical_and, mask, masks.expand(off, small.wiring, params))
+        expand = jax.jit(masks.expand, static_argnums=1)
+        mask = jax.tree.map(jnp.logical_and, mask, expand(off, tuple(wiring), params))
     return ticket._replace(params=params, stats=cut("batch_stats", ticket.stats), mask=mask)
 
 

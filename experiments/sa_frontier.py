@@ -90,8 +90,8 @@ def main() -> None:
         choose("searches", method, SEARCHES)
     budgets = numbers("budget", question.budget)
     axis, problem = opening.prepare(place, parts)
-    for budget in budgets:
-        finding.plan(settings, problem, budget)
+    for method in set(question.searches) & set(FINDERS):
+        finding.plan(settings, problem, FINDERS[method], min(budgets))
     made = gallery.begin("sa_frontier", place, store, parts, axis, problem, trained=True)
     every = place.checkpoint_seconds
 

@@ -54,8 +54,8 @@ def dense_cost(problem: Problem) -> int:
     return training_cost(problem.steps * problem.recipe.batch_size)
 
 
-def plan(settings: FindSettings, problem: Problem, budget: float) -> list[Phase]:
-    """The phases of a search that costs `budget` dense trainings of each seed.
+def plan(settings: FindSettings, problem: Problem, finder: Finder, budget: float) -> list[Phase]:
+    """The phases of a finder's search that costs `budget` dense trainings of each seed.
 
     Raises:
       UserError: the budget is too small, or there are too few training images.
@@ -65,7 +65,8 @@ def plan(settings: FindSettings, problem: Problem, budget: float) -> list[Phase]
     if settings.held_out + size > total:
         raise UserError(f"--held_out={settings.held_out}: there are {total} training images")
     how = settings.phases, settings.chains, settings.train_steps, size
-    seen = settings.held_out, len(data.validation.labels)
+    begin = finders.beginning(finder, _evidence(problem))
+    seen = settings.held_out, len(data.validation.labels), begin
     try:
         return finders.phases(int(budget * dense_cost(problem)), *how, *seen)
     except ValueError as error:
@@ -118,7 +119,7 @@ def search(
       axis: the run axis.
       every: seconds between two checkpoints.
     """
-    planned = plan(settings, problem, budget)
+    planned = plan(settings, problem, finder, budget)
     look = sight(settings, problem, planned)
     shared = runs.share(look, axis)
     image = problem.dataset.train.images.shape[1:]
@@ -211,8 +212,12 @@ def price(problem: Problem, criterion: str) -> int:
     """Forward passes of one example that a criterion's mask takes: gradients, or training."""
     if criterion not in (*AT_INIT, *OF_INIT):
         return dense_cost(problem)
-    examples = 10 * min(100, len(problem.dataset.train.labels) // 10)
-    return training_cost({"grasp": 2, "snip": 1}.get(criterion, 0) * examples)
+    return training_cost({"grasp": 2, "snip": 1}.get(criterion, 0) * _evidence(problem))
+
+
+def _evidence(problem: Problem) -> int:
+    """Examples that criteria look at, see `seeds.evidence`."""
+    return 10 * min(100, len(problem.dataset.train.labels) // 10)
 
 
 def gated(

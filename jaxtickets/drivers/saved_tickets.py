@@ -16,6 +16,8 @@ from jaxtickets.io.errors import UserError
 from jaxtickets.io.files import digest
 from jaxtickets.types import Ticket
 
+FIRST_WEIGHTS = {"initializer": None}
+"""What a net's description says of its first weights, which a ticket brings along."""
 LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
@@ -63,7 +65,8 @@ def find(patterns: Sequence[str], problem: Problem) -> tuple[tuple[str, ...], li
 def _load(folder: Path, label: str, problem: Problem) -> Saved:
     ticket, provenance = tickets.load_ticket(folder)
     net = nets.to_json(problem.net)
-    if provenance.get("net") != net:
+    theirs = provenance.get("net") or {}
+    if {**theirs, **FIRST_WEIGHTS} != {**net, **FIRST_WEIGHTS}:
         raise UserError(f"{folder} is a ticket of {provenance.get('net')}, not of {net}")
     params = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))[0]
     if jax.tree.map(np.shape, ticket.params) != jax.tree.map(np.shape, params):

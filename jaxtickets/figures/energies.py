@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from jaxtickets.figures.canvas import save, subplots
 from jaxtickets.figures.methods import label
 from jaxtickets.io import rows
@@ -34,19 +36,23 @@ def draw_energies(folder: Path, found: Sequence[dict[str, Any]]) -> Path:
         best = mine[-1]["energy"]
         there = [row for row in summary if row["density"] == density]
         kinds = list(dict.fromkeys((row["method"], row["check"] or "") for row in there))
+        methods = list(dict.fromkeys(method for method, _ in kinds))
         for kind in kinds:
             of = [row for row in there if (row["method"], row["check"] or "") == kind]
             points.plot(
                 [row[f"energy/{best}"] for row in of],
                 [100 * row["validation_accuracy"] for row in of],
                 "x" if kind[1] else "o",
-                color=f"C{[method for method, _ in kinds].index(kind[0]) % 10}",
+                color=f"C{methods.index(kind[0]) % 10}",
                 label=label(*kind).replace("\n", " "),
                 ms=5,
                 alpha=0.8,
             )
+        reached = np.array([100 * row["validation_accuracy"] for row in there])
+        least, middle, most = np.quantile(reached, (0.05, 0.5, 1))
+        points.set_ylim(min(least, 2 * middle - most), most + 0.05 * (most - least))
         points.set(xlabel=best, ylabel="validation accuracy, trained (%)")
-        points.set_title(f"density {density:g}: a point a mask")
+        points.set_title(f"density {density:g}: a point a mask, the worst 5 % left out")
         points.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
         points.grid(alpha=0.3)
     seeds = max(row["seeds"] for row in found)

@@ -21,7 +21,7 @@ from jaxtickets.search import acceptance, annealing, chains, energies, fields, s
 from jaxtickets.search import space as spaces
 from jaxtickets.search.annealing import Info, Tick
 from jaxtickets.search.chains import Chain
-from jaxtickets.search.energies import Energy
+from jaxtickets.search.energies import Energy, training_cost
 from jaxtickets.search.moves import Moves
 from jaxtickets.training import Recipe
 from jaxtickets.types import Array, Key, Mask, Params, Prunable, PyTree, Scores, Split, Stats
@@ -122,7 +122,14 @@ LOOKS = 4
 
 
 def phases(
-    budget: int, count: int, most: int, train_steps: int, batch: int, held_out: int, validation: int
+    budget: int,
+    count: int,
+    most: int,
+    train_steps: int,
+    batch: int,
+    held_out: int,
+    validation: int,
+    begin: int = 0,
 ) -> list[Phase]:
     """Phases that together cost no more than the budget, each an equal part of it.
 
@@ -133,6 +140,7 @@ def phases(
       train_steps: of the first phase; each has twice as many.
       batch: examples of a training step.
       held_out, validation: examples that trained nets are scored on.
+      begin: forward passes that a chain's first point takes, see `beginning`.
 
     Raises:
       ValueError: the budget doesn't pay for one step between looks in each phase.
@@ -140,9 +148,9 @@ def phases(
     made = []
     for i in range(count):
         many, steps = -(-most // 2**i), train_steps * 2**i
-        training = energies.training_cost(steps * batch)
+        training = training_cost(steps * batch)
         each, look = training + held_out, training + validation
-        fixed = (1 + BURN_IN) * each + LOOKS * look
+        fixed = (1 + BURN_IN) * each + LOOKS * look + (begin if i == 0 else 0)
         chunk = (budget // count // many - fixed) // (LOOKS * each)
         if chunk < 1:
             least = count * many * (fixed + LOOKS * each)
@@ -153,6 +161,16 @@ def phases(
         cost = many * (fixed + LOOKS * chunk * each)
         made.append(Phase(many, steps, LOOKS * chunk, chunk, cost))
     return made
+
+
+def beginning(finder: Finder, examples: int) -> int:
+    """Forward passes that a chain's features and first point take, with so many examples.
+
+    A criterion on data, SNIP, takes a gradient for each place where it stands.
+    """
+    if finder.walks == "bits":
+        return 0
+    return training_cost(examples) * [*finder.features, finder.pooled].count("snip")
 
 
 class Ground(NamedTuple):

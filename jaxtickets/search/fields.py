@@ -200,8 +200,8 @@ def moves(space: Space, most: float = 3.0, least: float = 0.01) -> Moves:
 
     A move adds normal noise of standard deviation `size` to one part of the field, each kind as
     likely as the other: to one layer's potential; to one feature's share (a fifth of the noise); to
-    some units of a side, each taking part with a probability drawn from 1 to 1 / units, on a
-    logarithmic scale; or, where the units are pixels, to a smooth bump of neighbours, a Gaussian
+    some units of a side, at least one, each taking part with a probability drawn from 1 to 1/64,
+    on a logarithmic scale; or, where the units are pixels, to a smooth bump of neighbours, a Gaussian
     around a random pixel with a radius from one pixel to half the image, on a logarithmic scale.
 
     Args:
@@ -229,7 +229,8 @@ def moves(space: Space, most: float = 3.0, least: float = 0.01) -> Moves:
         moved = dict(field.units)
         for i, side in enumerate(space.sides):
             keys = jax.random.fold_in(chosen, i), jax.random.fold_in(noise, i)
-            takes = jax.random.uniform(keys[0], (side.size,)) < jnp.maximum(part, 1 / side.size)
+            drawn = jax.random.uniform(keys[0], (side.size,))
+            takes = (drawn < part) | (drawn == jnp.min(drawn))
             step = jnp.where(takes, size * jax.random.normal(keys[1], (side.size,)), 0.0)
             moved[side.name] += jnp.where(at == i, step, 0.0)
         return field._replace(units=moved)

@@ -1,0 +1,141 @@
+"""Finders: budgets, what a search keeps, and that common random numbers are common."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxtickets import losses, masks, runs, training
+from jaxtickets.criteria import Evidence
+from jaxtickets.protocols import finders
+from jaxtickets.protocols.finders import FINDERS, Case, Sight
+from jaxtickets.types import Model, Split
+
+KEY = jax.random.key(3)
+IMAGE = (3, 3, 1)
+PRUNABLE = ("a/kernel", "b/kernel")
+BATCH, HELD_OUT, VALIDATION = 4, 8, 6
+
+
+def initial(key):
+    first, second = jax.random.split(key)
+    return {
+        "a": {"kernel": jax.random.normal(first, (9, 6))},
+        "b": {"kernel": jax.random.normal(second, (6, 3))},
+    }, {}
+
+
+def net(passed=None):
+    """Two layers; `passed` is told the examples of every call, three times those of a gradient."""
+
+    def apply(params, stats, images, key=None, train=False):
+        if passed is not None:
+            worth = images.shape[0] * (3 if train else 1)
+            jax.debug.callback(lambda: passed.append(worth))
+        hidden = jax.nn.relu(images.reshape(len(images), -1) @ params["a"]["kernel"])
+        return hidden @ params["b"]["kernel"], stats
+
+    return Model(initial, apply)
+
+
+def examples(key, *shape):
+    images, labels = jax.random.split(key)
+    drawn = jax.random.randint(images, (*shape, *IMAGE), 0, 256).astype(jnp.uint8)
+    return Split(drawn, jax.random.randint(labels, shape, 0, 3))
+
+
+def prepared(images):
+    return jnp.asarray(images, jnp.float32) / 255
+
+
+def search(name, phase, passed=None, seed=0):
+    """A finder's phase on the net above: its end, its case, and its ground."""
+    model = net(passed)
+    loss = losses.classification(model, prepared)
+    recipe = training.Recipe(model, loss, lambda hyper: optax.sgd(0.1), prepared, None, BATCH, 1)
+    params, stats = initial(KEY)
+    about = Evidence(
+        params, params, stats, masks.ones(params), examples(KEY, 2, 10), loss, net(), prepared
+    )
+    where = finders.ground(FINDERS[name], params, PRUNABLE, IMAGE, 2)
+    features, start = finders.begin_at(where, jax.random.key(seed), about, 0.4)
+    keep = round(0.4 * 72)
+    ticks = finders.ticks(where, phase, keep)
+    case = Case(jax.random.key(seed), params, stats, features, jnp.int32(keep), start, ticks)
+    held_out = examples(jax.random.key(1), HELD_OUT)
+    sight = Sight(
+        Split(prepared(held_out.images), held_out.labels),
+        examples(jax.random.key(2), 2 * phase.train_steps, BATCH),
+        examples(jax.random.key(4), VALIDATION),
+    )
+    most = finders.largest_swap(where, jax.tree.map(lambda leaf: leaf[None], start))
+    made = finders.build(where, phase, recipe, optax.sgd(0.1), most)
+
+    @jax.jit
+    def run(case, sight):
+        chain = made.begin(case, sight)
+        for look in range(finders.LOOKS):
+            chain, _ = made.chunk(case, chain, look * phase.chunk, sight)
+        return chain
+
+    chain = run(case, sight)
+    jax.effects_barrier()
+    return chain, case, where
+
+
+@pytest.mark.parametrize("name", FINDERS)
+def test_a_search_costs_what_its_phase_says_and_keeps_the_count(name):
+    passed = []
+    begin = finders.beginning(FINDERS[name], 20)
+    phase = finders.phases(5000, 1, 1, 2, BATCH, HELD_OUT, VALIDATION, begin)[0]
+    chain, case, where = search(name, phase, passed)
+    assert sum(passed) == phase.cost <= 5000
+    mask = finders.mask_of(where, case, chain.chosen)
+    kept = masks.counts(mask, PRUNABLE)
+    assert sum(map(int, kept.values())) == round(0.4 * 72)
+    assert min(map(int, kept.values())) >= 2
+    assert float(chain.state.best_energy) <= float(chain.state.energy)
+    assert np.isfinite(chain.chosen_score)
+
+
+def test_equal_chains_are_equal_and_others_are_not():
+    phase = finders.phases(3000, 1, 1, 2, BATCH, HELD_OUT, VALIDATION)[0]
+    one, again, other = (search("annealed_fields", phase, seed=s)[0] for s in (0, 0, 1))
+    assert float(one.state.best_energy) == float(again.state.best_energy)
+    assert float(one.state.best_energy) != float(other.state.best_energy)
+
+
+@pytest.mark.parametrize("budget", [20_000, 50_000, 200_001])
+def test_phases_share_the_budget_and_spend_nearly_all_of_it(budget):
+    made = finders.phases(budget, 3, 8, 2, BATCH, HELD_OUT, VALIDATION)
+    assert [phase.chains for phase in made] == [8, 4, 2]
+    assert [phase.train_steps for phase in made] == [2, 4, 8]
+    assert all(phase.steps == finders.LOOKS * phase.chunk for phase in made)
+    spent = sum(phase.cost for phase in made)
+    step = [
+        phase.chains * finders.LOOKS * (3 * phase.train_steps * BATCH + HELD_OUT) for phase in made
+    ]
+    assert budget - sum(step) - 3 * 8 <= spent <= budget
+
+
+def test_too_small_a_budget_is_refused_with_what_it_takes():
+    with pytest.raises(ValueError, match=r"too small for 2 phases .* at least"):
+        finders.phases(100, 2, 4, 5, BATCH, HELD_OUT, VALIDATION)
+    with pytest.raises(ValueError, match="is too small") as refused:
+        finders.phases(3000, 2, 4, 2, BATCH, HELD_OUT, VALIDATION)
+    least = int(str(refused.value).split(": ")[1].split()[0])
+    finders.phases(least, 2, 4, 2, BATCH, HELD_OUT, VALIDATION)
+
+
+def test_the_best_of_each_group_survive():
+    scores = np.array([3.0, 1.0, 2.0, 0.5, 0.7, 0.6])
+    groups = np.array([7, 7, 7, 4, 4, 4])
+    assert finders.survivors(scores, groups, 2).tolist() == [1, 2, 3, 5]
+
+
+def test_random_search_draws_every_mask_anew():
+    phase = finders.phases(20_000, 1, 1, 2, BATCH, HELD_OUT, VALIDATION)[0]
+    _, case, _ = search("random_search", phase)
+    assert int(case.ticks.size[0]) == int(case.ticks.size[-1]) == int(case.keep)
+    assert runs.take(case.ticks, 0).temperature > runs.take(case.ticks, phase.steps - 1).temperature

@@ -45,7 +45,6 @@ class Graph(NamedTuple):
       units: group -> its units `[size]`, in order.
       axes: path in `{'params': ..., 'batch_stats': ...}` -> axis, counted from the end -> the unit
         at each of its places.
-      shapes: the same paths -> shapes.
       depthwise: paths of the kernels that filter each channel alone.
       image: `(h, w, c)` of the images.
     """
@@ -53,7 +52,6 @@ class Graph(NamedTuple):
     wiring: Wiring
     units: dict[str, np.ndarray]
     axes: Axes
-    shapes: dict[str, tuple[int, ...]]
     depthwise: frozenset[str]
     image: tuple[int, ...]
 
@@ -95,7 +93,7 @@ def trace(net: nn.Module, shape: Sequence[int], depthwise: frozenset[str] = froz
         groups, units = _groups(axes, _layers(seen.order))
     except UntraceableError as error:
         raise ValueError(f"the units of {type(net).__name__} can't be traced: {error}") from None
-    return Graph(groups, units, axes, leaves, frozenset(seen.depthwise), tuple(shape))
+    return Graph(groups, units, axes, frozenset(seen.depthwise), tuple(shape))
 
 
 def wiring(net: nn.Module, shape: Sequence[int]) -> Wiring:

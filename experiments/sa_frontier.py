@@ -42,7 +42,7 @@ SMOKE: dict[str, Any] = {
     "density": (0.1,),
     "searches": ("annealed_fields", "random_search", "edge_popup", "random_erk"),
     "criteria": ("snip", "magnitude"),
-    "budget": (4.0,),
+    "budget": (8.0,),
     "chains": 2,
     "phases": 2,
     "train_steps": 3,

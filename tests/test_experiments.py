@@ -11,6 +11,8 @@ LEADS = {
     "criterion_comparison": CHECKED,
     "orthogonality": CHECKED,
     "mask_similarity": "density,layer,method_a,seed_a",
+    "energy_study": CHECKED,
+    "sa_frontier": LEADING.replace("method,", "method,budget,dense_trainings,"),
 }
 FIGURES = {
     "imp_rewind": ("lottery", "curves", "layers"),
@@ -22,6 +24,8 @@ FIGURES = {
     "trainability": ("first_steps",),
     "supermask": ("supermasks", "plane"),
     "prune_retrain": ("pruning",),
+    "energy_study": ("energies",),
+    "sa_frontier": ("accuracy_over_budget", "trained_over_untrained", "where"),
 }
 
 
@@ -92,6 +96,19 @@ BAD = {
         "--zeros=frozen": "unknown mask-0 action 'frozen'",
         "--criteria=smallest": "unknown criterion 'smallest'",
         "--levels=40": "which needs 10: fewer levels or a lower rate",
+    },
+    "energy_study": {
+        "--train_steps=0": "--train_steps: one or more whole numbers, 1 or more",
+        "--train_steps=2.5": "must be whole numbers",
+        "--held_out=3500": "--held_out=3500: there are 3500 training images",
+        "--preset=mnist5": "did you mean mnist",
+    },
+    "sa_frontier": {
+        "--searches=anealed_fields": "did you mean annealed_fields",
+        "--budget=0.5": "too small for 2 phases of 2 chains and 3 training steps",
+        "--budget=much": "must be numbers",
+        "--held_out=3400": "--held_out=3400: there are 3500 training images",
+        "--density=1.5": "density 1.5 is outside (0, 1]",
     },
     "linear_connectivity": {
         "--rewinds=60": "rewind_step=60: must be in the training",

@@ -67,10 +67,12 @@ def plan(settings: FindSettings, problem: Problem, finder: Finder, budget: float
     how = settings.phases, settings.chains, settings.train_steps, size
     begin = finders.beginning(finder, _evidence(problem))
     seen = settings.held_out, len(data.validation.labels), begin
+    dense = dense_cost(problem)
     try:
-        return finders.phases(int(budget * dense_cost(problem)), *how, *seen)
+        return finders.phases(int(budget * dense), *how, *seen)
     except ValueError as error:
-        raise UserError(str(error)) from error
+        said = f"--budget={budget:g}, where a dense training takes {dense}: {error}"
+        raise UserError(said) from error
 
 
 def sight(settings: FindSettings, problem: Problem, phases: Sequence[Phase]) -> Sight:

@@ -40,7 +40,7 @@ SEARCHES = (*FINDERS, *gates.GATES, *(f"random_{name}" for name in RANDOM))
 SMOKE: dict[str, Any] = {
     "seeds": 2,
     "density": (0.1,),
-    "searches": ("annealed_fields", "random_search", "edge_popup", "random_erk"),
+    "searches": ("annealed_fields", "edge_popup", "random_erk"),
     "criteria": ("snip", "magnitude"),
     "budget": (8.0,),
     "chains": 2,

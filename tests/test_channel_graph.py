@@ -162,9 +162,12 @@ def test_units_keep_their_own_number_through_moves():
         x = conv("conv", x, 3)
         x = jnp.concatenate([x[..., :1], jnp.flip(x[..., 1:], -1)[..., ::-1]], -1)
         a, b = jnp.split(x, [2], -1)
-        return out(jnp.concatenate([a, b], -1)[:, 0].reshape(1, -1))
+        x = jnp.concatenate([a, b], -1)[:, 0]
+        x = jnp.stack([x[..., unit] for unit in range(3)], -1)
+        first, *_ = jnp.tile(jax.lax.stop_gradient(x), (1, 2, 1))
+        return out(first.reshape(1, -1))
 
-    assert wire(body) == (Units("conv", 3, ("conv",), (), (Feed("out", 8),)),)
+    assert wire(body) == (Units("conv", 3, ("conv",), (), (Feed("out", 16),)),)
 
 
 def test_a_layer_without_reader_has_no_consumers_and_constants_tie_nothing():

@@ -187,11 +187,13 @@ def _rule(eqn: JaxprEqn, inputs: list[Known], seen: Seen) -> Sequence[Known]:
 
 
 ELEMENTWISE = {
-    "abs", "add", "add_any", "and", "cbrt", "ceil", "clamp", "convert_element_type", "copy", "cos",
-    "div", "eq", "erf", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "integer_pow",
-    "is_finite", "le", "log", "log1p", "logistic", "lt", "max", "min", "mul", "ne", "neg", "not",
-    "or", "pow", "reduce_precision", "rem", "round", "rsqrt", "select_n", "sign", "sin", "sqrt",
-    "square", "sub", "tan", "tanh", "xor",
+    "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh",
+    "cbrt", "ceil", "clamp", "convert_element_type", "copy", "cos", "cosh", "div", "eq", "erf",
+    "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "integer_pow", "is_finite",
+    "le", "log", "log1p", "log2", "logistic", "lt", "max", "min", "mul", "ne", "neg", "nextafter",
+    "not", "one_minus_square", "or", "pow", "reduce_precision", "rem", "round", "rsqrt",
+    "select_n", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient", "sub", "tan", "tanh",
+    "xor",
 }  # fmt: skip
 REDUCTIONS = {
     "argmax", "argmin", "reduce_and", "reduce_max", "reduce_min", "reduce_or", "reduce_prod",
@@ -236,8 +238,11 @@ MOVES: dict[str, Callable[..., list[np.ndarray]]] = {
     "rev": lambda params, x: [np.flip(x, params["dimensions"])],
     "slice": lambda params, x: [_slice(params, x)],
     "split": lambda params, x: np.split(x, np.cumsum(params["sizes"])[:-1], params["axis"]),
+    "stack": lambda params, *xs: [np.stack(xs, params["axis"])],
     "squeeze": lambda params, x: [np.squeeze(x, tuple(params["dimensions"]))],
+    "tile": lambda params, x: [np.tile(x, params["reps"])],
     "transpose": lambda params, x: [x.transpose(params["permutation"])],
+    "unstack": lambda params, x: list(np.moveaxis(x, params["axis"], 0)),
 }
 """Operations that move elements and change none, done to labels as they are done to elements."""
 

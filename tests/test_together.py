@@ -253,6 +253,16 @@ def some_states():
     return states._replace(scale=scale, log_size=scale / 9)
 
 
+@partial(jax.jit, static_argnums=(2, 3), compiler_options=QUICK)
+def breed(key, states, children, size):
+    return genetic.breed(key, KERNEL, SIX, states, children, size)
+
+
+@partial(jax.jit, compiler_options=QUICK)
+def restart(key, states):
+    return genetic.restart(key, KERNEL, states, 2)
+
+
 def check_replaced(before, after, worst):
     """The other chains are as they were; those keep their first mask, temperature and size."""
     others = np.setdiff1d(np.arange(6), worst)
@@ -269,9 +279,9 @@ def check_replaced(before, after, worst):
 def test_the_worst_give_way_to_children_or_begin_again_at_the_best():
     before = some_states()
     worst = np.argsort(before.energy)[-2:]
-    after = jax.jit(lambda key, states: genetic.breed(key, KERNEL, SIX, states, 2, 4))(KEY, before)
+    after = breed(KEY, before, 2, 4)
     check_replaced(before, after, worst)
-    after = jax.jit(lambda key, states: genetic.restart(key, KERNEL, states, 2))(KEY, before)
+    after = restart(KEY, before)
     check_replaced(before, after, worst)
     best = before.best[before.best_energy.argmin()]
     np.testing.assert_array_equal(after.walk.bits[worst], jnp.stack([best, best]))
@@ -280,7 +290,7 @@ def test_the_worst_give_way_to_children_or_begin_again_at_the_best():
 def test_children_come_from_winners():
     # with tournaments of very many, both parents are the best chain, and so are the children
     before = some_states()
-    after = genetic.breed(KEY, KERNEL, SIX, before, 3, 200)
+    after = breed(KEY, before, 3, 200)
     worst, best = np.argsort(before.energy)[-3:], np.argmin(before.energy)
     for i in worst:
         np.testing.assert_array_equal(after.walk.bits[i], before.walk.bits[best])

@@ -31,3 +31,13 @@ def test_the_two_lines_that_load_a_ticket_are_what_the_library_has():
     exec(lines[0], names)
     assert callable(names["load_ticket"])
     assert lines[1].startswith("ticket, provenance = load_ticket(")
+
+
+def test_half_of_the_units_go_for_real(capsys):
+    names: dict = {}
+    exec(compile(BLOCKS[3], "README.md", "exec"), names)
+    assert capsys.readouterr().out.startswith("(10, 25, 250)\n")
+    assert "# (10, 25, 250)" in BLOCKS[3]
+    small = names["small_ticket"]
+    assert small.params["conv2"]["kernel"].shape == (5, 5, 10, 25)
+    assert names["found"].before.parameters > 3.9 * names["found"].after.parameters

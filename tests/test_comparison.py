@@ -73,3 +73,12 @@ def test_rooms_of_the_host_import_downwards():
                     assert not any(name.startswith(f"jaxtickets.{other}") for name in imported), (
                         file
                     )
+
+
+def test_a_paired_difference_has_students_interval():
+    """By hand: differences 1, 2, 3; mean 2, deviation 1, and t(0.975, 2) = 4.3027."""
+    ours, theirs = {0: 1.5, 1: 4.0, 2: 3.0, 9: 8.0}, {0: 0.5, 1: 2.0, 2: 0.0, 7: 1.0}
+    mean, half = comparison.paired(ours, theirs)
+    assert abs(mean - 2) < 1e-12
+    assert abs(half - 4.302653 / 3**0.5) < 1e-5
+    assert comparison.paired({3: 1.0}, {3: 0.0}) == (1.0, float("inf"))

@@ -188,3 +188,50 @@ def test_energies_take_the_weights_that_effective_makes_of_the_mask():
     few = energies.minibatch(MODEL, PARAMS, {}, *one, measure, prepare, 3, effective)
     expected = direct(scaled, MASK, images[:1], LABELS[:1], "cross_entropy")
     np.testing.assert_allclose(jax.jit(few.evaluate)(KEY, MASK), expected, rtol=1e-5)
+
+
+def test_gradient_flow_is_minus_the_norm_of_the_kept_gradient():
+    """By finite differences of the masked net's loss in every kept weight and bias."""
+
+    def loss(params, stats, batch, key):
+        logits, _ = apply(params, stats, prepare(batch.images))
+        return losses.cross_entropy(logits, batch.labels), (stats, {})
+
+    energy = energies.gradient_flow(loss, PARAMS, {}, Split(RAW, LABELS), KEY)
+    total, step = 0.0, 1e-3
+    masked = masks.apply(MASK, PARAMS)
+    for path in ("kernel", "bias"):
+        for at in np.argwhere(np.asarray(MASK["out"][path])):
+            ends = []
+            for sign in (1, -1):
+                kernel = np.array(masked["out"][path])
+                kernel[tuple(at)] += sign * step
+                moved = {"out": masked["out"] | {path: kernel}}
+                ends.append(direct(moved, masks.ones(PARAMS), prepare(RAW), LABELS, "loss"))
+            total += ((ends[0] - ends[1]) / (2 * step)) ** 2
+    np.testing.assert_allclose(energy.evaluate(KEY, MASK), -(total**0.5), rtol=2e-3)
+
+
+def test_saliency_is_the_share_of_the_scores_that_is_lost():
+    scores = {"out": {"kernel": jnp.arange(12.0).reshape(3, 4), "bias": jnp.full(4, 9.0)}}
+    energy = energies.saliency(scores, PRUNABLE)
+    kept = sum(i for i, bit in enumerate(np.ravel(MASK["out"]["kernel"])) if bit)
+    np.testing.assert_allclose(energy.evaluate(KEY, MASK), 1 - kept / 66, rtol=1e-6)
+    best = masks.select(scores, PRUNABLE, 7)
+    others = [masks.random(jax.random.key(i), PARAMS, PRUNABLE, 7) for i in range(50)]
+    least = float(energy.evaluate(KEY, best))
+    assert all(float(energy.evaluate(KEY, other)) >= least - 1e-6 for other in others)
+
+
+def test_a_mixture_is_the_sum_of_its_parts_and_of_their_costs():
+    images = prepare(RAW)
+    parts = [
+        energies.fixed(MODEL, PARAMS, {}, images[:n], LABELS[:n], energies.MEASURES["error_rate"])
+        for n in (10, 30)
+    ]
+    mixed = energies.mixture(parts, [0.25, -2.0])
+    each = [float(part.evaluate(KEY, MASK)) for part in parts]
+    np.testing.assert_allclose(mixed.evaluate(KEY, MASK), 0.25 * each[0] - 2 * each[1], rtol=1e-6)
+    assert (mixed.cost, mixed.fresh) == (40, False)
+    with pytest.raises(ValueError, match="2 energies and 1 shares"):
+        energies.mixture(parts, [1.0])

@@ -200,8 +200,8 @@ def moves(space: Space, most: float = 3.0, least: float = 0.01) -> Moves:
 
     A move adds normal noise of standard deviation `size` to one part of the field, each kind as
     likely as the other: to one layer's potential; to one feature's share (a fifth of the noise); to
-    some units of a side, at least one, each taking part with a probability drawn from 1 to 1/64,
-    on a logarithmic scale; or, where the units are pixels, to a smooth bump of neighbours, a Gaussian
+    some units of a side, at least one, each taking part with a probability drawn from 1 to 1/64, on
+    a logarithmic scale; or, where the units are pixels, to a smooth bump of neighbours, a Gaussian
     around a random pixel with a radius from one pixel to half the image, on a logarithmic scale.
 
     Args:

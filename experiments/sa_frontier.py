@@ -91,7 +91,7 @@ def main() -> None:
     budgets = numbers("budget", question.budget)
     axis, problem = opening.prepare(place, parts)
     for method in set(question.searches) & set(FINDERS):
-        finding.plan(settings, problem, FINDERS[method], min(budgets))
+        finding.plan(settings, problem, method, min(budgets))
     made = gallery.begin("sa_frontier", place, store, parts, axis, problem, trained=True)
     every = place.checkpoint_seconds
 
@@ -107,7 +107,7 @@ def main() -> None:
             if method in FINDERS:
                 for budget in budgets:
                     label = f"{method}-{density:g}-{budget:g}"
-                    what = FINDERS[method], problem, train, settings, budget
+                    what = method, problem, train, settings, budget
                     on = made.data, axis, place.checkpoint_seconds
                     found = finding.search(
                         made.run.folder, label, *what, made.seeds, density, floor, *on

@@ -61,10 +61,13 @@ def main() -> None:
     axis = runs.axis(batch.mode, batch.width)
     problem = build(net, train, place.data_dir, place.prepare)
     seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
-    space = annealed.space(settings, seeds[0].params, problem.prunable, problem.wiring)
+    image = problem.dataset.train.images.shape[1:]
     densities = numbers("density", question.density)
     try:
         annealed.check(settings)
+        net_of = seeds[0].params, problem.prunable, problem.wiring
+        where = annealed.ground_of(settings, *net_of, image)
+        space = where.space
         for density in densities:
             annealed.first_bits(settings, seeds[0].search, space, density)
         splits = problem.dataset.train, problem.dataset.validation
@@ -79,14 +82,15 @@ def main() -> None:
     seeds = [weighted(problem, one, *how, data) for one in seeds]
     chains = range(question.chains)
     plans = [Plan(d, one, chain) for d in densities for one in seeds for chain in chains]
-    first, most = first_rows(settings, space, plans)
-    search = annealed.build(settings, problem.recipe, problem.hyper, space, problem.prunable, most)
+    first, most = first_rows(settings, where, plans, lambda one: evidence(problem, one, None, data))
+    optimizer = problem.recipe.optimizer(problem.hyper)
+    search = annealed.build(settings, problem.recipe, optimizer, where, problem.prunable, most)
     names = [{"density": p.density, "seed": p.seed.number, "chain": p.chain} for p in plans]
     every = place.checkpoint_seconds
     length = settings.steps, settings.chunk
-    where = run.folder, "search", *length, search, axis
-    chains_ends = search_all(*where, first, names, sight, every)
-    found = best(plans, chains_ends)
+    batched = run.folder, "search", *length, search, axis
+    chain_ends = search_all(*batched, first, names, sight, every)
+    found = best(settings, where, plans, first, chain_ends)
 
     # --- compare
     def entry(method: str, density: float, one: Seed, bits: Array) -> Entry:

@@ -11,6 +11,7 @@ import pytest
 from jaxtickets import losses, masks, optimizers
 from jaxtickets.protocols import annealed
 from jaxtickets.protocols.annealed import Settings
+from jaxtickets.protocols.ground import Ground
 from jaxtickets.search import space as spaces
 from jaxtickets.training import Recipe
 from jaxtickets.types import Feed, Model, Split, Units
@@ -58,6 +59,7 @@ RECIPE = Recipe(
     batch_size=5,
     every=1,
 )
+SGD = optimizers.optimizer("sgd", 0.1)
 BASE = Settings(
     granularity="weights",
     scope="global",
@@ -107,7 +109,7 @@ CHANGES = [
 
 def test_every_choice_is_tried():
     tried = [BASE, *(replace(BASE, **change) for change in GIVEN + CHANGES)]
-    assert {s.granularity for s in tried} == set(annealed.GRANULARITIES)
+    assert {s.granularity for s in tried} == set(annealed.GRANULARITIES) - {"fields"}
     assert {s.scope for s in tried} == set(spaces.SCOPES)
     assert {s.allocation for s in tried} == set(annealed.ALLOCATIONS)
     assert {s.proposal for s in tried} == set(annealed.PROPOSALS)
@@ -121,7 +123,7 @@ def test_every_choice_is_tried():
 @cache
 def space_of(granularity, scope):
     settings = replace(BASE, granularity=granularity, scope=scope)
-    return annealed.space(settings, PARAMS, PRUNABLE, WIRING)
+    return annealed.ground_of(settings, PARAMS, PRUNABLE, WIRING).space
 
 
 @cache
@@ -133,7 +135,7 @@ def sight_of(energy):
 def searcher(settings, most):
     """`(row, sight) -> (chains, infos)`, stacked: a chain from its begin, a chunk at a time."""
     space = space_of(settings.granularity, settings.scope)
-    search = annealed.build(settings, RECIPE, 0.1, space, PRUNABLE, most)
+    search = annealed.build(settings, RECIPE, SGD, Ground(space), PRUNABLE, most)
 
     def whole(row, sight):
         def body(chain, start):
@@ -160,7 +162,7 @@ def searched(change, density):
         key=jax.random.key(1),
         params=PARAMS,
         stats={},
-        mask=space.mask(bits),
+        start=bits,
         ticks=annealed.ticks(settings, int(bits.sum()), most),
     )
     sight = sight_of(settings.energy)
@@ -306,6 +308,12 @@ def test_sawtooth_sizes_follow_the_levels():
         {"proposal": "informed", "energy": "minibatch"},
         {"proposal": "informed_corrected", "measure": "error_rate"},
         {"proposal": "informed_corrected", "tabu": 5},
+        {"proposal": "informed", "granularity": "fields"},
+        {"granularity": "fields", "tabu": 5},
+        {"granularity": "fields", "sizes": "sawtooth"},
+        {"size": 0, "granularity": "fields"},
+        {"mix": "1", "granularity": "fields"},
+        {"mix": "1,one", "granularity": "fields"},
     ],
     ids=str,
 )

@@ -6,16 +6,18 @@ import numpy as np
 import optax
 import pytest
 
-from jaxtickets import losses, masks, runs, training
+from jaxtickets import losses, masks, training
 from jaxtickets.criteria import Evidence
-from jaxtickets.protocols import finders
-from jaxtickets.protocols.finders import FINDERS, Case, Sight
+from jaxtickets.protocols import annealed, finders
+from jaxtickets.protocols.finders import FINDERS
+from jaxtickets.protocols.ground import Row, mask_at
 from jaxtickets.types import Model, Split
 
 KEY = jax.random.key(3)
 IMAGE = (3, 3, 1)
 PRUNABLE = ("a/kernel", "b/kernel")
 BATCH, HELD_OUT, VALIDATION = 4, 8, 6
+KEEP = 29  # of 72
 
 
 def initial(key):
@@ -50,7 +52,7 @@ def prepared(images):
 
 
 def search(name, phase, passed=None, seed=0):
-    """A finder's phase on the net above: its end, its case, and its ground."""
+    """A finder's phase on the net above: its end, its row, its ground."""
     model = net(passed)
     loss = losses.classification(model, prepared)
     recipe = training.Recipe(model, loss, lambda hyper: optax.sgd(0.1), prepared, None, BATCH, 1)
@@ -58,42 +60,43 @@ def search(name, phase, passed=None, seed=0):
     about = Evidence(
         params, params, stats, masks.ones(params), examples(KEY, 2, 10), loss, net(), prepared
     )
-    where = finders.ground(FINDERS[name], params, PRUNABLE, IMAGE, 2)
-    features, start = finders.begin_at(where, jax.random.key(seed), about, 0.4)
-    keep = round(0.4 * 72)
-    ticks = finders.ticks(where, phase, keep)
-    case = Case(jax.random.key(seed), params, stats, features, jnp.int32(keep), start, ticks)
-    held_out = examples(jax.random.key(1), HELD_OUT)
-    sight = Sight(
-        Split(prepared(held_out.images), held_out.labels),
-        examples(jax.random.key(2), 2 * phase.train_steps, BATCH),
-        examples(jax.random.key(4), VALIDATION),
-    )
-    most = finders.largest_swap(where, jax.tree.map(lambda leaf: leaf[None], start))
-    made = finders.build(where, phase, recipe, optax.sgd(0.1), most)
+    settings = finders.settings(name, phase, HELD_OUT, 2)
+    annealed.check(settings)
+    where = annealed.ground_of(settings, params, PRUNABLE, (), IMAGE)
+    key = jax.random.key(seed)
+    bits = annealed.first_bits(settings, key, where.space, 0.4)
+    most = annealed.largest_swap(settings, where.space, bits[None])
+    ticks = annealed.ticks(settings, KEEP, most)
+    row = Row(key, params, stats, bits, ticks)
+    if where.fields is not None:
+        features, start = annealed.first_field(settings, key, where.fields, about)
+        row = Row(key, params, stats, start, ticks, features, jnp.int32(KEEP))
+    split = examples(jax.random.key(1), HELD_OUT + 4 * BATCH), examples(KEY, VALIDATION)
+    sight = annealed.sight(settings, prepared, *split)
+    made = annealed.build(settings, recipe, optax.sgd(0.1), where, PRUNABLE, most)
 
     @jax.jit
-    def run(case, sight):
-        chain = made.begin(case, sight)
+    def run(row, sight):
+        chain = made.begin(row, sight)
         for look in range(finders.LOOKS):
-            chain, _ = made.chunk(case, chain, look * phase.chunk, sight)
+            chain, _ = made.chunk(row, chain, look * phase.chunk, sight)
         return chain
 
-    chain = run(case, sight)
+    chain = run(row, sight)
     jax.effects_barrier()
-    return chain, case, where
+    return chain, row, where
 
 
 @pytest.mark.parametrize("name", FINDERS)
 def test_a_search_costs_what_its_phase_says_and_keeps_the_count(name):
     passed = []
-    begin = finders.beginning(FINDERS[name], 20)
+    begin = finders.beginning(name, 20)
     phase = finders.phases(5000, 1, 1, 2, BATCH, HELD_OUT, VALIDATION, begin)[0]
-    chain, case, where = search(name, phase, passed)
+    chain, row, where = search(name, phase, passed)
     assert sum(passed) == phase.cost <= 5000
-    mask = finders.mask_of(where, case, chain.chosen)
+    mask = mask_at(where, 2, row, chain.chosen)
     kept = masks.counts(mask, PRUNABLE)
-    assert sum(map(int, kept.values())) == round(0.4 * 72)
+    assert sum(map(int, kept.values())) == KEEP
     assert min(map(int, kept.values())) >= 2
     assert float(chain.state.best_energy) <= float(chain.state.energy)
     assert np.isfinite(chain.chosen_score)
@@ -136,6 +139,7 @@ def test_the_best_of_each_group_survive():
 
 def test_random_search_draws_every_mask_anew():
     phase = finders.phases(20_000, 1, 1, 2, BATCH, HELD_OUT, VALIDATION)[0]
-    _, case, _ = search("random_search", phase)
-    assert int(case.ticks.size[0]) == int(case.ticks.size[-1]) == int(case.keep)
-    assert runs.take(case.ticks, 0).temperature > runs.take(case.ticks, phase.steps - 1).temperature
+    _, row, where = search("random_search", phase)
+    counts = np.array([int(part.sum()) for part in np.split(row.start, where.space.starts[1:])])
+    room = np.minimum(counts, np.array(where.space.sizes) - counts)
+    assert row.ticks.size.tolist() == [int(room.sum())] * phase.steps

@@ -6,23 +6,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import allocation, gates, masks, runs, training
-from jaxtickets.data.batches import stream
 from jaxtickets.drivers.gallery import AT_INIT, OF_INIT, control_key
 from jaxtickets.drivers.loop import seconds
 from jaxtickets.drivers.problem import Problem, TrainSettings, optimizer_of
-from jaxtickets.drivers.search_loop import search_all
+from jaxtickets.drivers.search_loop import Plan, first_rows, search_all, winners
 from jaxtickets.drivers.seeds import Seed, evidence
 from jaxtickets.io.errors import UserError
-from jaxtickets.protocols import finders
-from jaxtickets.protocols.finders import Case, Finder, Phase, Sight
+from jaxtickets.protocols import annealed, finders
+from jaxtickets.protocols.finders import Phase
+from jaxtickets.protocols.ground import Row, mask_at
 from jaxtickets.runs import Axis
+from jaxtickets.search.annealing import Tick
+from jaxtickets.search.chains import Chain
 from jaxtickets.search.energies import training_cost
 from jaxtickets.settings import option
-from jaxtickets.types import Dataset, Key, Mask, Params, PyTree, Split, Stats
+from jaxtickets.types import Dataset, Key, Mask, Params, Stats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,7 @@ def dense_cost(problem: Problem) -> int:
     return training_cost(problem.steps * problem.recipe.batch_size)
 
 
-def plan(settings: FindSettings, problem: Problem, finder: Finder, budget: float) -> list[Phase]:
+def plan(settings: FindSettings, problem: Problem, finder: str, budget: float) -> list[Phase]:
     """The phases of a finder's search that costs `budget` dense trainings of each seed.
 
     Raises:
@@ -75,26 +76,10 @@ def plan(settings: FindSettings, problem: Problem, finder: Finder, budget: float
         raise UserError(said) from error
 
 
-def sight(settings: FindSettings, problem: Problem, phases: Sequence[Phase]) -> Sight:
-    """What searches may see: held-out training images, batches of the others, validation."""
-    data, n = problem.dataset, settings.held_out
-    rest = Split(*(jnp.asarray(array[n:]) for array in data.train))
-    steps = max(phase.train_steps for phase in phases)
-    index = stream(jax.random.key(0), 0, steps, len(rest.labels), problem.recipe.batch_size)
-    return Sight(
-        held_out=Split(
-            problem.recipe.prepare(jnp.asarray(data.train.images[:n])),
-            jnp.asarray(data.train.labels[:n]),
-        ),
-        batches=Split(rest.images[index], rest.labels[index]),
-        validation=jax.tree.map(jnp.asarray, data.validation),
-    )
-
-
 def search(
     folder: Path,
     label: str,
-    finder: Finder,
+    finder: str,
     problem: Problem,
     train: TrainSettings,
     settings: FindSettings,
@@ -111,7 +96,7 @@ def search(
     Args:
       folder: the run's folder.
       label: what the search is called; its phases are `LABEL-1` and so on.
-      finder: what walks.
+      finder: of `finders.FINDERS`.
       problem, train: the net, and how it is trained in the energy.
       settings, budget: see `plan`.
       seeds: of the searches.
@@ -122,79 +107,53 @@ def search(
       every: seconds between two checkpoints.
     """
     planned = plan(settings, problem, finder, budget)
-    look = sight(settings, problem, planned)
-    shared = runs.share(look, axis)
+    how = dataclasses.replace(train, learning_rates=settings.shape)
     image = problem.dataset.train.images.shape[1:]
-    params = seeds[0].params
-    where = finders.ground(finder, params, problem.prunable, image, floor)
-    keep = allocation.total(masks.shapes(params, problem.prunable), density)
-    cases, names = _first(where, problem, planned[0], seeds, density, data, keep)
-    spent, how = 0.0, dataclasses.replace(train, learning_rates=settings.shape)
-    for i, phase in enumerate(planned):
+    data_of = problem.dataset.train, problem.dataset.validation
+    net = seeds[0].params, problem.prunable, problem.wiring
+    phases = [finders.settings(finder, phase, settings.held_out, floor) for phase in planned]
+    where = annealed.ground_of(phases[0], *net, image)
+    chains = [Plan(density, one, i) for one in seeds for i in range(planned[0].chains)]
+    rows, most = first_rows(
+        phases[0], where, chains, lambda one: evidence(problem, one, None, data)
+    )
+    ones = allocation.total(masks.shapes(seeds[0].params, problem.prunable), density)
+    spent = 0.0
+    for i, (phase, named) in enumerate(zip(planned, phases, strict=True)):
+        sight = annealed.sight(named, problem.recipe.prepare, *data_of)
         optimizer = optimizer_of(how, phase.train_steps)(problem.hyper)
-        most = finders.largest_swap(where, cases.start)
-        made = finders.build(where, phase, problem.recipe, optimizer, most)
+        made = annealed.build(named, problem.recipe, optimizer, where, problem.prunable, most)
+        names = [{"density": density, "seed": c.seed.number, "chain": c.chain} for c in chains]
         part = f"{label}-{i + 1}"
-        ends = search_all(
-            folder, part, phase.steps, phase.chunk, made, axis, cases, names, shared, every
-        )
+        batched = folder, part, phase.steps, phase.chunk, made, axis
+        ends = search_all(*batched, rows, names, runs.share(sight, axis), every)
         spent += seconds(folder, part)
-        groups = np.array([name["seed"] for name in names])
         if i + 1 < len(planned):
-            after = planned[i + 1]
+            groups = np.array([name["seed"] for name in names])
             scores = np.asarray(ends.state.best_energy)
-            chosen = finders.survivors(scores, groups, after.chains)
-            cases = _go_on(where, cases, ends.state.best, chosen, after, keep)
-            names = [names[at] for at in chosen]
-    winners = finders.survivors(np.asarray(ends.chosen_score), groups, 1)
+            chosen = finders.survivors(scores, groups, planned[i + 1].chains)
+            rows = _go_on(rows, ends, chosen, annealed.ticks(phases[i + 1], ones, most))
+            chains = [chains[at] for at in chosen]
     cost = sum(phase.cost for phase in planned)
     found = []
-    for at in winners:
-        case = runs.take(cases, at)
-        mask = finders.mask_of(where, case, runs.take(ends.chosen, at))
+    for at in winners(chains, ends):
+        row, point = runs.take((rows, ends.chosen), at)
         said = {
             "forward_passes": cost,
             "search_seconds": round(spent / len(seeds), 3),
             "search_loss": round(float(ends.state.best_energy[at]), 6),
             "search_validation_loss": round(float(ends.chosen_score[at]), 6),
         }
-        found.append(Found(mask, said))
+        found.append(Found(mask_at(where, floor, row, point), said))
     return found
 
 
-def _first(
-    where: finders.Ground,
-    problem: Problem,
-    phase: Phase,
-    seeds: Sequence[Seed],
-    density: float,
-    data: Dataset,
-    keep: int,
-) -> tuple[Case, list[dict[str, Any]]]:
-    """The chains of the first phase, stacked, and their names."""
-    made, names = [], []
-    ticks = finders.ticks(where, phase, keep)
-    for one in seeds:
-        about = evidence(problem, one, None, data)
-        for chain in range(phase.chains):
-            key, start_key = jax.random.split(jax.random.fold_in(one.search, chain))
-            features, start = finders.begin_at(where, start_key, about, density)
-            weights = one.params, one.stats
-            made.append(Case(key, *weights, features, jnp.int32(keep), start, ticks))
-            names.append({"density": density, "seed": one.number, "chain": chain})
-    return runs.stack(made), names
-
-
-def _go_on(
-    where: finders.Ground, cases: Case, best: PyTree, chosen: np.ndarray, phase: Phase, keep: int
-) -> Case:
-    """The cases at `chosen`, beginning a phase where they were best."""
-    ticks = finders.ticks(where, phase, keep)
-    return runs.take(cases, chosen)._replace(
-        key=jax.vmap(lambda key: jax.random.fold_in(key, phase.train_steps))(cases.key[chosen]),
-        start=runs.take(best, chosen),
-        ticks=runs.stack([ticks] * len(chosen)),
-    )
+def _go_on(rows: Row, ends: Chain, chosen: np.ndarray, ticks: Tick) -> Row:
+    """The chains at `chosen`, with new keys and a new plan, beginning where they were best."""
+    going = runs.take(rows, chosen)
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, len(chosen)))(going.key)
+    best = runs.take(ends.state.best, chosen)
+    return going._replace(key=keys, start=best, ticks=runs.stack([ticks] * len(chosen)))
 
 
 def random(

@@ -9,15 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import runs
+from jaxtickets.criteria import Evidence
 from jaxtickets.drivers.loop import check_finite, loop
 from jaxtickets.drivers.seeds import Seed
 from jaxtickets.io.progress import Progress
 from jaxtickets.protocols import annealed
-from jaxtickets.protocols.annealed import Row, Settings
+from jaxtickets.protocols.annealed import Settings
+from jaxtickets.protocols.ground import Ground, Row, mask_at
 from jaxtickets.runs import Axis, Blocks, Shared
 from jaxtickets.search.annealing import Info
 from jaxtickets.search.chains import Chain
-from jaxtickets.search.space import Space
 from jaxtickets.types import Array, PyTree
 
 
@@ -61,38 +62,66 @@ class Found(NamedTuple):
 FORMATS = {"T": ".1e", "best": ".4f", "mean": ".4f", "accepted": ".0%", "k": ".4g"}
 
 
-def first_rows(settings: Settings, space: Space, plans: Sequence[Plan]) -> tuple[Row, int]:
-    """What all chains are given, stacked, and the largest swap that any of them can make."""
+def first_rows(
+    settings: Settings,
+    where: Ground,
+    plans: Sequence[Plan],
+    about: Callable[[Seed], Evidence],
+) -> tuple[Row, int]:
+    """What all chains are given, stacked, and the largest swap that any of them can make.
+
+    Args:
+      settings: the search.
+      where: its ground.
+      plans: the chains.
+      about: what criteria look at, of a seed; asked for fields alone.
+    """
+    space = where.space
     keys = [jax.random.split(jax.random.fold_in(p.seed.search, p.chain)) for p in plans]
     bits = [
         annealed.first_bits(settings, key[0], space, plan.density)
         for key, plan in zip(keys, plans, strict=True)
     ]
     most = annealed.largest_swap(settings, space, jnp.stack(bits))
-    made = [
-        Row(
-            key=key[1],
-            params=plan.seed.params,
-            stats=plan.seed.stats,
-            mask=space.mask(b),
-            ticks=annealed.ticks(settings, int(b.sum()), most),
-        )
-        for key, b, plan in zip(keys, bits, plans, strict=True)
-    ]
+    made = []
+    for key, b, plan in zip(keys, bits, plans, strict=True):
+        ticks = annealed.ticks(settings, int(b.sum()), most)
+        weights = plan.seed.params, plan.seed.stats
+        if where.fields is None:
+            made.append(Row(key[1], *weights, b, ticks))
+        else:
+            evidence = about(plan.seed)
+            features, start = annealed.first_field(settings, key[0], where.fields, evidence)
+            keep = jnp.sum(b, dtype=jnp.int32)
+            made.append(Row(key[1], *weights, start, ticks, features, keep))
     return runs.stack(made), most
 
 
-def best(plans: Sequence[Plan], ends: Chain) -> list[Found]:
+def best(
+    settings: Settings, where: Ground, plans: Sequence[Plan], given: Row, ends: Chain
+) -> list[Found]:
     """For each density and seed, the chain whose mask scores lowest on the validation data."""
+
+    @jax.jit
+    def bits(row: Row, point: PyTree) -> Array:
+        return where.space.bits(mask_at(where, settings.floor, row, point))
+
+    found = []
+    for i in winners(plans, ends):
+        row, plan = runs.take(given, i), plans[i]
+        last = ends.state.walk.bits if where.fields is None else ends.state.walk
+        chosen = (bits(row, runs.take(points, i)) for points in (ends.chosen, last))
+        found.append(Found(plan.density, plan.seed, *chosen))
+    return found
+
+
+def winners(plans: Sequence[Plan], ends: Chain) -> list[int]:
+    """For each density and seed, which chain's mask scores lowest on the validation data."""
     groups: dict[tuple[float, int], list[int]] = {}
     for i, plan in enumerate(plans):
         groups.setdefault((plan.density, plan.seed.number), []).append(i)
     score = np.asarray(ends.chosen_score)
-    winners = [min(members, key=lambda i: score[i]) for members in groups.values()]
-    return [
-        Found(plans[i].density, plans[i].seed, ends.chosen[i], ends.state.walk.bits[i])
-        for i in winners
-    ]
+    return [min(members, key=lambda i: score[i]) for members in groups.values()]
 
 
 def search_all(

@@ -11,39 +11,46 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jaxtickets import allocation, masks, schedules
 from jaxtickets.allocation import ALLOCATIONS
+from jaxtickets.criteria import Evidence, find
 from jaxtickets.data.batches import stream
-from jaxtickets.search import annealing, chains, energies, informed, swaps
+from jaxtickets.protocols.ground import GRANULARITIES, Ground, Row, ground, mask_at
+from jaxtickets.search import annealing, chains, energies, fields, informed, swaps
 from jaxtickets.search import space as spaces
 from jaxtickets.search.acceptance import ACCEPTANCES
 from jaxtickets.search.chains import Chain
+from jaxtickets.search.fields import Field
 from jaxtickets.search.moves import Moves
 from jaxtickets.search.space import Space
 from jaxtickets.settings import check as check_options
 from jaxtickets.settings import option
 from jaxtickets.training import Recipe
-from jaxtickets.types import Array, Key, Mask, Params, Prunable, PyTree, Split, Stats, Wiring
+from jaxtickets.types import Array, Key, Mask, Params, Prunable, PyTree, Scores, Split, Wiring
 
 SIZES = ("constant", "geometric", "sawtooth", "adaptive")
 TEMPERATURES = (*schedules.SCHEDULES, "levels")
 ENERGIES = ("fixed", "minibatch", "trainability")
-GRANULARITIES = ("weights", "units")
 PROPOSALS = ("swaps", "informed", "informed_corrected")
 
 
-_SHARE = "a number, or a share of the ones if below 1; 0: all"
+_SHARE = "a number, or a share of the ones if below 1; 0: all; for fields nats"
 
 
 @dataclass(frozen=True)
 class Settings:
     """A search by names and numbers; each field is also a flag of the same name."""
 
-    granularity: str = option("weights", "what a bit stands for", GRANULARITIES)
+    granularity: str = option("weights", "bits of these, or fields of potentials", GRANULARITIES)
     scope: str = option("layer", "whether layers keep their counts", spaces.SCOPES)
     allocation: str = option("uniform", "counts of the first mask", tuple(ALLOCATIONS))
     floor: int = option(1, "least number of ones in each layer", least=0)
+    features: tuple = option((fields.CHANCE, "large_init"), "of fields: chance, and criteria")
+    mix: str = option("1,1", "of fields: what each feature counts at first")
+    pooled: str = option("snip", "the criterion that the first field pools; empty: a flat field")
+    sides: tuple = option(("input",), "of fields: sides of layers whose units have potentials")
     steps: int = option(500, "steps of each chain", least=1)
     chunk: int = option(20, "steps between two looks at the validation data", least=1)
     proposal: str = option("swaps", "random swaps, or those that the gradient favours", PROPOSALS)
@@ -71,23 +78,6 @@ class Settings:
     burn_in_accept: float = option(0.05, "share of worse neighbours accepted at the start")
     tabu: int = option(0, "recent masks that are not to be met again", least=0)
     tries: int = option(20, "draws for a swap that tabu and floor allow", least=1)
-
-
-class Row(NamedTuple):
-    """What one chain is given: arrays.
-
-    Attributes:
-      key: the chain's key.
-      params, stats: the weights that masks select from.
-      mask: the first mask.
-      ticks: the plan, `[steps]` each.
-    """
-
-    key: Key
-    params: Params
-    stats: Stats
-    mask: Mask
-    ticks: annealing.Tick
 
 
 class Sight(NamedTuple):
@@ -121,11 +111,16 @@ def sight(settings: Settings, prepare: Callable, train: Split, validation: Split
     return Sight(scored, Split(train.images[rest], train.labels[rest]), validation)
 
 
-def space(settings: Settings, params: Params, prunable: Prunable, wiring: Wiring) -> Space:
-    """The state space that the settings name."""
-    if settings.granularity == "units":
-        return spaces.units(params, wiring, settings.scope)
-    return spaces.weights(params, prunable, settings.scope)
+def ground_of(
+    settings: Settings,
+    params: Params,
+    prunable: Prunable,
+    wiring: Wiring,
+    image: tuple[int, ...] = (),
+) -> Ground:
+    """The ground that the settings name; `image` is the shape of the net's images."""
+    where = settings.granularity, settings.scope, params, prunable, wiring
+    return ground(*where, settings.features, settings.sides, image)
 
 
 _choose = jax.jit(spaces.choose, static_argnums=(0, 3))
@@ -147,8 +142,28 @@ def first_bits(settings: Settings, key: Key, space: Space, density: float) -> Ar
     return bits
 
 
+def first_field(
+    settings: Settings, key: Key, where: fields.Space, evidence: Evidence
+) -> tuple[tuple[Scores, ...], Field]:
+    """The features of a chain's fields, and its first field; key consumed."""
+    feature_key, score_key = jax.random.split(key)
+    features = fields.features(feature_key, where, evidence)
+    if not settings.pooled:
+        return features, fields.flat(where, _mix(settings))
+    untrained = evidence._replace(params=evidence.init_params)
+    scores = find(settings.pooled)(score_key, untrained)
+    return features, fields.pooled(where, scores, _mix(settings))
+
+
+def _mix(settings: Settings) -> tuple[float, ...]:
+    try:
+        return tuple(float(word) for word in settings.mix.split(","))
+    except ValueError:
+        raise ValueError(f"mix={settings.mix}: must be numbers, such as 1,0.5") from None
+
+
 def ticks(settings: Settings, ones: int, most: int) -> annealing.Tick:
-    """The plan of a chain with `ones` ones, whose largest swap is `most`."""
+    """The plan of a chain with `ones` ones, whose largest swap is `most`; of a field, in nats."""
     steps = settings.steps
     period = settings.reheat or steps
     once = schedules.growing_levels(
@@ -162,9 +177,12 @@ def ticks(settings: Settings, ones: int, most: int) -> annealing.Tick:
         shape = schedules.SCHEDULES[settings.temperatures]
         temperature = shape(start, period, start * settings.temperature_ratio)
         temperature = schedules.reheat(temperature, period)
-    first, last = (min(swap_size(s, ones), most) for s in (settings.size, settings.size_end))
+    whole = settings.granularity != "fields"
+    first, last = ends = settings.size, settings.size_end
+    if whole:
+        first, last = (min(swap_size(size, ones), most) for size in ends)
     if settings.sizes == "sawtooth":
-        tooth = schedules.sawtooth(int(levels.max()) + 1, first)
+        tooth = schedules.sawtooth(int(levels.max()) + 1, int(first))
         size = schedules.table(np.minimum(tooth[levels], most).astype(np.float32))
     elif settings.sizes == "geometric":
         size = schedules.geometric(first, steps, min(last, first))
@@ -172,7 +190,7 @@ def ticks(settings: Settings, ones: int, most: int) -> annealing.Tick:
         size = schedules.constant(first, steps)
     begins = (np.diff(levels, prepend=-1) != 0).astype(np.float32)
     level = schedules.table(begins) if settings.temperatures == "levels" else None
-    return annealing.plan(steps, temperature, size, level)
+    return annealing.plan(steps, temperature, size, level, whole)
 
 
 def check(settings: Settings) -> None:
@@ -193,6 +211,15 @@ def check(settings: Settings) -> None:
         for name, value in needed.items():
             if getattr(settings, name) != value:
                 raise ValueError(f"proposal={settings.proposal}: needs {name}={value}")
+    if settings.granularity == "fields":
+        if not settings.size > 0 < settings.size_end:
+            raise ValueError(f"size={settings.size}: fields move by nats, above 0")
+        if settings.sizes == "sawtooth" or settings.tabu:
+            raise ValueError("granularity=fields: has no sawtooth of sizes, and no tabu")
+        if len(_mix(settings)) != len(settings.features):
+            raise ValueError(f"mix={settings.mix}: one number for each of the features")
+        if settings.pooled:
+            find(settings.pooled)
     if settings.burn_in_accept == 1:
         raise ValueError("burn_in_accept=1.0: below 1, or the start temperature is infinite")
 
@@ -211,8 +238,8 @@ class Search(NamedTuple):
 def build(
     settings: Settings,
     recipe: Recipe,
-    hyper: PyTree,
-    space: Space,
+    optimizer: optax.GradientTransformation,
+    where: Ground,
     prunable: Prunable,
     most: int,
 ) -> Search:
@@ -221,8 +248,8 @@ def build(
     Args:
       settings: what is searched and how.
       recipe: the net, and how training steps of the trainability energy are done.
-      hyper: what `recipe.optimizer` is called with there.
-      space: the state space.
+      optimizer: of these steps.
+      where: the ground.
       prunable: the leaves that `rescale` rescales.
       most: the largest swap, see `swaps.most`.
     """
@@ -231,7 +258,7 @@ def build(
         running_start=settings.running_start if settings.accept == "running_mean" else None,
         target=settings.target if settings.sizes == "adaptive" else None,
     )
-    floor = _floors(settings, space)
+    space, floor = where.space, _floors(settings, where.space)
     effective = effective_params(settings, prunable)
 
     def parts(row: Row, sight: Sight) -> tuple[energies.Energy, annealing.Kernel]:
@@ -247,10 +274,15 @@ def build(
                 effective=effective,
             )
         else:
-            energy = _energy(settings, recipe, hyper, effective, row, sight, sight.scored)
-        return energy, annealing.build(moves(row, sight), space.mask, energy, rules)
+            energy = _energy(settings, recipe, optimizer, effective, row, sight, sight.scored)
+        return energy, annealing.build(moves(row, sight), masked(row), energy, rules)
+
+    def masked(row: Row) -> Callable[[PyTree], Mask]:
+        return lambda point: mask_at(where, settings.floor, row, point)
 
     def moves(row: Row, sight: Sight) -> Moves:
+        if where.fields is not None:
+            return fields.moves(where.fields, max(settings.size, 1e-3))
         if settings.proposal == "swaps":
             return swaps.moves(space, most, floor, settings.tabu, settings.tries)
         slope = informed.fixed(
@@ -260,7 +292,7 @@ def build(
             *sight.scored,
             energies.MEASURES[settings.measure],
             prunable,
-            lambda mask, params: ticket_params(settings, mask, params, prunable),
+            lambda kept, params: ticket_params(settings, kept, params, prunable),
         )
         corrected = settings.proposal == "informed_corrected"
         return informed.moves(space, most, slope, settings.candidates, corrected, floor)
@@ -268,7 +300,7 @@ def build(
     def begin(row: Row, sight: Sight) -> Chain:
         _, kernel = parts(row, sight)
         init_key, burn_key, _ = jax.random.split(row.key, 3)
-        state = kernel.init(init_key, space.bits(row.mask))
+        state = kernel.init(init_key, row.start)
         if settings.temperature == 0:
             samples, share = settings.burn_in, settings.burn_in_accept
             state = annealing.burn_in(kernel, burn_key, state, row.ticks.size[0], samples, share)
@@ -277,16 +309,16 @@ def build(
     def chunk(row: Row, chain: Chain, start: Array, sight: Sight) -> tuple[Chain, annealing.Info]:
         energy, kernel = parts(row, sight)
         seen = Split(recipe.prepare(sight.validation.images), sight.validation.labels)
-        validation = _energy(settings, recipe, hyper, effective, row, sight, seen)
+        validation = _energy(settings, recipe, optimizer, effective, row, sight, seen)
 
-        def validate(mask: Mask) -> Array:
-            return validation.evaluate(row.key, mask)  # no fresh draw: the key goes unused
+        def validate(kept: Mask) -> Array:
+            return validation.evaluate(row.key, kept)  # no fresh draw: the key goes unused
 
         now = jax.tree.map(
             lambda t: jax.lax.dynamic_slice_in_dim(t, start, settings.chunk), row.ticks
         )
         key = jax.random.split(row.key, 3)[2]
-        return chains.chunk(kernel, energy, space.mask, validate, key, chain, now)
+        return chains.chunk(kernel, energy, masked(row), validate, key, chain, now)
 
     return Search(begin, chunk)
 
@@ -310,7 +342,7 @@ def _floors(settings: Settings, space: Space) -> tuple[int, ...] | None:
 def _energy(
     settings: Settings,
     recipe: Recipe,
-    hyper: PyTree,
+    optimizer: optax.GradientTransformation,
     effective: Callable[[Mask, Params], Params],
     row: Row,
     sight: Sight,
@@ -326,7 +358,7 @@ def _energy(
     return energies.trainability(
         recipe.model,
         recipe.loss,
-        recipe.optimizer(hyper),
+        optimizer,
         row.params,
         row.stats,
         Split(*(array[index] for array in sight.training)),

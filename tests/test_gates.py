@@ -22,6 +22,7 @@ SCALES = {
     "dynamic": partial(bernoulli.dynamic_rescale, prunable=PRUNABLE),
 }
 DRAWN = {"bernoulli"}  # masks that depend on the key
+RANKED = {"edge_popup": np.abs, "bernoulli": np.positive}  # what the hard mask goes by
 
 
 def same(got, expected):
@@ -70,7 +71,7 @@ def table(scales=tuple(SCALES), batched=False):
 
 
 def test_the_table_is_whole():
-    assert list(GATES) == ["edge_popup", "bernoulli"]
+    assert set(GATES) == set(RANKED)
 
 
 @pytest.mark.parametrize("name", GATES)
@@ -149,6 +150,18 @@ def test_the_hard_mask_keeps_exactly_what_is_asked_for(name, keep, mlp):
         pruned = {path: kept[path] for path in PRUNABLE}
         assert (pruned if keep == "each" else sum(pruned.values())) == KEEPS[keep]
         assert sum(kept.values()) == sum(pruned.values()) + 20 + 11
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_what_is_left_is_ranked_highest_and_scaled(name, mlp):
+    scores, gate = spread_scores(mlp), GATES[name](PRUNABLE, 7, SCALES["dynamic"])
+    left = masks.pick(jax.jit(partial(gates.hardened, gate))(scores, mlp), PRUNABLE)
+    ranks = [RANKED[name](leaf) for leaf in masks.pick(scores, PRUNABLE)]
+    seventh = np.sort(np.concatenate([rank.ravel() for rank in ranks]))[-7]
+    for got, rank, weight in zip(left, ranks, masks.pick(mlp, PRUNABLE), strict=True):
+        kept = rank >= seventh
+        expected = np.where(kept, weight * kept.size / kept.sum(), 0)
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", GATES)

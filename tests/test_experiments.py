@@ -25,6 +25,7 @@ FIGURES = {
     "supermask": ("supermasks", "plane"),
     "prune_retrain": ("pruning",),
     "energy_study": ("energies",),
+    "early_bird": ("mask_distances", "accuracy_over_draw"),
     "sa_frontier": ("accuracy_over_budget", "trained_over_untrained", "where"),
 }
 
@@ -109,6 +110,18 @@ BAD = {
         "--budget=much": "must be numbers",
         "--held_out=3400": "--held_out=3400: there are 3500 training images",
         "--density=1.5": "density 1.5 is outside (0, 1]",
+    },
+    "early_bird": {
+        "--window=7": "window=7: there are 6 epochs, a mask each",
+        "--window=1": "--window=1: must be 2 or more",
+        "--draw_at=6": "draw_at=6: must be from 1 to 5, before the end",
+        "--draw_at=soon": "must be numbers",
+        "--density=1.5": "density 1.5 is outside (0, 1]",
+        "--criterion=magnitud": "unknown criterion 'magnitud'",
+        "--granularity=units --criterion=batch_norm": "fc1 has no batch norm",
+        "--granularity=units --density=0.003": "keeps 1 weights, a floor of 1 needs 2",
+        "--after=rewind": "unknown after 'rewind'",
+        "--preset=vgg": "did you mean vgg16",
     },
     "linear_connectivity": {
         "--rewinds=60": "rewind_step=60: must be in the training",

@@ -1,0 +1,419 @@
+"""Early-bird tickets over seeds: the search during dense training, the cut, what is trained on."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtickets import allocation, criteria, losses, masks, nets, runs, training
+from jaxtickets.compress import graph as graphs
+from jaxtickets.compress.graph import Graph
+from jaxtickets.compress.shrink import shrink
+from jaxtickets.criteria import Evidence
+from jaxtickets.criteria.units import find_unit
+from jaxtickets.drivers import comparison
+from jaxtickets.drivers.comparison import Entry
+from jaxtickets.drivers.gallery import control_key
+from jaxtickets.drivers.levels import order_key
+from jaxtickets.drivers.loop import check_finite, loop, seconds
+from jaxtickets.drivers.problem import Problem
+from jaxtickets.drivers.seeds import Seed, evidence
+from jaxtickets.drivers.training_loop import Start, accuracies, chunk_plan, splits_of
+from jaxtickets.io import rows
+from jaxtickets.io.errors import UserError
+from jaxtickets.io.flags import numbers, whole_numbers
+from jaxtickets.io.progress import Progress
+from jaxtickets.protocols import early_bird
+from jaxtickets.protocols.controls import random_layerwise
+from jaxtickets.protocols.early_bird import Bird
+from jaxtickets.runs import Axis, Blocks
+from jaxtickets.search import space as spaces
+from jaxtickets.search.energies import training_cost
+from jaxtickets.search.space import Space
+from jaxtickets.settings import option
+from jaxtickets.training import Splits, Watched
+from jaxtickets.types import Array, Dataset, Key, Params, PyTree, Split, Stats, Ticket
+
+SEARCH = "search"
+"""The phase of the dense training that tickets are drawn from."""
+
+
+@dataclass(frozen=True)
+class BirdSettings:
+    """What is ranked, when a ticket is drawn, and what becomes of it."""
+
+    granularity: str = option("weights", "what is cut", ("weights", "units"))
+    criterion: str = option("", "what ranks; empty: |w|, batch-norm scales, or L1 of filters")
+    density: tuple = option((0.3, 0.1), "kept fractions of the weights, or of the units")
+    floor: int = option(1, "the least that a layer keeps", least=0)
+    tolerance: float = option(0.1, "largest distance of masks that agree", least=0)
+    window: int = option(early_bird.WINDOW, "masks that must agree", least=2)
+    after: str = option(
+        "continue", "train on from the epoch drawn, or anew", ("continue", "retrain")
+    )
+    draw_at: tuple = option((1, 2, 5, 10, 15), "epochs at which tickets are drawn beside these")
+    scale_l1: float = option(1e-4, "L1 on batch-norm scales, searching units", least=0)
+
+
+class Plan(NamedTuple):
+    """The settings, checked.
+
+    Attributes:
+      settings: with the criterion's name.
+      keep: density -> how many bits are kept.
+      draw_at: epochs.
+      space: the bits.
+      score: `score(key, evidence) -> float[n]` of the bits.
+      graph: the net's units; None where weights are cut.
+      search: the problem of the dense training, its loss with the penalty.
+      epoch: steps of an epoch.
+      epochs: of the dense training.
+    """
+
+    settings: BirdSettings
+    keep: dict[float, int]
+    draw_at: tuple[int, ...]
+    space: Space
+    score: Callable[[Key, Evidence], Array]
+    graph: Graph | None
+    search: Problem
+    epoch: int
+    epochs: int
+
+
+class Case(NamedTuple):
+    """What the search of one seed is given: its key, hyperparameters, and first weights."""
+
+    key: Key
+    draw_key: Key
+    hyper: PyTree
+    params: Params
+    stats: Stats
+
+
+def plan(settings: BirdSettings, problem: Problem) -> Plan:
+    """Checks all that can be checked before work starts.
+
+    Raises:
+      UserError: in one line: a number, a criterion or a net that can't be.
+    """
+    params, _ = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))
+    image = problem.dataset.train.images.shape[1:]
+    epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
+    epochs = problem.steps // epoch
+    draw_at = tuple(sorted(whole_numbers("draw_at", settings.draw_at)))
+    densities = sorted(set(numbers("density", settings.density)), reverse=True)
+    try:
+        if problem.steps % epoch:
+            raise ValueError(f"{problem.steps} training steps: must be whole epochs of {epoch}")
+        chunk_plan(problem, range(0, problem.steps, epoch), problem.steps)
+        if settings.window > epochs:
+            raise ValueError(f"window={settings.window}: there are {epochs} epochs, a mask each")
+        if not all(1 <= at < epochs for at in draw_at):
+            words = ",".join(map(str, draw_at))
+            raise ValueError(f"draw_at={words}: must be from 1 to {epochs - 1}, before the end")
+        graph, penalty = None, None
+        if settings.granularity == "units":
+            graph = graphs.trace(problem.net, image)
+            space = early_bird.unit_space(params, graph)
+            penalty = early_bird.scale_penalty(graph.wiring, settings.scale_l1)
+        else:
+            space = spaces.weights(params, problem.prunable)
+        settings = dataclasses.replace(settings, criterion=_criterion(settings, graph))
+        score = _scorer(settings, space, graph)
+        shapes = dict(zip(space.names, space.shapes, strict=True))
+        keep = {d: allocation.global_(shapes, d, settings.floor) for d in densities}
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    recipe = problem.recipe
+    loss = losses.classification(recipe.model, recipe.prepare, penalty)
+    search = problem._replace(recipe=recipe._replace(loss=loss, test_looks=0))
+    return Plan(settings, keep, draw_at, space, score, graph, search, epoch, epochs)
+
+
+def _criterion(settings: BirdSettings, graph: Graph | None) -> str:
+    """The criterion's name, if none is given: the paper's where there are scales to rank by."""
+    if settings.criterion:
+        return settings.criterion
+    if graph is None:
+        return "magnitude"
+    return "abs_batch_norm" if all(group.norms for group in graph.wiring) else "l1"
+
+
+def _scorer(
+    settings: BirdSettings, space: Space, graph: Graph | None
+) -> Callable[[Key, Evidence], Array]:
+    if graph is None:
+        weigh = criteria.find(settings.criterion)
+        return lambda key, seen: space.pool(weigh(key, seen))
+    wiring, judge = graph.wiring, find_unit(settings.criterion)
+    if settings.criterion.endswith("batch_norm"):
+        for group in wiring:
+            if not group.norms:
+                raise ValueError(f"{group.name} has no batch norm: choose another criterion")
+    return lambda key, seen: space.pool(judge(key, seen, wiring))
+
+
+# --- search --------------------------------------------------------------------------------------
+
+
+def search(
+    folder: Path, plan: Plan, axis: Axis, seeds: Sequence[Seed], data: Dataset, every: float
+) -> Watched:
+    """The dense trainings to their end, stacked over seeds; their method state is a `Bird`.
+
+    `kept` holds the weights of the epochs `plan.draw_at`. Metrics rows, one a seed and epoch, hold
+    the training's numbers; one a seed, density and epoch, the `distances` of its mask to those of
+    the epochs before, the last one first, and `drawn`, 0 until then.
+
+    Args:
+      folder, axis, data, every: see `train_all`.
+      plan: the plan.
+      seeds: of the trainings.
+    """
+    problem, settings = plan.search, plan.settings
+    recipe, keep_at = problem.recipe, tuple(at * plan.epoch for at in plan.draw_at)
+    keep = jnp.asarray(list(plan.keep.values()), jnp.int32)
+    batches = evidence(problem, seeds[0], None, data).batches
+    shared = runs.share((splits_of(problem, data), batches), axis)
+
+    def begin_one(case: Case) -> Watched:
+        bird = early_bird.begin(case.params, case.stats, plan.space.size, len(keep), plan.epochs)
+        whole, optimizer = masks.ones(case.params), recipe.optimizer(case.hyper)
+        state = training.init(case.params, case.stats, whole, optimizer, method_state=bird)
+        return training.watch(state, keep_at)
+
+    def one(row: tuple[Case, Watched], shared: tuple[Splits, Split]) -> PyTree:
+        (case, watched), (splits, batches) = row, shared
+
+        def draw(state: training.TrainState) -> Array:
+            weights = case.params, state.params, state.stats, state.mask, batches
+            seen = Evidence(*weights, recipe.loss, recipe.model, recipe.prepare)
+            scores = plan.score(jax.random.fold_in(case.draw_key, state.step), seen)
+            return early_bird.choose_all(plan.space, scores, keep, settings.floor)
+
+        run = recipe, case.key, case.hyper, watched, splits, plan.epoch, draw
+        rule = settings.tolerance, settings.window
+        watched, metrics = early_bird.epoch(*run, *rule, keep_at)
+        return (case, watched), metrics
+
+    advance = runs.batch(one, axis)
+
+    def report(i: int, info: dict[str, np.ndarray]) -> tuple[list[dict[str, Any]], dict]:
+        distances, drawn = info.pop("distances"), info.pop("drawn")
+        names = [f"seed {one.number}" for one in seeds]
+        flat = info["train_loss"].reshape(len(seeds), -1)
+        check_finite(flat, names, i * plan.epoch, "training loss")
+        made: list[dict[str, Any]] = []
+        for at, one in enumerate(seeds):
+            last = {name: values[at, -1] for name, values in info.items()}
+            last["train_loss"] = last["train_loss"].mean()
+            made.append({"seed": one.number, "epoch": i + 1, **last})
+            for row, density in enumerate(plan.keep):
+                far = [round(float(d), 8) for d in distances[at, row, :i]]
+                said = {"seed": one.number, "density": density, "epoch": i + 1}
+                made.append({**said, "drawn": drawn[at, row], "distances": far})
+        nearest = distances[:, :, 0].mean()
+        return made, {"validation": info["accuracy"][:, -1].mean(), "distance": nearest}
+
+    def step(blocks: Blocks, i: int) -> tuple[Blocks, Blocks]:
+        del i
+        return runs.unzip(advance(blocks, shared))
+
+    def begin() -> PyTree:
+        cases = runs.stack(
+            [Case(s.train, s.search, problem.hyper, s.params, s.stats) for s in seeds]
+        )
+        return cases, runs.over_runs(begin_one, axis, cases)
+
+    images = recipe.batch_size * plan.epoch * len(seeds)
+    shown = {"validation": ".2%", "distance": ".3f"}
+    progress = Progress(
+        f"{SEARCH}, {len(seeds)} runs", plan.epochs, shown, "images", per_step=images
+    )
+    return loop(folder, SEARCH, begin, plan.epochs, step, report, axis, progress, every)[1]
+
+
+def write_drawn(folder: Path, plan: Plan, seeds: Sequence[Seed], ends: Watched) -> list[dict]:
+    """Writes `drawn.csv`, a row a density and seed, and returns the rows.
+
+    `drawn` is the epoch, 0 if there was none; `distance` the largest of those that decide, at that
+    epoch or else the last; `chance` that of random masks, `2 d (1 − d)`.
+    """
+    seen = [r for r in rows.read_metrics(folder) if r["phase"] == SEARCH and "distances" in r]
+    at = {(r["density"], r["seed"], r["epoch"]): r["distances"] for r in seen}
+    made = []
+    for place, density in enumerate(plan.keep):
+        for i, one in enumerate(seeds):
+            drawn = int(ends.state.method_state.queue.drawn[i, place])
+            far = at[density, one.number, drawn or plan.epochs][: plan.settings.window - 1]
+            row = {"density": density, "seed": one.number, "drawn": drawn, "epochs": plan.epochs}
+            made.append({**row, "distance": max(far), "chance": 2 * density * (1 - density)})
+    rows.write_csv(folder / "drawn.csv", made)
+    return made
+
+
+def dense_rows(
+    folder: Path, plan: Plan, axis: Axis, seeds: Sequence[Seed], ends: Watched, data: Dataset
+) -> list[dict[str, Any]]:
+    """A summary row of each dense net at the end of the search's training, see `train_entries`."""
+    problem = plan.search
+    entries = [
+        Entry(
+            {"method": "dense", "density": 1.0, "seed": one.number},
+            Start(one.train, problem.hyper, one.params, one.stats, masks.ones(one.params)),
+        )
+        for one in seeds
+    ]
+    made = comparison.untrained_rows(problem, axis, entries, data)
+    nets_ = ends.state.params, ends.state.stats
+    test, validation = (
+        accuracies(problem, axis, *nets_, split) for split in (data.test, data.validation)
+    )
+    share = round(seconds(folder, SEARCH) / len(seeds), 3)
+    for i, row in enumerate(made):
+        row |= {
+            "trained_accuracy": round(float(test[i]), 6),
+            "validation_accuracy": round(float(validation[i]), 6),
+            "seconds": share,
+            "train_steps": problem.steps,
+            "multiply_adds": 1.0,
+            "dense_trainings": 1.0,
+        }
+    return made
+
+
+# --- tickets -------------------------------------------------------------------------------------
+
+
+class Group(NamedTuple):
+    """Tickets of one net: a batch."""
+
+    problem: Problem
+    entries: list[Entry]
+
+
+class Ware(NamedTuple):
+    """A ticket before it is cut: what it is called, its weights, its bits, its epoch, and whether
+    it begins its training anew."""
+
+    method: str
+    weights: tuple[Params, Stats]
+    bits: Array
+    epoch: int
+    anew: bool
+
+
+def tickets(plan: Plan, problem: Problem, seeds: Sequence[Seed], ends: Watched) -> list[Group]:
+    """All that is trained after the search, cut, in groups of the same net.
+
+    Of each density and seed:
+
+    - `early_bird`: drawn by the rule; there is none where it was drawn at the last epoch or never.
+    - `random_layerwise`: a random mask with its counts in each layer, on the same weights.
+    - `late_mask`: the mask of the last epoch, also on these weights: is it a better one?
+    - `drawn_at_E`: drawn at the epoch E of `plan.draw_at`.
+    - `late`: drawn at the last epoch and trained anew: dense training, pruning, retraining.
+
+    The others begin anew too where `after` is `retrain`, on the weights that they were drawn with,
+    in another order of the data; else they go on at their epoch.
+
+    Names hold the `drawn_epoch` of the weights, the share of `multiply_adds` that is left, and
+    `dense_trainings`, see `cost`.
+    """
+    groups: dict[str, Group] = {}
+    for row, density in enumerate(plan.keep):
+        for i, one in enumerate(seeds):
+            for ware in _wares(plan, one, runs.take(ends, i), row, density):
+                start = 0 if ware.anew else ware.epoch * plan.epoch
+                spent = plan.epochs if ware.method.startswith("late") else ware.epoch
+                net, ticket, share = _cut(plan, problem, ware)
+                label = json.dumps(nets.to_json(net))
+                if label not in groups:
+                    groups[label] = Group(_of_net(problem, net), [])
+                name = {
+                    "method": ware.method,
+                    "density": density,
+                    "seed": one.number,
+                    "drawn_epoch": ware.epoch,
+                    "multiply_adds": round(share, 6),
+                    "dense_trainings": round(cost(plan, problem, spent, start, share), 6),
+                }
+                key = order_key(one, 1) if ware.anew else one.train
+                begin = Start(key, problem.hyper, ticket.params, ticket.stats, ticket.mask)
+                groups[label].entries.append(Entry(name, begin._replace(step=start)))
+    return list(groups.values())
+
+
+def cost(plan: Plan, problem: Problem, epochs: int, start: int, share: float) -> float:
+    """What a ticket has cost in the end, in dense trainings.
+
+    A dense training to the epoch that its mask comes from, and its own training from the step
+    `start`, whose passes take `share` of a dense one's multiply-adds. For weights that is an upper
+    bound of what could be saved: few machines are faster for zeros that lie anywhere.
+    """
+    size = problem.recipe.batch_size
+    dense = training_cost(epochs * plan.epoch * size)
+    own = training_cost((problem.steps - start) * size)
+    return (dense + share * own) / training_cost(problem.steps * size)
+
+
+def _wares(plan: Plan, one: Seed, end: Watched, row: int, density: float) -> list[Ware]:
+    bird: Bird = end.state.method_state
+    queue, *early = runs.take(bird, row)
+    anew = plan.settings.after == "retrain"
+
+    def bits(epoch: int) -> Array:
+        return early_bird.mask_at(queue, epoch, plan.space.size)
+
+    last, drawn = bits(plan.epochs), int(queue.drawn)
+    late = Ware("late", (end.state.params, end.state.stats), last, plan.epochs, True)
+    made = []
+    if 0 < drawn < plan.epochs:
+        weights = early[0], early[1]
+        about = Evidence(one.params, *weights, end.state.mask, None, None)
+        key = control_key(one, "random_layerwise", density)
+        chance = random_layerwise(key, about, plan.space, bits(drawn), plan.settings.floor)
+        made = [
+            Ware("early_bird", weights, bits(drawn), drawn, anew),
+            Ware("random_layerwise", weights, chance, drawn, anew),
+            Ware("late_mask", weights, last, drawn, anew),
+        ]
+    for at, epoch in enumerate(plan.draw_at):
+        ware = Ware(f"drawn_at_{epoch}", runs.take(end.kept, at), bits(epoch), epoch, anew)
+        made.append(ware)
+    return [*made, late]
+
+
+def _cut(plan: Plan, problem: Problem, ware: Ware) -> tuple[Any, Ticket, float]:
+    """The net, its ticket, and the share of multiply-adds that is left.
+
+    Units go for real, weights by a mask.
+    """
+    params, stats = ware.weights
+    if plan.graph is not None:
+        whole = Ticket(params, stats, masks.ones(params), ware.epoch * plan.epoch)
+        units = early_bird.units_of(plan.graph, ware.bits)
+        net, ticket, found = shrink(problem.net, whole, units, plan.graph)
+        return net, ticket, found.after.multiply_adds / found.before.multiply_adds
+    mask = plan.space.mask(ware.bits)
+    uses = nets.positions(problem.net, problem.dataset.train.images.shape[1:])
+    kernels = masks.pick(mask, tuple(f"{layer}/kernel" for layer in uses))
+    left = sum(n * int(jnp.sum(k)) for n, k in zip(uses.values(), kernels, strict=True))
+    total = sum(n * k.size for n, k in zip(uses.values(), kernels, strict=True))
+    return problem.net, Ticket(params, stats, mask, ware.epoch * plan.epoch), left / total
+
+
+def _of_net(problem: Problem, net: Any) -> Problem:
+    """The problem with a smaller net, trained without a penalty."""
+    image = problem.dataset.train.images.shape[1:]
+    model = nets.functional(net, image)
+    loss = losses.classification(model, problem.recipe.prepare)
+    recipe = problem.recipe._replace(model=model, loss=loss)
+    return problem._replace(net=net, recipe=recipe, wiring=nets.wiring(net, image))

@@ -181,7 +181,7 @@ def entries_of(
     settings, entries = plan.settings, []
     shapes = masks.shapes(seeds[0].params, problem.prunable)
     sizes = {path: int(np.prod(shape)) for path, shape in shapes.items()}
-    batches = evidence(problem, seeds[0], None, data).batches
+    whole, batches = masks.ones(seeds[0].params), evidence(problem, seeds[0], None, data).batches
     for name in settings.criteria:
         plain = _plain(name)
         count = settings.synflow_rounds if plain == "synflow" else 1
@@ -192,7 +192,7 @@ def entries_of(
             scored = one.params, one.stats
             if dense is not None and plain not in AT_INIT:
                 scored = runs.take((dense.params, dense.stats), i)
-            where = one.params, *scored, batches
+            where = one.params, *scored, whole, batches
             keys = [control_key(one, name, density) for density in plan.keep]
             if count == 1 and plain != "random":  # scored once for all densities
                 found = draw(keys, *where, wanted)
@@ -232,10 +232,11 @@ def _drawer(problem: Problem, name: str, floor: int) -> Any:
         init: Params,
         params: Params,
         stats: Stats,
+        whole: Mask,
         batches: Split,
         wanted: list[PyTree],
     ) -> list[tuple[Mask, Array]]:
-        seen = init, params, stats, masks.ones(init), batches
+        seen = init, params, stats, whole, batches
         given = criteria.Evidence(*seen, recipe.loss, recipe.model, recipe.prepare)
         score = criterion
         if len(keys) > 1:

@@ -13,7 +13,10 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 GALLERIES = ("criterion_comparison", "mask_similarity", "orthogonality", "trainability")
-WITH_STORE = (*GALLERIES, "supermask", "prune_retrain", "energy_study", "sa_frontier")
+WITH_STORE = (
+    *(*GALLERIES, "supermask", "prune_retrain", "structured_pruning"),
+    *("energy_study", "sa_frontier"),
+)
 
 
 def command(experiment: str, *arguments: str) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 LEADING = "method,density,seed,untrained_accuracy,trained_accuracy,seconds"
 CHECKED = LEADING.replace("method,", "method,check,")
 LEADS = {
+    "structured_pruning": "method,after,rate,seed,dense_accuracy,cut_accuracy,trained_accuracy",
     "criterion_comparison": CHECKED,
     "orthogonality": CHECKED,
     "mask_similarity": "density,layer,method_a,seed_a",
@@ -24,6 +25,7 @@ FIGURES = {
     "trainability": ("first_steps",),
     "supermask": ("supermasks", "plane"),
     "prune_retrain": ("pruning",),
+    "structured_pruning": ("widths", "accuracies"),
     "energy_study": ("energies",),
     "early_bird": ("mask_distances", "accuracy_over_draw"),
     "sa_frontier": ("accuracy_over_budget", "trained_over_untrained", "where"),
@@ -90,6 +92,19 @@ BAD = {
         "--rule=std": "unknown rule 'std'",
         "--retrain_rate=0": "--retrain_rate=0.0: must be above 0",
         "--scale_dropout": "--scale_dropout: lenet300_100 has no dropout",
+    },
+    "structured_pruning": {
+        "--methods=l3": "unknown method 'l3': did you mean l1?",
+        "--methods=abs_batch_norm": "--methods=abs_batch_norm: conv1 has no batch norm",
+        "--after=scratch": "unknown training after the cut 'scratch': did you mean scratch_",
+        "--rates=1.5": "--rates=1.5: must be above 0 and at most 1",
+        "--rates=0.05 --floor=0": "--rates=0.05: no unit is left in conv1: raise the density",
+        "--budget=0.00001": "--budget=1e-05: a budget of",
+        "--budget=0.5 --rates=0.5": "--rates and --budget: give one of them",
+        "--ranking=over_layers --floor=0": "a layer may be emptied, give a floor",
+        "--norm_keep=0": "--norm_keep=0: must be above 0 and at most 1",
+        "--finetune_rate=0": "--finetune_rate=0: must be above 0",
+        "--longest=0.5": "--longest=0.5: must be 1 or more",
     },
     "orthogonality": {"--repair_rate=0": "--repair_rate=0.0: must be above 0"},
     "supermask": {

@@ -1,0 +1,85 @@
+"""Filters removed for real: which method, and is the net worth more than one from scratch?
+
+Dense nets are scored by criteria of units, cut to a share of their units or of their
+multiply-adds, and made small; what is left is rewound and trained, fine-tuned, or trained from
+scratch for as many epochs (E) or as much computation (B) as the dense net took: Liu et al.,
+"Rethinking the value of network pruning", 2019. Size and latency are measured before and after.
+
+    python -m experiments.structured_pruning
+    python -m experiments.structured_pruning --model=resnet20 --dataset=cifar10 --budget=0.5,0.25
+
+The README has the numbers to expect, with spread, device and time.
+"""
+
+from typing import Any
+
+from absl import flags
+
+from jaxtickets.drivers import opening, structured
+from jaxtickets.drivers.dense import StoreSettings, dense_nets
+from jaxtickets.drivers.problem import NetSettings, TrainSettings
+from jaxtickets.drivers.structured import AfterSettings, CutSettings
+from jaxtickets.figures import structured as figures
+from jaxtickets.io import records, rows
+from jaxtickets.io.errors import UserError, run_main
+from jaxtickets.io.flags import BatchSettings, RunSettings, define, read_all
+
+SMOKE: dict[str, Any] = {
+    "model": "lenet5_29k",
+    "seeds": 2,
+    "methods": ("random", "l1"),
+    "rates": (0.5,),
+    "after": ("scratch_e", "finetune"),
+    "finetune_epochs": 1,
+    "repeats": 10,
+    "epochs": 1,
+}
+GROUPS = (
+    RunSettings(),
+    StoreSettings(),
+    CutSettings(),
+    AfterSettings(),
+    NetSettings(),
+    TrainSettings(),
+    BatchSettings(),
+)
+
+
+def main() -> None:
+    """Reads the flags, checks them, trains dense nets, then cuts, trains and measures; draws."""
+    place, store, *parts = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
+    cut, after, _, train, _ = parts
+    if cut.budget and flags.FLAGS["rates"].present:
+        raise UserError("--rates and --budget: give one of them")
+    axis, problem = opening.prepare(place, parts)
+    plan = structured.plan(cut, after, train, problem)
+    run, data, seeds = opening.begin("structured_pruning", place, parts, axis, problem)
+    folder, every = run.folder, place.checkpoint_seconds
+    dense = dense_nets(folder, problem, axis, seeds, train, data, every, store)
+
+    groups = structured.cut_nets(plan, problem, seeds, dense, data)
+    summary: list[structured.Row] = []
+    for number, (net, members) in enumerate(groups.items(), start=1):
+        widths = "-".join(map(str, members[0].net.widths))
+        print(f"net {number} of {len(groups)}, widths {widths}: nets/{net}")
+        summary += structured.train_net(
+            folder, net, plan, problem, axis, members, dense, data, every
+        )
+    summary = structured.in_order(plan, summary)
+    sizes = structured.size_rows(folder, {net: group[0].net for net, group in groups.items()})
+    first = structured.dense_rows(folder, list(groups), dense, members[0].gain)
+
+    rows.write_summary(folder, [*first, *summary], *structured.LEADING)
+    rows.write_csv(folder / "sizes.csv", sizes)
+    figures.draw_widths(folder)
+    figures.draw_accuracies(folder)
+    print(structured.table([*first, *summary]))
+    print(structured.worth(summary))
+    records.finish_run(run)
+    print(f"run: {folder}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_bool("smoke", False, "seconds long")
+    define(*GROUPS)
+    run_main(main)

@@ -1,0 +1,329 @@
+"""Small nets for real: who stays, what each training begins with and takes, what is reported."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from commands import summary
+from flax import linen as nn
+
+from jaxtickets import losses, masks, nets, runs, training
+from jaxtickets.compress import choose, graph
+from jaxtickets.criteria import Evidence
+from jaxtickets.criteria.units import find_unit
+from jaxtickets.drivers import structured as driver
+from jaxtickets.drivers.dense import Dense
+from jaxtickets.drivers.problem import NetSettings, TrainSettings, build
+from jaxtickets.drivers.seeds import seed
+from jaxtickets.drivers.structured import AfterSettings, CutSettings
+from jaxtickets.io import rows, tickets
+from jaxtickets.io.errors import UserError
+from jaxtickets.protocols import structured
+from jaxtickets.protocols.structured import AFTERS, Cut, Lengths
+from jaxtickets.types import Ticket
+
+MNIST = (28, 28, 1)
+
+# --- recipes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("most", "before", "after", "steps"),
+    [
+        (2.0, 1000, 800, 120),  # 100 · 1000 / 800 = 125, whole looks of 10
+        (2.0, 1000, 300, 200),  # 333, but no more than twice
+        (4.0, 1000, 300, 330),
+        (1.25, 1000, 300, 120),
+        (2.0, 1000, 1000, 100),
+    ],
+)
+def test_scratch_b_takes_the_dense_nets_computation_up_to_a_limit(most, before, after, steps):
+    lengths = Lengths(dense=100, unit=10, tuning=30, most=most)
+    found = {name: how.steps(lengths, before, after) for name, how in AFTERS.items()}
+    assert found == {"rewind": 100, "scratch_e": 100, "scratch_b": steps, "finetune": 30}
+
+
+def test_fpgm_after_a_cut_by_norm_has_a_name_and_an_inverse(mlp, mlp_wiring):
+    seen, key = Evidence(mlp, mlp, {}, masks.ones(mlp), None, None), jax.random.key(0)
+    scores = structured.find("fpgm_norm", 0.5)(key, seen, mlp_wiring)
+    for group in mlp_wiring:
+        norms = np.linalg.norm(mlp[group.name]["kernel"], axis=0)
+        left = round(0.5 * group.size)
+        smallest = np.argsort(norms)[: group.size - left]
+        assert set(np.flatnonzero(scores[group.name] < 0)) == set(smallest)
+    against = structured.find("inverted_fpgm_norm", 0.5)(key, seen, mlp_wiring)
+    plain = find_unit("fpgm")(key, seen, mlp_wiring)
+    for name, values in scores.items():
+        np.testing.assert_array_equal(against[name], -values)
+        assert not np.allclose(values, plain[name])
+        np.testing.assert_allclose(
+            structured.find("fpgm_norm", 1.0)(key, seen, mlp_wiring)[name], plain[name], rtol=1e-6
+        )
+    assert structured.find("l1", 0.5) is find_unit("l1")
+
+
+def test_shares_are_of_units_or_of_multiply_adds():
+    net = nets.make("lenet5", widths=(10, 4, 2))
+    found, costs = graph.trace(net, MNIST), nets.multiply_adds(net, MNIST)
+    scores = {group.name: np.arange(group.size, dtype="f") for group in found.wiring}
+    of_units = structured.chosen(Cut(choose.by_layer, 1, 1, {}), found, scores, 0.5)
+    assert [int(mask.sum()) for mask in of_units.values()] == [5, 2, 1]
+    of_costs = structured.chosen(Cut(choose.by_layer, 1, 1, costs), found, scores, 0.5)
+    least = choose.multiply_adds(found, costs, of_units)
+    spent = choose.multiply_adds(found, costs, of_costs)
+    assert least < spent <= 0.5 * sum(costs.values())
+
+
+# --- from cuts to rows, without training ---------------------------------------------------------
+
+TRAIN = TrainSettings(iterations=40, look_every=10, batch_size=100)
+CUT = CutSettings(methods=("random", "l1"), rates=(0.5,))
+AFTER = AfterSettings(finetune_epochs=2, finetune_rate=0.25, longest=3.0, repeats=1)
+FAKE = [
+    {"quantity": f"ms a batch of {batch}", "before": 3.0, "after": 1.5, "ratio": 2.0}
+    for batch in driver.BATCHES
+]
+
+
+def small_problem(net):
+    problem = build(NetSettings(model="lenet300_100"), TRAIN, "", False)
+    model = nets.functional(net, MNIST)
+    loss = losses.classification(model, problem.recipe.prepare)
+    return problem._replace(net=net, recipe=problem.recipe._replace(model=model, loss=loss))
+
+
+class Bench:
+    """A net of 8 and 6 units at two seeds, cut to halves; what would be trained is noted."""
+
+    def __init__(self, folder, monkeypatch):
+        self.folder, self.begun = folder, {}
+        self.problem = small_problem(nets.make("lenet300_100", widths=(8, 6)))
+        self.seeds = [seed(self.problem, number) for number in (3, 4)]
+        ends = [jax.tree.map(lambda w: w[::-1] + 0.01, one.params) for one in self.seeds]
+        learnt = dict.fromkeys(driver.LEARNT, 0.5)
+        self.dense = Dense(
+            runs.stack(ends), {}, [learnt | {"seed": one.number} for one in self.seeds]
+        )
+        self.plan = driver.plan(CUT, AFTER, TRAIN, self.problem)
+        self.groups = driver.cut_nets(
+            self.plan, self.problem, self.seeds, self.dense, self.problem.dataset
+        )
+        whole = Ticket(ends[0], {}, masks.ones(ends[0]), np.int32(40))
+        tickets.save_ticket(folder / "dense", whole, {})
+        homes = {str(one.number): str(folder / "dense") for one in self.seeds}
+        (folder / "dense.json").write_text(json.dumps(homes))
+        monkeypatch.setattr(driver, "train_entries", self.train)
+        monkeypatch.setattr(driver.inference, "compare", lambda *arguments: FAKE)
+        monkeypatch.setattr(driver, "accuracies", lambda *arguments: np.array([0.1, 0.2, 0.3, 0.4]))
+
+    def train(self, part, phase, problem, axis, entries, data, every):
+        self.begun[phase] = problem, entries
+        params = runs.stack([entry.start.params for entry in entries])
+        ends = SimpleNamespace(state=SimpleNamespace(params=params, stats={}))
+        return ends, [entry.name | dict.fromkeys(driver.LEARNT, 0.5) for entry in entries]
+
+    def rows(self):
+        self.begun.clear()
+        ((place, members),) = self.groups.items()
+        given = self.plan, self.problem, runs.axis("map", 1, jax.devices()[:1]), members
+        return driver.train_net(self.folder, place, *given, self.dense, None, 60.0)
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    return Bench(tmp_path, monkeypatch)
+
+
+def test_each_training_begins_with_its_weights_and_takes_its_steps(bench):
+    made = bench.rows()
+    steps = {phase: problem.steps for phase, (problem, _) in bench.begun.items()}
+    # 784·8 + 8·6 + 6·10 = 6380 multiply-adds, then 784·4 + 4·3 + 3·10 = 3178: 40 · 2.007 steps
+    assert steps == {"rewind-scratch_e-00": 40, "scratch_b-00": 80, "finetune-00": 70}
+    looks = {phase: problem.recipe.every for phase, (problem, _) in bench.begun.items()}
+    assert looks == {"rewind-scratch_e-00": 10, "scratch_b-00": 10, "finetune-00": 35}
+    rates = [float(problem.hyper.rate) for problem, _ in bench.begun.values()]
+    np.testing.assert_allclose(rates, [1e-3, 1e-3, 0.25e-3], rtol=1e-6)
+
+    starts = {
+        (e.name.get("method"), e.name["after"], e.name["seed"]): e.start.params
+        for _, entries in bench.begun.values()
+        for e in entries
+    }
+    assert len(starts) == 2 * 2 + 2 + 2 + 2 * 2  # what is new is so once a seed
+    for i, one in enumerate(bench.seeds):
+        trained = runs.take(bench.dense.params, i)
+        left = [
+            np.sort(np.argsort(np.abs(trained[layer]["kernel"]).sum(0))[-count:])
+            for layer, count in (("fc1", 4), ("fc2", 3))
+        ]
+        for after, whole in (("rewind", one.params), ("finetune", trained)):
+            start = starts["l1", after, one.number]
+            np.testing.assert_array_equal(
+                start["fc1"]["kernel"], whole["fc1"]["kernel"][:, left[0]]
+            )
+            between = np.asarray(whole["fc2"]["kernel"])[np.ix_(*left)]
+            np.testing.assert_array_equal(start["fc2"]["kernel"], between)
+        new, longer = (starts[None, f"scratch_{word}", one.number] for word in "eb")
+        jax.tree.map(np.testing.assert_array_equal, new, longer)
+        assert not np.isin(new["fc1"]["kernel"], one.params["fc1"]["kernel"]).all()
+    assert not np.array_equal(
+        starts[None, "scratch_e", 3]["fc1"]["kernel"], starts[None, "scratch_e", 4]["fc1"]["kernel"]
+    )
+    assert len(made) == 2 * 2 * 4
+
+
+def test_rows_say_what_the_small_net_is_and_what_it_saves(bench):
+    made = bench.rows()
+    ordered = driver.in_order(bench.plan, made[::-1])
+    assert [(r["method"], r["after"], r["seed"]) for r in ordered] == [
+        (method, after, number) for method in CUT.methods for after in AFTERS for number in (3, 4)
+    ]
+    for row in made:
+        assert row["parameters"] == 3178 + 4 + 3 + 10 and row["multiply_adds"] == 3178
+        assert (row["units/fc1"], row["units/fc2"]) == (4, 3)
+        assert row["milliseconds_1"] == 1.5 and row["speed_up_128"] == 2.0
+        assert row["bytes_on_disk"] > row["bytes"] == 4 * row["parameters"]
+        ticket, said = tickets.load_ticket(bench.folder / "tickets" / row["ticket"])
+        net = nets.from_json(said["net"])
+        assert net.widths == (4, 3) and int(ticket.rewind_step) in (40, 80, 70)
+        assert (said["after"], said["seed"]) == (row["after"], row["seed"])
+    cuts = {(row["method"], row["seed"]): row["cut_accuracy"] for row in made}
+    assert list(cuts.values()) == [0.1, 0.2, 0.3, 0.4]
+    places = {
+        (row["after"], row["seed"]): {r["ticket"] for r in made if r["after"] == row["after"]
+                                      and r["seed"] == row["seed"]}
+        for row in made
+    }  # fmt: skip
+    assert {key[0]: len(found) for key, found in places.items()} == {
+        "rewind": 2, "scratch_e": 1, "scratch_b": 1, "finetune": 2,
+    }  # fmt: skip
+    (dense,) = {
+        tuple(row[name] for name in ("parameters", "multiply_adds", "milliseconds_1", "units/fc1"))
+        for row in driver.dense_rows(
+            bench.folder, list(bench.groups), bench.dense, next(iter(bench.groups.values()))[0].gain
+        )
+    }
+    assert dense == (6380 + 24, 6380, 3.0, 8)
+
+
+def test_what_is_done_is_not_done_again_and_a_part_of_it_is(bench):
+    first = bench.rows()
+    assert bench.rows() == first and not bench.begun
+    (place,) = bench.groups
+    part = bench.folder / "nets" / place
+    lost = [row for row in rows.read_metrics(part) if row["phase"] == "scratch_b-00-rows"][1]
+    rows.keep_metrics(part, lambda row: row != lost)  # as if killed while rows were written
+    assert bench.rows() == first and list(bench.begun) == ["scratch_b-00"]
+    assert bench.rows() == first and not bench.begun
+
+
+class Mixing(nn.Module):
+    """A net whose units an operation mixes."""
+
+    widths: tuple[int, ...] = (4,)
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(self.widths[0], name="fc1")(x.reshape(x.shape[0], -1))
+        return nn.Dense(10, name="out")(jnp.cumsum(x, -1))
+
+
+def test_a_net_whose_units_can_not_be_traced_is_refused():
+    with pytest.raises(UserError, match=r"the units of Mixing can't be traced: .*cumsum"):
+        driver.plan(CUT, AFTER, TRAIN, small_problem(Mixing()))
+
+
+def test_ranking_over_layers_needs_a_floor(bench):
+    bad = dataclasses.replace(CUT, ranking="over_layers", floor=0)
+    with pytest.raises(UserError, match="--ranking=over_layers --floor=0: a layer may be emptied"):
+        driver.plan(bad, AFTER, TRAIN, bench.problem)
+
+
+def test_differences_are_paired_by_seed():
+    accuracies = {"rewind": (0.91, 0.95), "scratch_e": (0.90, 0.92)}
+    made = [
+        {"method": method, "rate": 0.5, "after": after, "seed": i, "trained_accuracy": a - loss}
+        for method, loss in (("random", 0.05), ("l1", 0.0))
+        for after, values in accuracies.items()
+        for i, a in enumerate(values)
+    ]
+    lines = [line.split() for line in driver.worth(made).splitlines()]
+    assert ["l1:", "rewind", "-", "scratch_e", "0.5", "+2.00", "±", "12.71", "2"] in lines
+    assert ["rewind:", "l1", "-", "random", "0.5", "+5.00", "±", "0.00", "2"] in lines
+    assert not any("rewind:" in line and "scratch_e" in line for line in lines)
+
+
+# --- a run ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def evaluate():
+    """Test accuracy of a saved ticket under a mask, by a program of its own for each net."""
+    data = build(NetSettings(model="lenet5_29k"), TrainSettings(), "", False)
+
+    def accuracy(net, params, stats):
+        model = nets.functional(net.clone(conv="lax"), MNIST)
+        given = model, data.recipe.prepare, params, stats, data.dataset.test
+        return float(training.evaluate(*given)["accuracy"])
+
+    return accuracy
+
+
+def test_a_run_has_a_row_for_each_method_share_training_and_seed(smokes):
+    made = summary(smokes("structured_pruning")[0])
+    keys = [(row["method"], row["after"], row["rate"], row["seed"]) for row in made]
+    dense = [("dense", "", "1.0", number) for number in "01"]
+    cut = [
+        (method, after, "0.5", number)
+        for method in ("random", "l1")
+        for after in ("scratch_e", "finetune")
+        for number in "01"
+    ]
+    assert keys == dense + cut
+    assert {row["units/fc1"] for row in made[2:]} == {"64"} and made[0]["units/fc1"] == "128"
+
+
+def test_right_after_the_cut_the_small_net_is_the_dense_one_without_its_units(smokes, evaluate):
+    folder = smokes("structured_pruning")[0]
+    places = json.loads((folder / "dense.json").read_text())
+    ticket, said = tickets.load_ticket(places["0"])
+    net = nets.from_json(said["net"])
+    units = {}
+    for layer in ("conv1", "conv2", "fc1"):
+        norms = np.abs(ticket.params[layer]["kernel"]).reshape(
+            -1, ticket.params[layer]["bias"].size
+        )
+        norms = norms.sum(0)
+        units[layer] = norms >= np.sort(norms)[-len(norms) // 2]
+        assert units[layer].sum() == len(norms) // 2
+    off = masks.expand(units, nets.wiring(net, MNIST), ticket.params)
+    found = evaluate(net, masks.apply(off, ticket.params), ticket.stats)
+    (expected,) = {
+        float(row["cut_accuracy"])
+        for row in summary(folder)
+        if (row["method"], row["seed"]) == ("l1", "0")
+    }
+    assert found == pytest.approx(expected, abs=2e-3)
+
+
+def test_tickets_of_small_nets_load_and_are_as_accurate_as_their_rows_say(smokes, evaluate):
+    folder = smokes("structured_pruning")[0]
+    for row in [r for r in summary(folder) if r["seed"] == "1" and r["method"] == "l1"]:
+        ticket, said = tickets.load_ticket(folder / "tickets" / row["ticket"])
+        net = nets.from_json(said["net"])
+        assert net.widths == (3, 3, 64)
+        found = evaluate(net, masks.apply(ticket.mask, ticket.params), ticket.stats)
+        assert found == pytest.approx(float(row["trained_accuracy"]), abs=2e-3)
+    assert (folder / "sizes.csv").read_text().startswith("net,widths,quantity,before,after,ratio")
+
+
+def test_what_is_trained_from_scratch_is_one_net_for_all_methods(smokes):
+    found = {}
+    for row in summary(smokes("structured_pruning")[0]):
+        found.setdefault((row["after"], row["seed"]), set()).add(row["ticket"])
+    for number in "01":
+        assert len(found["scratch_e", number]) == 1 and len(found["finetune", number]) == 2

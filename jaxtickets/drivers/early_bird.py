@@ -254,7 +254,9 @@ def write_drawn(folder: Path, plan: Plan, seeds: Sequence[Seed], ends: Watched) 
             drawn = int(ends.state.method_state.queue.drawn[i, place])
             far = at[density, one.number, drawn or plan.epochs][: plan.settings.window - 1]
             row = {"density": density, "seed": one.number, "drawn": drawn, "epochs": plan.epochs}
-            made.append({**row, "distance": max(far), "chance": 2 * density * (1 - density)})
+            made.append(
+                {**row, "distance": max(far), "chance": round(2 * density * (1 - density), 6)}
+            )
     rows.write_csv(folder / "drawn.csv", made)
     return made
 
@@ -405,7 +407,7 @@ def _cut(plan: Plan, problem: Problem, ware: Ware) -> tuple[Any, Ticket, float]:
     mask = plan.space.mask(ware.bits)
     uses = nets.positions(problem.net, problem.dataset.train.images.shape[1:])
     kernels = masks.pick(mask, tuple(f"{layer}/kernel" for layer in uses))
-    left = sum(n * int(jnp.sum(k)) for n, k in zip(uses.values(), kernels, strict=True))
+    left = sum(n * int(np.sum(k)) for n, k in zip(uses.values(), kernels, strict=True))
     total = sum(n * k.size for n, k in zip(uses.values(), kernels, strict=True))
     return problem.net, Ticket(params, stats, mask, ware.epoch * plan.epoch), left / total
 

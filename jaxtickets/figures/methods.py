@@ -105,6 +105,10 @@ def draw_against_density(folder: Path) -> Path:
             panel.axhline(np.mean(dense), color="0.4", lw=0.8, label="dense")
         weights_left(panel, [row for row in summary if row["method"] != "dense"])
         panel.set(ylabel=f"test accuracy, {when} (%)", title=when)
+        means = [line.get_ydata()[i] for line in panel.lines for i in range(len(line.get_ydata()))]
+        if when == "trained" and means:  # one mask that doesn't train must not hide the others
+            least, usual, most = np.quantile(means, (0, 0.1, 1))
+            panel.set_ylim(bottom=max(least - 1, usual - 2 * (most - usual) - 0.5))
     legend_beside(axes.flat[-1], *axes.flat[0].get_legend_handles_labels())
     seeds = len({row["seed"] for row in summary})
     fig.suptitle(

@@ -149,9 +149,9 @@ def _entries(
 ) -> list[Entry]:
     """What a method found for each seed, saved as tickets."""
     entries = []
-    for one, (mask, said) in zip(made.seeds, found, strict=True):
+    for one, (mask, params, said) in zip(made.seeds, found, strict=True):
         name = {"method": method, "density": density, "seed": one.number, "budget": budget, **said}
-        where = one.params, one.stats, mask, one.step
+        where = params, one.stats, mask, one.step
         entry = Entry(name, Start(one.train, problem.hyper, *where))
         place = f"{method}-density{density:g}-seed{one.number}"
         place += f"-budget{budget:g}" if budget else ""

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from jaxtickets.protocols import annealed, finders
 from jaxtickets.protocols.finders import Phase
 from jaxtickets.protocols.ground import Row, mask_at
 from jaxtickets.runs import Axis
+from jaxtickets.search import energies
 from jaxtickets.search.annealing import Tick
 from jaxtickets.search.chains import Chain
 from jaxtickets.search.energies import training_cost
@@ -42,11 +44,13 @@ class Found(NamedTuple):
 
     Attributes:
       mask: the mask.
+      params: the weights that it selects from.
       said: `forward_passes` of one example that it cost, `search_seconds`, and for searches
         `search_loss` and `search_validation_loss` of the trained energy.
     """
 
     mask: Mask
+    params: Params
     said: dict[str, Any]
 
 
@@ -144,7 +148,7 @@ def search(
             "search_loss": round(float(ends.state.best_energy[at]), 6),
             "search_validation_loss": round(float(ends.chosen_score[at]), 6),
         }
-        found.append(Found(mask_at(where, floor, row, point), said))
+        found.append(Found(mask_at(where, floor, row, point), row.params, said))
     return found
 
 
@@ -163,8 +167,9 @@ def random(
     shapes = masks.shapes(seeds[0].params, problem.prunable)
     keep = allocation.ALLOCATIONS[allocate](shapes, density, floor)
     keys = [control_key(one, f"random_{allocate}", density) for one in seeds]
+    said = {"forward_passes": 0}
     return [
-        Found(masks.random(key, one.params, problem.prunable, keep), {"forward_passes": 0})
+        Found(masks.random(key, one.params, problem.prunable, keep), one.params, said)
         for key, one in zip(keys, seeds, strict=True)
     ]
 
@@ -191,7 +196,8 @@ def gated(
 ) -> list[Found]:
     """Masks of a gate trained for as long as the dense net is, on frozen weights.
 
-    Counts are uniform over the layers, as edge-popup's paper has them.
+    Counts are uniform over the layers, as edge-popup's paper has them, and the weights are rescaled
+    for them (`energies.rescale`): without that edge-popup learns far more slowly.
 
     Args:
       name: of `gates.GATES`.
@@ -202,18 +208,21 @@ def gated(
       axis: the run axis.
     """
     shapes = masks.shapes(seeds[0].params, problem.prunable)
-    gate = gates.GATES[name](problem.prunable, allocation.uniform(shapes, density))
+    scale = partial(energies.rescale, prunable=problem.prunable)
+    gate = gates.GATES[name](problem.prunable, allocation.uniform(shapes, density), scale)
     splits = training.Splits(data.train, data.validation)
 
-    def run(row: tuple[Key, Key, Params, Stats], splits: training.Splits) -> Mask:
+    def run(row: tuple[Key, Key, Params, Stats], splits: training.Splits) -> tuple[Mask, Params]:
         gate_key, key, params, stats = row
         recipe = gates.recipe(gate, problem.recipe._replace(test_looks=0), params)
         g = gate.init(gate_key, params)
         begin = recipe, key, problem.hyper, g, gates.begin(stats), masks.ones(g)
         watched, _ = training.train(*begin, splits, problem.steps)
-        return gate.harden(watched.state.params, params)
+        mask = gate.harden(watched.state.params, params)
+        return mask, gate.scale(mask, params)
 
     rows = [(one.control, one.train, one.params, one.stats) for one in seeds]
     found = runs.over_runs(run, axis, runs.stack(rows), splits)
     said = {"forward_passes": dense_cost(problem)}
-    return [Found(runs.take(found, i), said) for i in range(len(seeds))]
+    each = (runs.take(found, i) for i in range(len(seeds)))
+    return [Found(mask, params, said) for mask, params in each]

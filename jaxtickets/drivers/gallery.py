@@ -207,9 +207,9 @@ def entries_of(
                 start = one.params, one.stats, made[at], one.step
                 entries.append(Entry(said, Start(one.train, problem.hyper, *start)))
     for name, ticket in plan.saved:
-        where = ticket.params, ticket.stats, ticket.mask, ticket.rewind_step
+        own = ticket.params, ticket.stats, ticket.mask, ticket.rewind_step
         order = seed(problem, name["seed"]).train
-        entries.append(Entry(name, Start(order, problem.hyper, *where)))
+        entries.append(Entry(name, Start(order, problem.hyper, *own)))
     return entries
 
 

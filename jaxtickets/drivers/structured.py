@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import median_low
 from typing import Any, NamedTuple
 
 import jax
@@ -327,7 +328,7 @@ def dense_rows(folder: Path, places: Sequence[str], dense: Dense, gain: Report) 
       gain: any member's.
     """
     beside = [_columns(_known(folder / "nets" / place, SIZES), "before") for place in places]
-    sizes = {name: float(np.median([one[name] for one in beside])) for name in COLUMNS.values()}
+    sizes = {name: median_low(one[name] for one in beside) for name in COLUMNS.values()}
     return [
         {
             **{"method": "dense", "after": "", "rate": 1.0, "seed": row["seed"]},
@@ -553,10 +554,7 @@ def worth(summary: Sequence[Row]) -> str:
     What keeps weights of the dense net against what is trained from scratch at the same widths, and
     each method against random units after the same training; with half of the 95 % interval.
     """
-    groups = {
-        key: {row["seed"]: row["trained_accuracy"] for row in members}
-        for key, members in grouped(summary).items()
-    }
+    groups = grouped(summary)
     lines = [["trained accuracy", "kept", "points", "n"]]
     for (method, rate, after), ours in groups.items():
         against = {
@@ -564,11 +562,13 @@ def worth(summary: Sequence[Row]) -> str:
             for other in AFTERS
             if AFTERS[after].inherits and not AFTERS[other].inherits
         }
-        if method != "random":
-            against[f"{after}: {method} - random"] = ("random", rate, after)
-        for label, key in against.items():
-            if key in groups:
-                mean, half = comparison.paired(ours, groups[key])
-                said = f"{100 * mean:+.2f} ± {100 * half:.2f}"
-                lines.append([label, f"{rate:g}", said, str(len(ours))])
+        against[f"{after}: {method} - random"] = ("random", rate, after)
+        for name, key in against.items():
+            theirs = groups.get(key, ours)
+            if {row["ticket"] for row in theirs} == {row["ticket"] for row in ours}:
+                continue  # not there, or the same nets
+            both = [{r["seed"]: r["trained_accuracy"] for r in side} for side in (ours, theirs)]
+            mean, half = comparison.paired(*both)
+            said = f"{100 * mean:+.2f} ± {100 * half:.2f}"
+            lines.append([name, f"{rate:g}", said, str(len(ours))])
     return comparison.aligned(lines)

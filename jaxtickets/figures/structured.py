@@ -12,6 +12,7 @@ from jaxtickets.io import rows
 from jaxtickets.io.records import read_spec
 
 MARKERS = {"rewind": "o", "scratch_e": "s", "scratch_b": "D", "finetune": "^"}
+RANKINGS = {"by_layer": "layer by layer", "over_layers": "over all layers"}
 LINES = {"rewind": "-", "scratch_e": ":", "scratch_b": "--", "finetune": "-."}
 
 Row = dict[str, Any]
@@ -47,6 +48,7 @@ def draw_widths(folder: Path) -> Path:
         names = [name.removeprefix("units/") for name in layers]
         panel.set_xticks(place, names, rotation=35 if len(names) > 6 else 0, fontsize="small")
         panel.set_yscale("log")
+        panel.set_ylim(bottom=0.8)
         panel.set(ylabel="units", title=f"{100 * share:g} % of the {_kind(spec)} kept")
         panel.grid(axis="y", alpha=0.3)
     legend_beside(axes.flat[0])
@@ -60,12 +62,13 @@ def draw_accuracies(folder: Path) -> Path:
     """Test accuracy against multiply-adds and measured latency, as shares of the dense net's.
 
     A line a method and training, a point a share: mean over seeds, bars are standard deviations.
-    What is trained from scratch at the same widths is the same net for all methods.
+    Nets from scratch that are the same for all methods are one grey line.
     """
     spec, summary = read_spec(folder), rows.read_summary(folder)
     dense = [row for row in summary if row["method"] == "dense"]
     cut = [row for row in summary if row["method"] != "dense"]
     batches = [name.removeprefix("speed_up_") for name in summary[0] if "speed_up_" in name]
+    methods = _methods(summary)
     adds = float(np.mean([row["multiply_adds"] for row in dense]))
     against = {"multiply-adds": lambda row: row["multiply_adds"] / adds} | {
         f"time of a batch of {batch}": lambda row, batch=batch: 1 / row[f"speed_up_{batch}"]
@@ -74,19 +77,25 @@ def draw_accuracies(folder: Path) -> Path:
     fig, axes = subplots(1, len(against), (4.6 * len(against) + 2, 4.8))
     for panel, (name, cost) in zip(axes.flat, against.items(), strict=True):
         for after in MARKERS:
-            for i, method in enumerate(_methods(summary)):
-                mine = [r for r in cut if (r["method"], r["after"]) == (method, after)]
+            lines = {
+                m: [r for r in cut if (r["method"], r["after"]) == (m, after)] for m in methods
+            }
+            if len({frozenset(row["ticket"] for row in mine) for mine in lines.values()}) == 1:
+                lines = {"": lines[methods[0]]}  # one net whatever the method
+            for i, (method, mine) in enumerate(lines.items()):
+                colour = f"C{i % 10}" if method else "0.5"
+                name = f"{label(method)}, {after}" if method else after
                 if mine:
-                    _line(panel, mine, cost, f"C{i % 10}", after, f"{label(method)}, {after}")
+                    _line(panel, mine, cost, colour, after, name)
         accuracy = [100 * row["trained_accuracy"] for row in dense]
         level, spread = float(np.mean(accuracy)), deviation(accuracy)
         panel.axhline(level, color="0.4", lw=0.8)
-        panel.axhspan(level - spread, level + spread, color="0.4", alpha=0.12, label="dense")
+        panel.errorbar(100, level, spread, color="0.2", marker="*", ms=9, capsize=2, label="dense")
         panel.set(xlabel=f"{name} (% of the dense net's)", ylabel="test accuracy, trained (%)")
         panel.grid(alpha=0.3)
     legend_beside(axes.flat[-1])
     fig.suptitle(
-        f"{spec['model']} on {spec['dataset']}, cut by {spec['ranking'].replace('_', ' ')}: "
+        f"{spec['model']} on {spec['dataset']}, cut {RANKINGS[spec['ranking']]}: "
         f"mean and standard deviation, {_seeds(summary)}"
     )
     return save(fig, folder, "accuracies")

@@ -9,6 +9,9 @@ and against a random mask with the same counts. You et al., "Drawing early-bird 
     python -m experiments.early_bird --granularity=units --model=lenet5 --density=0.5
     python -m experiments.early_bird --preset=vgg16 --data_dir=FOLDER
 
+"untrained" is right after the cut. The dense net is the one that tickets are drawn from, so where
+units are cut it is trained with the penalty on batch-norm scales.
+
 The README has the numbers to expect, with spread, device and time.
 """
 

@@ -88,7 +88,14 @@ class Plan(NamedTuple):
 
 
 class Case(NamedTuple):
-    """What the search of one seed is given: its key, hyperparameters, and first weights."""
+    """What the search of one seed is given.
+
+    Attributes:
+      key: of the training.
+      draw_key: folded with the step, of a criterion that draws or drops.
+      hyper: learning rate and warm-up.
+      params, stats: the first weights.
+    """
 
     key: Key
     draw_key: Key
@@ -219,8 +226,8 @@ def search(
                 far = [round(float(d), 8) for d in distances[at, row, :i]]
                 said = {"seed": one.number, "density": density, "epoch": i + 1}
                 made.append({**said, "drawn": drawn[at, row], "distances": far})
-        nearest = distances[:, :, 0].mean()
-        return made, {"validation": info["accuracy"][:, -1].mean(), "distance": nearest}
+        shown = {"validation": info["accuracy"][:, -1].mean()}
+        return made, shown | ({"distance": distances[:, :, 0].mean()} if i else {})
 
     def step(blocks: Blocks, i: int) -> tuple[Blocks, Blocks]:
         del i
@@ -233,14 +240,15 @@ def search(
         return cases, runs.over_runs(begin_one, axis, cases)
 
     images = recipe.batch_size * plan.epoch * len(seeds)
-    shown = {"validation": ".2%", "distance": ".3f"}
-    progress = Progress(
-        f"{SEARCH}, {len(seeds)} runs", plan.epochs, shown, "images", per_step=images
-    )
+    kinds = {"validation": ".2%", "distance": ".3f"}
+    label = f"{SEARCH}, {len(seeds)} runs"
+    progress = Progress(label, plan.epochs, kinds, "images", per_step=images)
     return loop(folder, SEARCH, begin, plan.epochs, step, report, axis, progress, every)[1]
 
 
-def write_drawn(folder: Path, plan: Plan, seeds: Sequence[Seed], ends: Watched) -> list[dict]:
+def write_drawn(
+    folder: Path, plan: Plan, seeds: Sequence[Seed], ends: Watched
+) -> list[dict[str, Any]]:
     """Writes `drawn.csv`, a row a density and seed, and returns the rows.
 
     `drawn` is the epoch, 0 if there was none; `distance` the largest of those that decide, at that
@@ -254,9 +262,8 @@ def write_drawn(folder: Path, plan: Plan, seeds: Sequence[Seed], ends: Watched) 
             drawn = int(ends.state.method_state.queue.drawn[i, place])
             far = at[density, one.number, drawn or plan.epochs][: plan.settings.window - 1]
             row = {"density": density, "seed": one.number, "drawn": drawn, "epochs": plan.epochs}
-            made.append(
-                {**row, "distance": max(far), "chance": round(2 * density * (1 - density), 6)}
-            )
+            chance = round(2 * density * (1 - density), 6)
+            made.append({**row, "distance": max(far), "chance": chance})
     rows.write_csv(folder / "drawn.csv", made)
     return made
 
@@ -302,8 +309,15 @@ class Group(NamedTuple):
 
 
 class Ware(NamedTuple):
-    """A ticket before it is cut: what it is called, its weights, its bits, its epoch, and whether
-    it begins its training anew."""
+    """A ticket before it is cut.
+
+    Attributes:
+      method: what it is called.
+      weights: its parameters and statistics.
+      bits: its mask.
+      epoch: the epoch of its weights.
+      anew: whether its training begins anew.
+    """
 
     method: str
     weights: tuple[Params, Stats]

@@ -368,16 +368,17 @@ def _steps(plan: Plan, after: str, gain: Report) -> int:
 def _smaller(problem: Problem, member: Member, plan: Plan, after: str) -> Problem:
     """The problem with the small net, trained as `after` says."""
     steps, recipe, train = _steps(plan, after, member.gain), problem.recipe, plan.train
-    hyper, looks = problem.hyper, {"every": recipe.every, "test_looks": recipe.test_looks}
+    hyper, every, test_looks = problem.hyper, recipe.every, recipe.test_looks
     if AFTERS[after].tunes:
         train = dataclasses.replace(train, learning_rates="constant")
         hyper = Hyper(hyper.rate * plan.after.finetune_rate, jnp.int32(0))
-        looks = {"every": steps // plan.after.finetune_epochs, "test_looks": 0}
+        every, test_looks = steps // plan.after.finetune_epochs, 0
     recipe = recipe._replace(
         model=member.small.model,
         loss=losses.classification(member.small.model, recipe.prepare),
         optimizer=optimizer_of(train, steps),
-        **looks,
+        every=every,
+        test_looks=test_looks,
     )
     return problem._replace(net=member.net, recipe=recipe, hyper=hyper, wiring=(), steps=steps)
 

@@ -94,7 +94,7 @@ BAD = {
         "--scale_dropout": "--scale_dropout: lenet300_100 has no dropout",
     },
     "structured_pruning": {
-        "--methods=l3": "unknown method 'l3': did you mean l1?",
+        "--methods=fpgn": "unknown method 'fpgn': did you mean fpgm?",
         "--methods=abs_batch_norm": "--methods=abs_batch_norm: conv1 has no batch norm",
         "--after=scratch": "unknown training after the cut 'scratch': did you mean scratch_",
         "--rates=1.5": "--rates=1.5: must be above 0 and at most 1",

@@ -15,7 +15,7 @@ from typing import Any
 
 from absl import flags
 
-from jaxtickets.drivers import opening, structured
+from jaxtickets.drivers import opening, structured, structured_tables
 from jaxtickets.drivers.dense import StoreSettings, dense_nets
 from jaxtickets.drivers.problem import NetSettings, TrainSettings
 from jaxtickets.drivers.structured import AfterSettings, CutSettings
@@ -73,8 +73,8 @@ def main() -> None:
     rows.write_csv(folder / "sizes.csv", sizes)
     figures.draw_widths(folder)
     figures.draw_accuracies(folder)
-    print(structured.table([*first, *summary]))
-    print(structured.worth(summary))
+    print(structured_tables.table([*first, *summary]))
+    print(structured_tables.worth(summary))
     records.finish_run(run)
     print(f"run: {folder}")
 

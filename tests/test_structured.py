@@ -16,6 +16,7 @@ from jaxtickets.compress import choose, graph
 from jaxtickets.criteria import Evidence
 from jaxtickets.criteria.units import find_unit
 from jaxtickets.drivers import structured as driver
+from jaxtickets.drivers import structured_tables
 from jaxtickets.drivers.dense import Dense
 from jaxtickets.drivers.problem import NetSettings, TrainSettings, build
 from jaxtickets.drivers.seeds import seed
@@ -259,7 +260,7 @@ def test_differences_are_paired_by_seed():
         for after, values in accuracies.items()
         for i, accuracy in enumerate(values)
     ]
-    lines = [line.split() for line in driver.worth(made).splitlines()]
+    lines = [line.split() for line in structured_tables.worth(made).splitlines()]
     assert ["l1:", "rewind", "-", "scratch_e", "0.5", "+2.00", "±", "12.71", "2"] in lines
     assert ["rewind:", "l1", "-", "random", "0.5", "+5.00", "±", "0.00", "2"] in lines
     assert ["random:", "rewind", "-", "scratch_e", "0.5", "-3.00", "±", "12.71", "2"] in lines

@@ -13,6 +13,7 @@ from jaxtickets.io import rows
 from jaxtickets.io.records import read_spec
 from jaxtickets.types import Mask, Prunable
 
+BARS = "bars from least to greatest"
 DOWN_TO = 3.0
 """Points below the best mask of a density that accuracies are drawn down to."""
 
@@ -68,7 +69,7 @@ def draw_trained_over_untrained(folder: Path) -> Path:
         panel.set_ylabel("test accuracy, trained (%)")
         panel.grid(alpha=0.3)
     axes.flat[-1].legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
-    fig.suptitle(_title(folder, summary))
+    fig.suptitle(_title(folder, summary, "a point a mask"))
     return save(fig, folder, "trained_over_untrained")
 
 
@@ -179,7 +180,7 @@ def _line(i: int, method: str) -> dict[str, Any]:
     }
 
 
-def _title(folder: Path, summary: Sequence[dict[str, Any]]) -> str:
+def _title(folder: Path, summary: Sequence[dict[str, Any]], marks: str = BARS) -> str:
     spec = read_spec(folder)
     seeds = len({row["seed"] for row in summary})
-    return f"{spec['model']} on {spec['dataset']}: {seeds} seeds, bars from least to greatest"
+    return f"{spec['model']} on {spec['dataset']}: {seeds} seeds, {marks}"

@@ -1,8 +1,8 @@
 """Do methods find the same weights? How alike masks are, within methods and between them.
 
-All pairs of masks of a density, made by criteria over several seeds or taken from saved tickets:
-cosine, Jaccard and Hamming, over the whole net and layer by layer, beside the cosine that masks
-with the same count in each layer have by chance.
+All pairs of masks of a density, made by criteria over several seeds, annealed at the initialisation
+or later in training, or taken from saved tickets: cosine, Jaccard and Hamming, over the whole net
+and layer by layer, beside the cosine that masks with the same count in each layer have by chance.
 
     python -m experiments.mask_similarity
     python -m experiments.mask_similarity --tickets=annealed=runs/sa_search/*/tickets/*
@@ -10,38 +10,65 @@ with the same count in each layer have by chance.
 The README has the numbers to expect, with spread, device and time.
 """
 
+import dataclasses
 from typing import Any
 
+import jax
 from absl import flags
 
 from jaxtickets import runs
 from jaxtickets.analysis import similarity
-from jaxtickets.drivers import comparison, gallery, opening
+from jaxtickets.drivers import annealing, comparison, gallery, opening
 from jaxtickets.drivers.comparison import Entry
 from jaxtickets.drivers.dense import StoreSettings
 from jaxtickets.drivers.problem import Problem
+from jaxtickets.drivers.seeds import weighted
+from jaxtickets.drivers.training_loop import Start
 from jaxtickets.figures import heat_maps
 from jaxtickets.io import records, rows
-from jaxtickets.io.errors import run_main
-from jaxtickets.io.flags import RunSettings, define, read_all
+from jaxtickets.io.errors import UserError, run_main
+from jaxtickets.io.flags import RunSettings, define, numbers, read_all, whole_numbers
+from jaxtickets.protocols import annealed
+from jaxtickets.runs import Axis
+from jaxtickets.settings import option
 
 SMOKE: dict[str, Any] = {
     "seeds": 2,
     "density": (0.2, 0.1),
     "criteria": ("random", "magnitude", "snip"),
+    "anneal_at": ("0", "5"),
+    "anneal_steps": 40,
     "epochs": 1,
 }
-GROUPS = (RunSettings(), StoreSettings(), *gallery.GROUPS)
 LEADING = ("density", "layer", "method_a", "seed_a", "method_b", "seed_b", *similarity.MEASURES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """Which masks are annealed for the comparison; each field is also a flag of the same name."""
+
+    anneal_at: tuple = option(
+        ("0", "75"), "training steps after which masks are annealed over the weights, or none"
+    )
+    anneal_steps: int = option(500, "steps of the annealing, a multiple of 20", least=20)
+
+
+GROUPS = (RunSettings(), StoreSettings(), Question(), *gallery.GROUPS)
 
 
 def main() -> None:
     """Reads the flags, checks them, makes the masks, compares all pairs of a density, draws."""
     place, store, *parts = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
     axis, problem = opening.prepare(place, parts)
+    question, settings, net, *_ = parts
+    steps = _steps(question)
+    densities = numbers("density", settings.density)
+    searched = annealed.Settings(steps=question.anneal_steps)
+    checked = annealing.check(searched, problem, net.seed, densities, axis) if steps else None
     made = gallery.begin("mask_similarity", place, store, parts, axis, problem, trained=False)
     groups: dict[float, list[Entry]] = {}
-    for entry in made.entries:
+    found = _annealed(made, problem, axis, checked, steps, place) if checked else []
+    for entry in [*made.entries, *found]:
         groups.setdefault(entry.name["density"], []).append(entry)
     pairs = [row for density in groups for row in _pairs(problem, density, groups[density])]
 
@@ -50,6 +77,43 @@ def main() -> None:
     print(_table(pairs))
     records.finish_run(made.run)
     print(f"run: {made.run.folder}")
+
+
+def _steps(question: Question) -> tuple[int, ...]:
+    if question.anneal_at == ("none",):
+        return ()
+    steps = whole_numbers("anneal_at", question.anneal_at)
+    if min(steps) < 0:
+        raise UserError(f"--anneal_at={','.join(question.anneal_at)}: must be 0 or more")
+    return steps
+
+
+def _annealed(
+    made: gallery.Gallery,
+    problem: Problem,
+    axis: Axis,
+    checked: annealing.Checked,
+    steps: tuple[int, ...],
+    place: RunSettings,
+) -> list[Entry]:
+    """The annealed mask of each density and seed, over the weights after each number of steps."""
+    entries = []
+    for step in steps:
+        kind = "trained" if step else "init"
+        seeds = [weighted(problem, one, kind, step, made.data) for one in made.seeds]
+        # a first mask of its own, so that likeness is the search's doing
+        seeds = [one._replace(search=jax.random.fold_in(one.search, step)) for one in seeds]
+        run = problem, axis, seeds, 1, made.data, place.checkpoint_seconds
+        for one in annealing.anneal(made.run.folder, f"anneal-{step}", checked, *run):
+            mask = checked.where.space.mask(one.ticket)
+            said = {
+                "method": f"annealed_at_{step}",
+                "density": one.density,
+                "seed": one.seed.number,
+            }
+            own = one.seed.params, one.seed.stats, mask, one.seed.step
+            entries.append(Entry(said, Start(one.seed.train, problem.hyper, *own)))
+    return entries
 
 
 def _pairs(problem: Problem, density: float, entries: list[Entry]) -> list[dict[str, Any]]:

@@ -20,16 +20,17 @@ from absl import flags
 
 from experiments.sa_presets import preset
 from jaxtickets import runs
-from jaxtickets.drivers import comparison
+from jaxtickets.drivers import annealing, comparison, opening
 from jaxtickets.drivers.comparison import Entry
 from jaxtickets.drivers.loop import seconds
-from jaxtickets.drivers.problem import NetSettings, TrainSettings, build, on_device
-from jaxtickets.drivers.search_loop import Found, Plan, best, first_rows, search_all
-from jaxtickets.drivers.seeds import WEIGHTS, Seed, evidence, seed, weighted
+from jaxtickets.drivers.problem import NetSettings, TrainSettings
+from jaxtickets.drivers.search_loop import Found
+from jaxtickets.drivers.seeds import WEIGHTS, Seed, evidence, weighted
 from jaxtickets.drivers.training_loop import Start
-from jaxtickets.figures import annealing, methods
-from jaxtickets.io import records, rows, setup
-from jaxtickets.io.errors import UserError, choose, run_main
+from jaxtickets.figures import methods
+from jaxtickets.figures.annealing import draw_search
+from jaxtickets.io import records, rows
+from jaxtickets.io.errors import choose, run_main
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read_all
 from jaxtickets.protocols import annealed
 from jaxtickets.protocols.controls import CONTROLS
@@ -56,41 +57,19 @@ GROUPS = (Question(), annealed.Settings(), NetSettings(), TrainSettings(), Batch
 def main() -> None:
     """Reads the flags, checks them, searches, trains, compares."""
     place, *parts = _read()
-    question, settings, net, train, batch = parts
-    setup.configure(place.devices or None)
-    axis = runs.axis(batch.mode, batch.width)
-    problem = build(net, train, place.data_dir, place.prepare)
-    seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
-    image = problem.dataset.train.images.shape[1:]
+    question, settings, net, *_ = parts
+    axis, problem = opening.prepare(place, parts)
     densities = numbers("density", question.density)
-    try:
-        annealed.check(settings)
-        net_of = seeds[0].params, problem.prunable, problem.wiring
-        where = annealed.ground_of(settings, *net_of, image)
-        space = where.space
-        for density in densities:
-            annealed.first_bits(settings, seeds[0].search, space, density)
-        splits = problem.dataset.train, problem.dataset.validation
-        sight = runs.share(annealed.sight(settings, problem.recipe.prepare, *splits), axis)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    run = records.begin("sa_search", place, parts, axis)
+    checked = annealing.check(settings, problem, net.seed, densities, axis)
+    space = checked.where.space
+    run, data, seeds = opening.begin("sa_search", place, parts, axis, problem)
 
     # --- search
-    data = on_device(problem.dataset)
     how = question.weights, question.weights_steps
     seeds = [weighted(problem, one, *how, data) for one in seeds]
-    chains = range(question.chains)
-    plans = [Plan(d, one, chain) for d in densities for one in seeds for chain in chains]
-    first, most = first_rows(settings, where, plans, lambda one: evidence(problem, one, None, data))
-    optimizer = problem.recipe.optimizer(problem.hyper)
-    search = annealed.build(settings, problem.recipe, optimizer, where, problem.prunable, most)
-    names = [{"density": p.density, "seed": p.seed.number, "chain": p.chain} for p in plans]
     every = place.checkpoint_seconds
-    length = settings.steps, settings.chunk
-    batched = run.folder, "search", *length, search, axis
-    chain_ends = search_all(*batched, first, names, sight, every)
-    found = best(settings, where, plans, first, chain_ends)
+    searched = problem, axis, seeds, question.chains, data, every
+    found = annealing.anneal(run.folder, "search", checked, *searched)
 
     # --- compare
     def entry(method: str, density: float, one: Seed, bits: Array) -> Entry:
@@ -131,7 +110,7 @@ def main() -> None:
     for row in summary:
         row["search_seconds"] = share if row["method"].startswith("ticket") else 0.0
     rows.write_summary(run.folder, summary, *comparison.LEADING)
-    annealing.draw_search(run.folder)
+    draw_search(run.folder)
     methods.draw_accuracies(run.folder)
     methods.draw_layers(run.folder)
     print(comparison.table(summary))

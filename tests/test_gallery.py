@@ -96,13 +96,23 @@ def test_a_killed_comparison_resumes_to_the_same_numbers(smokes, cache, tmp_path
 # --- the others ----------------------------------------------------------------------------------
 
 
+BY_CHANCE = {"random", "annealed_at_0", "annealed_at_5"}
+"""So short a search has hardly left its random first mask, and each has one of its own."""
+
+
+def test_annealed_masks_are_compared_with_the_others(smokes):
+    rows = [r for r in summary(smokes("mask_similarity")[0]) if r["layer"] == "all"]
+    seen = {(r["method_a"], r["seed_a"]) for r in rows}
+    assert {(name, seed) for name in BY_CHANCE for seed in ("0", "1")} <= seen
+
+
 def test_random_masks_are_as_alike_as_chance_and_a_mask_is_like_itself(smokes):
     for row in summary(smokes("mask_similarity")[0]):
         same = (row["method_a"], row["seed_a"]) == (row["method_b"], row["seed_b"])
         cosine, chance = float(row["cosine"]), float(row["chance"])
         if same:
             assert cosine == float(row["jaccard"]) == 1 and float(row["hamming"]) == 0
-        elif row["layer"] == "all" and row["method_a"] == row["method_b"] == "random":
+        elif row["layer"] == "all" and {row["method_a"], row["method_b"]} <= BY_CHANCE:
             assert cosine == pytest.approx(chance, abs=0.01)
         elif row["layer"] == "fc1" and {row["method_a"], row["method_b"]} == {"magnitude", "snip"}:
             assert row["seed_a"] != row["seed_b"] or cosine > chance
@@ -144,9 +154,13 @@ def test_tickets_of_other_runs_are_taken_as_they_are(smokes, cache, tmp_path):
 def test_a_ticket_of_another_net_is_refused(smokes, cache):
     pattern = smokes("imp_rewind")[0] / "tickets" / "*"
     case = ["--smoke", "--model=lenet5", f"--tickets={pattern}"]
-    [(status, said)] = commands.answers("mask_similarity", [case], cache)
-    assert status == 1 and len(said.splitlines()) == 1
-    assert "is a ticket of" in said and "lenet300_100" in said
+    wrong = ["--smoke", "--anneal_at=early"], ["--smoke", "--anneal_at=-5"]
+    uneven = ["--smoke", "--anneal_steps=30"]
+    found = commands.answers("mask_similarity", [case, *wrong, uneven], cache)
+    assert all(status == 1 and len(said.splitlines()) == 1 for status, said in found)
+    assert "is a ticket of" in found[0][1] and "lenet300_100" in found[0][1]
+    assert "anneal_at" in found[1][1] and "anneal_at" in found[2][1]
+    assert "multiple of" in found[3][1]
 
 
 # --- prune_retrain -------------------------------------------------------------------------------

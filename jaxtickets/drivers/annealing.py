@@ -1,0 +1,99 @@
+"""Annealed tickets for every seed and density: checked before work starts, then searched for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxtickets import runs
+from jaxtickets.drivers.problem import Problem
+from jaxtickets.drivers.search_loop import Found, Plan, best, first_rows, search_all
+from jaxtickets.drivers.seeds import Seed, evidence, seed
+from jaxtickets.io.errors import UserError
+from jaxtickets.protocols import annealed
+from jaxtickets.protocols.annealed import Settings
+from jaxtickets.protocols.ground import Ground
+from jaxtickets.runs import Axis, Shared
+from jaxtickets.types import Dataset
+
+
+class Checked(NamedTuple):
+    """A search that can be.
+
+    Attributes:
+      settings: the search.
+      where: its ground.
+      sight: the data that it may see, on each device.
+      densities: kept fractions.
+    """
+
+    settings: Settings
+    where: Ground
+    sight: Shared
+    densities: tuple[float, ...]
+
+
+def check(
+    settings: Settings, problem: Problem, first: int, densities: Sequence[float], axis: Axis
+) -> Checked:
+    """Looks up all that a search needs.
+
+    Args:
+      settings: the search.
+      problem: the net and its data.
+      first: the number of a seed, to try the densities on.
+      densities: kept fractions of weights or units.
+      axis: the run axis.
+
+    Raises:
+      UserError: a setting that can't be, a density with nothing to search, too few images.
+    """
+    one = seed(problem, first)
+    image = problem.dataset.train.images.shape[1:]
+    try:
+        annealed.check(settings)
+        net = one.params, problem.prunable, problem.wiring
+        where = annealed.ground_of(settings, *net, image)
+        for density in densities:
+            annealed.first_bits(settings, one.search, where.space, density)
+        splits = problem.dataset.train, problem.dataset.validation
+        sight = runs.share(annealed.sight(settings, problem.recipe.prepare, *splits), axis)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return Checked(settings, where, sight, tuple(densities))
+
+
+def anneal(
+    folder: Path,
+    phase: str,
+    checked: Checked,
+    problem: Problem,
+    axis: Axis,
+    seeds: Sequence[Seed],
+    chains: int,
+    data: Dataset,
+    every: float,
+) -> list[Found]:
+    """Searches with several chains of each density and seed; returns the best of each.
+
+    Args:
+      folder, phase, every: see `loop`.
+      checked: the search.
+      problem, axis: as it was checked with.
+      seeds: with the weights that masks select from.
+      chains: of each density and seed.
+      data: on the device.
+    """
+    settings, where = checked.settings, checked.where
+    plans = [
+        Plan(density, one, chain)
+        for density in checked.densities
+        for one in seeds
+        for chain in range(chains)
+    ]
+    first, most = first_rows(settings, where, plans, lambda one: evidence(problem, one, None, data))
+    optimizer = problem.recipe.optimizer(problem.hyper)
+    search = annealed.build(settings, problem.recipe, optimizer, where, problem.prunable, most)
+    names = [{"density": p.density, "seed": p.seed.number, "chain": p.chain} for p in plans]
+    batched = folder, phase, settings.steps, settings.chunk, search, axis
+    ends = search_all(*batched, first, names, checked.sight, every)
+    return best(settings, where, plans, first, ends)

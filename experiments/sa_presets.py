@@ -6,9 +6,11 @@ memory of masks compares them exactly (it turned down masks nearer than the swap
 from exact matches only where swaps are single).
 """
 
+import dataclasses
 from typing import Any
 
 from jaxtickets.io.errors import UserError, choose
+from jaxtickets.protocols import annealed
 
 SMOKE: dict[str, Any] = {
     "model": "lenet5_lecun",
@@ -82,6 +84,12 @@ THESIS_NETS: dict[str, dict[str, Any]] = {
         "epochs": 90,
     },
 }
+
+
+def thesis_search(model: str) -> dict[str, Any]:
+    """The thesis' settings of the annealing alone, for `annealed.Settings`."""
+    known = {field.name for field in dataclasses.fields(annealed.Settings)}
+    return {k: v for k, v in (THESIS | THESIS_NETS[model]).items() if k in known}
 
 
 def preset(name: str, model: str) -> dict[str, Any]:

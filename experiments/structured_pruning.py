@@ -15,12 +15,12 @@ from typing import Any
 
 from absl import flags
 
-from jaxtickets.drivers import opening, structured, structured_tables
+from jaxtickets.drivers import cutting, opening, structured, structured_tables
+from jaxtickets.drivers.cutting import AfterSettings, CutSettings
 from jaxtickets.drivers.dense import StoreSettings, dense_nets
 from jaxtickets.drivers.problem import NetSettings, TrainSettings
-from jaxtickets.drivers.structured import AfterSettings, CutSettings
 from jaxtickets.figures import structured as figures
-from jaxtickets.io import records, rows
+from jaxtickets.io import records
 from jaxtickets.io.errors import UserError, run_main
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, read_all
 
@@ -52,28 +52,16 @@ def main() -> None:
     if cut.budget and flags.FLAGS["rates"].present:
         raise UserError("--rates and --budget: give one of them")
     axis, problem = opening.prepare(place, parts)
-    plan = structured.plan(cut, after, train, problem)
+    plan = cutting.plan(cut, after, train, problem)
     run, data, seeds = opening.begin("structured_pruning", place, parts, axis, problem)
     folder, every = run.folder, place.checkpoint_seconds
     dense = dense_nets(folder, problem, axis, seeds, train, data, every, store)
 
-    groups = structured.cut_nets(plan, problem, seeds, dense, data)
-    summary: list[structured.Row] = []
-    for number, (net, members) in enumerate(groups.items(), start=1):
-        widths = "-".join(map(str, members[0].net.widths))
-        print(f"net {number} of {len(groups)}, widths {widths}: nets/{net}")
-        summary += structured.train_net(
-            folder, net, plan, problem, axis, members, dense, data, every
-        )
-    summary = structured.in_order(plan, summary)
-    sizes = structured.size_rows(folder, {net: group[0].net for net, group in groups.items()})
-    first = structured.dense_rows(folder, list(groups), dense, members[0].gain)
-
-    rows.write_summary(folder, [*first, *summary], *structured.LEADING)
-    rows.write_csv(folder / "sizes.csv", sizes)
+    groups = cutting.cut(plan, problem, cutting.scored(plan, problem, seeds, dense, data))
+    summary = structured.train_nets(folder, plan, problem, axis, groups, dense, data, every)
     figures.draw_widths(folder)
     figures.draw_accuracies(folder)
-    print(structured_tables.table([*first, *summary]))
+    print(structured_tables.table(summary))
     print(structured_tables.worth(summary))
     records.finish_run(run)
     print(f"run: {folder}")

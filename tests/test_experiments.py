@@ -9,6 +9,7 @@ LEADING = "method,density,seed,untrained_accuracy,trained_accuracy,seconds"
 CHECKED = LEADING.replace("method,", "method,check,")
 LEADS = {
     "structured_pruning": "method,after,rate,seed,dense_accuracy,cut_accuracy,trained_accuracy",
+    "filter_search": "method,after,rate,seed,dense_accuracy,cut_accuracy,trained_accuracy",
     "criterion_comparison": CHECKED,
     "orthogonality": CHECKED,
     "mask_similarity": "density,layer,method_a,seed_a",
@@ -26,6 +27,7 @@ FIGURES = {
     "supermask": ("supermasks", "plane"),
     "prune_retrain": ("pruning",),
     "structured_pruning": ("widths", "accuracies"),
+    "filter_search": ("widths", "accuracies"),
     "energy_study": ("energies",),
     "early_bird": ("mask_distances", "accuracy_over_draw"),
     "sa_frontier": ("accuracy_over_budget", "trained_over_untrained", "where"),
@@ -105,6 +107,15 @@ BAD = {
         "--norm_keep=0": "--norm_keep=0: must be above 0 and at most 1",
         "--finetune_rate=0": "--finetune_rate=0: must be above 0",
         "--longest=0.5": "--longest=0.5: must be 1 or more",
+    },
+    "filter_search": {
+        "--weights_from=early": "--weights_from=early: must be init, or a number of epochs",
+        "--weights_from=0": "--weights_from=0: must be init, or a number of epochs above 0",
+        "--energies=loss": "unknown energy 'loss'",
+        "--search_images=4000": "images=4000: the data set has 3500",
+        "--rates=1": "outside (0, 1): there is nothing to search",
+        "--budget=0.5": "--budget: searches keep a share of the units, give --rates",
+        "--preset=thesi": "did you mean thesis",
     },
     "orthogonality": {"--repair_rate=0": "--repair_rate=0.0: must be above 0"},
     "supermask": {

@@ -11,19 +11,22 @@ import pytest
 from commands import summary
 from flax import linen as nn
 
+from experiments import filter_search
 from jaxtickets import losses, masks, nets, runs, training
 from jaxtickets.compress import choose, graph
 from jaxtickets.criteria import Evidence
 from jaxtickets.criteria.units import find_unit
+from jaxtickets.drivers import annealing, cutting, structured_tables
 from jaxtickets.drivers import structured as driver
-from jaxtickets.drivers import structured_tables
+from jaxtickets.drivers.cutting import AfterSettings, CutSettings
 from jaxtickets.drivers.dense import Dense
 from jaxtickets.drivers.problem import NetSettings, TrainSettings, build
+from jaxtickets.drivers.search_loop import Found
 from jaxtickets.drivers.seeds import seed
-from jaxtickets.drivers.structured import AfterSettings, CutSettings
 from jaxtickets.io import rows, tickets
 from jaxtickets.io.errors import UserError
-from jaxtickets.protocols import structured
+from jaxtickets.protocols import annealed, structured
+from jaxtickets.protocols.ground import ground
 from jaxtickets.protocols.structured import AFTERS, Cut, Lengths
 from jaxtickets.types import Ticket
 
@@ -110,10 +113,10 @@ class Bench:
         self.dense = Dense(
             runs.stack(ends), {}, [learnt | {"seed": one.number} for one in self.seeds]
         )
-        self.plan = driver.plan(CUT, AFTER, TRAIN, self.problem)
-        self.groups = driver.cut_nets(
-            self.plan, self.problem, self.seeds, self.dense, self.problem.dataset
-        )
+        self.plan = cutting.plan(CUT, AFTER, TRAIN, self.problem)
+        given = self.plan, self.problem
+        chosen = cutting.scored(*given, self.seeds, self.dense, self.problem.dataset)
+        self.groups = cutting.cut(*given, chosen)
         whole = Ticket(ends[0], {}, masks.ones(ends[0]), np.int32(40))
         tickets.save_ticket(folder / "dense", whole, {})
         homes = {str(one.number): str(folder / "dense") for one in self.seeds}
@@ -183,7 +186,7 @@ def test_each_training_begins_with_its_weights_and_takes_its_steps(bench):
 
 def test_rows_say_what_the_small_net_is_and_what_it_saves(bench):
     made = bench.made
-    ordered = driver.in_order(bench.plan, made[::-1])
+    ordered = driver.in_order(bench.plan, bench.groups, made[::-1])
     assert [(r["method"], r["after"], r["seed"]) for r in ordered] == [
         (method, after, number) for method in CUT.methods for after in AFTERS for number in (3, 4)
     ]
@@ -239,13 +242,13 @@ class Mixing(nn.Module):
 
 def test_a_net_whose_units_can_not_be_traced_is_refused():
     with pytest.raises(UserError, match=r"the units of Mixing can't be traced: .*cumsum"):
-        driver.plan(CUT, AFTER, TRAIN, small_problem(Mixing()))
+        cutting.plan(CUT, AFTER, TRAIN, small_problem(Mixing()))
 
 
 def test_ranking_over_layers_needs_a_floor(bench):
     bad = dataclasses.replace(CUT, ranking="over_layers", floor=0)
     with pytest.raises(UserError, match="--ranking=over_layers --floor=0: a layer may be emptied"):
-        driver.plan(bad, AFTER, TRAIN, bench.problem)
+        cutting.plan(bad, AFTER, TRAIN, bench.problem)
 
 
 def test_differences_are_paired_by_seed():
@@ -337,3 +340,40 @@ def test_what_is_trained_from_scratch_is_one_net_for_all_methods(smokes):
         found.setdefault((row["after"], row["seed"]), set()).add(row["ticket"])
     for number in "01":
         assert len(found["scratch_e", number]) == 1 and len(found["finetune", number]) == 2
+
+
+def test_a_filter_search_keeps_its_share_and_rewinds_to_the_first_weights(smokes):
+    folder = smokes("filter_search")[0]
+    made = [row for row in summary(folder) if row["method"] != "dense"]
+    searches = ("annealed", "annealed_trainability")
+    methods = {"random", *searches, *(f"{name}_at_1" for name in searches)}
+    assert {(row["method"], row["seed"]) for row in made} == {
+        (method, number) for method in methods for number in "01"
+    }
+    for row in made:
+        assert [row[f"units/{name}"] for name in ("conv1", "conv2", "fc1")] == ["3", "3", "64"]
+
+
+def test_what_a_search_over_later_weights_found_begins_with_the_first_ones(bench):
+    one = bench.seeds[1]
+    later = one._replace(params=jax.tree.map(lambda w: w + 1, one.params), step=30)
+    where = ground("units", "global", one.params, (), bench.plan.graph.wiring)
+    bits = jnp.arange(14) % 3 > 0
+    found = Found(0.5, later, bits, bits)
+    checked = annealing.Checked(annealed.Settings(), where, None, (0.5,))
+    choice = filter_search.choice("annealed_at_3", found, checked, bench.seeds, bench.dense)
+    assert choice.seed is one and choice.method == "annealed_at_3"
+    np.testing.assert_array_equal(choice.units["fc1"], bits[:8])
+    np.testing.assert_array_equal(choice.units["fc2"], bits[8:])
+    trained = runs.take(bench.dense.params, 1)
+    jax.tree.map(np.testing.assert_array_equal, choice.params, trained)
+    ((member,),) = cutting.cut(bench.plan, bench.problem, [choice]).values()
+    start = member.small.first
+    kept = np.asarray(one.params["fc1"]["kernel"])[:, np.asarray(bits[:8])]
+    np.testing.assert_array_equal(start.params["fc1"]["kernel"], kept)
+    assert int(start.rewind_step) == 0
+
+
+def test_searches_over_other_weights_find_other_units(smokes):
+    rows_of = {row["method"]: row for row in summary(smokes("filter_search")[0])}
+    assert rows_of["annealed"]["cut_accuracy"] != rows_of["annealed_at_1"]["cut_accuracy"]

@@ -10,38 +10,28 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median_low
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxtickets import losses, masks, nets, runs
+from jaxtickets import losses, masks, runs
 from jaxtickets.compress import report
-from jaxtickets.compress.graph import Graph, trace
 from jaxtickets.compress.report import Report
-from jaxtickets.compress.shrink import shrink
-from jaxtickets.criteria import Evidence, UnitCriterion
-from jaxtickets.data import shape as image_shape
 from jaxtickets.drivers import comparison, inference
 from jaxtickets.drivers.comparison import Entry, save_entry, train_entries
+from jaxtickets.drivers.cutting import Member, Plan
 from jaxtickets.drivers.dense import Dense
-from jaxtickets.drivers.gallery import control_key
 from jaxtickets.drivers.levels import order_key
-from jaxtickets.drivers.problem import Problem, TrainSettings, optimizer_of
-from jaxtickets.drivers.seeds import Seed, evidence
+from jaxtickets.drivers.problem import Problem, optimizer_of
 from jaxtickets.drivers.training_loop import Start, accuracies
 from jaxtickets.io import rows
-from jaxtickets.io.errors import UserError, choose
-from jaxtickets.io.files import digest
-from jaxtickets.io.flags import numbers
 from jaxtickets.optimizers import Hyper
-from jaxtickets.protocols import structured
-from jaxtickets.protocols.structured import AFTERS, Cut, Lengths, Small
+from jaxtickets.protocols.structured import AFTERS
 from jaxtickets.runs import Axis
-from jaxtickets.settings import option
-from jaxtickets.types import Array, Dataset, Key, Params, Split, Stats, Ticket, Wiring
+from jaxtickets.types import Dataset, Ticket
 
 LEADING = ("method", "after", "rate", "seed", "dense_accuracy", "cut_accuracy", "trained_accuracy")
 """The first columns of a summary."""
@@ -63,197 +53,7 @@ LEARNT = (
 """What a summary has of a training; `train_entries` knows more."""
 
 
-@dataclasses.dataclass(frozen=True)
-class CutSettings:
-    """Which units stay; each field is also a flag of the same name."""
-
-    methods: tuple = option(
-        ("random", "l1", "fpgm"),
-        f"what scores units: {', '.join(structured.METHODS)}; inverted_ before a name turns it",
-    )
-    rates: tuple = option((0.5, 0.3), "shares of the units kept")
-    budget: tuple = option((), "shares of the multiply-adds kept, in place of --rates")
-    ranking: str = option(
-        "by_layer", "where units are held against each other", tuple(structured.RANKINGS)
-    )
-    floor: int = option(1, "the least units that a layer keeps", least=0)
-    multiple: int = option(1, "layers keep multiples of so many units", least=1)
-    norm_keep: float = option(0.9, "of fpgm_norm: the share of filters that a cut by norm leaves")
-
-
-@dataclasses.dataclass(frozen=True)
-class AfterSettings:
-    """What becomes of the small nets; each field is also a flag of the same name."""
-
-    after: tuple = option(tuple(AFTERS), f"how they are trained: {', '.join(AFTERS)}")
-    finetune_epochs: int = option(2, "passes over the training data of fine-tuning", least=1)
-    finetune_rate: float = option(
-        0.1, "learning rate of fine-tuning, constant, a factor of the first one"
-    )
-    longest: float = option(2.0, "the most dense trainings that scratch_b takes", least=1)
-    repeats: int = option(100, "calls whose median is a net's latency", least=1)
-
-
 Row = dict[str, Any]
-
-
-class Plan(NamedTuple):
-    """A run's pipeline, before any net is trained.
-
-    Attributes:
-      cut, after, train: the settings.
-      criteria: method -> its criterion.
-      shares: of the units or of the multiply-adds, falling.
-      how: how units are chosen.
-      graph: the net's.
-      lengths: of trainings.
-    """
-
-    cut: CutSettings
-    after: AfterSettings
-    train: TrainSettings
-    criteria: dict[str, UnitCriterion]
-    shares: tuple[float, ...]
-    how: Cut
-    graph: Graph
-    lengths: Lengths
-
-
-def plan(cut: CutSettings, after: AfterSettings, train: TrainSettings, problem: Problem) -> Plan:
-    """Checks all that can be checked before work starts.
-
-    Raises:
-      UserError: a method, a share or a training that can't be, a share that empties a layer or a
-        budget that can't be kept, or a net whose units can't be traced; the message names it.
-    """
-    for name in cut.methods:
-        choose("method", name.removeprefix(structured.INVERTED), structured.METHODS)
-    for name in after.after:
-        choose("training after the cut", name, tuple(AFTERS))
-    if not 0 < cut.norm_keep <= 1:
-        raise UserError(f"--norm_keep={cut.norm_keep:g}: must be above 0 and at most 1")
-    if after.finetune_rate <= 0:
-        raise UserError(f"--finetune_rate={after.finetune_rate:g}: must be above 0")
-    asked = "budget" if cut.budget else "rates"
-    shares = sorted(numbers(asked, cut.budget or cut.rates), reverse=True)
-    for share in shares:
-        if not 0 < share <= 1:
-            raise UserError(f"--{asked}={share:g}: must be above 0 and at most 1")
-    if cut.ranking == "over_layers" and cut.floor == 0:
-        raise UserError("--ranking=over_layers --floor=0: a layer may be emptied, give a floor")
-    shape = image_shape(problem.dataset.name)
-    costs = nets.multiply_adds(problem.net, shape) if cut.budget else {}
-    how = Cut(structured.RANKINGS[cut.ranking], cut.floor, cut.multiple, costs)
-    found = {name: structured.find(name, cut.norm_keep) for name in cut.methods}
-    epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
-    unit = problem.recipe.every * max(problem.recipe.test_looks, 1)
-    lengths = Lengths(problem.steps, unit, epoch * after.finetune_epochs, after.longest)
-    flag = ""
-    try:
-        graph = trace(problem.net, shape)
-        for name, criterion in found.items():
-            flag = f"--methods={name}: "
-            _check_scores(criterion, problem, graph.wiring)
-        for share in shares:  # what is kept of each layer by any scores, or at the least
-            flag = f"--{asked}={share:g}: "
-            equal = {group.name: np.zeros(group.size, "f") for group in graph.wiring}
-            structured.chosen(how, graph, equal, share)
-    except ValueError as error:
-        raise UserError(f"{flag}{error}") from error
-    return Plan(cut, after, train, found, tuple(shares), how, graph, lengths)
-
-
-def _check_scores(criterion: UnitCriterion, problem: Problem, wiring: Wiring) -> None:
-    """Raises ValueError if the net lacks what the criterion looks at; by shapes alone."""
-    params, stats = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))
-    size = len(problem.dataset.train.labels) // 10
-    batches = jax.eval_shape(
-        lambda split: jax.tree.map(lambda a: a[: 10 * size].reshape(10, size, *a.shape[1:]), split),
-        problem.dataset.train,
-    )
-    jax.eval_shape(
-        lambda *seen: _scores(criterion, problem, wiring, *seen),
-        *(jax.random.key(0), params, params, stats, batches),
-    )
-
-
-def _scores(
-    criterion: UnitCriterion,
-    problem: Problem,
-    wiring: Wiring,
-    key: Key,
-    first: Params,
-    params: Params,
-    stats: Stats,
-    batches: Split,
-) -> dict[str, Array]:
-    recipe, whole = problem.recipe, masks.ones(first)
-    seen = Evidence(first, params, stats, whole, batches, recipe.loss, recipe.model, recipe.prepare)
-    return criterion(key, seen, wiring)
-
-
-# --- the cut -------------------------------------------------------------------------------------
-
-
-class Member(NamedTuple):
-    """A cut of one seed's net.
-
-    Attributes:
-      name: method, rate (the share that was asked for) and seed.
-      seed: its seed.
-      net: the small net.
-      small: its tickets, and its functions.
-      gain: what was saved.
-    """
-
-    name: Row
-    seed: Seed
-    net: nn.Module
-    small: Small
-    gain: Report
-
-
-def cut_nets(
-    plan: Plan, problem: Problem, seeds: Sequence[Seed], dense: Dense, data: Dataset
-) -> dict[str, list[Member]]:
-    """Every seed's net cut by every method to every share, by a digest of the small net's widths.
-
-    A net is scored once by each method, for all shares.
-
-    Raises:
-      UserError: NaN among the scores, or a net that can't be shrunk.
-    """
-    batches = evidence(problem, seeds[0], None, data).batches
-    groups: dict[str, list[Member]] = {}
-    for method, criterion in plan.criteria.items():
-
-        @jax.jit
-        def score(*seen: Any, criterion: UnitCriterion = criterion) -> dict[str, Array]:
-            return _scores(criterion, problem, plan.graph.wiring, *seen)
-
-        for i, one in enumerate(seeds):
-            params, stats = runs.take((dense.params, dense.stats), i)
-            key = control_key(one, method, 1.0)
-            scores = score(key, one.params, params, stats, batches)
-            whole = masks.ones(params)
-            first = Ticket(one.params, one.stats, whole, np.int32(0))
-            trained = Ticket(params, stats, whole, np.int32(problem.steps))
-            for share in plan.shares:
-                name = {"method": method, "rate": share, "seed": one.number}
-                try:
-                    units = structured.chosen(plan.how, plan.graph, scores, share)
-                    net, ends, gain = shrink(problem.net, trained, units, plan.graph)
-                    begins = shrink(problem.net, first, units, plan.graph)[1]
-                except ValueError as error:
-                    raise UserError(f"{method} at {share:g}, seed {one.number}: {error}") from error
-                small = Small(nets.functional(net, plan.graph.image), begins, ends)
-                member = Member(name, one, net, small, gain)
-                groups.setdefault(_digest(net), []).append(member)
-    return groups
-
-
-def _digest(net: nn.Module) -> str:
-    return digest(nets.to_json(net)["widths"])[:12]
 
 
 # --- what is left is trained ---------------------------------------------------------------------
@@ -278,7 +78,7 @@ def train_net(
 
     Args:
       folder: the run's; `dense.json` in it says where the dense nets are.
-      place: the net's folder in `folder/nets`, from `cut_nets`.
+      place: the net's folder in `folder/nets`, from `cutting.cut`.
       plan: what is done.
       problem: the dense net and its training.
       axis: the run axis.
@@ -316,6 +116,35 @@ def train_net(
         for after in plan.after.after
         if (ticket := _ticket(place, member, after))
     ]
+
+
+def train_nets(
+    folder: Path,
+    plan: Plan,
+    problem: Problem,
+    axis: Axis,
+    groups: Mapping[str, Sequence[Member]],
+    dense: Dense,
+    data: Dataset,
+    every: float,
+) -> list[Row]:
+    """All small nets trained; writes `summary.csv` and `sizes.csv`, and returns the summary.
+
+    Args:
+      folder, plan, problem, axis, dense, data, every: see `train_net`.
+      groups: the small nets, from `cutting.cut`.
+    """
+    summary: list[Row] = []
+    for number, (net, members) in enumerate(groups.items(), start=1):
+        widths = "-".join(map(str, members[0].net.widths))
+        print(f"net {number} of {len(groups)}, widths {widths}: nets/{net}")
+        summary += train_net(folder, net, plan, problem, axis, members, dense, data, every)
+    first = dense_rows(folder, list(groups), dense, members[0].gain)
+    summary = [*first, *in_order(plan, groups, summary)]
+    rows.write_summary(folder, summary, *LEADING)
+    nets_of = {net: members[0].net for net, members in groups.items()}
+    rows.write_csv(folder / "sizes.csv", size_rows(folder, nets_of))
+    return summary
 
 
 def dense_rows(folder: Path, places: Sequence[str], dense: Dense, gain: Report) -> list[Row]:
@@ -503,11 +332,16 @@ def _speed_ups(sizes: Sequence[Row]) -> dict[str, float]:
 # --- the order of rows ---------------------------------------------------------------------------
 
 
-def in_order(plan: Plan, summary: Sequence[Row]) -> list[Row]:
+def in_order(
+    plan: Plan, groups: Mapping[str, Sequence[Member]], summary: Sequence[Row]
+) -> list[Row]:
     """The rows of all nets by method, share and training, in the order in which they were given."""
+    methods = [*plan.criteria]
+    methods += [m.name["method"] for members in groups.values() for m in members]
+    order = {name: at for at, name in reversed([*enumerate(methods)])}
 
     def place(row: Row) -> tuple[int, int, int, int]:
-        method, share = plan.cut.methods.index(row["method"]), plan.shares.index(row["rate"])
-        return method, share, plan.after.after.index(row["after"]), row["seed"]
+        share, after = plan.shares.index(row["rate"]), plan.after.after.index(row["after"])
+        return order[row["method"]], share, after, row["seed"]
 
     return sorted(summary, key=place)

@@ -51,7 +51,7 @@ def worth(summary: Sequence[Row]) -> str:
     What keeps weights of the dense net against what is trained from scratch at the same widths, and
     each method against random units after the same training; with half of the 95 % interval.
     """
-    groups = grouped(summary)
+    groups = grouped([row for row in summary if row["method"] != "dense"])
     lines = [["trained accuracy", "kept", "points", "n"]]
     for (method, rate, after), ours in groups.items():
         against = {

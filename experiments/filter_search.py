@@ -1,0 +1,206 @@
+"""Which filters are worth training? Masks over units are searched for, cut for real, and trained.
+
+The annealing thesis' second half: a bit a filter or neuron, annealed over the first weights or over
+those after some epochs; the units that are off are removed, and the small net is trained from the
+first weights. Beside it, at the same shares: random units, the largest by mean |w| after dense
+training, and the largest mean with the sign of the first weights. The trainability energy scores a
+mask by the held-out loss after a few training steps.
+
+    python -m experiments.filter_search
+    python -m experiments.filter_search --model=cnn960 --dataset=cifar10 --preset=thesis
+
+The README has the numbers to expect, with spread, device and time.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from experiments.sa_presets import thesis_search
+from jaxtickets.drivers import annealing, cutting, opening, structured, structured_tables
+from jaxtickets.drivers.cutting import AfterSettings, Choice, CutSettings
+from jaxtickets.drivers.dense import Dense, StoreSettings, dense_nets
+from jaxtickets.drivers.problem import NetSettings, TrainSettings
+from jaxtickets.drivers.search_loop import Found
+from jaxtickets.drivers.seeds import Seed, weighted
+from jaxtickets.figures import structured as figures
+from jaxtickets.io import records
+from jaxtickets.io.errors import UserError, choose, run_main
+from jaxtickets.io.flags import BatchSettings, RunSettings, define, read_all
+from jaxtickets.protocols import annealed
+from jaxtickets.runs import take
+from jaxtickets.settings import option
+
+INIT, ENERGIES = "init", ("fixed", "trainability")
+SMOKE: dict[str, Any] = {
+    "model": "lenet5_29k",
+    "seeds": 2,
+    "methods": ("random",),
+    "rates": (0.5,),
+    "ranking": "by_layer",
+    "weights_from": (INIT, "1"),
+    "energies": ENERGIES,
+    "chains": 1,
+    "search_steps": 20,
+    "search_train_steps": 2,
+    "after": ("rewind",),
+    "repeats": 10,
+    "epochs": 1,
+}
+THESIS: dict[str, Any] = {
+    "model": "cnn960",
+    "dataset": "cifar10",
+    "rates": (0.5, 0.4, 0.3, 0.2),
+    "methods": ("random", "mean_abs", "sign_mean"),
+    "ranking": "over_layers",
+    "weights_from": (INIT, "90"),
+    "chains": 1,
+    "search_steps": 8200,
+    "search_images": 1024,
+    "search": "thesis",
+    "optimizer": "momentum",
+    "learning_rate": 0.1,
+    "learning_rates": "steps",
+    "drops": "0.3333,0.6667",
+    "weight_decay": 1e-4,
+    "batch_size": 256,
+    "epochs": 90,
+}
+PRESETS = {"": {}, "smoke": SMOKE, "thesis": THESIS}
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """How units are searched for; each field is also a flag of the same name."""
+
+    weights_from: tuple = option(
+        (INIT,), "the weights that a search sees: init, or those after so many epochs"
+    )
+    energies: tuple = option(
+        ENERGIES, "what a search lowers: the loss untrained, or after some steps"
+    )
+    search: str = option("best", "settings of the annealing", ("best", "thesis"))
+    chains: int = option(2, "of each seed, share and energy", least=1)
+    search_steps: int = option(400, "steps of a chain, a multiple of 20", least=20)
+    search_images: int = option(500, "training images that masks are scored on", least=1)
+    search_train_steps: int = option(20, "training steps of the trainability energy", least=1)
+
+
+GROUPS = (
+    RunSettings(),
+    StoreSettings(),
+    Question(),
+    CutSettings(methods=("random", "mean_abs", "sign_mean"), ranking="over_layers"),
+    AfterSettings(after=("rewind",)),
+    NetSettings(),
+    TrainSettings(),
+    BatchSettings(),
+)
+
+
+def main() -> None:
+    """Reads the flags, checks them, trains dense nets, searches, cuts, trains, measures; draws."""
+    place, store, *parts = _read()
+    question, cut, after, net, train, _ = parts
+    axis, problem = opening.prepare(place, parts)
+    plan = cutting.plan(cut, after, train, problem)
+    problem = problem._replace(wiring=plan.graph.wiring)
+    epochs = _epochs(question.weights_from)
+    searches = {
+        energy: annealing.check(
+            _search(question, cut, energy), problem, net.seed, plan.shares, axis
+        )
+        for energy in question.energies
+    }
+    run, data, seeds = opening.begin("filter_search", place, parts, axis, problem)
+    folder, every = run.folder, place.checkpoint_seconds
+    dense = dense_nets(folder, problem, axis, seeds, train, data, every, store)
+
+    choices = cutting.scored(plan, problem, seeds, dense, data)
+    epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
+    for number in epochs:
+        kind = "trained" if number else INIT
+        begun = [weighted(problem, one, kind, number * epoch, data) for one in seeds]
+        for energy, checked in searches.items():
+            name = _name(energy, number)
+            chains = problem, axis, begun, question.chains, data, every
+            found = annealing.anneal(folder, name, checked, *chains)
+            choices += [choice(name, one, checked, seeds, dense) for one in found]
+    groups = cutting.cut(plan, problem, choices)
+    summary = structured.train_nets(folder, plan, problem, axis, groups, dense, data, every)
+
+    figures.draw_widths(folder)
+    figures.draw_accuracies(folder)
+    print(structured_tables.table(summary))
+    print(structured_tables.worth(summary))
+    records.finish_run(run)
+    print(f"run: {run.folder}")
+
+
+def _name(energy: str, epochs: int) -> str:
+    """What a search is called: `annealed`, `annealed_trainability`, `annealed_at_3`."""
+    kind = "annealed" if energy == "fixed" else f"annealed_{energy}"
+    return f"{kind}_at_{epochs}" if epochs else kind
+
+
+def choice(
+    name: str,
+    found: Found,
+    checked: annealing.Checked,
+    seeds: Sequence[Seed],
+    dense: Dense,
+) -> Choice:
+    """The units that a search found for a seed; its small net begins with the first weights."""
+    space = checked.where.space
+    parts = np.split(np.asarray(found.ticket), space.starts[1:])
+    at = [one.number for one in seeds].index(found.seed.number)
+    trained = take((dense.params, dense.stats), at)
+    units = dict(zip(space.names, parts, strict=True))
+    return Choice(name, found.density, seeds[at], trained[0], trained[1], units)
+
+
+def _search(question: Question, cut: CutSettings, energy: str) -> annealed.Settings:
+    """The annealing that lowers an energy, as one that lowers weights' is set up."""
+    base = thesis_search("cnn960") if question.search == "thesis" else {}
+    asked = {
+        "granularity": "units",
+        "scope": "layer" if cut.ranking == "by_layer" else "global",
+        "floor": cut.floor,
+        "energy": energy,
+        "rescale": False,  # as the small net will be trained
+        "steps": question.search_steps,
+        "images": question.search_images,
+        "train_steps": question.search_train_steps,
+        "chunk": 20 if question.search_steps % 20 == 0 else question.search_steps,
+    }
+    return annealed.Settings(**{**base, **asked})
+
+
+def _epochs(words: Sequence[str]) -> list[int]:
+    """The epochs after which masks are searched for; 0 is the initialisation."""
+    for word in words:
+        if word != INIT and not (word.isdecimal() and int(word)):
+            raise UserError(f"--weights_from={word}: must be init, or a number of epochs above 0")
+    return [0 if word == INIT else int(word) for word in words]
+
+
+def _read() -> list[Any]:
+    """The settings of all groups; explicit flags before the preset before the defaults."""
+    name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
+    choose("preset", name, tuple(PRESETS))
+    found = read_all(GROUPS, PRESETS[name])
+    for energy in found[2].energies:
+        choose("energy", energy, ENERGIES)
+    if found[3].budget:
+        raise UserError("--budget: searches keep a share of the units, give --rates")
+    return found
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("preset", "", "settings by name: thesis, smoke; explicit flags come first")
+    flags.DEFINE_bool("smoke", False, "seconds long: the preset of that name")
+    define(*GROUPS)
+    run_main(main)

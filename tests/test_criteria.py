@@ -121,6 +121,16 @@ def fixed(key, evidence):
     return {"a": jnp.array([[3.0, 0.0], [0.0, -4.0]]), "b": jnp.array([0.0, 0.0]), "c": jnp.ones(4)}
 
 
+def test_initial_scores_are_those_of_the_first_weights(evidence):
+    def weights(key, evidence):
+        del key
+        return evidence.params
+
+    given = evidence._replace(params=jax.tree.map(lambda w: w + 1, evidence.init_params))
+    scores = VARIANTS["initial"](weights)(KEY, given)
+    jax.tree.map(np.testing.assert_array_equal, scores, given.init_params)
+
+
 def test_inverted_scores_are_the_negatives():
     scores = VARIANTS["inverted"](fixed)(KEY, None)
     np.testing.assert_array_equal(scores["a"], [[-3, 0], [0, 4]])

@@ -34,7 +34,21 @@ def normalised(criterion: Criterion) -> Criterion:
     return score
 
 
+def initial(criterion: Criterion) -> Criterion:
+    """The scores of the first weights, whatever was trained: pruning at initialisation.
+
+    `initial_fisher` is SNIP with the root of the mean of squared slopes over examples in place of
+    the size of their mean, which noise of opposite signs makes small.
+    """
+
+    def score(key: Key, evidence: Evidence) -> Scores:
+        return criterion(key, evidence._replace(params=evidence.init_params))
+
+    return score
+
+
 VARIANTS: dict[str, Callable[[Criterion], Criterion]] = {
     "inverted": inverted,
     "normalised": normalised,
+    "initial": initial,
 }

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxtickets import allocation, gates, masks, runs, training
-from jaxtickets.drivers.gallery import AT_INIT, OF_INIT, control_key
+from jaxtickets.drivers.gallery import OF_INIT, at_init, control_key, plain
 from jaxtickets.drivers.loop import seconds
 from jaxtickets.drivers.problem import Problem, TrainSettings, optimizer_of
 from jaxtickets.drivers.search_loop import Plan, first_rows, search_all, winners
@@ -176,9 +176,10 @@ def random(
 
 def price(problem: Problem, criterion: str) -> int:
     """Forward passes of one example that a criterion's mask takes: gradients, or training."""
-    if criterion not in (*AT_INIT, *OF_INIT):
+    if not at_init(criterion) and criterion not in OF_INIT:
         return dense_cost(problem)
-    return training_cost({"grasp": 2, "snip": 1}.get(criterion, 0) * _evidence(problem))
+    gradients = {"grasp": 2, "snip": 1, "taylor": 1, "fisher": 1}
+    return training_cost(gradients.get(plain(criterion), 0) * _evidence(problem))
 
 
 def _evidence(problem: Problem) -> int:

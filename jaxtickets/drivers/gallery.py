@@ -25,7 +25,8 @@ from jaxtickets.settings import option
 from jaxtickets.types import Array, Dataset, Keep, Key, Mask, Params, PyTree, Scores, Split, Stats
 
 AT_INIT = ("snip", "grasp", "synflow")
-"""Criteria that score the weights at initialisation; the others look at trained ones too."""
+"""Criteria that score the weights at initialisation, as do those after `initial_`; the others look
+at trained ones too."""
 
 OF_INIT = ("random", "large_init", "small_init")
 """Criteria that are given trained weights and don't look at them."""
@@ -37,7 +38,7 @@ class GallerySettings:
 
     criteria: tuple = option(
         ("random", "magnitude", "magnitude_same_sign", "snip", "grasp", "synflow"),
-        "what prunes; inverted_ or normalised_ before a name change its scores",
+        "what prunes; inverted_, normalised_ or initial_ before a name change its scores",
     )
     density: tuple = option((0.2,), "kept fractions of the prunable weights")
     allocation: str = option(
@@ -166,7 +167,12 @@ def control_key(one: Seed, method: str, density: float) -> Key:
 
 def looks_at_trained(settings: GallerySettings) -> bool:
     """Whether any criterion looks at trained weights."""
-    return any(_plain(name) not in (*AT_INIT, *OF_INIT) for name in settings.criteria)
+    return not all(at_init(name) or plain(name) in OF_INIT for name in settings.criteria)
+
+
+def at_init(name: str) -> bool:
+    """Whether a criterion scores the weights at initialisation."""
+    return plain(name) in AT_INIT or "initial" in name.split("_")
 
 
 def entries_of(
@@ -183,18 +189,18 @@ def entries_of(
     sizes = {path: int(np.prod(shape)) for path, shape in shapes.items()}
     whole, batches = masks.ones(seeds[0].params), evidence(problem, seeds[0], None, data).batches
     for name in settings.criteria:
-        plain = _plain(name)
-        count = settings.synflow_rounds if plain == "synflow" else 1
+        kind = plain(name)
+        count = settings.synflow_rounds if kind == "synflow" else 1
         draw = _drawer(problem, name, settings.floor)
         wanted = [rounds.counts(sizes, kept, count) for kept in plan.keep.values()]
         drawn = []
         for i, one in enumerate(seeds):
             scored = one.params, one.stats
-            if dense is not None and plain not in AT_INIT:
+            if dense is not None and not at_init(name):
                 scored = runs.take((dense.params, dense.stats), i)
             where = one.params, *scored, whole, batches
             keys = [control_key(one, name, density) for density in plan.keep]
-            if count == 1 and plain != "random":  # scored once for all densities
+            if count == 1 and kind != "random":  # scored once for all densities
                 found = draw(keys, *where, wanted)
             else:
                 found = [draw([k], *where, [w])[0] for k, w in zip(keys, wanted, strict=True)]
@@ -213,7 +219,7 @@ def entries_of(
     return entries
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """The criterion of the table that a name with variants ends in."""
     return max((known for known in criteria.CRITERIA if name.endswith(known)), key=len)
 

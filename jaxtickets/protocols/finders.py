@@ -20,12 +20,20 @@ BITS: dict[str, Any] = {**ENERGY, "granularity": "weights", "allocation": "erk"}
 FINDERS: dict[str, dict[str, Any]] = {
     "annealed_fields": FIELDS,
     "annealed_snip": {**FIELDS, "features": ("snip",), "mix": "1", "pooled": ""},
+    "annealed_fisher": {
+        **FIELDS,
+        "features": ("fisher", "large_init", "chance"),
+        "mix": "1,0,0",
+        "pooled": "",
+    },
     "climbed_fields": {**FIELDS, "accept": "greedy"},
     "annealed_bits": {**BITS, "size": 0.1, "size_end": 0.001},
     "random_search": {**BITS, "accept": "greedy", "size": 0, "sizes": "constant"},
 }
-"""Settings of annealing over fields, from random choice and from SNIP, and of its controls: hill
-climbing, annealing over the bits themselves, and random search, which draws every mask anew."""
+"""Settings of annealing over fields, from random choice, from SNIP and from the Fisher information
+at the initialisation (with what a weight's size and chance should count left to the search), and of
+its controls: hill climbing, annealing over the bits themselves, and random search, which draws
+every mask anew."""
 
 
 class Phase(NamedTuple):
@@ -117,12 +125,13 @@ def settings(finder: str, phase: Phase, held_out: int, floor: int) -> Settings:
 def beginning(finder: str, examples: int) -> int:
     """Forward passes that a chain's features and first point take, with so many examples.
 
-    A criterion on data, SNIP, takes a gradient for each place where it stands.
+    A criterion on data, SNIP or Fisher's, takes a gradient for each place where it stands.
     """
     made = Settings(**FINDERS[finder])
     if made.granularity != "fields":
         return 0
-    return training_cost(examples) * [*made.features, made.pooled].count("snip")
+    graded = [name for name in (*made.features, made.pooled) if name in ("snip", "fisher")]
+    return training_cost(examples) * len(graded)
 
 
 def survivors(scores: np.ndarray, groups: np.ndarray, many: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What all tests share: several CPU devices, and a tiny net with its wiring and its evidence."""
 
+import pickle
 import tempfile
 
 import commands
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from jaxtickets import losses, masks
 from jaxtickets.criteria import Evidence
@@ -38,21 +40,31 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def smokes(tmp_path_factory, cache):
-    """Experiment -> its finished smoke run: the folder and the process; made when asked for."""
-    made = {}
-    store = tmp_path_factory.mktemp("dense")
+def smokes(tmp_path_factory, cache, worker_id):
+    """Experiment -> its finished smoke run: the folder and the process.
+
+    Made when first asked for, by any of the processes that share the tests; those that share a
+    store of dense nets one after the other.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if worker_id != "master":  # tests in several processes: above their own folders
+        shared = shared.parent
 
     def smoke(experiment):
-        if experiment not in made:
-            folder = tmp_path_factory.mktemp(experiment) / "run"
-            words = commands.command(experiment, "--smoke", f"--out={folder}")
-            if experiment in commands.WITH_STORE:
-                words.append(f"--dense_store={store}")
-            made[experiment] = folder, commands.run(words, cache)
-        folder, done = made[experiment]
+        folder = shared / experiment
+        said = folder / "said.pickle"
+        stored = experiment in commands.WITH_STORE
+        with FileLock(shared / f"{'store' if stored else experiment}.lock"):
+            if not said.exists():
+                words = commands.command(experiment, "--smoke", f"--out={folder / 'run'}")
+                if stored:
+                    words.append(f"--dense_store={shared / 'dense'}")
+                done = commands.run(words, cache)
+                folder.mkdir(exist_ok=True)
+                said.write_bytes(pickle.dumps(done))
+        done = pickle.loads(said.read_bytes())
         assert done.returncode == 0, done.stderr
-        return folder, done
+        return folder / "run", done
 
     return smoke
 

@@ -30,13 +30,13 @@ from jaxtickets.figures import frontier
 from jaxtickets.io import records, rows
 from jaxtickets.io.errors import choose, run_main
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read_all
-from jaxtickets.protocols.finders import FINDERS
+from jaxtickets.protocols.finders import FINDERS, POLISHED
 from jaxtickets.settings import option
 
 RANDOM = ("uniform", "erk")
 CHEAP = ("snip", "grasp", "synflow", "random_erk")
 """Rivals that train nothing and search nothing."""
-SEARCHES = (*FINDERS, *gates.GATES, *(f"random_{name}" for name in RANDOM))
+SEARCHES = (*FINDERS, *gates.GATES, *POLISHED, *(f"random_{name}" for name in RANDOM))
 SMOKE: dict[str, Any] = {
     "seeds": 2,
     "density": (0.1,),
@@ -92,6 +92,8 @@ def main() -> None:
     axis, problem = opening.prepare(place, parts)
     for method in set(question.searches) & set(FINDERS):
         finding.plan(settings, problem, method, min(budgets))
+    if set(question.searches) & set(POLISHED):
+        finding.polish_plan(problem, min(budgets))
     made = gallery.begin("sa_frontier", place, store, parts, axis, problem, trained=True)
     every = place.checkpoint_seconds
 
@@ -108,10 +110,16 @@ def main() -> None:
                 for budget in budgets:
                     label = f"{method}-{density:g}-{budget:g}"
                     what = method, problem, train, settings, budget
-                    on = made.data, axis, place.checkpoint_seconds
+                    on = made.data, axis, every
                     found = finding.search(
                         made.run.folder, label, *what, made.seeds, density, floor, *on
                     )
+                    entries += _entries(problem, made, method, density, found, budget)
+            elif method in POLISHED:
+                for budget in budgets:
+                    label = f"{method}-{density:g}-{budget:g}"
+                    gate = made.run.folder, label, POLISHED[method], problem, budget
+                    found = finding.polished(*gate, *where, made.data, axis, every)
                     entries += _entries(problem, made, method, density, found, budget)
             elif method in gates.GATES:
                 found = finding.gated(method, problem, *where, made.data, axis)

@@ -15,6 +15,7 @@ LEADS = {
     "mask_similarity": "density,layer,method_a,seed_a",
     "energy_study": CHECKED,
     "sa_frontier": LEADING.replace("method,", "method,budget,dense_trainings,"),
+    "sparse_execution": "model,mask,density,seed,work,batch,form,dense_ms,ms,ratio",
 }
 FIGURES = {
     "imp_rewind": ("lottery", "curves", "layers"),
@@ -31,6 +32,7 @@ FIGURES = {
     "energy_study": ("energies",),
     "early_bird": ("mask_distances", "accuracy_over_draw"),
     "sa_frontier": ("accuracy_over_budget", "trained_over_untrained", "where"),
+    "sparse_execution": ("sparse",),
 }
 
 
@@ -134,6 +136,7 @@ BAD = {
         "--searches=anealed_fields": "did you mean annealed_fields",
         "--budget=0.5": "too small for 2 phases of 2 chains and 3 training steps",
         "--budget=much": "must be numbers",
+        "--searches=polished_edge_popup --budget=1": "of which a gate takes 1: polishing takes",
         "--held_out=3400": "--held_out=3400: there are 3500 training images",
         "--density=1.5": "density 1.5 is outside (0, 1]",
     },
@@ -148,6 +151,13 @@ BAD = {
         "--granularity=units --density=0.003": "keeps 1 weights, a floor of 1 needs 2",
         "--after=rewind": "unknown after 'rewind'",
         "--preset=vgg": "did you mean vgg16",
+    },
+    "sparse_execution": {
+        "--models=lenet6": "unknown model 'lenet6': did you mean lenet5?",
+        "--density=1.5": "density 1.5 is outside (0, 1]",
+        "--density=0.001 --models=lenet5": "raise the density or set a floor",
+        "--batches=0": "--batches=0: must be 1 or more",
+        "--tickets=x=EMPTY/*": "/*: there is no such folder",
     },
     "linear_connectivity": {
         "--rewinds=60": "rewind_step=60: must be in the training",

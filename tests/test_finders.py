@@ -6,11 +6,15 @@ import numpy as np
 import optax
 import pytest
 
-from jaxtickets import losses, masks, training
+from jaxtickets import losses, masks, runs, training
 from jaxtickets.criteria import Evidence
+from jaxtickets.drivers import finding
+from jaxtickets.drivers.problem import NetSettings, TrainSettings, build, on_device
+from jaxtickets.drivers.seeds import seed
 from jaxtickets.protocols import annealed, finders
 from jaxtickets.protocols.finders import FINDERS
 from jaxtickets.protocols.ground import Row, mask_at
+from jaxtickets.search import energies
 from jaxtickets.types import Model, Split
 
 KEY = jax.random.key(3)
@@ -153,3 +157,42 @@ def test_random_search_draws_every_mask_anew():
     counts = np.array([int(part.sum()) for part in np.split(row.start, where.space.starts[1:])])
     room = np.minimum(counts, np.array(where.space.sizes) - counts)
     assert row.ticks.size.tolist() == [int(room.sum())] * phase.steps
+
+
+# --- polishing -----------------------------------------------------------------------------------
+
+
+def test_polishing_takes_what_is_left_of_the_budget_and_no_more():
+    each = 4 * 2000
+    least = (2 * finders.LOOKS + finders.BURN_IN + 1) * each
+    assert finders.polish(least, 2000).steps == finders.LOOKS
+    assert finders.polish(least + finders.LOOKS * each, 2000).steps == 2 * finders.LOOKS
+    assert finders.polish(10**9, 10**6).images == finders.POLISH_IMAGES
+    with pytest.raises(ValueError, match=f"{least} forward passes at least, {least - 1} are left"):
+        finders.polish(least - 1, 2000)
+
+
+def test_a_polished_mask_keeps_its_counts_and_classifies_better(tmp_path):
+    net = NetSettings(model="lenet300_100", use_bias=False, initializer="kaiming_normal")
+    train = TrainSettings(optimizer="momentum", learning_rate=0.1, iterations=70, look_every=70)
+    problem = build(net, train, "", False)
+    axis, seeds = runs.axis(), [seed(problem, number) for number in (0, 1)]
+    data = on_device(problem.dataset)
+    begun = finding.gated("edge_popup", problem, seeds, 0.2, data, axis)
+    on = seeds, 0.2, data, axis, 60.0
+    budget = 12.0
+    found = finding.polished(tmp_path, "polish", "edge_popup", problem, budget, *on)
+    for one, before in zip(found, begun, strict=True):
+        assert one.said["forward_passes"] <= budget * finding.dense_cost(problem)
+        counts = (masks.counts(mask, problem.prunable) for mask in (one.mask, before.mask))
+        assert len({tuple(map(int, kept.values())) for kept in counts}) == 1
+        energy = energies.fixed(
+            problem.recipe.model,
+            one.params,
+            {},
+            problem.recipe.prepare(data.train.images),
+            data.train.labels,
+            energies.MEASURES["cross_entropy"],
+        )
+        lower, higher = (float(energy.evaluate(KEY, mask)) for mask in (one.mask, before.mask))
+        assert one.said["search_loss"] - 1e-5 <= lower < higher  # chosen by validation

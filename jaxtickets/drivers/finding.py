@@ -17,7 +17,7 @@ from jaxtickets.drivers.search_loop import Plan, first_rows, search_all, winners
 from jaxtickets.drivers.seeds import Seed, evidence
 from jaxtickets.io.errors import UserError
 from jaxtickets.protocols import annealed, finders
-from jaxtickets.protocols.finders import Phase
+from jaxtickets.protocols.finders import BURN_IN, LOOKS, Phase
 from jaxtickets.protocols.ground import Row, mask_at
 from jaxtickets.runs import Axis
 from jaxtickets.search import energies
@@ -227,3 +227,74 @@ def gated(
     said = {"forward_passes": dense_cost(problem)}
     each = (runs.take(found, i) for i in range(len(seeds)))
     return [Found(mask, params, said) for mask, params in each]
+
+
+def polish_plan(problem: Problem, budget: float) -> annealed.Settings:
+    """The annealing that goes on from a gate's mask, see `polished`.
+
+    Raises:
+      UserError: nothing is left of the budget once the gate is trained.
+    """
+    rest = int((budget - 1) * dense_cost(problem))
+    try:
+        return finders.polish(rest, len(problem.dataset.train.labels))
+    except ValueError as error:
+        raise UserError(f"--budget={budget:g}, of which a gate takes 1: {error}") from error
+
+
+def polished(
+    folder: Path,
+    label: str,
+    gate: str,
+    problem: Problem,
+    budget: float,
+    seeds: Sequence[Seed],
+    density: float,
+    data: Dataset,
+    axis: Axis,
+    every: float,
+) -> list[Found]:
+    """A gate's masks, and from there annealing by informed swaps: the best by validation.
+
+    The counts of all layers stay, and the energy is the loss of the untrained net on training
+    images.
+
+    Args:
+      folder: the run's folder.
+      label: what the annealing is called.
+      gate: of `gates.GATES`.
+      problem: the net; its training is the gate's.
+      budget: dense trainings that both may cost; the gate costs one.
+      seeds, density, data, axis: see `gated`.
+      every: seconds between two checkpoints.
+    """
+    settings = polish_plan(problem, budget)
+    begun = gated(gate, problem, seeds, density, data, axis)
+    where = annealed.ground_of(settings, begun[0].params, problem.prunable, problem.wiring)
+    bits = [where.space.bits(one.mask) for one in begun]
+    most = annealed.largest_swap(settings, where.space, np.stack(bits))
+    rows = [
+        Row(one.search, found.params, one.stats, b, annealed.ticks(settings, int(b.sum()), most))
+        for one, found, b in zip(seeds, begun, bits, strict=True)
+    ]
+    splits = problem.dataset.train, problem.dataset.validation
+    sight = runs.share(annealed.sight(settings, problem.recipe.prepare, *splits), axis)
+    optimizer = problem.recipe.optimizer(problem.hyper)
+    made = annealed.build(settings, problem.recipe, optimizer, where, problem.prunable, most)
+    names = [{"density": density, "seed": one.number, "chain": 0} for one in seeds]
+    batched = folder, label, settings.steps, settings.chunk, made, axis
+    ends = search_all(*batched, runs.stack(rows), names, sight, every)
+    cost = dense_cost(problem) + 4 * settings.images * (settings.steps + LOOKS + BURN_IN + 1)
+    said = {
+        "forward_passes": cost,
+        "search_seconds": round(seconds(folder, label) / len(seeds), 3),
+    }
+    found = []
+    for i, one in enumerate(begun):
+        energies_of = {
+            "search_loss": round(float(ends.state.best_energy[i]), 6),
+            "search_validation_loss": round(float(ends.chosen_score[i]), 6),
+        }
+        mask = where.space.mask(runs.take(ends.chosen, i))
+        found.append(Found(mask, one.params, said | energies_of))
+    return found

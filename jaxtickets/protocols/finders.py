@@ -36,6 +36,47 @@ its controls: hill climbing, annealing over the bits themselves, and random sear
 every mask anew."""
 
 
+BURN_IN = 5
+"""Neighbours that a phase's start temperature is estimated from."""
+LOOKS = 4
+"""Looks at the validation data in a phase."""
+POLISHED = {f"polished_{gate}": gate for gate in ("edge_popup", "bernoulli")}
+"""Gates' masks that informed swaps go on from, at the same counts: name -> gate."""
+POLISH_IMAGES = 10_000
+"""The most training images that a mask is polished on."""
+
+
+def polish(budget: int, images: int) -> Settings:
+    """Annealing of an untrained net's loss by informed swaps, cold, that costs no more than this.
+
+    A step costs an energy and, where it is accepted, a gradient: four forward passes of each image.
+
+    Args:
+      budget: forward passes of one example.
+      images: training images that there are.
+
+    Raises:
+      ValueError: the budget doesn't pay for one step between looks.
+    """
+    images = min(images, POLISH_IMAGES)
+    each = 4 * images
+    chunk = (budget - (LOOKS + BURN_IN + 1) * each) // (LOOKS * each)
+    if chunk < 1:
+        least = (2 * LOOKS + BURN_IN + 1) * each
+        raise ValueError(f"polishing takes {least} forward passes at least, {budget} are left")
+    return Settings(
+        proposal="informed",
+        rescale=False,
+        images=images,
+        size=0.005,
+        size_end=0.0002,
+        steps=LOOKS * chunk,
+        chunk=chunk,
+        burn_in=BURN_IN,
+        burn_in_accept=0.01,
+    )
+
+
 class Phase(NamedTuple):
     """A part of a search, planned from its budget.
 
@@ -52,12 +93,6 @@ class Phase(NamedTuple):
     steps: int
     chunk: int
     cost: int
-
-
-BURN_IN = 5
-"""Neighbours that a phase's start temperature is estimated from."""
-LOOKS = 4
-"""Looks at the validation data in a phase."""
 
 
 def phases(

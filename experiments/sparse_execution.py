@@ -1,0 +1,244 @@
+"""At which density does skipping zero weights pay on the CPU, in inference and in training?
+
+Masked nets are timed as they are, dense, and with their cut weights neither stored nor multiplied:
+BCOO and BCSR of `jax.experimental.sparse`, a table of each output's kept inputs, and a dense
+product over the inputs that are still alive. A training step is the forward pass, the loss, and
+the gradient for the kept weights.
+
+    python -m experiments.sparse_execution
+    python -m experiments.sparse_execution --models=lenet5 --tickets=runs/sa_search/*/tickets/*
+
+Masks are random, with one density in every layer, or those of saved tickets. The README has the
+numbers to expect, with device and time.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from jaxtickets import allocation, data, losses, masks, nets, runs
+from jaxtickets.compress import sparse
+from jaxtickets.drivers import comparison, inference, saved_tickets
+from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings, build
+from jaxtickets.figures import sparse as figures
+from jaxtickets.io import records, rows, setup
+from jaxtickets.io.errors import UserError, choose, run_main
+from jaxtickets.io.flags import RunSettings, define, numbers, read_all, whole_numbers
+from jaxtickets.settings import option
+from jaxtickets.types import Mask, Params
+
+LENETS = ("lenet300_100", "lenet5")
+LEADING = ("model", "mask", "density", "seed", "work", "batch", "form")
+MEBIBYTE = 2**20
+SMOKE: dict[str, Any] = {
+    "models": ("lenet300_100",),
+    "density": (0.2, 0.01),
+    "batches": (8,),
+    "train_batch": 8,
+    "repeats": 5,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What is timed."""
+
+    models: tuple = option(LENETS, "the nets")
+    density: tuple = option((0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005), "kept, random masks")
+    tickets: tuple = option((), "folders of saved tickets, or patterns; LABEL=PATTERN names them")
+    batches: tuple = option((1, 128, 2000), "images in a call of inference")
+    train_batch: int = option(128, "images in a training step", least=1)
+    seed: int = option(0, "of weights, masks and images", least=0)
+    repeats: int = option(100, "timed calls at most", least=5)
+    seconds: float = option(5.0, "that a cell's timed calls may take; five are made", least=0)
+    memory: int = option(2048, "MiB beyond which a program isn't run, but left out", least=1)
+
+
+GROUPS = (RunSettings(), Question())
+
+
+class Masked(NamedTuple):
+    """A net to time, and what is said of it."""
+
+    name: dict[str, Any]
+    params: Params
+    mask: Mask
+
+
+def main() -> None:
+    """Reads the flags, checks them, times all cells, draws, and says what pays."""
+    place, question = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
+    batches = whole_numbers("batches", question.batches)
+    if min(batches) < 1:
+        raise UserError(f"--batches={','.join(map(str, batches))}: must be 1 or more")
+    setup.configure(place.devices or None)
+    problems, of_nets, places = {}, {}, []
+    for model in question.models:
+        net = NetSettings(model=choose("model", model, LENETS), seed=question.seed)
+        problems[model] = build(net, TrainSettings(), place.data_dir, place.prepare)
+        found, of_nets[model] = _masked(model, problems[model], question)
+        places += found
+    spec = dataclasses.replace(question, tickets=tuple(places))
+    run = records.begin("sparse_execution", place, [spec], runs.axis())
+    done = rows.read_metrics(run.folder)
+    works = [("inference", batch) for batch in batches] + [("training", question.train_batch)]
+    for model, masked in of_nets.items():
+        for one in masked:
+            for work, batch in works:
+                cell = {**one.name, "work": work, "batch": batch}
+                if not any(cell.items() <= row.items() for row in done):
+                    made = list(_cell(problems[model], one, cell, question))
+                    rows.append_metrics(run.folder, *made)
+                    done += made
+                    print(_line(cell, made), flush=True)
+    rows.write_summary(run.folder, done, *LEADING)
+    figures.draw_sparse(run.folder)
+    print(_table(done))
+    records.finish_run(run)
+    print(f"run: {run.folder}")
+
+
+def _masked(model: str, problem: Problem, question: Question) -> tuple[list[str], list[Masked]]:
+    """Random masks over a net's first weights, and saved tickets; the folders of these."""
+    params, _ = jax.jit(problem.recipe.model.init)(jax.random.key(question.seed))
+    shapes = masks.shapes(params, problem.prunable)
+    made = []
+    for density in numbers("density", question.density):
+        try:
+            keep = allocation.uniform(shapes, density, 1)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        key = jax.random.fold_in(jax.random.key(question.seed), keep["out/kernel"])
+        mask = masks.random(key, params, problem.prunable, keep)
+        said = {"model": model, "mask": "random", "density": density, "seed": question.seed}
+        made.append(Masked(said, params, mask))
+    places, saved = saved_tickets.find(question.tickets, problem)
+    for name, ticket in saved:
+        said = {"model": model, "mask": name["method"]}
+        said |= {"density": name["density"], "seed": name["seed"]}
+        made.append(Masked(said, ticket.params, ticket.mask))
+    return list(places), made
+
+
+def _cell(
+    problem: Problem, one: Masked, cell: dict[str, Any], question: Question
+) -> Iterator[dict[str, Any]]:
+    """A row a form: times, and the dense net's time over the form's."""
+    apply = problem.recipe.model.apply
+    shape = data.shape(problem.dataset.name)
+    images = jax.random.normal(jax.random.key(question.seed), (cell["batch"], *shape))
+    labels = jnp.arange(cell["batch"]) % problem.dataset.classes
+    masked = masks.apply(one.mask, one.params)
+    order = sparse.layers(one.params, tuple(nets.positions(problem.net, shape)))
+    programs: dict[str, tuple[Callable, Any, Any]] = {
+        "dense": (lambda _, params, images: apply(params, {}, images)[0], one.mask, masked)
+    }
+    for name, form in sparse.FORMS.items():
+        held = sparse.hold(form, one.mask, one.params)
+        programs[name] = partial(sparse.forward, form, order), *held
+    calls, sizes = {}, {}
+    for name, (logits, where, weights) in programs.items():
+        given = where, weights, images, labels
+        trim = name == "dense" and cell["work"] == "training"
+        work = _step(logits, trim) if cell["work"] == "training" else _infer(logits)
+        compiled = jax.jit(work).lower(*given).compile()
+        sizes[name] = compiled.memory_analysis().temp_size_in_bytes / MEBIBYTE
+        if name == "dense" or sizes[name] <= question.memory:
+            calls[name] = partial(compiled, *given)
+    times = _times(list(calls.values()), question)
+    dense = times[:, 0]
+    for name in sparse.FORMS:
+        row = {**cell, "form": name, "dense_ms": 1000 * float(np.median(dense))}
+        if name in calls:
+            mine = times[:, list(calls).index(name)]
+            low, middle, high = np.quantile(dense / mine, (0.25, 0.5, 0.75))
+            row |= {"ms": 1000 * float(np.median(mine)), "ratio": float(middle)}
+            row |= {"ratio_low": float(low), "ratio_high": float(high), "repeats": len(mine)}
+        yield {**row, "temporary_mib": round(sizes[name], 2)}
+
+
+def _infer(logits: Callable) -> Callable:
+    return lambda where, weights, images, labels: logits(where, weights, images)
+
+
+def _step(logits: Callable, trim: bool) -> Callable:
+    """Loss and gradient for the kept weights; a dense net's gradient is masked for that."""
+
+    def step(where: Any, weights: Any, images: jax.Array, labels: jax.Array) -> Any:
+        def loss(weights: Any) -> jax.Array:
+            return losses.cross_entropy(logits(where, weights, images), labels)
+
+        value, gradient = jax.value_and_grad(loss)(weights)
+        return value, masks.apply(where, gradient) if trim else gradient
+
+    return step
+
+
+def _times(calls: Sequence[Callable], question: Question) -> np.ndarray:
+    """Seconds `[repeats, calls]`, each after a call that isn't counted, all calls in turns."""
+    rounds = [inference.median_times(calls, 1)]
+    repeats = int(question.seconds / max(sum(rounds[0]), 1e-9))
+    for _ in range(max(5, min(question.repeats, repeats)) - 1):
+        rounds.append(inference.median_times(calls, 1))
+    return np.array(rounds)
+
+
+def pays_below(curve: Sequence[tuple[float, float]]) -> float:
+    """The density below which a ratio stays above 1; 0 if it never does, inf if it always does.
+
+    Args:
+      curve: densities and ratios; between them the ratio's logarithm is linear in the density's.
+    """
+    (first, best), *others = sorted(curve)
+    if best <= 1:
+        return 0.0
+    for density, ratio in others:
+        if ratio <= 1:
+            return first * (density / first) ** (math.log(best) / math.log(best / ratio))
+        first, best = density, ratio
+    return math.inf
+
+
+def _line(cell: dict[str, Any], made: Sequence[dict[str, Any]]) -> str:
+    ratios = [f"{row['form']} {row['ratio']:.2f}" for row in made if "ratio" in row]
+    words = f"{cell['model']} {cell['mask']} {cell['density']:g} {cell['work']} {cell['batch']}"
+    return f"{words}: dense {made[0]['dense_ms']:.3g} ms, times faster: {', '.join(ratios)}"
+
+
+def _table(done: Sequence[dict[str, Any]]) -> str:
+    """For each net and work, the density below which each form pays; random masks."""
+    mine = [row for row in done if row["mask"] == "random" and "ratio" in row]
+    works = list(dict.fromkeys((row["work"], row["batch"]) for row in mine))
+    lines = [["pays below", "form", *(f"{work}, {batch}" for work, batch in works)]]
+    for model in dict.fromkeys(row["model"] for row in mine):
+        for form in sparse.FORMS:
+            cells = []
+            for work in works:
+                here = model, form, *work
+                curve = [
+                    (row["density"], row["ratio"])
+                    for row in mine
+                    if (row["model"], row["form"], row["work"], row["batch"]) == here
+                ]
+                cells.append(_words(pays_below(curve)) if curve else "")
+            lines.append([model, form, *cells])
+    return comparison.aligned(lines)
+
+
+def _words(density: float) -> str:
+    if density in (0.0, math.inf):
+        return "always" if density else "never"
+    return f"{100 * density:.2g} %"
+
+
+if __name__ == "__main__":
+    flags.DEFINE_bool("smoke", False, "seconds long")
+    define(*GROUPS)
+    run_main(main)

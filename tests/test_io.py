@@ -445,6 +445,34 @@ def test_a_ticket_is_loaded_without_knowing_what_is_in_it(tmp_path):
     assert provenance == about
 
 
+def test_masks_are_written_eight_to_a_byte(tmp_path):
+    odd = jnp.arange(21).reshape(3, 7) % 5 < 2  # 21 bits end within a byte
+    tree = {"a": odd, "b": jnp.bool_(True), "none": jnp.zeros((0, 2), bool), "flag": False}
+    trees.write(tmp_path / "t", tree, {})
+    assert_same(trees.read(tmp_path / "t", tree), tree)
+    manifest = trees.read_manifest(tmp_path / "t")
+    template = {"0000": np.zeros(3, "u1"), "0001": np.zeros(1, "u1"), "0002": np.zeros(1, "u1")}
+    stored = trees._load_arrays(tmp_path / "t" / "arrays", template)
+    # i mod 5 is 0 or 1 at 0, 1, 5, 6, 10, 11, 15, 16, 20; three bits are left over
+    np.testing.assert_array_equal(stored["0000"], [0b11000110, 0b00110001, 0b10001000])
+    assert all(leaf["packed"] for leaf in manifest["leaves"])
+
+
+def test_a_ticket_from_before_masks_were_packed_is_read(tmp_path, monkeypatch):
+    with monkeypatch.context() as before:
+        before.setattr(trees, "_packed", lambda array: array)
+        before.setattr(trees, "_raw", plainly)
+        save_ticket(tmp_path / "t", ticket(), {"seed": 1})
+    assert "packed" not in (tmp_path / "t" / "manifest.json").read_text()
+    loaded, provenance = load_ticket(tmp_path / "t")
+    assert_same(loaded, ticket())
+    assert provenance == {"seed": 1}
+
+
+def plainly(array):
+    return {"raw_shape": list(array.shape), "raw_dtype": str(array.dtype)}
+
+
 def test_a_ticket_is_replaced_whole(tmp_path):
     for step in (1, 2):
         save_ticket(tmp_path / "t", ticket()._replace(rewind_step=jnp.int32(step)), {})

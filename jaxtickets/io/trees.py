@@ -5,11 +5,13 @@
                            of the manifest itself. Written last
 
 Orbax loads a flipped byte without a word, hence the checksums. It takes neither empty containers
-nor typed keys nor arrays without elements, hence the numbered leaves.
+nor typed keys nor arrays without elements, hence the numbered leaves. Bools, which are masks, are
+written eight to a byte; folders from before that are read too.
 """
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,7 +45,7 @@ def write(folder: Path, tree: PyTree, info: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True)
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     arrays = {f"{i:04d}": _host(leaf) for i, (_, leaf) in enumerate(flat)}
-    _save_arrays(folder / "arrays", {k: a for k, a in arrays.items() if a.size})
+    _save_arrays(folder / "arrays", {k: _packed(a) for k, a in arrays.items() if a.size})
     manifest = {
         "info": info,
         "leaves": [
@@ -111,8 +113,11 @@ def read_arrays(folder: Path, manifest: Mapping[str, Any]) -> list[np.ndarray]:
         f"{i:04d}": np.zeros(leaf["raw_shape"], jnp.dtype(leaf["raw_dtype"]))
         for i, leaf in enumerate(manifest["leaves"])
     }
-    loaded = _load_arrays(folder / "arrays", {k: a for k, a in empty.items() if a.size})
-    return list((empty | loaded).values())
+    packed = {f"{i:04d}": leaf.get("packed", False) for i, leaf in enumerate(manifest["leaves"])}
+    template = {k: _packed(a) if packed[k] else a for k, a in empty.items() if a.size}
+    loaded = _load_arrays(folder / "arrays", template)
+    whole = {k: _unpacked(a, empty[k].shape) if packed[k] else a for k, a in loaded.items()}
+    return list((empty | whole).values())
 
 
 def is_complete(folder: Path) -> bool:
@@ -147,7 +152,17 @@ def _kind(leaf: Any) -> dict[str, Any]:
 
 
 def _raw(array: np.ndarray) -> dict[str, Any]:
-    return {"raw_shape": list(array.shape), "raw_dtype": str(array.dtype)}
+    raw = {"raw_shape": list(array.shape), "raw_dtype": str(array.dtype)}
+    return raw | ({"packed": True} if array.dtype == bool else {})
+
+
+def _packed(array: np.ndarray) -> np.ndarray:
+    """Bools as uint8`[ceil(size / 8)]`, in the order of the flattened array; others unchanged."""
+    return np.packbits(array.ravel()) if array.dtype == bool else array
+
+
+def _unpacked(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return np.unpackbits(array, count=math.prod(shape)).astype(bool).reshape(shape)
 
 
 def _host(leaf: Any) -> np.ndarray:

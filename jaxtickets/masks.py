@@ -170,6 +170,29 @@ def hamming(a: Mask, b: Mask, prunable: Prunable) -> jax.Array:
     return sum((jnp.sum(x != y, dtype=jnp.int32) for x, y in pairs), jnp.int32(0))
 
 
+def pack(bits: Array) -> jax.Array:
+    """uint32`[..., ceil(n / 32)]`: the bits of bool`[..., n]`, the first lowest, then zeros."""
+    short = -bits.shape[-1] % 32
+    padded = jnp.pad(bits, ((0, 0),) * (bits.ndim - 1) + ((0, short),))
+    words = padded.reshape(*bits.shape[:-1], -1, 32).astype(jnp.uint32)
+    places = jnp.arange(32, dtype=jnp.uint32).reshape((1,) * bits.ndim + (32,))
+    return jnp.sum(words << places, -1, dtype=jnp.uint32)
+
+
+@jax.jit
+def distances(words: Array) -> jax.Array:
+    """int32`[m, m]`: the Hamming distances of all pairs of packed masks, uint32`[m, w]`.
+
+    By population count of exclusive ors: on a CPU, for masks of 266,200 weights, five to eight
+    times as fast as products of floats, packing included, and forty times as fast as bools.
+    """
+
+    def to_all(row: Array) -> jax.Array:
+        return jnp.sum(lax.population_count(row[None] ^ words), 1, dtype=jnp.int32)
+
+    return lax.map(to_all, words)
+
+
 def _both(a: Mask, b: Mask, prunable: Prunable) -> jax.Array:
     pairs = zip(pick(a, prunable), pick(b, prunable), strict=True)
     return sum((jnp.sum(x & y, dtype=jnp.int32) for x, y in pairs), jnp.int32(0))

@@ -134,6 +134,23 @@ def test_measures_count_prunable_leaves_alone(name):
     np.testing.assert_allclose(value, golden, rtol=1e-6)
 
 
+def test_packed_words_by_hand():
+    # ones at 0, 5, 31 of the first word and at 0 and 2 of the second, which has 3 bits
+    kept = np.isin(np.arange(35), [0, 5, 31, 32, 34])
+    np.testing.assert_array_equal(masks.pack(kept), [1 + 32 + 2**31, 1 + 4])
+    np.testing.assert_array_equal(masks.pack(np.stack([kept, ~kept]))[1], [2**31 - 34, 2])
+
+
+def test_distances_of_packed_masks_are_those_of_bools():
+    draw = np.random.default_rng(2)
+    kept = draw.random((6, 77)) < np.linspace(0, 1, 6)[:, None]
+    golden = (kept[:, None] != kept[None]).sum(-1)
+    assert golden.max() == 77
+    found = masks.distances(masks.pack(kept))
+    assert found.dtype == np.int32
+    np.testing.assert_array_equal(found, golden)
+
+
 def test_counts_and_densities_are_by_leaf():
     assert masks.counts(A, AB) == {"a": 2, "b": 2}
     by_leaf = {path: float(value) for path, value in masks.densities(A, AB).items()}

@@ -81,6 +81,8 @@ PART_BYTES = 3e9
 COPIES = 40
 """What a run's training takes, in copies of its parameters: state, moments, early stop, mask, and
 what is in flight while batches are cut, joined and saved; measured."""
+EVALUATION_COPIES = 10
+"""The same of its evaluation."""
 
 
 def train_in_parts(
@@ -104,10 +106,7 @@ def train_in_parts(
     """
     if not entries:
         return []
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(entries[0].start.params))
-    most = most or max(1, int(PART_BYTES / (COPIES * size)))
-    unit = axis.width * len(axis.devices)
-    most = unit * max(1, most // unit)
+    most = _most(entries[0], axis, COPIES, most)
     made: list[dict[str, Any]] = []
     for part, start in enumerate(range(0, len(entries), most)):
         mine = entries[start : start + most]
@@ -122,6 +121,13 @@ def train_in_parts(
     return made
 
 
+def _most(entry: Entry, axis: Axis, copies: int, asked: int = 0) -> int:
+    """How many entries fit into memory, as whole blocks of the axis; `asked` in place of that."""
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(entry.start.params))
+    unit = axis.width * len(axis.devices)
+    return unit * max(1, (asked or int(PART_BYTES / (copies * size))) // unit)
+
+
 def _drop_metrics(folder: Path, phase: str) -> None:
     rows.keep_metrics(folder, lambda row: row["phase"] != phase)
 
@@ -129,7 +135,18 @@ def _drop_metrics(folder: Path, phase: str) -> None:
 def untrained_rows(
     problem: Problem, axis: Axis, entries: Sequence[Entry], data: Dataset
 ) -> list[dict[str, Any]]:
-    """The part of the rows of `train_entries` that is known before training."""
+    """The part of the rows of `train_entries` that is known before training.
+
+    As many at a time as fit into memory.
+    """
+    most = _most(entries[0], axis, EVALUATION_COPIES)
+    parts = (entries[at : at + most] for at in range(0, len(entries), most))
+    return [row for part in parts for row in _untrained(problem, axis, part, data)]
+
+
+def _untrained(
+    problem: Problem, axis: Axis, entries: Sequence[Entry], data: Dataset
+) -> list[dict[str, Any]]:
     starts = runs.stack([entry.start for entry in entries])
     before = masks_applied(starts)
     test, validation = (

@@ -14,29 +14,25 @@ numbers to expect, with device and time.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from absl import flags
 
-from jaxtickets import allocation, data, losses, masks, nets, runs
+from jaxtickets import allocation, masks, runs
 from jaxtickets.compress import sparse
-from jaxtickets.drivers import comparison, inference, saved_tickets
+from jaxtickets.drivers import comparison, saved_tickets, sparse_times
 from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings, build
+from jaxtickets.drivers.sparse_times import Limits, Masked
 from jaxtickets.figures import sparse as figures
 from jaxtickets.io import records, rows, setup
 from jaxtickets.io.errors import UserError, choose, run_main
 from jaxtickets.io.flags import RunSettings, define, numbers, read_all, whole_numbers
 from jaxtickets.settings import option
-from jaxtickets.types import Mask, Params
 
 LENETS = ("lenet300_100", "lenet5")
 LEADING = ("model", "mask", "density", "seed", "work", "batch", "form")
-MEBIBYTE = 2**20
 SMOKE: dict[str, Any] = {
     "models": ("lenet300_100",),
     "density": (0.2, 0.01),
@@ -64,14 +60,6 @@ class Question:
 GROUPS = (RunSettings(), Question())
 
 
-class Masked(NamedTuple):
-    """A net to time, and what is said of it."""
-
-    name: dict[str, Any]
-    params: Params
-    mask: Mask
-
-
 def main() -> None:
     """Reads the flags, checks them, times all cells, draws, and says what pays."""
     place, question = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
@@ -88,13 +76,14 @@ def main() -> None:
     spec = dataclasses.replace(question, tickets=tuple(places))
     run = records.begin("sparse_execution", place, [spec], runs.axis())
     done = rows.read_metrics(run.folder)
+    limits = Limits(question.repeats, question.seconds, question.memory)
     works = [("inference", batch) for batch in batches] + [("training", question.train_batch)]
     for model, masked in of_nets.items():
         for one in masked:
             for work, batch in works:
                 cell = {**one.name, "work": work, "batch": batch}
                 if not any(cell.items() <= row.items() for row in done):
-                    made = list(_cell(problems[model], one, cell, question))
+                    made = list(sparse_times.cell(problems[model], one, work, batch, limits))
                     rows.append_metrics(run.folder, *made)
                     done += made
                     print(_line(cell, made), flush=True)
@@ -127,85 +116,6 @@ def _masked(model: str, problem: Problem, question: Question) -> tuple[list[str]
     return list(places), made
 
 
-def _cell(
-    problem: Problem, one: Masked, cell: dict[str, Any], question: Question
-) -> Iterator[dict[str, Any]]:
-    """A row a form: times, and the dense net's time over the form's."""
-    apply = problem.recipe.model.apply
-    shape = data.shape(problem.dataset.name)
-    images = jax.random.normal(jax.random.key(question.seed), (cell["batch"], *shape))
-    labels = jnp.arange(cell["batch"]) % problem.dataset.classes
-    masked = masks.apply(one.mask, one.params)
-    order = sparse.layers(one.params, tuple(nets.positions(problem.net, shape)))
-    programs: dict[str, tuple[Callable, Any, Any]] = {
-        "dense": (lambda _, params, images: apply(params, {}, images)[0], one.mask, masked)
-    }
-    for name, form in sparse.FORMS.items():
-        held = sparse.hold(form, one.mask, one.params)
-        programs[name] = partial(sparse.forward, form, order), *held
-    calls, sizes = {}, {}
-    for name, (logits, where, weights) in programs.items():
-        given = where, weights, images, labels
-        trim = name == "dense" and cell["work"] == "training"
-        work = _step(logits, trim) if cell["work"] == "training" else _infer(logits)
-        compiled = jax.jit(work).lower(*given).compile()
-        sizes[name] = compiled.memory_analysis().temp_size_in_bytes / MEBIBYTE
-        if name == "dense" or sizes[name] <= question.memory:
-            calls[name] = partial(compiled, *given)
-    times = _times(list(calls.values()), question)
-    dense = times[:, 0]
-    for name in sparse.FORMS:
-        row = {**cell, "form": name, "dense_ms": 1000 * float(np.median(dense))}
-        if name in calls:
-            mine = times[:, list(calls).index(name)]
-            low, middle, high = np.quantile(dense / mine, (0.25, 0.5, 0.75))
-            row |= {"ms": 1000 * float(np.median(mine)), "ratio": float(middle)}
-            row |= {"ratio_low": float(low), "ratio_high": float(high), "repeats": len(mine)}
-        yield {**row, "temporary_mib": round(sizes[name], 2)}
-
-
-def _infer(logits: Callable) -> Callable:
-    return lambda where, weights, images, labels: logits(where, weights, images)
-
-
-def _step(logits: Callable, trim: bool) -> Callable:
-    """Loss and gradient for the kept weights; a dense net's gradient is masked for that."""
-
-    def step(where: Any, weights: Any, images: jax.Array, labels: jax.Array) -> Any:
-        def loss(weights: Any) -> jax.Array:
-            return losses.cross_entropy(logits(where, weights, images), labels)
-
-        value, gradient = jax.value_and_grad(loss)(weights)
-        return value, masks.apply(where, gradient) if trim else gradient
-
-    return step
-
-
-def _times(calls: Sequence[Callable], question: Question) -> np.ndarray:
-    """Seconds `[repeats, calls]`, each after a call that isn't counted, all calls in turns."""
-    rounds = [inference.median_times(calls, 1)]
-    repeats = int(question.seconds / max(sum(rounds[0]), 1e-9))
-    for _ in range(max(5, min(question.repeats, repeats)) - 1):
-        rounds.append(inference.median_times(calls, 1))
-    return np.array(rounds)
-
-
-def pays_below(curve: Sequence[tuple[float, float]]) -> float:
-    """The density below which a ratio stays above 1; 0 if it never does, inf if it always does.
-
-    Args:
-      curve: densities and ratios; between them the ratio's logarithm is linear in the density's.
-    """
-    (first, best), *others = sorted(curve)
-    if best <= 1:
-        return 0.0
-    for density, ratio in others:
-        if ratio <= 1:
-            return first * (density / first) ** (math.log(best) / math.log(best / ratio))
-        first, best = density, ratio
-    return math.inf
-
-
 def _line(cell: dict[str, Any], made: Sequence[dict[str, Any]]) -> str:
     ratios = [f"{row['form']} {row['ratio']:.2f}" for row in made if "ratio" in row]
     words = f"{cell['model']} {cell['mask']} {cell['density']:g} {cell['work']} {cell['batch']}"
@@ -227,7 +137,7 @@ def _table(done: Sequence[dict[str, Any]]) -> str:
                     for row in mine
                     if (row["model"], row["form"], row["work"], row["batch"]) == here
                 ]
-                cells.append(_words(pays_below(curve)) if curve else "")
+                cells.append(_words(sparse_times.pays_below(curve)) if curve else "")
             lines.append([model, form, *cells])
     return comparison.aligned(lines)
 

@@ -102,6 +102,10 @@ CHANGES = [
     {"granularity": "units", "floor": 2, "tabu": 3},
     {"energy": "minibatch", "floor": 10, "sizes": "adaptive"},
     {"energy": "trainability", "train_steps": 2},
+    {
+        **{"energy": "trainability", "train_steps": 2, "proposal": "trained"},
+        **{"accept": "always", "start": "large_init", "floor": 10},
+    },
     {"proposal": "informed", "candidates": 20, "rescale": True, "floor": 10},
     {"proposal": "informed_corrected", "scope": "layer", "temperature": 0.0},
 ]
@@ -300,7 +304,10 @@ def test_sawtooth_sizes_follow_the_levels():
         {"sizes": "none"},
         {"energy": "loss"},
         {"measure": "accuracy"},
-        {"accept": "always"},
+        {"accept": "sometimes"},
+        {"start": "lucky"},
+        {"start": "snip", "granularity": "units"},
+        {"proposal": "trained"},
         {"temperatures": "none"},
         {"proposal": "gradient"},
         {"candidates": 0},

@@ -45,7 +45,8 @@ def check(
       axis: the run axis.
 
     Raises:
-      UserError: a setting that can't be, a density with nothing to search, too few images.
+      UserError: a setting that can't be, a density with nothing to search, too few images, or a
+        net whose first layer swaps can't be evaluated by.
     """
     one = seed(problem, first)
     image = problem.dataset.train.images.shape[1:]
@@ -56,10 +57,12 @@ def check(
         for density in densities:
             annealed.first_bits(settings, one.search, where.space, density)
         splits = problem.dataset.train, problem.dataset.validation
-        sight = runs.share(annealed.sight(settings, problem.recipe.prepare, *splits), axis)
+        sight = annealed.sight(settings, problem.recipe.prepare, *splits)
+        model = problem.recipe.model, one.params, one.stats, sight.scored.images
+        annealed.first_layer(settings, *model, problem.prunable, most=1)
     except ValueError as error:
         raise UserError(str(error)) from error
-    return Checked(settings, where, sight, tuple(densities))
+    return Checked(settings, where, runs.share(sight, axis), tuple(densities))
 
 
 def anneal(

@@ -35,6 +35,7 @@ class FindSettings:
     chains: int = option(8, "of each seed at first; every phase has half as many", least=1)
     phases: int = option(3, "parts of a search, each with twice the training steps", least=1)
     train_steps: int = option(25, "training steps of the energy in the first phase", least=1)
+    rewire_steps: int = option(200, "training steps before each swap of rewired masks", least=1)
     shape: str = option("cosine", "of their learning rate", ("cosine", "constant"))
     held_out: int = option(4000, "training images that trained nets are scored on", least=1)
 
@@ -69,9 +70,12 @@ def plan(settings: FindSettings, problem: Problem, finder: str, budget: float) -
     total = len(data.train.labels)
     if settings.held_out + size > total:
         raise UserError(f"--held_out={settings.held_out}: there are {total} training images")
-    how = settings.phases, settings.chains, settings.train_steps, size
+    alone = finders.alone(finder)
+    how = (settings.phases, settings.chains, settings.train_steps, size)
+    if alone:
+        how = (1, 1, settings.rewire_steps, size)
     begin = finders.beginning(finder, _evidence(problem))
-    seen = settings.held_out, len(data.validation.labels), begin
+    seen = settings.held_out, len(data.validation.labels), begin, alone
     dense = dense_cost(problem)
     try:
         return finders.phases(int(budget * dense), *how, *seen)

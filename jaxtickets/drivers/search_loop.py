@@ -74,12 +74,14 @@ def first_rows(
       settings: the search.
       where: its ground.
       plans: the chains.
-      about: what criteria look at, of a seed; asked for fields alone.
+      about: what criteria look at, of a seed; asked for where one is.
     """
     space = where.space
     keys = [jax.random.split(jax.random.fold_in(p.seed.search, p.chain)) for p in plans]
     bits = [
-        annealed.first_bits(settings, key[0], space, plan.density)
+        annealed.first_bits(
+            settings, key[0], space, plan.density, about(plan.seed) if settings.start else None
+        )
         for key, plan in zip(keys, plans, strict=True)
     ]
     most = annealed.largest_swap(settings, space, jnp.stack(bits))
@@ -139,8 +141,9 @@ def search_all(
     """Runs all chains to their end; returns their last states, stacked.
 
     Metrics rows hold, for each chain and chunk, `step`, `energy`, `best_energy`, `temperature`,
-    `size` and `hamming` at the chunk's last step, `accepted` as a mean over the chunk, and
-    `validation`, the score of the mask chosen so far.
+    `size` and `hamming` at the chunk's last step, `accepted` as a mean over the chunk, `drift`, how
+    far sums kept by differences were off at its end, and `validation`, the score of the mask chosen
+    so far.
 
     Args:
       folder, phase, every: see `loop`.

@@ -4,9 +4,9 @@
 pure, to be batched over chains, seeds and densities by `runs`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,23 +18,47 @@ from jaxtickets.allocation import ALLOCATIONS
 from jaxtickets.criteria import Evidence, find
 from jaxtickets.data.batches import stream
 from jaxtickets.protocols.ground import GRANULARITIES, Ground, Row, ground, mask_at
-from jaxtickets.search import annealing, chains, energies, fields, informed, swaps
+from jaxtickets.search import (
+    annealing,
+    chains,
+    difference,
+    energies,
+    fields,
+    informed,
+    rewired,
+    swaps,
+)
 from jaxtickets.search import space as spaces
 from jaxtickets.search.acceptance import ACCEPTANCES
 from jaxtickets.search.chains import Chain
+from jaxtickets.search.difference import Layer, Walk
 from jaxtickets.search.fields import Field
 from jaxtickets.search.moves import Moves
 from jaxtickets.search.space import Space
 from jaxtickets.settings import check as check_options
 from jaxtickets.settings import option
 from jaxtickets.training import Recipe
-from jaxtickets.types import Array, Key, Mask, Params, Prunable, PyTree, Scores, Split, Wiring
+from jaxtickets.types import (
+    Array,
+    Key,
+    Mask,
+    Model,
+    Params,
+    Prunable,
+    PyTree,
+    Scores,
+    Split,
+    Stats,
+    Wiring,
+)
 
 SIZES = ("constant", "geometric", "sawtooth", "adaptive")
 TEMPERATURES = (*schedules.SCHEDULES, "levels")
 ENERGIES = ("fixed", "minibatch", "trainability")
-PROPOSALS = ("swaps", "informed", "informed_corrected")
-
+PROPOSALS = ("swaps", "informed", "informed_corrected", "trained")
+EVALUATIONS = ("auto", "plain", "difference")
+DIFFERENCE = {"granularity": "weights", "energy": "fixed", "proposal": "swaps"}
+"""What energies by difference ask of the other settings."""
 
 _SHARE = "a number, or a share of the ones if below 1; 0: all; for fields nats"
 
@@ -46,6 +70,7 @@ class Settings:
     granularity: str = option("weights", "bits of these, or fields of potentials", GRANULARITIES)
     scope: str = option("layer", "whether layers keep their counts", spaces.SCOPES)
     allocation: str = option("uniform", "counts of the first mask", tuple(ALLOCATIONS))
+    start: str = option("", "of weights: the criterion of the first mask; empty: random bits")
     floor: int = option(1, "least number of ones in each layer", least=0)
     features: tuple = option((fields.CHANCE, "large_init"), "of fields: chance, and criteria")
     mix: str = option("1,1", "of fields: what each feature counts at first")
@@ -53,7 +78,9 @@ class Settings:
     sides: tuple = option(("input",), "of fields: sides of layers whose units have potentials")
     steps: int = option(500, "steps of each chain", least=1)
     chunk: int = option(20, "steps between two looks at the validation data", least=1)
-    proposal: str = option("swaps", "random swaps, or those that the gradient favours", PROPOSALS)
+    proposal: str = option(
+        "swaps", "random, or those that the gradient favours, or a training's end", PROPOSALS
+    )
     candidates: int = option(2000, "random pairs that informed swaps are chosen from", least=1)
     size: float = option(0.1, f"ones that the first swap switches off: {_SHARE}", least=0)
     size_end: float = option(0.001, f"and the last swap, if geometric: {_SHARE}", least=0)
@@ -62,6 +89,7 @@ class Settings:
     energy: str = option("fixed", "images that masks are scored on", ENERGIES)
     images: int = option(250, "training images that masks are scored on; 0: all", least=0)
     measure: str = option("cross_entropy", "what is lowered", tuple(energies.MEASURES))
+    evaluation: str = option("auto", "of the first layer: whole, or what swaps change", EVALUATIONS)
     rescale: bool = option(True, "divide surviving weights by sqrt(layer density)")
     train_steps: int = option(20, "masked training steps of the trainability energy", least=1)
     accept: str = option("metropolis", "acceptance rule", tuple(ACCEPTANCES))
@@ -126,8 +154,16 @@ def ground_of(
 _choose = jax.jit(spaces.choose, static_argnums=(0, 3))
 
 
-def first_bits(settings: Settings, key: Key, space: Space, density: float) -> Array:
-    """Random bits of the density, allocated over the segments as asked for; key consumed.
+def first_bits(
+    settings: Settings,
+    key: Key,
+    space: Space,
+    density: float,
+    evidence: Evidence | None = None,
+) -> Array:
+    """Bits of the density, allocated over the segments as asked for; key consumed.
+
+    Random ones, or with `evidence` those that `settings.start` scores highest at its first weights.
 
     Raises:
       ValueError: the density leaves a segment with nothing, or less than the floor.
@@ -136,7 +172,11 @@ def first_bits(settings: Settings, key: Key, space: Space, density: float) -> Ar
         raise ValueError(f"density {density} is outside (0, 1): there is nothing to search")
     shapes = dict(zip(space.names, space.shapes, strict=True))
     keep = ALLOCATIONS[settings.allocation](shapes, density, settings.floor)
-    bits = _choose(space, jax.random.uniform(key, (space.size,)), keep, settings.floor)
+    scores = jax.random.uniform(key, (space.size,))
+    if settings.start and evidence is not None:
+        untrained = evidence._replace(params=evidence.init_params)
+        scores = jax.jit(lambda key: space.pool(find(settings.start)(key, untrained)))(key)
+    bits = _choose(space, scores, keep, settings.floor)
     counts = spaces.counts(space, bits).tolist()
     allocation.check(dict(zip(space.names, counts, strict=True)))
     return bits
@@ -208,9 +248,17 @@ def check(settings: Settings) -> None:
             "measure": "cross_entropy",
             "tabu": 0,
         }
-        for name, value in needed.items():
-            if getattr(settings, name) != value:
-                raise ValueError(f"proposal={settings.proposal}: needs {name}={value}")
+        if settings.proposal == "trained":
+            needed |= {"energy": "trainability", "rescale": False}
+        _check_needs(settings, "proposal", needed)
+    if settings.evaluation == "difference":
+        _check_needs(settings, "evaluation", DIFFERENCE)
+    if settings.start:
+        try:
+            find(settings.start)
+        except ValueError as error:
+            raise ValueError(f"start: {error}") from error
+        _check_needs(settings, "start", {"granularity": "weights"})
     if settings.granularity == "fields":
         if not settings.size > 0 < settings.size_end:
             raise ValueError(f"size={settings.size}: fields move by nats, above 0")
@@ -222,6 +270,50 @@ def check(settings: Settings) -> None:
             find(settings.pooled)
     if settings.burn_in_accept == 1:
         raise ValueError("burn_in_accept=1.0: below 1, or the start temperature is infinite")
+
+
+def _check_needs(settings: Settings, name: str, needed: Mapping[str, Any]) -> None:
+    for other, value in needed.items():
+        if getattr(settings, other) != value:
+            raise ValueError(f"{name}={getattr(settings, name)}: needs {other}={value}")
+
+
+def first_layer(
+    settings: Settings,
+    model: Model,
+    params: Params,
+    stats: Stats,
+    images: Array,
+    prunable: Prunable,
+    most: int,
+) -> Layer | None:
+    """The layer whose sums swaps change, if energies are by difference; None if they are plain.
+
+    `auto` takes differences on CPUs, where they pay: additions one after another are no work for
+    an accelerator.
+
+    Args:
+      settings: of the search.
+      model, params, stats, images: the net, of the shapes to come; values don't matter.
+      prunable: the leaves that are searched.
+      most: the largest swap.
+
+    Raises:
+      ValueError: differences are asked for, and the net's first layer isn't dense or isn't pruned.
+    """
+    asked = settings.evaluation == "difference"
+    possible = all(getattr(settings, name) == value for name, value in DIFFERENCE.items())
+    if settings.evaluation == "plain" or not possible:
+        return None
+    if not asked and jax.default_backend() != "cpu":
+        return None
+    layer = difference.first_layer(model, params, stats, images)
+    if layer is None or layer.path not in prunable:
+        if asked:
+            raise ValueError("evaluation=difference: the net has no dense, pruned first layer")
+        return None
+    smallest = most if settings.sizes == "constant" else 1  # other sizes shrink
+    return layer if asked or difference.pays(layer, smallest, settings.chunk) else None
 
 
 class Search(NamedTuple):
@@ -275,10 +367,62 @@ def build(
             )
         else:
             energy = _energy(settings, recipe, optimizer, effective, row, sight, sight.scored)
-        return energy, annealing.build(moves(row, sight), masked(row), energy, rules)
+        layer = first_layer(
+            settings, recipe.model, row.params, row.stats, sight.scored.images, prunable, most
+        )
+        if settings.proposal == "trained":
+            told = energy._replace(fresh=True)  # other batches for each proposal
+            walked = rewiring(row, sight)
+            return told, annealing.build(walked, masked(row), told, rules, _learnt)
+        walked, at = moves(row, sight), None
+        if layer is not None:
+            walked, at = by_difference(layer, walked, row, sight)
+        return energy, annealing.build(walked, masked(row), energy, rules, at)
+
+    def by_difference(
+        layer: Layer, walked: Moves, row: Row, sight: Sight
+    ) -> tuple[Moves, Callable[[Walk], Array]]:
+        (kernel,) = masks.pick(row.params, (layer.path,))
+        columns = layer.columns(row.params, row.stats, sight.scored.images)
+
+        def scale(kept: Mask) -> Array:
+            one = jnp.float32(1)
+            return energies.scales(kept, (layer.path,))[layer.path] if settings.rescale else one
+
+        at = difference.fixed(
+            layer,
+            space,
+            row.params,
+            row.stats,
+            *sight.scored,
+            energies.MEASURES[settings.measure],
+            effective,
+            scale,
+        )
+        return difference.moves(walked, space, layer, kernel, columns), at
 
     def masked(row: Row) -> Callable[[PyTree], Mask]:
         return lambda point: mask_at(where, settings.floor, row, point)
+
+    def rewiring(row: Row, sight: Sight) -> Moves:
+        n = len(sight.training.labels)
+
+        def batches(key: Key) -> Split:
+            index = stream(key, 0, settings.train_steps, n, recipe.batch_size)
+            return Split(*(array[index] for array in sight.training))
+
+        probe = rewired.trained(
+            recipe.model,
+            recipe.loss,
+            optimizer,
+            row.params,
+            row.stats,
+            batches,
+            *sight.scored,
+            energies.MEASURES[settings.measure],
+            prunable,
+        )
+        return rewired.moves(space, most, probe, settings.floor)
 
     def moves(row: Row, sight: Sight) -> Moves:
         if where.fields is not None:
@@ -321,6 +465,11 @@ def build(
         return chains.chunk(kernel, energy, masked(row), validate, key, chain, now)
 
     return Search(begin, chunk)
+
+
+def _learnt(walk: rewired.Walk) -> Array:
+    """The energy at a walk that has been trained."""
+    return walk.learnt.energy
 
 
 def effective_params(settings: Settings, prunable: Prunable) -> Callable[[Mask, Params], Params]:
@@ -385,6 +534,6 @@ def largest_swap(settings: Settings, space: Space, bits: Array) -> int:
     room = swaps.most(space, np.asarray(bits))
     if settings.sizes == "adaptive":
         room = max(1, room // 2)
-    if settings.proposal != "swaps":
+    if settings.proposal.startswith("informed"):
         room = min(room, settings.candidates)
     return min(swap_size(settings.size, int(np.sum(bits, axis=-1).max())), room)

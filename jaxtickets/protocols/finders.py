@@ -17,6 +17,17 @@ from jaxtickets.search.energies import training_cost
 ENERGY: dict[str, Any] = {"energy": "trainability", "rescale": False, "burn_in_accept": 0.2}
 FIELDS: dict[str, Any] = {**ENERGY, "granularity": "fields", "size": 0.5, "size_end": 0.1}
 BITS: dict[str, Any] = {**ENERGY, "granularity": "weights", "allocation": "erk"}
+REWIRED: dict[str, Any] = {
+    **ENERGY,
+    "proposal": "trained",
+    "accept": "always",
+    "temperature": 1.0,
+    "start": "snip",
+    "scope": "global",
+    "allocation": "global",
+    "size": 0.3,
+    "size_end": 0.01,
+}
 FINDERS: dict[str, dict[str, Any]] = {
     "annealed_fields": FIELDS,
     "annealed_snip": {**FIELDS, "features": ("snip",), "mix": "1", "pooled": ""},
@@ -26,16 +37,17 @@ FINDERS: dict[str, dict[str, Any]] = {
         "mix": "1,0,0",
         "pooled": "",
     },
+    "rewired": REWIRED,
+    "rewired_erk": {**REWIRED, "start": "", "allocation": "erk"},
     "climbed_fields": {**FIELDS, "accept": "greedy"},
     "annealed_bits": {**BITS, "size": 0.1, "size_end": 0.001},
     "random_search": {**BITS, "accept": "greedy", "size": 0, "sizes": "constant"},
 }
-"""Settings of annealing over fields, from random choice, from SNIP and from the Fisher information
-at the initialisation (with what a weight's size and chance should count left to the search), and of
-its controls: hill climbing, annealing over the bits themselves, and random search, which draws
-every mask anew."""
-
-
+"""Settings of annealing over weights, by swaps that training steps speak for, from SNIP's mask and
+from a random one; of annealing over fields, from random choice, from SNIP and from the Fisher
+information at the initialisation (with what a weight's size and chance should count left to the
+search); and of controls: hill climbing, annealing over the bits themselves, and random search,
+which draws every mask anew."""
 BURN_IN = 5
 """Neighbours that a phase's start temperature is estimated from."""
 LOOKS = 4
@@ -95,6 +107,11 @@ class Phase(NamedTuple):
     cost: int
 
 
+def alone(finder: str) -> bool:
+    """Whether a search is one chain in one phase: what it learns it learns step by step."""
+    return FINDERS[finder].get("proposal") == "trained"
+
+
 def phases(
     budget: int,
     count: int,
@@ -104,6 +121,7 @@ def phases(
     held_out: int,
     validation: int,
     begin: int = 0,
+    graded: bool = False,
 ) -> list[Phase]:
     """Phases that together cost no more than the budget, each an equal part of it.
 
@@ -115,6 +133,8 @@ def phases(
       batch: examples of a training step.
       held_out, validation: examples that trained nets are scored on.
       begin: forward passes that a chain's first point takes, see `beginning`.
+      graded: whether a step takes the gradient on what is held out; the start temperature is then
+        not estimated.
 
     Raises:
       ValueError: the budget doesn't pay for one step between looks in each phase.
@@ -123,8 +143,10 @@ def phases(
     for i in range(count):
         many, steps = -(-most // 2**i), train_steps * 2**i
         training = training_cost(steps * batch)
-        each, look = training + held_out, training + validation
-        fixed = (1 + BURN_IN) * each + LOOKS * look + (begin if i == 0 else 0)
+        each = training + (training_cost(held_out) if graded else held_out)
+        look = training + validation
+        first = 1 if graded else 1 + BURN_IN
+        fixed = first * each + LOOKS * look + (begin if i == 0 else 0)
         chunk = (budget // count // many - fixed) // (LOOKS * each)
         if chunk < 1:
             least = count * many * (fixed + LOOKS * each)
@@ -163,9 +185,8 @@ def beginning(finder: str, examples: int) -> int:
     A criterion on data, SNIP or Fisher's, takes a gradient for each place where it stands.
     """
     made = Settings(**FINDERS[finder])
-    if made.granularity != "fields":
-        return 0
-    graded = [name for name in (*made.features, made.pooled) if name in ("snip", "fisher")]
+    looked = (*made.features, made.pooled) if made.granularity == "fields" else (made.start,)
+    graded = [name for name in looked if name in ("snip", "fisher")]
     return training_cost(examples) * len(graded)
 
 

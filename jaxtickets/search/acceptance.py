@@ -66,6 +66,19 @@ def threshold(
     return proposed - energy <= temperature, running
 
 
+def always(
+    key: Key,
+    temperature: Array,
+    energy: Array,
+    proposed: Array,
+    running: Running,
+    log_ratio: Array | float = 0.0,
+) -> tuple[Array, Running]:
+    """Accept all, and at T = 0 what isn't worse: for proposals that know where to go."""
+    del key, log_ratio
+    return jnp.isfinite(proposed) & ((temperature > 0) | (proposed <= energy)), running
+
+
 def running_mean(
     key: Key,
     temperature: Array,
@@ -97,6 +110,7 @@ ACCEPTANCES: dict[str, Accept] = {
     "metropolis": metropolis,
     "greedy": greedy,
     "threshold": threshold,
+    "always": always,
     "running_mean": running_mean,
 }
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxtickets.search import acceptance
@@ -91,6 +92,8 @@ class Info(NamedTuple):
       temperature: that the rule was given.
       size: of the proposed move, such as the ones to switch off.
       hamming: the moves' distance from the first point: for masks, the bits that differ.
+      drift: how far what the walk keeps by differences was off when it was last found anew, as
+        `chains.chunk` tells it; 0 where energies are evaluated from the mask alone.
     """
 
     energy: Array
@@ -99,6 +102,7 @@ class Info(NamedTuple):
     temperature: Array
     size: Array
     hamming: Array
+    drift: Array = np.float32(0)
 
 
 class Kernel(NamedTuple):
@@ -106,19 +110,38 @@ class Kernel(NamedTuple):
 
     `probe(key, size, state) -> rise`: the energy of a random neighbour of the current point less
     its own, for `burn_in`. Keys are consumed. `point(state)` is the current point.
+    `refresh(state) -> (state, drift)`, see `Moves.refresh`; the energies stay.
     """
 
     init: Callable[[Key, PyTree], State]
     step: Callable[[Key, Tick, State], tuple[State, Info]]
     probe: Callable[[Key, Array, State], Array]
     point: Callable[[State], PyTree]
+    refresh: Callable[[State], tuple[State, Array]]
 
 
-def build(moves: Moves, mask_of: Callable[[PyTree], Mask], energy: Energy, rules: Rules) -> Kernel:
-    """The annealing kernel of moves, an energy and rules; `mask_of` is the mask of a point."""
+def build(
+    moves: Moves,
+    mask_of: Callable[[PyTree], Mask],
+    energy: Energy,
+    rules: Rules,
+    at: Callable[[PyTree], Array] | None = None,
+) -> Kernel:
+    """The annealing kernel of moves, an energy and rules.
+
+    Args:
+      moves: how a walk goes on.
+      mask_of: the mask of a point.
+      energy: of masks.
+      rules: how the kernel decides.
+      at: `at(walk) -> scalar`: the energy at a walk of one that knows more than its point, such as
+        `difference.fixed`; by default that of the point's mask.
+    """
     limits = jnp.log(jnp.float32(moves.least)), jnp.log(jnp.float32(moves.most))
 
     def evaluate(key: Key, walk: PyTree) -> Array:
+        if at is not None:
+            return at(walk).astype(jnp.float32)
         return energy.evaluate(key, mask_of(moves.point(walk))).astype(jnp.float32)
 
     def init(key: Key, point: PyTree) -> State:
@@ -183,7 +206,11 @@ def build(moves: Moves, mask_of: Callable[[PyTree], Mask], energy: Energy, rules
         proposal = moves.propose(move_key, size, state.walk)
         return evaluate(energy_key, proposal.walk) - current
 
-    return Kernel(init, step, probe, lambda state: moves.point(state.walk))
+    def refresh(state: State) -> tuple[State, Array]:
+        walk, drift = moves.refresh(state.walk)
+        return state._replace(walk=walk), drift
+
+    return Kernel(init, step, probe, lambda state: moves.point(state.walk), refresh)
 
 
 def plan(

@@ -47,9 +47,12 @@ def chunk(
 
     The candidate is the point of the lowest energy so far; when the energy is a new minibatch's at
     each step, and the lowest therefore a lucky batch's, the current point. `mask_of` is the mask of
-    a point. The key is the chain's, the same for all chunks.
+    a point. The key is the chain's, the same for all chunks. What the walk keeps by differences is
+    refreshed at the end; `Info.drift`, of all the chunk's steps, is how far it was off.
     """
     state, info = annealing.run(kernel, key, chain.state, ticks)
+    state, drift = kernel.refresh(state)
+    info = info._replace(drift=jnp.full_like(info.drift, drift))
     candidate = kernel.point(state) if energy.fresh else state.best
     score = validate(mask_of(candidate)).astype(jnp.float32)
     better = score < chain.chosen_score

@@ -37,6 +37,12 @@ MEASURES: dict[str, Measure] = {
 }
 
 
+def scales(mask: Mask, prunable: Prunable) -> dict[str, Array]:
+    """Path -> what `rescale` multiplies that leaf by: one over the square root of its density."""
+    kept = masks.densities(mask, prunable)
+    return {path: jax.lax.rsqrt(jnp.maximum(kept[path], 1e-12)) for path in prunable}
+
+
 def rescale(mask: Mask, params: Params, prunable: Prunable) -> Params:
     """All weights of each prunable leaf divided by the square root of the leaf's density.
 
@@ -45,9 +51,9 @@ def rescale(mask: Mask, params: Params, prunable: Prunable) -> Params:
     section 5, but with the root, so that variances and not means of |w| are kept. Nothing is
     masked.
     """
-    kept = masks.densities(mask, prunable)
+    factor = scales(mask, prunable)
     leaves = [
-        leaf * jax.lax.rsqrt(jnp.maximum(kept[path], 1e-12))
+        leaf * factor[path]
         for path, leaf in zip(prunable, masks.pick(params, prunable), strict=True)
     ]
     return masks.put(params, prunable, leaves)

@@ -8,6 +8,8 @@ walk is a point and what its proposals need beside it; no step copies it.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from jaxtickets.types import Array, Key, PyTree
 
 
@@ -45,6 +47,8 @@ class Moves(NamedTuple):
       whole: whether sizes are whole numbers.
       heat: `heat(walk, temperature) -> walk`: the walk is told the temperature of the step to come,
         for proposals that depend on it; nothing by default.
+      refresh: `refresh(walk) -> (walk, drift)`: what a walk keeps by differences is found anew, and
+        how far it was off: the largest difference. Nothing and 0 by default.
     """
 
     init: Callable[[Key, PyTree], PyTree]
@@ -56,3 +60,4 @@ class Moves(NamedTuple):
     least: float = 1.0
     whole: bool = True
     heat: Callable[[PyTree, Array], PyTree] = lambda walk, temperature: walk
+    refresh: Callable[[PyTree], tuple[PyTree, Array]] = lambda walk: (walk, np.float32(0))

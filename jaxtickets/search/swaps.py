@@ -195,6 +195,22 @@ def positions(space: Space, drawn: Draw, count: int) -> tuple[Array, Array]:
     return drawn.start + ones, drawn.start + drawn.ones + zeros
 
 
+def over_changes(
+    space: Space, proposal: Proposal, most: int, body: Callable[..., Any], carry: Any
+) -> Any:
+    """Folds `body(carry, off[c], on[c], live[c])` over what a proposal of `moves` switches.
+
+    `off` and `on` are indices of bits; the first of the `c` are live, the others stay as they are.
+    """
+    drawn, _ = proposal.undo
+    order = proposal.walk.order
+
+    def indices(carry: Any, ones: Array, zeros: Array, live: Array) -> Any:
+        return body(carry, order[zeros], order[ones], live)  # they have changed places
+
+    return over_positions(space, drawn, most, indices, carry)
+
+
 def layer_change(space: Space, walk: Walk, drawn: Draw, most: int) -> Array:
     """int32`[segments]`: how a draw would change each segment's count."""
 

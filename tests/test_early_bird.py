@@ -22,7 +22,7 @@ from jaxtickets.io.errors import UserError
 from jaxtickets.io.tickets import load_ticket
 from jaxtickets.protocols import early_bird
 from jaxtickets.search import space as spaces
-from jaxtickets.types import Feed, Split, Units
+from jaxtickets.types import Split
 
 
 @partial(jax.jit, static_argnums=(1, 2))
@@ -187,13 +187,6 @@ def test_units_are_chosen_as_compress_chooses_them_shared_ones_too(residual):
         for name, units in expected.items():
             np.testing.assert_array_equal(found[name], units)
         np.testing.assert_array_equal(back(bits), bits)
-
-
-def test_the_penalty_is_of_batch_norm_scales_alone(mlp, mlp_wiring):
-    scales = {"norm": {"scale": jnp.array([1.0, -2.0]), "bias": jnp.array([9.0, 9.0])}}
-    wiring = (Units("fc1", 2, ("fc1",), ("norm",), (Feed("fc2", 1),)),)
-    assert float(early_bird.scale_penalty(wiring, 0.5)({**mlp, **scales})) == 1.5
-    assert float(early_bird.scale_penalty(mlp_wiring, 0.5)(mlp)) == 0
 
 
 # --- tickets -------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtickets import allocation, criteria, losses, masks, nets, runs, training
+from jaxtickets import allocation, criteria, losses, masks, nets, penalties, runs, training
 from jaxtickets.compress import graph as graphs
 from jaxtickets.compress.graph import Graph
 from jaxtickets.compress.shrink import shrink
@@ -125,11 +125,14 @@ def plan(settings: BirdSettings, problem: Problem) -> Plan:
         if not all(1 <= at < epochs for at in draw_at):
             words = ",".join(map(str, draw_at))
             raise ValueError(f"draw_at={words}: must be from 1 to {epochs - 1}, before the end")
-        graph, penalty = None, None
+        graph, penalty = None, problem.penalty
         if settings.granularity == "units":
             graph = graphs.trace(problem.net, image)
             space = early_bird.unit_space(params, graph)
-            penalty = early_bird.scale_penalty(graph.wiring, settings.scale_l1)
+            if penalty is not None:
+                raise ValueError("--penalty: where units are searched, --scale_l1 says it")
+            if any(group.norms for group in graph.wiring):
+                penalty = _on_scales(settings.scale_l1, nets.output_layer(problem.net))
         else:
             space = spaces.weights(params, problem.prunable)
         settings = dataclasses.replace(settings, criterion=_criterion(settings, graph))
@@ -142,6 +145,10 @@ def plan(settings: BirdSettings, problem: Problem) -> Plan:
     loss = losses.classification(recipe.model, recipe.prepare, penalty)
     search = problem._replace(recipe=recipe._replace(loss=loss, test_looks=0))
     return Plan(settings, keep, draw_at, space, score, graph, search, epoch, epochs)
+
+
+def _on_scales(strength: float, output: str) -> Callable[[Params], Array]:
+    return lambda params: strength * penalties.scales(params, output)
 
 
 def _criterion(settings: BirdSettings, graph: Graph | None) -> str:

@@ -13,11 +13,12 @@ from flax import linen as nn
 from jaxtickets import data, losses, masks, nets, optimizers
 from jaxtickets.data import augment
 from jaxtickets.io.errors import UserError, choose
-from jaxtickets.io.flags import numbers
+from jaxtickets.io.flags import numbers, whole_numbers
 from jaxtickets.optimizers import Hyper
+from jaxtickets.penalties import PENALTIES
 from jaxtickets.settings import option
 from jaxtickets.training import Recipe
-from jaxtickets.types import Dataset, Prunable, Wiring
+from jaxtickets.types import Array, Dataset, Params, Prunable, Wiring
 
 INITIALIZERS = ("", *nets.INITIALIZERS)
 
@@ -27,6 +28,7 @@ class NetSettings:
     """Which net on which data."""
 
     model: str = option("lenet5", "the net", nets.names())
+    widths: str = option("", "units of its layers, with commas between; empty: as published")
     dataset: str = option("mnist5k", "the data set", data.NAMES)
     initializer: str = option("", "first weights; empty: as the net's source", INITIALIZERS)
     use_bias: bool = option(True, "whether layers have biases")
@@ -52,6 +54,8 @@ class TrainSettings:
     look_every: int = option(0, "steps between looks at the validation data; 0: an epoch", least=0)
     test_every: int = option(0, "steps between records of test accuracy; 0: at the end", least=0)
     augmented: bool = option(False, "pad, crop and flip the training images")
+    penalty: str = option("", "what is added to the loss; empty: nothing", ("", *PENALTIES))
+    penalty_strength: float = option(1e-4, "what the penalty is multiplied by", least=0)
 
 
 class Problem(NamedTuple):
@@ -65,6 +69,7 @@ class Problem(NamedTuple):
       prunable: the leaves that are pruned.
       wiring: its groups of units; empty if it isn't known.
       steps: training steps in all.
+      penalty: what the recipe's loss adds to cross-entropy, None: nothing.
     """
 
     net: nn.Module
@@ -74,6 +79,7 @@ class Problem(NamedTuple):
     prunable: Prunable
     wiring: Wiring
     steps: int
+    penalty: Callable[[Params], Array] | None = None
 
 
 def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) -> Problem:
@@ -88,6 +94,8 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
     attributes: dict[str, Any] = {"classes": data.classes(net.dataset), "use_bias": net.use_bias}
     if net.initializer:
         attributes["initializer"] = net.initializer
+    if net.widths:
+        attributes["widths"] = whole_numbers("widths", net.widths.split(","))
     try:
         module = nets.make(net.model, **attributes)
         nets.check_fits(module, shape, data.classes(net.dataset))
@@ -109,12 +117,13 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
         raise UserError(f"--test_every={train.test_every}: must be a multiple of {every}, a look")
     normalise = partial(augment.normalise, mean=dataset.mean, std=dataset.std)
     params = jax.eval_shape(model.init, jax.random.key(0))[0]
+    penalty = penalty_of(train, module, params)
     return Problem(
         net=module,
         dataset=dataset,
         recipe=Recipe(
             model=model,
-            loss=losses.classification(model, normalise),
+            loss=losses.classification(model, normalise, penalty),
             optimizer=optimizer_of(train, steps),
             prepare=normalise,
             augment=augment.standard if train.augmented else None,
@@ -126,7 +135,36 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
         prunable=masks.prunable(params, () if net.prune_output else (nets.output_layer(module),)),
         wiring=nets.wiring(module, shape),
         steps=steps,
+        penalty=penalty,
     )
+
+
+def penalty_of(
+    train: TrainSettings, net: nn.Module, params: Params
+) -> Callable[[Params], Array] | None:
+    """The penalty times its strength, as a function of the parameters; None if none is asked for.
+
+    Args:
+      train: says which.
+      net: the net.
+      params: its parameters, or their shapes.
+
+    Raises:
+      UserError: the net lacks what is penalised.
+    """
+    if not train.penalty:
+        return None
+    measure, output = PENALTIES[train.penalty], nets.output_layer(net)
+
+    def penalty(params: Params) -> Array:
+        return train.penalty_strength * measure(params, output)
+
+    try:
+        jax.eval_shape(penalty, params)
+    except ValueError as error:
+        said = f"--penalty={train.penalty} with {nets.name_of(net)}: {error}"
+        raise UserError(said) from error
+    return penalty
 
 
 def optimizer_of(

@@ -146,5 +146,5 @@ def _with_less_dropout(problem: Problem, entries: Sequence[Entry]) -> Problem:
     shares = [float(masks.density(entry.start.mask, problem.prunable)) for entry in entries]
     net = problem.net.clone(dropout=problem.net.dropout * float(np.mean(shares)) ** 0.5)
     model = nets.functional(net, image_shape(problem.dataset.name))
-    loss = losses.classification(model, problem.recipe.prepare)
+    loss = losses.classification(model, problem.recipe.prepare, problem.penalty)
     return problem._replace(recipe=problem.recipe._replace(model=model, loss=loss))

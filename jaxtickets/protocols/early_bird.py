@@ -19,7 +19,7 @@ from jaxtickets import masks, training
 from jaxtickets.compress.graph import Graph
 from jaxtickets.search.space import Space, choose
 from jaxtickets.training import Metrics, Recipe, Splits, Watched
-from jaxtickets.types import Array, Key, Mask, Params, PyTree, Stats, TrainState, UnitMask, Wiring
+from jaxtickets.types import Array, Key, Mask, Params, PyTree, Stats, TrainState, UnitMask
 
 WINDOW = 5
 """Masks that must agree: the paper's queue."""
@@ -228,17 +228,3 @@ def _places(graph: Graph) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     order = np.argsort(first)
     at = np.argsort(order)[number]
     return at, first[order], group[first[order]]
-
-
-def scale_penalty(wiring: Wiring, strength: float) -> Callable[[Params], jax.Array]:
-    """`strength · Σ |γ|` over the scales of all batch norms of the groups; zero without any.
-
-    Liu et al., "Learning efficient convolutional networks through network slimming", 2017.
-    """
-    paths = tuple(f"{norm}/scale" for group in wiring for norm in group.norms)
-
-    def penalty(params: Params) -> jax.Array:
-        scales = masks.pick(params, paths)
-        return strength * sum((jnp.sum(jnp.abs(s)) for s in scales), jnp.float32(0))
-
-    return penalty

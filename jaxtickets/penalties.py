@@ -1,0 +1,57 @@
+"""Penalties that thin a net out unit by unit while it trains, added to the loss (see `losses`)."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxtickets import masks
+from jaxtickets.types import Array, Params
+
+Penalty = Callable[[Params, str], Array]
+"""`penalty(params, output) -> scalar`; `output` names the layer of the logits, whose units stay."""
+
+
+def scales(params: Params, output: str) -> jax.Array:
+    """`Σ |γ|` over the scales of all batch norms; its subgradient at 0 is 0.
+
+    Liu et al., "Learning efficient convolutional networks through network slimming", 2017,
+    equation 1. Channels whose scale comes near zero can go.
+
+    Raises:
+      ValueError: there is no batch norm.
+    """
+    del output
+    paths = tuple(path for path in masks.paths(params) if path.rpartition("/")[2] == "scale")
+    if not paths:
+        raise ValueError("there is no batch norm whose scales could be penalised")
+    return sum((jnp.sum(jnp.abs(g)) for g in masks.pick(params, paths)), jnp.float32(0))
+
+
+def group_lasso(params: Params, output: str) -> jax.Array:
+    """`Σ_g sqrt(|g|) · ‖w_g‖₂` over filters and neurons g, the incoming weights of one unit each.
+
+    Wen et al., "Learning structured sparsity in deep neural networks", 2016, equation 3, filters
+    alone; with the root of a group's size, which the paper leaves out, as in Yuan and Lin, "Model
+    selection and estimation in regression with grouped variables", 2006: a layer with many inputs
+    is held as tightly as one with few. The output layer's units and all biases are free. The
+    gradient at a group of zeros is zero.
+
+    Raises:
+      ValueError: there is no kernel but the output layer's.
+    """
+    paths = [path.rpartition("/") for path in masks.paths(params)]
+    kernels = tuple("/".join((a, c)) for a, _, c in paths if c == "kernel" and a != output)
+    if not kernels:
+        raise ValueError("there is no layer but the output whose units could be penalised")
+    total = jnp.float32(0)
+    for kernel in masks.pick(params, kernels):
+        groups = kernel.reshape(-1, kernel.shape[-1])
+        squares = jnp.sum(groups**2, 0)
+        there = squares > 0
+        norms = jnp.where(there, jnp.sqrt(jnp.where(there, squares, 1.0)), 0.0)
+        total = total + len(groups) ** 0.5 * jnp.sum(norms)
+    return total
+
+
+PENALTIES: dict[str, Penalty] = {"scales": scales, "group_lasso": group_lasso}

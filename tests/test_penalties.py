@@ -1,0 +1,110 @@
+"""Penalties on units: what they count, how they pull, and where they come into the loss."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtickets import nets
+from jaxtickets.drivers import early_bird
+from jaxtickets.drivers.early_bird import BirdSettings
+from jaxtickets.drivers.problem import NetSettings, TrainSettings, build, penalty_of
+from jaxtickets.io.errors import UserError
+from jaxtickets.penalties import PENALTIES, group_lasso, scales
+
+PARAMS = {
+    "conv": {"kernel": jnp.array([[3.0, 0.0, 1.0], [4.0, 0.0, 1.0]]).reshape(1, 2, 1, 3)},
+    "norm": {"scale": jnp.array([1.0, -2.0, 0.5]), "bias": jnp.array([9.0, 9.0, 9.0])},
+    "block": {"norm": {"scale": jnp.array([-0.25]), "bias": jnp.zeros(1)}},
+    "fc": {"kernel": jnp.array([[2.0], [-1.0], [2.0]]), "bias": jnp.array([7.0])},
+    "out": {"kernel": jnp.array([[5.0, 6.0]]), "bias": jnp.ones(2)},
+}
+
+
+def test_scales_are_counted_of_all_batch_norms_and_nothing_else():
+    assert float(scales(PARAMS, "out")) == 3.75  # 1 + 2 + 0.5 + 0.25
+
+
+def test_groups_are_filters_and_neurons_weighed_by_the_root_of_their_size():
+    # conv: sqrt 2 (5 + 0 + sqrt 2); fc: sqrt 3 · 3; the output's are free
+    expected = 2**0.5 * (5 + 2**0.5) + 3**0.5 * 3
+    np.testing.assert_allclose(group_lasso(PARAMS, "out"), expected, rtol=1e-6)
+    with_output = group_lasso(PARAMS, "fc")
+    np.testing.assert_allclose(with_output, 2**0.5 * (5 + 2**0.5) + 11, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_gradients_are_finite_differences_and_zero_at_groups_of_zeros(name):
+    measure = jax.jit(lambda params: PENALTIES[name](params, "out"))
+    slopes = jax.grad(measure)(PARAMS)
+    leaves, tree = jax.tree.flatten(PARAMS)
+    for i, leaf in enumerate(leaves):
+        found = np.asarray(jax.tree.leaves(slopes)[i]).ravel()
+        assert np.isfinite(found).all()
+        for at, value in enumerate(np.asarray(leaf).ravel()):
+            if value == 0:
+                assert found[at] == 0
+                continue
+            ends = []
+            for shift in (0.01, -0.01):
+                moved = np.array(leaf).ravel()
+                moved[at] += shift
+                moved = jnp.asarray(moved.reshape(leaf.shape))
+                ends.append(float(measure(tree.unflatten([*leaves[:i], moved, *leaves[i + 1 :]]))))
+            np.testing.assert_allclose(found[at], (ends[0] - ends[1]) / 0.02, atol=2e-3)
+
+
+def test_what_is_not_there_can_not_be_penalised(mlp):
+    with pytest.raises(ValueError, match="there is no batch norm"):
+        scales(mlp, "out")
+    with pytest.raises(ValueError, match="no layer but the output"):
+        group_lasso({"out": mlp["out"]}, "out")
+
+
+def test_the_loss_of_a_problem_has_the_penalty_times_its_strength():
+    net, train = NetSettings(model="lenet300_100", widths="5,4"), TrainSettings(batch_size=20)
+    plain = build(net, train, "", False)
+    assert plain.net.widths == (5, 4) and plain.penalty is None
+    lasso = dataclasses.replace(train, penalty="group_lasso", penalty_strength=0.5)
+    problem = build(net, lasso, "", False)
+    params, stats = plain.recipe.model.init(jax.random.key(3))
+    batch = jax.tree.map(lambda a: a[:20], problem.dataset.train)
+    both = [p.recipe.loss(params, stats, batch, jax.random.key(0))[0] for p in (plain, problem)]
+    np.testing.assert_allclose(both[1] - both[0], 0.5 * group_lasso(params, "out"), rtol=1e-5)
+    np.testing.assert_allclose(problem.penalty(params), 0.5 * group_lasso(params, "out"), rtol=1e-6)
+
+
+def test_a_net_without_batch_norm_is_refused_in_one_line():
+    train = TrainSettings(penalty="scales")
+    with pytest.raises(UserError, match=r"^--penalty=scales with lenet5: there is no batch norm"):
+        build(NetSettings(), train, "", False)
+    net = nets.make("resnet20")
+    params, _ = jax.eval_shape(nets.functional(net, (28, 28, 1)).init, jax.random.key(0))
+    assert penalty_of(train, net, params) is not None
+
+
+def test_early_bird_keeps_the_penalty_and_has_its_own_where_units_are_searched():
+    train = TrainSettings(batch_size=500, epochs=8, penalty="group_lasso")
+    problem = build(NetSettings(model="lenet300_100", widths="5,4"), train, "", False)
+    params, stats = problem.recipe.model.init(jax.random.key(3))
+    batch = jax.tree.map(lambda a: a[:20], problem.dataset.train)
+    search = early_bird.plan(BirdSettings(draw_at=(1,)), problem).search
+    found = [p.recipe.loss(params, stats, batch, jax.random.key(0))[0] for p in (problem, search)]
+    assert float(found[0]) == float(found[1])
+    with pytest.raises(UserError, match="--penalty: where units are searched, --scale_l1 says it"):
+        early_bird.plan(BirdSettings(granularity="units", draw_at=(1,)), problem)
+
+    net = NetSettings(model="vgg11", widths="2,2,3,3,4,4,4,4")
+    plain = build(net, dataclasses.replace(train, penalty=""), "", False)
+    units = BirdSettings(granularity="units", draw_at=(1,), scale_l1=0.5)
+    shapes = jax.eval_shape(plain.recipe.model.init, jax.random.key(0))
+    params, stats = jax.tree.map(lambda a: 0.1 * jnp.ones(a.shape, a.dtype), shapes)
+    searched = early_bird.plan(units, plain).search
+    batch = jax.tree.map(lambda a: a[:2], plain.dataset.train)
+    ends = [
+        jax.jit(p.recipe.loss)(params, stats, batch, jax.random.key(0))[0]
+        for p in (plain, searched)
+    ]
+    np.testing.assert_allclose(ends[1] - ends[0], 0.5 * 0.1 * 26, rtol=1e-4)

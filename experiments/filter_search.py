@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 
 from experiments.sa_presets import thesis_search
-from jaxtickets.drivers import annealing, cutting, opening, structured, structured_tables
+from jaxtickets.drivers import annealing, cutting, opening, soft, structured, structured_tables
 from jaxtickets.drivers.cutting import AfterSettings, Choice, CutSettings
 from jaxtickets.drivers.dense import Dense, StoreSettings, dense_nets
 from jaxtickets.drivers.problem import NetSettings, TrainSettings
@@ -120,6 +120,7 @@ def main() -> None:
     dense = dense_nets(folder, problem, axis, seeds, train, data, every, store)
 
     choices = cutting.scored(plan, problem, seeds, dense, data)
+    choices += soft.choices(folder, plan, problem, axis, seeds, data, every)
     epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
     for number in epochs:
         kind = "trained" if number else INIT

@@ -4,8 +4,10 @@ Dense nets are scored by criteria of units, cut to a share of their units or of 
 multiply-adds, and made small; what is left is rewound and trained, fine-tuned, or trained from
 scratch for as many epochs (E) or as much computation (B) as the dense net took: Liu et al.,
 "Rethinking the value of network pruning", 2019. Size and latency are measured before and after.
+Methods named soft_ zero filters at the end of each epoch of a training of their own.
 
     python -m experiments.structured_pruning
+    python -m experiments.structured_pruning --methods=l2,soft_l2,fpgm,soft_fpgm
     python -m experiments.structured_pruning --model=resnet20 --dataset=cifar10 --budget=0.5,0.25
 
 The README has the numbers to expect, with spread, device and time.
@@ -15,7 +17,7 @@ from typing import Any
 
 from absl import flags
 
-from jaxtickets.drivers import cutting, opening, structured, structured_tables
+from jaxtickets.drivers import cutting, opening, soft, structured, structured_tables
 from jaxtickets.drivers.cutting import AfterSettings, CutSettings
 from jaxtickets.drivers.dense import StoreSettings, dense_nets
 from jaxtickets.drivers.problem import NetSettings, TrainSettings
@@ -27,7 +29,7 @@ from jaxtickets.io.flags import BatchSettings, RunSettings, define, read_all
 SMOKE: dict[str, Any] = {
     "model": "lenet5_29k",
     "seeds": 2,
-    "methods": ("random", "l1"),
+    "methods": ("random", "l1", "soft_fpgm"),
     "rates": (0.5,),
     "after": ("scratch_e", "finetune"),
     "finetune_epochs": 1,
@@ -57,7 +59,9 @@ def main() -> None:
     folder, every = run.folder, place.checkpoint_seconds
     dense = dense_nets(folder, problem, axis, seeds, train, data, every, store)
 
-    groups = cutting.cut(plan, problem, cutting.scored(plan, problem, seeds, dense, data))
+    choices = cutting.scored(plan, problem, seeds, dense, data)
+    choices += soft.choices(folder, plan, problem, axis, seeds, data, every)
+    groups = cutting.cut(plan, problem, choices)
     summary = structured.train_nets(folder, plan, problem, axis, groups, dense, data, every)
     figures.draw_widths(folder)
     figures.draw_accuracies(folder)

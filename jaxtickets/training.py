@@ -150,6 +150,8 @@ class Recipe(NamedTuple):
       batch_size: examples a step; an epoch's incomplete last batch is dropped.
       every: steps between two looks at the validation data.
       test_looks: looks between two at the test data, which are for the record alone; 0: never.
+      at_look: what becomes of the parameters before each look, in `piece`; None: nothing. What the
+        mask leaves out keeps its fill.
     """
 
     model: Model
@@ -160,6 +162,7 @@ class Recipe(NamedTuple):
     batch_size: int
     every: int
     test_looks: int = 0
+    at_look: Callable[[Params], Params] | None = None
 
 
 class Splits(NamedTuple):
@@ -246,6 +249,10 @@ def piece(
         state, metrics = advance(
             recipe.loss, optimizer, step_key, watched.state, index, fetch, fill
         )
+        if recipe.at_look is not None:
+            state = state._replace(
+                params=masks.apply(state.mask, recipe.at_look(state.params), fill)
+            )
         seen = evaluate(recipe.model, recipe.prepare, state.params, state.stats, data.validation)
         return _watch(watched, state, seen["loss"], keep_at), {
             "step": state.step,

@@ -16,7 +16,7 @@ from jaxtickets import losses, masks, nets, runs, training
 from jaxtickets.compress import choose, graph
 from jaxtickets.criteria import Evidence
 from jaxtickets.criteria.units import find_unit
-from jaxtickets.drivers import annealing, cutting, structured_tables
+from jaxtickets.drivers import annealing, cutting, once, structured_tables
 from jaxtickets.drivers import structured as driver
 from jaxtickets.drivers.cutting import AfterSettings, CutSettings
 from jaxtickets.drivers.dense import Dense
@@ -111,7 +111,10 @@ class Bench:
         ends = [jax.tree.map(lambda w: w[::-1] + 0.01, one.params) for one in self.seeds]
         learnt = dict.fromkeys(driver.LEARNT, 0.5)
         self.dense = Dense(
-            runs.stack(ends), {}, [learnt | {"seed": one.number} for one in self.seeds]
+            runs.stack(ends),
+            {},
+            [learnt | {"seed": one.number} for one in self.seeds],
+            {one.number: folder / "dense" for one in self.seeds},
         )
         self.plan = cutting.plan(CUT, AFTER, TRAIN, self.problem)
         given = self.plan, self.problem
@@ -119,9 +122,7 @@ class Bench:
         self.groups = cutting.cut(*given, chosen)
         whole = Ticket(ends[0], {}, masks.ones(ends[0]), np.int32(40))
         tickets.save_ticket(folder / "dense", whole, {})
-        homes = {str(one.number): str(folder / "dense") for one in self.seeds}
-        (folder / "dense.json").write_text(json.dumps(homes))
-        monkeypatch.setattr(driver, "train_entries", self.train)
+        monkeypatch.setattr(once, "train_entries", self.train)
         monkeypatch.setattr(driver.inference, "compare", lambda *arguments: FAKE)
         monkeypatch.setattr(driver, "accuracies", lambda *arguments: np.array([0.1, 0.2, 0.3, 0.4]))
         self.made = self.rows()
@@ -292,7 +293,7 @@ def test_a_run_has_a_row_for_each_method_share_training_and_seed(smokes):
     dense = [("dense", "", "1.0", number) for number in "01"]
     cut = [
         (method, after, "0.5", number)
-        for method in ("random", "l1")
+        for method in ("random", "l1", "soft_fpgm")
         for after in ("scratch_e", "finetune")
         for number in "01"
     ]
@@ -339,7 +340,27 @@ def test_what_is_trained_from_scratch_is_one_net_for_all_methods(smokes):
     for row in summary(smokes("structured_pruning")[0]):
         found.setdefault((row["after"], row["seed"]), set()).add(row["ticket"])
     for number in "01":
-        assert len(found["scratch_e", number]) == 1 and len(found["finetune", number]) == 2
+        assert len(found["scratch_e", number]) == 1 and len(found["finetune", number]) == 3
+
+
+def test_a_softly_pruned_net_loses_nothing_when_its_zeroed_filters_go(smokes, evaluate):
+    folder = smokes("structured_pruning")[0]
+    for number in "01":
+        ticket, said = tickets.load_ticket(
+            folder / "tickets" / f"soft_fpgm-rate0.5-whole-seed{number}"
+        )
+        net, params = nets.from_json(said["net"]), ticket.params
+        for layer, keep in (("conv1", 3), ("conv2", 3), ("fc1", 64)):
+            kernel = np.asarray(params[layer]["kernel"])
+            on = (kernel.reshape(-1, kernel.shape[-1]) != 0).any(0)
+            assert on.sum() == keep and not np.asarray(params[layer]["bias"])[~on].any()
+        (expected,) = {
+            float(row["cut_accuracy"])
+            for row in summary(folder)
+            if (row["method"], row["seed"]) == ("soft_fpgm", number)
+        }
+        assert evaluate(net, params, ticket.stats) == pytest.approx(expected, abs=2e-3)
+        assert expected > 0.5
 
 
 def test_a_filter_search_keeps_its_share_and_rewinds_to_the_first_weights(smokes):

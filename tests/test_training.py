@@ -276,6 +276,27 @@ def test_several_looks_are_the_pieces_of_one():
     np.testing.assert_array_equal(seen["loss"], [metrics["loss"][0] for metrics in expected])
 
 
+def test_what_is_done_at_a_look_is_done_before_it_and_leaves_the_mask_alone():
+    def turned(params):
+        return jax.tree.map(lambda w: jnp.where(w == 0, 1.0, -w), params)
+
+    recipe = RECIPE._replace(every=30, at_look=turned)
+    begin = training.watch(fresh_state())
+    run = jax.jit(lambda watched: training.piece(recipe, KEY, 0.01, watched, DATA, 2))
+    watched, seen = run(begin)
+    expected = begin
+    for look in range(2):
+        expected = piece(30)(KEY, 0.01, expected)[0]
+        params = masks.apply(mask_of(0), turned(expected.state.params))
+        expected = expected._replace(state=expected.state._replace(params=params))
+        loss = evaluate(11)(params, expected.state.stats, VALIDATION)["loss"]
+        np.testing.assert_allclose(seen["loss"][look], loss, rtol=1e-6)
+    same(watched.state, expected.state)
+    first = int(np.argmin(seen["loss"]))
+    assert watched.loss == seen["loss"][first]
+    assert first == 0 or not differ(watched.params, watched.state.params)
+
+
 def test_the_early_stop_is_the_look_with_the_lowest_validation_loss():
     # of the looks after 1, 2, ..., 60 steps; its parameters are those of the training cut there
     watched = training.watch(fresh_state())

@@ -8,6 +8,8 @@ counted in the first of its groups alone, and stays or goes in all of them.
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import allocation, masks
@@ -49,6 +51,18 @@ def by_layer(
       ValueError: a group is left with nothing (it is named), scores are missing or NaN, or a
         density is outside (0, 1].
     """
+    found = best_of_each(graph, scores, density, floor, multiple)
+    return {name: np.asarray(mask) for name, mask in found.items()}
+
+
+def best_of_each(
+    graph: Graph,
+    scores: UnitScores,
+    density: float | Mapping[str, float],
+    floor: int = 0,
+    multiple: int = 1,
+) -> dict[str, jax.Array]:
+    """`by_layer`, with scores that may be traced (NaN then ranks last)."""
     ranked = _ranked(graph, scores)
     counts = {}
     for name, values in ranked.items():
@@ -78,7 +92,8 @@ def over_layers(
     total = allocation.global_({name: v.shape for name, v in ranked.items()}, density, floor)
     chosen = masks.select(ranked, tuple(ranked), total, floor)
     counts = {name: int(np.sum(mask)) for name, mask in chosen.items()}
-    return _best(graph, ranked, counts, floor, multiple)
+    found = _best(graph, ranked, counts, floor, multiple)
+    return {name: np.asarray(mask) for name, mask in found.items()}
 
 
 def to_budget(
@@ -134,14 +149,14 @@ def multiply_adds(graph: Graph, dense: Mapping[str, int], units: UnitMask) -> in
     return total
 
 
-def _ranked(graph: Graph, scores: UnitScores) -> dict[str, np.ndarray]:
+def _ranked(graph: Graph, scores: UnitScores) -> dict[str, jax.Array]:
     """Group -> the mean scores of the units that no group before it has; groups without are out."""
     count = 1 + max(int(places.max()) for places in graph.units.values())
-    sums, groups = np.zeros(count), np.zeros(count)
+    sums, groups = jnp.zeros(count), np.zeros(count, "f")
     for name, places in graph.units.items():
         if np.shape(scores.get(name, 0)) != places.shape:
             raise ValueError(f"{name} has {len(places)} units: there must be as many scores")
-        sums[places] += np.asarray(scores[name])
+        sums = sums.at[places].add(jnp.asarray(scores[name], jnp.float32))
         groups[places] += 1
     return {name: sums[mine] / groups[mine] for name, mine in _own(graph).items()}
 
@@ -158,11 +173,11 @@ def _own(graph: Graph) -> dict[str, np.ndarray]:
 
 def _best(
     graph: Graph,
-    ranked: Mapping[str, np.ndarray],
+    ranked: Mapping[str, jax.Array],
     counts: Mapping[str, int],
     floor: int,
     multiple: int,
-) -> dict[str, np.ndarray]:
+) -> dict[str, jax.Array]:
     """The masks that keep these counts, rounded, of each group's own units."""
     keep = {}
     for name, values in ranked.items():
@@ -172,7 +187,7 @@ def _best(
         if keep[name] == 0:
             raise ValueError(f"no unit is left in {name}: raise the density or set a floor")
     chosen = masks.select(ranked, tuple(ranked), keep)
-    stays = np.zeros(1 + max(int(places.max()) for places in graph.units.values()), bool)
+    stays = jnp.zeros(1 + max(int(places.max()) for places in graph.units.values()), bool)
     for name, mine in _own(graph).items():
-        stays[mine[np.asarray(chosen[name])]] = True
+        stays = stays.at[mine].set(chosen[name])
     return {name: stays[places] for name, places in graph.units.items()}

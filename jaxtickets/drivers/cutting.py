@@ -21,7 +21,7 @@ from jaxtickets.drivers.seeds import Seed, evidence
 from jaxtickets.io.errors import UserError, choose
 from jaxtickets.io.files import digest
 from jaxtickets.io.flags import numbers
-from jaxtickets.protocols import structured
+from jaxtickets.protocols import soft, structured
 from jaxtickets.protocols.structured import AFTERS, Cut, Lengths, Small
 from jaxtickets.settings import option
 from jaxtickets.types import Array, Dataset, Key, Params, Split, Stats, Ticket, Wiring
@@ -33,7 +33,8 @@ class CutSettings:
 
     methods: tuple = option(
         ("random", "l1", "fpgm"),
-        f"what scores units: {', '.join(structured.METHODS)}; inverted_ before a name turns it",
+        f"what scores units: {', '.join(structured.METHODS)}; inverted_ before a name turns it; "
+        f"or zeroes them epoch by epoch as the net trains: {', '.join(soft.METHODS)}",
     )
     rates: tuple = option((0.5, 0.3), "shares of the units kept")
     budget: tuple = option((), "shares of the multiply-adds kept, in place of --rates")
@@ -68,6 +69,8 @@ class Plan(NamedTuple):
       how: how units are chosen.
       graph: the net's.
       lengths: of trainings.
+      epoch: steps of an epoch.
+      soft: method -> the criterion by which filters are zeroed while the net trains.
     """
 
     cut: CutSettings
@@ -78,6 +81,8 @@ class Plan(NamedTuple):
     how: Cut
     graph: Graph
     lengths: Lengths
+    epoch: int
+    soft: dict[str, UnitCriterion]
 
 
 def plan(cut: CutSettings, after: AfterSettings, train: TrainSettings, problem: Problem) -> Plan:
@@ -88,7 +93,8 @@ def plan(cut: CutSettings, after: AfterSettings, train: TrainSettings, problem: 
         budget that can't be kept, or a net whose units can't be traced; the message names it.
     """
     for name in cut.methods:
-        choose("method", name.removeprefix(structured.INVERTED), structured.METHODS)
+        plain = name.removeprefix(structured.INVERTED)
+        choose("method", plain, structured.METHODS + (soft.METHODS if plain == name else ()))
     for name in after.after:
         choose("training after the cut", name, tuple(AFTERS))
     if not 0 < cut.norm_keep <= 1:
@@ -105,8 +111,13 @@ def plan(cut: CutSettings, after: AfterSettings, train: TrainSettings, problem: 
     shape = image_shape(problem.dataset.name)
     costs = nets.multiply_adds(problem.net, shape) if cut.budget else {}
     how = Cut(structured.RANKINGS[cut.ranking], cut.floor, cut.multiple, costs)
-    found = {name: structured.find(name, cut.norm_keep) for name in cut.methods}
+    found = {
+        name: structured.find(name.removeprefix(soft.SOFT), cut.norm_keep) for name in cut.methods
+    }
+    softly = {name: one for name, one in found.items() if name in soft.METHODS}
     epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
+    if softly:
+        _check_soft(next(iter(softly)), cut, problem.steps, epoch)
     unit = problem.recipe.every * max(problem.recipe.test_looks, 1)
     lengths = Lengths(problem.steps, unit, epoch * after.finetune_epochs, after.longest)
     flag = ""
@@ -121,7 +132,18 @@ def plan(cut: CutSettings, after: AfterSettings, train: TrainSettings, problem: 
             structured.chosen(how, graph, equal, share)
     except ValueError as error:
         raise UserError(f"{flag}{error}") from error
-    return Plan(cut, after, train, found, tuple(shares), how, graph, lengths)
+    hard = {name: one for name, one in found.items() if name not in softly}
+    return Plan(cut, after, train, hard, tuple(shares), how, graph, lengths, epoch, softly)
+
+
+def _check_soft(method: str, cut: CutSettings, steps: int, epoch: int) -> None:
+    """Raises UserError if filters can't be zeroed layer by layer at the end of each epoch."""
+    if cut.budget or cut.ranking != "by_layer":
+        other = "--budget" if cut.budget else f"--ranking={cut.ranking}"
+        raise UserError(f"--methods={method} zeroes a share of each layer: give no {other}")
+    if steps % epoch:
+        said = f"--methods={method}: {steps} training steps: must be whole epochs of {epoch}"
+        raise UserError(said)
 
 
 def _check_scores(criterion: UnitCriterion, problem: Problem, wiring: Wiring) -> None:
@@ -241,9 +263,10 @@ def cut(plan: Plan, problem: Problem, choices: Sequence[Choice]) -> dict[str, li
             said = f"{choice.method} at {choice.share:g}, seed {one.number}: {error}"
             raise UserError(said) from error
         small = Small(nets.functional(net, plan.graph.image), begins, ends)
-        groups.setdefault(_digest(net), []).append(Member(name, one, net, small, gain))
+        groups.setdefault(digest_of(net), []).append(Member(name, one, net, small, gain))
     return groups
 
 
-def _digest(net: nn.Module) -> str:
+def digest_of(net: nn.Module) -> str:
+    """A digest of a net's widths: what small nets are known by."""
     return digest(nets.to_json(net)["widths"])[:12]

@@ -41,11 +41,13 @@ class Dense(NamedTuple):
     Attributes:
       params, stats: at the end of training, stacked over seeds.
       summary: a row of `train_entries` for each.
+      places: number of the seed -> the folder of its ticket.
     """
 
     params: Params
     stats: Stats
     summary: list[dict[str, Any]]
+    places: dict[int, Path]
 
 
 def dense_nets(
@@ -98,15 +100,14 @@ def dense_nets(
             name = entries[at].name | {"trained": learnt, "context": context}
             save_entry(home, problem, Entry(name, end), problem.steps, hashes[i])
             found[i] = tickets.load_ticket(home / "tickets" / hashes[i])
-    used = {
-        str(one.number): str(home / "tickets" / h) for one, h in zip(seeds, hashes, strict=True)
-    }
+    places = {one.number: home / "tickets" / h for one, h in zip(seeds, hashes, strict=True)}
+    used = {str(number): str(place) for number, place in places.items()}
     write_atomically(folder / "dense.json", pretty(used))
     ordered = [found[i] for i in range(len(seeds))]
     params, stats = runs.stack([(ticket.params, ticket.stats) for ticket, _ in ordered])
     first = untrained_rows(problem, axis, [dense_entry(problem, one) for one in seeds], data)
     rows = [row | said["trained"] for row, (_, said) in zip(first, ordered, strict=True)]
-    return Dense(params, stats, rows)
+    return Dense(params, stats, rows, places)
 
 
 TRAINED = (

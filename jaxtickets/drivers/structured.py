@@ -5,12 +5,9 @@ in a folder of their own, `nets/DIGEST of the widths`, which also knows how fast
 """
 
 import dataclasses
-import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median_low
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +17,12 @@ from flax import linen as nn
 from jaxtickets import losses, masks, runs
 from jaxtickets.compress import report
 from jaxtickets.compress.report import Report
-from jaxtickets.drivers import comparison, inference
-from jaxtickets.drivers.comparison import Entry, save_entry, train_entries
+from jaxtickets.drivers import inference, once
+from jaxtickets.drivers.comparison import Entry
 from jaxtickets.drivers.cutting import Member, Plan
 from jaxtickets.drivers.dense import Dense
 from jaxtickets.drivers.levels import order_key
+from jaxtickets.drivers.once import Row
 from jaxtickets.drivers.problem import Problem, optimizer_of
 from jaxtickets.drivers.training_loop import Start, accuracies
 from jaxtickets.io import rows
@@ -53,9 +51,6 @@ LEARNT = (
 """What a summary has of a training; `train_entries` knows more."""
 
 
-Row = dict[str, Any]
-
-
 # --- what is left is trained ---------------------------------------------------------------------
 
 
@@ -77,7 +72,7 @@ def train_net(
     size and speed are measured once, and kept.
 
     Args:
-      folder: the run's; `dense.json` in it says where the dense nets are.
+      folder: where `nets` and `tickets` are.
       place: the net's folder in `folder/nets`, from `cutting.cut`.
       plan: what is done.
       problem: the dense net and its training.
@@ -97,7 +92,7 @@ def train_net(
             for after in afters
             for member in members
         }
-        found |= _train(folder, part, "-".join(afters), mine, axis, entries, data, every)
+        found |= once.train(folder, part, "-".join(afters), mine, axis, entries, data, every)
     cut = _cut_accuracies(problem, axis, members, data)
     sizes = _sizes(folder, place, plan, problem, members[0], dense)
     before = {row["seed"]: row["trained_accuracy"] for row in dense.summary}
@@ -151,12 +146,12 @@ def dense_rows(folder: Path, places: Sequence[str], dense: Dense, gain: Report) 
     """A row of each dense net in the columns of `train_net`; latencies are medians.
 
     Args:
-      folder: the run's.
+      folder: see `train_net`.
       places: of the small nets, beside which it was measured.
       dense: the dense nets.
       gain: any member's.
     """
-    beside = [_columns(_known(folder / "nets" / place, SIZES), "before") for place in places]
+    beside = [_columns(once.known(folder / "nets" / place, SIZES), "before") for place in places]
     sizes = {name: median_low(one[name] for one in beside) for name in COLUMNS.values()}
     return [
         {
@@ -176,7 +171,7 @@ def size_rows(folder: Path, places: Mapping[str, nn.Module]) -> list[Row]:
     return [
         {"net": place, "widths": "-".join(map(str, net.widths)), **row}
         for place, net in places.items()
-        for row in _known(folder / "nets" / place, SIZES)
+        for row in once.known(folder / "nets" / place, SIZES)
     ]
 
 
@@ -234,50 +229,6 @@ def _ticket(place: str, member: Member, after: str) -> str:
     return f"{member.name['method']}-rate{member.name['rate']:g}-{seed}"
 
 
-def _train(
-    folder: Path,
-    part: Path,
-    phase: str,
-    problem: Problem,
-    axis: Axis,
-    entries: Mapping[str, Entry],
-    data: Dataset,
-    every: float,
-) -> dict[str, Row]:
-    """Ticket -> row of `train_entries`: trained and saved once and for all, as many as fit."""
-    names, start = list(entries), next(iter(entries.values())).start
-    size = comparison.COPIES * sum(leaf.nbytes for leaf in jax.tree.leaves(start.params))
-    unit = axis.width * len(axis.devices)
-    most = unit * max(1, int(comparison.PART_BYTES / size) // unit)
-    found: dict[str, Row] = {}
-    for at in range(0, len(names), most):
-        mine, step = names[at : at + most], f"{phase}-{at // most:02d}"
-        done = _known(part, f"{step}-rows")
-        if len(done) < len(mine):
-            some = [entries[name] for name in mine]
-            ends, done = train_entries(part, step, problem, axis, some, data, every)
-            for i, (name, entry) in enumerate(zip(mine, some, strict=True)):
-                params, stats = runs.take((ends.state.params, ends.state.stats), i)
-                end = Entry(entry.name, entry.start._replace(params=params, stats=stats))
-                save_entry(folder, problem, end, problem.steps, name)
-            _keep(part, f"{step}-rows", done)
-        shutil.rmtree(part / "checkpoints" / step, ignore_errors=True)
-        found |= dict(zip(mine, done, strict=True))
-    return found
-
-
-def _keep(part: Path, phase: str, made: Sequence[Row]) -> None:
-    """Writes rows into a net's metrics, in place of those that a kill left there."""
-    rows.keep_metrics(part, lambda row: row["phase"] != phase)
-    rows.append_metrics(part, *({"phase": phase, **row} for row in made))
-
-
-def _known(part: Path, phase: str) -> list[Row]:
-    """The rows of `_keep`, none if there are none yet."""
-    found = [row for row in rows.read_metrics(part) if row["phase"] == phase]
-    return [{name: value for name, value in row.items() if name != "phase"} for row in found]
-
-
 # --- what is measured ----------------------------------------------------------------------------
 
 
@@ -296,20 +247,19 @@ def _sizes(
 ) -> list[Row]:
     """Rows of `quantity`, `before`, `after`, `ratio`: of the first member, measured once."""
     part = folder / "nets" / place
-    if known := _known(part, SIZES):
+    if known := once.known(part, SIZES):
         return known
     params, stats = runs.take((dense.params, dense.stats), 0)
     whole = problem.net, Ticket(params, stats, masks.ones(params), np.int32(problem.steps))
     cut = member.net, member.small.trained
     shape, repeats = plan.graph.image, plan.after.repeats
-    home = json.loads((folder / "dense.json").read_text("utf-8"))[str(member.seed.number)]
     ticket = folder / "tickets" / _ticket(place, member, plan.after.after[0])
     made = [
         *report.rows(member.gain),
         *inference.compare(whole, cut, shape, BATCHES, repeats),
-        inference.on_disk(Path(home), ticket),
+        inference.on_disk(dense.places[member.seed.number], ticket),
     ]
-    _keep(part, SIZES, made)
+    once.keep(part, SIZES, made)
     return made
 
 
@@ -336,7 +286,7 @@ def in_order(
     plan: Plan, groups: Mapping[str, Sequence[Member]], summary: Sequence[Row]
 ) -> list[Row]:
     """The rows of all nets by method, share and training, in the order in which they were given."""
-    methods = [*plan.criteria]
+    methods = [*plan.cut.methods]
     methods += [m.name["method"] for members in groups.values() for m in members]
     order = {name: at for at, name in reversed([*enumerate(methods)])}
 

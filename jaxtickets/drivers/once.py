@@ -1,0 +1,73 @@
+"""Trainings done once and for all: their rows are kept, their tickets saved, their state removed.
+
+A run that goes on finds what is done and trains the rest.
+"""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxtickets import runs
+from jaxtickets.drivers import comparison
+from jaxtickets.drivers.comparison import Entry, save_entry, train_entries
+from jaxtickets.drivers.problem import Problem
+from jaxtickets.io import rows
+from jaxtickets.runs import Axis
+from jaxtickets.types import Dataset
+
+Row = dict[str, Any]
+
+
+def train(
+    folder: Path,
+    part: Path,
+    phase: str,
+    problem: Problem,
+    axis: Axis,
+    entries: Mapping[str, Entry],
+    data: Dataset,
+    every: float,
+) -> dict[str, Row]:
+    """Ticket -> row of `train_entries`; as many at a time as fit into memory.
+
+    Args:
+      folder: in `folder/tickets` are the tickets at the end of training.
+      part: where metrics and checkpoints are.
+      phase: the name of the trainings in `part`.
+      problem, axis, data, every: see `train_entries`.
+      entries: name of the ticket -> what is trained.
+    """
+    names, start = list(entries), next(iter(entries.values())).start
+    size = comparison.COPIES * sum(leaf.nbytes for leaf in jax.tree.leaves(start.params))
+    unit = axis.width * len(axis.devices)
+    most = unit * max(1, int(comparison.PART_BYTES / size) // unit)
+    found: dict[str, Row] = {}
+    for at in range(0, len(names), most):
+        mine, step = names[at : at + most], f"{phase}-{at // most:02d}"
+        done = known(part, f"{step}-rows")
+        if len(done) < len(mine):
+            some = [entries[name] for name in mine]
+            ends, done = train_entries(part, step, problem, axis, some, data, every)
+            for i, (name, entry) in enumerate(zip(mine, some, strict=True)):
+                params, stats = runs.take((ends.state.params, ends.state.stats), i)
+                end = Entry(entry.name, entry.start._replace(params=params, stats=stats))
+                save_entry(folder, problem, end, problem.steps, name)
+            keep(part, f"{step}-rows", done)
+        shutil.rmtree(part / "checkpoints" / step, ignore_errors=True)
+        found |= dict(zip(mine, done, strict=True))
+    return found
+
+
+def keep(part: Path, phase: str, made: Sequence[Row]) -> None:
+    """Writes rows into the metrics in `part`, in place of those that a kill left there."""
+    rows.keep_metrics(part, lambda row: row["phase"] != phase)
+    rows.append_metrics(part, *({"phase": phase, **row} for row in made))
+
+
+def known(part: Path, phase: str) -> list[Row]:
+    """The rows of `keep`, none if there are none yet."""
+    found = [row for row in rows.read_metrics(part) if row["phase"] == phase]
+    return [{name: value for name, value in row.items() if name != "phase"} for row in found]

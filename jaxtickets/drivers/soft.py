@@ -1,0 +1,56 @@
+"""Nets whose filters are pruned softly as they train: a training for each share and seed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxtickets.drivers import once
+from jaxtickets.drivers.cutting import Choice, Plan
+from jaxtickets.drivers.dense import dense_entry
+from jaxtickets.drivers.problem import Problem
+from jaxtickets.drivers.seeds import Seed
+from jaxtickets.io import tickets
+from jaxtickets.protocols import soft
+from jaxtickets.runs import Axis
+from jaxtickets.types import Dataset
+
+
+def choices(
+    folder: Path,
+    plan: Plan,
+    problem: Problem,
+    axis: Axis,
+    seeds: Sequence[Seed],
+    data: Dataset,
+    every: float,
+) -> list[Choice]:
+    """The units that are left after soft training, with the weights that it ends with.
+
+    Each training takes as long as the dense net's, from the same first weights and in the same
+    order of the data; looks, and with them the choice of filters, are at the ends of epochs. The
+    nets are saved whole, zeroed filters and all, as `tickets/METHOD-rateSHARE-whole-seedN`.
+
+    Args:
+      folder, axis, data, every: see `train_all`.
+      plan: its soft methods and shares; none: nothing is done.
+      problem: the net and its training.
+      seeds: which.
+    """
+    made, how = [], plan.how
+    for method, criterion in plan.soft.items():
+        for share in plan.shares:
+            at_look = soft.zeroing(criterion, plan.graph, share, how.floor, how.multiple)
+            recipe = problem.recipe._replace(every=plan.epoch, test_looks=0, at_look=at_look)
+            softly, phase = problem._replace(recipe=recipe), f"{method}-rate{share:g}"
+            names = [f"{phase}-whole-seed{one.number}" for one in seeds]
+            entries = {
+                name: dense_entry(problem, one)._replace(
+                    name={"method": method, "rate": share, "seed": one.number}
+                )
+                for name, one in zip(names, seeds, strict=True)
+            }
+            once.train(folder, folder, phase, softly, axis, entries, data, every)
+            for name, one in zip(names, seeds, strict=True):
+                end, _ = tickets.load_ticket(folder / "tickets" / name)
+                units = soft.standing(end.params, plan.graph.wiring)
+                made.append(Choice(method, share, one, end.params, end.stats, units))
+    return made

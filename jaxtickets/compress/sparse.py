@@ -12,6 +12,7 @@ any weight is kept.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -71,12 +72,20 @@ def pattern(mask: Array) -> Pattern:
     slots = np.full(used.shape, kept.size)
     turned = np.lexsort((rows, columns))
     slots[used] = np.flatnonzero(kept)[turned]
-    numbers = (
-        *(rows, columns, starts, turned, turned_starts, inputs),
-        *(outputs, slots, np.flatnonzero(flat.any(1))),
+    whole = partial(jnp.asarray, dtype=jnp.int32)
+    return Pattern(
+        mask=jnp.asarray(flat),
+        rows=whole(rows),
+        columns=whole(columns),
+        starts=whole(starts),
+        turned=whole(turned),
+        turned_starts=whole(turned_starts),
+        inputs=whole(inputs),
+        kept=jnp.asarray(kept),
+        outputs=whole(outputs),
+        slots=whole(slots),
+        live=whole(np.flatnonzero(flat.any(1))),
     )
-    whole = [jnp.asarray(array, jnp.int32) for array in numbers]
-    return Pattern(jnp.asarray(flat), *whole[:6], jnp.asarray(kept), *whole[6:])
 
 
 def _table(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -75,7 +75,8 @@ def cell(
         given = where, weights, images, labels
         made = _step(logits, name == "dense") if work == "training" else _infer(logits)
         compiled = jax.jit(made).lower(*given).compile()
-        sizes[name] = compiled.memory_analysis().temp_size_in_bytes / MEBIBYTE
+        memory: Any = compiled.memory_analysis()
+        sizes[name] = memory.temp_size_in_bytes / MEBIBYTE
         if name == "dense" or sizes[name] <= limits.memory:
             calls[name] = partial(compiled, *given)
     times = _times(list(calls.values()), limits)

@@ -1,10 +1,11 @@
 """Which way to a ticket is worth its price, if nothing dense is ever trained?
 
-Methods that find masks at the initialisation, densities and seeds, under one budget: annealing over
-fields (where the weights are kept) with the loss after a few training steps as its energy, its
-controls with the same budget (hill climbing, annealing over bits, random search, edge-popup), what
-costs next to nothing (random masks, SNIP, GraSP, SynFlow), and beside them one-shot magnitude,
-which needs a dense training. All masks are trained from the same initialisation.
+Methods that find masks at the initialisation, densities and seeds, under one budget. The energy is
+the loss after some training steps, from which the net is rewound each time: annealing by swaps that
+those steps speak for (`rewired`), and over fields, which say where the weights are kept; with the
+same budget their controls (hill climbing, annealing over bits, random search, edge-popup); what
+costs next to nothing (random masks, SNIP, GraSP, SynFlow); and beside them one-shot magnitude, which
+needs a dense training. All masks are trained from the same initialisation.
 
     python -m experiments.sa_frontier --preset=quick
     python -m experiments.sa_frontier --preset=mnist --data_dir=FOLDER
@@ -40,23 +41,37 @@ SEARCHES = (*FINDERS, *gates.GATES, *POLISHED, *(f"random_{name}" for name in RA
 SMOKE: dict[str, Any] = {
     "seeds": 2,
     "density": (0.1,),
-    "searches": ("annealed_fields", "edge_popup", "random_erk"),
+    "searches": ("rewired", "annealed_fields", "edge_popup", "random_erk"),
     "criteria": ("snip", "magnitude"),
     "budget": (8.0,),
     "chains": 2,
     "phases": 2,
     "train_steps": 3,
+    "rewire_steps": 3,
     "held_out": 200,
     "epochs": 2,
 }
+FEW = ("rewired", "annealed_fields", "random_search", "edge_popup", "random_erk")
 QUICK: dict[str, Any] = {
     "density": (0.1, 0.03),
+    "searches": FEW,
+    "budget": (4.0,),
     "chains": 4,
     "phases": 2,
+    "rewire_steps": 40,
     "held_out": 700,
     "epochs": 15,
 }
-MNIST: dict[str, Any] = {"dataset": "mnist", "density": (0.1, 0.03, 0.015), "seeds": 5}
+MNIST: dict[str, Any] = {
+    "dataset": "mnist",
+    "density": (0.1, 0.03, 0.015),
+    "searches": FEW,
+    "criteria": ("snip", "grasp", "synflow", "initial_fisher", "magnitude"),
+    "budget": (1.0, 4.0),
+    "chains": 4,
+    "phases": 2,
+    "seeds": 5,
+}
 PRESETS = {"": {}, "smoke": SMOKE, "quick": QUICK, "mnist": MNIST}
 
 

@@ -14,6 +14,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,7 +47,15 @@ class Row(NamedTuple):
     holds: bool | None
 
 
-def speed(name: str, make: Callable, count: int, unit: str, each: float, bar: float) -> Row:
+def speed(
+    name: str,
+    make: Callable,
+    count: int,
+    unit: str,
+    each: float,
+    bar: float | None,
+    against: str = "share of matrix products",
+) -> Row:
     """A row of `make(count)`, against the matrix products measured before and after it."""
     call, operations = make(count)
     devices = runs.axis().devices
@@ -57,7 +66,7 @@ def speed(name: str, make: Callable, count: int, unit: str, each: float, bar: fl
     asked = bar if count == 8 else None
     held = None if asked is None else ratio >= asked
     return Row(
-        f"{name}, {count}: share of matrix products",
+        f"{name}, {count}: {against}",
         each * count / seconds,
         unit,
         ratio,
@@ -121,11 +130,26 @@ def memory() -> Iterator[Row]:
 
 
 COUNTS = (1, 8, 32)
+
+
+def differences() -> Iterator[Row]:
+    """Annealing whose energies are by difference, against the limit of evaluating whole nets.
+
+    That limit is the rate at which matrix products alone would evaluate the net.
+    """
+    for size, bar in ((10, 3.0), (100, 3.0), (1000, None)):
+        make = partial(anneal, size=size, by_difference=True)
+        name, against = f"by difference, swaps of {size}, chains", "over plain at its limit"
+        for count in COUNTS if size == 100 else COUNTS[1:2]:
+            yield speed(name, make, count, "evaluations/s", 50, bar, against)
+
+
 GROUPS: dict[str, Callable[[], Iterator[Row]]] = {
     "startup": startup,
     "annealing": lambda: (
         speed("annealing, chains", anneal, n, "evaluations/s", 50, 0.8) for n in COUNTS
     ),
+    "differences": differences,
     "training": lambda: (
         speed("masked training, runs", train, n, "epochs/s", 1, 0.6) for n in COUNTS
     ),

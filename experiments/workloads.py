@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxtickets import losses, masks, nets, optimizers, runs, schedules, training
 from jaxtickets.data import augment
-from jaxtickets.search import annealing, energies, swaps
+from jaxtickets.search import annealing, difference, energies, swaps
 from jaxtickets.search import space as spaces
 from jaxtickets.types import Model, Params, Split
 
@@ -35,16 +35,32 @@ def net(name: str, shape: tuple[int, ...] = SHAPE, **attributes: Any) -> tuple[M
     return model, jax.jit(model.init)(jax.random.key(0))[0]
 
 
-def anneal(chains: int, steps: int = 50) -> tuple[Callable[[], Any], float]:
-    """A call that runs `steps` steps of all chains, and its operations: forward passes alone."""
+def anneal(
+    chains: int, steps: int = 50, size: int = 2000, by_difference: bool = False
+) -> tuple[Callable[[], Any], float]:
+    """A call that runs `steps` steps of all chains, and its operations: whole forward passes alone.
+
+    Args:
+      chains: how many.
+      steps: of each; they are a chunk, after which sums kept by differences are found anew.
+      size: of the swaps.
+      by_difference: whether energies are.
+    """
     model, params = net("lenet300_100", use_bias=False)
     prunable = masks.prunable(params)
     space = spaces.weights(params, prunable)
-    moves, axis = swaps.moves(space, most=2000), runs.axis()
+    moves, axis = swaps.moves(space, most=size), runs.axis()
 
     def kernel(params: Params, data: Split) -> annealing.Kernel:
-        energy = energies.fixed(model, params, {}, *data, losses.cross_entropy)
-        return annealing.build(moves, space.mask, energy, annealing.Rules())
+        given: Any = (params, {}, *data, losses.cross_entropy)
+        whole = space.mask, energies.fixed(model, *given), annealing.Rules()
+        if not by_difference:
+            return annealing.build(moves, *whole)
+        layer = difference.first_layer(model, params, {}, data.images)
+        assert layer is not None
+        kept = params["fc1"]["kernel"], layer.columns(params, {}, data.images)
+        at = difference.fixed(layer, space, *given)
+        return annealing.build(difference.moves(moves, space, layer, *kept), *whole, at)
 
     def begin(key: jax.Array, params: Params, data: Split) -> annealing.State:
         mask = masks.random(key, params, prunable, round(DENSITY * space.size))
@@ -53,8 +69,10 @@ def anneal(chains: int, steps: int = 50) -> tuple[Callable[[], Any], float]:
     def search(row: tuple[Any, Any], params: Params, data: Split) -> Any:
         key, state = row
         constant = schedules.constant(1e-3, steps)
-        plan = annealing.plan(steps, constant, schedules.constant(2000, steps))
-        return annealing.run(kernel(params, data), key, state, plan)
+        plan = annealing.plan(steps, constant, schedules.constant(size, steps))
+        made = kernel(params, data)
+        state, info = annealing.run(made, key, state, plan)
+        return made.refresh(state), info
 
     data = examples(2000)
     shared = [

@@ -4,8 +4,8 @@ Methods that find masks at the initialisation, densities and seeds, under one bu
 the loss after some training steps, from which the net is rewound each time: annealing by swaps that
 those steps speak for (`rewired`), and over fields, which say where the weights are kept; with the
 same budget their controls (hill climbing, annealing over bits, random search, edge-popup); what
-costs next to nothing (random masks, SNIP, GraSP, SynFlow); and beside them one-shot magnitude, which
-needs a dense training. All masks are trained from the same initialisation.
+costs next to nothing (random masks, SNIP, GraSP, SynFlow); and beside them one-shot magnitude,
+which needs a dense training. All masks are trained from the same initialisation.
 
     python -m experiments.sa_frontier --preset=quick
     python -m experiments.sa_frontier --preset=mnist --data_dir=FOLDER

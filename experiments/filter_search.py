@@ -83,8 +83,8 @@ class Question:
         ENERGIES, "what a search lowers: the loss untrained, or after some steps"
     )
     search: str = option("best", "settings of the annealing", ("best", "thesis"))
-    chains: int = option(2, "of each seed, share and energy", least=1)
-    search_steps: int = option(400, "steps of a chain, a multiple of 20", least=20)
+    chains: int = option(1, "of each seed, share and energy", least=1)
+    search_steps: int = option(120, "steps of a chain, a multiple of 20", least=20)
     search_images: int = option(500, "training images that masks are scored on", least=1)
     search_train_steps: int = option(20, "training steps of the trainability energy", least=1)
 

@@ -14,7 +14,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 GALLERIES = ("criterion_comparison", "mask_similarity", "orthogonality", "trainability")
 WITH_STORE = (
-    *(*GALLERIES, "supermask", "prune_retrain", "structured_pruning", "filter_search"),
+    *(*GALLERIES, "supermask", "prune_retrain", "structured_pruning", "filter_search", "slimming"),
     *("energy_study", "sa_frontier"),
 )
 

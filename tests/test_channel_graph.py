@@ -62,6 +62,19 @@ def test_the_traced_wiring_is_the_one_written_by_hand(name):
         assert graph.wiring(net, shape) == written
 
 
+def test_batch_norms_where_a_net_leaves_them_open_follow_all_its_hidden_layers():
+    net = nets.make("lenet5", widths=(3, 4, 5), batch_norm=True)
+    groups = graph.wiring(net, MNIST)
+    assert [group.norms for group in groups] == [("bn1",), ("bn2",), ("fc1_bn",)]
+    assert groups == nets.wiring(net, MNIST)
+    shapes = [
+        jax.eval_shape(nets.functional(one, MNIST).init, jax.random.key(0))[0]
+        for one in (net, net.clone(batch_norm=False))
+    ]
+    counts = [sum(leaf.size for leaf in jax.tree.leaves(params)) for params in shapes]
+    assert counts[0] - counts[1] == 2 * (3 + 4 + 5)
+
+
 def test_large_forms_flatten_before_their_dense_layers():
     net = nets.make("vgg11", form="large", widths=tuple(range(2, 12)))
     groups = graph.wiring(net, (64, 64, 3))

@@ -136,8 +136,9 @@ BAD = {
         "--strengths=-1": "--strengths=-1: must be 0 or more",
         "--rates=1.5": "--rates=1.5: must be above 0 and at most 1",
         "--rates=0.7,0.6,0.5": "--rates: 3 for 2 passes: give one, or each",
-        "--rates=0.3": "--rates=0.09: ",
-        "--widths=8,16": "vgg11 takes 8 widths",
+        "--rates=0.2": "--rates=0.04: ",
+        "--widths=8,16": "lenet5 takes 3 widths",
+        "--model=vgg11 --batch_norm": "vgg11 has no attribute batch_norm",
     },
     "orthogonality": {"--repair_rate=0": "--repair_rate=0.0: must be above 0"},
     "supermask": {

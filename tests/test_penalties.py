@@ -96,9 +96,9 @@ def test_early_bird_keeps_the_penalty_and_has_its_own_where_units_are_searched()
     with pytest.raises(UserError, match="--penalty: where units are searched, --scale_l1 says it"):
         early_bird.plan(BirdSettings(granularity="units", draw_at=(1,)), problem)
 
-    net = NetSettings(model="vgg11", widths="2,2,3,3,4,4,4,4")
+    net = NetSettings(widths="2,3,4", batch_norm=True)
     plain = build(net, dataclasses.replace(train, penalty=""), "", False)
-    units = BirdSettings(granularity="units", draw_at=(1,), scale_l1=0.5)
+    units = BirdSettings(granularity="units", density=(0.5,), draw_at=(1,), scale_l1=0.5)
     shapes = jax.eval_shape(plain.recipe.model.init, jax.random.key(0))
     params, stats = jax.tree.map(lambda a: 0.1 * jnp.ones(a.shape, a.dtype), shapes)
     searched = early_bird.plan(units, plain).search
@@ -107,4 +107,4 @@ def test_early_bird_keeps_the_penalty_and_has_its_own_where_units_are_searched()
         jax.jit(p.recipe.loss)(params, stats, batch, jax.random.key(0))[0]
         for p in (plain, searched)
     ]
-    np.testing.assert_allclose(ends[1] - ends[0], 0.5 * 0.1 * 26, rtol=1e-4)
+    np.testing.assert_allclose(ends[1] - ends[0], 0.5 * 0.1 * 9, rtol=1e-4)

@@ -32,6 +32,7 @@ class NetSettings:
     dataset: str = option("mnist5k", "the data set", data.NAMES)
     initializer: str = option("", "first weights; empty: as the net's source", INITIALIZERS)
     use_bias: bool = option(True, "whether layers have biases")
+    batch_norm: bool = option(False, "batch norm after hidden layers: of nets that leave it open")
     prune_output: bool = option(True, "whether the output layer is pruned")
     seed: int = option(0, "first seed: of initialisation, data order, masks and search", least=0)
     seeds: int = option(3, "how many seeds", least=1)
@@ -94,6 +95,8 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
     attributes: dict[str, Any] = {"classes": data.classes(net.dataset), "use_bias": net.use_bias}
     if net.initializer:
         attributes["initializer"] = net.initializer
+    if net.batch_norm:
+        attributes["batch_norm"] = True
     if net.widths:
         attributes["widths"] = whole_numbers("widths", net.widths.split(","))
     try:

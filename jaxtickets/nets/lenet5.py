@@ -4,7 +4,7 @@ import jax
 from flax import linen as nn
 
 from jaxtickets.nets.convolution import max_pool2
-from jaxtickets.nets.layers import conv, dense, flatten
+from jaxtickets.nets.layers import batch_norm, conv, dense, flatten
 
 
 class LeNet5(nn.Module):
@@ -20,6 +20,8 @@ class LeNet5(nn.Module):
       use_bias: whether layers have biases.
       initializer: a name in `inits.INITIALIZERS`.
       conv: 'auto', 'im2col' or 'lax', see `convolution`.
+      batch_norm: whether a batch norm follows each layer but the output, before its ReLU: `bn1`,
+        `bn2`, `fc1_bn`.
     """
 
     widths: tuple[int, ...] = (20, 50, 500)
@@ -27,12 +29,17 @@ class LeNet5(nn.Module):
     use_bias: bool = True
     initializer: str = "glorot_normal"
     conv: str = "auto"
+    batch_norm: bool = False
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        """`[n, h, w, c]` -> logits `[n, classes]`; training makes no difference."""
+        """`[n, h, w, c]` -> logits `[n, classes]`; batch norm alone tells training from use."""
+
+        def norm(name: str, inputs: jax.Array) -> jax.Array:
+            return batch_norm(name, inputs, train) if self.batch_norm else inputs
+
         conv1, conv2, fc1 = self.widths
-        x = max_pool2(nn.relu(conv(self, "conv1", images, conv1, 5)))
-        x = max_pool2(nn.relu(conv(self, "conv2", x, conv2, 5)))
-        x = nn.relu(dense(self, "fc1", flatten(x), fc1))
+        x = max_pool2(nn.relu(norm("bn1", conv(self, "conv1", images, conv1, 5))))
+        x = max_pool2(nn.relu(norm("bn2", conv(self, "conv2", x, conv2, 5))))
+        x = nn.relu(norm("fc1_bn", dense(self, "fc1", flatten(x), fc1)))
         return dense(self, "out", x, self.classes)

@@ -19,9 +19,10 @@ def wiring(net: nn.Module, shape: Sequence[int]) -> Wiring:
     """The net's groups of units, for images of `shape` `(h, w, c)`.
 
     Written by hand for chains: `conv1`, `conv2`, ..., `fc1`, `fc2`, ..., `out`, where the batch
-    norm `bn1` may follow `conv1`. So a group is the units of one layer, read by the next; a flatten
-    between them repeats the group once for each pixel, the unit index running fastest. A net of the
-    table with other layers, one whose blocks have shortcuts, isn't a chain: `()`.
+    norm `bn1` may follow `conv1`, and `fc1_bn` `fc1`. So a group is the units of one layer, read by
+    the next; a flatten between them repeats the group once for each pixel, the unit index running
+    fastest. A net of the table with other layers, one whose blocks have shortcuts, isn't a chain:
+    `()`.
 
     Raises:
       ValueError: the net is not in the table, or the images are too small for it.
@@ -44,11 +45,11 @@ def _place(layer: str) -> tuple[str, int]:
 def _units(params: Params, layer: str, reader: str) -> Units:
     """The units of `layer`, read by `reader`."""
     size = params[layer]["kernel"].shape[-1]
-    norm = layer.replace("conv", "bn")
+    norm = layer.replace("conv", "bn") if layer.startswith("conv") else f"{layer}_bn"
     return Units(
         name=layer,
         size=size,
         producers=(layer,),
-        norms=(norm,) if norm != layer and norm in params else (),
+        norms=(norm,) if norm in params else (),
         consumers=(Feed(reader, params[reader]["kernel"].shape[-2] // size),),
     )

@@ -1,0 +1,83 @@
+"""Does a penalty on batch-norm scales tell which channels can go? Network slimming in passes.
+
+Each pass trains with an L1 penalty on the scales of batch norm, removes the channels with the
+smallest of them in all layers together, makes the net small, and fine-tunes it without the penalty;
+the next pass goes on with that. Liu et al., "Learning efficient convolutional networks through
+network slimming", 2017. Beside it the same without a penalty: what is the penalty worth?
+
+    python -m experiments.slimming
+    python -m experiments.slimming --model=resnet20 --dataset=cifar10 --strengths=0,1e-4,1e-3
+
+The default net is LeNet-5 with batch norm. The README has the numbers to expect, with spread,
+device and time.
+"""
+
+from typing import Any
+
+from absl import flags
+
+from jaxtickets.drivers import opening, slimming, slimming_tables
+from jaxtickets.drivers.dense import StoreSettings
+from jaxtickets.drivers.problem import NetSettings, TrainSettings
+from jaxtickets.drivers.slimming import SlimSettings
+from jaxtickets.figures import slimming as figures
+from jaxtickets.io import records, rows
+from jaxtickets.io.errors import UserError, run_main
+from jaxtickets.io.flags import BatchSettings, RunSettings, define, read_all
+
+SMOKE: dict[str, Any] = {
+    "widths": "4,6,20",
+    "seeds": 1,
+    "strengths": (1e-3,),
+    "finetune_epochs": 1,
+    "repeats": 5,
+    "epochs": 1,
+}
+GROUPS = (
+    RunSettings(),
+    StoreSettings(),
+    SlimSettings(),
+    NetSettings(),
+    TrainSettings(optimizer="momentum", learning_rate=0.1, penalty="scales"),
+    BatchSettings(),
+)
+
+
+def main() -> None:
+    """Reads the flags, checks them, trains, cuts and fine-tunes pass by pass; draws."""
+    place, store, *parts = _read()
+    slim, _, train, _ = parts
+    axis, problem = opening.prepare(place, parts)
+    plan = slimming.plan(slim, train, problem)
+    run, data, seeds = opening.begin("slimming", place, parts, axis, problem)
+    folder, every = run.folder, place.checkpoint_seconds
+
+    summary = slimming.train_all(folder, slim, plan, problem, axis, seeds, data, every, store)
+    rows.write_summary(folder, summary, *slimming.LEADING)
+    figures.draw_accuracies(folder)
+    figures.draw_scales(folder)
+    print(slimming_tables.table(summary))
+    records.finish_run(run)
+    print(f"run: {folder}")
+
+
+def _read() -> list[Any]:
+    """The settings of all groups; where no net is named, the default one has batch norm."""
+    preset = dict(SMOKE) if flags.FLAGS.smoke else {}
+    if flags.FLAGS["model"].present:
+        preset.pop("widths", None)
+    else:
+        preset["batch_norm"] = True
+    found = read_all(GROUPS, preset)
+    if found[4].penalty != "scales":
+        said = "the penalty is on scales, --strengths=0 is without"
+        raise UserError(f"--penalty={found[4].penalty}: {said}")
+    if flags.FLAGS["penalty_strength"].present:
+        raise UserError("--penalty_strength: give --strengths, one or several")
+    return found
+
+
+if __name__ == "__main__":
+    flags.DEFINE_bool("smoke", False, "seconds long")
+    define(*GROUPS)
+    run_main(main)

@@ -143,7 +143,7 @@ def train_all(
             groups = choose(plan, problem, trained, rate, dense, data)
             at = f"strength {strength:g}, pass {number} of {slim.passes}"
             print(f"{at}: {len(groups)} small nets")
-            made = {}
+            made: dict[int, Row] = {}
             for place, members in groups.items():
                 given = plan, problem, axis, members, dense, data, every
                 made |= {row["seed"]: row for row in structured.train_net(part, place, *given)}
@@ -220,7 +220,7 @@ def choose(
         now = plan._replace(graph=_graph(plan, problem, net), shares=(rate,))
         small = problem._replace(net=net)
         ends = runs.stack([(one.params, one.stats) for one in mine])
-        given = now, small, [one.seed for one in mine], Dense(*ends, [], {}), data
+        given = now, small, [one.seed for one in mine], Dense(ends[0], ends[1], [], {}), data
         for place, members in cutting.cut(now, small, cutting.scored(*given)).items():
             for member in members:
                 units = {n: (stay, whole[n]) for n, (stay, _) in member.gain.units.items()}
@@ -231,18 +231,20 @@ def choose(
 
 def _with_strength(train: TrainSettings, strength: float) -> TrainSettings:
     """Without any penalty where the strength is 0, so that the dense nets are those of others."""
-    usual = TrainSettings()
     if strength == 0:
-        none = {"penalty": usual.penalty, "penalty_strength": usual.penalty_strength}
-        return dataclasses.replace(train, **none)
+        usual = TrainSettings()
+        return dataclasses.replace(
+            train, penalty=usual.penalty, penalty_strength=usual.penalty_strength
+        )
     return dataclasses.replace(train, penalty_strength=strength)
 
 
 def _of_dense(problem: Problem, seeds: Sequence[Seed], dense: Dense) -> list[Sparse]:
     accuracies = {row["seed"]: row["trained_accuracy"] for row in dense.summary}
+    ends = [runs.take((dense.params, dense.stats), i) for i in range(len(seeds))]
     return [
-        Sparse(one, problem.net, *runs.take((dense.params, dense.stats), i), accuracies[one.number])
-        for i, one in enumerate(seeds)
+        Sparse(one, problem.net, end[0], end[1], accuracies[one.number])
+        for one, end in zip(seeds, ends, strict=True)
     ]
 
 

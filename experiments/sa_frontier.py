@@ -20,7 +20,7 @@ from typing import Any
 from absl import flags
 
 from jaxtickets import gates
-from jaxtickets.drivers import comparison, finding, gallery, opening
+from jaxtickets.drivers import comparison, finding, gallery, gating, opening
 from jaxtickets.drivers.comparison import Entry, train_in_parts
 from jaxtickets.drivers.dense import StoreSettings
 from jaxtickets.drivers.finding import FindSettings, Found, price
@@ -108,7 +108,7 @@ def main() -> None:
     for method in set(question.searches) & set(FINDERS):
         finding.plan(settings, problem, method, min(budgets))
     if set(question.searches) & set(POLISHED):
-        finding.polish_plan(problem, min(budgets))
+        gating.polish_plan(problem, min(budgets))
     made = gallery.begin("sa_frontier", place, store, parts, axis, problem, trained=True)
     every = place.checkpoint_seconds
 
@@ -134,10 +134,10 @@ def main() -> None:
                 for budget in budgets:
                     label = f"{method}-{density:g}-{budget:g}"
                     gate = made.run.folder, label, POLISHED[method], problem, budget
-                    found = finding.polished(*gate, *where, made.data, axis, every)
+                    found = gating.polished(*gate, *where, made.data, axis, every)
                     entries += _entries(problem, made, method, density, found, budget)
             elif method in gates.GATES:
-                found = finding.gated(method, problem, *where, made.data, axis)
+                found = gating.gated(method, problem, *where, made.data, axis)
                 entries += _entries(problem, made, method, density, found)
             else:
                 allocate = method.removeprefix("random_")

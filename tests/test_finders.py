@@ -8,7 +8,7 @@ import pytest
 
 from jaxtickets import losses, masks, runs, training
 from jaxtickets.criteria import Evidence
-from jaxtickets.drivers import finding
+from jaxtickets.drivers import finding, gating
 from jaxtickets.drivers.problem import NetSettings, TrainSettings, build, on_device
 from jaxtickets.drivers.seeds import seed
 from jaxtickets.protocols import annealed, finders
@@ -179,10 +179,10 @@ def test_a_polished_mask_keeps_its_counts_and_classifies_better(tmp_path):
     problem = build(net, train, "", False)
     axis, seeds = runs.axis(), [seed(problem, number) for number in (0, 1)]
     data = on_device(problem.dataset)
-    begun = finding.gated("edge_popup", problem, seeds, 0.2, data, axis)
+    begun = gating.gated("edge_popup", problem, seeds, 0.2, data, axis)
     on = seeds, 0.2, data, axis, 60.0
     budget = 12.0
-    found = finding.polished(tmp_path, "polish", "edge_popup", problem, budget, *on)
+    found = gating.polished(tmp_path, "polish", "edge_popup", problem, budget, *on)
     for one, before in zip(found, begun, strict=True):
         assert one.said["forward_passes"] <= budget * finding.dense_cost(problem)
         counts = (masks.counts(mask, problem.prunable) for mask in (one.mask, before.mask))

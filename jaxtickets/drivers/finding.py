@@ -1,15 +1,14 @@
-"""Runs finders, and edge-popup, for all seeds of a density: resumable, phase by phase."""
+"""Runs finders for all seeds of a density: resumable, phase by phase."""
 
 import dataclasses
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxtickets import allocation, gates, masks, runs, training
+from jaxtickets import allocation, masks, runs
 from jaxtickets.drivers.gallery import OF_INIT, at_init, control_key, plain
 from jaxtickets.drivers.loop import seconds
 from jaxtickets.drivers.problem import Problem, TrainSettings, optimizer_of
@@ -17,15 +16,14 @@ from jaxtickets.drivers.search_loop import Plan, first_rows, search_all, winners
 from jaxtickets.drivers.seeds import Seed, evidence
 from jaxtickets.io.errors import UserError
 from jaxtickets.protocols import annealed, finders
-from jaxtickets.protocols.finders import BURN_IN, LOOKS, Phase
+from jaxtickets.protocols.finders import Phase
 from jaxtickets.protocols.ground import Row, mask_at
 from jaxtickets.runs import Axis
-from jaxtickets.search import energies
 from jaxtickets.search.annealing import Tick
 from jaxtickets.search.chains import Chain
 from jaxtickets.search.energies import training_cost
 from jaxtickets.settings import option
-from jaxtickets.types import Dataset, Key, Mask, Params, Stats
+from jaxtickets.types import Dataset, Mask, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,116 +187,3 @@ def price(problem: Problem, criterion: str) -> int:
 def _evidence(problem: Problem) -> int:
     """Examples that criteria look at, see `seeds.evidence`."""
     return 10 * min(100, len(problem.dataset.train.labels) // 10)
-
-
-def gated(
-    name: str,
-    problem: Problem,
-    seeds: Sequence[Seed],
-    density: float,
-    data: Dataset,
-    axis: Axis,
-) -> list[Found]:
-    """Masks of a gate trained for as long as the dense net is, on frozen weights.
-
-    Counts are uniform over the layers, as edge-popup's paper has them, and the weights are rescaled
-    for them (`energies.rescale`): without that edge-popup learns far more slowly.
-
-    Args:
-      name: of `gates.GATES`.
-      problem: the net; its training is the gate's.
-      seeds: whose weights stand still.
-      density: what masks keep.
-      data: on the device.
-      axis: the run axis.
-    """
-    shapes = masks.shapes(seeds[0].params, problem.prunable)
-    scale = partial(energies.rescale, prunable=problem.prunable)
-    gate = gates.GATES[name](problem.prunable, allocation.uniform(shapes, density), scale)
-    splits = training.Splits(data.train, data.validation)
-
-    def run(row: tuple[Key, Key, Params, Stats], splits: training.Splits) -> tuple[Mask, Params]:
-        gate_key, key, params, stats = row
-        recipe = gates.recipe(gate, problem.recipe._replace(test_looks=0), params)
-        g = gate.init(gate_key, params)
-        begin = recipe, key, problem.hyper, g, gates.begin(stats), masks.ones(g)
-        watched, _ = training.train(*begin, splits, problem.steps)
-        mask = gate.harden(watched.state.params, params)
-        return mask, gate.scale(mask, params)
-
-    rows = [(one.control, one.train, one.params, one.stats) for one in seeds]
-    found = runs.over_runs(run, axis, runs.stack(rows), splits)
-    said = {"forward_passes": dense_cost(problem)}
-    each = (runs.take(found, i) for i in range(len(seeds)))
-    return [Found(mask, params, said) for mask, params in each]
-
-
-def polish_plan(problem: Problem, budget: float) -> annealed.Settings:
-    """The annealing that goes on from a gate's mask, see `polished`.
-
-    Raises:
-      UserError: nothing is left of the budget once the gate is trained.
-    """
-    rest = int((budget - 1) * dense_cost(problem))
-    try:
-        return finders.polish(rest, len(problem.dataset.train.labels))
-    except ValueError as error:
-        raise UserError(f"--budget={budget:g}, of which a gate takes 1: {error}") from error
-
-
-def polished(
-    folder: Path,
-    label: str,
-    gate: str,
-    problem: Problem,
-    budget: float,
-    seeds: Sequence[Seed],
-    density: float,
-    data: Dataset,
-    axis: Axis,
-    every: float,
-) -> list[Found]:
-    """A gate's masks, and from there annealing by informed swaps: the best by validation.
-
-    The counts of all layers stay, and the energy is the loss of the untrained net on training
-    images.
-
-    Args:
-      folder: the run's folder.
-      label: what the annealing is called.
-      gate: of `gates.GATES`.
-      problem: the net; its training is the gate's.
-      budget: dense trainings that both may cost; the gate costs one.
-      seeds, density, data, axis: see `gated`.
-      every: seconds between two checkpoints.
-    """
-    settings = polish_plan(problem, budget)
-    begun = gated(gate, problem, seeds, density, data, axis)
-    where = annealed.ground_of(settings, begun[0].params, problem.prunable, problem.wiring)
-    bits = [where.space.bits(one.mask) for one in begun]
-    most = annealed.largest_swap(settings, where.space, np.stack(bits))
-    rows = [
-        Row(one.search, found.params, one.stats, b, annealed.ticks(settings, int(b.sum()), most))
-        for one, found, b in zip(seeds, begun, bits, strict=True)
-    ]
-    splits = problem.dataset.train, problem.dataset.validation
-    sight = runs.share(annealed.sight(settings, problem.recipe.prepare, *splits), axis)
-    optimizer = problem.recipe.optimizer(problem.hyper)
-    made = annealed.build(settings, problem.recipe, optimizer, where, problem.prunable, most)
-    names = [{"density": density, "seed": one.number, "chain": 0} for one in seeds]
-    batched = folder, label, settings.steps, settings.chunk, made, axis
-    ends = search_all(*batched, runs.stack(rows), names, sight, every)
-    cost = dense_cost(problem) + 4 * settings.images * (settings.steps + LOOKS + BURN_IN + 1)
-    said = {
-        "forward_passes": cost,
-        "search_seconds": round(seconds(folder, label) / len(seeds), 3),
-    }
-    found = []
-    for i, one in enumerate(begun):
-        energies_of = {
-            "search_loss": round(float(ends.state.best_energy[i]), 6),
-            "search_validation_loss": round(float(ends.chosen_score[i]), 6),
-        }
-        mask = where.space.mask(runs.take(ends.chosen, i))
-        found.append(Found(mask, one.params, said | energies_of))
-    return found

@@ -24,7 +24,7 @@ from jaxtickets.drivers.problem import Problem
 from jaxtickets.drivers.seeds import seed
 from jaxtickets.figures import methods
 from jaxtickets.io import records, rows
-from jaxtickets.io.errors import choose, run_main
+from jaxtickets.io.errors import UserError, choose, run_main
 from jaxtickets.io.flags import RunSettings, define, read_all
 from jaxtickets.protocols.treatments import TREATMENTS, Given, treat
 from jaxtickets.settings import option
@@ -57,6 +57,7 @@ class Question:
     """What criteria are held against, beside each other."""
 
     train: bool = option(True, "train the masks; --notrain looks at them untrained alone")
+    evaluate: bool = option(True, "untrained accuracy; --noevaluate counts kept weights alone")
     checks: tuple = option((), f"sanity checks of every criterion: {', '.join(CHECKS)}")
 
 
@@ -79,12 +80,15 @@ def main() -> None:
     if question.train:
         where = made.run.folder, "train", problem, axis
         found = train_in_parts(*where, entries, data, place.checkpoint_seconds)
+    elif not question.evaluate:
+        found = comparison.counted_rows(problem, entries)
     else:
         found = comparison.untrained_rows(problem, axis, entries, data)
     summary = made.summary + found
 
     rows.write_summary(made.run.folder, summary, *comparison.CHECKED)
-    methods.draw_against_density(made.run.folder)
+    if question.evaluate:
+        methods.draw_against_density(made.run.folder)
     methods.draw_layers(made.run.folder)
     methods.draw_lost(made.run.folder)
     print(comparison.table(summary))
@@ -124,6 +128,8 @@ def _read() -> list[Any]:
     found = read_all(GROUPS, PRESETS[name])
     for check in found[2].checks:
         choose("check", check, CHECKS)
+    if found[2].train and not found[2].evaluate:
+        raise UserError("--noevaluate: only with --notrain, nothing is looked at but masks")
     return found
 
 

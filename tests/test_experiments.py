@@ -79,6 +79,7 @@ BAD = {
         "--thresholds=many": "must be numbers",
     },
     "criterion_comparison": {
+        "--noevaluate": "--noevaluate: only with --notrain",
         "--criteria=magnitud": "unknown criterion 'magnitud': one of magnitude, ",
         "--density=1.5": "density 1.5 is outside (0, 1]",
         "--density=0.000001": "keeps no weight at all",

@@ -93,6 +93,16 @@ def test_a_killed_comparison_resumes_to_the_same_numbers(smokes, cache, tmp_path
     assert summary(tmp_path / "run") == summary(smokes("criterion_comparison")[0])
 
 
+def test_masks_can_be_counted_without_looking_at_an_image(cache, tmp_path):
+    words = commands.command("criterion_comparison", "--smoke", "--notrain", "--noevaluate")
+    words += ["--criteria=random,synflow", f"--out={tmp_path / 'run'}"]
+    done = commands.run([*words, f"--dense_store={tmp_path / 'dense'}"], cache)
+    assert done.returncode == 0, done.stderr
+    for row in summary(tmp_path / "run"):
+        assert row["untrained_accuracy"] == "" and int(row["kept/fc1/kernel"]) > 0
+    assert {f.stem for f in (tmp_path / "run" / "figures").iterdir()} == {"layers", "lost"}
+
+
 # --- the others ----------------------------------------------------------------------------------
 
 

@@ -158,11 +158,20 @@ def _untrained(
             **entry.name,
             "untrained_accuracy": round(float(test[i]), 6),
             "untrained_validation_accuracy": round(float(validation[i]), 6),
-            **_kept(entry.start.mask, problem.prunable),
-            **_connected(entry.start.mask, problem),
+            **_counted(problem, entry),
         }
         for i, entry in enumerate(entries)
     ]
+
+
+def counted_rows(problem: Problem, entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """The part of the rows of `train_entries` that masks alone tell; no image is looked at."""
+    return [{**entry.name, **_counted(problem, entry)} for entry in entries]
+
+
+def _counted(problem: Problem, entry: Entry) -> dict[str, float]:
+    mask = entry.start.mask
+    return {**_kept(mask, problem.prunable), **_connected(mask, problem)}
 
 
 def save_entry(folder: Path, problem: Problem, entry: Entry, step: int, place: str = "") -> Path:

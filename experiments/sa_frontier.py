@@ -105,8 +105,9 @@ def main() -> None:
         choose("searches", method, SEARCHES)
     budgets = numbers("budget", question.budget)
     axis, problem = opening.prepare(place, parts)
-    for method in set(question.searches) & set(FINDERS):
-        finding.plan(settings, problem, method, min(budgets))
+    for method in question.searches:
+        if method in FINDERS:
+            finding.plan(settings, problem, method, min(budgets))
     if set(question.searches) & set(POLISHED):
         gating.polish_plan(problem, min(budgets))
     made = gallery.begin("sa_frontier", place, store, parts, axis, problem, trained=True)

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -222,17 +221,16 @@ def test_nothing_is_written_into_the_data_folder(tiny):
     assert sorted((str(p), p.stat().st_mtime_ns) for p in tiny.rglob("*")) == before
 
 
-def test_an_unprepared_set_ends_within_two_seconds_in_one_line_that_says_what_to_do(tmp_path):
-    program = "from jaxtickets import data; data.load('cifar10')"
+def test_an_unprepared_set_ends_in_one_line_that_says_what_to_do_and_loads_little(tmp_path):
+    program = (
+        "import sys\nfrom jaxtickets import data\ntry: data.load('cifar10')\n"
+        "finally: print(sorted({'tensorflow_datasets', 'flax'} & set(sys.modules)))"
+    )
     environment = {**os.environ, "TFDS_DATA_DIR": str(tmp_path), "JAX_PLATFORMS": "cpu"}
-    seconds: list[float] = []
-    while len(seconds) < 3 and min(seconds, default=9) >= 2:  # others may load the machine
-        begin = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-c", program], env=environment, capture_output=True, text=True
-        )
-        seconds.append(time.monotonic() - begin)
-    assert min(seconds) < 2
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"  # what takes seconds to import
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("jaxtickets.data.errors.DataError: cifar10 is not prepared in")

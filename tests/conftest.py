@@ -34,21 +34,27 @@ def cpus():
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory):
-    """A compilation cache that the experiments of the tests share."""
-    return tmp_path_factory.mktemp("cache")
+def shared(tmp_path_factory, worker_id):
+    """A folder of all processes that the tests run in."""
+    base = tmp_path_factory.getbasetemp()
+    return base if worker_id == "master" else base.parent  # each of several has its own below
 
 
 @pytest.fixture(scope="session")
-def smokes(tmp_path_factory, cache, worker_id):
+def cache(shared):
+    """A compilation cache that the experiments of the tests share."""
+    folder = shared / "cache"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smokes(shared, cache):
     """Experiment -> its finished smoke run: the folder and the process.
 
     Made when first asked for, by any of the processes that share the tests; those that share a
     store of dense nets one after the other.
     """
-    shared = tmp_path_factory.getbasetemp()
-    if worker_id != "master":  # tests in several processes: above their own folders
-        shared = shared.parent
 
     def smoke(experiment):
         folder = shared / experiment

@@ -403,7 +403,8 @@ def test_shared_channels_stay_or_go_in_all_groups():
 
 
 def test_a_small_ticket_is_saved_and_loads_without_the_large_one(tmp_path):
-    net = nets.make("cnn960", widths=(4, 5, 6, 7), conv="lax")
+    # wide enough for the arrays to outweigh what the files hold besides
+    net = nets.make("cnn960", widths=(16, 20, 24, 28), conv="lax")
     ticket, found = ticket_of(net, CIFAR), graph.trace(net, CIFAR)
     units = random_units(found.wiring)
     small, cut, _ = shrink(net, ticket, units, found)
@@ -414,7 +415,7 @@ def test_a_small_ticket_is_saved_and_loads_without_the_large_one(tmp_path):
     again = nets.from_json(provenance["net"])
     assert off_by(net, ticket, units, found, again, loaded) < 1e-5
     row = inference.on_disk(tmp_path / "large", tmp_path / "small")
-    assert row["quantity"] == "bytes on disk" and row["ratio"] == row["before"] / row["after"] > 1
+    assert row["quantity"] == "bytes on disk" and row["ratio"] == row["before"] / row["after"] > 1.3
 
 
 def test_latency_and_memory_are_measured_side_by_side():

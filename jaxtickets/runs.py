@@ -1,15 +1,24 @@
-"""The run axis: many runs of one function, in blocks, over devices.
+"""The run axis: many runs of one function, in blocks, over devices and processes.
 
 Write a function for one run; `batch` makes it a function of many. The one choice between `vmap`
 and one-after-another is made here, by `axis`.
 
 - `map`: the runs of a block one after another, each with the bits of its solo run: for the CPU.
 - `vmap`: the runs of a block at once: for accelerators. The last bits depend on the width.
+- `shard`: one program over all devices of a process by `jax.shard_map`, which is compiled once;
+  on each device as above. Equal to the others up to rounding.
 
 Runs are cut into blocks of a fixed width and the last block is padded, so results do not depend on
-how many blocks or devices there were. Blocks go to the devices in turn, one host thread a device.
+how many blocks or devices there were. Blocks go to the lanes in turn: to the devices, one host
+thread each, or under `shard` to all of a process's devices at once. Runs need nothing of each
+other, so there is no collective inside a block.
+
+Where JAX was started in several processes (`jax.distributed`), each runs the same program on the
+same rows, computes the blocks of its own lanes, and `join` gathers the rows of all: every process
+has them all, with the bits that one process would have given them.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -18,19 +27,24 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from jaxtickets.types import Array, PyTree
 
 VMAP_WIDTH = 32
 
 
+MODES = ("map", "vmap", "shard")
+
+
 class Axis(NamedTuple):
     """How a batch of runs is executed.
 
     Attributes:
-      mode: `map` or `vmap`.
-      width: runs in a block.
-      devices: where blocks go, in turn.
+      mode: `map`, `vmap` or `shard`.
+      width: runs in a block; under `shard`, on each device.
+      devices: where blocks go, in turn; of all processes.
     """
 
     mode: str
@@ -42,43 +56,45 @@ class Blocks(NamedTuple):
     """Rows of runs, cut and placed.
 
     Attributes:
-      blocks: PyTrees with a leading axis of the axis' width.
-      runs: the number of runs; the last block's rows past it are padding.
+      blocks: PyTrees with a leading axis of the axis' width; None for those of other processes.
+      runs: the number of runs; rows past it are padding.
     """
 
-    blocks: tuple[PyTree, ...]
+    blocks: tuple[PyTree | None, ...]
     runs: int
 
 
 class Shared(NamedTuple):
-    """One copy for each device of what all runs read."""
+    """One copy for each lane of what all runs read; None for the lanes of other processes."""
 
-    copies: tuple[PyTree, ...]
+    copies: tuple[PyTree | None, ...]
 
 
 def axis(mode: str = "auto", width: int = 0, devices: Sequence[jax.Device] | None = None) -> Axis:
     """The run axis for this machine: `map` with blocks of one on CPUs, else `vmap` with 32.
 
     Args:
-      mode: `map`, `vmap`, or `auto` for the above.
+      mode: `map`, `vmap`, `shard`, or `auto` for the above.
       width: runs in a block; 0 for the above.
-      devices: all local ones by default.
+      devices: those of all processes by default.
 
     Raises:
       ValueError: unknown mode or negative width.
     """
-    devices = tuple(jax.local_devices() if devices is None else devices)
+    devices = _in_turn(jax.devices() if devices is None else devices)
+    on_cpu = devices[0].platform == "cpu"
     if mode == "auto":
-        mode = "map" if devices[0].platform == "cpu" else "vmap"
-    if mode not in ("map", "vmap"):
-        raise ValueError(f"unknown run mode '{mode}': auto, map or vmap")
+        mode = "map" if on_cpu else "vmap"
+    if mode not in MODES:
+        raise ValueError(f"unknown run mode '{mode}': auto, map, vmap or shard")
     if width < 0:
         raise ValueError(f"block width {width} is negative")
-    return Axis(mode, width or (1 if mode == "map" else VMAP_WIDTH), devices)
+    one = mode == "map" or (mode == "shard" and on_cpu)
+    return Axis(mode, width or (1 if one else VMAP_WIDTH), devices)
 
 
 def split(rows: PyTree, axis: Axis) -> Blocks:
-    """Cuts `rows` (leading axis: runs) into blocks on their devices; pads with the last row.
+    """Cuts `rows` (leading axis: runs) into blocks on their lanes; pads with the last row.
 
     Raises:
       ValueError: leaves disagree on the number of runs, or there is none.
@@ -87,17 +103,28 @@ def split(rows: PyTree, axis: Axis) -> Blocks:
     if len(sizes) != 1 or not min(sizes):
         raise ValueError(f"leaves disagree on the number of runs, or there is none: {sizes}")
     runs = sizes.pop()
+    lanes = _lanes(axis)
+    width = axis.width * len(lanes[0].device_set)
+    count = -(-runs // width)
+    count += -count % len({_process(lane) for lane in lanes})  # as many for each process
     blocks = []
-    for i, start in enumerate(range(0, runs, axis.width)):
-        index = np.minimum(np.arange(start, start + axis.width), runs - 1)
-        blocks.append(jax.device_put(take(rows, index), _device(axis, i)))
+    for i in range(count):
+        lane = lanes[i % len(lanes)]
+        index = np.minimum(np.arange(i * width, (i + 1) * width), runs - 1)
+        blocks.append(jax.device_put(take(rows, index), lane) if _is_here(lane) else None)
     return Blocks(tuple(blocks), runs)
 
 
 def join(blocks: Blocks) -> PyTree:
-    """The rows of `blocks` on the default device, in order and without padding."""
+    """The rows of `blocks` on the default device, in order and without padding.
+
+    All processes must call it, and each gets the rows of all.
+    """
     home = jax.local_devices()[0]
-    return _concatenate([jax.device_put(block, home) for block in blocks.blocks], blocks.runs)
+    mine = [jax.device_put(block, home) for block in blocks.blocks if block is not None]
+    if len(mine) == len(blocks.blocks):
+        return _concatenate(mine, blocks.runs)
+    return _first_rows(_gather(stack(mine)), blocks.runs)
 
 
 @jax.jit
@@ -112,14 +139,14 @@ def stack(trees: Sequence[PyTree]) -> PyTree:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-@partial(jax.jit, static_argnums=1)
-def _concatenate(blocks: Sequence[PyTree], runs: int) -> PyTree:
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:runs], *blocks)
-
-
 def share(tree: PyTree, axis: Axis) -> Shared:
-    """A copy of `tree` on each device of the axis."""
-    return Shared(tuple(jax.device_put(tree, device) for device in axis.devices))
+    """A copy of `tree` for each lane of the axis."""
+    return Shared(
+        tuple(
+            jax.device_put(tree, _everywhere(lane)) if _is_here(lane) else None
+            for lane in _lanes(axis)
+        )
+    )
 
 
 def batch(fn: Callable[..., PyTree], axis: Axis) -> Callable[..., Blocks]:
@@ -132,41 +159,52 @@ def batch(fn: Callable[..., PyTree], axis: Axis) -> Callable[..., Blocks]:
     Returns:
       `(Blocks, *Shared) -> Blocks`. It waits for its results.
     """
+    lanes = _lanes(axis)
+    at_once = axis.devices[0].platform != "cpu" if axis.mode == "shard" else axis.mode == "vmap"
 
     def block(rows: PyTree, *shared: PyTree) -> PyTree:
-        if axis.mode == "vmap":
+        if at_once:
             return jax.vmap(lambda row: fn(row, *shared))(rows)
         if axis.width == 1:
             result = fn(jax.tree.map(lambda leaf: leaf[0], rows), *shared)
             return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], result)
         return jax.lax.map(lambda row: fn(row, *shared), rows)
 
-    compiled = jax.jit(block)
-    many = len(axis.devices)
+    def sharded(rows: PyTree, *shared: PyTree) -> PyTree:
+        (lane,) = [lane for lane in lanes if _is_here(lane)]
+        by_run, whole = PartitionSpec(RUNS), PartitionSpec()
+        places = (by_run, *[whole] * len(shared))
+        return jax.shard_map(
+            block, mesh=lane.mesh, in_specs=places, out_specs=by_run, check_vma=False
+        )(rows, *shared)
 
-    def lane(device: int, blocks: Blocks, shared: tuple[Shared, ...]) -> list[Any]:
-        arguments = [s.copies[device] for s in shared]
-        return [
-            jax.block_until_ready(compiled(rows, *arguments))
-            for rows in blocks.blocks[device::many]
-        ]
+    compiled = jax.jit(sharded if axis.mode == "shard" else block)
+    many = len(lanes)
+
+    def run_lane(lane: int, blocks: Blocks, shared: tuple[Shared, ...]) -> dict[int, PyTree]:
+        arguments = [s.copies[lane] for s in shared]
+        return {
+            i: jax.block_until_ready(compiled(blocks.blocks[i], *arguments))
+            for i in range(lane, len(blocks.blocks), many)
+        }
 
     def call(blocks: Blocks, *shared: Shared) -> Blocks:
-        lanes = min(many, len(blocks.blocks))
-        if lanes == 1:
-            done = [lane(0, blocks, shared)]
+        mine = [i for i in range(min(many, len(blocks.blocks))) if _is_here(lanes[i])]
+        if len(mine) == 1:
+            done = [run_lane(mine[0], blocks, shared)]
         else:
-            with ThreadPoolExecutor(lanes) as pool:
-                done = list(pool.map(lambda d: lane(d, blocks, shared), range(lanes)))
-        ordered = [done[i % many][i // many] for i in range(len(blocks.blocks))]
-        return Blocks(tuple(ordered), blocks.runs)
+            with ThreadPoolExecutor(len(mine)) as pool:
+                done = list(pool.map(lambda i: run_lane(i, blocks, shared), mine))
+        results = {i: result for one in done for i, result in one.items()}
+        return Blocks(tuple(map(results.get, range(len(blocks.blocks)))), blocks.runs)
 
     return call
 
 
 def unzip(blocks: Blocks) -> tuple[Blocks, Blocks]:
     """The two halves of blocks whose rows are pairs."""
-    left, right = zip(*blocks.blocks, strict=True)
+    pairs = [(None, None) if block is None else block for block in blocks.blocks]
+    left, right = zip(*pairs, strict=True)
     return Blocks(left, blocks.runs), Blocks(right, blocks.runs)
 
 
@@ -176,5 +214,76 @@ def over_runs(fn: Callable[..., PyTree], axis: Axis, rows: PyTree, *shared: PyTr
     return join(batch(fn, axis)(split(rows, axis), *placed))
 
 
-def _device(axis: Axis, block: int) -> jax.Device:
-    return axis.devices[block % len(axis.devices)]
+# --- lanes ---------------------------------------------------------------------------------------
+
+RUNS = "runs"
+"""The name of the mesh's axis."""
+
+
+def _in_turn(devices: Sequence[jax.Device]) -> tuple[jax.Device, ...]:
+    """The devices of several processes one of each at a time, so that all have equal shares."""
+    groups = _by_process(devices)
+    turns = itertools.zip_longest(*(groups[process] for process in sorted(groups)))
+    return tuple(device for turn in turns for device in turn if device is not None)
+
+
+def _by_process(devices: Sequence[jax.Device]) -> dict[int, list[jax.Device]]:
+    groups: dict[int, list[jax.Device]] = {}
+    for device in devices:
+        groups.setdefault(device.process_index, []).append(device)
+    return groups
+
+
+def _lanes(axis: Axis) -> list[Any]:
+    """Where blocks go, in turn: a device each, or under `shard` the devices of a process."""
+    if axis.mode != "shard":
+        return [SingleDeviceSharding(device) for device in axis.devices]
+    groups = _by_process(axis.devices).values()
+    return [NamedSharding(Mesh(np.array(g), (RUNS,)), PartitionSpec(RUNS)) for g in groups]
+
+
+def _process(lane: Any) -> int:
+    return min(device.process_index for device in lane.device_set)
+
+
+def _is_here(lane: Sharding) -> bool:
+    return lane.is_fully_addressable
+
+
+def _everywhere(lane: Any) -> Sharding:
+    """The sharding that gives each of the lane's devices a whole copy."""
+    if isinstance(lane, NamedSharding):
+        return NamedSharding(lane.mesh, PartitionSpec())
+    return lane
+
+
+# --- rows of blocks ------------------------------------------------------------------------------
+
+
+@partial(jax.jit, static_argnums=1)
+def _concatenate(blocks: Sequence[PyTree], runs: int) -> PyTree:
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:runs], *blocks)
+
+
+def _gather(mine: PyTree) -> PyTree:
+    """Blocks `[count, width, ...]` of each process, as `[count, processes, width, ...]`."""
+    whole = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, mine)
+    found = multihost_utils.process_allgather(whole)
+
+    def restore(leaf: Array, like: Array) -> Array:
+        rows = jnp.asarray(np.moveaxis(leaf, 0, 1))
+        if _is_key(like):
+            return jax.random.wrap_key_data(rows, impl=jax.random.key_impl(like))
+        return rows
+
+    return jax.tree.map(restore, found, mine)
+
+
+@partial(jax.jit, static_argnums=1)
+def _first_rows(stacked: PyTree, runs: int) -> PyTree:
+    """Rows in the order of the blocks: `[count, processes, width, ...]` to `[runs, ...]`."""
+    return jax.tree.map(lambda leaf: leaf.reshape((-1, *leaf.shape[3:]))[:runs], stacked)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)

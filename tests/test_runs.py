@@ -23,7 +23,7 @@ def test_all_local_devices_are_used_by_default():
 
 
 def test_an_unknown_mode_or_a_negative_width_is_an_error():
-    with pytest.raises(ValueError, match="unknown run mode 'pmap': auto, map or vmap"):
+    with pytest.raises(ValueError, match="unknown run mode 'pmap': auto, map, vmap or shard"):
         runs.axis("pmap")
     with pytest.raises(ValueError, match="block width -1 is negative"):
         runs.axis("map", -1)
@@ -121,6 +121,24 @@ def test_runs_at_once_agree_with_solo_runs(cpus, solo):
     )
 
 
+@pytest.mark.parametrize(("devices", "width"), [(1, 1), (4, 1), (3, 2)])
+def test_runs_in_one_program_over_devices_agree_with_solo_runs(devices, width, cpus, solo):
+    axis = runs.axis("shard", width, cpus[:devices])
+    together = runs.over_runs(one_run, axis, ROWS, DATA)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), together, solo
+    )
+
+
+def test_one_program_over_devices_has_rows_on_each(cpus):
+    axis = runs.axis("shard", 2, cpus[:3])
+    blocks = runs.split(np.arange(8), axis)  # one block of six, then two and padding
+    assert [len(block) for block in blocks.blocks] == [6, 6]
+    placed = runs.batch(lambda x, y: x + y, axis)(blocks, runs.share(np.int32(10), axis))
+    assert [s.data.shape for s in placed.blocks[0].addressable_shards] == [(2,)] * 3
+    np.testing.assert_array_equal(runs.join(placed), np.arange(10, 18))
+
+
 def test_results_stay_on_the_devices_of_their_blocks(cpus):
     axis = runs.axis("map", 2, cpus[:3])
     rows, ten = runs.split(np.arange(8), axis), runs.share(np.int32(10), axis)
@@ -129,7 +147,7 @@ def test_results_stay_on_the_devices_of_their_blocks(cpus):
     np.testing.assert_array_equal(runs.join(placed), np.arange(10, 18))
 
 
-@pytest.mark.parametrize(("mode", "width"), [("map", 1), ("map", 2), ("vmap", 2)])
+@pytest.mark.parametrize(("mode", "width"), [("map", 1), ("map", 2), ("vmap", 2), ("shard", 1)])
 def test_keys_are_rows_like_any_other(mode, width, cpus):
     keys = jax.random.split(jax.random.key(7), 3)
     seen = runs.over_runs(jax.random.key_data, runs.axis(mode, width, cpus[:2]), keys)

@@ -13,6 +13,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 GALLERIES = ("criterion_comparison", "mask_similarity", "orthogonality", "trainability")
+ON_TWO_DEVICES = ("sa_search", "ticket_grid")
 WITH_STORE = (
     *(*GALLERIES, "supermask", "prune_retrain", "structured_pruning", "filter_search", "slimming"),
     *("energy_study", "sa_frontier"),
@@ -28,7 +29,8 @@ def run(words: Sequence[str], cache: Path) -> subprocess.CompletedProcess[str]:
 
 
 def environment(cache: Path) -> dict[str, str]:
-    return {**os.environ, "XDG_CACHE_HOME": str(cache)}
+    """One device, since each compiles every program for itself; `--devices` asks for more."""
+    return {**os.environ, "XDG_CACHE_HOME": str(cache), "JAX_NUM_CPU_DEVICES": "1"}
 
 
 def summary(folder: Path) -> list[dict[str, str]]:
@@ -63,7 +65,7 @@ def kill_and_resume(words: Sequence[str], folder: Path, phase: str, cache: Path)
 
 
 CHILDREN = """
-import json, os, runpy, sys
+import json, os, runpy, sys, traceback
 import jaxtickets.drivers.levels, jaxtickets.drivers.search_loop, jaxtickets.io.setup
 # imported once, and in each child by the fork
 module, cases = "experiments." + sys.argv[1], json.loads(sys.argv[2])
@@ -74,7 +76,14 @@ for arguments in cases:
     if not child:
         os.dup2(write, 1), os.dup2(write, 2)
         sys.argv = [module, *arguments]
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            status = end.code
+        except BaseException:
+            status = traceback.print_exc() or 1
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(status or 0)  # at once: there is nothing to clean up
     os.close(write)
     said = open(read).read()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

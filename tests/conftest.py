@@ -63,6 +63,8 @@ def smokes(shared, cache):
         with FileLock(shared / f"{'store' if stored else experiment}.lock"):
             if not said.exists():
                 words = commands.command(experiment, "--smoke", f"--out={folder / 'run'}")
+                if experiment in commands.ON_TWO_DEVICES:
+                    words.append("--devices=2")
                 if stored:
                     words.append(f"--dense_store={shared / 'dense'}")
                 done = commands.run(words, cache)

@@ -5,23 +5,48 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 SIZE, PRODUCTS = 2048, 10
+LENGTH, PASSES = 2**25, 8
+
+
+class Rates(NamedTuple):
+    """What the machine can do, all devices at once.
+
+    Attributes:
+      products: float32 operations a second, as of `matrix_product_rate`.
+      memory: bytes a second, as of `memory_rate`.
+    """
+
+    products: float
+    memory: float
 
 
 def best_time(call: Callable[[], Any], repeats: int = 3) -> float:
     """Seconds of the fastest of `repeats` calls, after one that compiles; waits for results."""
-    jax.block_until_ready(call())
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
+    return best_times([call], repeats)[0]
+
+
+def best_times(calls: Sequence[Callable[[], Any]], repeats: int = 3) -> list[float]:
+    """The `best_time` of each call, made in turns."""
+    for call in calls:
         jax.block_until_ready(call())
-        times.append(time.perf_counter() - started)
-    return min(times)
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(repeats):
+        for call, seen in zip(calls, times, strict=True):
+            started = time.perf_counter()
+            jax.block_until_ready(call())
+            seen.append(time.perf_counter() - started)
+    return [min(seen) for seen in times]
+
+
+def rates(devices: Sequence[jax.Device]) -> Rates:
+    """The machine's rates, measured now."""
+    return Rates(matrix_product_rate(devices), memory_rate(devices))
 
 
 def matrix_product_rate(devices: Sequence[jax.Device]) -> float:
@@ -34,6 +59,27 @@ def matrix_product_rate(devices: Sequence[jax.Device]) -> float:
     matrices = [jax.device_put(jnp.ones((SIZE, SIZE)), device) for device in devices]
     seconds = best_time(lambda: [run(matrix) for matrix in matrices])
     return len(devices) * PRODUCTS * 2 * SIZE**3 / seconds
+
+
+def memory_rate(devices: Sequence[jax.Device]) -> float:
+    """Bytes a second that are read and written by copying in place, all devices at once.
+
+    Each device passes over 128 MiB of its own, more than caches hold, and writes every number back,
+    as an optimiser does with its moments; a byte counts when it is read and when it is written.
+    Copying to another array is slower: what is written to is then read first.
+    """
+
+    def passes(a: jax.Array) -> jax.Array:
+        return jax.lax.scan(lambda c, _: (-c, None), a, None, length=PASSES)[0]
+
+    run = jax.jit(passes, donate_argnums=0)  # in place: no time goes into finding fresh memory
+    arrays = [jax.device_put(jnp.ones(LENGTH), device) for device in devices]
+
+    def call() -> list[jax.Array]:
+        arrays[:] = [run(array) for array in arrays]
+        return arrays
+
+    return len(devices) * PASSES * 2 * arrays[0].nbytes / best_time(call)
 
 
 def line_times(

@@ -1,30 +1,41 @@
 """How fast is it, and how near to what this machine can do?
 
 Every speed is a ratio measured in one run: annealing and masked training against the machine's own
-float32 matrix-product rate, the convolution against `lax.conv` under `vmap`. Images are random
-bytes, since values don't change the speed.
+float32 matrix products, the convolution against `lax.conv` under `vmap`, and the same annealing and
+trainings in PyTorch (`experiments/torch_rival.py`), on the CPU and called in turns with ours, if it
+is installed. Images are random bytes, since values don't change the speed.
 
-    python -m experiments.benchmark --json=benchmark.json
+    python -m experiments.benchmark --json=benchmark.json --figure=benchmark.png
 
-Two CPU cores take about ten minutes, most of it `lax.conv`; `--only` takes some of the rows. The
-bars are for a machine that does nothing else.
+Two CPU cores take about twenty minutes, a third of it `lax.conv` and a third PyTorch; `--only`
+takes some of the rows. The bars are for a machine that does nothing else.
+
+What bounds a row is the largest of three shares of its time: what its matrix products would take at
+the machine's rate; what the bytes that it must move would take at its memory's rate; and the rest,
+overhead. Counted are the bytes that no implementation can spare: each step reads or writes its
+weights, masks, gradients, moments and images once (`workloads.Work`). The two may overlap, and
+nets that fit into caches move faster than memory does, so that they can add up to more than 1;
+activations don't count, so that what is called overhead has their traffic in it.
 """
 
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import flags
 
-from experiments.workloads import anneal, convolve, level, train
+from experiments import torch_rival
+from experiments.workloads import Call, Work, anneal, convolve, evaluation, level, train
 from jaxtickets import runs
 from jaxtickets.drivers import measure
+from jaxtickets.figures.benchmark import draw_benchmark
 from jaxtickets.io import setup
-from jaxtickets.io.errors import choose, run_main
+from jaxtickets.io.errors import UserError, choose, run_main
 
 
 class Row(NamedTuple):
@@ -34,70 +45,235 @@ class Row(NamedTuple):
       name: what was measured.
       value: how much.
       unit: of what.
-      ratio: against what the row's name says, in the same run.
+      ratio: how it compares, in the same run; None if it isn't compared.
+      against: what the ratio is of or against.
       bar: what the ratio is meant to reach, None if nothing.
       holds: whether it does.
+      products: share of the machine's matrix products, None if it has none to count.
+      memory: share of the machine's memory rate, likewise.
+      bound: what takes most of the time, see `bound_by`.
     """
 
     name: str
     value: float
     unit: str
-    ratio: float | None
-    bar: float | None
-    holds: bool | None
+    ratio: float | None = None
+    against: str = ""
+    bar: float | None = None
+    holds: bool | None = None
+    products: float | None = None
+    memory: float | None = None
+    bound: str = ""
 
 
-def speed(
-    name: str,
-    make: Callable,
-    count: int,
-    unit: str,
-    each: float,
-    bar: float | None,
-    against: str = "share of matrix products",
-) -> Row:
-    """A row of `make(count)`, against the matrix products measured before and after it."""
-    call, operations = make(count)
+def bound_by(products: float, memory: float) -> str:
+    """What takes most of the time, by the shares that two of three things have in it."""
+    shares = {"matrix products": products, "memory": memory, "overhead": 1 - products - memory}
+    return max(shares, key=lambda name: shares[name])
+
+
+def compared(row: Row, ratio: float, against: str, bar: float | None = None) -> Row:
+    """The row with its ratio and whether it reaches the bar."""
+    holds = None if bar is None else ratio >= bar
+    return row._replace(ratio=ratio, against=against, bar=bar, holds=holds)
+
+
+class Timed(NamedTuple):
+    """Times, and what the first of them has of the machine's rates.
+
+    Attributes:
+      seconds: of each call.
+      products, memory: shares of the first call, see `Row`.
+    """
+
+    seconds: list[float]
+    products: float
+    memory: float
+
+    def row(self, name: str, value: float, unit: str) -> Row:
+        """A row that says what bounds the first call."""
+        bound = bound_by(self.products, self.memory)
+        shares = {"products": self.products, "memory": self.memory, "bound": bound}
+        return Row(name, value, unit, **shares)  # type: ignore[arg-type]
+
+
+def timed(calls: Sequence[Callable[[], Any]], work: Work, repeats: int = 3) -> Timed:
+    """Calls made in turns, the first against rates that are measured before and after them."""
     devices = runs.axis().devices
-    before = measure.matrix_product_rate(devices)
-    seconds = measure.best_time(call)
-    limit = max(before, measure.matrix_product_rate(devices))
-    ratio = operations / seconds / limit
-    asked = bar if count == 8 else None
-    held = None if asked is None else ratio >= asked
-    return Row(
-        f"{name}, {count}: {against}",
-        each * count / seconds,
-        unit,
-        ratio,
-        asked,
-        held,
+    before = measure.rates(devices)
+    seconds = measure.best_times(calls, repeats)
+    after = measure.rates(devices)
+    products = work.operations / seconds[0] / max(before.products, after.products)
+    memory = work.traffic / seconds[0] / max(before.memory, after.memory)
+    return Timed(seconds, products, memory)
+
+
+def machine() -> Iterator[Row]:
+    """The machine's own rates."""
+    rates = measure.rates(runs.axis().devices)
+    yield Row("float32 matrix products", rates.products / 1e9, "GFLOP/s")
+    yield Row("memory, read and written in place", rates.memory / 1e9, "GB/s")
+
+
+PRODUCTS = "share of the machine's matrix products"
+
+
+def speed(name: str, made: Call, done: float, unit: str, bar: float | None = None) -> Row:
+    """A row of a call that does something `done` times, against the machine's matrix products."""
+    call, work = made
+    found = timed([call], work)
+    row = found.row(name, done / found.seconds[0], unit)
+    return compared(row, found.products, PRODUCTS, bar)
+
+
+COUNTS = (1, 8, 32)
+
+
+def many(n: int, word: str) -> str:
+    """A number of what a word says."""
+    return f"{n} {word}" + "s" * (n > 1)
+
+
+def annealing() -> Iterator[Row]:
+    """Annealing whose energies are of whole nets."""
+    for n in COUNTS:
+        bar = 0.88 if n == 8 else None
+        yield speed(f"annealing, {many(n, 'chain')}", anneal(n), 50 * n, "evaluations/s", bar)
+
+
+def differences() -> Iterator[Row]:
+    """Annealing whose energies are by difference, against the limit of evaluating whole nets.
+
+    That limit is the rate at which matrix products alone would evaluate the net.
+    """
+    for size, counts, bar in ((10, (8,), 3.0), (100, COUNTS, 3.0), (1000, (8,), None)):
+        for n in counts:
+            made = anneal(n, size=size, by_difference=True)
+            name = f"annealing by difference, swaps of {size:,}, {many(n, 'chain')}"
+            row = speed(name, made, 50 * n, "evaluations/s")
+            plain = evaluation(WEIGHTS).times(50 * n).operations
+            assert row.products is not None
+            ratio = row.products * plain / made[1].operations
+            asked = bar if n == 8 else None
+            yield compared(row, ratio, "times as fast as plain evaluation at its limit", asked)
+
+
+WEIGHTS = 266_200
+"""Of `lenet300_100` without biases."""
+
+
+def cost() -> Iterator[Row]:
+    """Whether a step of a chain costs the same, however many there are; 15 % is flat."""
+    steps, times = 5, []
+    for n in (8, 32, 128, 512):
+        call, work = anneal(n, steps)
+        found = timed([call], work, repeats=2)
+        times.append(1000 * found.seconds[0] / steps / n)
+        yield found.row(f"annealing, {n} chains at once", times[-1], "ms/chain-step")
+    label = "a chain's step, among 8 to 512 chains"
+    row = Row(label, max(times), "ms at most")
+    yield compared(
+        row, min(times) / max(times), "time of the quickest over that of the slowest", 1 / 1.15
     )
 
 
-def convolution(name: str, batch: int) -> Row:
-    """A row of the net's own convolution against `lax.conv` under `vmap`, 8 runs."""
-    slow = measure.best_time(convolve(name, "lax", "vmap", batch, 2), repeats=1) / 2
-    fast = measure.best_time(convolve(name, "auto", "auto", batch, 2)) / 2
-    label = f"{name}, forward and backward, batch {batch}, 8 runs: lax.conv under vmap over ours"
-    return Row(label, 1000 * fast, "ms a step", slow / fast, 8.0, slow / fast >= 8)
+def training() -> Iterator[Row]:
+    """Masked training."""
+    for n in COUNTS:
+        bar = 0.72 if n == 8 else None
+        yield speed(f"masked training, batch 128, {many(n, 'run')}", train(n), n, "epochs/s", bar)
 
 
 def levels() -> Iterator[Row]:
     """A level of iterative pruning, 5 replicates x 5 treatments: batched, and one by one."""
     together = runs.axis()
     alone = runs.axis("map", 1, together.devices[:1])
-    times = {}
-    for name, axis in (("one by one on one device", alone), ("batched", together)):
-        call, operations = level(axis)
-        rate = measure.matrix_product_rate(together.devices)
-        times[name] = measure.best_time(call)
-        share = operations / times[name] / rate
-        label = f"a level, 25 runs of 200 steps, {name}: share of matrix products"
-        yield Row(label, times[name], "s", share, None, None)
-    slow, fast = times.values()
-    label = "a level, 25 runs: one by one on one device over batched"
-    yield Row(label, fast, "s", slow / fast, 1.7, slow / fast >= 1.7)
+    (batched, work), (one_by_one, _) = level(together), level(alone)
+    found = timed([batched, one_by_one], work)
+    fast, slow = found.seconds
+    label = "a level, 25 runs of 200 steps, batch 60"
+    row = found.row(label, fast, "s")
+    yield compared(row, found.products, PRODUCTS)
+    yield compared(row, slow / fast, "times as fast as one by one on one device", 1.7)
+
+
+def convolution(name: str, batch: int) -> Row:
+    """The net's own convolution against `lax.conv` under `vmap`, 8 runs."""
+    call, work = convolve(name, "auto", "auto", batch, 2)
+    found = timed([call], work)
+    fast = found.seconds[0] / 2
+    slow = measure.best_time(convolve(name, "lax", "vmap", batch, 2)[0], repeats=1) / 2
+    row = found.row(f"{name}, a step of 8 runs, batch {batch}", 1000 * fast, "ms")
+    return compared(row, slow / fast, "times as fast as lax.conv under vmap", 8.0)
+
+
+def convolutions() -> Iterator[Row]:
+    """Forward and backward through convolutional nets."""
+    made = level(runs.axis(), 4, 4, "conv4", images=1000)
+    label = "masked training of conv4 on 32x32, batch 60, 4 runs"
+    yield speed(label, made, 4 * 4, "steps/s", 0.4)
+    for name, batch in (("lenet5", 128), ("conv2", 8)):
+        yield convolution(name, batch)
+
+
+class Race(NamedTuple):
+    """Work that PyTorch does too.
+
+    Attributes:
+      name: of the work.
+      ours: makes our call.
+      done, unit: how often it does what.
+      bar: for the ratio, None for none.
+      make: makes the rival's call from the number of runs and `arguments`.
+      runs, arguments: of it.
+    """
+
+    name: str
+    ours: Callable[[], Call]
+    done: int
+    unit: str
+    bar: float | None
+    make: Callable[..., Callable[[], Any]]
+    runs: int
+    arguments: tuple
+
+
+SMALL = partial(anneal, 8, size=100, by_difference=True)
+BATCHES, LEVEL = "masked training, batch 128, 8 runs", "a level, 25 runs of 200 steps, batch 60"
+MOMENTUM, ADAM = ("momentum", 60_000, 128, 468, False), ("adam", 55_000, 60, 200, True)
+RACES = (
+    Race("annealing, 8 chains, swaps of 2,000", partial(anneal, 8), 400, "evaluations/s",
+         1.8, torch_rival.anneal, 8, (50, 2000)),
+    Race("annealing, 8 chains, swaps of 100, ours by difference", SMALL, 400, "evaluations/s",
+         8.0, torch_rival.anneal, 8, (50, 100)),
+    Race("annealing, 8 chains, swaps of 100, both by difference", SMALL, 400, "evaluations/s",
+         None, torch_rival.anneal, 8, (50, 100, True)),
+    Race(BATCHES, partial(train, 8), 8, "epochs/s", 2.0, torch_rival.train, 8, MOMENTUM),
+    Race(LEVEL, lambda: level(runs.axis()), 1, "levels/s", 2.5, torch_rival.train, 25, ADAM),
+)  # fmt: skip
+
+
+def race(one: Race) -> Iterator[Row]:
+    """Ours against PyTorch, which spreads runs over the cores in two ways; the bar is the faster's.
+
+    The rows' values and bounds are ours.
+    """
+    cores = setup.cores()
+    ways = {"a process a core": (cores, 1), "one process on all cores": (1, cores)}
+    ours, work = one.ours()
+    with ExitStack() as stack:
+        theirs = [
+            stack.enter_context(
+                torch_rival.processes(count, threads, one.make, one.runs, *one.arguments)
+            )
+            for count, threads in ways.values()
+        ]
+        found = timed([ours, *theirs], work)
+    fast, *slow = found.seconds
+    row = found.row(one.name, one.done / fast, one.unit)
+    for way, seconds in zip(ways, slow, strict=True):
+        bar = one.bar if seconds == min(slow) else None
+        yield compared(row, seconds / fast, f"times as fast as PyTorch, {way}", bar)
 
 
 def startup() -> Iterator[Row]:
@@ -106,13 +282,13 @@ def startup() -> Iterator[Row]:
     The first line comes as the chains begin, the second with the first energies.
     """
     with tempfile.TemporaryDirectory() as home:
-        for name, bar in (("cold", 15.0), ("warm", 6.0)):
+        for name, bar in (("cold", 15.0), ("warm", 4.0)):
             out = str(Path(home) / name)
             command = [sys.executable, "-m", "experiments.sa_search", f"--out={out}"]
             first, second = measure.line_times(command, "search", 2, {"XDG_CACHE_HOME": home})
-            label = f"start to first progress line, {name} cache: share of the bar"
-            yield Row(label, first, "s", first / bar, 1.0, first <= bar)
-            yield Row(f"start to first energies, {name} cache", second, "s", None, None, None)
+            row = Row(f"start to first progress line, {name} cache", first, "s")
+            yield compared(row, bar / first, f"time allowed over time taken, {bar:g} s", 1.0)
+            yield Row(f"start to first energies, {name} cache", second, "s")
 
 
 MEMORY = "from jaxtickets.io import setup; setup.configure(); from experiments.workloads import *"
@@ -125,66 +301,88 @@ def memory() -> Iterator[Row]:
         code = f"{MEMORY}; anneal({chains}, 5)[0]()"
         peak = measure.peak_memory(code)
         one = one or peak
-        label = f"peak memory, annealing, chains {chains}: against one chain"
-        yield Row(label, peak, "MiB", peak / one, None, None)
+        yield compared(Row(f"peak memory, annealing, {many(chains, 'chain')}", peak, "MiB"), peak / one,
+            "times one chain's")  # fmt: skip
 
 
-COUNTS = (1, 8, 32)
-
-
-def differences() -> Iterator[Row]:
-    """Annealing whose energies are by difference, against the limit of evaluating whole nets.
-
-    That limit is the rate at which matrix products alone would evaluate the net.
-    """
-    for size, bar in ((10, 3.0), (100, 3.0), (1000, None)):
-        make = partial(anneal, size=size, by_difference=True)
-        name, against = f"by difference, swaps of {size}, chains", "over plain at its limit"
-        for count in COUNTS if size == 100 else COUNTS[1:2]:
-            yield speed(name, make, count, "evaluations/s", 50, bar, against)
-
-
+RIVAL = "torch"
+"""The group that needs PyTorch."""
 GROUPS: dict[str, Callable[[], Iterator[Row]]] = {
     "startup": startup,
-    "annealing": lambda: (
-        speed("annealing, chains", anneal, n, "evaluations/s", 50, 0.8) for n in COUNTS
-    ),
+    "annealing": annealing,
     "differences": differences,
-    "training": lambda: (
-        speed("masked training, runs", train, n, "epochs/s", 1, 0.6) for n in COUNTS
-    ),
+    "cost": cost,
+    "training": training,
     "level": levels,
-    "convolution": lambda: (convolution(*a) for a in (("lenet5", 128), ("conv2", 8))),
+    "convolution": convolutions,
+    RIVAL: lambda: (row for one in RACES for row in race(one)),
     "memory": memory,
 }
 
 
-def main() -> None:
-    """Measures, prints the table, and writes it where `--json` says."""
-    names = flags.FLAGS.only or list(GROUPS)
-    for name in names:
+def wanted(only: Sequence[str], rival: bool) -> list[str]:
+    """The groups to measure: those of `only`, or all that can be.
+
+    Raises:
+      UserError: there is no such group, or it needs a rival that isn't there.
+    """
+    for name in only:
         choose("group", name, GROUPS)
+    if RIVAL in only and not rival:
+        raise UserError("--only=torch: PyTorch is not installed (pip install torch)")
+    return list(only) or [name for name in GROUPS if rival or name != RIVAL]
+
+
+def place(flag: str) -> Path | None:
+    """The file that a flag names, None if it names none.
+
+    Raises:
+      UserError: there is no such folder.
+    """
+    file = flags.FLAGS[flag].value or ""
+    if file and not Path(file).parent.is_dir():
+        raise UserError(f"--{flag}={file}: there is no folder {Path(file).parent}")
+    return Path(file) if file else None
+
+
+def main() -> None:
+    """Measures, prints the table, and writes and draws it where flags say."""
+    rival = torch_rival.installed()
+    names = wanted(flags.FLAGS.only, rival)
+    table, figure = place("json"), place("figure")
     setup.configure(flags.FLAGS.devices or None)
     print(setup.describe_devices())
-    rate = measure.matrix_product_rate(runs.axis().devices)
-    found = [Row("float32 matrix products", rate / 1e9, "GFLOP/s", None, None, None)]
-    _print(found[0])
-    for name in names:
-        for row in GROUPS[name]():
-            found.append(row)
+    if not rival:
+        print(f"PyTorch is not installed: the group {RIVAL} is left out")
+    print(_line("", "", "ratio", "bar", "products", "memory", "bound by"))
+    found = []
+    for name, rows in (("machine", machine), *((name, GROUPS[name]) for name in names)):
+        for row in rows():
+            found.append({"group": name, **row._asdict()})
             _print(row)
-    if flags.FLAGS.json:
-        Path(flags.FLAGS.json).write_text(json.dumps([row._asdict() for row in found], indent=2))
+    if table:
+        table.write_text(json.dumps(found, indent=2))
+    if figure:
+        draw_benchmark(found, figure)
 
 
 def _print(row: Row) -> None:
-    ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-    bar = "" if row.bar is None else f"bar {row.bar:g}: {'holds' if row.holds else 'MISSED'}"
-    print(f"{row.name:<84}{row.value:>9.4g} {row.unit:<14}{ratio:>6}  {bar}", flush=True)
+    ratio = "" if row.ratio is None else f"{row.ratio:.2f} {row.against}"
+    bar = "" if row.bar is None else f"{row.bar:.3g} {'holds' if row.holds else 'MISSED'}"
+    shares = ("" if x is None else f"{x:.2f}" for x in (row.products, row.memory))
+    print(
+        _line(row.name, f"{row.value:.4g} {row.unit}", ratio, bar, *shares, row.bound), flush=True
+    )
+
+
+def _line(*cells: str) -> str:
+    widths = (54, 22, 58, 12, 10, 8, 0)
+    return "".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("json", "", "a file for the table as JSON")
+    flags.DEFINE_string("figure", "", "a file for a chart of the ratios, such as a .png")
     flags.DEFINE_list("only", [], f"groups of rows to measure: {', '.join(GROUPS)}")
     flags.DEFINE_integer("devices", 0, "virtual CPU devices; 0: one a core")
     run_main(main)

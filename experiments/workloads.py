@@ -1,7 +1,7 @@
-"""What the benchmark measures: calls that anneal, train and convolve, and their operations."""
+"""What the benchmark measures: calls that anneal, train and convolve, and the work in them."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,31 @@ from jaxtickets.search import space as spaces
 from jaxtickets.types import Model, Params, Split
 
 SHAPE, CLASSES, DENSITY = (28, 28, 1), 10, 0.2
-TRAINING_FLOPS = 1.13e6
-"""Of a training step of `lenet300_100`, an image: the first layer has no input gradient."""
+SHAPES = {"conv2": (32, 32, 3), "conv4": (32, 32, 3)}
+"""Of the images of nets that aren't given MNIST's."""
+FLOAT = 4
+"""Bytes of a float32; a bit of a mask and a pixel have one."""
+
+
+class Work(NamedTuple):
+    """What a call does at the least.
+
+    Attributes:
+      operations: floating-point, in matrix products and convolutions.
+      traffic: bytes read or written of what outlives a step: weights, masks, moments, gradients,
+        images, and sums that are kept. Activations don't count, nor what is moved more than once.
+    """
+
+    operations: float
+    traffic: float
+
+    def times(self, n: int) -> "Work":
+        """The work of n such calls."""
+        return Work(n * self.operations, n * self.traffic)
+
+
+Call = tuple[Callable[[], Any], Work]
+"""A call to be timed, and its work."""
 
 
 def normalise(images: jax.Array) -> jax.Array:
@@ -35,10 +58,54 @@ def net(name: str, shape: tuple[int, ...] = SHAPE, **attributes: Any) -> tuple[M
     return model, jax.jit(model.init)(jax.random.key(0))[0]
 
 
-def anneal(
-    chains: int, steps: int = 50, size: int = 2000, by_difference: bool = False
-) -> tuple[Callable[[], Any], float]:
-    """A call that runs `steps` steps of all chains, and its operations: whole forward passes alone.
+def training_step(name: str, params: Params, batch: int, moments: int, masked: bool = True) -> Work:
+    """The work of a training step of a net.
+
+    Operations are those of the forward pass three times, but for the first layer's input gradient,
+    which nobody needs. Weights are read and written, so is each moment, gradients are written and
+    read, the mask and the batch are read.
+
+    Args:
+      name: of the net, whose layers' names sort in their order.
+      params: its parameters.
+      batch: images of a step.
+      moments: numbers that the optimiser keeps of each weight.
+      masked: whether there is a mask.
+    """
+    shape = SHAPES.get(name, SHAPE)
+    first, *others = nets.multiply_adds(nets.make(name), shape).values()
+    weights = sum(leaf.size for leaf in jax.tree.leaves(params))
+    passes = FLOAT * (2 + 2 * moments + 2) + masked
+    pixels = shape[0] * shape[1] * shape[2]
+    return Work(2.0 * batch * (2 * first + 3 * sum(others)), passes * weights + batch * pixels)
+
+
+IMAGES = 2000
+"""That annealing evaluates nets on."""
+
+
+def evaluation(weights: int) -> Work:
+    """The work of evaluating a masked multilayer perceptron: weights, mask and images are read."""
+    return Work(
+        2.0 * weights * IMAGES, (FLOAT + 1) * weights + FLOAT * IMAGES * SHAPE[0] * SHAPE[1]
+    )
+
+
+def difference_evaluation(layer: difference.Layer, weights: int, size: int, steps: int) -> Work:
+    """The work of evaluating it by difference, its sums found anew after `steps`.
+
+    Weights and mask are read, all sums too, those of units that a swap may change also written, and
+    the inputs read that it switches.
+    """
+    others = evaluation(weights).operations - 2.0 * layer.weights * IMAGES
+    switched = round(2 * size * layer.weights / weights)
+    rows = layer.units + min(switched, layer.units) + min(switched, layer.inputs)
+    moved = (FLOAT + 1) * weights + FLOAT * IMAGES * (rows + (layer.inputs + layer.units) / steps)
+    return Work(others + 2.0 * layer.weights * IMAGES / steps, moved)
+
+
+def anneal(chains: int, steps: int = 50, size: int = 2000, by_difference: bool = False) -> Call:
+    """A call that runs `steps` steps of all chains of masks of `lenet300_100`.
 
     Args:
       chains: how many.
@@ -62,9 +129,9 @@ def anneal(
         at = difference.fixed(layer, space, *given)
         return annealing.build(difference.moves(moves, space, layer, *kept), *whole, at)
 
-    def begin(key: jax.Array, params: Params, data: Split) -> annealing.State:
+    def begin(key: jax.Array, params: Params, data: Split) -> tuple[jax.Array, annealing.State]:
         mask = masks.random(key, params, prunable, round(DENSITY * space.size))
-        return kernel(params, data).init(key, space.bits(mask))
+        return key, kernel(params, data).init(key, space.bits(mask))
 
     def search(row: tuple[Any, Any], params: Params, data: Split) -> Any:
         key, state = row
@@ -74,19 +141,23 @@ def anneal(
         state, info = annealing.run(made, key, state, plan)
         return made.refresh(state), info
 
-    data = examples(2000)
+    data = examples(IMAGES)
     shared = [
         runs.share(tree, axis) for tree in (params, Split(normalise(data.images), data.labels))
     ]
     keys = jax.random.split(jax.random.key(1), chains)
-    states = runs.join(runs.batch(begin, axis)(runs.split(keys, axis), *shared))
-    rows = runs.split((keys, states), axis)
+    rows = runs.batch(begin, axis)(runs.split(keys, axis), *shared)
     advance = runs.batch(search, axis)
-    return lambda: advance(rows, *shared).blocks, 2.0 * space.size * 2000 * steps * chains
+    work = evaluation(space.size)
+    if by_difference:
+        layer = difference.first_layer(model, params, {}, normalise(data.images))
+        assert layer is not None
+        work = difference_evaluation(layer, space.size, size, steps)
+    return lambda: advance(rows, *shared).blocks, work.times(steps * chains)
 
 
-def train(nets_: int) -> tuple[Callable[[], Any], float]:
-    """A call that trains all nets for an epoch of 60,000 images, and its operations."""
+def train(nets_: int) -> Call:
+    """A call that trains all nets for an epoch of 60,000 images."""
     model, params = net("lenet300_100", use_bias=False)
     axis, n = runs.axis(), 60_000
     recipe = training.Recipe(
@@ -108,16 +179,23 @@ def train(nets_: int) -> tuple[Callable[[], Any], float]:
     rows = (jax.random.split(jax.random.key(3), nets_), runs.stack([begun] * nets_))
     shared = runs.share(training.Splits(examples(n), examples(128)), axis)
     advance, placed = runs.batch(epoch, axis), runs.split(rows, axis)
-    operations = TRAINING_FLOPS * recipe.every * 128 * nets_
-    return lambda: advance(placed, shared).blocks, operations
+    work = training_step("lenet300_100", params, 128, moments=1)
+    return lambda: advance(placed, shared).blocks, work.times(recipe.every * nets_)
 
 
-def level(axis: runs.Axis, nets_: int = 25, steps: int = 200) -> tuple[Callable[[], Any], float]:
-    """A call that trains the nets of a level for `steps` steps, and its operations.
+def level(
+    axis: runs.Axis,
+    nets_: int = 25,
+    steps: int = 200,
+    name: str = "lenet300_100",
+    images: int = 55_000,
+) -> Call:
+    """A call that trains the nets of a level for `steps` steps.
 
-    As the lottery ticket paper trains `lenet300_100`: Adam, batches of 60, 55,000 images.
+    As the lottery ticket paper trains its nets: Adam, batches of 60.
     """
-    model, params = net("lenet300_100")
+    shape = SHAPES.get(name, SHAPE)
+    model, params = net(name, shape)
     recipe = training.Recipe(
         model=model,
         loss=losses.classification(model, normalise),
@@ -129,20 +207,22 @@ def level(axis: runs.Axis, nets_: int = 25, steps: int = 200) -> tuple[Callable[
     )
     rate, prunable = jnp.float32(1.2e-3), masks.prunable(params)
     keys = jax.random.split(jax.random.key(2), nets_)
+    keep = round(DENSITY * sum(leaf.size for leaf in masks.pick(params, prunable)))
 
     def one(key: jax.Array, params: Params, data: training.Splits) -> Any:
-        mask = masks.random(key, params, prunable, 53_240)
+        mask = masks.random(key, params, prunable, keep)
         return training.train(recipe, key, rate, params, {}, mask, data, steps)[0].state
 
-    data = training.Splits(examples(55_000), examples(60))
+    data = training.Splits(examples(images, shape), examples(60, shape))
     shared = [runs.share(tree, axis) for tree in (params, data)]
     advance, placed = runs.batch(one, axis), runs.split(keys, axis)
-    return lambda: advance(placed, *shared).blocks, TRAINING_FLOPS * 60 * steps * nets_
+    work = training_step(name, params, 60, moments=2)
+    return lambda: advance(placed, *shared).blocks, work.times(steps * nets_)
 
 
-def convolve(name: str, conv: str, mode: str, batch: int, steps: int) -> Callable[[], Any]:
+def convolve(name: str, conv: str, mode: str, batch: int, steps: int) -> Call:
     """A call of `steps` gradients of 8 nets in a scan, with one convolution and one mode."""
-    shape = (32, 32, 3) if name == "conv2" else SHAPE
+    shape = SHAPES.get(name, SHAPE)
     model, params = net(name, shape, conv=conv)
     loss = losses.classification(model, normalise)
     data = examples(batch, shape)
@@ -157,4 +237,5 @@ def convolve(name: str, conv: str, mode: str, batch: int, steps: int) -> Callabl
     axis = runs.axis(mode, 8 if mode == "vmap" else 0)
     rows, shared = runs.split(runs.stack([params] * 8), axis), runs.share(data, axis)
     advance = runs.batch(descend, axis)
-    return lambda: advance(rows, shared).blocks
+    work = training_step(name, params, batch, moments=0, masked=False)
+    return lambda: advance(rows, shared).blocks, work.times(steps * 8)

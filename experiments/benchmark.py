@@ -301,8 +301,8 @@ def memory() -> Iterator[Row]:
         code = f"{MEMORY}; anneal({chains}, 5)[0]()"
         peak = measure.peak_memory(code)
         one = one or peak
-        yield compared(Row(f"peak memory, annealing, {many(chains, 'chain')}", peak, "MiB"), peak / one,
-            "times one chain's")  # fmt: skip
+        row = Row(f"peak memory, annealing, {many(chains, 'chain')}", peak, "MiB")
+        yield compared(row, peak / one, "times one chain's")
 
 
 RIVAL = "torch"

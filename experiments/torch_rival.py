@@ -2,28 +2,31 @@
 
 PyTorch isn't needed by anything else, and is imported by the functions that use it. Data lie in
 memory, normalised once; batches are slices of a permutation; evaluation is in inference mode;
-optimisers are fused. What was tried on two CPU cores (processor time, one thread unless said):
+optimisers are fused. What was tried, in processor time of one thread on two busy CPU cores
+(AMD EPYC, PyTorch 2.13):
 
-- A layer as `weights @ inputs.T`, outputs by images, evaluates 2,000 images in 0.7 of the time of
-  `F.linear`: taken for annealing. Trainings with batches of 60 and 128 take `F.linear`.
-- A swap writes into the masked weights what it switches, and writes it back when refused; masking
-  all weights for each evaluation takes longer.
-- Fused and `foreach` SGD are alike, a loop over parameters takes 1.2 times as long; for Adam,
-  `foreach` and the loop take twice as long as fused: fused is taken.
-- `torch.compile`, with gcc: 1.1 times as long for trainings, 1.3 for evaluations, and half a minute
-  to begin with.
-- Runs batched by `torch.bmm`: 1.0 to 1.05 times as long, by `torch.func.vmap` 1.15. Both threads
-  on batched runs gain nothing over a process a core, and evaluations lose half.
-- One process with all threads for one run after another: twice as long as a process a core, each
-  with one thread and its share of the runs, which is what the benchmark's bars are for.
+- A layer as `weights @ inputs`, images last, evaluates 2,000 images in 0.7 to 0.85 of the time of
+  `F.linear`: taken for annealing, where buffers given by `out=` gain nothing more. Trainings with
+  batches of 60 and 128 take `F.linear`, `images @ weights` 1.2 to 1.4 times as long.
+- A swap writes into the masked weights what it switches, and writes it back when refused, in
+  place of masking all weights for each evaluation.
+- Adam fused takes half the time of `foreach` and of the loop over parameters; SGD is alike fused
+  and `foreach`.
+- `torch.compile`, offline with gcc: 1.1 to 1.2 times as long, and half a minute to begin with.
+- Runs batched by `torch.bmm` 0.95 to 1.05 times as long, by `torch.func.vmap` 1.15, evaluations
+  by `torch.bmm` twice: with all threads on a batch they can't beat a process a core.
+
+Left are two ways: a process a core, each with one thread and its share of the runs, and one process
+that has all cores for one run after another. The benchmark measures both.
 """
 
 import importlib.util
 import math
 import multiprocessing
 import random
+import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -96,8 +99,13 @@ def changed(weights: Tensor, sums: Tensor, columns: Tensor, off: Tensor, on: Ten
     return sums.clone().index_add_(0, index // inputs, rows)
 
 
-def anneal(chains: int, steps: int, size: int, by_difference: bool = False) -> Callable[[], Any]:
-    """A call that anneals masks as that of `workloads.anneal` does, one chain after another."""
+def anneal(
+    chains: int, steps: int, size: int, by_difference: bool = False
+) -> Callable[[], list[Chain]]:
+    """A call that anneals masks as that of `workloads.anneal` does, one chain after another.
+
+    Each call goes on where the last one ended.
+    """
     import torch
 
     columns, labels = torch.randn(LAYERS[0][1], IMAGES), torch.randint(10, (IMAGES,))
@@ -144,9 +152,10 @@ def anneal(chains: int, steps: int, size: int, by_difference: bool = False) -> C
     with torch.inference_mode():
         states = [begin() for _ in range(chains)]
 
-    def call() -> None:
+    def call() -> list[Chain]:
         with torch.inference_mode():
             states[:] = [run(chain) for chain in states]
+        return states
 
     return call
 
@@ -265,9 +274,9 @@ def processes(
     try:
         yield call
     finally:
-        for pipe in pipes:
+        for pipe, worker in zip(pipes, workers, strict=True):
             pipe.close()
-        for worker in workers:
+            worker.terminate()
             worker.join()
 
 
@@ -275,12 +284,10 @@ def _serve(pipe: Connection, threads: int, make: Callable, *arguments: Any) -> N
     """Calls what is made here whenever it is asked to, until nobody can ask."""
     import torch
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
     torch.set_num_threads(threads)
     call = make(*arguments)
-    while True:
-        try:
-            pipe.recv()
-        except EOFError:
-            return
-        call()
-        pipe.send(True)
+    with suppress(EOFError, BrokenPipeError):
+        while pipe.recv():
+            call()
+            pipe.send(True)

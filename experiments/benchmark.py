@@ -352,7 +352,7 @@ def main() -> None:
     table, figure = place("json"), place("figure")
     setup.configure(flags.FLAGS.devices or None)
     print(setup.describe_devices())
-    if not rival:
+    if not rival and not flags.FLAGS.only:
         print(f"PyTorch is not installed: the group {RIVAL} is left out")
     print(_line("", "", "ratio", "bar", "products", "memory", "bound by"))
     found = []

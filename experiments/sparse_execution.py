@@ -66,7 +66,7 @@ def main() -> None:
     batches = whole_numbers("batches", question.batches)
     if min(batches) < 1:
         raise UserError(f"--batches={','.join(map(str, batches))}: must be 1 or more")
-    setup.configure(place.devices or None)
+    setup.start(place)
     problems, of_nets, places = {}, {}, []
     for model in question.models:
         net = NetSettings(model=choose("model", model, LENETS), seed=question.seed)

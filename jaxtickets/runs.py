@@ -19,6 +19,7 @@ has them all, with the bits that one process would have given them.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -282,7 +283,11 @@ def _gather(mine: PyTree) -> PyTree:
 @partial(jax.jit, static_argnums=1)
 def _first_rows(stacked: PyTree, runs: int) -> PyTree:
     """Rows in the order of the blocks: `[count, processes, width, ...]` to `[runs, ...]`."""
-    return jax.tree.map(lambda leaf: leaf.reshape((-1, *leaf.shape[3:]))[:runs], stacked)
+
+    def rows(leaf: Array) -> Array:
+        return leaf.reshape((math.prod(leaf.shape[:3]), *leaf.shape[3:]))[:runs]
+
+    return jax.tree.map(rows, stacked)
 
 
 def _is_key(leaf: Any) -> bool:

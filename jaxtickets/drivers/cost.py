@@ -29,7 +29,7 @@ def compare(
     """
     recipe = problem.recipe._replace(test_looks=0)
     many = len(np.atleast_1d(starts.step))
-    first = axis.devices[:1]
+    first = jax.local_devices()[:1]
     ways = {
         "in series, one device": runs.axis("map", 1, first),
         "batched by vmap, one device": runs.axis("vmap", many, first),

@@ -16,7 +16,7 @@ from jaxtickets.drivers.comparison import Entry, save_entry, train_entries, untr
 from jaxtickets.drivers.problem import Problem, TrainSettings
 from jaxtickets.drivers.seeds import Seed
 from jaxtickets.drivers.training_loop import Start
-from jaxtickets.io import setup, tickets
+from jaxtickets.io import processes, setup, tickets
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.files import digest, pretty, write_atomically
 from jaxtickets.runs import Axis
@@ -83,8 +83,10 @@ def dense_nets(
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "code": _code(),
     }
-    home = Path(store.dense_store)
+    home = processes.own(Path(store.dense_store))
     hashes = [digest({**context, "seed": one.number})[:16] for one in seeds]
+    for name in hashes:
+        _copy(Path(store.dense_store) / "tickets" / name)
     found = {i: one for i, name in enumerate(hashes) if (one := _load(home, name))}
     if found:
         print(f"{len(found)} of {len(seeds)} dense nets were trained before: {home}")
@@ -122,6 +124,12 @@ def dense_entry(problem: Problem, one: Seed) -> Entry:
     mask = masks.ones(one.params)
     start = Start(one.train, problem.hyper, one.params, one.stats, mask, one.step)
     return Entry({"method": "dense", "density": 1.0, "seed": one.number}, start)
+
+
+def _copy(place: Path) -> None:
+    """A net that the first process has stored, in the stores of the others."""
+    if processes.told(place.exists):
+        processes.copied(place)
 
 
 def _load(home: Path, name: str) -> tuple[Ticket, dict[str, Any]] | None:

@@ -1,7 +1,9 @@
 """A long batch of runs in chunks: progress, metrics, checkpoints, and going on after a kill."""
 
+import operator
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxtickets import runs
-from jaxtickets.io import checkpoints, rows
+from jaxtickets.io import checkpoints, processes, rows
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.progress import Progress
 from jaxtickets.runs import Axis, Blocks
@@ -67,7 +69,8 @@ def loop(
             stamp = {"phase": phase, "chunk": i, "seconds": seconds}
             rows.append_metrics(folder, *({**stamp, **row} for row in made))
             progress.update(i + 1, **shown)
-            if i + 1 == chunks or time.monotonic() - saved >= every:
+            waited = time.monotonic() - saved
+            if i + 1 == chunks or processes.told(partial(operator.ge, waited, every)):
                 checkpoints.save(place, i + 1, runs.join(blocks))
                 saved = time.monotonic()
     return runs.join(blocks)

@@ -27,7 +27,7 @@ def prepare(place: RunSettings, parts: Sequence[Any]) -> tuple[Axis, Problem]:
       UserError, DataError: see `build`.
     """
     *_, net, train, batch = parts
-    setup.configure(place.devices or None)
+    setup.start(place)
     axis = runs.axis(batch.mode, batch.width)
     return axis, build(net, train, place.data_dir, place.prepare)
 

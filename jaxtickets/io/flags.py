@@ -25,13 +25,17 @@ class RunSettings:
     prepare: bool = option(False, "prepare the data set first; needs TensorFlow")
     devices: int = option(0, "virtual CPU devices; 0: one a core", least=0)
     checkpoint_seconds: float = option(60.0, "time between two checkpoints", least=0)
+    distributed: bool = option(False, "share the work with other processes, found by JAX")
+    coordinator: str = option("", "HOST:PORT of the first process, where JAX can't find it")
+    num_processes: int = option(0, "how many there are, with --coordinator", least=0)
+    process_id: int = option(-1, "which this one is, with --coordinator", least=-1)
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchSettings:
     """The run axis; it decides the last bits under vmap, and so is part of the spec."""
 
-    mode: str = option("auto", "how runs are batched", ("auto", "map", "vmap"))
+    mode: str = option("auto", "how runs are batched", ("auto", "map", "vmap", "shard"))
     width: int = option(0, "runs in a block; 0: 1 for map, 32 for vmap", least=0)
 
 

@@ -5,10 +5,11 @@ seconds. The first and the last are always shown.
 """
 
 import shutil
-import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import TextIO
+
+from jaxtickets.io import processes
 
 Value = float | str
 
@@ -77,7 +78,7 @@ class Progress:
     ):
         self.label, self.total, self.formats = label, total, formats or {}
         self.unit, self.per_step = unit, per_step
-        self._stream = sys.stderr if stream is None else stream
+        self._stream = processes.stderr() if stream is None else stream
         self._live = self._stream.isatty()
         self._every = 0.1 if self._live else every
         self._clock = clock

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jaxtickets.io import provenance, rows, setup
+from jaxtickets.io import processes, provenance, rows, setup
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.files import canonical, digest, plain, pretty, write_atomically
 from jaxtickets.io.flags import RunSettings
@@ -100,7 +100,8 @@ def begin(experiment: str, place: RunSettings, parts: Sequence[Any], axis: Axis)
       axis: how runs are batched.
     """
     spec = {name: value for part in parts for name, value in dataclasses.asdict(part).items()}
-    run = open_run(experiment, spec, place.out or None, place.resume)
+    found = processes.told(lambda: open_run(experiment, spec, place.out or None, place.resume))
+    run = found._replace(folder=processes.copied(found.folder))
     print(f"{setup.describe_devices()}, {axis.mode} in blocks of {axis.width}: {run.folder}")
     return run
 

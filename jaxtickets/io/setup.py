@@ -7,7 +7,9 @@ from pathlib import Path
 import jax
 from absl import logging
 
+from jaxtickets.io import processes
 from jaxtickets.io.errors import UserError
+from jaxtickets.io.flags import RunSettings
 
 
 def configure(devices: int | None = None, cache: bool = True) -> None:
@@ -32,6 +34,18 @@ def configure(devices: int | None = None, cache: bool = True) -> None:
     folder = cache_folder() if cache else None
     if folder is not None:
         _cache_in(folder)
+
+
+def start(place: RunSettings) -> None:
+    """`configure` for a run, and the other processes that it shares its work with.
+
+    Raises:
+      UserError: see `configure` and `processes.start`.
+    """
+    configure(place.devices or None)
+    named = place.coordinator, place.num_processes, place.process_id
+    if place.distributed or named != ("", 0, -1):
+        processes.start(*named)
 
 
 def cores() -> int:
@@ -66,7 +80,8 @@ def describe_devices() -> str:
     """The devices in words, such as `2 x cpu (AMD EPYC)` or `1 x NVIDIA H200`."""
     devices = jax.devices()
     words = f"{len(devices)} x {devices[0].device_kind}"
-    return f"{words} ({cpu_model()})" if devices[0].platform == "cpu" else words
+    words = f"{words} ({cpu_model()})" if devices[0].platform == "cpu" else words
+    return f"{words} of {jax.process_count()} processes" if processes.several() else words
 
 
 def cpu_model() -> str:

@@ -7,6 +7,9 @@
 Orbax loads a flipped byte without a word, hence the checksums. It takes neither empty containers
 nor typed keys nor arrays without elements, hence the numbered leaves. Bools, which are masks, are
 written eight to a byte; folders from before that are read too.
+
+Several processes write and read together, the first one's arrays in the first one's folder: Orbax
+counts what they do, and waits for all.
 """
 
 import hashlib
@@ -21,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtickets.io import processes
 from jaxtickets.io.files import digest, pretty, write_atomically
 from jaxtickets.types import Array, PyTree
 
@@ -193,7 +197,7 @@ def _save_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:
     if arrays:
         from orbax.checkpoint import v1 as orbax
 
-        orbax.save(os.path.abspath(folder), arrays)
+        orbax.save(_place(folder), arrays)
 
 
 def _load_arrays(folder: Path, template: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -201,7 +205,12 @@ def _load_arrays(folder: Path, template: dict[str, np.ndarray]) -> dict[str, np.
         return {}
     from orbax.checkpoint import v1 as orbax
 
-    return orbax.load(os.path.abspath(folder), template)
+    return orbax.load(_place(folder), template)
+
+
+def _place(folder: Path) -> str:
+    """The folder of the first process, where all write and read together."""
+    return processes.told(lambda: os.path.abspath(folder))
 
 
 def _files(folder: Path) -> list[str]:

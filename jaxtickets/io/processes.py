@@ -1,0 +1,143 @@
+"""Several processes that run one program, on one machine or many.
+
+Every process runs the whole experiment on the same numbers; the run axis shares the work among
+them, and each gets the results of all (see `jaxtickets.runs`). So all come to the same decisions,
+as long as none is made from a clock or from a file that only some can see: those are the first
+process's to make, and `told` to the others.
+
+Only the first process's folder, lines and pictures are kept. The others write into folders of their
+own, which go at their end, so that nothing is written twice. They read arrays in the first one's
+folder (see `trees`), which must be on a file system that all see.
+"""
+
+import atexit
+import functools
+import io
+import os
+import pickle
+import shutil
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxtickets.io.errors import UserError
+
+T = TypeVar("T")
+
+
+def start(coordinator: str = "", count: int = 0, number: int = -1) -> None:
+    """Joins this process to the others; waits for all of them. JAX must be unused until then.
+
+    Without arguments JAX finds the others itself: under Slurm, Open MPI, on TPU pods and the like.
+
+    Args:
+      coordinator: address and port of the first process, `host:1234`.
+      count: how many processes there are.
+      number: which this one is, from 0.
+
+    Raises:
+      UserError: some arguments are missing, can't be, or the others can't be found.
+    """
+    given = (coordinator != "", count > 0, number >= 0)
+    if any(given) and not all(given):
+        raise UserError("--coordinator, --num_processes and --process_id: give all three, or none")
+    if all(given) and number >= count:
+        raise UserError(f"--process_id={number}: there are {count} processes, counted from 0")
+    try:
+        if all(given):
+            jax.distributed.initialize(coordinator, count, number)
+        else:
+            jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"--distributed: {reason}: name the processes by --coordinator=HOST:PORT, "
+            "--num_processes and --process_id"
+        ) from error
+    if not first():
+        sys.stdout.flush()
+        os.dup2(_nowhere().fileno(), 1)  # what libraries print, too
+
+
+def several() -> bool:
+    """Whether there are other processes. JAX stays unused in a process alone."""
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def first() -> bool:
+    """Whether this process is the one whose files and lines are kept."""
+    return not several() or jax.process_index() == 0
+
+
+def told(find: Callable[[], T]) -> T:
+    """What `find()` gives in the first process, in all of them; the others don't call it.
+
+    All processes must call this. Values are pickled: arrays must be numpy's.
+
+    Raises:
+      UserError: `find` raised it, in all processes.
+    """
+    if not several():
+        return find()
+    answer: tuple[bool, T | str] | None = None
+    if first():
+        try:
+            answer = True, find()
+        except UserError as error:
+            answer = False, str(error)
+    said = pickle.dumps(answer) if first() else b""
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(said))))
+    sent = np.frombuffer(said, np.uint8) if first() else np.zeros(length, np.uint8)
+    fine, value = pickle.loads(np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes())
+    if not fine:
+        raise UserError(value)
+    return value
+
+
+def own(folder: Path) -> Path:
+    """`folder` in the first process; in each other, the folder that it has instead."""
+    return folder if first() else _home() / os.path.abspath(folder).lstrip(os.sep)
+
+
+def copied(folder: Path) -> Path:
+    """`own(folder)`, with all that the first process has in it now, hidden files left out."""
+    content = told(lambda: _packed(folder))
+    mine = own(folder)
+    if not first():
+        mine.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(fileobj=io.BytesIO(content)) as packed:
+            packed.extractall(mine, filter="data")
+    return mine
+
+
+def stderr() -> TextIO:
+    """Where a process tells how far it is: the first alone says it."""
+    return sys.stderr if first() else _nowhere()
+
+
+@functools.cache
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")
+
+
+@functools.cache
+def _home() -> Path:
+    home = tempfile.mkdtemp(prefix="jaxtickets-")
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    return Path(home)
+
+
+def _packed(folder: Path) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as file:
+        for path in sorted(folder.iterdir()):
+            if not path.name.startswith("."):
+                file.add(path, path.name)
+    return packed.getvalue()

@@ -68,7 +68,7 @@ def main() -> None:
     place, store, *parts = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
     question, net, train, batch = parts
     values = _check(question)
-    setup.start(place)
+    setup.start(place, batch.precision)
     axis = runs.axis(batch.mode, batch.width)
     again_train = dataclasses.replace(
         train,

@@ -92,6 +92,7 @@ BAD = {
         "--first_steps=45": "--first_steps=45: must be a multiple of --mean_of=10",
         "--first_batch=5000": "--first_batch=5000: there are 3500 examples",
         "--targets=low": "must be numbers",
+        "--precision=bfloat16": "--precision=bfloat16: CPUs compute in float32",
     },
     "prune_retrain": {
         "--thresholds=1": "--thresholds=1: must be above 0 and below 1",

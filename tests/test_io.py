@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from jaxtickets.io import checkpoints, progress, provenance, records, rows, setup, trees
-from jaxtickets.io.errors import UserError, choose
+from jaxtickets.io.errors import UserError
+from jaxtickets.io.flags import RunSettings, choose
 from jaxtickets.io.tickets import load_ticket, save_ticket
 from jaxtickets.types import Ticket
 
@@ -591,6 +592,22 @@ def test_set_up_gives_a_device_a_core_and_a_cache(tmp_path):
     assert outs[0][0] == outs[0][1] and outs[1][0] == "3"
     assert outs[1][2:5] == ["3", "x", "cpu"]
     assert any((tmp_path / "jaxtickets" / "xla").iterdir())
+
+
+@pytest.mark.parametrize(("asked", "golden"), [("float32", "float32"), ("tf32", "tensorfloat32")])
+def test_an_accelerator_computes_in_the_precision_asked_for(asked, golden, monkeypatch):
+    class Accelerator:
+        platform = "gpu"
+
+    monkeypatch.setattr(setup.jax, "devices", lambda: [Accelerator()])
+    monkeypatch.setattr(setup, "configure", lambda devices: None)
+    try:
+        setup.start(RunSettings(), asked)
+        product = jax.jit(lambda x: x @ x).lower(np.ones((2, 2), "f")).as_text()
+        assert jax.config.jax_default_matmul_precision == golden
+    finally:
+        jax.config.update("jax_default_matmul_precision", None)
+    assert ("HIGHEST" in product) == (asked == "float32")
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch, tmp_path):

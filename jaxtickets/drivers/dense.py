@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 import jaxtickets
@@ -79,14 +80,15 @@ def dense_nets(
         "data": _checksum(problem.dataset.train, problem.dataset.validation),
         "training": dataclasses.asdict(training),
         "axis": [axis.mode, axis.width],
+        "precision": str(jax.config.jax_default_matmul_precision),  # type: ignore[attr-defined]
         "device": [axis.devices[0].device_kind, setup.cpu_model()],
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "code": _code(),
     }
     home = processes.own(Path(store.dense_store))
     hashes = [digest({**context, "seed": one.number})[:16] for one in seeds]
-    for name in hashes:
-        _copy(Path(store.dense_store) / "tickets" / name)
+    for one_hash in hashes:
+        _copy(Path(store.dense_store) / "tickets" / one_hash)
     found = {i: one for i, name in enumerate(hashes) if (one := _load(home, name))}
     if found:
         print(f"{len(found)} of {len(seeds)} dense nets were trained before: {home}")

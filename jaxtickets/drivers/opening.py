@@ -27,7 +27,7 @@ def prepare(place: RunSettings, parts: Sequence[Any]) -> tuple[Axis, Problem]:
       UserError, DataError: see `build`.
     """
     *_, net, train, batch = parts
-    setup.start(place)
+    setup.start(place, batch.precision)
     axis = runs.axis(batch.mode, batch.width)
     return axis, build(net, train, place.data_dir, place.prepare)
 

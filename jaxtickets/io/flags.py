@@ -14,6 +14,15 @@ from jaxtickets.settings import check, option
 
 T = TypeVar("T")
 
+PRECISIONS = {
+    "float32": "float32",
+    "highest": "float32",
+    "tf32": "tensorfloat32",
+    "bfloat16": "bfloat16",
+}
+"""What the flag says -> what JAX calls it. Left to itself, JAX takes less than float32 on GPUs and
+TPUs. Weights, masks, sums and counts are as they are in all."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RunSettings:
@@ -33,10 +42,11 @@ class RunSettings:
 
 @dataclasses.dataclass(frozen=True)
 class BatchSettings:
-    """The run axis; it decides the last bits under vmap, and so is part of the spec."""
+    """How runs are computed; it decides the last bits, or more, and so is part of the spec."""
 
     mode: str = option("auto", "how runs are batched", ("auto", "map", "vmap", "shard"))
     width: int = option(0, "runs in a block; 0: 1 for map, 32 for vmap", least=0)
+    precision: str = option("float32", "of matrix products on accelerators", tuple(PRECISIONS))
 
 
 def define(*settings: Any) -> None:

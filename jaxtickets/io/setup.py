@@ -9,7 +9,7 @@ from absl import logging
 
 from jaxtickets.io import processes
 from jaxtickets.io.errors import UserError
-from jaxtickets.io.flags import RunSettings
+from jaxtickets.io.flags import PRECISIONS, RunSettings
 
 
 def configure(devices: int | None = None, cache: bool = True) -> None:
@@ -36,16 +36,24 @@ def configure(devices: int | None = None, cache: bool = True) -> None:
         _cache_in(folder)
 
 
-def start(place: RunSettings) -> None:
+def start(place: RunSettings, precision: str = "float32") -> None:
     """`configure` for a run, and the other processes that it shares its work with.
 
+    Args:
+      place: where it runs.
+      precision: of matrix products and convolutions, one of `flags.PRECISIONS`.
+
     Raises:
-      UserError: see `configure` and `processes.start`.
+      UserError: the devices have no such precision; see `configure` and `processes.start`.
     """
     configure(place.devices or None)
     named = place.coordinator, place.num_processes, place.process_id
     if place.distributed or named != ("", 0, -1):
         processes.start(*named)
+    if jax.devices()[0].platform != "cpu":
+        jax.config.update("jax_default_matmul_precision", PRECISIONS[precision])
+    elif PRECISIONS[precision] != "float32":
+        raise UserError(f"--precision={precision}: CPUs compute in float32, leave it out")
 
 
 def cores() -> int:

@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxtickets import masks, nets
 from jaxtickets.compress import choose, graph, report
 from jaxtickets.compress.shrink import shrink
-from jaxtickets.drivers import inference
+from jaxtickets.drivers import inference, measure
 from jaxtickets.io import tickets
 from jaxtickets.types import Ticket
 
@@ -438,5 +438,5 @@ def test_latency_and_memory_are_measured_side_by_side():
 
 def test_median_times_are_taken_in_turns():
     seen = []
-    times = inference.median_times([lambda: seen.append("a"), lambda: seen.append("b")], 3)
+    times = measure.median_times([lambda: seen.append("a"), lambda: seen.append("b")], 3)
     assert seen == ["a", "b"] * 4 and len(times) == 2 and min(times) >= 0

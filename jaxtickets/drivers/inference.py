@@ -1,9 +1,7 @@
 """What a smaller network saves in use: measured times, memory and bytes on disk."""
 
 import os
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxtickets import masks, nets
+from jaxtickets.drivers import measure
 from jaxtickets.types import Ticket
 
 
@@ -51,7 +50,7 @@ def compare(
             compiled = program.compile()
             calls.append(lambda compiled=compiled, inputs=inputs: compiled(*inputs))
             memory.append(_memory(compiled))
-        times = [1000 * seconds for seconds in median_times(calls, repeats)]
+        times = [1000 * seconds for seconds in measure.median_times(calls, repeats)]
         rows.append(_row(f"ms a batch of {batch}", *times))
         rows.append(_row(f"bytes of memory, batch of {batch}", *memory))
     return rows
@@ -64,19 +63,6 @@ def on_disk(before: Path, after: Path) -> dict[str, Any]:
         for folder in (before, after)
     ]
     return _row("bytes on disk", *sizes)
-
-
-def median_times(calls: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
-    """The median seconds of each call, made in turns; waits for results."""
-    for call in calls:
-        jax.block_until_ready(call())
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(repeats):
-        for call, seen in zip(calls, times, strict=True):
-            started = time.perf_counter()
-            jax.block_until_ready(call())
-            seen.append(time.perf_counter() - started)
-    return [statistics.median(seen) for seen in times]
 
 
 def _memory(compiled: Any) -> int:

@@ -1,6 +1,7 @@
 """Measuring instruments: the machine's own limits, times, and memory of other processes."""
 
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -33,6 +34,16 @@ def best_time(call: Callable[[], Any], repeats: int = 3) -> float:
 
 def best_times(calls: Sequence[Callable[[], Any]], repeats: int = 3) -> list[float]:
     """The `best_time` of each call, made in turns."""
+    return [min(seen) for seen in times_in_turns(calls, repeats)]
+
+
+def median_times(calls: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
+    """The median seconds of each call, made in turns, after one that compiles."""
+    return [statistics.median(seen) for seen in times_in_turns(calls, repeats)]
+
+
+def times_in_turns(calls: Sequence[Callable[[], Any]], repeats: int) -> list[list[float]]:
+    """Seconds of `repeats` calls of each, after one that compiles; waits for results."""
     for call in calls:
         jax.block_until_ready(call())
     times: list[list[float]] = [[] for _ in calls]
@@ -41,7 +52,7 @@ def best_times(calls: Sequence[Callable[[], Any]], repeats: int = 3) -> list[flo
             started = time.perf_counter()
             jax.block_until_ready(call())
             seen.append(time.perf_counter() - started)
-    return [min(seen) for seen in times]
+    return times
 
 
 def rates(devices: Sequence[jax.Device]) -> Rates:

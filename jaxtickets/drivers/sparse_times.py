@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxtickets import data, losses, masks, nets
 from jaxtickets.compress import sparse
-from jaxtickets.drivers import inference
+from jaxtickets.drivers import measure
 from jaxtickets.drivers.problem import Problem
 from jaxtickets.types import Mask, Params
 
@@ -111,10 +111,10 @@ def _step(logits: Callable, trim: bool) -> Callable:
 
 def _times(calls: Sequence[Callable], limits: Limits) -> np.ndarray:
     """Seconds `[repeats, calls]`, each after a call that isn't counted, all calls in turns."""
-    rounds = [inference.median_times(calls, 1)]
+    rounds = [measure.median_times(calls, 1)]
     repeats = int(limits.seconds / max(sum(rounds[0]), 1e-9))
     for _ in range(max(5, min(limits.repeats, repeats)) - 1):
-        rounds.append(inference.median_times(calls, 1))
+        rounds.append(measure.median_times(calls, 1))
     return np.array(rounds)
 
 

@@ -102,3 +102,15 @@ def test_a_run_that_stored_a_part_of_its_nets_goes_on(bench):
     again = bench.nets([0, 1])
     assert len(bench.trained) == 1
     np.testing.assert_array_equal(whole.params["fc1"]["kernel"], again.params["fc1"]["kernel"])
+
+
+def test_a_shorter_training_set_is_the_first_images_of_the_whole_one():
+    whole, short = (
+        build(NetSettings(model="lenet300_100", train_images=size), TRAIN, "", False).dataset
+        for size in (0, 500)
+    )
+    np.testing.assert_array_equal(short.train.images, whole.train.images[:500])
+    np.testing.assert_array_equal(short.train.labels, whole.train.labels[:500])
+    assert len(whole.train.labels) == 3500
+    assert (np.bincount(short.train.labels) == 50).all()
+    np.testing.assert_array_equal(short.test.images, whole.test.images)

@@ -30,6 +30,7 @@ class NetSettings:
     model: str = option("lenet5", "the net", nets.names())
     widths: str = option("", "units of its layers, with commas between; empty: as published")
     dataset: str = option("mnist5k", "the data set", data.NAMES)
+    train_images: int = option(0, "the first so many training images alone; 0: all", least=0)
     initializer: str = option("", "first weights; empty: as the net's source", INITIALIZERS)
     use_bias: bool = option(True, "whether layers have biases")
     batch_norm: bool = option(False, "batch norm after hidden layers: of nets that leave it open")
@@ -106,7 +107,7 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
             raise ValueError(f"--learning_rate={train.learning_rate}: must be above 0")
     except ValueError as error:
         raise UserError(str(error)) from error
-    dataset = data.load(net.dataset, data_dir or None, prepare)
+    dataset = _shortened(data.load(net.dataset, data_dir or None, prepare), net.train_images)
     model = nets.functional(module, shape)
     if train.batch_size > len(dataset.train.labels):
         raise UserError(
@@ -140,6 +141,13 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
         steps=steps,
         penalty=penalty,
     )
+
+
+def _shortened(dataset: Dataset, size: int) -> Dataset:
+    """The data set with its first `size` training examples alone; with all of them at 0."""
+    if size > (there := len(dataset.train.labels)):
+        raise UserError(f"--train_images={size}: {dataset.name} has {there}")
+    return dataset._replace(train=jax.tree.map(lambda x: x[: size or there], dataset.train))
 
 
 def penalty_of(

@@ -7,11 +7,14 @@ and one-after-another is made here, by `axis`.
 - `vmap`: the runs of a block at once: for accelerators. The last bits depend on the width.
 - `shard`: one program over all devices of a process by `jax.shard_map`, which is compiled once;
   on each device as above. Equal to the others up to rounding.
+- `data`: each run on all devices of a process, the examples of its batches divided among them: for
+  nets that are too large to batch. Equal to the others up to rounding.
 
 Runs are cut into blocks of a fixed width and the last block is padded, so results do not depend on
 how many blocks or devices there were. Blocks go to the lanes in turn: to the devices, one host
-thread each, or under `shard` to all of a process's devices at once. Runs need nothing of each
-other, so there is no collective inside a block.
+thread each, or under `shard` and `data` to all of a process's devices at once. Runs need nothing
+of each other, so there is no collective inside a block, but for `data`, where devices add up their
+gradients.
 
 Where JAX was started in several processes (`jax.distributed`), each runs the same program on the
 same rows, computes the blocks of its own lanes, and `join` gathers the rows of all: every process
@@ -36,14 +39,14 @@ from jaxtickets.types import Array, PyTree
 VMAP_WIDTH = 32
 
 
-MODES = ("map", "vmap", "shard")
+MODES = MAP, VMAP, SHARD, DATA = ("map", "vmap", "shard", "data")
 
 
 class Axis(NamedTuple):
     """How a batch of runs is executed.
 
     Attributes:
-      mode: `map`, `vmap` or `shard`.
+      mode: `map`, `vmap`, `shard` or `data`.
       width: runs in a block; under `shard`, on each device.
       devices: where blocks go, in turn; of all processes.
     """
@@ -75,7 +78,7 @@ def axis(mode: str = "auto", width: int = 0, devices: Sequence[jax.Device] | Non
     """The run axis for this machine: `map` with blocks of one on CPUs, else `vmap` with 32.
 
     Args:
-      mode: `map`, `vmap`, `shard`, or `auto` for the above.
+      mode: `map`, `vmap`, `shard`, `data`, or `auto` for the above.
       width: runs in a block; 0 for the above.
       devices: those of all processes by default.
 
@@ -85,12 +88,12 @@ def axis(mode: str = "auto", width: int = 0, devices: Sequence[jax.Device] | Non
     devices = _in_turn(jax.devices() if devices is None else devices)
     on_cpu = devices[0].platform == "cpu"
     if mode == "auto":
-        mode = "map" if on_cpu else "vmap"
+        mode = MAP if on_cpu else VMAP
     if mode not in MODES:
-        raise ValueError(f"unknown run mode '{mode}': auto, map, vmap or shard")
+        raise ValueError(f"unknown run mode '{mode}': auto, map, vmap, shard or data")
     if width < 0:
         raise ValueError(f"block width {width} is negative")
-    one = mode == "map" or (mode == "shard" and on_cpu)
+    one = mode in (MAP, DATA) or (mode == SHARD and on_cpu)
     return Axis(mode, width or (1 if one else VMAP_WIDTH), devices)
 
 
@@ -105,7 +108,7 @@ def split(rows: PyTree, axis: Axis) -> Blocks:
         raise ValueError(f"leaves disagree on the number of runs, or there is none: {sizes}")
     runs = sizes.pop()
     lanes = _lanes(axis)
-    width = axis.width * len(lanes[0].device_set)
+    width = axis.width * (len(lanes[0].device_set) if axis.mode == SHARD else 1)
     count = -(-runs // width)
     count += -count % len({_process(lane) for lane in lanes})  # as many for each process
     blocks = []
@@ -161,25 +164,7 @@ def batch(fn: Callable[..., PyTree], axis: Axis) -> Callable[..., Blocks]:
       `(Blocks, *Shared) -> Blocks`. It waits for its results.
     """
     lanes = _lanes(axis)
-    at_once = axis.devices[0].platform != "cpu" if axis.mode == "shard" else axis.mode == "vmap"
-
-    def block(rows: PyTree, *shared: PyTree) -> PyTree:
-        if at_once:
-            return jax.vmap(lambda row: fn(row, *shared))(rows)
-        if axis.width == 1:
-            result = fn(jax.tree.map(lambda leaf: leaf[0], rows), *shared)
-            return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], result)
-        return jax.lax.map(lambda row: fn(row, *shared), rows)
-
-    def sharded(rows: PyTree, *shared: PyTree) -> PyTree:
-        (lane,) = [lane for lane in lanes if _is_here(lane)]
-        by_run, whole = PartitionSpec(RUNS), PartitionSpec()
-        places = (by_run, *[whole] * len(shared))
-        return jax.shard_map(
-            block, mesh=lane.mesh, in_specs=places, out_specs=by_run, check_vma=False
-        )(rows, *shared)
-
-    compiled = jax.jit(sharded if axis.mode == "shard" else block)
+    compiled = program(fn, axis)
     many = len(lanes)
 
     def run_lane(lane: int, blocks: Blocks, shared: tuple[Shared, ...]) -> dict[int, PyTree]:
@@ -202,6 +187,48 @@ def batch(fn: Callable[..., PyTree], axis: Axis) -> Callable[..., Blocks]:
     return call
 
 
+def program(fn: Callable[..., PyTree], axis: Axis) -> Any:
+    """What `batch` compiles: the jitted `(block, *shared) -> block`, for looking at its text."""
+    at_once = axis.devices[0].platform != "cpu" if axis.mode == SHARD else axis.mode == VMAP
+
+    def block(rows: PyTree, *shared: PyTree) -> PyTree:
+        if at_once:
+            return jax.vmap(lambda row: fn(row, *shared))(rows)
+        if axis.width == 1:
+            result = fn(jax.tree.map(lambda leaf: leaf[0], rows), *shared)
+            return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], result)
+        return jax.lax.map(lambda row: fn(row, *shared), rows)
+
+    if axis.mode not in (SHARD, DATA):
+        return jax.jit(block)
+    (lane,) = [lane for lane in _lanes(axis) if _is_here(lane)]
+
+    def sharded(rows: PyTree, *shared: PyTree) -> PyTree:
+        by_run, whole = PartitionSpec(RUNS), PartitionSpec()
+        places = (by_run, *[whole] * len(shared))
+        return jax.shard_map(
+            block, mesh=lane.mesh, in_specs=places, out_specs=by_run, check_vma=False
+        )(rows, *shared)
+
+    def divided(rows: PyTree, *shared: PyTree) -> PyTree:
+        with jax.sharding.use_abstract_mesh(lane.mesh.abstract_mesh):
+            return block(rows, *shared)
+
+    if axis.mode == SHARD:
+        return jax.jit(sharded)
+    return jax.jit(divided, out_shardings=lane)
+
+
+def divide(examples: PyTree) -> PyTree:
+    """`examples` (leading axis: examples), to be divided among the devices of a run under `data`.
+
+    Under all other modes, and outside of `batch`, they are left as they are.
+    """
+    if EXAMPLES not in jax.sharding.get_abstract_mesh().axis_names:
+        return examples
+    return jax.lax.with_sharding_constraint(examples, PartitionSpec(EXAMPLES))
+
+
 def unzip(blocks: Blocks) -> tuple[Blocks, Blocks]:
     """The two halves of blocks whose rows are pairs."""
     pairs = [(None, None) if block is None else block for block in blocks.blocks]
@@ -217,8 +244,8 @@ def over_runs(fn: Callable[..., PyTree], axis: Axis, rows: PyTree, *shared: PyTr
 
 # --- lanes ---------------------------------------------------------------------------------------
 
-RUNS = "runs"
-"""The name of the mesh's axis."""
+RUNS, EXAMPLES = "runs", "examples"
+"""What the axis of a lane's mesh divides."""
 
 
 def _in_turn(devices: Sequence[jax.Device]) -> tuple[jax.Device, ...]:
@@ -236,11 +263,12 @@ def _by_process(devices: Sequence[jax.Device]) -> dict[int, list[jax.Device]]:
 
 
 def _lanes(axis: Axis) -> list[Any]:
-    """Where blocks go, in turn: a device each, or under `shard` the devices of a process."""
-    if axis.mode != "shard":
+    """Where blocks go, in turn: a device each, or all devices of a process together."""
+    if axis.mode not in (SHARD, DATA):
         return [SingleDeviceSharding(device) for device in axis.devices]
     groups = _by_process(axis.devices).values()
-    return [NamedSharding(Mesh(np.array(g), (RUNS,)), PartitionSpec(RUNS)) for g in groups]
+    name, spec = (RUNS, PartitionSpec(RUNS)) if axis.mode == SHARD else (EXAMPLES, PartitionSpec())
+    return [NamedSharding(Mesh(np.array(group), (name,)), spec) for group in groups]
 
 
 def _process(lane: Any) -> int:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxtickets import losses, masks
+from jaxtickets import losses, masks, runs
 from jaxtickets.data import batches as data_batches
 from jaxtickets.types import Array, Key, Loss, Mask, Model, Params, PyTree, Split, Stats, TrainState
 
@@ -61,6 +61,7 @@ def step(
     fill: Params | None = None,
 ) -> tuple[TrainState, Metrics]:
     """One masked step; the key is consumed."""
+    batch = runs.divide(batch)
     differentiate = jax.value_and_grad(loss, has_aux=True)
     (_, (stats, metrics)), gradient = differentiate(state.params, state.stats, batch, key)
     gradient = masks.apply(state.mask, gradient)
@@ -120,6 +121,7 @@ def evaluate(
     whole = n // batch_size
 
     def totals(part: Split) -> tuple[Array, Array]:
+        part = runs.divide(part)
         logits, _ = model.apply(params, stats, prepare(part.images))
         size = part.labels.shape[0]
         loss = losses.cross_entropy(logits, part.labels) * size

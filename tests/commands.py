@@ -43,8 +43,13 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").open()]
 
 
-def kill_and_resume(words: Sequence[str], folder: Path, phase: str, cache: Path) -> None:
-    """Kills the run once `phase` has its first checkpoint, and resumes it to its end."""
+def kill_and_resume(
+    words: Sequence[str], folder: Path, phase: str, cache: Path, *others: str
+) -> None:
+    """Kills the run once `phase` has its first checkpoint, and resumes it to its end.
+
+    `others` are arguments of the resumed run alone.
+    """
     words = [*words, "--checkpoint_seconds=0"]
     process = subprocess.Popen(
         words,
@@ -60,7 +65,7 @@ def kill_and_resume(words: Sequence[str], folder: Path, phase: str, cache: Path)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert wanted.exists()
-    done = run([*words, "--resume"], cache)
+    done = run([*words, "--resume", *others], cache)
     assert done.returncode == 0, done.stderr
 
 

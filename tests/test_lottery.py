@@ -71,11 +71,11 @@ def test_curves_and_early_stops_agree(smokes):
         assert float(row["trained_accuracy"]) == pytest.approx(curve[-1]["test_accuracy"], 1e-5)
 
 
-@pytest.mark.parametrize("phase", ["level-00", "level-02"])
-def test_a_killed_descent_resumes_to_the_same_numbers(phase, smokes, cache, tmp_path):
+@pytest.mark.parametrize(("phase", "devices"), [("level-00", 1), ("level-02", 3)])
+def test_a_killed_descent_resumes_to_the_same_numbers(phase, devices, smokes, cache, tmp_path):
     folder = tmp_path / "run"
     words = commands.command("imp_rewind", "--smoke", f"--out={folder}")
-    commands.kill_and_resume(words, folder, phase, cache)
+    commands.kill_and_resume(words, folder, phase, cache, f"--devices={devices}")
     assert summary(folder) == summary(smokes("imp_rewind")[0])
     seen = [
         tuple(str(row.get(k)) for k in ("phase", "step", "method", "seed", "level", "copy"))

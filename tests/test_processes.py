@@ -25,7 +25,8 @@ def one(row, factor):
     return {"x": factor * row["x"], "no": row["x"][:0], "key": jax.random.split(row["key"])[1]}
 
 said = {}
-for mode, width, many in (("map", 1, 5), ("map", 1, 1), ("vmap", 2, 7), ("shard", 1, 9)):
+for mode, width, many in (("map", 1, 5), ("map", 1, 1), ("vmap", 2, 7), ("shard", 1, 9),
+                          ("data", 1, 3)):
     axis = runs.axis(mode, width)
     rows = {"x": np.arange(3.0 * many).reshape(many, 3), "key": jax.random.split(
         jax.random.key(1), many)}
@@ -89,7 +90,7 @@ def test_every_process_has_all_rows_in_order(cache, tmp_path):
     made = together(words(2), 2, cache)
     assert [status for *_, status in made] == [0, 0], made[0][1] + made[1][1]
     first, second = map(told, made)
-    for name in ("map1x5", "map1x1", "vmap2x7", "shard1x9"):
+    for name in ("map1x5", "map1x1", "vmap2x7", "shard1x9", "data1x3"):
         for seen in (first[name], second[name]):
             assert seen[:-1] == golden[name][:-1], name
     # five blocks in two processes of four devices: three each, the last of them padding; nine rows

@@ -23,7 +23,7 @@ def test_all_local_devices_are_used_by_default():
 
 
 def test_an_unknown_mode_or_a_negative_width_is_an_error():
-    with pytest.raises(ValueError, match="unknown run mode 'pmap': auto, map, vmap or shard"):
+    with pytest.raises(ValueError, match="unknown run mode 'pmap': auto, map, vmap, shard or data"):
         runs.axis("pmap")
     with pytest.raises(ValueError, match="block width -1 is negative"):
         runs.axis("map", -1)
@@ -80,6 +80,7 @@ ROWS = {
 
 def one_run(row, data):
     """A few steps of descent: sums whose last bits depend on their order."""
+    data = runs.divide(data)
 
     def loss(w):
         return jnp.mean((jnp.tanh(data @ w[0]) @ w[1] - 1) ** 2)
@@ -121,9 +122,10 @@ def test_runs_at_once_agree_with_solo_runs(cpus, solo):
     )
 
 
+@pytest.mark.parametrize("mode", ["shard", "data"])
 @pytest.mark.parametrize(("devices", "width"), [(1, 1), (4, 1), (3, 2)])
-def test_runs_in_one_program_over_devices_agree_with_solo_runs(devices, width, cpus, solo):
-    axis = runs.axis("shard", width, cpus[:devices])
+def test_runs_in_one_program_over_devices_agree_with_solo_runs(mode, devices, width, cpus, solo):
+    axis = runs.axis(mode, width, cpus[:devices])
     together = runs.over_runs(one_run, axis, ROWS, DATA)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), together, solo
@@ -139,6 +141,31 @@ def test_one_program_over_devices_has_rows_on_each(cpus):
     np.testing.assert_array_equal(runs.join(placed), np.arange(10, 18))
 
 
+COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter")
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [("map", set()), ("vmap", set()), ("shard", set()), ("data", {"all-reduce"})],
+)
+def test_devices_talk_only_where_they_share_a_run(mode, expected, cpus):
+    axis = runs.axis(mode, 2, cpus[:4])
+    arguments = runs.split(ROWS, axis).blocks[0], runs.share(DATA, axis).copies[0]
+    text = runs.program(one_run, axis).lower(*arguments).compile().as_text()
+    assert {
+        name for name in COLLECTIVES if f"{name}(" in text or f"{name}-start(" in text
+    } == expected
+
+
+def test_a_run_that_is_divided_over_devices_is_whole_on_each(cpus):
+    axis = runs.axis("data", devices=cpus[:3])
+    done = runs.batch(one_run, axis)(runs.split(ROWS, axis), runs.share(DATA, axis))
+    assert len(done.blocks) == 5
+    shards = done.blocks[0]["weights"][0].addressable_shards
+    assert [shard.device for shard in shards] == list(cpus[:3])
+    assert [shard.data.shape for shard in shards] == [(1, 13, 17)] * 3
+
+
 def test_results_stay_on_the_devices_of_their_blocks(cpus):
     axis = runs.axis("map", 2, cpus[:3])
     rows, ten = runs.split(np.arange(8), axis), runs.share(np.int32(10), axis)
@@ -147,7 +174,9 @@ def test_results_stay_on_the_devices_of_their_blocks(cpus):
     np.testing.assert_array_equal(runs.join(placed), np.arange(10, 18))
 
 
-@pytest.mark.parametrize(("mode", "width"), [("map", 1), ("map", 2), ("vmap", 2), ("shard", 1)])
+@pytest.mark.parametrize(
+    ("mode", "width"), [("map", 1), ("map", 2), ("vmap", 2), ("shard", 1), ("data", 1)]
+)
 def test_keys_are_rows_like_any_other(mode, width, cpus):
     keys = jax.random.split(jax.random.key(7), 3)
     seen = runs.over_runs(jax.random.key_data, runs.axis(mode, width, cpus[:2]), keys)

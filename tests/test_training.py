@@ -406,6 +406,15 @@ def test_mapped_runs_over_masks_and_rates_have_the_bits_of_their_solo_runs():
     same(runs.over_runs(whole_run, axis, rows(), DATA), solo())
 
 
+def test_runs_whose_batches_are_divided_over_devices_agree_with_their_solo_runs():
+    # batches of 6, and 11 validation images, on four devices: batch norm sees whole batches
+    axis = runs.axis("data", devices=jax.local_devices())
+    divided = runs.over_runs(whole_run, axis, rows(), DATA)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), divided, solo()
+    )
+
+
 def test_keep_at_returns_the_parameters_and_statistics_of_these_steps():
     # at 0 the masked start; at 10 a run of ten steps alone; at 30 the end
     watched, _ = solo()

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from absl import flags
 
 from jaxtickets.io.errors import UserError, choose
+from jaxtickets.runs import MODES
 from jaxtickets.settings import check, option
 
 T = TypeVar("T")
@@ -44,7 +45,7 @@ class RunSettings:
 class BatchSettings:
     """How runs are computed; it decides the last bits, or more, and so is part of the spec."""
 
-    mode: str = option("auto", "how runs are batched", ("auto", "map", "vmap", "shard"))
+    mode: str = option("auto", "how runs are batched", ("auto", *MODES))
     width: int = option(0, "runs in a block; 0: 1 for map, 32 for vmap", least=0)
     precision: str = option("float32", "of matrix products on accelerators", tuple(PRECISIONS))
 

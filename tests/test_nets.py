@@ -11,7 +11,7 @@ from flax import linen as nn
 from jax import lax
 
 from jaxtickets import nets
-from jaxtickets.nets.convolution import LAYOUT, convolution, im2col, max_pool2
+from jaxtickets.nets.convolution import LAYOUT, PATCHES, convolution, im2col, max_pool2
 
 MNIST, CIFAR = (28, 28, 1), (32, 32, 3)
 KEY = jax.random.key(0)
@@ -148,6 +148,31 @@ def test_im2col_is_the_convolution(size, kernel, channels, stride, padding):
 
     ours, theirs = value_and_gradients(im2col), value_and_gradients(lax.conv_general_dilated)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), ours, theirs)
+
+
+@pytest.mark.parametrize("images_at_once", [1, 2, 3, 5, 6])
+def test_im2col_is_the_same_however_many_images_it_takes_at_a_time(images_at_once, monkeypatch):
+    draw = np.random.default_rng(0)
+    images = draw.standard_normal((5, 6, 5, 3), "f")
+    weights = draw.standard_normal((3, 3, 3, 4), "f")
+    one_image = 4 * (3 * 3) * (3 * 3 * 3)  # bytes of its patches, at stride 2
+    assert 5 * one_image < PATCHES  # all at once
+
+    @partial(jax.jit, static_argnums=0)
+    def value_and_gradients(_):
+        form = partial(im2col, window_strides=(2, 2), padding="SAME", dimension_numbers=LAYOUT)
+        out, pull = jax.vjp(form, images, weights)
+        _, turned = jax.jvp(
+            lambda w: jax.grad(lambda w: jnp.sin(form(images, w)).sum())(w), (weights,), (weights,)
+        )
+        return out, pull(jnp.cos(out)), turned
+
+    golden = value_and_gradients(0)
+    monkeypatch.setattr("jaxtickets.nets.convolution.PATCHES", images_at_once * one_image)
+    text = str(jax.make_jaxpr(value_and_gradients, static_argnums=0)(images_at_once))
+    assert ("scan" in text) == (images_at_once < 5)
+    found = value_and_gradients(images_at_once)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, golden)
 
 
 def test_im2col_refuses_what_it_lacks():

@@ -1,9 +1,11 @@
 """Convolution and pooling in the forms that are fast where they run: one choice in one place.
 
 On a CPU `lax.conv_general_dilated` inside `scan` is very slow, and slower still when `vmap` over
-the runs turns it into a grouped convolution; slices and a matrix product are not.
+the runs turns it into a grouped convolution; slices and a matrix product are not, as long as the
+slices of a few images at a time stay in the cache.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +17,12 @@ Convolution = Callable[..., jax.Array]
 """A function with the signature of `lax.conv_general_dilated`, as `flax.linen.Conv` takes it."""
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+PATCHES = 2**21
+"""Bytes of patches at a time, what a core's cache holds. On two cores of an AMD EPYC a 3x3
+convolution of 60 images of 32x32 with 64 channels, forward and backward, reaches 0.35 of the rate
+of matrix products with all patches at once, and 0.40, 0.60, 0.58, 0.72 with half a MiB to 4; of 128
+such images with 16 channels 0.14, and 0.24, 0.33, 0.41, 0.36."""
 
 
 def im2col(
@@ -30,13 +38,15 @@ def im2col(
     precision: Any = None,
     preferred_element_type: Any = None,
 ) -> jax.Array:
-    """2-D convolution as one matrix product of image patches with the kernel.
+    """2-D convolution as matrix products of image patches with the kernel.
 
     `out[n, y, x, o] = sum_(i, j, c) lhs[n, s y + i, s x + j, c] rhs[i, j, c, o]`
 
-    The patches take `kh * kw` times the memory of the input, and are kept for the backward pass.
-    A depthwise convolution, `out[n, y, x, c] = sum_(i, j) lhs[n, s y + i, s x + j, c]
-    rhs[i, j, 0, c]`, has no matrix product: it is a sum of `kh * kw` slices, each scaled.
+    The patches take `kh * kw` times the memory of the input. They are made of some images at a
+    time, see `PATCHES`, and made again in the backward pass rather than kept; where all fit at
+    once there is one product, whose patches are kept. A depthwise convolution,
+    `out[n, y, x, c] = sum_(i, j) lhs[n, s y + i, s x + j, c] rhs[i, j, 0, c]`, has no matrix
+    product: it is a sum of `kh * kw` slices, each scaled.
 
     Args:
       lhs: images `[n, h, w, c]`.
@@ -67,28 +77,68 @@ def im2col(
         lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers) != wanted
     ):
         raise NotImplementedError("im2col is for NHWC images and HWIO kernels: use the 'lax' form")
-    kernel_h, kernel_w, _, features = rhs.shape
-    padded = _pad(lhs, (kernel_h, kernel_w), window_strides, padding)
-    rows, out_h = _windows(padded.shape[1], kernel_h, window_strides[0])
-    columns, out_w = _windows(padded.shape[2], kernel_w, window_strides[1])
-    slices = [padded[:, row, column] for row in rows for column in columns]
     if depthwise:
-        scales = rhs.reshape(-1, 1, 1, 1, features).astype(preferred_element_type or rhs.dtype)
-        first, *others = (x * scale for x, scale in zip(slices, scales, strict=True))
-        return sum(others, first)
-    patches = jnp.concatenate(slices, -1)
-    product = jnp.dot(
-        patches.reshape(-1, patches.shape[-1]),
-        rhs.reshape(-1, features),
-        precision=precision,
-        preferred_element_type=preferred_element_type,
+        return _depthwise(lhs, rhs, window_strides, padding, preferred_element_type or rhs.dtype)
+
+    def convolve(images: jax.Array) -> jax.Array:
+        slices = _slices(images, rhs.shape[:2], window_strides, padding)
+        patches = jnp.concatenate(slices, -1)
+        return jnp.dot(
+            patches,
+            rhs.reshape(-1, rhs.shape[-1]),
+            precision=precision,
+            preferred_element_type=preferred_element_type,
+        )
+
+    one = jax.eval_shape(convolve, jax.ShapeDtypeStruct((1, *lhs.shape[1:]), lhs.dtype))
+    patches = one.size * math.prod(rhs.shape[:3]) // rhs.shape[3] * lhs.dtype.itemsize
+    return _by_parts(convolve, lhs, max(1, round(PATCHES / max(1, patches))))
+
+
+def _by_parts(fn: Callable[[jax.Array], jax.Array], images: jax.Array, size: int) -> jax.Array:
+    """`fn(images)`, whose rows depend on one image each, of `size` images at a time."""
+    n = len(images)
+    if size >= n:
+        return fn(images)
+    again = jax.checkpoint(fn, prevent_cse=False)  # what it makes is not kept for the gradient
+    whole = n // size
+    parts = lax.map(again, images[: whole * size].reshape(whole, size, *images.shape[1:]))
+    done = parts.reshape(whole * size, *parts.shape[2:])
+    return jnp.concatenate([done, again(images[whole * size :])]) if n % size else done
+
+
+def _depthwise(
+    images: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    dtype: Any,
+) -> jax.Array:
+    """Each channel by its own filter: a sum of scaled slices."""
+    slices = _slices(images, kernel.shape[:2], strides, padding)
+    scales = kernel.reshape(-1, 1, 1, 1, kernel.shape[-1]).astype(dtype)
+    first, *others = (x * scale for x, scale in zip(slices, scales, strict=True))
+    return sum(others, first)
+
+
+def _slices(
+    images: jax.Array,
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+) -> list[jax.Array]:
+    """`[n, out_h, out_w, c]` for each offset in the kernel: what it meets at all positions."""
+    padded = _pad(images, kernel, strides, padding)
+    rows, columns = (
+        _windows(size, *of)
+        for size, of in zip(padded.shape[1:3], zip(kernel, strides, strict=True), strict=True)
     )
-    return product.reshape(lhs.shape[0], out_h, out_w, features)
+    return [padded[:, row, column] for row in rows for column in columns]
 
 
 def _pad(
     images: jax.Array,
-    kernel: tuple[int, int],
+    kernel: Sequence[int],
     strides: Sequence[int],
     padding: str | Sequence[tuple[int, int]],
 ) -> jax.Array:
@@ -100,11 +150,11 @@ def _pad(
     return jnp.pad(images, ((0, 0), *padding, (0, 0)))
 
 
-def _windows(size: int, kernel: int, stride: int) -> tuple[list[slice], int]:
-    """For each offset in the kernel the slice of an axis that it meets, and the output's size."""
+def _windows(size: int, kernel: int, stride: int) -> list[slice]:
+    """For each offset in the kernel the slice of an axis that it meets."""
     out = max(0, (size - kernel) // stride + 1)
     reach = max(0, (out - 1) * stride + 1)
-    return [slice(offset, offset + reach, stride) for offset in range(kernel)], out
+    return [slice(offset, offset + reach, stride) for offset in range(kernel)]
 
 
 CONVOLUTIONS: dict[str, Convolution] = {"im2col": im2col, "lax": lax.conv_general_dilated}

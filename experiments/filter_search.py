@@ -3,8 +3,9 @@
 The annealing thesis' second half: a bit a filter or neuron, annealed over the first weights or over
 those after some epochs; the units that are off are removed, and the small net is trained from the
 first weights. Beside it, at the same shares: random units, the largest by mean |w| after dense
-training, and the largest mean with the sign of the first weights. The trainability energy scores a
-mask by the held-out loss after a few training steps.
+training, and the largest mean with the sign of the first weights; and the units that a search found
+shuffled within layers, which tells whether it found units or only counts. The trainability energy
+scores a mask by the held-out loss after a few training steps.
 
     python -m experiments.filter_search
     python -m experiments.filter_search --model=cnn960 --dataset=cifar10 --preset=thesis
@@ -16,19 +17,24 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from absl import flags
 
 from experiments.sa_presets import thesis_search
+from jaxtickets.compress import choose
+from jaxtickets.compress.graph import Graph
 from jaxtickets.drivers import annealing, cutting, opening, soft, structured, structured_tables
 from jaxtickets.drivers.cutting import AfterSettings, Choice, CutSettings
 from jaxtickets.drivers.dense import Dense, StoreSettings, dense_nets
+from jaxtickets.drivers.gallery import control_key
 from jaxtickets.drivers.problem import NetSettings, TrainSettings
 from jaxtickets.drivers.search_loop import Found
 from jaxtickets.drivers.seeds import Seed, weighted
 from jaxtickets.figures import structured as figures
 from jaxtickets.io import records
-from jaxtickets.io.errors import UserError, choose, run_main
+from jaxtickets.io.errors import UserError, run_main
+from jaxtickets.io.errors import choose as choose_name
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, read_all
 from jaxtickets.protocols import annealed
 from jaxtickets.runs import take
@@ -82,6 +88,7 @@ class Question:
     energies: tuple = option(
         ENERGIES, "what a search lowers: the loss untrained, or after some steps"
     )
+    shuffled: bool = option(True, "also random units with the layer counts of what is found")
     search: str = option("best", "settings of the annealing", ("best", "thesis"))
     chains: int = option(1, "of each seed, share and energy", least=1)
     search_steps: int = option(120, "steps of a chain, a multiple of 20", least=20)
@@ -129,7 +136,8 @@ def main() -> None:
             name = _name(energy, number)
             chains = problem, axis, begun, question.chains, data, every
             found = annealing.anneal(folder, name, checked, *chains)
-            choices += [choice(name, one, checked, seeds, dense) for one in found]
+            made = [choice(name, one, checked, seeds, dense) for one in found]
+            choices += [*made, *(shuffled(one, plan.graph) for one in made if question.shuffled)]
     groups = cutting.cut(plan, problem, choices)
     summary = structured.train_nets(folder, plan, problem, axis, groups, dense, data, every)
 
@@ -163,6 +171,19 @@ def choice(
     return Choice(name, found.density, seeds[at], trained[0], trained[1], units)
 
 
+def shuffled(found: Choice, graph: Graph) -> Choice:
+    """Random units, in each layer as many as a search found."""
+    method = f"{found.method}_shuffled"
+    key = control_key(found.seed, method, found.share)
+    keys = jax.random.split(key, len(found.units))
+    scores = {
+        name: jax.random.uniform(key, units.shape)
+        for key, (name, units) in zip(keys, found.units.items(), strict=True)
+    }
+    shares = {name: float(np.mean(units)) for name, units in found.units.items()}
+    return found._replace(method=method, units=choose.by_layer(graph, scores, shares))
+
+
 def _search(question: Question, cut: CutSettings, energy: str) -> annealed.Settings:
     """The annealing that lowers an energy, as one that lowers weights' is set up."""
     base = thesis_search("cnn960") if question.search == "thesis" else {}
@@ -191,10 +212,10 @@ def _epochs(words: Sequence[str]) -> list[int]:
 def _read() -> list[Any]:
     """The settings of all groups; explicit flags before the preset before the defaults."""
     name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
-    choose("preset", name, tuple(PRESETS))
+    choose_name("preset", name, tuple(PRESETS))
     found = read_all(GROUPS, PRESETS[name])
     for energy in found[2].energies:
-        choose("energy", energy, ENERGIES)
+        choose_name("energy", energy, ENERGIES)
     if found[3].budget:
         raise UserError("--budget: searches keep a share of the units, give --rates")
     return found

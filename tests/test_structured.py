@@ -18,7 +18,7 @@ from jaxtickets.criteria import Evidence
 from jaxtickets.criteria.units import find_unit
 from jaxtickets.drivers import annealing, cutting, once, structured_tables
 from jaxtickets.drivers import structured as driver
-from jaxtickets.drivers.cutting import AfterSettings, CutSettings
+from jaxtickets.drivers.cutting import AfterSettings, Choice, CutSettings
 from jaxtickets.drivers.dense import Dense
 from jaxtickets.drivers.problem import NetSettings, TrainSettings, build
 from jaxtickets.drivers.search_loop import Found
@@ -366,7 +366,8 @@ def test_a_filter_search_keeps_its_share_and_rewinds_to_the_first_weights(smokes
     folder = smokes("filter_search")[0]
     made = [row for row in summary(folder) if row["method"] != "dense"]
     searches = ("annealed", "annealed_trainability")
-    methods = {"random", *searches, *(f"{name}_at_1" for name in searches)}
+    found = {*searches, *(f"{name}_at_1" for name in searches)}
+    methods = {"random", *found, *(f"{name}_shuffled" for name in found)}
     assert {(row["method"], row["seed"]) for row in made} == {
         (method, number) for method in methods for number in "01"
     }
@@ -392,6 +393,21 @@ def test_what_a_search_over_later_weights_found_begins_with_the_first_ones(bench
     kept = np.asarray(one.params["fc1"]["kernel"])[:, np.asarray(bits[:8])]
     np.testing.assert_array_equal(start.params["fc1"]["kernel"], kept)
     assert int(start.rewind_step) == 0
+
+
+def test_a_shuffled_choice_is_random_units_with_the_same_counts(bench):
+    traced = bench.plan.graph
+    draw = np.random.default_rng(0)
+    units = {group.name: draw.random(group.size) < 0.5 for group in traced.wiring}
+    found = Choice("annealed", 0.5, bench.seeds[0], {}, {}, units)
+    first, other = (
+        filter_search.shuffled(found._replace(seed=one), traced) for one in bench.seeds[:2]
+    )
+    assert first.method == "annealed_shuffled" and first.seed is bench.seeds[0]
+    for name, mask in units.items():
+        assert first.units[name].sum() == other.units[name].sum() == mask.sum()
+    assert any((first.units[name] != mask).any() for name, mask in units.items())
+    assert any((first.units[name] != other.units[name]).any() for name in units)
 
 
 def test_searches_over_other_weights_find_other_units(smokes):

@@ -28,13 +28,15 @@ def draw_distances(folder: Path) -> Path:
     left = sorted({row["density"] for row in seen}, reverse=True)
     epochs = max(row["epoch"] for row in seen)
     drawn = _drawn(folder)
-    fig, axes = subplots(1, len(left), (4.8 * len(left) + 0.8, 4.6))
+    fig, axes = subplots(1, len(left), (5.1 * len(left) + 0.8, 4.6))
     for panel, density in zip(axes.flat, left, strict=True):
         mine = [row for row in seen if row["density"] == density]
         far = matrix(mine, epochs)
         ends = (0.5, epochs + 0.5)
         shown = panel.imshow(far, "viridis_r", vmin=0, extent=(*ends, *ends[::-1]))
-        fig.colorbar(shown, ax=panel, shrink=0.8)
+        bar = fig.colorbar(shown, ax=panel, shrink=0.8)
+        bar.set_label("normalised Hamming distance")
+        panel.locator_params(integer=True)
         for epoch in [d for at, d in drawn if at == density and d]:
             panel.axvline(epoch, color="C3", ls="--", lw=1)
             panel.axhline(epoch, color="C3", ls="--", lw=1)
@@ -72,7 +74,7 @@ def draw_accuracy(folder: Path) -> Path:
     """
     spec, summary = read_spec(folder), rows.read_summary(folder)
     left = densities(summary)
-    fig, axes = subplots(1, len(left), (4.8 * len(left) + 2.6, 4.4))
+    fig, axes = subplots(1, len(left), (4.8 * len(left) + 2.6, 4.6))
     dense = [100 * row["trained_accuracy"] for row in summary if row["method"] == "dense"]
     for panel, density in zip(axes.flat, left, strict=True):
         mine = [row for row in summary if row["density"] == density]
@@ -96,13 +98,14 @@ def draw_accuracy(folder: Path) -> Path:
                 alpha=0.8,
             )
         panel.set(xlabel="epoch at which the ticket is drawn", title=f"{100 * density:g} % left")
+        panel.locator_params(axis="x", integer=True)
         panel.grid(alpha=0.3)
     axes[0, 0].set_ylabel("test accuracy (%)")
     legend_beside(axes.flat[-1])
     how = {"continue": "training goes on", "retrain": "trained anew"}[spec["after"]]
     fig.suptitle(
         f"{spec['model']} on {spec['dataset']}, {spec['granularity']}: after the cut {how}; "
-        "the last point is trained anew"
+        f"the last point is trained anew\nmean and standard deviation, n = {len(dense)}"
     )
     return save(fig, folder, "accuracy_over_draw")
 

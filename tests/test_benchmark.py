@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 from functools import partial
 
 import commands
@@ -10,15 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import benchmark, torch_rival, workloads
+from experiments import benchmark, measured, shrunk_nets, torch_rival, workloads
 from experiments.workloads import Work
 from jaxtickets import losses, masks, nets, optimizers, training
+from jaxtickets.compress import graph, shrink
 from jaxtickets.drivers import measure
 from jaxtickets.figures.benchmark import draw_benchmark, panels
 from jaxtickets.io.errors import UserError
 from jaxtickets.search import energies
 from jaxtickets.search.difference import Layer
-from jaxtickets.types import Split
+from jaxtickets.types import Split, Ticket
 
 WEIGHTS = 784 * 300 + 300 * 100 + 100 * 10
 
@@ -58,18 +60,39 @@ def test_an_evaluation_by_difference_counts_what_a_swap_reaches():
     ],
 )
 def test_a_row_is_bound_by_the_largest_share(products, memory, bound):
-    assert benchmark.bound_by(products, memory) == bound
+    assert measured.bound_by(products, memory) == bound
 
 
 def test_shares_are_of_the_first_call_and_of_the_better_rates(monkeypatch):
     rates = iter([measure.Rates(100.0, 10.0), measure.Rates(50.0, 40.0)])
     monkeypatch.setattr(measure, "rates", lambda devices: next(rates))
     monkeypatch.setattr(measure, "best_times", lambda calls, repeats: [2.0, 4.0])
-    found = benchmark.timed([int, int], Work(150.0, 8.0))
+    found = measured.timed([int, int], Work(150.0, 8.0))
     assert found == ([2.0, 4.0], 0.75, 0.1)
-    row = benchmark.compared(found.row("name", 3.0, "s"), 0.75, "all", 0.75)
+    row = measured.compared(found.row("name", 3.0, "s"), 0.75, "all", 0.75)
     assert (row.holds, row.products, row.bound) == (True, 0.75, "matrix products")
-    assert benchmark.compared(row, 0.74, "all", 0.75).holds is False
+    assert measured.compared(row, 0.74, "all", 0.75).holds is False
+
+
+def test_a_smaller_nets_row_says_what_is_left_and_how_far_its_outputs_are(monkeypatch):
+    monkeypatch.setitem(shrunk_nets.BARS, "lenet300_100", 0.001)
+    row = shrunk_nets.row("lenet300_100", (28, 28, 1), repeats=1)
+    # 784 · 150 + 150 · 50 + 50 · 10 of 266,200
+    said = re.fullmatch(r"times as fast; 0.47 of multiply-adds; outputs (\S+) apart", row.against)
+    assert float(said[1]) < 1e-5
+    assert row.value > 0 and row.ratio > 0 and row.holds
+    assert set(shrunk_nets.SHAPES) | set(shrunk_nets.BARS) <= set(nets.names())
+
+
+def test_outputs_of_another_cut_are_far_apart():
+    net = nets.make("lenet300_100", widths=(8, 6))
+    traced = graph.trace(net, (4, 4, 1))
+    params, stats = nets.functional(net, (4, 4, 1)).init(jax.random.key(0))
+    whole = Ticket(params, stats, masks.ones(params), jnp.int32(0))
+    units, others = ({"fc1": np.arange(8) % 2 == i, "fc2": np.arange(6) < 3} for i in (0, 1))
+    small, cut, _ = shrink.shrink(net, whole, units, traced)
+    assert shrunk_nets.difference((net, whole), (small, cut), units, traced) < 1e-5
+    assert shrunk_nets.difference((net, whole), (small, cut), others, traced) > 0.1
 
 
 def test_calls_are_made_in_turns_after_one_each_and_the_fastest_counts(monkeypatch):
@@ -125,14 +148,14 @@ def test_bad_input_ends_in_one_line_before_work_starts(tmp_path, cache):
 
 
 def test_ratios_against_the_same_thing_share_a_panel(tmp_path):
-    row = benchmark.Row("a", 2.0, "s")
-    share = benchmark.compared(row, 0.8, "share", 0.7)
+    row = measured.Row("a", 2.0, "s")
+    share = measured.compared(row, 0.8, "share", 0.7)
     rows = [
         row,  # no ratio
-        benchmark.compared(row._replace(name="no bar and no bound"), 2.0, "share"),
+        measured.compared(row._replace(name="no bar and no bound"), 2.0, "share"),
         share,
-        benchmark.compared(row._replace(name="b", bound="memory"), 3.0, "times, one way"),
-        benchmark.compared(row._replace(name="b", bound="memory"), 4.0, "times, another", 5.0),
+        measured.compared(row._replace(name="b", bound="memory"), 3.0, "times, one way"),
+        measured.compared(row._replace(name="b", bound="memory"), 4.0, "times, another", 5.0),
     ]
     table = [{"group": "any", **row._asdict()} for row in rows]
     found = panels(table)

@@ -5,7 +5,8 @@ the loss after some training steps, from which the net is rewound each time: ann
 those steps speak for (`rewired`), and over fields, which say where the weights are kept; with the
 same budget their controls (hill climbing, annealing over bits, random search, edge-popup); what
 costs next to nothing (random masks, SNIP, GraSP, SynFlow); and beside them one-shot magnitude,
-which needs a dense training. All masks are trained from the same initialisation.
+which needs a dense training. All masks are trained from the same initialisation; the beginnings of
+these trainings are a race between those that need no dense one, whose winner is `raced`.
 
     python -m experiments.sa_frontier --preset=quick
     python -m experiments.sa_frontier --preset=mnist --data_dir=FOLDER
@@ -20,7 +21,7 @@ from typing import Any
 from absl import flags
 
 from jaxtickets import gates
-from jaxtickets.drivers import comparison, finding, gallery, gating, opening
+from jaxtickets.drivers import comparison, finding, gallery, gating, opening, racing
 from jaxtickets.drivers.comparison import Entry, train_in_parts
 from jaxtickets.drivers.dense import StoreSettings
 from jaxtickets.drivers.finding import FindSettings, Found, price
@@ -50,6 +51,7 @@ SMOKE: dict[str, Any] = {
     "rewire_steps": 3,
     "held_out": 200,
     "epochs": 2,
+    "race": (0.5,),
 }
 FEW = ("rewired", "annealed_fields", "random_search", "edge_popup", "random_erk")
 QUICK: dict[str, Any] = {
@@ -81,6 +83,9 @@ class Question:
 
     searches: tuple = option(SEARCHES, f"what finds masks: {', '.join(SEARCHES)}")
     budget: tuple = option((10.0,), "dense trainings that a search of one seed may cost")
+    race: tuple = option(
+        (0.15, 0.35), "shares of the training at which the worse half leaves the race; empty: none"
+    )
 
 
 GROUPS = (
@@ -105,6 +110,7 @@ def main() -> None:
         choose("searches", method, SEARCHES)
     budgets = numbers("budget", question.budget)
     axis, problem = opening.prepare(place, parts)
+    looks = racing.looks_at(question.race, problem)
     for method in question.searches:
         if method in FINDERS:
             finding.plan(settings, problem, method, min(budgets))
@@ -149,6 +155,7 @@ def main() -> None:
     batched = made.run.folder, "train", problem, axis, entries, made.data
     summary = made.summary + train_in_parts(*batched, every)
     dense = finding.dense_cost(problem)
+    summary += racing.races(made.run.folder, "train-", summary, SEARCHES, problem, looks)
     for row in summary:
         row["dense_trainings"] = round(row.get("forward_passes", dense) / dense, 4)
     leading = "method", "budget", "dense_trainings", *comparison.LEADING[1:]
@@ -199,7 +206,7 @@ def _table(summary: Sequence[dict[str, Any]], budget: float) -> str:
         if not cheap:
             continue
         best = max(cheap, key=lambda name: sum(of[name].values()))
-        for name in FINDERS:
+        for name in (*FINDERS, racing.RACED):
             if of.get(name):
                 mean, half = comparison.paired(of[name], of[best])
                 lines.append(

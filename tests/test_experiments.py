@@ -164,6 +164,8 @@ BAD = {
         "--searches=polished_edge_popup --budget=1": "of which a gate takes 1: polishing takes",
         "--held_out=3400": "--held_out=3400: there are 3500 training images",
         "--density=1.5": "density 1.5 is outside (0, 1]",
+        "--race=0.5,0.2": "--race=0.5,0.2: must rise between 0 and 1",
+        "--race=2": "--race=2: must rise between 0 and 1",
     },
     "early_bird": {
         "--window=7": "window=7: there are 6 epochs, a mask each",

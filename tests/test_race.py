@@ -1,0 +1,92 @@
+"""Races: who leaves when, what that takes, and that a run's rows are those of its trainings."""
+
+from types import SimpleNamespace
+
+import pytest
+from commands import metrics, summary
+
+from jaxtickets.drivers import racing
+from jaxtickets.io.errors import UserError
+from jaxtickets.protocols.race import Race, race
+
+NAN = float("nan")
+LOSSES = {
+    "slow": [0.9, 0.5, 0.1, 0.0],
+    "steady": [0.6, 0.4, 0.3, 0.3],
+    "quick": [0.2, 0.35, 0.4, 0.4],
+    "lost": [NAN, NAN, NAN, NAN],
+    "middling": [0.5, 0.45, 0.5, 0.5],
+}
+
+
+@pytest.mark.parametrize(
+    ("at", "expected"),
+    [
+        ((1,), Race("quick", 5)),
+        ((3,), Race("slow", 15)),
+        # after one look quick, middling and steady are left, whom the second and third train alone
+        ((1, 3), Race("steady", 5 + 2 * 3)),
+        ((1, 2, 4), Race("steady", 5 + 3 + 2 * 2)),
+        # after two looks quick, steady and middling
+        ((2, 3), Race("steady", 2 * 5 + 3)),
+    ],
+)
+def test_the_worse_half_leaves_at_each_look(at, expected):
+    assert race(LOSSES, at) == expected
+
+
+def test_a_lost_training_wins_against_nobody():
+    assert race({"lost": [NAN], "won": [9.0]}, (1,)).winner == "won"
+    assert race({"lost": [NAN]}, (1,)) == Race("lost", 1)
+
+
+def test_of_equals_the_first_wins():
+    assert race({"a": [1.0], "b": [1.0]}, (1,)).winner == "a"
+
+
+@pytest.mark.parametrize(
+    ("losses", "at", "said"),
+    [
+        ({}, (1,), "needs contenders and looks"),
+        ({"a": [1.0]}, (), "needs contenders and looks"),
+        ({"a": [1.0]}, (2,), "a has 1 looks of 2"),
+        ({"a": [1.0, 2.0]}, (2, 1), "rise"),
+        ({"a": [1.0, 2.0]}, (0, 1), "1 or more"),
+    ],
+)
+def test_a_race_that_can_not_be_run_is_refused(losses, at, said):
+    with pytest.raises(ValueError, match=said):
+        race(losses, at)
+
+
+def test_looks_are_shares_of_a_training():
+    problem = SimpleNamespace(steps=60, recipe=SimpleNamespace(every=4))
+    assert racing.looks_at((0.15, 0.35), problem) == [2, 5]
+    assert racing.looks_at(("0.01", "0.02"), problem) == [1]
+    assert racing.looks_at((), problem) == []
+    with pytest.raises(UserError, match=r"--race=0\.4,0\.2: must rise between 0 and 1"):
+        racing.looks_at((0.4, 0.2), problem)
+
+
+def test_the_winner_of_a_run_is_the_best_after_the_look_and_pays_for_all(smokes):
+    folder = smokes("sa_frontier")[0]
+    rows = summary(folder)
+    found = [row for row in rows if row["method"] == "raced"]
+    assert [(row["density"], row["seed"], row["budget"]) for row in found] == [
+        ("0.1", "0", "8.0"),
+        ("0.1", "1", "8.0"),
+    ]
+    contenders = {"rewired", "annealed_fields", "edge_popup", "random_erk", "snip"}
+    for row in found:
+        mine = {r["method"]: r for r in rows if r["seed"] == row["seed"]}
+        first = {
+            seen["method"]: seen["loss"]
+            for seen in reversed(metrics(folder))
+            if seen["phase"].startswith("train-") and "step" in seen
+            if str(seen["seed"]) == row["seed"]
+        }
+        assert row["winner"] == min(contenders, key=first.get)
+        assert row["trained_accuracy"] == mine[row["winner"]]["trained_accuracy"]
+        passes = sum(int(mine[name]["forward_passes"]) for name in contenders)
+        # an epoch of 27 batches of 128 for each, forward and twice as much backward
+        assert int(row["forward_passes"]) == passes + 5 * 3 * 27 * 128

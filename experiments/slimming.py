@@ -38,7 +38,7 @@ GROUPS = (
     StoreSettings(),
     SlimSettings(),
     NetSettings(),
-    TrainSettings(optimizer="momentum", learning_rate=0.1, penalty="scales"),
+    TrainSettings(optimizer="momentum", learning_rate=0.1, penalty="scales", epochs=10),
     BatchSettings(),
 )
 

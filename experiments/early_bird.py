@@ -6,6 +6,7 @@ against tickets drawn at other epochs and at the end, against the last mask on t
 and against a random mask with the same counts. You et al., "Drawing early-bird tickets", 2020.
 
     python -m experiments.early_bird
+    python -m experiments.early_bird --criterion=annealed
     python -m experiments.early_bird --granularity=units --model=lenet5 --density=0.5
     python -m experiments.early_bird --preset=vgg16 --data_dir=FOLDER
 

@@ -20,7 +20,7 @@ from jaxtickets.drivers.seeds import seed
 from jaxtickets.figures.early_bird import matrix
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.tickets import load_ticket
-from jaxtickets.protocols import early_bird
+from jaxtickets.protocols import early_bird, early_masks
 from jaxtickets.search import space as spaces
 from jaxtickets.types import Split
 
@@ -122,7 +122,7 @@ def test_epochs_in_one_program_draw_what_the_kept_weights_say(mlp, evidence):
 
     def masks_now(state):
         scores = space.pool(jax.tree.map(jnp.abs, state.params))
-        return early_bird.choose_all(space, scores, jnp.array(keep))
+        return early_masks.choose_all(space, scores, jnp.array(keep))
 
     @jax.jit
     def run(rate):
@@ -181,12 +181,43 @@ def test_units_are_chosen_as_compress_chooses_them_shared_ones_too(residual):
     for floor in (1, 2):
         scores = {name: draw.random(len(p)).astype("f") for name, p in traced.units.items()}
         keep = round(0.6 * space.size)
-        bits = early_bird.choose_all(space, space.pool(scores), jnp.array([keep]), floor)[0]
+        bits = early_masks.choose_all(space, space.pool(scores), jnp.array([keep]), floor)[0]
         expected = choose.over_layers(traced, scores, 0.6, floor)
         found = early_bird.units_of(traced, bits)
         for name, units in expected.items():
             np.testing.assert_array_equal(found[name], units)
         np.testing.assert_array_equal(back(bits), bits)
+
+
+def test_annealed_masks_are_exact_better_than_their_start_and_the_weights_alone_decide(
+    mlp, evidence
+):
+    def apply(params, stats, images, key=None, train=False):
+        return evidence.model.apply(params, stats, images, key, train)
+
+    space, keep = spaces.weights(mlp, masks.prunable(mlp)), (21, 6)
+    seen = evidence._replace(model=evidence.model._replace(apply=apply))
+
+    @partial(jax.jit, static_argnums=0)
+    def draw(steps, step, params):
+        found = early_masks.annealed(space, steps, keep, floor=1)
+        return found(jax.random.key(0), step, seen._replace(params=params))
+
+    bits = draw(200, 4, evidence.params)
+    assert bits.sum(1).tolist() == list(keep)
+    assert all((np.array(spaces.counts(space, row)) >= 1).all() for row in bits)
+    np.testing.assert_array_equal(draw(200, 8, evidence.params), bits)
+    others = jax.tree.map(lambda w: w[..., ::-1], evidence.params)
+    assert (draw(200, 4, others) != bits).any()
+
+    @jax.jit
+    def loss(row):
+        images, labels = (a.reshape(-1, *a.shape[2:]) for a in evidence.batches)
+        params = masks.apply(space.mask(row), evidence.params)
+        return losses.cross_entropy(apply(params, {}, evidence.prepare(images))[0], labels)
+
+    for found, begun in zip(bits, draw(1, 4, evidence.params), strict=True):
+        assert loss(found) < loss(begun)
 
 
 # --- tickets -------------------------------------------------------------------------------------
@@ -360,3 +391,26 @@ def test_a_runs_records_agree_with_its_tickets(smokes):
     assert sum(row["method"] == "early_bird" for row in summary) == early
     assert all(float(row["saved"]) == 0 for row in summary if row["method"] == "late")
     assert f"drawn by {sum(map(bool, drawn.values()))} of {len(drawn)} seeds" in done.stdout
+
+
+def test_annealing_is_paid_for(problem):
+    ranked, searched = (
+        driver.plan(dataclasses.replace(SETTINGS, criterion=name, anneal_steps=9), problem)
+        for name in ("", "annealed")
+    )
+    dense = 3 * problem.steps * 500
+    given = problem, 4, problem.steps, 0.5
+    assert driver.cost(ranked, *given, looks=4) == driver.cost(ranked, *given)
+    extra = driver.cost(searched, *given, looks=4) - driver.cost(searched, *given)
+    assert extra == pytest.approx(4 * 10 * 1000 / dense)
+
+
+def test_a_run_of_annealed_masks(cache, tmp_path):
+    folder = tmp_path / "run"
+    extra = ("--criterion=annealed", "--anneal_steps=20", "--seeds=1", "--density=0.5")
+    words = commands.command("early_bird", "--smoke", f"--out={folder}", *extra)
+    done = commands.run(words, cache)
+    assert done.returncode == 0, done.stderr
+    rows = {row["method"]: row for row in commands.summary(folder)}
+    kept = sum(int(value) for name, value in rows["late"].items() if name.startswith("kept/"))
+    assert kept == 133_100

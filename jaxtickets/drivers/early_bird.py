@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import allocation, criteria, losses, masks, nets, penalties, runs, training
@@ -23,15 +22,16 @@ from jaxtickets.drivers.gallery import control_key
 from jaxtickets.drivers.levels import order_key
 from jaxtickets.drivers.loop import check_finite, loop, seconds
 from jaxtickets.drivers.problem import Problem
-from jaxtickets.drivers.seeds import Seed, evidence
+from jaxtickets.drivers.seeds import Seed, evidence, examples
 from jaxtickets.drivers.training_loop import Start, accuracies, chunk_plan, splits_of
 from jaxtickets.io import rows
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.flags import numbers, whole_numbers
 from jaxtickets.io.progress import Progress
-from jaxtickets.protocols import early_bird
+from jaxtickets.protocols import early_bird, early_masks
 from jaxtickets.protocols.controls import random_layerwise
 from jaxtickets.protocols.early_bird import Bird
+from jaxtickets.protocols.early_masks import Masks
 from jaxtickets.runs import Axis, Blocks
 from jaxtickets.search import space as spaces
 from jaxtickets.search.energies import training_cost
@@ -42,6 +42,8 @@ from jaxtickets.types import Array, Dataset, Key, Params, PyTree, Split, Stats, 
 
 SEARCH = "search"
 """The phase of the dense training that tickets are drawn from."""
+ANNEALED = "annealed"
+"""The criterion of masks that are searched for."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,10 @@ class BirdSettings:
     """What is ranked, when a ticket is drawn, and what becomes of it."""
 
     granularity: str = option("weights", "what is cut", ("weights", "units"))
-    criterion: str = option("", "what ranks; empty: |w|, batch-norm scales, or filters' mean |w|")
+    criterion: str = option(
+        "", "what ranks, or annealed; empty: |w|, batch-norm scales, or filters' mean |w|"
+    )
+    anneal_steps: int = option(300, "swaps that annealing tries at each epoch's end", least=1)
     density: tuple = option((0.3, 0.1), "kept fractions of the weights, or of the units")
     floor: int = option(1, "the least that a layer keeps", least=0)
     tolerance: float = option(0.1, "largest distance of masks that agree", least=0)
@@ -69,7 +74,7 @@ class Plan(NamedTuple):
       keep: density -> how many bits are kept.
       draw_at: epochs.
       space: the bits.
-      score: `score(key, evidence) -> float[n]` of the bits.
+      masks: what would be cut at a step.
       graph: the net's units; None where weights are cut.
       search: the problem of the dense training, its loss with the penalty.
       epoch: steps of an epoch.
@@ -80,7 +85,7 @@ class Plan(NamedTuple):
     keep: dict[float, int]
     draw_at: tuple[int, ...]
     space: Space
-    score: Callable[[Key, Evidence], Array]
+    masks: Masks
     graph: Graph | None
     search: Problem
     epoch: int
@@ -92,7 +97,7 @@ class Case(NamedTuple):
 
     Attributes:
       key: of the training.
-      draw_key: folded with the step, of a criterion that draws or drops.
+      draw_key: of masks whose criterion draws or drops, or that are annealed.
       hyper: learning rate and warm-up.
       params, stats: the first weights.
     """
@@ -136,15 +141,19 @@ def plan(settings: BirdSettings, problem: Problem) -> Plan:
         else:
             space = spaces.weights(params, problem.prunable)
         settings = dataclasses.replace(settings, criterion=_criterion(settings, graph))
-        score = _scorer(settings, space, graph)
         shapes = dict(zip(space.names, space.shapes, strict=True))
         keep = {d: allocation.global_(shapes, d, settings.floor) for d in densities}
+        ones = tuple(keep.values()), settings.floor
+        if settings.criterion == ANNEALED:
+            drawn = early_masks.annealed(space, settings.anneal_steps, *ones)
+        else:
+            drawn = early_masks.ranked(space, _scorer(settings, space, graph), *ones)
     except ValueError as error:
         raise UserError(str(error)) from error
     recipe = problem.recipe
     loss = losses.classification(recipe.model, recipe.prepare, penalty)
     search = problem._replace(recipe=recipe._replace(loss=loss, test_looks=0))
-    return Plan(settings, keep, draw_at, space, score, graph, search, epoch, epochs)
+    return Plan(settings, keep, draw_at, space, drawn, graph, search, epoch, epochs)
 
 
 def _on_scales(strength: float, output: str) -> Callable[[Params], Array]:
@@ -197,12 +206,13 @@ def search(
     """
     problem, settings = plan.search, plan.settings
     recipe, keep_at = problem.recipe, tuple(at * plan.epoch for at in plan.draw_at)
-    keep = jnp.asarray(list(plan.keep.values()), jnp.int32)
     batches = evidence(problem, seeds[0], None, data).batches
     shared = runs.share((splits_of(problem, data), batches), axis)
 
     def begin_one(case: Case) -> Watched:
-        bird = early_bird.begin(case.params, case.stats, plan.space.size, len(keep), plan.epochs)
+        bird = early_bird.begin(
+            case.params, case.stats, plan.space.size, len(plan.keep), plan.epochs
+        )
         whole, optimizer = masks.ones(case.params), recipe.optimizer(case.hyper)
         state = training.init(case.params, case.stats, whole, optimizer, method_state=bird)
         return training.watch(state, keep_at)
@@ -213,8 +223,7 @@ def search(
         def draw(state: training.TrainState) -> Array:
             weights = case.params, state.params, state.stats, state.mask, batches
             seen = Evidence(*weights, recipe.loss, recipe.model, recipe.prepare)
-            scores = plan.score(jax.random.fold_in(case.draw_key, state.step), seen)
-            return early_bird.choose_all(plan.space, scores, keep, settings.floor)
+            return plan.masks(case.draw_key, state.step, seen)
 
         run = recipe, case.key, case.hyper, watched, splits, plan.epoch, draw
         rule = settings.tolerance, settings.window
@@ -360,6 +369,7 @@ def tickets(plan: Plan, problem: Problem, seeds: Sequence[Seed], ends: Watched) 
             for ware in _wares(plan, one, runs.take(ends, i), row, density):
                 start = 0 if ware.anew else ware.epoch * plan.epoch
                 spent = plan.epochs if ware.method.startswith("late") else ware.epoch
+                looks = 1 if ware.method.startswith("drawn_at") or ware.method == "late" else spent
                 net, ticket, share = _cut(plan, problem, ware)
                 label = json.dumps(nets.to_json(net))
                 if label not in groups:
@@ -370,7 +380,7 @@ def tickets(plan: Plan, problem: Problem, seeds: Sequence[Seed], ends: Watched) 
                     "seed": one.number,
                     "drawn_epoch": ware.epoch,
                     "multiply_adds": round(share, 6),
-                    "dense_trainings": round(cost(plan, problem, spent, start, share), 6),
+                    "dense_trainings": round(cost(plan, problem, spent, start, share, looks), 6),
                 }
                 key = order_key(one, 1) if ware.anew else one.train
                 begin = Start(key, problem.hyper, ticket.params, ticket.stats, ticket.mask)
@@ -378,16 +388,21 @@ def tickets(plan: Plan, problem: Problem, seeds: Sequence[Seed], ends: Watched) 
     return list(groups.values())
 
 
-def cost(plan: Plan, problem: Problem, epochs: int, start: int, share: float) -> float:
+def cost(
+    plan: Plan, problem: Problem, epochs: int, start: int, share: float, looks: int = 0
+) -> float:
     """What a ticket has cost in the end, in dense trainings.
 
-    A dense training to the epoch that its mask comes from, and its own training from the step
-    `start`, whose passes take `share` of a dense one's multiply-adds. For weights that is an upper
-    bound of what could be saved: few machines are faster for zeros that lie anywhere.
+    A dense training to the epoch that its mask comes from, the annealing of so many masks where
+    they are annealed, and its own training from the step `start`, whose passes take `share` of a
+    dense one's multiply-adds. For weights that is an upper bound of what could be saved: few
+    machines are faster for zeros that lie anywhere.
     """
-    size = problem.recipe.batch_size
+    size, settings = problem.recipe.batch_size, plan.settings
     dense = training_cost(epochs * plan.epoch * size)
     own = training_cost((problem.steps - start) * size)
+    if settings.criterion == ANNEALED:
+        dense += looks * (settings.anneal_steps + 1) * examples(problem.dataset)
     return (dense + share * own) / training_cost(problem.steps * size)
 
 

@@ -13,7 +13,7 @@ from jaxtickets.drivers.gallery import OF_INIT, at_init, control_key, plain
 from jaxtickets.drivers.loop import seconds
 from jaxtickets.drivers.problem import Problem, TrainSettings, optimizer_of
 from jaxtickets.drivers.search_loop import Plan, first_rows, search_all, winners
-from jaxtickets.drivers.seeds import Seed, evidence
+from jaxtickets.drivers.seeds import Seed, evidence, examples
 from jaxtickets.io.errors import UserError
 from jaxtickets.protocols import annealed, finders
 from jaxtickets.protocols.finders import Phase
@@ -72,7 +72,7 @@ def plan(settings: FindSettings, problem: Problem, finder: str, budget: float) -
     how = (settings.phases, settings.chains, settings.train_steps, size)
     if alone:
         how = (1, 1, settings.rewire_steps, size)
-    begin = finders.beginning(finder, _evidence(problem))
+    begin = finders.beginning(finder, examples(problem.dataset))
     seen = settings.held_out, len(data.validation.labels), begin, alone
     dense = dense_cost(problem)
     try:
@@ -181,9 +181,4 @@ def price(problem: Problem, criterion: str) -> int:
     if not at_init(criterion) and criterion not in OF_INIT:
         return dense_cost(problem)
     gradients = {"grasp": 2, "snip": 1, "taylor": 1, "fisher": 1}
-    return training_cost(gradients.get(plain(criterion), 0) * _evidence(problem))
-
-
-def _evidence(problem: Problem) -> int:
-    """Examples that criteria look at, see `seeds.evidence`."""
-    return 10 * min(100, len(problem.dataset.train.labels) // 10)
+    return training_cost(gradients.get(plain(criterion), 0) * examples(problem.dataset))

@@ -65,9 +65,14 @@ def weighted(problem: Problem, seed: Seed, weights: str, steps: int, data: Datas
     return seed._replace(params=state.params, stats=state.stats, step=steps)
 
 
+def examples(data: Dataset) -> int:
+    """The training images that criteria look at, see `evidence`."""
+    return 10 * min(100, len(data.train.labels) // 10)
+
+
 def evidence(problem: Problem, seed: Seed, trained: Params | None, data: Dataset) -> Evidence:
     """What criteria look at: ten batches of up to 100 training images, and trained parameters."""
-    size = min(100, len(data.train.labels) // 10)
+    size = examples(data) // 10
     first = [np.asarray(array)[: 10 * size] for array in data.train]
     return Evidence(
         init_params=seed.params,

@@ -50,7 +50,9 @@ SCALES = "scales"
 class SlimSettings:
     """What is penalised how much, and what is cut; each field is also a flag of the same name."""
 
-    strengths: tuple = option((0.0, 1e-3, 1e-2), "of the penalty on batch-norm scales; 0: the control")
+    strengths: tuple = option(
+        (0.0, 1e-3, 1e-2), "of the penalty on batch-norm scales; 0: the control"
+    )
     passes: int = option(2, "of training, cutting and fine-tuning", least=1)
     rates: tuple = option((0.5,), "share of the channels that a pass keeps: one, or one a pass")
     multiple: int = option(1, "layers keep multiples of so many channels", least=1)

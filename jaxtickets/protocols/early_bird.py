@@ -17,7 +17,7 @@ from jax import lax
 
 from jaxtickets import masks, training
 from jaxtickets.compress.graph import Graph
-from jaxtickets.search.space import Space, choose
+from jaxtickets.search.space import Space
 from jaxtickets.training import Metrics, Recipe, Splits, Watched
 from jaxtickets.types import Array, Key, Mask, Params, PyTree, Stats, TrainState, UnitMask
 
@@ -168,16 +168,6 @@ def epoch(
     watched, metrics = training.piece(recipe, key, hyper, watched, data, looks, keep_at)
     state, seen = observe(watched.state, draw, tolerance, window)
     return watched._replace(state=state), {**metrics, **seen}
-
-
-def choose_all(space: Space, scores: Array, keep: Array, floor: int = 0) -> jax.Array:
-    """bool`[densities, n]`: the highest of `scores[n]`, `keep[densities]` of them.
-
-    Args:
-      space, scores, floor: see `space.choose`; all segments are ranked together.
-      keep: int32`[densities]`.
-    """
-    return jax.vmap(lambda kept: choose(space, scores, kept, floor))(keep)
 
 
 # --- units ---------------------------------------------------------------------------------------

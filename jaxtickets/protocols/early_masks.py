@@ -1,0 +1,90 @@
+"""Masks that an early-bird training looks at: of the highest scores, or annealed."""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jaxtickets import losses, schedules
+from jaxtickets.criteria import Evidence
+from jaxtickets.search import annealing, energies, swaps
+from jaxtickets.search.space import Space, choose
+from jaxtickets.types import Array, Key
+
+Masks = Callable[[Key, Array, Evidence], jax.Array]
+"""`masks(key, step, evidence) -> bool[densities, n]`: what would be cut at a training step."""
+
+HOTTEST, COLDEST = 1e-2, 1e-4
+"""Temperatures in nats that annealing begins and ends with."""
+LARGEST = 0.05
+"""The largest swap, as a share of what is kept; swaps shrink to single bits."""
+
+
+def ranked(
+    space: Space, score: Callable[[Key, Evidence], Array], keep: Sequence[int], floor: int = 0
+) -> Masks:
+    """The highest scores, all segments ranked together.
+
+    Args:
+      space: the bits.
+      score: `score(key, evidence) -> float[n]`; its keys differ from step to step.
+      keep: how many, of each density.
+      floor: the least that a segment keeps.
+    """
+
+    def masks(key: Key, step: Array, seen: Evidence) -> jax.Array:
+        scores = score(jax.random.fold_in(key, step), seen)
+        return choose_all(space, scores, jnp.asarray(keep, jnp.int32), floor)
+
+    return masks
+
+
+def annealed(space: Space, steps: int, keep: Sequence[int], floor: int = 0) -> Masks:
+    """Annealing of the masked net's cross-entropy on the evidence's batches, by Metropolis.
+
+    At every step of the training it begins with the same random mask and draws the same random
+    numbers, so that masks differ because weights do: from two searches that draw their own, masks
+    are no closer than chance makes them. Temperatures and swaps shrink geometrically.
+
+    Args:
+      space: the bits.
+      steps: swaps tried.
+      keep, floor: as of `ranked`.
+    """
+    least = tuple(min(floor, size) for size in space.sizes)
+
+    def masks(key: Key, step: Array, seen: Evidence) -> jax.Array:
+        del step
+        images = seen.batches.images
+        images = seen.prepare(images.reshape(-1, *images.shape[2:]))
+        labels = seen.batches.labels.reshape(-1)
+        weights = seen.params, seen.stats
+        energy = energies.fixed(seen.model, *weights, images, labels, losses.cross_entropy)
+        draw_key, init_key, walk_key = jax.random.split(key, 3)
+        chance = jax.random.uniform(draw_key, (space.size,))
+
+        def one(kept: int) -> jax.Array:
+            most = max(1, round(LARGEST * kept))
+            ticks = annealing.plan(
+                steps,
+                schedules.geometric(HOTTEST, steps, COLDEST),
+                schedules.geometric(most, steps, 1),
+            )
+            moves = swaps.moves(space, most, least if floor else None)
+            kernel = annealing.build(moves, space.mask, energy, annealing.Rules())
+            state = kernel.init(init_key, choose(space, chance, jnp.int32(kept), floor))
+            return annealing.run(kernel, walk_key, state, ticks)[0].best
+
+        return jnp.stack([one(kept) for kept in keep])
+
+    return masks
+
+
+def choose_all(space: Space, scores: Array, keep: Array, floor: int = 0) -> jax.Array:
+    """bool`[densities, n]`: the highest of `scores[n]`, `keep[densities]` of them.
+
+    Args:
+      space, scores, floor: see `space.choose`; all segments are ranked together.
+      keep: int32`[densities]`.
+    """
+    return jax.vmap(lambda kept: choose(space, scores, kept, floor))(keep)

@@ -1,9 +1,10 @@
 """How fast is it, and how near to what this machine can do?
 
 Every speed is a ratio measured in one run: annealing and masked training against the machine's own
-float32 matrix products, the convolution against `lax.conv` under `vmap`, and the same annealing and
-trainings in PyTorch (`experiments/torch_rival.py`), on the CPU and called in turns with ours, if it
-is installed. Images are random bytes, since values don't change the speed.
+float32 matrix products, the convolution against `lax.conv` under `vmap`, nets with half of their
+units against the whole ones, and the same annealing and trainings in PyTorch
+(`experiments/torch_rival.py`), on the CPU and called in turns with ours, if it is installed. Images
+are random bytes, since values don't change the speed.
 
     python -m experiments.benchmark --json=benchmark.json --figure=benchmark.png
 

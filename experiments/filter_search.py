@@ -17,7 +17,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
 
@@ -175,13 +174,7 @@ def shuffled(found: Choice, graph: Graph) -> Choice:
     """Random units, in each layer as many as a search found."""
     method = f"{found.method}_shuffled"
     key = control_key(found.seed, method, found.share)
-    keys = jax.random.split(key, len(found.units))
-    scores = {
-        name: jax.random.uniform(key, units.shape)
-        for key, (name, units) in zip(keys, found.units.items(), strict=True)
-    }
-    shares = {name: float(np.mean(units)) for name, units in found.units.items()}
-    return found._replace(method=method, units=choose.by_layer(graph, scores, shares))
+    return found._replace(method=method, units=choose.shuffled(key, graph, found.units))
 
 
 def _search(question: Question, cut: CutSettings, energy: str) -> annealed.Settings:

@@ -30,7 +30,7 @@ from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings
 from jaxtickets.drivers.training_loop import Start
 from jaxtickets.figures import frontier
 from jaxtickets.io import records, rows
-from jaxtickets.io.errors import choose, run_main
+from jaxtickets.io.errors import UserError, choose, run_main
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read_all
 from jaxtickets.protocols.finders import FINDERS, POLISHED
 from jaxtickets.settings import option
@@ -105,7 +105,9 @@ def main() -> None:
     name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
     choose("preset", name, tuple(PRESETS))
     place, store, *parts = read_all(GROUPS, PRESETS[name])
-    question, settings, _, _, train, _ = parts
+    question, settings, listed, _, train, _ = parts
+    if listed.tickets:
+        raise UserError("--tickets: what it took to find other runs' isn't known, give none")
     for method in question.searches:
         choose("searches", method, SEARCHES)
     budgets = numbers("budget", question.budget)

@@ -7,18 +7,20 @@ and one-after-another is made here, by `axis`.
 - `vmap`: the runs of a block at once: for accelerators. The last bits depend on the width.
 - `shard`: one program over all devices of a process by `jax.shard_map`, which is compiled once;
   on each device as above. Equal to the others up to rounding.
-- `data`: each run on all devices of a process, the examples of its batches divided among them: for
-  nets that are too large to batch. Equal to the others up to rounding.
+- `data`: each run on all devices of a process, the examples of training and evaluation divided
+  among them: for nets that are too large to batch. Each device holds all of the weights. Searches
+  and scores, which divide nothing, gain nothing. Equal to the others up to rounding.
 
 Runs are cut into blocks of a fixed width and the last block is padded, so results do not depend on
-how many blocks or devices there were. Blocks go to the lanes in turn: to the devices, one host
-thread each, or under `shard` and `data` to all of a process's devices at once. Runs need nothing
-of each other, so there is no collective inside a block, but for `data`, where devices add up their
-gradients.
+how many blocks there were, nor on how many devices, but for `data`. Blocks go to the lanes in turn:
+to the devices, one host thread each, or under `shard` and `data` to all of a process's devices at
+once. Runs need nothing of each other, so there is no collective inside a block, but for `data`,
+where devices add up their gradients.
 
 Where JAX was started in several processes (`jax.distributed`), each runs the same program on the
 same rows, computes the blocks of its own lanes, and `join` gathers the rows of all: every process
-has them all, with the bits that one process would have given them.
+has them all, with the bits that one process would have given them; under `data` with as many
+devices.
 """
 
 import itertools
@@ -48,7 +50,7 @@ class Axis(NamedTuple):
     Attributes:
       mode: `map`, `vmap`, `shard` or `data`.
       width: runs in a block; under `shard`, on each device.
-      devices: where blocks go, in turn; of all processes.
+      devices: where blocks go, in turn, or under `shard` and `data` those of a process together.
     """
 
     mode: str
@@ -79,7 +81,7 @@ def axis(mode: str = "auto", width: int = 0, devices: Sequence[jax.Device] | Non
 
     Args:
       mode: `map`, `vmap`, `shard`, `data`, or `auto` for the above.
-      width: runs in a block; 0 for the above.
+      width: runs in a block; 0: 32 where a device takes several at once, else 1.
       devices: those of all processes by default.
 
     Raises:
@@ -224,9 +226,19 @@ def divide(examples: PyTree) -> PyTree:
 
     Under all other modes, and outside of `batch`, they are left as they are.
     """
-    if EXAMPLES not in jax.sharding.get_abstract_mesh().axis_names:
+    if not divides():
         return examples
     return jax.lax.with_sharding_constraint(examples, PartitionSpec(EXAMPLES))
+
+
+def divides() -> bool:
+    """Whether what is traced is a run that divides examples among devices, see `divide`."""
+    return EXAMPLES in jax.sharding.get_abstract_mesh().axis_names
+
+
+def at_once(axis: Axis) -> int:
+    """Runs that a turn of all lanes takes: a block each."""
+    return axis.width * len(axis.devices) if axis.mode != DATA else axis.width * len(_lanes(axis))
 
 
 def unzip(blocks: Blocks) -> tuple[Blocks, Blocks]:

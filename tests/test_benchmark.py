@@ -2,7 +2,6 @@
 
 import os
 import random
-import re
 from functools import partial
 
 import commands
@@ -76,11 +75,14 @@ def test_shares_are_of_the_first_call_and_of_the_better_rates(monkeypatch):
 
 def test_a_smaller_nets_row_says_what_is_left_and_how_far_its_outputs_are(monkeypatch):
     monkeypatch.setitem(shrunk_nets.BARS, "lenet300_100", 0.001)
-    row = shrunk_nets.row("lenet300_100", (28, 28, 1), repeats=1)
+    fast, same = shrunk_nets.compare("lenet300_100", (28, 28, 1), repeats=1)
     # 784 · 150 + 150 · 50 + 50 · 10 of 266,200
-    said = re.fullmatch(r"times as fast; 0.47 of multiply-adds; outputs (\S+) apart", row.against)
-    assert float(said[1]) < 1e-5
-    assert row.value > 0 and row.ratio > 0 and row.holds
+    assert fast.against == "times as fast as the whole net, 0.47 of its multiply-adds"
+    assert fast.value > 0 and fast.ratio > 0 and fast.holds
+    assert same.value < 1e-5 and same.holds
+    monkeypatch.setattr(shrunk_nets, "difference", lambda *_: 2e-4)
+    _, other = shrunk_nets.compare("lenet300_100", (28, 28, 1), repeats=1)
+    assert other.holds is False
     assert set(shrunk_nets.SHAPES) | set(shrunk_nets.BARS) <= set(nets.names())
 
 

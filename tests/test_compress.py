@@ -402,6 +402,19 @@ def test_shared_channels_stay_or_go_in_all_groups():
 # --- saved, and measured -------------------------------------------------------------------------
 
 
+def test_shuffled_units_have_the_counts_of_the_given_ones_where_groups_share_units():
+    net = nets.make("resnet20", widths=tuple(3 + w // 8 for w in nets.make("resnet20").widths))
+    traced = graph.trace(net, CIFAR)
+    units = random_units(traced.wiring, density=0.4)
+    there = graph.kept(traced, units)
+    found = choose.shuffled(jax.random.key(0), traced, units)
+    again = graph.kept(traced, found)
+    assert (again != there).any()
+    for name, places in traced.units.items():
+        np.testing.assert_array_equal(found[name], again[places])  # alike in all groups
+        assert again[places].sum() == there[places].sum() == found[name].sum(), name
+
+
 def test_a_small_ticket_is_saved_and_loads_without_the_large_one(tmp_path):
     # wide enough for the arrays to outweigh what the files hold besides
     net = nets.make("cnn960", widths=(16, 20, 24, 28), conv="lax")

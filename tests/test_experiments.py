@@ -166,6 +166,7 @@ BAD = {
         "--density=1.5": "density 1.5 is outside (0, 1]",
         "--race=0.5,0.2": "--race=0.5,0.2: must rise between 0 and 1",
         "--race=2": "--race=2: must rise between 0 and 1",
+        "--tickets=some": "--tickets: what it took to find other runs' isn't known",
     },
     "early_bird": {
         "--window=7": "window=7: there are 6 epochs, a mask each",

@@ -10,7 +10,7 @@ import pytest
 from flax import linen as nn
 from jax import lax
 
-from jaxtickets import nets
+from jaxtickets import nets, runs
 from jaxtickets.nets.convolution import LAYOUT, PATCHES, convolution, im2col, max_pool2
 
 MNIST, CIFAR = (28, 28, 1), (32, 32, 3)
@@ -173,6 +173,39 @@ def test_im2col_is_the_same_however_many_images_it_takes_at_a_time(images_at_onc
     assert ("scan" in text) == (images_at_once < 5)
     found = value_and_gradients(images_at_once)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, golden)
+
+
+def test_patches_are_made_again_rather_than_kept(monkeypatch):
+    images, weights = jnp.ones((64, 16, 16, 8)), jnp.ones((3, 3, 8, 8))
+
+    def loss(images, weights):
+        return jnp.sum(
+            jnp.square(im2col(images, weights, (1, 1), "SAME", dimension_numbers=LAYOUT))
+        )
+
+    def peak(at_once):
+        monkeypatch.setattr("jaxtickets.nets.convolution.PATCHES", at_once)
+        jax.clear_caches()
+        slope = jax.jit(jax.grad(loss, (0, 1))).lower(images, weights).compile()
+        return slope.memory_analysis().temp_size_in_bytes
+
+    whole = images.nbytes * 9
+    assert peak(whole // 16) < whole / 2 < whole < peak(whole)
+
+
+def test_devices_that_share_a_run_convolve_their_own_images(cpus, monkeypatch):
+    monkeypatch.setattr("jaxtickets.nets.convolution.PATCHES", 1)
+    axis = runs.axis("data", devices=cpus[:2])
+    images = np.ones((8, 6, 6, 3), "f")
+
+    def one(weights, images):
+        out = im2col(runs.divide(images), weights, (1, 1), "SAME", dimension_numbers=LAYOUT)
+        return jnp.sum(jnp.square(out))
+
+    slope = runs.program(jax.grad(one), axis)
+    placed = runs.split(np.ones((1, 3, 3, 3, 4), "f"), axis).blocks[0]
+    text = slope.lower(placed, runs.share(images, axis).copies[0]).compile().as_text()
+    assert "all-reduce" in text and "all-gather" not in text
 
 
 def test_im2col_refuses_what_it_lacks():

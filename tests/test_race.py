@@ -1,7 +1,9 @@
 """Races: who leaves when, what that takes, and that a run's rows are those of its trainings."""
 
+import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from commands import metrics, summary
 
@@ -88,5 +90,53 @@ def test_the_winner_of_a_run_is_the_best_after_the_look_and_pays_for_all(smokes)
         assert row["winner"] == min(contenders, key=first.get)
         assert row["trained_accuracy"] == mine[row["winner"]]["trained_accuracy"]
         passes = sum(int(mine[name]["forward_passes"]) for name in contenders)
-        # an epoch of 27 batches of 128 for each, forward and twice as much backward
-        assert int(row["forward_passes"]) == passes + 5 * 3 * 27 * 128
+        # the four others train for an epoch, 27 batches of 128, forward and twice as much
+        # backward; all five are looked at once, on 500 images
+        assert int(row["forward_passes"]) == passes + 4 * 3 * 27 * 128 + 5 * 500
+
+
+def test_contenders_of_each_budget_density_and_seed_race_apart(tmp_path):
+    split = SimpleNamespace(labels=np.zeros(10))
+    problem = SimpleNamespace(
+        steps=4,
+        recipe=SimpleNamespace(every=1, batch_size=2),
+        dataset=SimpleNamespace(train=SimpleNamespace(labels=np.zeros(100)), validation=split),
+    )
+    rows, summary = [], []
+    # losses at the first and at the second look, budgets, densities and seeds apart
+    for method, budget, density, seed, losses in (
+        ("searched", 1.0, 0.1, 0, (3.0, 1.0)),
+        ("searched", 2.0, 0.1, 0, (1.0, 9.0)),
+        ("random_erk", None, 0.1, 0, (2.0, 2.0)),
+        ("searched", 1.0, 0.2, 0, (2.0, 0.5)),
+        ("searched", 2.0, 0.2, 0, (2.5, 0.6)),
+        ("random_erk", None, 0.2, 0, (2.0, 0.7)),
+        ("searched", 1.0, 0.1, 1, (5.0, 5.0)),
+        ("searched", 2.0, 0.1, 1, (0.0, 0.0)),
+        ("random_erk", None, 0.1, 1, (4.0, 4.0)),
+        ("dense", None, 1.0, 0, (0.0, 0.0)),
+    ):
+        name = {"method": method, "budget": budget, "density": density, "seed": seed}
+        passes = int(1000 * (budget or 0))
+        accuracy = 1 - losses[1] / 10
+        summary.append({**name, "forward_passes": passes, "trained_accuracy": accuracy})
+        summary[-1] |= {"search_seconds": 7.0} if budget else {}
+        for look, loss in enumerate(losses):
+            rows.append({"phase": "train-00", "step": look + 1, "loss": loss, **name})
+        rows.append({"phase": "search", "step": 1, "loss": -1.0, **name})
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = racing.races(tmp_path, "train-", summary, ("searched", "random_erk"), problem, [1, 2])
+    winners = {(r["density"], r["seed"], r["budget"]): r["winner"] for r in found}
+    assert winners == {
+        (0.1, 0, 1.0): "random_erk",  # after one look one of two is left
+        (0.1, 0, 2.0): "searched",
+        (0.2, 0, 1.0): "searched",  # the first of equals
+        (0.2, 0, 2.0): "random_erk",
+        (0.1, 1, 1.0): "random_erk",
+        (0.1, 1, 2.0): "searched",
+    }
+    by = {(r["density"], r["seed"], r["budget"]): r for r in found}
+    # both train a step of two examples, the winner alone the second, which is its own; three looks
+    assert by[0.1, 0, 2.0]["forward_passes"] == 2000 + 3 * 2 + 3 * 10
+    assert by[0.1, 0, 2.0]["trained_accuracy"] == pytest.approx(0.1)
+    assert all("search_seconds" not in row for row in found)

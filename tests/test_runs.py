@@ -166,6 +166,11 @@ def test_a_run_that_is_divided_over_devices_is_whole_on_each(cpus):
     assert [shard.data.shape for shard in shards] == [(1, 13, 17)] * 3
 
 
+def test_a_turn_takes_a_block_of_each_lane(cpus):
+    turns = {mode: runs.at_once(runs.axis(mode, 2, cpus[:3])) for mode in runs.MODES}
+    assert turns == {"map": 6, "vmap": 6, "shard": 6, "data": 2}
+
+
 def test_results_stay_on_the_devices_of_their_blocks(cpus):
     axis = runs.axis("map", 2, cpus[:3])
     rows, ten = runs.split(np.arange(8), axis), runs.share(np.int32(10), axis)

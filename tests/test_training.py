@@ -415,6 +415,18 @@ def test_runs_whose_batches_are_divided_over_devices_agree_with_their_solo_runs(
     )
 
 
+@pytest.mark.parametrize("part", ["training", "evaluation"])
+def test_devices_that_share_a_run_share_its_training_and_its_evaluation(part):
+    axis = runs.axis("data", devices=jax.local_devices())
+
+    def evaluated(row, data):
+        return training.evaluate(MODEL, prepare, *start(), data.validation)
+
+    one = whole_run if part == "training" else evaluated
+    placed = runs.split(rows(), axis).blocks[0], runs.share(DATA, axis).copies[0]
+    assert "all-reduce" in runs.program(one, axis).lower(*placed).compile().as_text()
+
+
 def test_keep_at_returns_the_parameters_and_statistics_of_these_steps():
     # at 0 the masked start; at 10 a run of ten steps alone; at 30 the end
     watched, _ = solo()

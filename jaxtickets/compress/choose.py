@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxtickets import allocation, masks
 from jaxtickets.compress.graph import Graph, kept
-from jaxtickets.types import Array, UnitMask
+from jaxtickets.types import Array, Key, UnitMask
 
 UnitScores = Mapping[str, Array]
 """`{group: float[units]}`, as criteria of units give them; higher is kept first."""
@@ -131,6 +131,23 @@ def to_budget(
         else:
             high = middle
     return best
+
+
+def shuffled(key: Key, graph: Graph, units: UnitMask) -> dict[str, np.ndarray]:
+    """Random units, as many in each group as stay: of those that no group before it has.
+
+    Args:
+      key: of the draw.
+      graph: of the net.
+      units: `{group: bool[units]}`; a unit that groups share stays where one of them keeps it.
+
+    Returns:
+      `{group: bool[units]}`, the same in all groups that share a unit.
+    """
+    stays, own = kept(graph, units), _own(graph)
+    for one, mine in zip(jax.random.split(key, len(own)), own.values(), strict=True):
+        stays[mine] = jax.random.permutation(one, stays[mine])
+    return {name: stays[places] for name, places in graph.units.items()}
 
 
 def multiply_adds(graph: Graph, dense: Mapping[str, int], units: UnitMask) -> int:

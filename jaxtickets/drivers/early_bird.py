@@ -272,7 +272,8 @@ def write_drawn(
     """Writes `drawn.csv`, a row a density and seed, and returns the rows.
 
     `drawn` is the epoch, 0 if there was none; `distance` the largest of those that decide, at that
-    epoch or else the last; `chance` that of random masks, `2 d (1 − d)`.
+    epoch or else the last; `chance` that of random masks, `2 d (1 − d)`, none where masks are
+    annealed, which begin alike.
     """
     seen = [r for r in rows.read_metrics(folder) if r["phase"] == SEARCH and "distances" in r]
     at = {(r["density"], r["seed"], r["epoch"]): r["distances"] for r in seen}
@@ -282,7 +283,8 @@ def write_drawn(
             drawn = int(ends.state.method_state.queue.drawn[i, place])
             far = at[density, one.number, drawn or plan.epochs][: plan.settings.window - 1]
             row = {"density": density, "seed": one.number, "drawn": drawn, "epochs": plan.epochs}
-            chance = round(2 * density * (1 - density), 6)
+            searched = plan.settings.criterion == ANNEALED
+            chance = None if searched else round(2 * density * (1 - density), 6)
             made.append({**row, "distance": max(far), "chance": chance})
     rows.write_csv(folder / "drawn.csv", made)
     return made
@@ -336,6 +338,7 @@ class Ware(NamedTuple):
       weights: its parameters and statistics.
       bits: its mask.
       epoch: the epoch of its weights.
+      looks: masks that had to be made for it.
       anew: whether its training begins anew.
     """
 
@@ -343,6 +346,7 @@ class Ware(NamedTuple):
     weights: tuple[Params, Stats]
     bits: Array
     epoch: int
+    looks: int
     anew: bool
 
 
@@ -369,7 +373,6 @@ def tickets(plan: Plan, problem: Problem, seeds: Sequence[Seed], ends: Watched) 
             for ware in _wares(plan, one, runs.take(ends, i), row, density):
                 start = 0 if ware.anew else ware.epoch * plan.epoch
                 spent = plan.epochs if ware.method.startswith("late") else ware.epoch
-                looks = 1 if ware.method.startswith("drawn_at") or ware.method == "late" else spent
                 net, ticket, share = _cut(plan, problem, ware)
                 label = json.dumps(nets.to_json(net))
                 if label not in groups:
@@ -380,7 +383,9 @@ def tickets(plan: Plan, problem: Problem, seeds: Sequence[Seed], ends: Watched) 
                     "seed": one.number,
                     "drawn_epoch": ware.epoch,
                     "multiply_adds": round(share, 6),
-                    "dense_trainings": round(cost(plan, problem, spent, start, share, looks), 6),
+                    "dense_trainings": round(
+                        cost(plan, problem, spent, start, share, ware.looks), 6
+                    ),
                 }
                 key = order_key(one, 1) if ware.anew else one.train
                 begin = Start(key, problem.hyper, ticket.params, ticket.stats, ticket.mask)
@@ -388,15 +393,20 @@ def tickets(plan: Plan, problem: Problem, seeds: Sequence[Seed], ends: Watched) 
     return list(groups.values())
 
 
-def cost(
-    plan: Plan, problem: Problem, epochs: int, start: int, share: float, looks: int = 0
-) -> float:
+def cost(plan: Plan, problem: Problem, epochs: int, start: int, share: float, looks: int) -> float:
     """What a ticket has cost in the end, in dense trainings.
 
     A dense training to the epoch that its mask comes from, the annealing of so many masks where
     they are annealed, and its own training from the step `start`, whose passes take `share` of a
     dense one's multiply-adds. For weights that is an upper bound of what could be saved: few
     machines are faster for zeros that lie anywhere.
+
+    Args:
+      plan, problem: of the run.
+      epochs: of the dense training.
+      start: the step that the ticket's own training begins at.
+      share: of the multiply-adds that its net has.
+      looks: masks that had to be made.
     """
     size, settings = problem.recipe.batch_size, plan.settings
     dense = training_cost(epochs * plan.epoch * size)
@@ -415,7 +425,7 @@ def _wares(plan: Plan, one: Seed, end: Watched, row: int, density: float) -> lis
         return early_bird.mask_at(queue, epoch, plan.space.size)
 
     last, drawn = bits(plan.epochs), int(queue.drawn)
-    late = Ware("late", (end.state.params, end.state.stats), last, plan.epochs, True)
+    late = Ware("late", (end.state.params, end.state.stats), last, plan.epochs, 1, True)
     made = []
     if 0 < drawn < plan.epochs:
         weights = early[0], early[1]
@@ -423,12 +433,12 @@ def _wares(plan: Plan, one: Seed, end: Watched, row: int, density: float) -> lis
         key = control_key(one, "random_layerwise", density)
         chance = random_layerwise(key, about, plan.space, bits(drawn), plan.settings.floor)
         made = [
-            Ware("early_bird", weights, bits(drawn), drawn, anew),
-            Ware("random_layerwise", weights, chance, drawn, anew),
-            Ware("late_mask", weights, last, drawn, anew),
+            Ware("early_bird", weights, bits(drawn), drawn, drawn, anew),
+            Ware("random_layerwise", weights, chance, drawn, drawn, anew),
+            Ware("late_mask", weights, last, drawn, drawn + 1, anew),
         ]
     for at, epoch in enumerate(plan.draw_at):
-        ware = Ware(f"drawn_at_{epoch}", runs.take(end.kept, at), bits(epoch), epoch, anew)
+        ware = Ware(f"drawn_at_{epoch}", runs.take(end.kept, at), bits(epoch), epoch, 1, anew)
         made.append(ware)
     return [*made, late]
 

@@ -20,6 +20,8 @@ from jaxtickets.settings import option
 from jaxtickets.training import Recipe
 from jaxtickets.types import Array, Dataset, Params, Prunable, Wiring
 
+LEAST_IMAGES = 10
+"""Criteria look at ten batches."""
 INITIALIZERS = ("", *nets.INITIALIZERS)
 
 
@@ -145,8 +147,10 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
 
 def _shortened(dataset: Dataset, size: int) -> Dataset:
     """The data set with its first `size` training examples alone; with all of them at 0."""
-    if size > (there := len(dataset.train.labels)):
-        raise UserError(f"--train_images={size}: {dataset.name} has {there}")
+    there = len(dataset.train.labels)
+    if size > there or 0 < size < LEAST_IMAGES:
+        said = f"{dataset.name} has {there}" if size > there else f"{LEAST_IMAGES} at least"
+        raise UserError(f"--train_images={size}: {said}")
     return dataset._replace(train=jax.tree.map(lambda x: x[: size or there], dataset.train))
 
 

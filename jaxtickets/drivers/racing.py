@@ -44,8 +44,10 @@ def races(
     """A row for each budget, density and seed: the winner's, as method `raced`.
 
     Contenders are the masks that need no dense training: searches at that budget, random masks,
-    criteria at the initialisation. A row's `forward_passes` are what all of them took and the
-    trainings until they left; `winner` is the winner's method.
+    criteria at the initialisation. A row's `forward_passes` are
+    what finding all of them took, the trainings of the others until they left, and all looks at
+    the validation data; the winner's own training counts no more than it does in other rows.
+    `winner` is the winner's method.
 
     Args:
       folder: the run's.
@@ -78,9 +80,11 @@ def races(
             }
             winner, looks = race(losses, at)
             passes = sum(row["forward_passes"] for row in there.values())
-            passes += training_cost(looks * recipe.every * recipe.batch_size)
+            passes += training_cost((looks - at[-1]) * recipe.every * recipe.batch_size)
+            passes += looks * len(problem.dataset.validation.labels)
             said = {"method": RACED, "budget": budget, "forward_passes": passes, "winner": winner}
-            made.append({**there[winner], **said})
+            alone = {k: v for k, v in there[winner].items() if not k.startswith("search_")}
+            made.append({**alone, **said})
     return made
 
 

@@ -40,8 +40,10 @@ def draw_distances(folder: Path) -> Path:
         for epoch in [d for at, d in drawn if at == density and d]:
             panel.axvline(epoch, color="C3", ls="--", lw=1)
             panel.axhline(epoch, color="C3", ls="--", lw=1)
-        chance = 2 * density * (1 - density)
-        panel.set_title(f"{100 * density:g} % left; random masks: {chance:.2f}", fontsize="medium")
+        title = f"{100 * density:g} % left"
+        if spec["criterion"] != "annealed":  # annealed masks begin alike
+            title += f"; random masks: {2 * density * (1 - density):.2f}"
+        panel.set_title(title, fontsize="medium")
         panel.set(xlabel="epoch", ylabel="epoch")
     fig.suptitle(
         f"Distance of masks: {spec['model']} on {spec['dataset']}, {spec['granularity']} by "

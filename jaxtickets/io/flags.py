@@ -46,7 +46,7 @@ class BatchSettings:
     """How runs are computed; it decides the last bits, or more, and so is part of the spec."""
 
     mode: str = option("auto", "how runs are batched", ("auto", *MODES))
-    width: int = option(0, "runs in a block; 0: 1 for map, 32 for vmap", least=0)
+    width: int = option(0, "runs in a block; 0: 32 where they run at once, else 1", least=0)
     precision: str = option("float32", "of matrix products on accelerators", tuple(PRECISIONS))
 
 

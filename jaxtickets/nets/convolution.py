@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxtickets import runs
+
 Convolution = Callable[..., jax.Array]
 """A function with the signature of `lax.conv_general_dilated`, as `flax.linen.Conv` takes it."""
 
@@ -98,7 +100,7 @@ def im2col(
 def _by_parts(fn: Callable[[jax.Array], jax.Array], images: jax.Array, size: int) -> jax.Array:
     """`fn(images)`, whose rows depend on one image each, of `size` images at a time."""
     n = len(images)
-    if size >= n:
+    if size >= n or runs.divides():  # a device has its share alone: parts would gather all
         return fn(images)
     again = jax.checkpoint(fn, prevent_cse=False)  # what it makes is not kept for the gradient
     whole = n // size

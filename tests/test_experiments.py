@@ -165,7 +165,7 @@ BAD = {
         "--held_out=3400": "--held_out=3400: there are 3500 training images",
         "--density=1.5": "density 1.5 is outside (0, 1]",
         "--race=0.5,0.2": "--race=0.5,0.2: must rise between 0 and 1",
-        "--race=2": "--race=2: must rise between 0 and 1",
+        "--race=2": "--race=2.0: must rise between 0 and 1",
         "--tickets=some": "--tickets: what it took to find other runs' isn't known",
     },
     "early_bird": {

@@ -38,11 +38,11 @@ def compare(name: str, shape: tuple[int, ...], repeats: int) -> Iterator[Row]:
 
     Its latency, beside its multiply-adds, and how far its outputs are from the masked net's.
     """
-    net = nets.make(name)
+    net, key = nets.make(name), jax.random.key(0)
     traced = graph.trace(net, shape)
-    params, stats = _with_no_unit_alike(*jax.jit(nets.functional(net, shape).init)(KEY))
+    params, stats = _with_no_unit_alike(*jax.jit(nets.functional(net, shape).init)(key))
     whole = Ticket(params, stats, masks.ones(params), jnp.int32(0))
-    scores = {g.name: jax.random.uniform(KEY, (g.size,)) for g in traced.wiring}
+    scores = {g.name: jax.random.uniform(key, (g.size,)) for g in traced.wiring}
     units = choose.by_layer(traced, scores, SHARE)
     small_net, small, found = shrink.shrink(net, whole, units, traced)
     apart = difference((net, whole), (small_net, small), units, traced)
@@ -54,9 +54,6 @@ def compare(name: str, shape: tuple[int, ...], repeats: int) -> Iterator[Row]:
     yield compared(row, time["ratio"], said, BARS.get(name))
     row = Row(f"{label}, outputs", apart, "of the largest apart")
     yield compared(row, TOLERANCE / apart if apart else np.inf, "difference allowed over seen", 1.0)
-
-
-KEY = jax.random.key(0)
 
 
 def _with_no_unit_alike(params: Params, stats: Stats) -> tuple[Params, Stats]:
@@ -79,7 +76,7 @@ def difference(
 
     A share of the largest output.
     """
-    images = jax.random.normal(KEY, (4, *traced.image))
+    images = jax.random.normal(jax.random.key(0), (4, *traced.image))
     net, ticket = large
     off = masks.apply(masks.expand(units, traced.wiring, ticket.params), ticket.params)
 

@@ -1,6 +1,7 @@
 """What all experiments promise: records, figures, and one line for what can't be."""
 
 import json
+import sys
 
 import commands
 import pytest
@@ -221,3 +222,19 @@ def test_bad_input_ends_in_one_line_before_work_starts(experiment, words, answer
     assert status not in (0, None)
     assert len(said.strip().splitlines()) == 1, said
     assert BAD[experiment][words] in said
+
+
+def test_imports_leave_the_number_of_devices_open(cache):
+    modules = sorted(path.stem for path in (commands.ROOT / "experiments").glob("[!_]*.py"))
+    assert "benchmark" in modules
+    code = "; ".join(
+        [
+            *(f"import experiments.{name}" for name in modules),
+            "import jax",
+            "from jaxtickets.io import setup",
+            "setup.configure(3)",
+            "print(len(jax.devices('cpu')))",
+        ]
+    )
+    done = commands.run([sys.executable, "-c", code], cache)
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr

@@ -52,7 +52,7 @@ def compare(name: str, shape: tuple[int, ...], repeats: int) -> Iterator[Row]:
     row = Row(f"{label}, {BATCH} images", time["after"], "ms")
     said = f"times as fast as the whole net, {left:.2f} of its multiply-adds"
     yield compared(row, time["ratio"], said, BARS.get(name))
-    row = Row(f"{label}, outputs", apart, "of the largest apart")
+    row = Row(f"{label}, outputs", apart, "of the largest")
     yield compared(row, TOLERANCE / apart if apart else np.inf, "difference allowed over seen", 1.0)
 
 

@@ -110,7 +110,7 @@ def split(rows: PyTree, axis: Axis) -> Blocks:
         raise ValueError(f"leaves disagree on the number of runs, or there is none: {sizes}")
     runs = sizes.pop()
     lanes = _lanes(axis)
-    width = axis.width * (len(lanes[0].device_set) if axis.mode == SHARD else 1)
+    width = _block(axis)
     count = -(-runs // width)
     count += -count % len({_process(lane) for lane in lanes})  # as many for each process
     blocks = []
@@ -236,9 +236,9 @@ def divides() -> bool:
     return EXAMPLES in jax.sharding.get_abstract_mesh().axis_names
 
 
-def at_once(axis: Axis) -> int:
+def turn(axis: Axis) -> int:
     """Runs that a turn of all lanes takes: a block each."""
-    return axis.width * len(axis.devices) if axis.mode != DATA else axis.width * len(_lanes(axis))
+    return _block(axis) * len(_lanes(axis))
 
 
 def unzip(blocks: Blocks) -> tuple[Blocks, Blocks]:
@@ -281,6 +281,11 @@ def _lanes(axis: Axis) -> list[Any]:
     groups = _by_process(axis.devices).values()
     name, spec = (RUNS, PartitionSpec(RUNS)) if axis.mode == SHARD else (EXAMPLES, PartitionSpec())
     return [NamedSharding(Mesh(np.array(group), (name,)), spec) for group in groups]
+
+
+def _block(axis: Axis) -> int:
+    """Runs of a block: under `shard` the axis' width on each of a lane's devices."""
+    return axis.width * (len(_lanes(axis)[0].device_set) if axis.mode == SHARD else 1)
 
 
 def _process(lane: Any) -> int:

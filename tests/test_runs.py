@@ -167,7 +167,7 @@ def test_a_run_that_is_divided_over_devices_is_whole_on_each(cpus):
 
 
 def test_a_turn_takes_a_block_of_each_lane(cpus):
-    turns = {mode: runs.at_once(runs.axis(mode, 2, cpus[:3])) for mode in runs.MODES}
+    turns = {mode: runs.turn(runs.axis(mode, 2, cpus[:3])) for mode in runs.MODES}
     assert turns == {"map": 6, "vmap": 6, "shard": 6, "data": 2}
 
 

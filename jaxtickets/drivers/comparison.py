@@ -124,7 +124,7 @@ def train_in_parts(
 def _most(entry: Entry, axis: Axis, copies: int, asked: int = 0) -> int:
     """How many entries fit into memory, as whole blocks of the axis; `asked` in place of that."""
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(entry.start.params))
-    unit = runs.at_once(axis)
+    unit = runs.turn(axis)
     return unit * max(1, (asked or int(PART_BYTES / (copies * size))) // unit)
 
 

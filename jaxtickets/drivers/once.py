@@ -42,7 +42,7 @@ def train(
     """
     names, start = list(entries), next(iter(entries.values())).start
     size = comparison.COPIES * sum(leaf.nbytes for leaf in jax.tree.leaves(start.params))
-    unit = runs.at_once(axis)
+    unit = runs.turn(axis)
     most = unit * max(1, int(comparison.PART_BYTES / size) // unit)
     found: dict[str, Row] = {}
     for at in range(0, len(names), most):

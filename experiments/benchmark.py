@@ -217,13 +217,13 @@ MEMORY = "from jaxtickets.io import setup; setup.configure(); from experiments.w
 
 def memory() -> Iterator[Row]:
     """Peak memory of a process that anneals."""
-    one = None
-    for chains in (1, 8, 32):
-        code = f"{MEMORY}; anneal({chains}, 5)[0]()"
-        peak = measure.peak_memory(code)
-        one = one or peak
-        row = Row(f"peak memory, annealing, {many(chains, 'chain')}", peak, "MiB")
-        yield compared(row, peak / one, "times one chain's")
+    peaks: dict[int, float] = {}
+    for chains in (1, 8, 32, 256):
+        peaks[chains] = measure.peak_memory(f"{MEMORY}; anneal({chains}, 5)[0]()")
+        row = Row(f"peak memory, annealing, {many(chains, 'chain')}", peaks[chains], "MiB")
+        yield compared(row, peaks[chains] / peaks[1], "times one chain's")
+    further = (peaks[256] - peaks[32]) / (256 - 32)
+    yield Row("memory of a further chain, 32 to 256 chains", further, "MiB")
 
 
 RIVAL = "torch"

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from jaxtickets.drivers import comparison, early_bird, opening
+from jaxtickets.drivers import comparison, early_bird, early_tickets, opening
 from jaxtickets.drivers.early_bird import BirdSettings, Plan
 from jaxtickets.drivers.problem import NetSettings, TrainSettings
 from jaxtickets.figures import early_bird as figures
@@ -79,7 +79,7 @@ def main() -> None:
     ends = early_bird.search(run.folder, plan, axis, seeds, data, every)
     drawn = early_bird.write_drawn(run.folder, plan, seeds, ends)
     summary = early_bird.dense_rows(run.folder, plan, axis, seeds, ends, data)
-    for i, (small, entries) in enumerate(early_bird.tickets(plan, problem, seeds, ends)):
+    for i, (small, entries) in enumerate(early_tickets.tickets(plan, problem, seeds, ends)):
         for entry in entries:
             comparison.save_entry(run.folder, small, entry, _step(entry, plan))
         batch = run.folder, f"train-{i:02d}", small, axis, entries, data, every

@@ -60,7 +60,7 @@ def main() -> None:
     question, settings, net, *_ = parts
     axis, problem = opening.prepare(place, parts)
     densities = numbers("density", question.density)
-    checked = annealing.check(settings, problem, net.seed, densities, axis)
+    checked = annealing.check(settings, problem, net.seed, densities, axis, question.chains)
     space = checked.where.space
     run, data, seeds = opening.begin("sa_search", place, parts, axis, problem)
 

@@ -155,6 +155,12 @@ def share(tree: PyTree, axis: Axis) -> Shared:
     )
 
 
+def own(shared: Shared) -> PyTree:
+    """The first copy of this process, on the device where `join` puts rows."""
+    mine = next(copy for copy in shared.copies if copy is not None)
+    return jax.device_put(mine, jax.local_devices()[0])
+
+
 def batch(fn: Callable[..., PyTree], axis: Axis) -> Callable[..., Blocks]:
     """From `fn(row, *shared)` of one run to a compiled function of `Blocks` and `Shared`.
 

@@ -3,16 +3,19 @@
 from dataclasses import replace
 from functools import cache
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtickets import losses, masks, optimizers
+from jaxtickets import losses, masks, optimizers, runs
+from jaxtickets.drivers import search_loop
 from jaxtickets.protocols import annealed
 from jaxtickets.protocols.annealed import Settings
 from jaxtickets.protocols.ground import Ground
 from jaxtickets.search import space as spaces
+from jaxtickets.search.together import INTERACTIONS
 from jaxtickets.training import Recipe
 from jaxtickets.types import Feed, Model, Split, Units
 
@@ -321,6 +324,11 @@ def test_sawtooth_sizes_follow_the_levels():
         {"size": 0, "granularity": "fields"},
         {"mix": "1", "granularity": "fields"},
         {"mix": "1,one", "granularity": "fields"},
+        {"interaction": "talk"},
+        {"interaction": "exchange", "energy": "minibatch"},
+        {"interaction": "crossover", "granularity": "fields"},
+        {"ladder": 1.0, "interaction": "exchange"},
+        {"replaced": 1.0, "interaction": "restart"},
     ],
     ids=str,
 )
@@ -429,3 +437,83 @@ def test_adaptive_sizes_stop_at_half_of_what_can_be_swapped():
     settings = replace(BASE, size=0)
     assert annealed.largest_swap(replace(settings, sizes="constant"), space, bits[None]) == 49
     assert annealed.largest_swap(replace(settings, sizes="adaptive"), space, bits[None]) == 24
+
+
+# --- chains that meet ----------------------------------------------------------------------------
+
+
+@cache
+def met(interaction):
+    """Rows and chains of two groups of four after a chunk, before and after they meet, stacked."""
+    change = {"interaction": interaction, "steps": 8, "chunk": 2, "floor": 10, "temperature": 0.0}
+    settings = replace(BASE, **change)
+    annealed.check(settings)
+    space = space_of("weights", "global")
+    chances = jax.random.split(KEY, 8)
+    bits = [annealed.first_bits(settings, key, space, 0.5) for key in chances]
+    most = annealed.largest_swap(settings, space, jnp.stack(bits))
+    ticks = annealed.ticks(settings, int(bits[0].sum()), most)
+    rows = runs.stack(
+        [annealed.Row(k, PARAMS, {}, b, ticks) for k, b in zip(chances, bits, strict=True)]
+    )
+    search = annealed.build(settings, RECIPE, SGD, Ground(space), PRUNABLE, most)
+    begin, meet = search_loop._of_groups(search.meeting, 4)
+    sight = sight_of("fixed")
+
+    @jax.jit
+    def advance(rows, chains, start):
+        return jax.vmap(lambda row, chain: search.chunk(row, chain, start, sight)[0])(rows, chains)
+
+    first = begin(jax.vmap(lambda row: search.begin(row, sight))(rows))
+    before = advance(rows, first, 0)
+    return rows, first, before, meet, meet(rows, before, np.int32(2), sight), sight
+
+
+TOGETHER = tuple(name for name in INTERACTIONS if name != "none")
+
+
+@pytest.mark.parametrize("interaction", TOGETHER)
+def test_meetings_keep_counts_and_the_best_and_energies_are_those_of_the_masks(interaction):
+    _, _, before, _, after, sight = met(interaction)
+    counts = after.state.walk.bits.sum(1)
+    np.testing.assert_array_equal(counts, before.state.walk.bits.sum(1))
+    groups = [chains.state.best_energy.reshape(2, 4).min(1) for chains in (before, after)]
+    np.testing.assert_array_equal(*groups)
+    space = space_of("weights", "global")
+    for i in range(8):
+        x, _ = apply(masks.apply(space.mask(after.state.walk.bits[i]), PARAMS), {}, sight.scored[0])
+        loss = losses.cross_entropy(x, sight.scored[1]).mean()
+        np.testing.assert_allclose(after.state.energy[i], loss, rtol=1e-5)
+
+
+@pytest.mark.parametrize("interaction", TOGETHER)
+def test_a_group_meets_no_other_group(interaction):
+    rows, _, before, meet, after, sight = met(interaction)
+    other = before._replace(
+        state=before.state._replace(energy=before.state.energy.at[4:].add(jnp.arange(4.0)))
+    )
+    again = meet(rows, other, np.int32(2), sight)
+    first, same = (jax.tree.map(lambda leaf: leaf[:4], chains) for chains in (after, again))
+    chex.assert_trees_all_equal(first, same)
+
+
+def test_exchange_puts_chains_on_a_ladder_and_the_others_at_one_temperature():
+    _, first, _, _, after, _ = met("exchange")
+    for chains in (first, after):
+        for scale in np.sort(np.asarray(chains.state.scale).reshape(2, 4), axis=1):
+            np.testing.assert_allclose(scale / scale[0], 10 ** (np.arange(4) / 3), rtol=1e-5)
+    assert (np.asarray(first.state.scale) != np.asarray(after.state.scale)).any()
+    for name in TOGETHER[1:]:
+        scale = np.asarray(met(name)[4].state.scale).reshape(2, 4)
+        np.testing.assert_array_equal(scale, scale[:, :1].repeat(4, 1))
+        assert scale[0, 0] != scale[1, 0]
+
+
+@pytest.mark.parametrize("interaction", ["population", "crossover", "restart"])
+def test_what_gives_way_is_the_worst(interaction):
+    _, _, before, _, after, _ = met(interaction)
+    old, new = (np.asarray(c.state.energy).reshape(2, 4) for c in (before, after))
+    changed = old != new
+    assert changed.any()
+    if interaction != "population":
+        np.testing.assert_array_equal(changed, old == old.max(1, keepdims=True))

@@ -14,6 +14,7 @@ import pytest
 from jaxtickets import losses, masks, nets, optimizers, runs, training
 from jaxtickets.compress import choose, graph
 from jaxtickets.drivers import early_bird as driver
+from jaxtickets.drivers import early_tickets
 from jaxtickets.drivers.early_bird import BirdSettings
 from jaxtickets.drivers.problem import NetSettings, TrainSettings, build
 from jaxtickets.drivers.seeds import seed
@@ -261,7 +262,7 @@ def flown(plan, problem, drawn):
 def made(settings, problem, drawn=7):
     plan = driver.plan(settings, problem)
     one, ends, bits = flown(plan, problem, drawn)
-    groups = driver.tickets(plan, problem, [one], ends)
+    groups = early_tickets.tickets(plan, problem, [one], ends)
     entries = {e.name["method"]: (g.problem, e) for g in groups for e in g.entries}
     return plan, bits, entries
 

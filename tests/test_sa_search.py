@@ -86,6 +86,20 @@ def test_a_killed_run_resumes_to_the_same_numbers(phase, smoke, cache, tmp_path)
     assert len(set(keys)) == len(keys)
 
 
+def test_chains_that_meet_resume_to_the_same_numbers(cache, tmp_path):
+    words = [*COMMAND, "--interaction=exchange", "--chains=2", "--compare=ticket"]
+    done = commands.run([*words, f"--out={tmp_path / 'whole'}"], cache)
+    assert done.returncode == 0, done.stderr
+    killed = tmp_path / "killed"
+    commands.kill_and_resume([*words, f"--out={killed}"], killed, "search", cache)
+    assert summary(killed) == summary(tmp_path / "whole")
+    searched = [row for row in commands.metrics(killed) if row["phase"] == "search"]
+    for step in {row["step"] for row in searched}:
+        for seed in {row["seed"] for row in searched}:
+            at = [r["temperature"] for r in searched if (r["step"], r["seed"]) == (step, seed)]
+            assert max(at) == pytest.approx(10 * min(at))
+
+
 BAD = {
     "--model=lenet6": "did you mean lenet5",
     "--dataset=mnits": "did you mean mnist",
@@ -100,6 +114,7 @@ BAD = {
     "word": "unexpected argument 'word'",
     "--no_such_flag=1": "no_such_flag",
     "--chains=0": "--chains=0: must be 1 or more",
+    "--chains=1 --interaction=exchange": "takes --chains=2 or more",
     "--steps=0": "--steps=0: must be 1 or more",
     "--steps=25": "multiple of chunk",
     "--seeds=0": "--seeds=0: must be 1 or more",

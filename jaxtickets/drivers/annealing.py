@@ -33,7 +33,12 @@ class Checked(NamedTuple):
 
 
 def check(
-    settings: Settings, problem: Problem, first: int, densities: Sequence[float], axis: Axis
+    settings: Settings,
+    problem: Problem,
+    first: int,
+    densities: Sequence[float],
+    axis: Axis,
+    chains: int = 1,
 ) -> Checked:
     """Looks up all that a search needs.
 
@@ -43,6 +48,7 @@ def check(
       first: the number of a seed, to try the densities on.
       densities: kept fractions of weights or units.
       axis: the run axis.
+      chains: of each density and seed.
 
     Raises:
       UserError: a setting that can't be, a density with nothing to search, too few images, or a
@@ -52,6 +58,8 @@ def check(
     image = problem.dataset.train.images.shape[1:]
     try:
         annealed.check(settings)
+        if settings.interaction != "none" and chains < 2:
+            raise ValueError(f"interaction={settings.interaction}: takes --chains=2 or more")
         net = one.params, problem.prunable, problem.wiring
         where = annealed.ground_of(settings, *net, image)
         for density in densities:
@@ -98,5 +106,5 @@ def anneal(
     search = annealed.build(settings, problem.recipe, optimizer, where, problem.prunable, most)
     names = [{"density": p.density, "seed": p.seed.number, "chain": p.chain} for p in plans]
     batched = folder, phase, settings.steps, settings.chunk, search, axis
-    ends = search_all(*batched, first, names, checked.sight, every)
+    ends = search_all(*batched, first, names, checked.sight, every, chains)
     return best(settings, where, plans, first, ends)

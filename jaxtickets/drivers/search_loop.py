@@ -31,7 +31,7 @@ class Plan(NamedTuple):
 
 
 class Search(Protocol):
-    """What a chain does: `begin(row, sight) -> Chain`, `chunk(row, chain, start, sight)`."""
+    """What a chain does, and what chains do together: see `annealed.Search`."""
 
     @property
     def begin(self) -> Callable[..., Chain]:
@@ -41,6 +41,11 @@ class Search(Protocol):
     @property
     def chunk(self) -> Callable[..., tuple[Chain, Info]]:
         """The chain after the chunk that begins at a step, and what happened in it."""
+        ...
+
+    @property
+    def meeting(self) -> annealed.Meeting | None:
+        """What the chains of a group do between two chunks, if anything."""
         ...
 
 
@@ -137,6 +142,7 @@ def search_all(
     names: list[dict[str, Any]],
     sight: Shared,
     every: float,
+    group: int = 1,
 ) -> Chain:
     """Runs all chains to their end; returns their last states, stacked.
 
@@ -154,6 +160,7 @@ def search_all(
       chains: what each chain is given, with a leading axis of chains.
       names: what metrics rows say of each chain, such as density, seed and chain.
       sight: the data, on each device.
+      group: how many chains meet, where they do: the first so many, the next, and so on.
     """
 
     def advance_one(
@@ -165,7 +172,14 @@ def search_all(
 
     advance = runs.batch(advance_one, axis)
 
+    meeting = search.meeting
+    begin_groups, meet_groups = _of_groups(meeting, group) if meeting else (None, None)
+
     def step(blocks: Blocks, i: int) -> tuple[Blocks, Blocks]:
+        if meet_groups is not None and i:
+            rows, together = runs.join(blocks)
+            together = meet_groups(rows, together, np.int32(i * length), runs.own(sight))
+            blocks = runs.split((rows, together), axis)
         start = runs.share(np.int32(i * length), axis)
         return runs.unzip(advance(blocks, start, sight))
 
@@ -192,7 +206,8 @@ def search_all(
     begin_all = runs.batch(search.begin, axis)
 
     def begin() -> tuple[PyTree, Chain]:
-        return chains, runs.join(begin_all(runs.split(chains, axis), sight))
+        made = runs.join(begin_all(runs.split(chains, axis), sight))
+        return chains, made if begin_groups is None else begin_groups(made)
 
     evaluations = length * len(names)
     progress = Progress(
@@ -203,3 +218,26 @@ def search_all(
         per_step=evaluations,
     )
     return loop(folder, phase, begin, steps // length, step, report, axis, progress, every)[1]
+
+
+def _of_groups(meeting: annealed.Meeting, group: int) -> tuple[Callable, Callable]:
+    """A meeting's two functions, of the rows of all groups, one group after another."""
+
+    def cut(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, group, *leaf.shape[1:]), tree)
+
+    def whole(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree)
+
+    @jax.jit
+    def begin(chains: Chain) -> Chain:
+        return whole(jax.lax.map(meeting.begin, cut(chains)))
+
+    @jax.jit
+    def meet(rows: PyTree, chains: Chain, start: Array, sight: PyTree) -> Chain:
+        def one(pair: tuple[PyTree, Chain]) -> Chain:
+            return meeting.meet(*pair, start, sight)
+
+        return whole(jax.lax.map(one, cut((rows, chains))))
+
+    return begin, meet

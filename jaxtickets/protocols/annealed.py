@@ -27,6 +27,7 @@ from jaxtickets.search import (
     informed,
     rewired,
     swaps,
+    together,
 )
 from jaxtickets.search import space as spaces
 from jaxtickets.search.acceptance import ACCEPTANCES
@@ -35,6 +36,7 @@ from jaxtickets.search.difference import Layer, Walk
 from jaxtickets.search.fields import Field
 from jaxtickets.search.moves import Moves
 from jaxtickets.search.space import Space
+from jaxtickets.search.together import INTERACTIONS
 from jaxtickets.settings import check as check_options
 from jaxtickets.settings import option
 from jaxtickets.training import Recipe
@@ -106,6 +108,11 @@ class Settings:
     burn_in_accept: float = option(0.05, "share of worse neighbours accepted at the start")
     tabu: int = option(0, "recent masks that are not to be met again", least=0)
     tries: int = option(20, "draws for a swap that tabu and floor allow", least=1)
+    interaction: str = option(
+        "none", "what a seed's chains do for each other after a chunk", tuple(INTERACTIONS)
+    )
+    ladder: float = option(10.0, "of exchange, the hottest temperature over the coldest", least=1)
+    replaced: float = option(0.25, "of crossover and restart, the share of chains", least=0)
 
 
 class Sight(NamedTuple):
@@ -268,6 +275,18 @@ def check(settings: Settings) -> None:
             raise ValueError(f"mix={settings.mix}: one number for each of the features")
         if settings.pooled:
             find(settings.pooled)
+    if settings.interaction != "none":
+        if settings.energy == "minibatch" or settings.proposal == "trained":
+            raise ValueError(
+                f"interaction={settings.interaction}: compares energies, and with energy=minibatch "
+                "or proposal=trained each is of other images"
+            )
+        if settings.interaction == "exchange" and settings.ladder == 1:
+            raise ValueError("ladder=1.0: must be above 1, or all rungs are one")
+        if settings.interaction == "crossover" and settings.granularity == "fields":
+            raise ValueError("interaction=crossover: crosses bits, and granularity=fields has none")
+        if settings.replaced >= 1:
+            raise ValueError(f"replaced={settings.replaced}: a share of the chains, below 1")
     if settings.burn_in_accept == 1:
         raise ValueError("burn_in_accept=1.0: below 1, or the start temperature is infinite")
 
@@ -316,15 +335,31 @@ def first_layer(
     return layer if asked or difference.pays(layer, smallest, settings.chunk) else None
 
 
-class Search(NamedTuple):
-    """A search put together: `begin(row, sight) -> Chain`, `chunk(row, chain, start, sight)`.
+class Meeting(NamedTuple):
+    """What the chains of a group do together; both functions are of rows and chains stacked.
 
-    Both are pure and for one chain; `chunk` runs the ticks `start ... start + settings.chunk - 1`
-    and returns the chain and the stacked infos.
+    Attributes:
+      begin: `begin(chains) -> chains`, before the first chunk.
+      meet: `meet(rows, chains, start, sight) -> chains`, before the chunk that begins at a step.
+    """
+
+    begin: Callable[[Chain], Chain]
+    meet: Callable[[Row, Chain, Array, Sight], Chain]
+
+
+class Search(NamedTuple):
+    """A search put together: pure functions, the first two for one chain.
+
+    Attributes:
+      begin: `begin(row, sight) -> Chain`.
+      chunk: `chunk(row, chain, start, sight) -> (Chain, infos)`: runs the ticks
+        `start ... start + settings.chunk - 1`; the infos are stacked.
+      meeting: what the chains of a group do together, if anything.
     """
 
     begin: Callable[[Row, Sight], Chain]
     chunk: Callable[..., tuple[Chain, annealing.Info]]
+    meeting: Meeting | None = None
 
 
 def build(
@@ -464,7 +499,41 @@ def build(
         key = jax.random.split(row.key, 3)[2]
         return chains.chunk(kernel, energy, masked(row), validate, key, chain, now)
 
-    return Search(begin, chunk)
+    def kernel_of(row: Row, sight: Sight) -> annealing.Kernel:
+        return parts(row, sight)[1]
+
+    return Search(begin, chunk, _meeting(settings, space, kernel_of))
+
+
+def _meeting(
+    settings: Settings, space: Space, kernel_of: Callable[[Row, Sight], annealing.Kernel]
+) -> Meeting | None:
+    """The meetings that the settings name."""
+    made = INTERACTIONS[settings.interaction]
+    if made is None:
+        return None
+    rules = together.Rules(settings.ladder, settings.replaced, space, settings.floor)
+    group = made(rules)
+
+    def begin(chain: Chain) -> Chain:
+        state, memory = group.begin(chain.state)
+        return chain._replace(state=state, memory=memory)
+
+    def meet(rows: Row, chain: Chain, start: Array, sight: Sight) -> Chain:
+        row = jax.tree.map(lambda leaf: leaf[0], rows)
+        planned = row.ticks.temperature
+        between = together.Between(
+            round=start // settings.chunk,
+            rounds=jnp.int32(settings.steps // settings.chunk),
+            temperature=planned[start - 1],
+            next=planned[start],
+        )
+        key = jax.random.fold_in(jax.random.fold_in(row.key, settings.steps), start)
+        kernel = kernel_of(row, sight)
+        state, memory = group.meet(key, kernel, chain.state, chain.memory, between)
+        return chain._replace(state=state, memory=memory)
+
+    return Meeting(begin, meet)
 
 
 def _learnt(walk: rewired.Walk) -> Array:

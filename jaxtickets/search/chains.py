@@ -22,11 +22,13 @@ class Chain(NamedTuple):
       state: the annealer's.
       chosen: the point of the lowest validation score so far.
       chosen_score: that score.
+      memory: of meetings with other chains, see `together`.
     """
 
     state: annealing.State
     chosen: PyTree
     chosen_score: Array
+    memory: PyTree = ()
 
 
 def begin(state: annealing.State) -> Chain:
@@ -57,4 +59,5 @@ def chunk(
     score = validate(mask_of(candidate)).astype(jnp.float32)
     better = score < chain.chosen_score
     chosen = jax.tree.map(lambda new, old: jnp.where(better, new, old), candidate, chain.chosen)
-    return Chain(state, chosen, jnp.minimum(score, chain.chosen_score)), info
+    least = jnp.minimum(score, chain.chosen_score)
+    return chain._replace(state=state, chosen=chosen, chosen_score=least), info

@@ -35,7 +35,7 @@ from jaxtickets.io import records
 from jaxtickets.io.errors import UserError, run_main
 from jaxtickets.io.errors import choose as choose_name
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, read_all
-from jaxtickets.protocols import annealed
+from jaxtickets.protocols import annealed_settings
 from jaxtickets.runs import take
 from jaxtickets.settings import option
 
@@ -177,7 +177,7 @@ def shuffled(found: Choice, graph: Graph) -> Choice:
     return found._replace(method=method, units=choose.shuffled(key, graph, found.units))
 
 
-def _search(question: Question, cut: CutSettings, energy: str) -> annealed.Settings:
+def _search(question: Question, cut: CutSettings, energy: str) -> annealed_settings.Settings:
     """The annealing that lowers an energy, as one that lowers weights' is set up."""
     base = thesis_search("cnn960") if question.search == "thesis" else {}
     asked = {
@@ -191,7 +191,7 @@ def _search(question: Question, cut: CutSettings, energy: str) -> annealed.Setti
         "train_steps": question.search_train_steps,
         "chunk": 20 if question.search_steps % 20 == 0 else question.search_steps,
     }
-    return annealed.Settings(**{**base, **asked})
+    return annealed_settings.Settings(**{**base, **asked})
 
 
 def _epochs(words: Sequence[str]) -> list[int]:

@@ -28,7 +28,7 @@ from jaxtickets.figures import heat_maps
 from jaxtickets.io import records, rows
 from jaxtickets.io.errors import UserError, run_main
 from jaxtickets.io.flags import RunSettings, define, numbers, read_all, whole_numbers
-from jaxtickets.protocols import annealed
+from jaxtickets.protocols import annealed_settings
 from jaxtickets.runs import Axis
 from jaxtickets.settings import option
 
@@ -63,7 +63,7 @@ def main() -> None:
     question, settings, net, *_ = parts
     steps = _steps(question)
     densities = numbers("density", settings.density)
-    searched = annealed.Settings(steps=question.anneal_steps)
+    searched = annealed_settings.Settings(steps=question.anneal_steps)
     checked = annealing.check(searched, problem, net.seed, densities, axis) if steps else None
     made = gallery.begin("mask_similarity", place, store, parts, axis, problem, trained=False)
     groups: dict[float, list[Entry]] = {}

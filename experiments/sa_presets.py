@@ -10,7 +10,7 @@ import dataclasses
 from typing import Any
 
 from jaxtickets.io.errors import UserError, choose
-from jaxtickets.protocols import annealed
+from jaxtickets.protocols import annealed_settings
 
 SMOKE: dict[str, Any] = {
     "model": "lenet5_lecun",
@@ -87,8 +87,8 @@ THESIS_NETS: dict[str, dict[str, Any]] = {
 
 
 def thesis_search(model: str) -> dict[str, Any]:
-    """The thesis' settings of the annealing alone, for `annealed.Settings`."""
-    known = {field.name for field in dataclasses.fields(annealed.Settings)}
+    """The thesis' settings of the annealing alone, for `annealed_settings.Settings`."""
+    known = {field.name for field in dataclasses.fields(annealed_settings.Settings)}
     return {k: v for k, v in (THESIS | THESIS_NETS[model]).items() if k in known}
 
 

@@ -32,7 +32,7 @@ from jaxtickets.figures.annealing import draw_search
 from jaxtickets.io import records, rows
 from jaxtickets.io.errors import choose, run_main
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read_all
-from jaxtickets.protocols import annealed
+from jaxtickets.protocols import annealed, annealed_settings
 from jaxtickets.protocols.controls import CONTROLS
 from jaxtickets.settings import option
 from jaxtickets.types import Array
@@ -51,7 +51,7 @@ class Question:
     compare: tuple = option(("ticket", *CONTROLS), f"what is trained, of {', '.join(METHODS)}")
 
 
-GROUPS = (Question(), annealed.Settings(), NetSettings(), TrainSettings(), BatchSettings())
+GROUPS = (Question(), annealed_settings.Settings(), NetSettings(), TrainSettings(), BatchSettings())
 
 
 def main() -> None:

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 
 from jaxtickets import losses, masks, optimizers, runs
+from jaxtickets.allocation import ALLOCATIONS
 from jaxtickets.drivers import search_loop
-from jaxtickets.protocols import annealed
-from jaxtickets.protocols.annealed import Settings
-from jaxtickets.protocols.ground import Ground
+from jaxtickets.protocols import annealed, annealed_settings, annealed_start
+from jaxtickets.protocols.annealed_settings import Settings
+from jaxtickets.protocols.ground import GRANULARITIES, Ground, Row
+from jaxtickets.search import energies
 from jaxtickets.search import space as spaces
+from jaxtickets.search.acceptance import ACCEPTANCES
 from jaxtickets.search.together import INTERACTIONS
 from jaxtickets.training import Recipe
 from jaxtickets.types import Feed, Model, Split, Units
@@ -116,15 +119,15 @@ CHANGES = [
 
 def test_every_choice_is_tried():
     tried = [BASE, *(replace(BASE, **change) for change in GIVEN + CHANGES)]
-    assert {s.granularity for s in tried} == set(annealed.GRANULARITIES) - {"fields"}
+    assert {s.granularity for s in tried} == set(GRANULARITIES) - {"fields"}
     assert {s.scope for s in tried} == set(spaces.SCOPES)
-    assert {s.allocation for s in tried} == set(annealed.ALLOCATIONS)
-    assert {s.proposal for s in tried} == set(annealed.PROPOSALS)
-    assert {s.sizes for s in tried} == set(annealed.SIZES)
-    assert {s.energy for s in tried} == set(annealed.ENERGIES)
-    assert {s.measure for s in tried} == set(annealed.energies.MEASURES)
-    assert {s.accept for s in tried} == set(annealed.ACCEPTANCES)
-    assert {s.temperatures for s in tried} == set(annealed.TEMPERATURES)
+    assert {s.allocation for s in tried} == set(ALLOCATIONS)
+    assert {s.proposal for s in tried} == set(annealed_settings.PROPOSALS)
+    assert {s.sizes for s in tried} == set(annealed_settings.SIZES)
+    assert {s.energy for s in tried} == set(annealed_settings.ENERGIES)
+    assert {s.measure for s in tried} == set(energies.MEASURES)
+    assert {s.accept for s in tried} == set(ACCEPTANCES)
+    assert {s.temperatures for s in tried} == set(annealed_settings.TEMPERATURES)
 
 
 @cache
@@ -161,16 +164,16 @@ def searcher(settings, most):
 def searched(change, density):
     """The space, the first bits, the beginning, and the chain and info after each step."""
     settings = replace(BASE, **change)
-    annealed.check(settings)
+    annealed_settings.check(settings)
     space = space_of(settings.granularity, settings.scope)
-    bits = annealed.first_bits(settings, KEY, space, density)
-    most = annealed.largest_swap(settings, space, bits[None])
-    row = annealed.Row(
+    bits = annealed_start.first_bits(settings, KEY, space, density)
+    most = annealed_start.largest_swap(settings, space, bits[None])
+    row = Row(
         key=jax.random.key(1),
         params=PARAMS,
         stats={},
         start=bits,
-        ticks=annealed.ticks(settings, int(bits.sum()), most),
+        ticks=annealed_start.ticks(settings, int(bits.sum()), most),
     )
     sight = sight_of(settings.energy)
     run = searcher(BASE if change in GIVEN else settings, 49 if change in GIVEN else most)
@@ -228,7 +231,7 @@ def test_energies_and_scores_are_those_of_the_net_on_the_right_examples(change):
 
 
 def plan(ones=40, most=40, **change):
-    return annealed.ticks(replace(BASE, **{"steps": 12, **change}), ones, most)
+    return annealed_start.ticks(replace(BASE, **{"steps": 12, **change}), ones, most)
 
 
 def test_temperatures_run_from_the_start_to_the_ratio_of_it():
@@ -266,7 +269,7 @@ def test_reheating_begins_the_temperatures_again(temperatures):
 
 
 def test_sizes_are_numbers_or_shares_of_the_ones():
-    assert [annealed.swap_size(s, 40) for s in (0, 0.1, 0.001, 1, 7)] == [40, 4, 1, 1, 7]
+    assert [annealed_start.swap_size(s, 40) for s in (0, 0.1, 0.001, 1, 7)] == [40, 4, 1, 1, 7]
     assert plan(sizes="constant", size=0.25).size.tolist() == [10] * 12
     assert plan(sizes="constant", size=0, most=30).size.tolist() == [30] * 12
     # 16 to 1 in 12 steps: 16 * 16^(-t / 11), rounded down: 16, 12.4, 9.7, 7.5, 5.8, 4.5, 3.5, ...
@@ -333,16 +336,16 @@ def test_sawtooth_sizes_follow_the_levels():
     ids=str,
 )
 def test_bad_settings_raise_one_line_that_names_the_setting(change):
-    annealed.check(BASE)
+    annealed_settings.check(BASE)
     with pytest.raises(ValueError, match=next(iter(change))) as error:
-        annealed.check(replace(BASE, **change))
+        annealed_settings.check(replace(BASE, **change))
     assert "\n" not in str(error.value)
 
 
 def test_a_start_temperature_that_accepts_everything_is_refused():
     # T0 = mean / -ln(1) is no temperature
     with pytest.raises(ValueError, match="burn_in_accept"):
-        annealed.check(replace(BASE, burn_in_accept=1.0))
+        annealed_settings.check(replace(BASE, burn_in_accept=1.0))
 
 
 @pytest.mark.parametrize(
@@ -384,16 +387,16 @@ def test_densities_that_can_not_be_raise_one_line(change, density):
     settings = replace(BASE, **change)
     space = space_of(settings.granularity, settings.scope)
     with pytest.raises(ValueError, match=r"density|no weight") as error:
-        annealed.first_bits(settings, jax.random.key(0), space, density)
+        annealed_start.first_bits(settings, jax.random.key(0), space, density)
     assert "\n" not in str(error.value)
 
 
 def test_a_density_of_one_leaves_nothing_to_search_and_raises_one_line():
     space = space_of("weights", "global")
     with pytest.raises(ValueError, match="density") as error:
-        bits = annealed.first_bits(BASE, KEY, space, 1.0)
-        most = annealed.largest_swap(BASE, space, bits[None])
-        annealed.ticks(BASE, int(bits.sum()), most)
+        bits = annealed_start.first_bits(BASE, KEY, space, 1.0)
+        most = annealed_start.largest_swap(BASE, space, bits[None])
+        annealed_start.ticks(BASE, int(bits.sum()), most)
     assert "\n" not in str(error.value)
 
 
@@ -401,14 +404,14 @@ def test_first_masks_are_random_and_allocated_as_asked():
     settings = replace(BASE, allocation="uniform", scope="layer")
     space = space_of("weights", "layer")
     # 0.25 of 32, 48 and 18 weights: 8, 12 and 4.5; 24.5 is rounded to 24, and so 4
-    made = [annealed.first_bits(settings, jax.random.key(i), space, 0.25) for i in range(4)]
+    made = [annealed_start.first_bits(settings, jax.random.key(i), space, 0.25) for i in range(4)]
     for bits in made:
         assert spaces.counts(space, bits).tolist() == [8, 12, 4]
     assert len({tuple(bits.tolist()) for bits in made}) == 4
     mask = space.mask(made[0])
     assert masks.count(mask, PRUNABLE) == 24 and mask["fc1"]["bias"].all()
     # erk, in proportion to the sums of the axes, 12 : 14 : 9, of 24: 8.2, 9.6 and 6.2
-    bits = annealed.first_bits(replace(settings, allocation="erk"), KEY, space, 0.25)
+    bits = annealed_start.first_bits(replace(settings, allocation="erk"), KEY, space, 0.25)
     assert spaces.counts(space, bits).tolist() == [8, 10, 6]
 
 
@@ -426,8 +429,8 @@ def test_informed_swaps_are_no_more_than_their_candidates():
     space = space_of("weights", "global")
     bits = jnp.arange(space.size) < 49
     settings = replace(BASE, size=0, proposal="informed", candidates=30)
-    assert annealed.largest_swap(settings, space, bits[None]) == 30
-    assert annealed.largest_swap(replace(settings, candidates=90), space, bits[None]) == 49
+    assert annealed_start.largest_swap(settings, space, bits[None]) == 30
+    assert annealed_start.largest_swap(replace(settings, candidates=90), space, bits[None]) == 49
 
 
 def test_adaptive_sizes_stop_at_half_of_what_can_be_swapped():
@@ -435,8 +438,8 @@ def test_adaptive_sizes_stop_at_half_of_what_can_be_swapped():
     space = space_of("weights", "global")
     bits = jnp.arange(space.size) < 49
     settings = replace(BASE, size=0)
-    assert annealed.largest_swap(replace(settings, sizes="constant"), space, bits[None]) == 49
-    assert annealed.largest_swap(replace(settings, sizes="adaptive"), space, bits[None]) == 24
+    assert annealed_start.largest_swap(replace(settings, sizes="constant"), space, bits[None]) == 49
+    assert annealed_start.largest_swap(replace(settings, sizes="adaptive"), space, bits[None]) == 24
 
 
 # --- chains that meet ----------------------------------------------------------------------------
@@ -447,15 +450,13 @@ def met(interaction):
     """Rows and chains of two groups of four after a chunk, before and after they meet, stacked."""
     change = {"interaction": interaction, "steps": 8, "chunk": 2, "floor": 10, "temperature": 0.0}
     settings = replace(BASE, **change)
-    annealed.check(settings)
+    annealed_settings.check(settings)
     space = space_of("weights", "global")
     chances = jax.random.split(KEY, 8)
-    bits = [annealed.first_bits(settings, key, space, 0.5) for key in chances]
-    most = annealed.largest_swap(settings, space, jnp.stack(bits))
-    ticks = annealed.ticks(settings, int(bits[0].sum()), most)
-    rows = runs.stack(
-        [annealed.Row(k, PARAMS, {}, b, ticks) for k, b in zip(chances, bits, strict=True)]
-    )
+    bits = [annealed_start.first_bits(settings, key, space, 0.5) for key in chances]
+    most = annealed_start.largest_swap(settings, space, jnp.stack(bits))
+    ticks = annealed_start.ticks(settings, int(bits[0].sum()), most)
+    rows = runs.stack([Row(k, PARAMS, {}, b, ticks) for k, b in zip(chances, bits, strict=True)])
     search = annealed.build(settings, RECIPE, SGD, Ground(space), PRUNABLE, most)
     begin, meet = search_loop._of_groups(search.meeting, 4)
     sight = sight_of("fixed")

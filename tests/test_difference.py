@@ -11,9 +11,9 @@ from jax import lax
 
 from jaxtickets import losses, masks, nets, optimizers
 from jaxtickets.io import checkpoints
-from jaxtickets.protocols import annealed
-from jaxtickets.protocols.annealed import Settings
-from jaxtickets.protocols.ground import Ground
+from jaxtickets.protocols import annealed, annealed_settings, annealed_start
+from jaxtickets.protocols.annealed_settings import Settings
+from jaxtickets.protocols.ground import Ground, Row
 from jaxtickets.search import annealing, difference, energies, swaps
 from jaxtickets.search import space as spaces
 from jaxtickets.training import Recipe
@@ -274,12 +274,12 @@ BASE = Settings(
 def search(evaluation):
     """Of three chunks: functions that begin and go on, and what they take."""
     settings = replace(BASE, evaluation=evaluation)
-    annealed.check(settings)
-    bits = annealed.first_bits(settings, KEY, SPACE, 0.3)
-    most = annealed.largest_swap(settings, SPACE, bits[None])
+    annealed_settings.check(settings)
+    bits = annealed_start.first_bits(settings, KEY, SPACE, 0.3)
+    most = annealed_start.largest_swap(settings, SPACE, bits[None])
     made = annealed.build(settings, RECIPE, SGD, Ground(SPACE), PRUNABLE, most)
-    ticks = annealed.ticks(settings, int(bits.sum()), most)
-    row = annealed.Row(jax.random.key(1), PARAMS, STATS, bits, ticks)
+    ticks = annealed_start.ticks(settings, int(bits.sum()), most)
+    row = Row(jax.random.key(1), PARAMS, STATS, bits, ticks)
     sight = annealed.sight(settings, RECIPE.prepare, TRAIN, VALIDATION)
     advance = jit(made.chunk)
     return jit(made.begin)(row, sight), lambda chain, at: advance(row, chain, at, sight)
@@ -325,7 +325,7 @@ def _is_key(leaf):
 
 def chosen(most=20, model=MODEL, params=PARAMS, images=IMAGES, prunable=PRUNABLE, **change):
     settings = replace(BASE, **{"evaluation": "auto", **change})
-    annealed.check(settings)
+    annealed_settings.check(settings)
     return annealed.first_layer(settings, model, params, STATS, images, prunable, most)
 
 

@@ -11,7 +11,7 @@ from jaxtickets.criteria import Evidence
 from jaxtickets.drivers import finding, gating
 from jaxtickets.drivers.problem import NetSettings, TrainSettings, build, on_device
 from jaxtickets.drivers.seeds import seed
-from jaxtickets.protocols import annealed, finders
+from jaxtickets.protocols import annealed, annealed_settings, annealed_start, finders
 from jaxtickets.protocols.finders import FINDERS
 from jaxtickets.protocols.ground import Row, mask_at
 from jaxtickets.search import energies
@@ -75,15 +75,15 @@ def search(name, phase, passed=None, seed=0):
         prepared,
     )
     settings = finders.settings(name, phase, HELD_OUT, 2)
-    annealed.check(settings)
+    annealed_settings.check(settings)
     where = annealed.ground_of(settings, params, PRUNABLE, (), IMAGE)
     key = jax.random.key(seed)
-    bits = annealed.first_bits(settings, key, where.space, 0.4, about)
-    most = annealed.largest_swap(settings, where.space, bits[None])
-    ticks = annealed.ticks(settings, KEEP, most)
+    bits = annealed_start.first_bits(settings, key, where.space, 0.4, about)
+    most = annealed_start.largest_swap(settings, where.space, bits[None])
+    ticks = annealed_start.ticks(settings, KEEP, most)
     row = Row(key, params, stats, bits, ticks)
     if where.fields is not None:
-        features, start = annealed.first_field(settings, key, where.fields, about)
+        features, start = annealed_start.first_field(settings, key, where.fields, about)
         row = Row(key, params, stats, start, ticks, features, jnp.int32(KEEP))
     split = examples(jax.random.key(1), HELD_OUT + 4 * BATCH), examples(KEY, VALIDATION)
     sight = annealed.sight(settings, prepared, *split)

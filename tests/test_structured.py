@@ -25,7 +25,7 @@ from jaxtickets.drivers.search_loop import Found
 from jaxtickets.drivers.seeds import seed
 from jaxtickets.io import rows, tickets
 from jaxtickets.io.errors import UserError
-from jaxtickets.protocols import annealed, structured
+from jaxtickets.protocols import annealed_settings, structured
 from jaxtickets.protocols.ground import ground
 from jaxtickets.protocols.structured import AFTERS, Cut, Lengths
 from jaxtickets.types import Ticket
@@ -381,7 +381,7 @@ def test_what_a_search_over_later_weights_found_begins_with_the_first_ones(bench
     where = ground("units", "global", one.params, (), bench.plan.graph.wiring)
     bits = jnp.arange(14) % 3 > 0
     found = Found(0.5, later, bits, bits)
-    checked = annealing.Checked(annealed.Settings(), where, None, (0.5,))
+    checked = annealing.Checked(annealed_settings.Settings(), where, None, (0.5,))
     choice = filter_search.choice("annealed_at_3", found, checked, bench.seeds, bench.dense)
     assert choice.seed is one and choice.method == "annealed_at_3"
     np.testing.assert_array_equal(choice.units["fc1"], bits[:8])

@@ -9,8 +9,8 @@ from jaxtickets.drivers.problem import Problem
 from jaxtickets.drivers.search_loop import Found, Plan, best, first_rows, search_all
 from jaxtickets.drivers.seeds import Seed, evidence, seed
 from jaxtickets.io.errors import UserError
-from jaxtickets.protocols import annealed
-from jaxtickets.protocols.annealed import Settings
+from jaxtickets.protocols import annealed, annealed_settings, annealed_start
+from jaxtickets.protocols.annealed_settings import Settings
 from jaxtickets.protocols.ground import Ground
 from jaxtickets.runs import Axis, Shared
 from jaxtickets.types import Dataset
@@ -57,13 +57,13 @@ def check(
     one = seed(problem, first)
     image = problem.dataset.train.images.shape[1:]
     try:
-        annealed.check(settings)
+        annealed_settings.check(settings)
         if settings.interaction != "none" and chains < 2:
             raise ValueError(f"interaction={settings.interaction}: takes --chains=2 or more")
         net = one.params, problem.prunable, problem.wiring
         where = annealed.ground_of(settings, *net, image)
         for density in densities:
-            annealed.first_bits(settings, one.search, where.space, density)
+            annealed_start.first_bits(settings, one.search, where.space, density)
         splits = problem.dataset.train, problem.dataset.validation
         sight = annealed.sight(settings, problem.recipe.prepare, *splits)
         model = problem.recipe.model, one.params, one.stats, sight.scored.images

@@ -15,7 +15,7 @@ from jaxtickets.drivers.problem import Problem, TrainSettings, optimizer_of
 from jaxtickets.drivers.search_loop import Plan, first_rows, search_all, winners
 from jaxtickets.drivers.seeds import Seed, evidence, examples
 from jaxtickets.io.errors import UserError
-from jaxtickets.protocols import annealed, finders
+from jaxtickets.protocols import annealed, annealed_start, finders
 from jaxtickets.protocols.finders import Phase
 from jaxtickets.protocols.ground import Row, mask_at
 from jaxtickets.runs import Axis
@@ -138,7 +138,7 @@ def search(
             groups = np.array([name["seed"] for name in names])
             scores = np.asarray(ends.state.best_energy)
             chosen = finders.survivors(scores, groups, planned[i + 1].chains)
-            rows = _go_on(rows, ends, chosen, annealed.ticks(phases[i + 1], ones, most))
+            rows = _go_on(rows, ends, chosen, annealed_start.ticks(phases[i + 1], ones, most))
             chains = [chains[at] for at in chosen]
     cost = sum(phase.cost for phase in planned)
     found = []

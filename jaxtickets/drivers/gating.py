@@ -13,7 +13,7 @@ from jaxtickets.drivers.problem import Problem
 from jaxtickets.drivers.search_loop import search_all
 from jaxtickets.drivers.seeds import Seed
 from jaxtickets.io.errors import UserError
-from jaxtickets.protocols import annealed, finders
+from jaxtickets.protocols import annealed, annealed_settings, annealed_start, finders
 from jaxtickets.protocols.finders import BURN_IN, LOOKS
 from jaxtickets.protocols.ground import Row
 from jaxtickets.runs import Axis
@@ -63,7 +63,7 @@ def gated(
     return [Found(mask, params, said) for mask, params in each]
 
 
-def polish_plan(problem: Problem, budget: float) -> annealed.Settings:
+def polish_plan(problem: Problem, budget: float) -> annealed_settings.Settings:
     """The annealing that goes on from a gate's mask, see `polished`.
 
     Raises:
@@ -106,9 +106,15 @@ def polished(
     begun = gated(gate, problem, seeds, density, data, axis)
     where = annealed.ground_of(settings, begun[0].params, problem.prunable, problem.wiring)
     bits = [where.space.bits(one.mask) for one in begun]
-    most = annealed.largest_swap(settings, where.space, np.stack(bits))
+    most = annealed_start.largest_swap(settings, where.space, np.stack(bits))
     rows = [
-        Row(one.search, found.params, one.stats, b, annealed.ticks(settings, int(b.sum()), most))
+        Row(
+            one.search,
+            found.params,
+            one.stats,
+            b,
+            annealed_start.ticks(settings, int(b.sum()), most),
+        )
         for one, found, b in zip(seeds, begun, bits, strict=True)
     ]
     splits = problem.dataset.train, problem.dataset.validation

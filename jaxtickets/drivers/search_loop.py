@@ -13,8 +13,8 @@ from jaxtickets.criteria import Evidence
 from jaxtickets.drivers.loop import check_finite, loop
 from jaxtickets.drivers.seeds import Seed
 from jaxtickets.io.progress import Progress
-from jaxtickets.protocols import annealed
-from jaxtickets.protocols.annealed import Settings
+from jaxtickets.protocols import annealed, annealed_start
+from jaxtickets.protocols.annealed_settings import Settings
 from jaxtickets.protocols.ground import Ground, Row, mask_at
 from jaxtickets.runs import Axis, Blocks, Shared
 from jaxtickets.search.annealing import Info
@@ -84,21 +84,21 @@ def first_rows(
     space = where.space
     keys = [jax.random.split(jax.random.fold_in(p.seed.search, p.chain)) for p in plans]
     bits = [
-        annealed.first_bits(
+        annealed_start.first_bits(
             settings, key[0], space, plan.density, about(plan.seed) if settings.start else None
         )
         for key, plan in zip(keys, plans, strict=True)
     ]
-    most = annealed.largest_swap(settings, space, jnp.stack(bits))
+    most = annealed_start.largest_swap(settings, space, jnp.stack(bits))
     made = []
     for key, b, plan in zip(keys, bits, plans, strict=True):
-        ticks = annealed.ticks(settings, int(b.sum()), most)
+        ticks = annealed_start.ticks(settings, int(b.sum()), most)
         weights = plan.seed.params, plan.seed.stats
         if where.fields is None:
             made.append(Row(key[1], *weights, b, ticks))
         else:
             evidence = about(plan.seed)
-            features, start = annealed.first_field(settings, key[0], where.fields, evidence)
+            features, start = annealed_start.first_field(settings, key[0], where.fields, evidence)
             keep = jnp.sum(b, dtype=jnp.int32)
             made.append(Row(key[1], *weights, start, ticks, features, keep))
     return runs.stack(made), most

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxtickets.protocols.annealed import Settings
+from jaxtickets.protocols.annealed_settings import Settings
 from jaxtickets.search.energies import training_cost
 
 ENERGY: dict[str, Any] = {"energy": "trainability", "rescale": False, "burn_in_accept": 0.2}

@@ -1,0 +1,117 @@
+"""What a search over masks begins with: its first points, and its plan of moves and heat."""
+
+import jax
+import numpy as np
+
+from jaxtickets import allocation, schedules
+from jaxtickets.allocation import ALLOCATIONS
+from jaxtickets.criteria import Evidence, find
+from jaxtickets.protocols.annealed_settings import Settings, mix_of
+from jaxtickets.search import (
+    annealing,
+    fields,
+    swaps,
+)
+from jaxtickets.search import space as spaces
+from jaxtickets.search.fields import Field
+from jaxtickets.search.space import Space
+from jaxtickets.types import (
+    Array,
+    Key,
+    Scores,
+)
+
+_choose = jax.jit(spaces.choose, static_argnums=(0, 3))
+
+
+def first_bits(
+    settings: Settings,
+    key: Key,
+    space: Space,
+    density: float,
+    evidence: Evidence | None = None,
+) -> Array:
+    """Bits of the density, allocated over the segments as asked for; key consumed.
+
+    Random ones, or with `evidence` those that `settings.start` scores highest at its first weights.
+
+    Raises:
+      ValueError: the density leaves a segment with nothing, or less than the floor.
+    """
+    if not 0 < density < 1:
+        raise ValueError(f"density {density} is outside (0, 1): there is nothing to search")
+    shapes = dict(zip(space.names, space.shapes, strict=True))
+    keep = ALLOCATIONS[settings.allocation](shapes, density, settings.floor)
+    scores = jax.random.uniform(key, (space.size,))
+    if settings.start and evidence is not None:
+        untrained = evidence._replace(params=evidence.init_params)
+        scores = jax.jit(lambda key: space.pool(find(settings.start)(key, untrained)))(key)
+    bits = _choose(space, scores, keep, settings.floor)
+    counts = spaces.counts(space, bits).tolist()
+    allocation.check(dict(zip(space.names, counts, strict=True)))
+    return bits
+
+
+def first_field(
+    settings: Settings, key: Key, where: fields.Space, evidence: Evidence
+) -> tuple[tuple[Scores, ...], Field]:
+    """The features of a chain's fields, and its first field; key consumed."""
+    feature_key, score_key = jax.random.split(key)
+    features = fields.features(feature_key, where, evidence)
+    if not settings.pooled:
+        return features, fields.flat(where, mix_of(settings))
+    untrained = evidence._replace(params=evidence.init_params)
+    scores = find(settings.pooled)(score_key, untrained)
+    return features, fields.pooled(where, scores, mix_of(settings))
+
+
+def ticks(settings: Settings, ones: int, most: int) -> annealing.Tick:
+    """The plan of a chain with `ones` ones, whose largest swap is `most`; of a field, in nats."""
+    steps = settings.steps
+    period = settings.reheat or steps
+    once = schedules.growing_levels(
+        period, settings.level_first, settings.level_growth, settings.level_most
+    )
+    levels = np.resize(once, steps)  # begun again when reheated
+    start = settings.temperature or 1.0
+    if settings.temperatures == "levels":
+        temperature = schedules.table((start * settings.cooling**levels).astype(np.float32))
+    else:
+        shape = schedules.SCHEDULES[settings.temperatures]
+        temperature = shape(start, period, start * settings.temperature_ratio)
+        temperature = schedules.reheat(temperature, period)
+    whole = settings.granularity != "fields"
+    first, last = ends = settings.size, settings.size_end
+    if whole:
+        first, last = (min(swap_size(size, ones), most) for size in ends)
+    if settings.sizes == "sawtooth":
+        tooth = schedules.sawtooth(int(levels.max()) + 1, int(first))
+        size = schedules.table(np.minimum(tooth[levels], most).astype(np.float32))
+    elif settings.sizes == "geometric":
+        size = schedules.geometric(first, steps, min(last, first))
+    else:
+        size = schedules.constant(first, steps)
+    begins = (np.diff(levels, prepend=-1) != 0).astype(np.float32)
+    level = schedules.table(begins) if settings.temperatures == "levels" else None
+    return annealing.plan(steps, temperature, size, level, whole)
+
+
+def swap_size(asked: float, ones: int) -> int:
+    """A swap size from a flag: 0 means `ones`, below 1 a share of them, else a number."""
+    if not asked:
+        return ones
+    return max(1, round(asked * ones if asked < 1 else asked))
+
+
+def largest_swap(settings: Settings, space: Space, bits: Array) -> int:
+    """The static bound of swap sizes, for `bits[rows, n]`.
+
+    Adaptive sizes stop at half of what can be swapped: near the whole, a walk would flip to and fro
+    between a mask and its complement. Informed swaps are no more than their candidates.
+    """
+    room = swaps.most(space, np.asarray(bits))
+    if settings.sizes == "adaptive":
+        room = max(1, room // 2)
+    if settings.proposal.startswith("informed"):
+        room = min(room, settings.candidates)
+    return min(swap_size(settings.size, int(np.sum(bits, axis=-1).max())), room)

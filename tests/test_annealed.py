@@ -114,6 +114,7 @@ CHANGES = [
     },
     {"proposal": "informed", "candidates": 20, "rescale": True, "floor": 10},
     {"proposal": "informed_corrected", "scope": "layer", "temperature": 0.0},
+    {"scope": "pattern", "group": 2, "temperature": 0.0},
 ]
 
 
@@ -131,8 +132,8 @@ def test_every_choice_is_tried():
 
 
 @cache
-def space_of(granularity, scope):
-    settings = replace(BASE, granularity=granularity, scope=scope)
+def space_of(granularity, scope, group=4):
+    settings = replace(BASE, granularity=granularity, scope=scope, group=group)
     return annealed.ground_of(settings, PARAMS, PRUNABLE, WIRING).space
 
 
@@ -144,7 +145,7 @@ def sight_of(energy):
 @cache
 def searcher(settings, most):
     """`(row, sight) -> (chains, infos)`, stacked: a chain from its begin, a chunk at a time."""
-    space = space_of(settings.granularity, settings.scope)
+    space = space_of(settings.granularity, settings.scope, settings.group)
     search = annealed.build(settings, RECIPE, SGD, Ground(space), PRUNABLE, most)
 
     def whole(row, sight):
@@ -165,7 +166,7 @@ def searched(change, density):
     """The space, the first bits, the beginning, and the chain and info after each step."""
     settings = replace(BASE, **change)
     annealed_settings.check(settings)
-    space = space_of(settings.granularity, settings.scope)
+    space = space_of(settings.granularity, settings.scope, settings.group)
     bits = annealed_start.first_bits(settings, KEY, space, density)
     most = annealed_start.largest_swap(settings, space, bits[None])
     row = Row(
@@ -312,6 +313,10 @@ def test_sawtooth_sizes_follow_the_levels():
         {"measure": "accuracy"},
         {"accept": "sometimes"},
         {"start": "lucky"},
+        {"scope": "pattern", "granularity": "units"},
+        {"scope": "pattern", "proposal": "informed"},
+        {"evaluation": "difference", "scope": "pattern"},
+        {"group": 1},
         {"start": "snip", "granularity": "units"},
         {"proposal": "trained"},
         {"temperatures": "none"},
@@ -385,7 +390,7 @@ def test_sight_scores_on_the_first_images_and_trains_on_others():
 )
 def test_densities_that_can_not_be_raise_one_line(change, density):
     settings = replace(BASE, **change)
-    space = space_of(settings.granularity, settings.scope)
+    space = space_of(settings.granularity, settings.scope, settings.group)
     with pytest.raises(ValueError, match=r"density|no weight") as error:
         annealed_start.first_bits(settings, jax.random.key(0), space, density)
     assert "\n" not in str(error.value)

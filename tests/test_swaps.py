@@ -312,7 +312,7 @@ def test_most_is_the_room_of_all_pools_and_the_largest_of_any_row():
 
 @pytest.mark.parametrize("n", [1, 6, 134, 5000, 300_000])
 def test_strides_are_coprime_with_every_count(n):
-    strides = swaps._strides(n)
+    strides = swaps.coprimes(n)
     assert strides.shape == (swaps.STRIDES,) and len(set(strides.tolist())) == swaps.STRIDES
     counts = np.arange(1, n + 1)
     if n > 5000:  # too many to try each: the largest, and some

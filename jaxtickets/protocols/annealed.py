@@ -22,6 +22,7 @@ from jaxtickets.search import (
     energies,
     fields,
     informed,
+    patterns,
     rewired,
     swaps,
     together,
@@ -30,7 +31,7 @@ from jaxtickets.search.acceptance import ACCEPTANCES
 from jaxtickets.search.chains import Chain
 from jaxtickets.search.difference import Layer, Walk
 from jaxtickets.search.moves import Moves
-from jaxtickets.search.space import Space
+from jaxtickets.search.space import PATTERN, Space
 from jaxtickets.search.together import INTERACTIONS
 from jaxtickets.training import Recipe
 from jaxtickets.types import (
@@ -87,7 +88,7 @@ def ground_of(
 ) -> Ground:
     """The ground that the settings name; `image` is the shape of the net's images."""
     where = settings.granularity, settings.scope, params, prunable, wiring
-    return ground(*where, settings.features, settings.sides, image)
+    return ground(*where, settings.features, settings.sides, image, settings.group)
 
 
 def first_layer(
@@ -115,6 +116,7 @@ def first_layer(
     """
     asked = settings.evaluation == "difference"
     possible = all(getattr(settings, name) == value for name, value in DIFFERENCE.items())
+    possible &= settings.scope != PATTERN
     if settings.evaluation == "plain" or not possible:
         return None
     if not asked and jax.default_backend() != "cpu":
@@ -255,6 +257,8 @@ def build(
     def moves(row: Row, sight: Sight) -> Moves:
         if where.fields is not None:
             return fields.moves(where.fields, max(settings.size, 1e-3))
+        if space.scope == PATTERN:
+            return patterns.moves(space, most)
         if settings.proposal == "swaps":
             return swaps.moves(space, most, floor, settings.tabu, settings.tries)
         slope = informed.fixed(

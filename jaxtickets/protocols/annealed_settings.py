@@ -33,7 +33,8 @@ class Settings:
     """A search by names and numbers; each field is also a flag of the same name."""
 
     granularity: str = option("weights", "bits of these, or fields of potentials", GRANULARITIES)
-    scope: str = option("layer", "whether layers keep their counts", spaces.SCOPES)
+    scope: str = option("layer", "what keeps its counts: all, layers, or N:M groups", spaces.SCOPES)
+    group: int = option(4, "of patterns, inputs of a group, of which the density stay", least=2)
     allocation: str = option("uniform", "counts of the first mask", tuple(ALLOCATIONS))
     start: str = option("", "of weights: the criterion of the first mask; empty: random bits")
     floor: int = option(1, "least number of ones in each layer", least=0)
@@ -108,8 +109,13 @@ def check(settings: Settings) -> None:
         if settings.proposal == "trained":
             needed |= {"energy": "trainability", "rescale": False}
         _check_needs(settings, "proposal", needed)
+    if settings.scope == spaces.PATTERN:
+        needed = {"granularity": "weights", "proposal": "swaps", "tabu": 0}
+        _check_needs(settings, "scope", needed)
     if settings.evaluation == "difference":
         _check_needs(settings, "evaluation", DIFFERENCE)
+        if settings.scope == spaces.PATTERN:
+            raise ValueError("evaluation=difference: needs scope=global or layer")
     if settings.start:
         try:
             find(settings.start)

@@ -10,6 +10,7 @@ from jaxtickets.protocols.annealed_settings import Settings, mix_of
 from jaxtickets.search import (
     annealing,
     fields,
+    patterns,
     swaps,
 )
 from jaxtickets.search import space as spaces
@@ -40,6 +41,11 @@ def first_bits(
     """
     if not 0 < density < 1:
         raise ValueError(f"density {density} is outside (0, 1): there is nothing to search")
+    if space.scope == spaces.PATTERN and abs(density * space.group - round(density * space.group)):
+        raise ValueError(
+            f"density {density}: of groups of {space.group} a whole number stays, such as "
+            f"{1 / space.group:g} or {(space.group // 2) / space.group:g}"
+        )
     shapes = dict(zip(space.names, space.shapes, strict=True))
     keep = ALLOCATIONS[settings.allocation](shapes, density, settings.floor)
     scores = jax.random.uniform(key, (space.size,))
@@ -107,9 +113,13 @@ def largest_swap(settings: Settings, space: Space, bits: Array) -> int:
     """The static bound of swap sizes, for `bits[rows, n]`.
 
     Adaptive sizes stop at half of what can be swapped: near the whole, a walk would flip to and fro
-    between a mask and its complement. Informed swaps are no more than their candidates.
+    between a mask and its complement. Informed swaps are no more than their candidates; of a
+    pattern there is one in each group.
     """
-    room = swaps.most(space, np.asarray(bits))
+    if space.scope == spaces.PATTERN:
+        room = patterns.count(space)
+    else:
+        room = swaps.most(space, np.asarray(bits))
     if settings.sizes == "adaptive":
         room = max(1, room // 2)
     if settings.proposal.startswith("informed"):

@@ -59,6 +59,7 @@ def ground(
     features: Sequence[str] = (),
     sides: Sequence[str] = (),
     image: tuple[int, ...] = (),
+    group: int = 0,
 ) -> Ground:
     """The ground that the words name.
 
@@ -67,13 +68,14 @@ def ground(
       scope: of bits, see `space.SCOPES`.
       params, prunable, wiring: the net.
       features, sides, image: of fields, see `fields.space`.
+      group: of patterns, see `space.weights`.
 
     Raises:
-      ValueError: fields can't be what is asked for.
+      ValueError: fields or units can't be what is asked for.
     """
     if granularity == "units":
         return Ground(spaces.units(params, wiring, scope))
-    bits = spaces.weights(params, prunable, scope)
+    bits = spaces.weights(params, prunable, scope, group)
     if granularity == "fields":
         return Ground(bits, fields.space(params, prunable, features, sides, image))
     return Ground(bits)

@@ -4,7 +4,7 @@ A search walks over a vector of bits. A space says how the vector becomes a mask
 segments: the leaves or groups whose counts matter.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -20,10 +20,12 @@ class Space(NamedTuple):
     Attributes:
       names: the segments' names.
       shapes: the segments' shapes, which allocations look at: a leaf's, or `(units,)`.
-      scope: `global`: ones move anywhere; `layer`: each segment keeps its count.
+      scope: `global`: ones move anywhere; `layer`: each segment keeps its count; `pattern`: each
+        group of inputs of an output does, see `patterns`.
       mask: `mask(bits[n]) -> Mask` over the parameters.
       bits: `bits(mask) -> bool[n]`, its inverse.
       pool: `pool(scores) -> float[n]`: what a criterion's scores of weights say of each bit.
+      group: of the scope `pattern`, how many inputs a group has.
     """
 
     names: tuple[str, ...]
@@ -32,6 +34,7 @@ class Space(NamedTuple):
     mask: Callable[[Array], Mask]
     bits: Callable[[Mask], Array]
     pool: Callable[[Scores], Array]
+    group: int = 0
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -49,16 +52,17 @@ class Space(NamedTuple):
         return tuple(int(s) for s in np.cumsum([0, *self.sizes[:-1]]))
 
 
-SCOPES = ("global", "layer")
+SCOPES = GLOBAL, LAYER, PATTERN = ("global", "layer", "pattern")
 
 
-def weights(params: Params, prunable: Prunable, scope: str = "global") -> Space:
+def weights(params: Params, prunable: Prunable, scope: str = GLOBAL, group: int = 0) -> Space:
     """One bit a prunable weight; a segment is a leaf.
 
     Args:
       params: parameters, for their shapes.
       prunable: the leaves that are searched; the others stay dense.
-      scope: `global` or `layer`.
+      scope: see `Space`.
+      group: of the scope `pattern`, how many inputs a group has, 2 or more.
     """
     return Space(
         names=prunable,
@@ -67,6 +71,7 @@ def weights(params: Params, prunable: Prunable, scope: str = "global") -> Space:
         mask=lambda bits: masks.unflatten(bits, params, prunable),
         bits=lambda mask: masks.flatten(mask, prunable),
         pool=lambda scores: masks.flatten(scores, prunable),
+        group=group,
     )
 
 
@@ -81,7 +86,12 @@ def units(params: Params, wiring: Wiring, scope: str = "global") -> Space:
       params: parameters, for their shapes.
       wiring: the groups that are searched.
       scope: `global` or `layer`.
+
+    Raises:
+      ValueError: another scope.
     """
+    if scope == PATTERN:
+        raise ValueError("scope=pattern: is of weights, not of units")
     ends = np.cumsum([group.size for group in wiring])
 
     def mask(bits: Array) -> Mask:
@@ -107,12 +117,17 @@ def choose(space: Space, scores: Array, keep: Keep, floor: int = 0) -> Array:
     """bool`[n]`: the highest of `scores[n]`, as `masks.select` chooses, segments being leaves.
 
     Args:
-      space: the state space.
+      space: the state space; with the scope `pattern`, the highest of each group.
       scores: higher is kept first.
-      keep: an integer over all segments, or segment -> integer.
+      keep: an integer over all segments, or segment -> integer; of a pattern, the nearest.
       floor: the least that a segment keeps when all are ranked together.
     """
     parts = jnp.split(scores, space.starts[1:])
+    if space.scope == PATTERN:
+        total = sum(keep.values()) if isinstance(keep, Mapping) else keep
+        each = jnp.round(total * space.group / space.size).astype(jnp.int32)
+        shaped = zip(parts, space.shapes, strict=True)
+        return jnp.concatenate([_highest(part, shape, space.group, each) for part, shape in shaped])
     tree = dict(zip(space.names, parts, strict=True))
     chosen = masks.select(tree, space.names, keep, floor)
     return jnp.concatenate([chosen[name] for name in space.names])
@@ -135,3 +150,17 @@ def _known(scope: str) -> str:
     if scope not in SCOPES:
         raise ValueError(f"unknown scope '{scope}'; there are {', '.join(SCOPES)}")
     return scope
+
+
+def _highest(scores: Array, shape: tuple[int, ...], group: int, each: Array) -> Array:
+    """bool`[n]` of a leaf's scores`[n]`: the highest `each` of every group of inputs."""
+    outputs = shape[-1]
+    table = scores.reshape(-1, outputs)
+    inputs = table.shape[0]
+    rest = -inputs % group
+    table = jnp.pad(table, ((0, rest), (0, 0)), constant_values=-jnp.inf)
+    table = table.reshape(-1, group, outputs)
+    order = jnp.argsort(jnp.argsort(-table, axis=1), axis=1)
+    members = jnp.full(table.shape[0], group).at[-1].set(group - rest)
+    most = -(-each * members // group)
+    return (order < most[:, None, None]).reshape(-1, outputs)[:inputs].ravel()

@@ -109,7 +109,7 @@ def draw(key: Key, space: Space, walk: Walk, size: Array) -> Draw:
         size = jnp.maximum(jnp.round(size * share), 1)
     ones = jnp.maximum(walk.ones[pool], 1).astype(jnp.uint32)
     blanks = jnp.maximum(zeros[pool], 1).astype(jnp.uint32)
-    strides = jnp.asarray(_strides(space.size))[jax.random.randint(stride_key, (2,), 0, STRIDES)]
+    strides = jnp.asarray(coprimes(space.size))[jax.random.randint(stride_key, (2,), 0, STRIDES)]
     return Draw(
         size=jnp.clip(jnp.asarray(size, jnp.int32), 0, room[pool]),
         start=jnp.asarray(starts, jnp.uint32)[pool],
@@ -182,17 +182,24 @@ def positions(space: Space, drawn: Draw, count: int) -> tuple[Array, Array]:
 
     They are distinct up to the number of ones, and of zeros. At most `(2^32 // n)^2`.
     """
-    lane = np.arange(count)
-    width = 2**32 // space.size  # below it, products fit into 32 bits
-    low, high = jnp.uint32(lane % width), jnp.uint32(lane // width)
-
-    def along(first: Array, stride: Array, length: Array) -> Array:
-        jump = jnp.uint32(min(width, 2**32 - 1)) * stride % length
-        return (first + low * stride % length + high * jump % length) % length
-
-    ones = along(drawn.one, drawn.one_stride, drawn.ones)
-    zeros = along(drawn.zero, drawn.zero_stride, drawn.zeros)
+    ones = progression(drawn.one, drawn.one_stride, drawn.ones, count, space.size)
+    zeros = progression(drawn.zero, drawn.zero_stride, drawn.zeros, count, space.size)
     return drawn.start + ones, drawn.start + drawn.ones + zeros
+
+
+def progression(first: Array, stride: Array, length: Array, count: int, longest: int) -> Array:
+    """uint32`[count]`: `(first + j stride) mod length` for `j < count`.
+
+    Args:
+      first, stride, length: uint32; the first two below `length`.
+      count: static.
+      longest: static, what `length` is at most; `count` is at most `(2^32 // longest)^2`.
+    """
+    lane = np.arange(count)
+    width = 2**32 // longest  # below it, products fit into 32 bits
+    low, high = jnp.uint32(lane % width), jnp.uint32(lane // width)
+    jump = jnp.uint32(min(width, 2**32 - 1)) * stride % length
+    return (first + low * stride % length + high * jump % length) % length
 
 
 def over_changes(
@@ -321,7 +328,7 @@ def most(space: Space, bits: np.ndarray) -> int:
 
 
 @lru_cache
-def _strides(n: int) -> np.ndarray:
+def coprimes(n: int) -> np.ndarray:
     """uint32`[STRIDES]`: primes above n, hence coprime to every K <= n, spread up to 4 n."""
     low = max(n, 1 << 12)
     sieve = np.ones(4 * low, bool)

@@ -1,0 +1,120 @@
+"""N:M patterns: in every group of M inputs of an output exactly N weights are kept.
+
+Groups are runs of M along a kernel's inputs, in the order of its rows; where M doesn't divide them,
+the R that are left over are a group that keeps `ceil(N R / M)`. Hardware skips zeros of the 2:4
+pattern: Mishra et al., "Accelerating sparse deep neural networks", 2021. A move swaps a random one
+for a random zero in k random groups, one pair each; since counts stay, it is symmetric.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtickets.search.moves import Moves, Proposal
+from jaxtickets.search.space import Space
+from jaxtickets.search.swaps import STRIDES, coprimes, hamming, progression
+from jaxtickets.types import Array, Key
+
+
+class Walk(NamedTuple):
+    """Where a walk stands: `bits[n]`, bool."""
+
+    bits: Array
+
+
+class Swap(NamedTuple):
+    """Pairs that a move switches: int32`[most]`, `n` where there is none.
+
+    Attributes:
+      off, on: indices of bits.
+    """
+
+    off: Array
+    on: Array
+
+
+class _Leaves(NamedTuple):
+    """Of each leaf, int`[leaves]`: its inputs and outputs, where its bits and its groups begin."""
+
+    inputs: np.ndarray
+    outputs: np.ndarray
+    bits: np.ndarray
+    groups: np.ndarray
+
+
+def count(space: Space) -> int:
+    """The number of groups, the most that a move can change."""
+    inputs, outputs = _matrices(space)
+    return int((-(-inputs // space.group) * outputs).sum())
+
+
+def moves(space: Space, most: int) -> Moves:
+    """Swaps within groups as moves over bits`[n]`; the size is the number of groups.
+
+    Args:
+      space: of the scope `pattern`.
+      most: the largest size that will be asked for.
+    """
+    most, groups = max(most, 1), count(space)
+
+    def propose(key: Key, size: Array, walk: Walk) -> Proposal:
+        group_key, stride_key, pair_key = jax.random.split(key, 3)
+        size = jnp.clip(jnp.asarray(size, jnp.int32), 0, min(most, groups))
+        length = jnp.uint32(groups)
+        stride = jnp.asarray(coprimes(groups))[jax.random.randint(stride_key, (), 0, STRIDES)]
+        first = jax.random.bits(group_key) % length
+        group = progression(first, stride % length, length, most, groups)
+        where = slots(space, group)
+        held = walk.bits.at[where].get(mode="fill", fill_value=False)
+        empty = ~held & (where < space.size)
+        chance = jax.random.uniform(pair_key, (2, *where.shape))
+        off, on = (
+            jnp.take_along_axis(
+                where, jnp.argmax(jnp.where(can, u, -1.0), axis=1)[:, None], axis=1
+            )[:, 0]
+            for can, u in zip((held, empty), chance, strict=True)
+        )
+        live = (jnp.arange(most) < size) & held.any(1) & empty.any(1)
+        swap = Swap(*(jnp.where(live, index, space.size) for index in (off, on)))
+        there = _switched(walk, swap)
+        return Proposal(there, jnp.bool_(True), jnp.float32(0), jnp.sum(live, dtype="int32"), swap)
+
+    def settle(proposal: Proposal, accepted: Array) -> Walk:
+        off, on = proposal.undo
+        nowhere = jnp.int32(space.size)
+        back = Swap(*(jnp.where(accepted, nowhere, index) for index in (on, off)))
+        return _switched(proposal.walk, back)
+
+    return Moves(
+        lambda key, bits: Walk(bits), propose, settle, lambda walk: walk.bits, hamming, most
+    )
+
+
+def slots(space: Space, group: Array) -> Array:
+    """int32`[k, M]`: the bits of groups `[k]`; `n` for slots that a group of the rest lacks."""
+    leaves = _leaves(space)
+    later = jnp.asarray(leaves.groups[1:], group.dtype)
+    leaf = jnp.sum(group[:, None] >= later[None], axis=1)
+    inputs, outputs, bits, groups = (jnp.asarray(a, jnp.int32)[leaf][:, None] for a in leaves)
+    local = group.astype(jnp.int32)[:, None] - groups
+    row = local // outputs * space.group + jnp.arange(space.group)[None]
+    index = bits + row * outputs + local % outputs
+    return jnp.where(row < inputs, index, jnp.int32(space.size))
+
+
+def _switched(walk: Walk, swap: Swap) -> Walk:
+    bits = walk.bits.at[swap.off].set(False, mode="drop")
+    return Walk(bits.at[swap.on].set(True, mode="drop"))
+
+
+def _matrices(space: Space) -> tuple[np.ndarray, np.ndarray]:
+    outputs = np.array([shape[-1] for shape in space.shapes])
+    return np.array(space.sizes) // outputs, outputs
+
+
+def _leaves(space: Space) -> _Leaves:
+    inputs, outputs = _matrices(space)
+    many = -(-inputs // space.group) * outputs
+    return _Leaves(inputs, outputs, np.array(space.starts), np.cumsum([0, *many[:-1]]))

@@ -29,8 +29,14 @@ def run(words: Sequence[str], cache: Path) -> subprocess.CompletedProcess[str]:
 
 
 def environment(cache: Path) -> dict[str, str]:
-    """One device, since each compiles every program for itself; `--devices` asks for more."""
-    return {**os.environ, "XDG_CACHE_HOME": str(cache), "JAX_NUM_CPU_DEVICES": "1"}
+    """One device, since each compiles every program for itself; `--devices` asks for more.
+
+    What is compiled without much optimisation is compiled in half the time, and these runs do
+    little else.
+    """
+    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    said = {"XDG_CACHE_HOME": str(cache), "JAX_NUM_CPU_DEVICES": "1", "XLA_FLAGS": quick}
+    return os.environ | said
 
 
 def summary(folder: Path) -> list[dict[str, str]]:

@@ -1,11 +1,14 @@
-"""Can simulated annealing find a ticket in a net that isn't trained, and what is it worth?
+"""Can a search over masks find a ticket in a net that isn't trained, and what is it worth?
 
-Many annealing chains search the masks of a randomly initialised net for the one with the lowest
-energy on a few training images. The best ticket of each seed is then trained, and beside it, from
-the same initialisation, masks that cost no search: random, random with the ticket's count in each
-layer, SNIP, one-shot magnitude after dense training, and the dense net.
+Chains search the masks of a randomly initialised net for the one with the lowest energy. By default
+that is the loss after a few training steps, which also say what to swap, and from which the net is
+rewound each time; with --preset=annealing, simulated annealing of the untrained net's loss by
+random swaps. The best ticket of each seed is then trained, and beside it, from the same
+initialisation, masks that cost no search: random, random with the ticket's count in each layer,
+SNIP, one-shot magnitude after dense training, and the dense net.
 
     python -m experiments.sa_search --model=lenet5
+    python -m experiments.sa_search --preset=annealing --model=lenet5
     python -m experiments.sa_search --preset=thesis --model=lenet300_100 --density=0.3,0.2,0.1
 
 The README has the numbers to expect, with spread, device and time.
@@ -18,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
-from experiments.sa_presets import preset
+from experiments.sa_presets import BEST, preset
 from jaxtickets import runs
 from jaxtickets.drivers import annealing, comparison, opening
 from jaxtickets.drivers.comparison import Entry
@@ -30,7 +33,7 @@ from jaxtickets.drivers.training_loop import Start
 from jaxtickets.figures import methods
 from jaxtickets.figures.annealing import draw_search
 from jaxtickets.io import records, rows
-from jaxtickets.io.errors import choose, run_main
+from jaxtickets.io.errors import UserError, choose, run_main
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read_all
 from jaxtickets.protocols import annealed, annealed_settings
 from jaxtickets.protocols.controls import CONTROLS
@@ -38,6 +41,13 @@ from jaxtickets.settings import option
 from jaxtickets.types import Array
 
 METHODS = ("ticket", "ticket_last", *CONTROLS)
+KINDS = {
+    "swaps": "random swaps",
+    "informed": "swaps that the gradient favours",
+    "informed_corrected": "swaps that the gradient favours, corrected",
+    "trained": "rewired: swaps that a short training speaks for",
+}
+"""What a proposal is called in the table."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +55,19 @@ class Question:
     """What is searched for, and what the ticket is compared with."""
 
     density: tuple = option((0.5,), "kept fraction of weights or units; several with commas")
-    chains: int = option(4, "chains of each seed", least=1)
+    chains: int = option(2, "chains of each seed", least=1)
     weights: str = option("init", "the weights that masks select from", WEIGHTS)
     weights_steps: int = option(75, "training steps before the search, if trained", least=1)
     compare: tuple = option(("ticket", *CONTROLS), f"what is trained, of {', '.join(METHODS)}")
 
 
-GROUPS = (Question(), annealed_settings.Settings(), NetSettings(), TrainSettings(), BatchSettings())
+GROUPS = (
+    Question(),
+    annealed_settings.Settings(**BEST),
+    NetSettings(),
+    TrainSettings(),
+    BatchSettings(),
+)
 
 
 def main() -> None:
@@ -60,7 +76,11 @@ def main() -> None:
     question, settings, net, *_ = parts
     axis, problem = opening.prepare(place, parts)
     densities = numbers("density", question.density)
-    checked = annealing.check(settings, problem, net.seed, densities, axis, question.chains)
+    try:
+        checked = annealing.check(settings, problem, net.seed, densities, axis, question.chains)
+    except UserError as error:
+        more = "; --preset=annealing has random swaps" if settings.proposal == "trained" else ""
+        raise UserError(f"{error}{more}") from error
     space = checked.where.space
     run, data, seeds = opening.begin("sa_search", place, parts, axis, problem)
 
@@ -113,9 +133,18 @@ def main() -> None:
     draw_search(run.folder)
     methods.draw_accuracies(run.folder)
     methods.draw_layers(run.folder)
-    print(comparison.table(summary))
+    print(f"ticket: {_said(settings)}\n{comparison.table(summary)}")
     records.finish_run(run)
     print(f"run: {run.folder}")
+
+
+def _said(settings: annealed_settings.Settings) -> str:
+    """What the ticket was searched by."""
+    kind = KINDS[settings.proposal]
+    trained = settings.energy == "trainability"
+    after = f" after {settings.train_steps} training steps" if trained else ""
+    lowered = settings.measure.replace("_", "-")
+    return f"{settings.granularity}, {kind}, lowering {lowered}{after}"
 
 
 def _read() -> list[Any]:
@@ -129,7 +158,9 @@ def _read() -> list[Any]:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("preset", "", "settings by name: thesis, smoke; explicit flags come first")
+    flags.DEFINE_string(
+        "preset", "", "settings by name: annealing, thesis, smoke; explicit flags come first"
+    )
     flags.DEFINE_bool("smoke", False, "seconds long: the preset of that name")
     define(RunSettings(), *GROUPS)
     run_main(main)

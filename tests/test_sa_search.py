@@ -91,7 +91,8 @@ def test_chains_that_meet_resume_to_the_same_numbers(cache, tmp_path):
     done = commands.run([*words, f"--out={tmp_path / 'whole'}"], cache)
     assert done.returncode == 0, done.stderr
     killed = tmp_path / "killed"
-    commands.kill_and_resume([*words, f"--out={killed}"], killed, "search", cache)
+    more = "--devices=2"
+    commands.kill_and_resume([*words, f"--out={killed}"], killed, "search", cache, more)
     assert summary(killed) == summary(tmp_path / "whole")
     searched = [row for row in commands.metrics(killed) if row["phase"] == "search"]
     for step in {row["step"] for row in searched}:
@@ -105,6 +106,7 @@ BAD = {
     "--dataset=mnits": "did you mean mnist",
     "--preset=thesys": "did you mean thesis",
     "--compare=ticket,snap": "did you mean snip",
+    "--preset= --granularity=units": "needs granularity=weights; --preset=annealing has random",
     "--accept=metropolos": "did you mean metropolis",
     "--density=0": "outside (0, 1)",
     "--density=1.5": "outside (0, 1)",

@@ -43,6 +43,6 @@ def draw_search(folder: Path) -> Path:
     axes.flat[0].legend(frameon=False)
     what = f"{spec['model']} on {spec['dataset']}"
     fig.suptitle(
-        f"Annealing over masks: {what}, {len(chains)} chains, values every {spec['chunk']} steps"
+        f"Search over masks: {what}, {len(chains)} chains, values every {spec['chunk']} steps"
     )
     return save(fig, folder, "search")

@@ -152,8 +152,13 @@ def _read() -> list[Any]:
     name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
     chosen = preset(name, flags.FLAGS.model)
     found = read_all((RunSettings(), *GROUPS), chosen)
-    for method in found[1].compare:
+    question, settings = found[1:3]
+    for method in question.compare:
         choose("method", method, METHODS)
+    if settings.interaction == "exchange" and "ticket_last" in question.compare:
+        raise UserError(
+            "--compare=ticket_last: with --interaction=exchange it may be a hot chain's"
+        )
     return found
 
 

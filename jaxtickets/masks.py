@@ -269,8 +269,7 @@ def select(scores: Scores, prunable: Prunable, keep: Keep, floor: Keep = 0) -> M
     """
     leaves = [jnp.ravel(leaf) for leaf in pick(scores, prunable)]
     for path, leaf in zip(prunable, leaves, strict=True):
-        if not isinstance(leaf, jax.core.Tracer) and bool(jnp.isnan(leaf).any()):
-            raise ValueError(f"NaN among the scores of {path}: nothing can be ranked by them")
+        check_scores(path, leaf)
     if isinstance(keep, Mapping):
         for path, leaf in zip(prunable, leaves, strict=True):
             _check_keep(keep[path], 0, leaf.size, path)
@@ -291,6 +290,12 @@ def select(scores: Scores, prunable: Prunable, keep: Keep, floor: Keep = 0) -> M
             start += leaf.size
     shaped = [k.reshape(jnp.shape(s)) for k, s in zip(kept, pick(scores, prunable), strict=True)]
     return put(ones(scores), prunable, shaped)
+
+
+def check_scores(path: str, scores: Array) -> None:
+    """Raises ValueError for NaN among the scores of the leaf at `path`; not seen under tracing."""
+    if not isinstance(scores, jax.core.Tracer) and bool(jnp.isnan(scores).any()):
+        raise ValueError(f"NaN among the scores of {path}: nothing can be ranked by them")
 
 
 def floor_of(floor: Keep, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:

@@ -254,6 +254,12 @@ def unzip(blocks: Blocks) -> tuple[Blocks, Blocks]:
     return Blocks(left, blocks.runs), Blocks(right, blocks.runs)
 
 
+def zip_(left: Blocks, right: Blocks) -> Blocks:
+    """Blocks whose rows are pairs, of two with the same rows."""
+    both = zip(left.blocks, right.blocks, strict=True)
+    return Blocks(tuple(None if pair[0] is None else pair for pair in both), left.runs)
+
+
 def over_runs(fn: Callable[..., PyTree], axis: Axis, rows: PyTree, *shared: PyTree) -> PyTree:
     """`fn(row, *shared)` for every row, stacked: `join` of `batch` of `split`, in one call."""
     placed = (share(tree, axis) for tree in shared)

@@ -35,7 +35,8 @@ def environment(cache: Path) -> dict[str, str]:
     little else.
     """
     quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    said = {"XDG_CACHE_HOME": str(cache), "JAX_NUM_CPU_DEVICES": "1", "XLA_FLAGS": quick}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {quick}"
+    said = {"XDG_CACHE_HOME": str(cache), "JAX_NUM_CPU_DEVICES": "1", "XLA_FLAGS": flags}
     return os.environ | said
 
 

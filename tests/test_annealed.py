@@ -1,7 +1,8 @@
 """Annealed tickets: every setting runs on a tiny net and keeps its counts; bad ones are refused."""
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -114,7 +115,7 @@ CHANGES = [
     },
     {"proposal": "informed", "candidates": 20, "rescale": True, "floor": 10},
     {"proposal": "informed_corrected", "scope": "layer", "temperature": 0.0},
-    {"scope": "pattern", "group": 2, "temperature": 0.0},
+    {"scope": "pattern", "group": 4, "temperature": 0.0},
 ]
 
 
@@ -194,6 +195,12 @@ def test_every_setting_runs_with_exact_counts_at_each_step(change):
         if settings.scope == "layer":
             np.testing.assert_array_equal(held, np.tile(spaces.counts(space, first), (6, 1)))
         assert (held >= np.minimum(settings.floor, space.sizes)).all()
+        if settings.scope == "pattern":  # of 4, 8 and 6 inputs; two of four stay, one of two
+            for part, shape in zip(np.split(bits, space.starts[1:], 1), space.shapes, strict=True):
+                inputs = part.reshape(6, *shape)
+                for at in range(0, shape[0], 4):
+                    some = inputs[:, at : at + 4]
+                    assert (some.sum(1) == some.shape[1] // 2).all()
     assert np.isfinite(info.energy).all() and (info.temperature > 0).all()
     assert info.accepted.any() and (info.size >= 1).all()
     assert (np.diff(chains.chosen_score) <= 0).all()
@@ -315,6 +322,7 @@ def test_sawtooth_sizes_follow_the_levels():
         {"start": "lucky"},
         {"scope": "pattern", "granularity": "units"},
         {"scope": "pattern", "proposal": "informed"},
+        {"scope": "pattern", "allocation": "erk"},
         {"evaluation": "difference", "scope": "pattern"},
         {"group": 1},
         {"start": "snip", "granularity": "units"},
@@ -337,6 +345,10 @@ def test_sawtooth_sizes_follow_the_levels():
         {"interaction": "crossover", "granularity": "fields"},
         {"ladder": 1.0, "interaction": "exchange"},
         {"replaced": 1.0, "interaction": "restart"},
+        {"replaced": 0.0, "interaction": "crossover"},
+        {"interaction": "population", "temperatures": "constant"},
+        {"interaction": "exchange", "accept": "greedy"},
+        {"interaction": "restart", "chunk": 6},
     ],
     ids=str,
 )
@@ -450,9 +462,18 @@ def test_adaptive_sizes_stop_at_half_of_what_can_be_swapped():
 # --- chains that meet ----------------------------------------------------------------------------
 
 
+class Met(NamedTuple):
+    rows: Any
+    first: Any
+    before: Any
+    meet: Any
+    after: Any
+    sight: Any
+
+
 @cache
 def met(interaction):
-    """Rows and chains of two groups of four after a chunk, before and after they meet, stacked."""
+    """Two groups of four chains: as they begin, after a chunk, and after they have met."""
     change = {"interaction": interaction, "steps": 8, "chunk": 2, "floor": 10, "temperature": 0.0}
     settings = replace(BASE, **change)
     annealed_settings.check(settings)
@@ -472,7 +493,8 @@ def met(interaction):
 
     first = begin(jax.vmap(lambda row: search.begin(row, sight))(rows))
     before = advance(rows, first, 0)
-    return rows, first, before, meet, meet(rows, before, np.int32(2), sight), sight
+    meet = partial(meet, runs.take(rows, np.array([0, 4])), start=np.int32(2), sight=sight)
+    return Met(rows, first, before, meet, meet(before), sight)
 
 
 TOGETHER = tuple(name for name in INTERACTIONS if name != "none")
@@ -481,10 +503,11 @@ TOGETHER = tuple(name for name in INTERACTIONS if name != "none")
 @pytest.mark.parametrize("interaction", TOGETHER)
 def test_meetings_keep_counts_and_the_best_and_energies_are_those_of_the_masks(interaction):
     _, _, before, _, after, sight = met(interaction)
-    counts = after.state.walk.bits.sum(1)
-    np.testing.assert_array_equal(counts, before.state.walk.bits.sum(1))
-    groups = [chains.state.best_energy.reshape(2, 4).min(1) for chains in (before, after)]
-    np.testing.assert_array_equal(*groups)
+    assert (after.state.walk.bits.sum(1) == 49).all()
+    layers = np.split(np.asarray(after.state.walk.bits), [32, 80], 1)
+    assert all((part.sum(1) >= 10).all() for part in layers)  # the floor
+    old, new = (chains.state.best_energy.reshape(2, 4).min(1) for chains in (before, after))
+    assert (new <= old).all() and (interaction == "crossover" or (new == old).all())
     space = space_of("weights", "global")
     for i in range(8):
         x, _ = apply(masks.apply(space.mask(after.state.walk.bits[i]), PARAMS), {}, sight.scored[0])
@@ -494,11 +517,11 @@ def test_meetings_keep_counts_and_the_best_and_energies_are_those_of_the_masks(i
 
 @pytest.mark.parametrize("interaction", TOGETHER)
 def test_a_group_meets_no_other_group(interaction):
-    rows, _, before, meet, after, sight = met(interaction)
+    _, _, before, meet, after, _ = met(interaction)
     other = before._replace(
         state=before.state._replace(energy=before.state.energy.at[4:].add(jnp.arange(4.0)))
     )
-    again = meet(rows, other, np.int32(2), sight)
+    again = meet(other)
     first, same = (jax.tree.map(lambda leaf: leaf[:4], chains) for chains in (after, again))
     chex.assert_trees_all_equal(first, same)
 
@@ -523,3 +546,59 @@ def test_what_gives_way_is_the_worst(interaction):
     assert changed.any()
     if interaction != "population":
         np.testing.assert_array_equal(changed, old == old.max(1, keepdims=True))
+
+
+def test_chains_on_neighbouring_rungs_change_places_with_the_chance_at_their_temperatures():
+    rows, _, before, _, after, _ = met("exchange")
+    # the first round asks rungs 0 and 1, and 2 and 3, at the temperature of the chunk's end
+    plan = float(rows.ticks.temperature[0, 1])
+    for at in range(0, 8, 2):
+        energy = np.asarray(before.state.energy)[at : at + 2]
+        scale = np.asarray(before.state.scale)[at : at + 2]
+        assert scale[0] < scale[1]
+        chance = np.exp(min(0.0, (1 / scale[0] - 1 / scale[1]) / plan * (energy[0] - energy[1])))
+        told = after.memory.accepted[at, at % 4] - before.memory.accepted[at, at % 4]
+        np.testing.assert_allclose(told, chance, rtol=1e-4)
+        moved = float(after.state.scale[at]) != float(scale[0])
+        assert moved or chance < 1
+
+
+def test_a_population_cools_between_chunks_alone_and_weighs_all_of_it():
+    made = made_ticks(interaction="population").temperature.reshape(-1, 2)
+    np.testing.assert_array_equal(made[:, 0], made[:, 1])
+    free = made_ticks().temperature.reshape(-1, 2)
+    np.testing.assert_allclose(made[:, 0], free[:, 0])
+    rows, _, before, _, after, _ = met("population")
+    state, plan = before.state, rows.ticks.temperature[0]
+    for group in (slice(0, 4), slice(4, 8)):
+        energy, T = np.asarray(state.energy)[group], np.asarray(state.scale)[group][0]
+        weight = np.exp(-(1 / (T * plan[2]) - 1 / (T * plan[1])) * (energy - energy.min()))
+        copies = 4 * weight / weight.sum()
+        left = np.asarray(after.state.energy)[group]
+        seen = np.array([(left == e).sum() for e in energy])
+        assert (np.floor(copies) <= seen).all() and (seen <= np.ceil(copies)).all()
+
+
+def made_ticks(**change):
+    settings = replace(BASE, steps=8, chunk=2, **change)
+    return annealed_start.ticks(settings, 49, 49)
+
+
+@pytest.mark.parametrize(
+    ("group", "density", "words"),
+    [(4, 0.3, "N of 4"), (3, 0.5, "such as 0.333 or 0.667"), (5, 0.2, "4 inputs of fc1")],
+)
+def test_a_pattern_that_can_not_be_is_refused(group, density, words):
+    settings = replace(BASE, scope="pattern", group=group)
+    with pytest.raises(ValueError, match=words):
+        space = annealed.ground_of(settings, PARAMS, PRUNABLE, WIRING).space
+        annealed_start.first_bits(settings, KEY, space, density)
+
+
+def test_a_pattern_takes_thirds_and_has_a_floor():
+    settings = replace(BASE, scope="pattern", group=3)
+    space = annealed.ground_of(settings, PARAMS, PRUNABLE, WIRING).space
+    # of 4, 8 and 6 inputs: groups of 3 keep one, and what is left over keeps one too
+    assert annealed_start.first_bits(settings, KEY, space, 0.333).sum() == 8 * 2 + 6 * 3 + 3 * 2
+    with pytest.raises(ValueError, match="floor=7: the pattern leaves 6 in out"):
+        annealed_start.first_bits(replace(settings, floor=7), KEY, space, 0.333)

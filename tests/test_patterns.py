@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtickets.search import annealing, patterns, space, swaps
+from jaxtickets.search import annealing, patterns, space
 from jaxtickets.search.energies import Energy
 
 KEY = jax.random.key(8)
@@ -37,7 +37,7 @@ def by_hand(where, bits):
 def test_the_highest_of_each_group_are_chosen(n, group):
     where = of(group)
     scores = np.random.default_rng(n).permutation(where.size).astype("f")
-    bits = space.choose(where, jnp.asarray(scores), round(where.size * n / group))
+    bits = space.choose(where, jnp.asarray(scores), int(space.pattern_totals(where)[n]))
     held, members = by_hand(where, bits)
     np.testing.assert_array_equal(held, np.ceil(n * members / group))
     kept, cut = np.where(bits, scores, np.inf), np.where(bits, -np.inf, scores)
@@ -136,6 +136,14 @@ def test_units_have_no_pattern():
         space.units(PARAMS, (), space.PATTERN)
 
 
-def test_the_hamming_distance_is_that_of_bits():
-    bits = jnp.asarray([True, False, True])
-    assert patterns.moves(of(4), 1).distance(bits, ~bits) == swaps.hamming(bits, ~bits) == 3
+def test_totals_are_what_is_chosen_and_scores_that_are_not_numbers_come_last():
+    where = of(4)
+    scores = jax.random.uniform(KEY, (where.size,))
+    for n, total in enumerate(space.pattern_totals(where)):
+        assert space.choose(where, scores, int(total)).sum() == total
+        chosen = jax.jit(lambda s, t=int(total): space.choose(where, s, t))(scores * jnp.nan)
+        assert chosen.sum() == total, n
+    with pytest.raises(ValueError, match="NaN among the scores of conv"):
+        space.choose(where, scores * jnp.nan, 62)
+    with pytest.raises(ValueError, match="group=0: must be from 2"):
+        of(0)

@@ -51,8 +51,8 @@ def check(
       chains: of each density and seed.
 
     Raises:
-      UserError: a setting that can't be, a density with nothing to search, too few images, or a
-        net whose first layer swaps can't be evaluated by.
+      UserError: a setting that can't be, too few chains to meet, a density with nothing to
+        search, too few images, or a net whose first layer swaps can't be evaluated by.
     """
     one = seed(problem, first)
     image = problem.dataset.train.images.shape[1:]

@@ -1,4 +1,4 @@
-"""Early-bird tickets over seeds: the search during dense training, the cut, what is trained on."""
+"""The dense trainings that early-bird tickets are drawn from, over seeds."""
 
 import dataclasses
 from collections.abc import Callable, Sequence

@@ -175,11 +175,14 @@ def search_all(
     meeting = search.meeting
     begin_groups, meet_groups = _of_groups(meeting, group) if meeting else (None, None)
 
+    firsts = runs.take(chains, np.arange(0, len(names), group)) if meeting else None
+    seen_by_all = runs.own(sight) if meeting else None
+
     def step(blocks: Blocks, i: int) -> tuple[Blocks, Blocks]:
         if meet_groups is not None and i:
-            rows, together = runs.join(blocks)
-            together = meet_groups(rows, together, np.int32(i * length), runs.own(sight))
-            blocks = runs.split((rows, together), axis)
+            rows, apart = runs.unzip(blocks)
+            met = meet_groups(firsts, runs.join(apart), np.int32(i * length), seen_by_all)
+            blocks = runs.zip_(rows, runs.split(met, axis))
         start = runs.share(np.int32(i * length), axis)
         return runs.unzip(advance(blocks, start, sight))
 
@@ -221,7 +224,7 @@ def search_all(
 
 
 def _of_groups(meeting: annealed.Meeting, group: int) -> tuple[Callable, Callable]:
-    """A meeting's two functions, of the rows of all groups, one group after another."""
+    """A meeting's two functions, of the chains of all groups, one group after another."""
 
     def cut(tree: PyTree) -> PyTree:
         return jax.tree.map(lambda leaf: leaf.reshape(-1, group, *leaf.shape[1:]), tree)
@@ -234,10 +237,10 @@ def _of_groups(meeting: annealed.Meeting, group: int) -> tuple[Callable, Callabl
         return whole(jax.lax.map(meeting.begin, cut(chains)))
 
     @jax.jit
-    def meet(rows: PyTree, chains: Chain, start: Array, sight: PyTree) -> Chain:
+    def meet(firsts: PyTree, chains: Chain, start: Array, sight: PyTree) -> Chain:
         def one(pair: tuple[PyTree, Chain]) -> Chain:
             return meeting.meet(*pair, start, sight)
 
-        return whole(jax.lax.map(one, cut((rows, chains))))
+        return whole(jax.lax.map(one, (firsts, cut(chains))))
 
     return begin, meet

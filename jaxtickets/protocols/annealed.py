@@ -131,11 +131,12 @@ def first_layer(
 
 
 class Meeting(NamedTuple):
-    """What the chains of a group do together; both functions are of rows and chains stacked.
+    """What the chains of a group do together; both functions are of stacked chains.
 
     Attributes:
       begin: `begin(chains) -> chains`, before the first chunk.
-      meet: `meet(rows, chains, start, sight) -> chains`, before the chunk that begins at a step.
+      meet: `meet(row, chains, start, sight) -> chains`, before the chunk that begins at a step;
+        the row is that of the group's first chain.
     """
 
     begin: Callable[[Chain], Chain]
@@ -173,7 +174,7 @@ def build(
       optimizer: of these steps.
       where: the ground.
       prunable: the leaves that `rescale` rescales.
-      most: the largest swap, see `swaps.most`.
+      most: the largest swap, see `annealed_start.largest_swap`.
     """
     rules = annealing.Rules(
         accept=ACCEPTANCES[settings.accept],
@@ -316,16 +317,14 @@ def _meeting(
         state, memory = group.begin(chain.state)
         return chain._replace(state=state, memory=memory)
 
-    def meet(rows: Row, chain: Chain, start: Array, sight: Sight) -> Chain:
-        row = jax.tree.map(lambda leaf: leaf[0], rows)
+    def meet(row: Row, chain: Chain, start: Array, sight: Sight) -> Chain:
         planned = row.ticks.temperature
         between = together.Between(
-            round=start // settings.chunk,
             rounds=jnp.int32(settings.steps // settings.chunk),
             temperature=planned[start - 1],
             next=planned[start],
         )
-        key = jax.random.fold_in(jax.random.fold_in(row.key, settings.steps), start)
+        key = jax.random.fold_in(jax.random.split(row.key, 4)[3], start)
         kernel = kernel_of(row, sight)
         state, memory = group.meet(key, kernel, chain.state, chain.memory, between)
         return chain._replace(state=state, memory=memory)

@@ -1,5 +1,6 @@
 """The settings of a search over masks, by names and numbers, and what of them can't be."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -75,8 +76,8 @@ class Settings:
     interaction: str = option(
         "none", "what a seed's chains do for each other after a chunk", tuple(INTERACTIONS)
     )
-    ladder: float = option(10.0, "of exchange, the hottest temperature over the coldest", least=1)
-    replaced: float = option(0.25, "of crossover and restart, the share of chains", least=0)
+    ladder: float = option(10.0, "of exchange, the hottest temperature over the coldest")
+    replaced: float = option(0.25, "of crossover and restart, the share of chains")
 
 
 def mix_of(settings: Settings) -> tuple[float, ...]:
@@ -110,7 +111,7 @@ def check(settings: Settings) -> None:
             needed |= {"energy": "trainability", "rescale": False}
         _check_needs(settings, "proposal", needed)
     if settings.scope == spaces.PATTERN:
-        needed = {"granularity": "weights", "proposal": "swaps", "tabu": 0}
+        needed = {"granularity": "weights", "proposal": "swaps", "tabu": 0, "allocation": "uniform"}
         _check_needs(settings, "scope", needed)
     if settings.evaluation == "difference":
         _check_needs(settings, "evaluation", DIFFERENCE)
@@ -132,19 +133,30 @@ def check(settings: Settings) -> None:
         if settings.pooled:
             find(settings.pooled)
     if settings.interaction != "none":
-        if settings.energy == "minibatch" or settings.proposal == "trained":
-            raise ValueError(
-                f"interaction={settings.interaction}: compares energies, and with energy=minibatch "
-                "or proposal=trained each is of other images"
-            )
-        if settings.interaction == "exchange" and settings.ladder == 1:
-            raise ValueError("ladder=1.0: must be above 1, or all rungs are one")
-        if settings.interaction == "crossover" and settings.granularity == "fields":
-            raise ValueError("interaction=crossover: crosses bits, and granularity=fields has none")
-        if settings.replaced >= 1:
-            raise ValueError(f"replaced={settings.replaced}: a share of the chains, below 1")
+        _check_interaction(settings)
     if settings.burn_in_accept == 1:
         raise ValueError("burn_in_accept=1.0: below 1, or the start temperature is infinite")
+
+
+def _check_interaction(settings: Settings) -> None:
+    name = f"interaction={settings.interaction}"
+    if settings.energy == "minibatch" or settings.proposal == "trained":
+        raise ValueError(
+            f"{name}: compares energies, and with energy=minibatch or proposal=trained each is of "
+            "other images"
+        )
+    if settings.granularity == "fields":
+        raise ValueError(f"{name}: compares masks, and with granularity=fields chains draw others")
+    if settings.steps == settings.chunk:
+        raise ValueError(f"{name}: chains meet between chunks, and chunk={settings.chunk} is all")
+    if settings.interaction in ("exchange", "population"):
+        _check_needs(settings, "interaction", {"accept": "metropolis"})
+    if settings.interaction == "exchange" and not 1 < settings.ladder < math.inf:
+        raise ValueError(f"ladder={settings.ladder}: a ratio of temperatures, above 1")
+    if settings.interaction == "population" and settings.temperatures == "constant":
+        raise ValueError(f"{name}: resamples as it cools, and temperatures=constant doesn't")
+    if settings.interaction in ("crossover", "restart") and not 0 < settings.replaced < 1:
+        raise ValueError(f"replaced={settings.replaced}: a share of the chains, in (0, 1)")
 
 
 def _check_needs(settings: Settings, name: str, needed: Mapping[str, Any]) -> None:

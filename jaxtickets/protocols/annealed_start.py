@@ -19,6 +19,7 @@ from jaxtickets.search.space import Space
 from jaxtickets.types import (
     Array,
     Key,
+    Schedule,
     Scores,
 )
 
@@ -41,20 +42,30 @@ def first_bits(
     """
     if not 0 < density < 1:
         raise ValueError(f"density {density} is outside (0, 1): there is nothing to search")
-    if space.scope == spaces.PATTERN and abs(density * space.group - round(density * space.group)):
-        raise ValueError(
-            f"density {density}: of groups of {space.group} a whole number stays, such as "
-            f"{1 / space.group:g} or {(space.group // 2) / space.group:g}"
-        )
     shapes = dict(zip(space.names, space.shapes, strict=True))
-    keep = ALLOCATIONS[settings.allocation](shapes, density, settings.floor)
+    if space.scope == spaces.PATTERN:
+        each = round(density * space.group)
+        if abs(density - each / space.group) > 1e-3 or not 0 < each < space.group:
+            raise ValueError(
+                f"density {density}: N of {space.group} inputs stay, so give N / {space.group}, "
+                f"such as {1 / space.group:.3g} or {(space.group - 1) / space.group:.3g}"
+            )
+        keep = int(spaces.pattern_totals(space)[each])
+    else:
+        keep = ALLOCATIONS[settings.allocation](shapes, density, settings.floor)
     scores = jax.random.uniform(key, (space.size,))
     if settings.start and evidence is not None:
         untrained = evidence._replace(params=evidence.init_params)
         scores = jax.jit(lambda key: space.pool(find(settings.start)(key, untrained)))(key)
     bits = _choose(space, scores, keep, settings.floor)
-    counts = spaces.counts(space, bits).tolist()
-    allocation.check(dict(zip(space.names, counts, strict=True)))
+    counts = dict(zip(space.names, spaces.counts(space, bits).tolist(), strict=True))
+    allocation.check(counts)
+    if space.scope == spaces.PATTERN:
+        for name, size in zip(space.names, space.sizes, strict=True):
+            if counts[name] < min(settings.floor, size):
+                raise ValueError(
+                    f"floor={settings.floor}: the pattern leaves {counts[name]} in {name}"
+                )
     return bits
 
 
@@ -72,7 +83,10 @@ def first_field(
 
 
 def ticks(settings: Settings, ones: int, most: int) -> annealing.Tick:
-    """The plan of a chain with `ones` ones, whose largest swap is `most`; of a field, in nats."""
+    """The plan of a chain with `ones` ones, whose largest swap is `most`; of a field, in nats.
+
+    Populations are resampled for all of a cooling, so that theirs comes at once, between chunks.
+    """
     steps = settings.steps
     period = settings.reheat or steps
     once = schedules.growing_levels(
@@ -86,6 +100,8 @@ def ticks(settings: Settings, ones: int, most: int) -> annealing.Tick:
         shape = schedules.SCHEDULES[settings.temperatures]
         temperature = shape(start, period, start * settings.temperature_ratio)
         temperature = schedules.reheat(temperature, period)
+    if settings.interaction == "population":
+        temperature = _held(temperature, settings.chunk)
     whole = settings.granularity != "fields"
     first, last = ends = settings.size, settings.size_end
     if whole:
@@ -100,6 +116,11 @@ def ticks(settings: Settings, ones: int, most: int) -> annealing.Tick:
     begins = (np.diff(levels, prepend=-1) != 0).astype(np.float32)
     level = schedules.table(begins) if settings.temperatures == "levels" else None
     return annealing.plan(steps, temperature, size, level, whole)
+
+
+def _held(temperature: Schedule, chunk: int) -> Schedule:
+    """The temperature of each chunk's first step, throughout: it falls where chains meet."""
+    return lambda step: temperature(step // chunk * chunk)
 
 
 def swap_size(asked: float, ones: int) -> int:

@@ -1,6 +1,7 @@
 """The masks that a ticket is compared with, on the same initialisation and at the same density.
 
 They are bits of the search's own space: weights, or units, scored by the mean over their weights.
+In a space of patterns they have the pattern too.
 """
 
 from collections.abc import Callable

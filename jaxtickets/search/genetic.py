@@ -82,7 +82,9 @@ def _replace_worst(key: Key, kernel: Kernel, states: State, points: PyTree, chai
     energy = jnp.where(jnp.isfinite(states.energy), states.energy, jnp.inf)
     worst = jnp.argsort(energy)[-chains:]
     old = jax.tree.map(lambda leaf: leaf[worst], states)
-    new = jax.vmap(kernel.init)(jax.random.split(key, chains), points)
+    keys = jax.random.split(key, chains)
+    # one after another: a net each would be evaluated at once otherwise
+    new = jax.lax.map(lambda pair: kernel.init(*pair), (keys, points))
     new = new._replace(start=old.start, scale=old.scale, log_size=old.log_size)
     new = best_of(new, old)
     return jax.tree.map(lambda leaf, rows: leaf.at[worst].set(rows), states, new)

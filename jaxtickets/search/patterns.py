@@ -53,6 +53,8 @@ def count(space: Space) -> int:
 def moves(space: Space, most: int) -> Moves:
     """Swaps within groups as moves over bits`[n]`; the size is the number of groups.
 
+    A group left over may be full, and stays as it is; a move of such groups alone isn't allowed.
+
     Args:
       space: of the scope `pattern`.
       most: the largest size that will be asked for.
@@ -79,7 +81,8 @@ def moves(space: Space, most: int) -> Moves:
         live = (jnp.arange(most) < size) & held.any(1) & empty.any(1)
         swap = Swap(*(jnp.where(live, index, space.size) for index in (off, on)))
         there = _switched(walk, swap)
-        return Proposal(there, jnp.bool_(True), jnp.float32(0), jnp.sum(live, dtype="int32"), swap)
+        moved = jnp.sum(live, dtype=jnp.int32)
+        return Proposal(there, moved > 0, jnp.float32(0), moved, swap)
 
     def settle(proposal: Proposal, accepted: Array) -> Walk:
         off, on = proposal.undo

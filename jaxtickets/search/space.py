@@ -63,10 +63,18 @@ def weights(params: Params, prunable: Prunable, scope: str = GLOBAL, group: int 
       prunable: the leaves that are searched; the others stay dense.
       scope: see `Space`.
       group: of the scope `pattern`, how many inputs a group has, 2 or more.
+
+    Raises:
+      ValueError: a group that no leaf has, or that one leaf hasn't the inputs for.
     """
+    shapes = masks.shapes(params, prunable)
+    for path, shape in shapes.items() if scope == PATTERN else ():
+        inputs = int(np.prod(shape[:-1]))
+        if not 2 <= group <= inputs:
+            raise ValueError(f"group={group}: must be from 2 to the {inputs} inputs of {path}")
     return Space(
         names=prunable,
-        shapes=tuple(masks.shapes(params, prunable).values()),
+        shapes=tuple(shapes.values()),
         scope=_known(scope),
         mask=lambda bits: masks.unflatten(bits, params, prunable),
         bits=lambda mask: masks.flatten(mask, prunable),
@@ -119,13 +127,16 @@ def choose(space: Space, scores: Array, keep: Keep, floor: int = 0) -> Array:
     Args:
       space: the state space; with the scope `pattern`, the highest of each group.
       scores: higher is kept first.
-      keep: an integer over all segments, or segment -> integer; of a pattern, the nearest.
+      keep: an integer over all segments, or segment -> integer; of a pattern one of
+        `pattern_totals`, or the sum is.
       floor: the least that a segment keeps when all are ranked together.
     """
     parts = jnp.split(scores, space.starts[1:])
     if space.scope == PATTERN:
+        for name, part in zip(space.names, parts, strict=True):
+            masks.check_scores(name, part)
         total = sum(keep.values()) if isinstance(keep, Mapping) else keep
-        each = jnp.round(total * space.group / space.size).astype(jnp.int32)
+        each = jnp.searchsorted(jnp.asarray(pattern_totals(space)), total)
         shaped = zip(parts, space.shapes, strict=True)
         return jnp.concatenate([_highest(part, shape, space.group, each) for part, shape in shaped])
     tree = dict(zip(space.names, parts, strict=True))
@@ -152,15 +163,31 @@ def _known(scope: str) -> str:
     return scope
 
 
+def pattern_totals(space: Space) -> np.ndarray:
+    """int64`[M + 1]`: how many ones there are where each group of M inputs keeps 0, 1, ..., M.
+
+    The R inputs that are left over of a leaf keep `ceil(N R / M)` of each output.
+    """
+    each = np.arange(space.group + 1)
+    total = np.zeros_like(each)
+    for shape in space.shapes:
+        inputs = int(np.prod(shape[:-1]))
+        rest = inputs % space.group
+        held = inputs // space.group * each + -(-each * rest // space.group)
+        total += shape[-1] * held
+    return total
+
+
 def _highest(scores: Array, shape: tuple[int, ...], group: int, each: Array) -> Array:
     """bool`[n]` of a leaf's scores`[n]`: the highest `each` of every group of inputs."""
     outputs = shape[-1]
-    table = scores.reshape(-1, outputs)
+    table = -scores.reshape(-1, outputs)
+    table = jnp.where(jnp.isnan(table), jnp.inf, table)
     inputs = table.shape[0]
     rest = -inputs % group
-    table = jnp.pad(table, ((0, rest), (0, 0)), constant_values=-jnp.inf)
+    table = jnp.pad(table, ((0, rest), (0, 0)), constant_values=jnp.inf)  # last, by their index
     table = table.reshape(-1, group, outputs)
-    order = jnp.argsort(jnp.argsort(-table, axis=1), axis=1)
+    order = jnp.argsort(jnp.argsort(table, axis=1), axis=1)
     members = jnp.full(table.shape[0], group).at[-1].set(group - rest)
     most = -(-each * members // group)
     return (order < most[:, None, None]).reshape(-1, outputs)[:inputs].ravel()

@@ -17,18 +17,19 @@ from jaxtickets.search.exchange import Ladder
 from jaxtickets.search.space import Space
 from jaxtickets.types import Array, Key, PyTree
 
+LEAST_SCALE = 1e-9
+"""Of temperatures."""
+
 
 class Between(NamedTuple):
     """When a group meets.
 
     Attributes:
-      round: int32, how many chunks are over.
-      rounds: int32, how many there are.
+      rounds: int32, how many chunks there are.
       temperature: of the plan at the end of the last chunk.
       next: of the plan as the next one begins.
     """
 
-    round: Array
     rounds: Array
     temperature: Array
     next: Array
@@ -73,7 +74,7 @@ def exchanging(rules: Rules) -> Together:
     def begin(states: State) -> tuple[State, PyTree]:
         chains = states.energy.shape[0]
         rungs = jnp.geomspace(1.0, rules.ladder, chains)
-        ladder = exchange.begin(jnp.mean(states.scale) * rungs)
+        ladder = exchange.begin(_mean_scale(states) * rungs)
         return exchange.place(ladder, states), _told(ladder, chains)
 
     def meet(
@@ -151,4 +152,9 @@ def _told(ladder: Ladder, chains: int) -> Ladder:
 
 def _at_one_temperature(states: State) -> tuple[State, PyTree]:
     """All chains at the mean of the temperatures that they were found to need."""
-    return states._replace(scale=jnp.full_like(states.scale, jnp.mean(states.scale))), ()
+    return states._replace(scale=jnp.full_like(states.scale, _mean_scale(states))), ()
+
+
+def _mean_scale(states: State) -> Array:
+    """Above 0, also where no neighbour was worse: inverse temperatures must be finite."""
+    return jnp.maximum(jnp.mean(states.scale), LEAST_SCALE)

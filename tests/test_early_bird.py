@@ -416,3 +416,17 @@ def test_a_run_of_annealed_masks(cache, tmp_path):
     rows = {row["method"]: row for row in commands.summary(folder)}
     kept = sum(int(value) for name, value in rows["late"].items() if name.startswith("kept/"))
     assert kept == 133_100
+
+
+@pytest.mark.parametrize(
+    ("said", "epochs", "meant"),
+    [
+        ((0.05, 0.1, 0.25, 0.5, 0.75), 20, (1, 2, 5, 10, 15)),
+        ((0.05, 0.1, 0.25, 0.5, 0.75), 6, (1, 2, 3, 4)),  # 1.5 and 4.5 are rounded to even
+        (("7", "0.5"), 8, (4, 7)),
+        ((0.9,), 2, ()),
+        ((), 5, ()),
+    ],
+)
+def test_draws_are_at_epochs_or_at_shares_of_them(said, epochs, meant):
+    assert driver._epochs_of(said, epochs) == meant

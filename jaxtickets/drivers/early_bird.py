@@ -55,7 +55,9 @@ class BirdSettings:
     after: str = option(
         "continue", "train on from the epoch drawn, or anew", ("continue", "retrain")
     )
-    draw_at: tuple = option((1, 2, 5, 10, 15), "epochs at which tickets are drawn beside these")
+    draw_at: tuple = option(
+        (0.05, 0.1, 0.25, 0.5, 0.75), "epochs at which tickets are drawn too, or shares of all"
+    )
     scale_l1: float = option(1e-4, "L1 on batch-norm scales, searching units", least=0)
 
 
@@ -112,7 +114,7 @@ def plan(settings: BirdSettings, problem: Problem) -> Plan:
     image = problem.dataset.train.images.shape[1:]
     epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
     epochs = problem.steps // epoch
-    draw_at = tuple(sorted(whole_numbers("draw_at", settings.draw_at)))
+    draw_at = _epochs_of(settings.draw_at, epochs)
     densities = sorted(set(numbers("density", settings.density)), reverse=True)
     try:
         if problem.steps % epoch:
@@ -147,6 +149,14 @@ def plan(settings: BirdSettings, problem: Problem) -> Plan:
     loss = losses.classification(recipe.model, recipe.prepare, penalty)
     search = problem._replace(recipe=recipe._replace(loss=loss, test_looks=0))
     return Plan(settings, keep, draw_at, space, drawn, graph, search, epoch, epochs)
+
+
+def _epochs_of(draw_at: Sequence[str], epochs: int) -> tuple[int, ...]:
+    """The epochs that are named, rising; numbers below 1 are shares of them all."""
+    named = numbers("draw_at", draw_at) if draw_at else ()
+    shares = {max(1, round(at * epochs)) for at in named if 0 < at < 1}
+    whole = whole_numbers("draw_at", [at for at in draw_at if not 0 < float(at) < 1])
+    return tuple(sorted({at for at in shares if at < epochs} | set(whole)))
 
 
 def _on_scales(strength: float, output: str) -> Callable[[Params], Array]:

@@ -8,6 +8,7 @@ single).
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from jaxtickets.io.errors import UserError, choose
@@ -16,6 +17,8 @@ from jaxtickets.protocols.finders import FINDERS
 
 BEST: dict[str, Any] = FINDERS["rewired"] | {"steps": 40, "chunk": 10, "train_steps": 20}
 """Of the search alone: the default."""
+LENGTHS = ("steps", "chunk", "train_steps", "size", "size_end", "images", "floor")
+"""What says how long or how far the default searches, and not how."""
 ANNEALING: dict[str, Any] = {"chains": 4} | {
     name: getattr(annealed_settings.Settings(), name) for name in BEST
 }
@@ -100,8 +103,13 @@ def thesis_search(model: str) -> dict[str, Any]:
     return {k: v for k, v in (THESIS | THESIS_NETS[model]).items() if k in known}
 
 
-def preset(name: str, model: str) -> dict[str, Any]:
-    """Flag -> value of a preset.
+def preset(name: str, model: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Flag -> value of a preset; of plain annealing where flags say how to search without one.
+
+    Args:
+      name: the preset, or empty.
+      model: the net.
+      given: the flags that are set, and their values.
 
     Raises:
       UserError: there is no such preset, or none for the model.
@@ -109,7 +117,13 @@ def preset(name: str, model: str) -> dict[str, Any]:
     fixed = {"": {}, "annealing": ANNEALING, "smoke": SMOKE}
     choose("preset", name, (*fixed, "thesis"))
     if name in fixed:
-        return fixed[name]
+        return fixed[name or _implied(given)]
     if model not in THESIS_NETS:
         raise UserError(f"--preset=thesis is for {' and '.join(THESIS_NETS)}, not {model}")
     return THESIS | THESIS_NETS[model]
+
+
+def _implied(given: Mapping[str, Any]) -> str:
+    known = {field.name for field in dataclasses.fields(annealed_settings.Settings)}
+    says_how = set(given) & known - set(LENGTHS)
+    return "annealing" if says_how and given.get("proposal") != BEST["proposal"] else ""

@@ -2,10 +2,10 @@
 
 Chains search the masks of a randomly initialised net for the one with the lowest energy. By default
 that is the loss after a few training steps, which also say what to swap, and from which the net is
-rewound each time; with --preset=annealing, simulated annealing of the untrained net's loss by
-random swaps. The best ticket of each seed is then trained, and beside it, from the same
-initialisation, masks that cost no search: random, random with the ticket's count in each layer,
-SNIP, one-shot magnitude after dense training, and the dense net.
+rewound each time; with --preset=annealing, or where any other flag says how to search, simulated
+annealing of the untrained net's loss by random swaps. The best ticket of each seed is then trained,
+and beside it, from the same initialisation, masks that cost no search: random, random with the
+ticket's count in each layer, SNIP, one-shot magnitude after dense training, and the dense net.
 
     python -m experiments.sa_search --model=lenet5
     python -m experiments.sa_search --preset=annealing --model=lenet5
@@ -76,11 +76,7 @@ def main() -> None:
     question, settings, net, *_ = parts
     axis, problem = opening.prepare(place, parts)
     densities = numbers("density", question.density)
-    try:
-        checked = annealing.check(settings, problem, net.seed, densities, axis, question.chains)
-    except UserError as error:
-        more = "; --preset=annealing has random swaps" if settings.proposal == "trained" else ""
-        raise UserError(f"{error}{more}") from error
+    checked = annealing.check(settings, problem, net.seed, densities, axis, question.chains)
     space = checked.where.space
     run, data, seeds = opening.begin("sa_search", place, parts, axis, problem)
 
@@ -150,7 +146,8 @@ def _said(settings: annealed_settings.Settings) -> str:
 def _read() -> list[Any]:
     """The settings of all groups; explicit flags before the preset before the defaults."""
     name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
-    chosen = preset(name, flags.FLAGS.model)
+    given = {flag: flags.FLAGS[flag].value for flag in flags.FLAGS if flags.FLAGS[flag].present}
+    chosen = preset(name, flags.FLAGS.model, given)
     found = read_all((RunSettings(), *GROUPS), chosen)
     question, settings = found[1:3]
     for method in question.compare:

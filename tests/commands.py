@@ -14,6 +14,8 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 GALLERIES = ("criterion_comparison", "mask_similarity", "orthogonality", "trainability")
 ON_TWO_DEVICES = ("sa_search", "ticket_grid")
+MOSTLY_COMPILED = ("slimming",)
+"""Smoke runs that are shorter for being compiled without much optimisation."""
 WITH_STORE = (
     *(*GALLERIES, "supermask", "prune_retrain", "structured_pruning", "filter_search", "slimming"),
     *("energy_study", "sa_frontier"),
@@ -24,20 +26,20 @@ def command(experiment: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", f"experiments.{experiment}", *arguments]
 
 
-def run(words: Sequence[str], cache: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(words, cwd=ROOT, env=environment(cache), capture_output=True, text=True)
+def run(words: Sequence[str], cache: Path, quick: bool = False) -> subprocess.CompletedProcess[str]:
+    """The finished process; `quick` compiles without much optimisation."""
+    said = environment(cache)
+    if quick:
+        said["XLA_FLAGS"] = " ".join([said.get("XLA_FLAGS", ""), *QUICK])
+    return subprocess.run(words, cwd=ROOT, env=said, capture_output=True, text=True)
+
+
+QUICK = "--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"
 
 
 def environment(cache: Path) -> dict[str, str]:
-    """One device, since each compiles every program for itself; `--devices` asks for more.
-
-    What is compiled without much optimisation is compiled in half the time, and these runs do
-    little else.
-    """
-    quick = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    flags = f"{os.environ.get('XLA_FLAGS', '')} {quick}"
-    said = {"XDG_CACHE_HOME": str(cache), "JAX_NUM_CPU_DEVICES": "1", "XLA_FLAGS": flags}
-    return os.environ | said
+    """One device, since each compiles every program for itself; `--devices` asks for more."""
+    return {**os.environ, "XDG_CACHE_HOME": str(cache), "JAX_NUM_CPU_DEVICES": "1"}
 
 
 def summary(folder: Path) -> list[dict[str, str]]:

@@ -67,7 +67,7 @@ def smokes(shared, cache):
                     words.append("--devices=2")
                 if stored:
                     words.append(f"--dense_store={shared / 'dense'}")
-                done = commands.run(words, cache)
+                done = commands.run(words, cache, experiment in commands.MOSTLY_COMPILED)
                 folder.mkdir(exist_ok=True)
                 said.write_bytes(pickle.dumps(done))
         done = pickle.loads(said.read_bytes())

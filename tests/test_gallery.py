@@ -216,18 +216,13 @@ def test_actions_change_what_a_mask_is_worth_untrained_but_not_the_first_mask(sm
         other = rows["magnitude", "0", "1", ones, zeros][0]
         assert other["kept/fc1/kernel"] == plain["kept/fc1/kernel"]
         assert other["untrained_accuracy"] != plain["untrained_accuracy"]
-    for level in ("1", "2"):  # signs tell: Zhou et al.'s finding
-        signed, unsigned = (
-            np.mean(
-                [
-                    float(
-                        rows[name, number, level, "signed_constant", "zero"][0][
-                            "untrained_accuracy"
-                        ]
-                    )
-                    for number in "01"
-                ]
-            )
-            for name in ("magnitude_same_sign", "magnitude")
-        )
-        assert signed > unsigned
+    # signs tell: Zhou et al.'s finding, over seeds and levels
+    signed, unsigned = (
+        [
+            float(rows[name, number, level, "signed_constant", "zero"][0]["untrained_accuracy"])
+            for number in "01"
+            for level in "12"
+        ]
+        for name in ("magnitude_same_sign", "magnitude")
+    )
+    assert np.mean(signed) > np.mean(unsigned)

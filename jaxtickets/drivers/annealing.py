@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from jaxtickets import runs
 from jaxtickets.drivers.problem import Problem
-from jaxtickets.drivers.search_loop import Found, Plan, best, first_rows, search_all
+from jaxtickets.drivers.search_loop import Found, Plan, best, first_rows, progress_of, search_all
 from jaxtickets.drivers.seeds import Seed, evidence, seed
 from jaxtickets.io.errors import UserError
 from jaxtickets.protocols import annealed, annealed_settings, annealed_start
@@ -101,10 +101,13 @@ def anneal(
         for one in seeds
         for chain in range(chains)
     ]
+    progress = progress_of(phase, len(plans), settings.steps, settings.chunk)
+    if not (folder / "checkpoints" / phase).exists():
+        progress.announce()  # first masks by a criterion take a while
     first, most = first_rows(settings, where, plans, lambda one: evidence(problem, one, None, data))
     optimizer = problem.recipe.optimizer(problem.hyper)
     search = annealed.build(settings, problem.recipe, optimizer, where, problem.prunable, most)
     names = [{"density": p.density, "seed": p.seed.number, "chain": p.chain} for p in plans]
     batched = folder, phase, settings.steps, settings.chunk, search, axis
-    ends = search_all(*batched, first, names, checked.sight, every, chains)
+    ends = search_all(*batched, first, names, checked.sight, every, chains, progress)
     return best(settings, where, plans, first, ends)

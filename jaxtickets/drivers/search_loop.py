@@ -143,6 +143,7 @@ def search_all(
     sight: Shared,
     every: float,
     group: int = 1,
+    progress: Progress | None = None,
 ) -> Chain:
     """Runs all chains to their end; returns their last states, stacked.
 
@@ -161,6 +162,7 @@ def search_all(
       names: what metrics rows say of each chain, such as density, seed and chain.
       sight: the data, on each device.
       group: how many chains meet, where they do: the first so many, the next, and so on.
+      progress: of `progress_of`, where it has been announced already.
     """
 
     def advance_one(
@@ -212,15 +214,14 @@ def search_all(
         made = runs.join(begin_all(runs.split(chains, axis), sight))
         return chains, made if begin_groups is None else begin_groups(made)
 
-    evaluations = length * len(names)
-    progress = Progress(
-        f"{phase}, {len(names)} chains",
-        steps // length,
-        FORMATS,
-        "eval",
-        per_step=evaluations,
-    )
+    progress = progress or progress_of(phase, len(names), steps, length)
     return loop(folder, phase, begin, steps // length, step, report, axis, progress, every)[1]
+
+
+def progress_of(phase: str, chains: int, steps: int, length: int) -> Progress:
+    """The live line of a search of so many chains, see `search_all`."""
+    label, chunks = f"{phase}, {chains} chains", steps // length
+    return Progress(label, chunks, FORMATS, "eval", per_step=length * chains)
 
 
 def _of_groups(meeting: annealed.Meeting, group: int) -> tuple[Callable, Callable]:

@@ -85,10 +85,14 @@ class Progress:
         self._first: tuple[float, int] | None = None
         self._shown_at = 0.0
         self._hidden = ""  # the newest line, if it came too soon to be shown
+        self._announced = False
         self._open = False  # the cursor stands behind a line on a terminal
 
     def announce(self) -> None:
-        """Shows that the work begins, compilation first; the clock isn't started."""
+        """Shows, once, that the work begins, compilation first; the clock isn't started."""
+        if self._announced:
+            return
+        self._announced = True
         self._show(line(self.label, 0, self.total, {}, self.formats), self._clock())
 
     def update(self, step: int, **values: Value) -> None:

@@ -164,13 +164,17 @@ def test_random_search_draws_every_mask_anew():
 
 
 def test_polishing_takes_what_is_left_of_the_budget_and_no_more():
-    each = 4 * 2000
+    images = 2000
+    each = 4 * images // 5
     least = (2 * finders.LOOKS + finders.BURN_IN + 1) * each
-    assert finders.polish(least, 2000).steps == finders.LOOKS
-    assert finders.polish(least + finders.LOOKS * each, 2000).steps == 2 * finders.LOOKS
+    assert finders.polish(least, images).steps == finders.LOOKS
+    assert finders.polish(least, images).images == images // 5  # a gate learns from the others
+    assert finders.polish(least + finders.LOOKS * each, images).steps == 2 * finders.LOOKS
     assert finders.polish(10**9, 10**6).images == finders.POLISH_IMAGES
     with pytest.raises(ValueError, match=f"{least} forward passes at least, {least - 1} are left"):
-        finders.polish(least - 1, 2000)
+        finders.polish(least - 1, images)
+    with pytest.raises(ValueError, match="five training images at least"):
+        finders.polish(10**9, 4)
 
 
 def test_a_polished_mask_keeps_its_counts_and_classifies_better(tmp_path):
@@ -179,9 +183,12 @@ def test_a_polished_mask_keeps_its_counts_and_classifies_better(tmp_path):
     problem = build(net, train, "", False)
     axis, seeds = runs.axis(), [seed(problem, number) for number in (0, 1)]
     data = on_device(problem.dataset)
-    begun = gating.gated("edge_popup", problem, seeds, 0.2, data, axis)
+    budget = 5.0
+    images = gating.polish_plan(problem, budget).images
+    seen, unseen = gating.parted(data.train, images)
+    assert len(unseen.labels) == images and len(seen.labels) == len(data.train.labels) - images
+    begun = gating.gated("edge_popup", problem, seeds, 0.2, data._replace(train=seen), axis)
     on = seeds, 0.2, data, axis, 60.0
-    budget = 12.0
     found = gating.polished(tmp_path, "polish", "edge_popup", problem, budget, *on)
     for one, before in zip(found, begun, strict=True):
         assert one.said["forward_passes"] <= budget * finding.dense_cost(problem)
@@ -191,8 +198,8 @@ def test_a_polished_mask_keeps_its_counts_and_classifies_better(tmp_path):
             problem.recipe.model,
             one.params,
             {},
-            problem.recipe.prepare(data.train.images),
-            data.train.labels,
+            problem.recipe.prepare(unseen.images),
+            unseen.labels,
             energies.MEASURES["cross_entropy"],
         )
         lower, higher = (float(energy.evaluate(KEY, mask)) for mask in (one.mask, before.mask))

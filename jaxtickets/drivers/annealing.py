@@ -101,7 +101,7 @@ def anneal(
         for one in seeds
         for chain in range(chains)
     ]
-    progress = progress_of(phase, len(plans), settings.steps, settings.chunk)
+    progress = progress_of(phase, len(plans), settings.steps)
     if not (folder / "checkpoints" / phase).exists():
         progress.announce()  # first masks by a criterion take a while
     first, most = first_rows(settings, where, plans, lambda one: evidence(problem, one, None, data))

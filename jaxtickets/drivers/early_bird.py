@@ -266,7 +266,8 @@ def search(
     kinds = {"validation": ".2%", "distance": ".3f"}
     label = f"{SEARCH}, {len(seeds)} runs"
     progress = Progress(label, plan.epochs, kinds, "images", per_step=images)
-    return loop(folder, SEARCH, begin, plan.epochs, step, report, axis, progress, every)[1]
+    ends = range(1, plan.epochs + 1)
+    return loop(folder, SEARCH, begin, ends, step, report, axis, progress, every)[1]
 
 
 def write_drawn(

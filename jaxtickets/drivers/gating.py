@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from jaxtickets import allocation, gates, masks, runs, training
@@ -18,7 +19,7 @@ from jaxtickets.protocols.finders import BURN_IN, LOOKS
 from jaxtickets.protocols.ground import Row
 from jaxtickets.runs import Axis
 from jaxtickets.search import energies
-from jaxtickets.types import Dataset, Key, Mask, Params, Stats
+from jaxtickets.types import Dataset, Key, Mask, Params, Split, Stats
 
 
 def gated(
@@ -76,6 +77,11 @@ def polish_plan(problem: Problem, budget: float) -> annealed_settings.Settings:
         raise UserError(f"--budget={budget:g}, of which a gate takes 1: {error}") from error
 
 
+def parted(split: Split, last: int) -> tuple[Split, Split]:
+    """All examples but the last ones, and these."""
+    return jax.tree.map(lambda x: x[:-last], split), jax.tree.map(lambda x: x[-last:], split)
+
+
 def polished(
     folder: Path,
     label: str,
@@ -91,7 +97,7 @@ def polished(
     """A gate's masks, and from there annealing by informed swaps: the best by validation.
 
     The counts of all layers stay, and the energy is the loss of the untrained net on training
-    images.
+    images that the gate is kept from: the loss on its own is next to nothing once it is trained.
 
     Args:
       folder: the run's folder.
@@ -103,7 +109,8 @@ def polished(
       every: seconds between two checkpoints.
     """
     settings = polish_plan(problem, budget)
-    begun = gated(gate, problem, seeds, density, data, axis)
+    seen, unseen = parted(data.train, settings.images)
+    begun = gated(gate, problem, seeds, density, data._replace(train=seen), axis)
     where = annealed.ground_of(settings, begun[0].params, problem.prunable, problem.wiring)
     bits = [where.space.bits(one.mask) for one in begun]
     most = annealed_start.largest_swap(settings, where.space, np.stack(bits))
@@ -117,13 +124,12 @@ def polished(
         )
         for one, found, b in zip(seeds, begun, bits, strict=True)
     ]
-    splits = problem.dataset.train, problem.dataset.validation
-    sight = runs.share(annealed.sight(settings, problem.recipe.prepare, *splits), axis)
+    scored = annealed.sight(settings, problem.recipe.prepare, unseen, data.validation)
     optimizer = problem.recipe.optimizer(problem.hyper)
     made = annealed.build(settings, problem.recipe, optimizer, where, problem.prunable, most)
     names = [{"density": density, "seed": one.number, "chain": 0} for one in seeds]
     batched = folder, label, settings.steps, settings.chunk, made, axis
-    ends = search_all(*batched, runs.stack(rows), names, sight, every)
+    ends = search_all(*batched, runs.stack(rows), names, runs.share(scored, axis), every)
     cost = dense_cost(problem) + 4 * settings.images * (settings.steps + LOOKS + BURN_IN + 1)
     said = {
         "forward_passes": cost,

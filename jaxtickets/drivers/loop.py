@@ -2,7 +2,7 @@
 
 import operator
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,14 @@ def loop(
     folder: Path,
     phase: str,
     begin: Callable[[], PyTree],
-    chunks: int,
+    ends: Sequence[int],
     advance: Advance,
     report: Report,
     axis: Axis,
     progress: Progress,
     every: float,
 ) -> PyTree:
-    """The state of all runs after `chunks` chunks, whatever happened in between.
+    """The state of all runs after the last chunk, whatever happened in between.
 
     Goes on from the newest checkpoint in `folder/checkpoints/phase` if there is one. Metrics rows
     get `phase`, `chunk` and the `seconds` that the chunk took.
@@ -44,7 +44,7 @@ def loop(
       folder: the run's folder.
       phase: its name.
       begin: makes the first state, joined: a PyTree with a leading axis of runs.
-      chunks: how many.
+      ends: the step that each chunk ends at, for the line.
       advance, report: see above.
       axis: the run axis.
       progress: shows the line.
@@ -61,16 +61,16 @@ def loop(
     del state  # as large as the blocks
     saved = time.monotonic()
     with progress:
-        for i in range(first, chunks):
+        for i in range(first, len(ends)):
             started = time.monotonic()
             blocks, info = advance(blocks, i)
             made, shown = report(i, jax.tree.map(np.asarray, runs.join(info)))
             seconds = round(time.monotonic() - started, 3)
             stamp = {"phase": phase, "chunk": i, "seconds": seconds}
             rows.append_metrics(folder, *({**stamp, **row} for row in made))
-            progress.update(i + 1, **shown)
+            progress.update(ends[i], **shown)
             waited = time.monotonic() - saved
-            if i + 1 == chunks or processes.told(partial(operator.ge, waited, every)):
+            if i + 1 == len(ends) or processes.told(partial(operator.ge, waited, every)):
                 checkpoints.save(place, i + 1, runs.join(blocks))
                 saved = time.monotonic()
     return runs.join(blocks)

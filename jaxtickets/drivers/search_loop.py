@@ -214,14 +214,14 @@ def search_all(
         made = runs.join(begin_all(runs.split(chains, axis), sight))
         return chains, made if begin_groups is None else begin_groups(made)
 
-    progress = progress or progress_of(phase, len(names), steps, length)
-    return loop(folder, phase, begin, steps // length, step, report, axis, progress, every)[1]
+    progress = progress or progress_of(phase, len(names), steps)
+    ends = range(length, steps + 1, length)
+    return loop(folder, phase, begin, ends, step, report, axis, progress, every)[1]
 
 
-def progress_of(phase: str, chains: int, steps: int, length: int) -> Progress:
+def progress_of(phase: str, chains: int, steps: int) -> Progress:
     """The live line of a search of so many chains, see `search_all`."""
-    label, chunks = f"{phase}, {chains} chains", steps // length
-    return Progress(label, chunks, FORMATS, "eval", per_step=length * chains)
+    return Progress(f"{phase}, {chains} chains", steps, FORMATS, "eval", per_step=chains)
 
 
 def _of_groups(meeting: annealed.Meeting, group: int) -> tuple[Callable, Callable]:

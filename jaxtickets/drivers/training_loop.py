@@ -118,10 +118,11 @@ def train_all(
         begun = runs.over_runs(begin_one, axis, starts._replace(step=jnp.asarray(clock, jnp.int32)))
         return (starts.key, starts.hyper, starts.fill), begun
 
-    images = recipe.batch_size * int((end - clock).sum()) / len(plan)
+    images = recipe.batch_size * int((end - clock).sum()) / (end - plan[0][0])
     label = f"{phase}, {len(names)} runs"
-    progress = Progress(label, len(plan), {"validation": ".2%"}, "images", per_step=images)
-    return loop(folder, phase, begin, len(plan), step, report, axis, progress, every)[1]
+    progress = Progress(label, end, {"validation": ".2%"}, "images", per_step=images)
+    ends = [now + looks * recipe.every for now, looks in plan]
+    return loop(folder, phase, begin, ends, step, report, axis, progress, every)[1]
 
 
 def _rows(name: dict[str, Any], seen: dict[str, np.ndarray], run: int) -> list[dict[str, Any]]:

@@ -55,7 +55,7 @@ LOOKS = 4
 POLISHED = {f"polished_{gate}": gate for gate in ("edge_popup", "bernoulli")}
 """Gates' masks that informed swaps go on from, at the same counts: name -> gate."""
 POLISH_IMAGES = 10_000
-"""The most training images that a mask is polished on."""
+"""The most training images that a mask is polished on; never more than a fifth of them."""
 
 
 def polish(budget: int, images: int) -> Settings:
@@ -65,12 +65,14 @@ def polish(budget: int, images: int) -> Settings:
 
     Args:
       budget: forward passes of one example.
-      images: training images that there are.
+      images: training images that there are; a gate is to learn from those that aren't taken.
 
     Raises:
-      ValueError: the budget doesn't pay for one step between looks.
+      ValueError: the budget doesn't pay for one step between looks, or no image can be spared.
     """
-    images = min(images, POLISH_IMAGES)
+    images = min(images // 5, POLISH_IMAGES)
+    if images < 1:
+        raise ValueError("polishing takes five training images at least")
     each = 4 * images
     chunk = (budget - (LOOKS + BURN_IN + 1) * each) // (LOOKS * each)
     if chunk < 1:

@@ -1,5 +1,6 @@
 """What all figures share: axes without a screen, and where they are saved."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,18 @@ def subplots(height: int, width: int, size: tuple[float, float]) -> Any:
 
 
 def save(fig: Any, folder: Path, name: str) -> Path:
-    """Writes `figures/NAME.png` in the run's folder, closes the figure, returns the path."""
+    """Writes `figures/NAME.png` in the run's folder, closes the figure, returns the path.
+
+    A title wider than the figure is broken into lines.
+    """
     from matplotlib import pyplot
 
+    for title in fig.texts:
+        share = title.get_window_extent().width / fig.bbox.width
+        if share > 1:
+            text = title.get_text()
+            longest = max(map(len, text.splitlines()))
+            title.set_text(textwrap.fill(text, int(0.95 * longest / share)))
     place = folder / "figures"
     place.mkdir(exist_ok=True)
     fig.savefig(place / f"{name}.png")

@@ -3,13 +3,22 @@
 import re
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import matplotlib
+import numpy as np
+
+from jaxtickets import masks, nets
+from jaxtickets.io import tickets
+from jaxtickets.types import Ticket
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def test_a_users_own_net_and_arrays_go_from_search_to_plot_in_under_20_lines(tmp_path, monkeypatch):
+def test_a_users_own_net_and_arrays_go_from_search_to_plot_in_under_20_lines(
+    tmp_path, monkeypatch, capsys
+):
     matplotlib.use("Agg")
     monkeypatch.chdir(tmp_path)
     given, composed = BLOCKS[1:3]
@@ -23,21 +32,36 @@ def test_a_users_own_net_and_arrays_go_from_search_to_plot_in_under_20_lines(tmp
     assert int(kept) == 400
     assert (tmp_path / "chains.png").exists()
 
+    exec(compile(BLOCKS[3], "README.md", "exec"), names)  # the same net by magnitude
+    said = [line.split("% left: ") for line in capsys.readouterr().out.splitlines()]
+    assert [float(left) for left, _ in said[:3]] == [100.0, 80.0, 64.0]
+    assert len(said) == 10
+    assert float(said[0][1].rstrip("%")) > 90  # of the last batch
+    total = names["masks"].size(names["params"], names["prunable"])
+    assert int(names["masks"].count(names["mask"], names["prunable"])) == round(total * 0.8**10)
 
-def test_the_two_lines_that_load_a_ticket_are_what_the_library_has():
-    lines = [line for line in BLOCKS[0].splitlines() if line.strip()]
-    assert len(lines) == 2
+
+def test_a_saved_ticket_is_loaded_and_evaluated(tmp_path):
+    net = nets.make("lenet5_lecun")
+    params, stats = nets.functional(net, (28, 28, 1)).init(jax.random.key(0))
+    mask = masks.random(jax.random.key(1), params, masks.prunable(params), 5000)
+    said = {"net": nets.to_json(net), "dataset": "mnist5k"}
+    tickets.save_ticket(tmp_path / "ticket", Ticket(params, stats, mask, jnp.int32(0)), said)
+    path = "runs/sa_search/.../tickets/ticket-density0.5-seed0"
+    assert path in BLOCKS[0]
     names: dict = {}
-    exec(lines[0], names)
-    assert callable(names["load_ticket"])
-    assert lines[1].startswith("ticket, provenance = load_ticket(")
+    exec(BLOCKS[0].replace(path, str(tmp_path / "ticket")), names)
+    assert names["logits"].shape == (1000, 10)
+    images = (names["held"].test.images / 255 - 0.1307) / 0.3081
+    expected = net.apply({"params": masks.apply(mask, params)}, images, train=False)
+    np.testing.assert_allclose(names["logits"], expected, atol=2e-3)
 
 
 def test_half_of_the_units_go_for_real(capsys):
     names: dict = {}
-    exec(compile(BLOCKS[3], "README.md", "exec"), names)
+    exec(compile(BLOCKS[4], "README.md", "exec"), names)
     assert capsys.readouterr().out.startswith("(10, 25, 250)\n")
-    assert "# (10, 25, 250)" in BLOCKS[3]
+    assert "# (10, 25, 250)" in BLOCKS[4]
     small = names["small_ticket"]
     assert small.params["conv2"]["kernel"].shape == (5, 5, 10, 25)
     assert names["found"].before.parameters > 3.9 * names["found"].after.parameters

@@ -2,10 +2,18 @@
 
 import ast
 from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
 
 import jaxtickets
-from jaxtickets.drivers import comparison
+from jaxtickets import runs
+from jaxtickets.drivers import comparison, once
+from jaxtickets.drivers.comparison import Entry
+from jaxtickets.drivers.training_loop import Start
 from jaxtickets.figures import methods
+from jaxtickets.io import checkpoints, rows
 
 ROOT = Path(jaxtickets.__file__).parent
 
@@ -82,3 +90,73 @@ def test_a_paired_difference_has_students_interval():
     assert abs(mean - 2) < 1e-12
     assert abs(half - 4.302653 / 3**0.5) < 1e-5
     assert comparison.paired({3: 1.0}, {3: 0.0}) == (1.0, float("inf"))
+
+
+# --- parts ---------------------------------------------------------------------------------------
+
+
+class Parts:
+    """Eight trainings in parts of a turn each; every one is noted, and leaves a checkpoint."""
+
+    def __init__(self, folder, devices, monkeypatch):
+        self.folder, self.devices, self.trained = folder, devices, []
+        start = Start(0, 0, {"w": np.zeros(3)}, {}, {"w": np.ones(3, bool)})
+        self.entries = [Entry({"seed": number}, start) for number in range(8)]
+        monkeypatch.setattr(comparison, "train_entries", self.train)
+        monkeypatch.setattr(once, "train_entries", self.train)
+        monkeypatch.setattr(once, "save_entry", self.save)
+        monkeypatch.setattr(once.runs, "take", lambda *arguments: ({}, {}))
+        monkeypatch.setattr(comparison, "PART_BYTES", 1)
+
+    def train(self, folder, phase, problem, axis, entries, data, every):
+        mine = [entry.name["seed"] for entry in entries]
+        place = folder / "checkpoints" / phase
+        state = np.array(mine, "f")
+        found = checkpoints.restore(place, state)
+        self.begun.append((phase, found is not None))
+        checkpoints.save(place, 1, state)
+        if len(self.begun) > self.most:
+            raise InterruptedError
+        self.trained += mine
+        ends = SimpleNamespace(state=SimpleNamespace(params={}, stats={}))
+        return ends, [{**entry.name, "accuracy": entry.name["seed"] / 8} for entry in entries]
+
+    def save(self, folder, problem, entry, step, place):
+        assert place == f"ticket-{entry.name['seed']}"
+
+    def run(self, kind, devices, most=99):
+        """The rows; killed as part number `most` has its first checkpoint."""
+        self.begun, self.most = [], most
+        rest = SimpleNamespace(steps=1), runs.axis("map", 1, self.devices[:devices])
+        if kind == "once":
+            entries = {f"ticket-{i}": entry for i, entry in enumerate(self.entries)}
+            given = self.folder, self.folder, "train", *rest, entries, None, 60.0
+            return list(once.train(*given).values())
+        return comparison.train_in_parts(self.folder, "train", *rest, self.entries, None, 60.0)
+
+
+@pytest.mark.parametrize("kind", ["once", "comparison"])
+@pytest.mark.parametrize(("first", "then"), [(2, 4), (4, 2), (2, 3), (2, 2)])
+def test_a_run_goes_on_with_another_number_of_devices(
+    kind, first, then, tmp_path, cpus, monkeypatch
+):
+    bench = Parts(tmp_path, cpus, monkeypatch)
+    with pytest.raises(InterruptedError):
+        bench.run(kind, first, most=1)
+    assert bench.trained == list(range(first))
+    made = bench.run(kind, then)
+    assert made == [{"seed": number, "accuracy": number / 8} for number in range(8)]
+    assert bench.trained == list(range(8))  # each once
+    # what had begun is gone on with if it is of the same trainings, else anew
+    assert bench.begun[0] == ("train-01", first == then)
+    assert bench.run(kind, 1) == made and not bench.begun
+    kept = [row["seed"] for row in rows.read_metrics(tmp_path) if row["phase"].endswith("-rows")]
+    assert kept == list(range(8)) and not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_parts_of_a_phase_are_told_from_those_of_others(tmp_path, cpus, monkeypatch):
+    bench = Parts(tmp_path, cpus, monkeypatch)
+    rows.append_metrics(tmp_path, {"phase": "train-00-00-rows", "seed": 7})
+    rows.append_metrics(tmp_path, {"phase": "retrain-00-rows", "seed": 7})
+    assert [row["seed"] for row in bench.run("comparison", 4)] == list(range(8))
+    assert [name for name, _ in bench.begun] == ["train-00", "train-01"]

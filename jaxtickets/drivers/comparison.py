@@ -1,5 +1,6 @@
 """Masks side by side: untrained and trained, over seeds; a summary and a table."""
 
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from jaxtickets.analysis import connectivity
 from jaxtickets.drivers.loop import seconds
 from jaxtickets.drivers.problem import Problem
 from jaxtickets.drivers.training_loop import Start, accuracies, train_all
-from jaxtickets.io import rows, tickets
+from jaxtickets.io import rows, tickets, trees
 from jaxtickets.io.files import plain
 from jaxtickets.runs import Axis
 from jaxtickets.training import Watched
@@ -97,28 +98,72 @@ def train_in_parts(
 ) -> list[dict[str, Any]]:
     """The rows of `train_entries`, however many entries there are: parts fit into memory.
 
-    A part is a whole number of the axis' blocks, so that the numbers are those of one batch. Each
-    is a phase of its own, `PHASE-00` and so on, done once and for all.
+    Each part is a phase of its own, see `parts`.
 
     Args:
       folder, phase, problem, axis, entries, data, every: see `train_entries`.
       most: entries of a part; 0: what takes about `PART_BYTES`.
     """
-    if not entries:
-        return []
-    most = _most(entries[0], axis, COPIES, most)
-    made: list[dict[str, Any]] = []
-    for part, start in enumerate(range(0, len(entries), most)):
-        mine = entries[start : start + most]
-        name = f"{phase}-{part:02d}"
-        done = [row for row in rows.read_metrics(folder) if row["phase"] == f"{name}-rows"]
-        if len(done) < len(mine):
-            _drop_metrics(folder, f"{name}-rows")
-            done = train_entries(folder, name, problem, axis, mine, data, every)[1]
-            rows.append_metrics(folder, *({"phase": f"{name}-rows", **row} for row in done))
-        shutil.rmtree(folder / "checkpoints" / name, ignore_errors=True)
-        made += [{k: v for k, v in row.items() if k != "phase"} for row in done]
+    made, missing = parts(folder, phase, axis, entries, most)
+    for name, mine in missing:
+        done = train_entries(folder, name, problem, axis, mine, data, every)[1]
+        finish_part(folder, name, done)
+        made += done
     return made
+
+
+def parts(
+    folder: Path, phase: str, axis: Axis, entries: Sequence[Entry], most: int = 0
+) -> tuple[list[dict[str, Any]], list[tuple[str, Sequence[Entry]]]]:
+    """What was trained before, and what is left to train, in parts that fit into memory.
+
+    A part is a whole number of the axis' blocks, so that the numbers are those of one batch. Each
+    is a phase of its own, `PHASE-00` and so on, done once and for all. How large it is depends on
+    the number of devices, and so may change from one session of a run to the next: rows are those
+    of the first entries, in whatever parts they were trained, and a part that was begun with
+    another number of entries begins anew.
+
+    Args:
+      folder, phase, axis, entries, most: see `train_in_parts`.
+
+    Returns:
+      The rows that `finish_part` has written, of the first entries; and name and entries of each
+      part that is missing.
+    """
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows.read_metrics(folder):
+        if re.fullmatch(rf"{re.escape(phase)}-\d+-rows", row["phase"]):
+            found.setdefault(row.pop("phase").removesuffix("-rows"), []).append(row)
+    for name in found:
+        shutil.rmtree(folder / "checkpoints" / name, ignore_errors=True)
+    made = [row for mine in found.values() for row in mine]
+    if len(made) == len(entries):
+        return made, []
+    most = _most(entries[0], axis, COPIES, most)
+    missing = []
+    for number, start in enumerate(range(len(made), len(entries), most), start=len(found)):
+        name, mine = f"{phase}-{number:02d}", entries[start : start + most]
+        _forget_others(folder / "checkpoints" / name, len(mine))
+        missing.append((name, mine))
+    return made, missing
+
+
+def finish_part(folder: Path, name: str, done: Sequence[Mapping[str, Any]]) -> None:
+    """Keeps a part's rows, by which it is known to be finished, and drops its state."""
+    rows.append_metrics(folder, *({"phase": f"{name}-rows", **row} for row in done))
+    shutil.rmtree(folder / "checkpoints" / name, ignore_errors=True)
+
+
+def _forget_others(place: Path, count: int) -> None:
+    """Removes checkpoints that aren't of so many trainings."""
+    for path in place.glob(f"*/{trees.MANIFEST}"):
+        try:
+            leaves = trees.read_manifest(path.parent)["leaves"]
+        except trees.DamagedError:
+            continue  # `restore` says so
+        if leaves[0]["shape"][0] != count:
+            shutil.rmtree(place)
+            return
 
 
 def _most(entry: Entry, axis: Axis, copies: int, asked: int = 0) -> int:
@@ -126,10 +171,6 @@ def _most(entry: Entry, axis: Axis, copies: int, asked: int = 0) -> int:
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(entry.start.params))
     unit = runs.turn(axis)
     return unit * max(1, (asked or int(PART_BYTES / (copies * size))) // unit)
-
-
-def _drop_metrics(folder: Path, phase: str) -> None:
-    rows.keep_metrics(folder, lambda row: row["phase"] != phase)
 
 
 def untrained_rows(

@@ -3,12 +3,9 @@
 A run that goes on finds what is done and trains the rest.
 """
 
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import jax
 
 from jaxtickets import runs
 from jaxtickets.drivers import comparison
@@ -40,25 +37,17 @@ def train(
       problem, axis, data, every: see `train_entries`.
       entries: name of the ticket -> what is trained.
     """
-    names, start = list(entries), next(iter(entries.values())).start
-    size = comparison.COPIES * sum(leaf.nbytes for leaf in jax.tree.leaves(start.params))
-    unit = runs.turn(axis)
-    most = unit * max(1, int(comparison.PART_BYTES / size) // unit)
-    found: dict[str, Row] = {}
-    for at in range(0, len(names), most):
-        mine, step = names[at : at + most], f"{phase}-{at // most:02d}"
-        done = known(part, f"{step}-rows")
-        if len(done) < len(mine):
-            some = [entries[name] for name in mine]
-            ends, done = train_entries(part, step, problem, axis, some, data, every)
-            for i, (name, entry) in enumerate(zip(mine, some, strict=True)):
-                params, stats = runs.take((ends.state.params, ends.state.stats), i)
-                end = Entry(entry.name, entry.start._replace(params=params, stats=stats))
-                save_entry(folder, problem, end, problem.steps, name)
-            keep(part, f"{step}-rows", done)
-        shutil.rmtree(part / "checkpoints" / step, ignore_errors=True)
-        found |= dict(zip(mine, done, strict=True))
-    return found
+    found, missing = comparison.parts(part, phase, axis, list(entries.values()))
+    names = iter([*entries][len(found) :])
+    for step, mine in missing:
+        ends, done = train_entries(part, step, problem, axis, mine, data, every)
+        for i, entry in enumerate(mine):
+            params, stats = runs.take((ends.state.params, ends.state.stats), i)
+            end = Entry(entry.name, entry.start._replace(params=params, stats=stats))
+            save_entry(folder, problem, end, problem.steps, next(names))
+        comparison.finish_part(part, step, done)
+        found += done
+    return dict(zip(entries, found, strict=True))
 
 
 def keep(part: Path, phase: str, made: Sequence[Row]) -> None:

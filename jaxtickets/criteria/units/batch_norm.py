@@ -14,19 +14,27 @@ def scale(key: Key, evidence: Evidence, wiring: Wiring) -> dict[str, Array]:
       ValueError: a group has no batch norm.
     """
     del key
-    scores = {}
-    for group in wiring:
-        if not group.norms:
-            raise ValueError(f"{group.name} has no batch norm to be scored by")
-        scales = masks.pick(evidence.params, tuple(f"{norm}/scale" for norm in group.norms))
-        scores[group.name] = jnp.sum(jnp.stack(scales), 0)
-    return scores
+    return {name: jnp.sum(gammas, 0) for name, gammas in _gammas(evidence, wiring).items()}
 
 
 def absolute(key: Key, evidence: Evidence, wiring: Wiring) -> dict[str, Array]:
-    """|γ|; Liu et al., "Learning efficient convolutional networks through network slimming", 2017.
+    """`Σ |γ|` over the group's norms, what the penalty on scales has of it.
+
+    Liu et al., "Learning efficient convolutional networks through network slimming", 2017.
 
     Raises:
       ValueError: a group has no batch norm.
     """
-    return {name: jnp.abs(gamma) for name, gamma in scale(key, evidence, wiring).items()}
+    del key
+    return {name: jnp.sum(jnp.abs(gammas), 0) for name, gammas in _gammas(evidence, wiring).items()}
+
+
+def _gammas(evidence: Evidence, wiring: Wiring) -> dict[str, Array]:
+    """Group -> `[norms, units]`; raises ValueError where a group has no norm."""
+    found = {}
+    for group in wiring:
+        if not group.norms:
+            raise ValueError(f"{group.name} has no batch norm to be scored by")
+        paths = tuple(f"{norm}/scale" for norm in group.norms)
+        found[group.name] = jnp.stack(masks.pick(evidence.params, paths))
+    return found

@@ -42,6 +42,7 @@ MNIST = (28, 28, 1)
         (2.0, 1000, 300, 200),  # 333, but no more than twice
         (4.0, 1000, 300, 330),
         (1.25, 1000, 300, 120),
+        (float("inf"), 1000, 300, 330),
         (2.0, 1000, 1000, 100),
     ],
 )
@@ -226,7 +227,8 @@ def test_what_is_done_is_not_done_again_and_a_part_of_it_is(bench):
     part = bench.folder / "nets" / place
     lost = [row for row in rows.read_metrics(part) if row["phase"] == "scratch_b-00-rows"][1]
     rows.keep_metrics(part, lambda row: row != lost)  # as if killed while rows were written
-    assert bench.rows() == first and list(bench.begun) == ["scratch_b-00"]
+    assert bench.rows() == first and list(bench.begun) == ["scratch_b-01"]
+    assert [entry.name["seed"] for entry in bench.begun["scratch_b-01"][1]] == [4]
     assert bench.rows() == first and not bench.begun
 
 

@@ -55,7 +55,9 @@ class AfterSettings:
     finetune_rate: float = option(
         0.1, "learning rate of fine-tuning, constant, a factor of the first one"
     )
-    longest: float = option(2.0, "the most dense trainings that scratch_b takes", least=1)
+    longest: float = option(
+        2.0, "the most dense trainings that scratch_b takes; inf: no limit", least=1
+    )
     repeats: int = option(100, "calls whose median is a net's latency", least=1)
 
 

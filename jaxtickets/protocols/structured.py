@@ -102,7 +102,7 @@ class Lengths(NamedTuple):
       dense: of the dense net's training.
       unit: between two looks, of which a training is a whole number.
       tuning: of fine-tuning.
-      most: what scratch B takes at most, a multiple of `dense`.
+      most: what scratch B takes at most, a multiple of `dense`; inf: as long as it takes.
     """
 
     dense: int
@@ -146,7 +146,7 @@ def as_costly(lengths: Lengths, before: int, after: int) -> int:
       before: multiply-adds of the dense net.
       after: of the small one, no more.
     """
-    steps = min(lengths.dense * before // after, int(lengths.dense * lengths.most))
+    steps = int(min(lengths.dense * before // after, lengths.dense * lengths.most))
     return steps // lengths.unit * lengths.unit
 
 

@@ -11,6 +11,7 @@ from jaxtickets.drivers import dense
 from jaxtickets.drivers.dense import StoreSettings, dense_nets
 from jaxtickets.drivers.problem import NetSettings, TrainSettings, build, on_device
 from jaxtickets.drivers.seeds import seed
+from jaxtickets.io.errors import UserError
 
 NET = NetSettings(model="lenet300_100")
 TRAIN = TrainSettings(iterations=4, look_every=4, batch_size=500)
@@ -102,6 +103,23 @@ def test_a_run_that_stored_a_part_of_its_nets_goes_on(bench):
     again = bench.nets([0, 1])
     assert len(bench.trained) == 1
     np.testing.assert_array_equal(whole.params["fc1"]["kernel"], again.params["fc1"]["kernel"])
+
+
+def test_a_store_that_cannot_be_written_is_refused_before_training(bench, monkeypatch):
+    says = r"--dense_store=.*/store: dense nets can't be stored there: {}: choose another folder$"
+    store = bench.folder / "store"
+    store.touch()
+    with pytest.raises(UserError, match=says.format("Not a directory")):
+        bench.nets([0])
+    store.unlink()
+
+    def refuse(**options):
+        raise PermissionError(13, "Permission denied", str(options["dir"]))
+
+    monkeypatch.setattr(dense.tempfile, "TemporaryFile", refuse)  # as in a read-only folder
+    with pytest.raises(UserError, match=says.format("Permission denied")):
+        bench.nets([0])
+    assert not bench.trained
 
 
 def test_a_shorter_training_set_is_the_first_images_of_the_whole_one():

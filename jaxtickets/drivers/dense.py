@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,6 +74,9 @@ def dense_nets(
       seeds: which.
       training: the settings that `problem` was built from.
       store: a folder of tickets, named by digest.
+
+    Raises:
+      UserError: nets must be trained, and the store can't hold them.
     """
     context = {
         "net": nets.to_json(problem.net),
@@ -94,6 +98,7 @@ def dense_nets(
         print(f"{len(found)} of {len(seeds)} dense nets were trained before: {home}")
     missing = [i for i in range(len(seeds)) if i not in found]
     if missing:
+        processes.told(lambda: _check_store(store))
         entries = [dense_entry(problem, seeds[i]) for i in missing]
         phase = f"dense-{digest([hashes[i] for i in missing])[:8]}"
         ends, made = train_entries(folder, phase, problem, axis, entries, data, every)
@@ -126,6 +131,18 @@ def dense_entry(problem: Problem, one: Seed) -> Entry:
     mask = masks.ones(one.params)
     start = Start(one.train, problem.hyper, one.params, one.stats, mask, one.step)
     return Entry({"method": "dense", "density": 1.0, "seed": one.number}, start)
+
+
+def _check_store(store: StoreSettings) -> None:
+    """Makes the store's folder; raises UserError if it can't be written into."""
+    place = Path(store.dense_store) / "tickets"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        said = f"--dense_store={store.dense_store}: dense nets can't be stored there"
+        raise UserError(f"{said}: {error.strerror}: choose another folder") from error
 
 
 def _copy(place: Path) -> None:

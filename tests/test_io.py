@@ -178,8 +178,17 @@ def test_a_folder_of_other_files_is_refused_and_left_alone(tmp_path):
 
 def test_a_damaged_spec_is_reported(tmp_path):
     folder = records.open_run("anneal", Spec(), out=tmp_path / "run").folder
-    (folder / "spec.json").write_text('{"steps": 1')
-    with pytest.raises(UserError, match="damaged"):
+    for text in ('{"steps": 1', "[]", ""):
+        (folder / "spec.json").write_text(text)
+        with pytest.raises(UserError, match=r"spec\.json is damaged: "):
+            records.open_run("anneal", Spec(), out=folder, resume=True)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"sessions": [1]}'])
+def test_damaged_provenance_is_reported(text, tmp_path):
+    folder = records.open_run("anneal", Spec(), out=tmp_path / "run").folder
+    (folder / "provenance.json").write_text(text)
+    with pytest.raises(UserError, match=r"provenance\.json is damaged: "):
         records.open_run("anneal", Spec(), out=folder, resume=True)
 
 

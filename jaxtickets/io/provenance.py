@@ -12,6 +12,7 @@ from typing import Any
 
 import jaxtickets
 from jaxtickets.io import setup
+from jaxtickets.io.errors import UserError
 from jaxtickets.io.files import pretty, write_atomically
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -30,9 +31,22 @@ def finish(folder: Path) -> None:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The sessions, oldest first; none if there is no file."""
+    """The sessions, oldest first; none if there is no file.
+
+    Raises:
+      UserError: the file is damaged.
+    """
     path = folder / _FILE
-    return json.loads(path.read_text(encoding="utf-8"))["sessions"] if path.exists() else []
+    if not path.exists():
+        return []
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    sessions = found.get("sessions") if isinstance(found, dict) else None
+    if not isinstance(sessions, list) or not all(isinstance(one, dict) for one in sessions):
+        raise UserError(f"{path} is damaged: it has no list of sessions")
+    return sessions
 
 
 def session() -> dict[str, Any]:

@@ -119,11 +119,14 @@ def read_spec(folder: Path) -> dict[str, Any]:
     """
     path = Path(folder) / SPEC
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"no run in {folder}: it has no {SPEC}") from error
     except ValueError as error:
         raise UserError(f"{path} is damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged: it holds no fields")
+    return found
 
 
 def current() -> Path | None:

@@ -59,6 +59,11 @@ def main() -> None:
     place, *parts = _read()
     question, settings, _, train, _ = parts
     axis, problem = opening.prepare(place, parts)
+    if settings.rewind == "none" and train.learning_rates == "cosine":
+        raise UserError(
+            "--rewind=none goes on at the last learning rate, which --learning_rates=cosine brings "
+            "to 0: choose constant or steps"
+        )
     try:
         plan, rewind = _plan(question, settings, problem)
     except ValueError as error:

@@ -46,6 +46,7 @@ KINDS = {
     "informed": "swaps that the gradient favours",
     "informed_corrected": "swaps that the gradient favours, corrected",
     "trained": "rewired: swaps that a short training speaks for",
+    "anew": "masks drawn anew",
 }
 """What a proposal is called in the table."""
 
@@ -57,7 +58,9 @@ class Question:
     density: tuple = option((0.5,), "kept fraction of weights or units; several with commas")
     chains: int = option(2, "chains of each seed", least=1)
     weights: str = option("init", "the weights that masks select from", WEIGHTS)
-    weights_steps: int = option(75, "training steps before the search, if trained", least=1)
+    weights_steps: int = option(
+        75, "training steps before the search, if trained; later ones count anew", least=1
+    )
     compare: tuple = option(("ticket", *CONTROLS), f"what is trained, of {', '.join(METHODS)}")
 
 

@@ -116,6 +116,7 @@ CHANGES = [
     {"proposal": "informed", "candidates": 20, "rescale": True, "floor": 10},
     {"proposal": "informed_corrected", "scope": "layer", "temperature": 0.0},
     {"scope": "pattern", "group": 4, "temperature": 0.0},
+    {"proposal": "anew", "floor": 10, "temperature": 30.0},
 ]
 
 
@@ -327,6 +328,9 @@ def test_sawtooth_sizes_follow_the_levels():
         {"group": 1},
         {"start": "snip", "granularity": "units"},
         {"proposal": "trained"},
+        {"proposal": "anew", "tabu": 2},
+        {"proposal": "anew", "granularity": "fields"},
+        {"running_start": -1.0},
         {"temperatures": "none"},
         {"proposal": "gradient"},
         {"candidates": 0},

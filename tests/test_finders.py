@@ -152,12 +152,13 @@ def test_the_best_of_each_group_survive():
     assert finders.survivors(scores, groups, 2).tolist() == [1, 2, 3, 5]
 
 
-def test_random_search_draws_every_mask_anew():
+def test_random_search_draws_every_layer_of_a_mask_anew():
     phase = finders.phases(20_000, 1, 1, 2, BATCH, HELD_OUT, VALIDATION)[0]
-    _, row, where = search("random_search", phase)
-    counts = np.array([int(part.sum()) for part in np.split(row.start, where.space.starts[1:])])
-    room = np.minimum(counts, np.array(where.space.sizes) - counts)
-    assert row.ticks.size.tolist() == [int(room.sum())] * phase.steps
+    chain, row, where = search("random_search", phase)
+    parts = [np.split(np.asarray(b), where.space.starts[1:]) for b in (row.start, chain.state.best)]
+    for before, after in zip(*parts, strict=True):
+        assert before.sum() == after.sum()
+        assert (before != after).any()
 
 
 # --- polishing -----------------------------------------------------------------------------------
@@ -166,15 +167,18 @@ def test_random_search_draws_every_mask_anew():
 def test_polishing_takes_what_is_left_of_the_budget_and_no_more():
     images = 2000
     each = 4 * images // 5
-    least = (2 * finders.LOOKS + finders.BURN_IN + 1) * each
-    assert finders.polish(least, images).steps == finders.LOOKS
-    assert finders.polish(least, images).images == images // 5  # a gate learns from the others
-    assert finders.polish(least + finders.LOOKS * each, images).steps == 2 * finders.LOOKS
-    assert finders.polish(10**9, 10**6).images == finders.POLISH_IMAGES
+    seen = images, 70
+    least = (finders.LOOKS + finders.BURN_IN + 1) * each + finders.LOOKS * 70
+    for budget in (least, least + 5, least + finders.LOOKS * each):
+        settings, cost = finders.polish(budget, *seen)
+        assert settings.images == images // 5  # a gate learns from the others
+        assert settings.steps == finders.LOOKS * (1 + (budget - least) // (finders.LOOKS * each))
+        assert cost == least + (settings.steps - finders.LOOKS) * each <= budget
+    assert finders.polish(10**9, 10**6, 70).settings.images == finders.POLISH_IMAGES
     with pytest.raises(ValueError, match=f"{least} forward passes at least, {least - 1} are left"):
-        finders.polish(least - 1, images)
+        finders.polish(least - 1, *seen)
     with pytest.raises(ValueError, match="five training images at least"):
-        finders.polish(10**9, 4)
+        finders.polish(10**9, 4, 70)
 
 
 def test_a_polished_mask_keeps_its_counts_and_classifies_better(tmp_path):
@@ -184,11 +188,11 @@ def test_a_polished_mask_keeps_its_counts_and_classifies_better(tmp_path):
     axis, seeds = runs.axis(), [seed(problem, number) for number in (0, 1)]
     data = on_device(problem.dataset)
     budget = 5.0
-    images = gating.polish_plan(problem, budget).images
+    images = gating.polish_plan(problem, budget).settings.images
     seen, unseen = gating.parted(data.train, images)
     assert len(unseen.labels) == images and len(seen.labels) == len(data.train.labels) - images
-    begun = gating.gated("edge_popup", problem, seeds, 0.2, data._replace(train=seen), axis)
-    on = seeds, 0.2, data, axis, 60.0
+    begun = gating.gated("edge_popup", problem, seeds, 0.2, 1, data._replace(train=seen), axis)
+    on = seeds, 0.2, 1, data, axis, 60.0
     found = gating.polished(tmp_path, "polish", "edge_popup", problem, budget, *on)
     for one, before in zip(found, begun, strict=True):
         assert one.said["forward_passes"] <= budget * finding.dense_cost(problem)

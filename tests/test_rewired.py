@@ -72,6 +72,22 @@ def test_no_layer_falls_below_the_floor():
         assert new.sum() == BITS.sum() and new[24:].sum() == floor
 
 
+def test_floors_are_kept_whatever_the_size_and_the_count_is_exact():
+    # a floor of 6 holds 12 of the 16 ones, so that no more than 4 can move
+    where = space.weights(PARAMS, PRUNABLE, "global")
+    moves = rewired.moves(where, 32, fixed, floor=6)
+    proposal = jax.jit(lambda: moves.propose(KEY, jnp.int32(9), moves.init(KEY, BITS)))()
+    new = np.asarray(proposal.walk.bits)
+    assert new.sum() == BITS.sum() and int(proposal.size) == 4
+    assert new[:24].sum() >= 6 and new[24:].sum() >= 6
+
+
+def test_within_layers_the_size_is_what_is_moved():
+    bits = np.arange(32) % 3 == 0  # 8 and 3 ones: a share of 1 is one, none
+    _, _, proposal = proposed("layer", 1, bits=bits)
+    assert int(proposal.size) == (bits & ~np.asarray(proposal.walk.bits)).sum() == 1
+
+
 def test_what_is_not_accepted_leaves_no_trace():
     moves, walk, proposal = proposed("global", 5)
     back, there = moves.settle(proposal, jnp.bool_(False)), moves.settle(proposal, jnp.bool_(True))

@@ -66,6 +66,11 @@ def check(
             annealed_start.first_bits(settings, one.search, where.space, density)
         splits = problem.dataset.train, problem.dataset.validation
         sight = annealed.sight(settings, problem.recipe.prepare, *splits)
+        left, size = len(sight.training.labels), problem.recipe.batch_size
+        if settings.energy == "trainability" and left < size:
+            raise ValueError(
+                f"images={settings.images}: leaves {left} for training, and batch_size={size}"
+            )
         model = problem.recipe.model, one.params, one.stats, sight.scored.images
         annealed.first_layer(settings, *model, problem.prunable, most=1)
     except ValueError as error:
@@ -104,7 +109,11 @@ def anneal(
     progress = progress_of(phase, len(plans), settings.steps)
     if not (folder / "checkpoints" / phase).exists():
         progress.announce()  # first masks by a criterion take a while
-    first, most = first_rows(settings, where, plans, lambda one: evidence(problem, one, None, data))
+    try:
+        given = first_rows(settings, where, plans, lambda one: evidence(problem, one, None, data))
+    except ValueError as error:  # a layer that a chain's first mask leaves empty
+        raise UserError(str(error)) from error
+    first, most = given
     optimizer = problem.recipe.optimizer(problem.hyper)
     search = annealed.build(settings, problem.recipe, optimizer, where, problem.prunable, most)
     names = [{"density": p.density, "seed": p.seed.number, "chain": p.chain} for p in plans]

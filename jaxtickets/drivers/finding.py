@@ -35,7 +35,11 @@ class FindSettings:
     train_steps: int = option(25, "training steps of the energy in the first phase", least=1)
     rewire_steps: int = option(200, "training steps before each swap of rewired masks", least=1)
     shape: str = option("cosine", "of their learning rate", ("cosine", "constant"))
-    held_out: int = option(4000, "training images that trained nets are scored on", least=1)
+    held_out: int = option(700, "training images that trained nets are scored on", least=1)
+
+
+PHASES = 1 << 20
+"""Keys of later phases are folded from here: no other use of a chain's key comes near."""
 
 
 class Found(NamedTuple):
@@ -157,7 +161,7 @@ def search(
 def _go_on(rows: Row, ends: Chain, chosen: np.ndarray, ticks: Tick) -> Row:
     """The chains at `chosen`, with new keys and a new plan, beginning where they were best."""
     going = runs.take(rows, chosen)
-    keys = jax.vmap(lambda key: jax.random.fold_in(key, len(chosen)))(going.key)
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, PHASES + len(chosen)))(going.key)
     best = runs.take(ends.state.best, chosen)
     return going._replace(key=keys, start=best, ticks=runs.stack([ticks] * len(chosen)))
 
@@ -180,5 +184,6 @@ def price(problem: Problem, criterion: str) -> int:
     """Forward passes of one example that a criterion's mask takes: gradients, or training."""
     if not at_init(criterion) and criterion not in OF_INIT:
         return dense_cost(problem)
-    gradients = {"grasp": 2, "snip": 1, "taylor": 1, "fisher": 1}
+    classes = problem.dataset.classes
+    gradients = {"grasp": 2, "snip": 1, "taylor": 1, "fisher": 1, "obd": classes}
     return training_cost(gradients.get(plain(criterion), 0) * examples(problem.dataset))

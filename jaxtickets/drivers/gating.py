@@ -14,8 +14,7 @@ from jaxtickets.drivers.problem import Problem
 from jaxtickets.drivers.search_loop import search_all
 from jaxtickets.drivers.seeds import Seed
 from jaxtickets.io.errors import UserError
-from jaxtickets.protocols import annealed, annealed_settings, annealed_start, finders
-from jaxtickets.protocols.finders import BURN_IN, LOOKS
+from jaxtickets.protocols import annealed, annealed_start, finders
 from jaxtickets.protocols.ground import Row
 from jaxtickets.runs import Axis
 from jaxtickets.search import energies
@@ -27,6 +26,7 @@ def gated(
     problem: Problem,
     seeds: Sequence[Seed],
     density: float,
+    floor: int,
     data: Dataset,
     axis: Axis,
 ) -> list[Found]:
@@ -40,12 +40,13 @@ def gated(
       problem: the net; its training is the gate's.
       seeds: whose weights stand still.
       density: what masks keep.
+      floor: the least that a layer keeps.
       data: on the device.
       axis: the run axis.
     """
     shapes = masks.shapes(seeds[0].params, problem.prunable)
     scale = partial(energies.rescale, prunable=problem.prunable)
-    gate = gates.GATES[name](problem.prunable, allocation.uniform(shapes, density), scale)
+    gate = gates.GATES[name](problem.prunable, allocation.uniform(shapes, density, floor), scale)
     splits = training.Splits(data.train, data.validation)
 
     def run(row: tuple[Key, Key, Params, Stats], splits: training.Splits) -> tuple[Mask, Params]:
@@ -64,17 +65,22 @@ def gated(
     return [Found(mask, params, said) for mask, params in each]
 
 
-def polish_plan(problem: Problem, budget: float) -> annealed_settings.Settings:
+def polish_plan(problem: Problem, budget: float) -> finders.Polish:
     """The annealing that goes on from a gate's mask, see `polished`.
 
     Raises:
-      UserError: nothing is left of the budget once the gate is trained.
+      UserError: nothing is left of the budget once the gate is trained, or too few images for it.
     """
-    rest = int((budget - 1) * dense_cost(problem))
+    rest, data = int((budget - 1) * dense_cost(problem)), problem.dataset
+    images, size = len(data.train.labels), problem.recipe.batch_size
     try:
-        return finders.polish(rest, len(problem.dataset.train.labels))
+        planned = finders.polish(rest, images, len(data.validation.labels))
     except ValueError as error:
         raise UserError(f"--budget={budget:g}, of which a gate takes 1: {error}") from error
+    left = images - planned.settings.images
+    if left < size:
+        raise UserError(f"--batch_size={size}: a gate has {left} images, the rest are to polish on")
+    return planned
 
 
 def parted(split: Split, last: int) -> tuple[Split, Split]:
@@ -90,6 +96,7 @@ def polished(
     budget: float,
     seeds: Sequence[Seed],
     density: float,
+    floor: int,
     data: Dataset,
     axis: Axis,
     every: float,
@@ -105,12 +112,12 @@ def polished(
       gate: of `gates.GATES`.
       problem: the net; its training is the gate's.
       budget: dense trainings that both may cost; the gate costs one.
-      seeds, density, data, axis: see `gated`.
+      seeds, density, floor, data, axis: see `gated`.
       every: seconds between two checkpoints.
     """
-    settings = polish_plan(problem, budget)
+    settings, price = polish_plan(problem, budget)
     seen, unseen = parted(data.train, settings.images)
-    begun = gated(gate, problem, seeds, density, data._replace(train=seen), axis)
+    begun = gated(gate, problem, seeds, density, floor, data._replace(train=seen), axis)
     where = annealed.ground_of(settings, begun[0].params, problem.prunable, problem.wiring)
     bits = [where.space.bits(one.mask) for one in begun]
     most = annealed_start.largest_swap(settings, where.space, np.stack(bits))
@@ -130,9 +137,8 @@ def polished(
     names = [{"density": density, "seed": one.number, "chain": 0} for one in seeds]
     batched = folder, label, settings.steps, settings.chunk, made, axis
     ends = search_all(*batched, runs.stack(rows), names, runs.share(scored, axis), every)
-    cost = dense_cost(problem) + 4 * settings.images * (settings.steps + LOOKS + BURN_IN + 1)
     said = {
-        "forward_passes": cost,
+        "forward_passes": dense_cost(problem) + price,
         "search_seconds": round(seconds(folder, label) / len(seeds), 3),
     }
     found = []

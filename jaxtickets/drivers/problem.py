@@ -121,6 +121,8 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
         raise UserError(f"{steps} training steps: must be a multiple of --look_every={every}")
     if train.test_every % every:
         raise UserError(f"--test_every={train.test_every}: must be a multiple of {every}, a look")
+    if train.test_every and steps % train.test_every:
+        raise UserError(f"--test_every={train.test_every}: must divide the {steps} training steps")
     normalise = partial(augment.normalise, mean=dataset.mean, std=dataset.std)
     params = jax.eval_shape(model.init, jax.random.key(0))[0]
     penalty = penalty_of(train, module, params)
@@ -188,9 +190,14 @@ def optimizer_of(
     """The optimiser of a training of `steps` steps, as a function of what differs between runs.
 
     Raises:
-      UserError: the drops of the learning rate aren't numbers.
+      UserError: the drops of the learning rate aren't shares of the training, or fall together.
     """
     drops = numbers("drops", train.drops.split(","))
+    if train.learning_rates == "steps":
+        if not all(0 < drop < 1 for drop in drops):
+            raise UserError(f"--drops={train.drops}: shares of the training, between 0 and 1")
+        if len({round(drop * steps) for drop in drops}) < len(drops):
+            raise UserError(f"--drops={train.drops}: two fall on one of the {steps} steps")
     decay = optimizers.decay_shape(train.learning_rates, steps, drops)
 
     def optimizer(hyper: Hyper) -> optax.GradientTransformation:

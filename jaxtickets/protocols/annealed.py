@@ -16,6 +16,7 @@ from jaxtickets.data.batches import stream
 from jaxtickets.protocols.annealed_settings import DIFFERENCE, Settings
 from jaxtickets.protocols.ground import Ground, Row, ground, mask_at
 from jaxtickets.search import (
+    anew,
     annealing,
     chains,
     difference,
@@ -176,9 +177,10 @@ def build(
       prunable: the leaves that `rescale` rescales.
       most: the largest swap, see `annealed_start.largest_swap`.
     """
+    mean = settings.accept == "running_mean"
     rules = annealing.Rules(
         accept=ACCEPTANCES[settings.accept],
-        running_start=settings.running_start if settings.accept == "running_mean" else None,
+        running_start=(settings.running_start or None) if mean else None,
         target=settings.target if settings.sizes == "adaptive" else None,
     )
     space, floor = where.space, _floors(settings, where.space)
@@ -260,6 +262,8 @@ def build(
             return fields.moves(where.fields, max(settings.size, 1e-3))
         if space.scope == PATTERN:
             return patterns.moves(space, most)
+        if settings.proposal == "anew":
+            return anew.moves(space, most, floor)
         if settings.proposal == "swaps":
             return swaps.moves(space, most, floor, settings.tabu, settings.tries)
         slope = informed.fixed(

@@ -22,7 +22,7 @@ from jaxtickets.settings import option
 SIZES = ("constant", "geometric", "sawtooth", "adaptive")
 TEMPERATURES = (*schedules.SCHEDULES, "levels")
 ENERGIES = ("fixed", "minibatch", "trainability")
-PROPOSALS = ("swaps", "informed", "informed_corrected", "trained")
+PROPOSALS = ("swaps", "informed", "informed_corrected", "trained", "anew")
 EVALUATIONS = ("auto", "plain", "difference")
 DIFFERENCE = {"granularity": "weights", "energy": "fixed", "proposal": "swaps"}
 """What energies by difference ask of the other settings."""
@@ -46,7 +46,7 @@ class Settings:
     steps: int = option(500, "steps of each chain", least=1)
     chunk: int = option(20, "steps between two looks at the validation data", least=1)
     proposal: str = option(
-        "swaps", "random, or those that the gradient favours, or a training's end", PROPOSALS
+        "swaps", "random, or what a gradient or a training's end favours; or masks anew", PROPOSALS
     )
     candidates: int = option(2000, "random pairs that informed swaps are chosen from", least=1)
     size: float = option(0.1, f"ones that the first swap switches off: {_SHARE}", least=0)
@@ -60,7 +60,7 @@ class Settings:
     rescale: bool = option(True, "divide surviving weights by sqrt(layer density)")
     train_steps: int = option(20, "masked training steps of the trainability energy", least=1)
     accept: str = option("metropolis", "acceptance rule", tuple(ACCEPTANCES))
-    running_start: float = option(0.95, "what the mean of running_mean starts at")
+    running_start: float = option(0.0, "what running_mean starts at; 0: the first energy", least=0)
     temperature: float = option(0.0, "start, in units of the energy; 0: estimated", least=0)
     temperature_ratio: float = option(0.01, "end temperature over start temperature")
     temperatures: str = option("geometric", "how the temperature falls", TEMPERATURES)
@@ -72,7 +72,7 @@ class Settings:
     burn_in: int = option(10, "neighbours that the start temperature is estimated from", least=1)
     burn_in_accept: float = option(0.05, "share of worse neighbours accepted at the start")
     tabu: int = option(0, "recent masks that are not to be met again", least=0)
-    tries: int = option(20, "draws for a swap that tabu and floor allow", least=1)
+    tries: int = option(20, "draws for a swap that tabu allows", least=1)
     interaction: str = option(
         "none", "what a seed's chains do for each other after a chunk", tuple(INTERACTIONS)
     )
@@ -100,7 +100,11 @@ def check(settings: Settings) -> None:
     for name in ("target", "burn_in_accept", "temperature_ratio", "cooling"):
         if not 0 < getattr(settings, name) <= 1:
             raise ValueError(f"{name}={getattr(settings, name)}: must be in (0, 1]")
-    if settings.proposal != "swaps":
+    if settings.proposal == "anew" and settings.granularity == "fields":
+        raise ValueError("proposal=anew: needs granularity=weights or units")
+    if settings.proposal == "anew":
+        _check_needs(settings, "proposal", {"tabu": 0})
+    elif settings.proposal != "swaps":
         needed = {
             "granularity": "weights",
             "energy": "fixed",

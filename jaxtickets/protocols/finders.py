@@ -41,7 +41,7 @@ FINDERS: dict[str, dict[str, Any]] = {
     "rewired_erk": {**REWIRED, "start": "", "allocation": "erk"},
     "climbed_fields": {**FIELDS, "accept": "greedy"},
     "annealed_bits": {**BITS, "size": 0.1, "size_end": 0.001},
-    "random_search": {**BITS, "accept": "greedy", "size": 0, "sizes": "constant"},
+    "random_search": {**BITS, "accept": "greedy", "proposal": "anew"},
 }
 """Settings of annealing over weights, by swaps that training steps speak for, from SNIP's mask and
 from a random one; of annealing over fields, from random choice, from SNIP and from the Fisher
@@ -58,7 +58,14 @@ POLISH_IMAGES = 10_000
 """The most training images that a mask is polished on; never more than a fifth of them."""
 
 
-def polish(budget: int, images: int) -> Settings:
+class Polish(NamedTuple):
+    """How a mask is polished, and the forward passes of one example that it costs at most."""
+
+    settings: Settings
+    cost: int
+
+
+def polish(budget: int, images: int, validation: int) -> Polish:
     """Annealing of an untrained net's loss by informed swaps, cold, that costs no more than this.
 
     A step costs an energy and, where it is accepted, a gradient: four forward passes of each image.
@@ -66,6 +73,7 @@ def polish(budget: int, images: int) -> Settings:
     Args:
       budget: forward passes of one example.
       images: training images that there are; a gate is to learn from those that aren't taken.
+      validation: images of a look.
 
     Raises:
       ValueError: the budget doesn't pay for one step between looks, or no image can be spared.
@@ -74,11 +82,12 @@ def polish(budget: int, images: int) -> Settings:
     if images < 1:
         raise ValueError("polishing takes five training images at least")
     each = 4 * images
-    chunk = (budget - (LOOKS + BURN_IN + 1) * each) // (LOOKS * each)
+    fixed = (BURN_IN + 1) * each + LOOKS * validation
+    chunk = (budget - fixed) // (LOOKS * each)
     if chunk < 1:
-        least = (2 * LOOKS + BURN_IN + 1) * each
+        least = fixed + LOOKS * each
         raise ValueError(f"polishing takes {least} forward passes at least, {budget} are left")
-    return Settings(
+    settings = Settings(
         proposal="informed",
         rescale=False,
         images=images,
@@ -89,6 +98,7 @@ def polish(budget: int, images: int) -> Settings:
         burn_in=BURN_IN,
         burn_in_accept=0.01,
     )
+    return Polish(settings, fixed + LOOKS * chunk * each)
 
 
 class Phase(NamedTuple):

@@ -59,5 +59,5 @@ def chunk(
     score = validate(mask_of(candidate)).astype(jnp.float32)
     better = score < chain.chosen_score
     chosen = jax.tree.map(lambda new, old: jnp.where(better, new, old), candidate, chain.chosen)
-    least = jnp.minimum(score, chain.chosen_score)
+    least = jnp.where(better, score, chain.chosen_score)  # a NaN is no better
     return chain._replace(state=state, chosen=chosen, chosen_score=least), info

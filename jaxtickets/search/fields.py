@@ -23,7 +23,7 @@ import numpy as np
 
 from jaxtickets import masks
 from jaxtickets.criteria import Evidence, find
-from jaxtickets.search.moves import Moves, Proposal
+from jaxtickets.search.moves import Moves, Proposal, settle
 from jaxtickets.types import Array, Keep, Key, Mask, Params, Prunable, Scores
 
 CHANCE = "chance"
@@ -259,11 +259,6 @@ def moves(space: Space, most: float = 3.0, least: float = 0.01) -> Moves:
         at = jax.random.randint(kind, (), 0, len(steps))
         moved = jax.lax.switch(at, steps, change, size, field)
         return Proposal(moved, jnp.bool_(True), jnp.float32(0), jnp.float32(size), field)
-
-    def settle(proposal: Proposal, accepted: Array) -> Field:
-        return jax.tree.map(
-            lambda new, old: jnp.where(accepted, new, old), proposal.walk, proposal.undo
-        )
 
     return Moves(
         init=lambda key, point: point,

@@ -8,6 +8,8 @@ walk is a point and what its proposals need beside it; no step copies it.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets.types import Array, Key, PyTree
@@ -61,3 +63,10 @@ class Moves(NamedTuple):
     whole: bool = True
     heat: Callable[[PyTree, Array], PyTree] = lambda walk, temperature: walk
     refresh: Callable[[PyTree], tuple[PyTree, Array]] = lambda walk: (walk, np.float32(0))
+
+
+def settle(proposal: Proposal, accepted: Array) -> PyTree:
+    """`Moves.settle` of proposals whose `undo` is the walk before: one of the two, leaf by leaf."""
+    return jax.tree.map(
+        lambda new, old: jnp.where(accepted, new, old), proposal.walk, proposal.undo
+    )

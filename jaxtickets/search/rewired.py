@@ -22,7 +22,7 @@ import optax
 from jaxtickets import masks, training
 from jaxtickets.search import swaps
 from jaxtickets.search.energies import Measure
-from jaxtickets.search.moves import Moves, Proposal
+from jaxtickets.search.moves import Moves, Proposal, settle
 from jaxtickets.search.space import Space, choose, counts
 from jaxtickets.types import Array, Key, Loss, Mask, Model, Params, Prunable, Split, Stats
 
@@ -62,6 +62,7 @@ def moves(space: Space, most: int, probe: Probe, floor: int = 0) -> Moves:
       probe: what training shows; called once a proposal.
       floor: the least that a segment keeps where ones move between segments.
     """
+    bound = sum(min(floor, size) for size in space.sizes)  # these are kept, whatever the size
 
     def init(key: Key, bits: Array) -> Walk:
         return Walk(bits, probe(key, space.mask(bits)))
@@ -73,23 +74,19 @@ def moves(space: Space, most: int, probe: Probe, floor: int = 0) -> Moves:
             zeros = jnp.asarray(space.sizes, jnp.int32) - ones
             share = jnp.round(size * (ones / jnp.sum(ones))).astype(jnp.int32)
             moved = jnp.minimum(share, jnp.minimum(ones, zeros))
+            size = jnp.sum(moved)
             stay = dict(zip(space.names, ones - moved, strict=True))
             come = dict(zip(space.names, moved, strict=True))
             kept = choose(space, jnp.where(bits, learnt.worth, -jnp.inf), stay)
             new = choose(space, jnp.where(bits, -jnp.inf, learnt.want), come)
         else:
             total = jnp.sum(ones)
-            size = jnp.minimum(size, jnp.minimum(total, space.size - total))
+            size = jnp.minimum(size, jnp.minimum(total - bound, space.size - total))
             kept = choose(space, jnp.where(bits, learnt.worth, -jnp.inf), total - size, floor)
             new = choose(space, jnp.where(bits | kept, -jnp.inf, learnt.want), size)
         there = kept | new
         after = Walk(there, probe(key, space.mask(there)))
         return Proposal(after, jnp.bool_(True), jnp.float32(0), size, walk)
-
-    def settle(proposal: Proposal, accepted: Array) -> Walk:
-        return jax.tree.map(
-            lambda new, old: jnp.where(accepted, new, old), proposal.walk, proposal.undo
-        )
 
     return Moves(init, propose, settle, lambda walk: walk.bits, swaps.hamming, most)
 

@@ -255,9 +255,10 @@ def moves(
     Args:
       space: the state space.
       most: the largest swap that will be asked for.
-      floor: the least number of ones in each segment; a swap that goes below is drawn again.
+      floor: the least number of ones in each segment; a swap that goes below isn't allowed, so that
+        proposals stay symmetric.
       tabu: how many recent masks, the current one among them, are not to be met again.
-      tries: how often a swap is drawn for `floor` and `tabu`; then it is not allowed.
+      tries: how often a swap is drawn for `tabu`; then it is not allowed.
     """
     most = max(most, 1)
     word = words(space) if tabu else None
@@ -267,26 +268,23 @@ def moves(
         walk = init(key, space, bits)
         return walk._replace(memory=recall(word, bits, tabu)) if tabu else walk
 
-    def permitted(walk: Walk, drawn: Draw, before: Array) -> tuple[Array, Array]:
-        """Whether a draw is allowed, and the hash it leads to."""
-        allowed, hash_ = jnp.bool_(True), nothing
-        if floor is not None:
-            after = before + layer_change(space, walk, drawn, most)
-            allowed &= jnp.all(after >= jnp.asarray(floor))
-        if tabu:
-            hash_ = hash_after(space, word, walk.memory, walk, drawn, most)
-            allowed &= ~known(walk.memory, hash_)
-        return allowed, hash_
+    def above(walk: Walk, drawn: Draw) -> Array:
+        """Whether a draw leaves each segment its floor."""
+        if floor is None:
+            return jnp.bool_(True)
+        after = counts(space, walk.bits) + layer_change(space, walk, drawn, most)
+        return jnp.all(after >= jnp.asarray(floor))
 
     def pick(key: Key, size: Array, walk: Walk) -> tuple[Draw, Array, Array]:
         """A draw, whether it is allowed, and the hash it leads to."""
-        if not tabu and floor is None:
-            return draw(key, space, walk, size), jnp.bool_(True), nothing
-        before = counts(space, walk.bits)
+        if not tabu:
+            drawn = draw(key, space, walk, size)
+            return drawn, above(walk, drawn), nothing
 
         def attempt(i: Array) -> tuple[Draw, Array, Array]:
             drawn = draw(jax.random.fold_in(key, i), space, walk, size)
-            return drawn, *permitted(walk, drawn, before)
+            hash_ = hash_after(space, word, walk.memory, walk, drawn, most)
+            return drawn, ~known(walk.memory, hash_), hash_
 
         def again(carry: tuple) -> tuple:
             i, _ = carry
@@ -296,7 +294,9 @@ def moves(
             i, (_, allowed, _) = carry
             return ~allowed & (i < tries)
 
-        return lax.while_loop(failed, again, (jnp.int32(1), attempt(jnp.int32(0))))[1]
+        begun = jnp.int32(1), attempt(jnp.int32(0))
+        drawn, fresh, hash_ = lax.while_loop(failed, again, begun)[1]
+        return drawn, fresh & above(walk, drawn), hash_
 
     def propose(key: Key, size: Array, walk: Walk) -> Proposal:
         drawn, allowed, hash_ = pick(key, size, walk)

@@ -1,0 +1,40 @@
+"""Masks drawn anew: each proposal is a random mask, wherever the walk stands.
+
+Accepted when it is better, the walk is random search: the best of all masks drawn. Under
+Metropolis' rule it is an independence sampler, symmetric since all masks are equally likely.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxtickets.search import swaps
+from jaxtickets.search.moves import Moves, Proposal, settle
+from jaxtickets.search.space import Space, choose, counts
+from jaxtickets.types import Array, Key
+
+
+def moves(space: Space, most: int, floor: tuple[int, ...] | None = None) -> Moves:
+    """Moves over bits`[n]` to a uniformly random mask of the same count; sizes asked for are idle.
+
+    In scope `layer` each segment keeps its count, in scope `global` all together do.
+
+    Args:
+      space: the state space.
+      most: the largest size that will be asked for.
+      floor: the least number of ones in each segment; a mask that has fewer isn't allowed.
+    """
+
+    def propose(key: Key, size: Array, bits: Array) -> Proposal:
+        del size
+        kept = counts(space, bits)
+        of_each = dict(zip(space.names, kept, strict=True))
+        keep = of_each if space.scope == "layer" else jnp.sum(kept)
+        there = choose(space, jax.random.uniform(key, bits.shape), keep)
+        least = jnp.asarray(0 if floor is None else floor)
+        allowed = jnp.all(counts(space, there) >= least)
+        moved = jnp.sum(bits & ~there, dtype=jnp.int32)
+        return Proposal(there, allowed, jnp.float32(0), moved, bits)
+
+    return Moves(
+        lambda key, bits: bits, propose, settle, lambda bits: bits, swaps.hamming, max(most, 1)
+    )

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -16,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtickets.io import checkpoints, progress, provenance, records, rows, setup, trees
+from jaxtickets.io import checkpoints, flags, progress, provenance, records, rows, setup, trees
 from jaxtickets.io.errors import UserError
-from jaxtickets.io.flags import RunSettings, choose
+from jaxtickets.io.flags import RunSettings, choose, whole_numbers
 from jaxtickets.io.tickets import load_ticket, save_ticket
 from jaxtickets.types import Ticket
 
@@ -108,6 +109,32 @@ def test_an_unknown_name_is_answered_with_the_closest():
     assert choose("model", "lenet5", ["lenet5"]) == "lenet5"
     with pytest.raises(UserError, match=r"^unknown model 'lenet6': did you mean lenet5\?"):
         choose("model", "lenet6", ["a", "lenet5"])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["inf"], "--n=inf: must be finite numbers"),
+        (["1", "nan"], "--n=1,nan: must be finite numbers"),
+        (["1e999"], "--n=1e999: must be finite numbers"),
+        (["1", "2.5"], "--n=1,2.5: must be whole numbers"),
+        (["many"], "--n=many: must be numbers, comma-separated"),
+    ],
+)
+def test_numbers_of_a_list_are_finite_and_whole_ones_whole(words, says):
+    with pytest.raises(UserError) as error:
+        whole_numbers("n", words)
+    assert str(error.value) == says
+    assert whole_numbers("n", ["3", "1e2"]) == (3, 100)
+
+
+def test_a_flag_may_be_infinite_but_not_nan(monkeypatch):
+    unsaid = SimpleNamespace(present=False)
+    monkeypatch.setattr(flags.flags, "FLAGS", dict.fromkeys(vars(RunSettings()), unsaid))
+    most = flags.read(RunSettings, RunSettings(), {"checkpoint_seconds": float("inf")})
+    assert most.checkpoint_seconds == float("inf")
+    with pytest.raises(UserError, match="--checkpoint_seconds=nan: must be a number"):
+        flags.read(RunSettings, RunSettings(), {"checkpoint_seconds": float("nan")})
 
 
 # --- run folders ---------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 
 from jaxtickets import losses, masks, nets
 from jaxtickets.compress import sparse
+from jaxtickets.drivers import sparse_times
 from jaxtickets.drivers.sparse_times import pays_below
 
 DRAW = np.random.default_rng(0)
@@ -167,3 +168,14 @@ def test_a_lenet_in_any_form_is_the_net_and_learns_as_it_does(name):
 )
 def test_where_a_form_begins_to_pay(curve, density):
     assert pays_below(curve) == pytest.approx(density)
+
+
+@pytest.mark.parametrize(
+    ("repeats", "seconds", "calls"), [(7, float("inf"), 7), (7, 0.0, 5), (100, 12.0, 6)]
+)
+def test_calls_are_timed_as_often_as_the_limits_say_and_five_times_at_least(
+    repeats, seconds, calls, monkeypatch
+):
+    monkeypatch.setattr(sparse_times.measure, "median_times", lambda calls, repeats: [0.5, 1.5])
+    limits = sparse_times.Limits(repeats, seconds, memory=0)
+    assert sparse_times._times([int, int], limits).shape == (calls, 2)

@@ -31,7 +31,7 @@ class Limits(NamedTuple):
 
     Attributes:
       repeats: timed calls of each form at most; five at least.
-      seconds: that the timed calls of all forms may take.
+      seconds: that the timed calls of all forms may take; inf: no limit.
       memory: MiB of temporary memory beyond which a program isn't run.
     """
 
@@ -112,8 +112,8 @@ def _step(logits: Callable, trim: bool) -> Callable:
 def _times(calls: Sequence[Callable], limits: Limits) -> np.ndarray:
     """Seconds `[repeats, calls]`, each after a call that isn't counted, all calls in turns."""
     rounds = [measure.median_times(calls, 1)]
-    repeats = int(limits.seconds / max(sum(rounds[0]), 1e-9))
-    for _ in range(max(5, min(limits.repeats, repeats)) - 1):
+    repeats = min(limits.repeats, limits.seconds / max(sum(rounds[0]), 1e-9))
+    for _ in range(max(5, int(repeats)) - 1):
         rounds.append(measure.median_times(calls, 1))
     return np.array(rounds)
 

@@ -4,6 +4,7 @@ Flags are defined under `__main__` only, by `define`; importing this module defi
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -76,6 +77,8 @@ def read(kind: type[T], defaults: T, preset: Mapping[str, Any]) -> T:
             value = _listed(name, value, getattr(defaults, name))
         # a preset's 0 and a flag's 0.0 are one value, and one spec
         values[name] = float(value) if isinstance(getattr(defaults, name), float) else value
+        if values[name] != values[name]:
+            raise UserError(f"--{name}={value}: must be a number")
     made = kind(**values)
     try:
         check(made)
@@ -97,13 +100,15 @@ def numbers(name: str, words: Sequence[str]) -> tuple[float, ...]:
     """The numbers of a list flag.
 
     Raises:
-      UserError: a word isn't a number, or there is none.
+      UserError: a word isn't a finite number, or there is none.
     """
     try:
         values = tuple(float(word) for word in words)
     except ValueError as error:
         text = ",".join(map(str, words))
         raise UserError(f"--{name}={text}: must be numbers, comma-separated") from error
+    if not all(map(math.isfinite, values)):
+        raise UserError(f"--{name}={','.join(map(str, words))}: must be finite numbers")
     if not values:
         raise UserError(f"--{name} is empty: give a number, or several with commas between")
     return values

@@ -364,6 +364,9 @@ def test_the_budget_takes_the_largest_choice_that_fits(chain, rule):
     choices = [rule(found, scores, keep / 16, floor=1) for keep in range(3, 17)]
     for budget in (cost(choices[-1]), cost(choices[6]), cost(choices[6]) + 1, cost(choices[0])):
         units = choose.to_budget(rule, found, scores, cost, budget)
+        without = choose.to_budget(rule, found, scores, cost, budget, floor=0)
+        for name, mask in units.items():
+            np.testing.assert_array_equal(without[name], mask)
         assert cost(units) == max(cost(c) for c in choices if cost(c) <= budget)
     with pytest.raises(ValueError, match="can't be kept: the least choice costs"):
         choose.to_budget(rule, found, scores, cost, cost(choices[0]) - 1)

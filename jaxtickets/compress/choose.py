@@ -109,7 +109,8 @@ def to_budget(
 
     Args:
       rule: `by_layer` or `over_layers`.
-      graph, scores, floor, multiple: as for `by_layer`.
+      graph, scores, multiple: as for `by_layer`.
+      floor: likewise; 0 is as 1, since no choice may empty a layer.
       cost: of a choice, such as `multiply_adds`; it doesn't fall as units are added.
       budget: the most that it may cost.
 
@@ -117,8 +118,8 @@ def to_budget(
       ValueError: as `rule` does, or the floors alone cost more.
     """
     ranked = _ranked(graph, scores)
-    total = sum(map(len, ranked.values()))
-    low = max(1, sum(min(floor, len(values)) for values in ranked.values()))
+    total, floor = sum(map(len, ranked.values())), max(floor, 1)
+    low = sum(min(floor, len(values)) for values in ranked.values())
     best = rule(graph, scores, low / total, floor, multiple)
     if cost(best) > budget:
         raise ValueError(f"a budget of {budget} can't be kept: the least choice costs {cost(best)}")

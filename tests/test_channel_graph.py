@@ -40,7 +40,7 @@ def out(x):
 
 
 def wire(body, shape=SHAPE):
-    return graph.wiring(Toy(body), shape)
+    return graph.trace(Toy(body), shape).wiring
 
 
 # --- chains --------------------------------------------------------------------------------------
@@ -59,12 +59,12 @@ def test_the_traced_wiring_is_the_one_written_by_hand(name):
         net = net.clone(widths=tuple(3 + i for i in range(len(net.widths))))
         written = nets.wiring(net, shape)
         assert [group.size for group in written] == list(net.widths)
-        assert graph.wiring(net, shape) == written
+        assert graph.trace(net, shape).wiring == written
 
 
 def test_batch_norms_where_a_net_leaves_them_open_follow_all_its_hidden_layers():
     net = nets.make("lenet5", widths=(3, 4, 5), batch_norm=True)
-    groups = graph.wiring(net, MNIST)
+    groups = graph.trace(net, MNIST).wiring
     assert [group.norms for group in groups] == [("bn1",), ("bn2",), ("fc1_bn",)]
     assert groups == nets.wiring(net, MNIST)
     shapes = [
@@ -77,7 +77,7 @@ def test_batch_norms_where_a_net_leaves_them_open_follow_all_its_hidden_layers()
 
 def test_large_forms_flatten_before_their_dense_layers():
     net = nets.make("vgg11", form="large", widths=tuple(range(2, 12)))
-    groups = graph.wiring(net, (64, 64, 3))
+    groups = graph.trace(net, (64, 64, 3)).wiring
     assert groups == nets.wiring(net, (64, 64, 3))
     assert groups[7].consumers == (Feed("fc1", 4),)  # 64 pixels a side, halved five times
 
@@ -208,7 +208,7 @@ def test_units_that_are_added_to_the_images_can_not_go():
 
 
 def groups_of(name, shape=(32, 32, 3), **attributes):
-    return {g.name: g for g in graph.wiring(nets.make(name, **attributes), shape)}
+    return {g.name: g for g in graph.trace(nets.make(name, **attributes), shape).wiring}
 
 
 def test_streams_and_inner_widths_of_resnet20():

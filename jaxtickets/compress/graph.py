@@ -96,15 +96,6 @@ def trace(net: nn.Module, shape: Sequence[int], depthwise: frozenset[str] = froz
     return Graph(groups, units, axes, frozenset(seen.depthwise), tuple(shape))
 
 
-def wiring(net: nn.Module, shape: Sequence[int]) -> Wiring:
-    """The net's groups of units, for images of `shape` `(h, w, c)`.
-
-    Raises:
-      ValueError: as `trace` does.
-    """
-    return trace(net, shape).wiring
-
-
 def kept(graph: Graph, units: UnitMask) -> np.ndarray:
     """bool`[units]`: which units stay; one that groups share stays if one of them keeps it.
 

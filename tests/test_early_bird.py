@@ -329,6 +329,18 @@ def test_units_go_for_real(problem):
     assert entries["random_layerwise"][0] is entries["early_bird"][0]  # one net, one batch
 
 
+def test_the_search_has_the_penalty_on_scales_and_its_tickets_have_none(problem):
+    net = NetSettings(model="lenet5", widths="2,3,4", batch_norm=True)
+    normed = build(net, TrainSettings(batch_size=500, epochs=8), "", False)
+    settings = dataclasses.replace(SETTINGS, granularity="units", scale_l1=0.5, density=(0.5,))
+    plan = driver.plan(settings, normed)
+    shapes, _ = jax.eval_shape(normed.recipe.model.init, jax.random.key(0))
+    ones = jax.tree.map(lambda a: np.ones(a.shape, "f"), shapes)
+    assert float(plan.search.penalty(ones)) == 0.5 * (2 + 3 + 4)
+    penalised = problem._replace(penalty=plan.search.penalty)
+    assert early_tickets._of_net(penalised, problem.net).penalty is None
+
+
 def test_what_was_drawn_at_the_last_epoch_is_no_early_bird(problem):
     _, _, entries = made(SETTINGS, problem, drawn=8)
     assert set(entries) == {"drawn_at_2", "late"}

@@ -25,6 +25,7 @@ from jaxtickets.drivers.search_loop import Found
 from jaxtickets.drivers.seeds import seed
 from jaxtickets.io import rows, tickets
 from jaxtickets.io.errors import UserError
+from jaxtickets.penalties import group_lasso
 from jaxtickets.protocols import annealed_settings, structured
 from jaxtickets.protocols.ground import ground
 from jaxtickets.protocols.structured import AFTERS, Cut, Lengths
@@ -230,6 +231,36 @@ def test_what_is_done_is_not_done_again_and_a_part_of_it_is(bench):
     assert bench.rows() == first and list(bench.begun) == ["scratch_b-01"]
     assert [entry.name["seed"] for entry in bench.begun["scratch_b-01"][1]] == [4]
     assert bench.rows() == first and not bench.begun
+
+
+def test_small_nets_have_the_penalty_of_the_dense_one_but_for_fine_tuning(bench):
+    train = dataclasses.replace(TRAIN, penalty="group_lasso", penalty_strength=0.25)
+    plan, member = bench.plan._replace(train=train), next(iter(bench.groups.values()))[0]
+    params = member.small.trained.params
+    batch = jax.tree.map(lambda a: a[:2], bench.problem.dataset.train)
+    small = {after: driver._smaller(bench.problem, member, plan, after) for after in AFTERS}
+    seen = {
+        after: one.recipe.loss(params, {}, batch, jax.random.key(0))[0]
+        for after, one in small.items()
+    }
+    asked = 0.25 * group_lasso(params, "out")
+    assert small["finetune"].penalty is None
+    for after in ("rewind", "scratch_e", "scratch_b"):
+        np.testing.assert_allclose(small[after].penalty(params), asked, rtol=1e-6)
+        np.testing.assert_allclose(seen[after] - seen["finetune"], asked, rtol=1e-4)
+
+
+def test_right_after_the_cut_what_the_mask_switches_off_is_off(bench, monkeypatch):
+    member = next(iter(bench.groups.values()))[0]
+    whole = member.small.trained
+    mask = whole.mask | {"fc1": {**whole.mask["fc1"], "bias": jnp.arange(4) > 0}}
+    member = member._replace(small=member.small._replace(trained=whole._replace(mask=mask)))
+    seen = []
+    monkeypatch.setattr(driver, "accuracies", lambda *given: seen.append(given[2]) or [0.5])
+    assert driver._cut_accuracies(bench.problem, None, [member], bench.problem.dataset) == [0.5]
+    expected = np.where(np.arange(4) > 0, whole.params["fc1"]["bias"], 0)
+    np.testing.assert_array_equal(seen[0]["fc1"]["bias"], expected[None])
+    np.testing.assert_array_equal(seen[0]["fc2"]["kernel"][0], whole.params["fc2"]["kernel"])
 
 
 class Mixing(nn.Module):

@@ -51,7 +51,9 @@ class AfterSettings:
     """What becomes of the small nets; each field is also a flag of the same name."""
 
     after: tuple = option(tuple(AFTERS), f"how they are trained: {', '.join(AFTERS)}")
-    finetune_epochs: int = option(2, "passes over the training data of fine-tuning", least=1)
+    finetune_epochs: int = option(
+        2, "passes over the training data of fine-tuning, which is without --penalty", least=1
+    )
     finetune_rate: float = option(
         0.1, "learning rate of fine-tuning, constant, a factor of the first one"
     )

@@ -147,7 +147,8 @@ def plan(settings: BirdSettings, problem: Problem) -> Plan:
         raise UserError(str(error)) from error
     recipe = problem.recipe
     loss = losses.classification(recipe.model, recipe.prepare, penalty)
-    search = problem._replace(recipe=recipe._replace(loss=loss, test_looks=0))
+    recipe = recipe._replace(loss=loss, test_looks=0)
+    search = problem._replace(recipe=recipe, penalty=penalty)
     return Plan(settings, keep, draw_at, space, drawn, graph, search, epoch, epochs)
 
 

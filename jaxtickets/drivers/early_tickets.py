@@ -169,4 +169,5 @@ def _of_net(problem: Problem, net: Any) -> Problem:
     model = nets.functional(net, image)
     loss = losses.classification(model, problem.recipe.prepare)
     recipe = problem.recipe._replace(model=model, loss=loss)
-    return problem._replace(net=net, recipe=recipe, wiring=nets.wiring(net, image))
+    wiring = nets.wiring(net, image)
+    return problem._replace(net=net, recipe=recipe, wiring=wiring, penalty=None)

@@ -23,7 +23,7 @@ from jaxtickets.drivers.cutting import Member, Plan
 from jaxtickets.drivers.dense import Dense
 from jaxtickets.drivers.levels import order_key
 from jaxtickets.drivers.once import Row
-from jaxtickets.drivers.problem import Problem, optimizer_of
+from jaxtickets.drivers.problem import Problem, optimizer_of, penalty_of
 from jaxtickets.drivers.training_loop import Start, accuracies
 from jaxtickets.io import rows
 from jaxtickets.optimizers import Hyper
@@ -190,21 +190,28 @@ def _steps(plan: Plan, after: str, gain: Report) -> int:
 
 
 def _smaller(problem: Problem, member: Member, plan: Plan, after: str) -> Problem:
-    """The problem with the small net, trained as `after` says."""
+    """The problem with the small net, trained as `after` says.
+
+    The penalty of the dense training is on the small net's weights too; fine-tuning is without.
+    """
     steps, recipe, train = _steps(plan, after, member.gain), problem.recipe, plan.train
     hyper, every, test_looks = problem.hyper, recipe.every, recipe.test_looks
     if AFTERS[after].tunes:
+        penalty = None
         train = dataclasses.replace(train, learning_rates="constant")
         hyper = Hyper(hyper.rate * plan.after.finetune_rate, jnp.int32(0))
         every, test_looks = steps // plan.after.finetune_epochs, 0
+    else:
+        penalty = penalty_of(train, member.net, member.small.first.params)
     recipe = recipe._replace(
         model=member.small.model,
-        loss=losses.classification(member.small.model, recipe.prepare),
+        loss=losses.classification(member.small.model, recipe.prepare, penalty),
         optimizer=optimizer_of(train, steps),
         every=every,
         test_looks=test_looks,
     )
-    return problem._replace(net=member.net, recipe=recipe, hyper=hyper, wiring=(), steps=steps)
+    small = problem._replace(net=member.net, recipe=recipe, wiring=(), penalty=penalty)
+    return small._replace(hyper=hyper, steps=steps)
 
 
 def _entry(problem: Problem, member: Member, after: str) -> Entry:
@@ -235,11 +242,18 @@ def _ticket(place: str, member: Member, after: str) -> str:
 def _cut_accuracies(
     problem: Problem, axis: Axis, members: Sequence[Member], data: Dataset
 ) -> list[float]:
-    """Test accuracy right after the cut, with the trained weights that are left."""
+    """Test accuracy right after the cut, with the trained weights that are left.
+
+    A unit that stays for the sake of one group is off in the others, which the mask says.
+    """
     small = problem._replace(recipe=problem.recipe._replace(model=members[0].small.model))
     ends = runs.stack([member.small.trained for member in members])
-    found = accuracies(small, axis, ends.params, ends.stats, data.test)
+    left = _masked(ends.mask, ends.params)
+    found = accuracies(small, axis, left, ends.stats, data.test)
     return [round(float(accuracy), 6) for accuracy in found]
+
+
+_masked = jax.jit(masks.apply)
 
 
 def _sizes(

@@ -35,21 +35,21 @@ def drawn(scope, bits, floor=None):
 def test_all_masks_of_the_counts_are_as_likely_from_anywhere(scope, masks, quantile, bits):
     bits = np.array(bits, bool)
     _, found = drawn(scope, bits)
-    ends, seen = np.unique(found.walk, axis=0, return_counts=True)
+    ends, seen = np.unique(found.walk.bits, axis=0, return_counts=True)
     assert len(ends) == masks and (ends.sum(1) == 3).all()
     assert scope == "global" or (ends[:, :4].sum(1) == 2).all()
     mean = len(KEYS) / masks
     assert ((seen - mean) ** 2 / mean).sum() < quantile
     assert found.allowed.all() and not found.log_ratio.any()
-    np.testing.assert_array_equal(found.size, (bits & ~found.walk).sum(1))
+    np.testing.assert_array_equal(found.size, (bits & ~found.walk.bits).sum(1))
 
 
 def test_a_mask_below_the_floor_is_not_allowed_and_leaves_no_trace():
     bits = np.array([1, 1, 0, 0, 1, 0, 0], bool)
     moves, found = drawn("global", bits, floor=(1, 1))
-    below = (found.walk[:, :4].sum(1) < 1) | (found.walk[:, 4:].sum(1) < 1)
+    below = (found.walk.bits[:, :4].sum(1) < 1) | (found.walk.bits[:, 4:].sum(1) < 1)
     assert 0 < below.sum() < len(KEYS)
     np.testing.assert_array_equal(found.allowed, ~below)
     one = jax.tree.map(lambda leaf: leaf[0], found)
-    np.testing.assert_array_equal(moves.settle(one, jnp.bool_(False)), bits)
-    np.testing.assert_array_equal(moves.settle(one, jnp.bool_(True)), one.walk)
+    np.testing.assert_array_equal(moves.settle(one, jnp.bool_(False)).bits, bits)
+    np.testing.assert_array_equal(moves.settle(one, jnp.bool_(True)).bits, one.walk.bits)

@@ -4,6 +4,8 @@ Accepted when it is better, the walk is random search: the best of all masks dra
 Metropolis' rule it is an independence sampler, symmetric since all masks are equally likely.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
@@ -11,6 +13,12 @@ from jaxtickets.search import swaps
 from jaxtickets.search.moves import Moves, Proposal, settle
 from jaxtickets.search.space import Space, choose, counts
 from jaxtickets.types import Array, Key
+
+
+class Walk(NamedTuple):
+    """Where a walk stands: bool`[n]`."""
+
+    bits: Array
 
 
 def moves(space: Space, most: int, floor: tuple[int, ...] | None = None) -> Moves:
@@ -24,8 +32,9 @@ def moves(space: Space, most: int, floor: tuple[int, ...] | None = None) -> Move
       floor: the least number of ones in each segment; a mask that has fewer isn't allowed.
     """
 
-    def propose(key: Key, size: Array, bits: Array) -> Proposal:
+    def propose(key: Key, size: Array, walk: Walk) -> Proposal:
         del size
+        bits = walk.bits
         kept = counts(space, bits)
         of_each = dict(zip(space.names, kept, strict=True))
         keep = of_each if space.scope == "layer" else jnp.sum(kept)
@@ -33,8 +42,9 @@ def moves(space: Space, most: int, floor: tuple[int, ...] | None = None) -> Move
         least = jnp.asarray(0 if floor is None else floor)
         allowed = jnp.all(counts(space, there) >= least)
         moved = jnp.sum(bits & ~there, dtype=jnp.int32)
-        return Proposal(there, allowed, jnp.float32(0), moved, bits)
+        return Proposal(Walk(there), allowed, jnp.float32(0), moved, walk)
 
-    return Moves(
-        lambda key, bits: bits, propose, settle, lambda bits: bits, swaps.hamming, max(most, 1)
-    )
+    def init(key: Key, bits: Array) -> Walk:
+        return Walk(bits)
+
+    return Moves(init, propose, settle, lambda walk: walk.bits, swaps.hamming, max(most, 1))

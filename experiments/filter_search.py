@@ -114,7 +114,9 @@ def main() -> None:
     axis, problem = opening.prepare(place, parts)
     plan = cutting.plan(cut, after, train, problem)
     problem = problem._replace(wiring=plan.graph.wiring)
-    epochs = _epochs(question.weights_from)
+    epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
+    epochs = _epochs(question.weights_from, problem.steps // epoch)
+    _check_groups(plan.graph, net.model)
     searches = {
         energy: annealing.check(
             _search(question, cut, energy), problem, net.seed, plan.shares, axis
@@ -127,7 +129,6 @@ def main() -> None:
 
     choices = cutting.scored(plan, problem, seeds, dense, data)
     choices += soft.choices(folder, plan, problem, axis, seeds, data, every)
-    epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
     for number in epochs:
         kind = "trained" if number else INIT
         begun = [weighted(problem, one, kind, number * epoch, data) for one in seeds]
@@ -194,12 +195,22 @@ def _search(question: Question, cut: CutSettings, energy: str) -> annealed_setti
     return annealed_settings.Settings(**{**base, **asked})
 
 
-def _epochs(words: Sequence[str]) -> list[int]:
-    """The epochs after which masks are searched for; 0 is the initialisation."""
+def _epochs(words: Sequence[str], most: int) -> list[int]:
+    """The epochs after which masks are searched for, at most `most`; 0 is the initialisation."""
     for word in words:
         if word != INIT and not (word.isdecimal() and int(word)):
             raise UserError(f"--weights_from={word}: must be init, or a number of epochs above 0")
+        if word != INIT and int(word) > most:
+            raise UserError(f"--weights_from={word}: the training has {most} whole epochs")
     return [0 if word == INIT else int(word) for word in words]
+
+
+def _check_groups(graph: Graph, model: str) -> None:
+    """Raises UserError if groups share units, for which a search would have several bits."""
+    places = np.concatenate(list(graph.units.values()))
+    if len(places) > len(np.unique(places)):
+        said = "layers share units (padded shortcuts), of which no share can be kept"
+        raise UserError(f"--model={model}: {said}: choose a net without, or structured_pruning")
 
 
 def _read() -> list[Any]:

@@ -20,6 +20,7 @@ activations don't count, so that what is called overhead has their traffic in it
 """
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -119,11 +120,11 @@ def levels() -> Iterator[Row]:
 
 
 def convolution(name: str, batch: int) -> Row:
-    """The net's own convolution against `lax.conv` under `vmap`, 8 runs."""
+    """The net's own convolution against `lax.conv` under `vmap`, 8 runs, in turns."""
     call, work = convolve(name, "auto", "auto", batch, 2)
-    found = timed([call], work)
-    fast = found.seconds[0] / 2
-    slow = measure.best_time(convolve(name, "lax", "vmap", batch, 2)[0], repeats=1) / 2
+    other, _ = convolve(name, "lax", "vmap", batch, 2)
+    found = timed([call, other], work, repeats=2)
+    fast, slow = (seconds / 2 for seconds in found.seconds)
     row = found.row(f"{name}, a step of 8 runs, batch {batch}", 1000 * fast, "ms")
     return compared(row, slow / fast, "times as fast as lax.conv under vmap", 8.0)
 
@@ -259,12 +260,28 @@ def place(flag: str) -> Path | None:
     """The file that a flag names, None if it names none.
 
     Raises:
-      UserError: there is no such folder.
+      UserError: there is no such folder or it can't be written, the file is a folder, or it is of
+        a kind that can't be drawn.
     """
-    file = flags.FLAGS[flag].value or ""
-    if file and not Path(file).parent.is_dir():
-        raise UserError(f"--{flag}={file}: there is no folder {Path(file).parent}")
-    return Path(file) if file else None
+    if not (word := flags.FLAGS[flag].value):
+        return None
+    file = Path(word)
+    if not file.parent.is_dir():
+        raise UserError(f"--{flag}={word}: there is no folder {file.parent}")
+    if file.is_dir():
+        raise UserError(f"--{flag}={word}: a folder, name a file in it")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise UserError(f"--{flag}={word}: can't be written")
+    if flag == "figure" and file.suffix.lower() not in (kinds := _kinds()):
+        raise UserError(f"--{flag}={word}: must end in {', '.join(kinds)}")
+    return file
+
+
+def _kinds() -> list[str]:
+    """How files may end that figures are drawn into."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    return [f".{kind}" for kind in FigureCanvasBase.get_supported_filetypes()]
 
 
 def main() -> None:

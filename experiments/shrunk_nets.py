@@ -38,7 +38,7 @@ def compare(name: str, shape: tuple[int, ...], repeats: int) -> Iterator[Row]:
 
     Its latency, beside its multiply-adds, and how far its outputs are from the masked net's.
     """
-    net, key = nets.make(name), jax.random.key(0)
+    net, key = nets.make(name, shape=shape), jax.random.key(0)
     traced = graph.trace(net, shape)
     params, stats = _with_no_unit_alike(*jax.jit(nets.functional(net, shape).init)(key))
     whole = Ticket(params, stats, masks.ones(params), jnp.int32(0))

@@ -86,6 +86,28 @@ def test_a_smaller_nets_row_says_what_is_left_and_how_far_its_outputs_are(monkey
     assert set(shrunk_nets.SHAPES) | set(shrunk_nets.BARS) <= set(nets.names())
 
 
+def test_a_net_with_two_forms_is_made_for_its_images(monkeypatch):
+    made = []
+    monkeypatch.setattr(shrunk_nets.graph, "trace", lambda net, shape: made.append(net) or 1 / 0)
+    for shape in (shrunk_nets.SHAPES["alexnet"], shrunk_nets.CIFAR):
+        with pytest.raises(ZeroDivisionError):
+            next(shrunk_nets.compare("alexnet", shape, repeats=1))
+    assert [net.form for net in made] == ["large", "small"]
+
+
+def test_both_convolutions_are_timed_alike_and_in_turns(monkeypatch):
+    made: list[str] = []
+    clock = iter([0, 4, 10, 18, 20, 22, 30, 36])  # seconds: 4, 8, 2, 6
+    monkeypatch.setattr(
+        benchmark, "convolve", lambda name, conv, *_: (lambda: made.append(conv), Work(1.0, 1.0))
+    )
+    monkeypatch.setattr(measure, "rates", lambda devices: measure.Rates(10.0, 10.0))
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: next(clock))
+    row = benchmark.convolution("lenet5", 128)
+    assert made == ["auto", "lax"] * 3
+    assert (row.value, row.ratio) == (1000.0, 3.0)  # two steps in 2 seconds, and in 6
+
+
 def test_outputs_of_another_cut_are_far_apart():
     net = nets.make("lenet300_100", widths=(8, 6))
     traced = graph.trace(net, (4, 4, 1))
@@ -135,6 +157,8 @@ def test_bad_input_ends_in_one_line_before_work_starts(tmp_path, cache):
     cases = {
         "--only=anealing": "unknown group 'anealing': did you mean annealing?",
         f"--figure={tmp_path}/none/x.png": f"there is no folder {tmp_path}/none",
+        f"--figure={tmp_path}/x.foo": "x.foo: must end in .",
+        f"--json={tmp_path}": f"--json={tmp_path}: a folder, name a file in it",
     } | ({} if there else {"--only=torch": "--only=torch: PyTorch is not installed"})
     for (status, said), words in zip(
         commands.answers("benchmark", [[case] for case in cases], cache),

@@ -85,7 +85,9 @@ class Question:
     searches: tuple = option(SEARCHES, f"what finds masks: {', '.join(SEARCHES)}")
     budget: tuple = option((10.0,), "dense trainings that a search of one seed may cost")
     race: tuple = option(
-        (0.15, 0.35), "shares of the training at which the worse half leaves the race; empty: none"
+        (0.15, 0.35),
+        "shares of the training at which the worse half leaves the race; empty: none",
+        empty=True,
     )
 
 

@@ -8,9 +8,18 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def option(default: Any, text: str, known: Sequence[str] = (), least: float | None = None) -> Any:
-    """A dataclass field with a line of help, and its known words or its least number."""
-    metadata = {"text": text, "known": known, "least": least}
+def option(
+    default: Any,
+    text: str,
+    known: Sequence[str] = (),
+    least: float | None = None,
+    empty: bool = False,
+) -> Any:
+    """A dataclass field with a line of help, and its known words or its least number.
+
+    A list whose default has something in it may be `empty` only if that is said.
+    """
+    metadata = {"text": text, "known": known, "least": least, "empty": empty}
     return dataclasses.field(default=default, metadata=metadata)
 
 

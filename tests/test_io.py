@@ -21,6 +21,7 @@ from jaxtickets.io import checkpoints, flags, progress, provenance, records, row
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.flags import RunSettings, choose, whole_numbers
 from jaxtickets.io.tickets import load_ticket, save_ticket
+from jaxtickets.settings import option
 from jaxtickets.types import Ticket
 
 
@@ -135,6 +136,19 @@ def test_a_flag_may_be_infinite_but_not_nan(monkeypatch):
     assert most.checkpoint_seconds == float("inf")
     with pytest.raises(UserError, match="--checkpoint_seconds=nan: must be a number"):
         flags.read(RunSettings, RunSettings(), {"checkpoint_seconds": float("nan")})
+
+
+def test_a_list_is_empty_only_where_that_means_something(monkeypatch):
+    @dataclasses.dataclass(frozen=True)
+    class Lists:
+        density: tuple = option((0.5,), "kept")
+        race: tuple = option((0.5,), "shares", empty=True)
+
+    unsaid = SimpleNamespace(present=False)
+    monkeypatch.setattr(flags.flags, "FLAGS", {"density": unsaid, "race": unsaid})
+    assert flags.read(Lists, Lists(), {"race": ()}).race == ()
+    with pytest.raises(UserError, match="--density is empty"):
+        flags.read(Lists, Lists(), {"density": ()})
 
 
 # --- run folders ---------------------------------------------------------------------------------

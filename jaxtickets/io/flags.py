@@ -74,7 +74,7 @@ def read(kind: type[T], defaults: T, preset: Mapping[str, Any]) -> T:
         if field.metadata.get("known"):
             choose(name, value, field.metadata["known"])
         if isinstance(value, list | tuple):
-            value = _listed(name, value, getattr(defaults, name))
+            value = _listed(name, value, getattr(defaults, name), field.metadata.get("empty"))
         # a preset's 0 and a flag's 0.0 are one value, and one spec
         values[name] = float(value) if isinstance(getattr(defaults, name), float) else value
         if values[name] != values[name]:
@@ -126,9 +126,13 @@ def whole_numbers(name: str, words: Sequence[str]) -> tuple[int, ...]:
     return tuple(int(value) for value in values)
 
 
-def _listed(name: str, value: Sequence[Any], default: Sequence[Any]) -> tuple[Any, ...]:
+def _listed(
+    name: str, value: Sequence[Any], default: Sequence[Any], empty: bool | None
+) -> tuple[Any, ...]:
     """A list flag's value: numbers where the default has numbers, so that one list is one spec."""
     values = tuple(value)
+    if empty and not values:
+        return values
     if default and not isinstance(default[0], str):
         values = numbers(name, values)
     if default and not values:

@@ -42,7 +42,7 @@ class Settings:
     features: tuple = option((fields.CHANCE, "large_init"), "of fields: chance, and criteria")
     mix: str = option("1,1", "of fields: what each feature counts at first")
     pooled: str = option("snip", "the criterion that the first field pools; empty: a flat field")
-    sides: tuple = option(("input",), "of fields: sides of layers whose units have potentials")
+    sides: tuple = option(("input",), "of fields: layers' sides with potentials", empty=True)
     steps: int = option(500, "steps of each chain", least=1)
     chunk: int = option(20, "steps between two looks at the validation data", least=1)
     proposal: str = option(

@@ -114,7 +114,7 @@ def main() -> None:
     for method in question.searches:
         choose("searches", method, SEARCHES)
     budgets = numbers("budget", question.budget)
-    if max(numbers("density", listed.density)) >= 1:
+    if 1 in numbers("density", listed.density):
         raise UserError("--density=1: there is nothing to search for, give less")
     axis, problem = opening.prepare(place, parts)
     looks = racing.looks_at(question.race, problem)

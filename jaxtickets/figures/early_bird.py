@@ -89,6 +89,8 @@ def draw_accuracy(folder: Path) -> Path:
         means, bars = [np.mean(g) for g in groups], [deviation(g) for g in groups]
         panel.errorbar(epochs, means, bars, marker="o", capsize=2, label="drawn at that epoch")
         for method, (marker, colour, words) in MARKS.items():
+            if all(row["method"] != method for row in summary):
+                continue  # nor in the legend
             found = [row for row in mine if row["method"] == method]
             panel.plot(
                 [row["drawn_epoch"] for row in found],

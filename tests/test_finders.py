@@ -58,8 +58,8 @@ def prepared(images):
     return jnp.asarray(images, jnp.float32) / 255
 
 
-def search(name, phase, passed=None, seed=0):
-    """A finder's phase on the net above: its end, its row, its ground."""
+def parts(name, phase, passed=None, seed=0):
+    """A finder's phase on the net above: its search, row, data and ground."""
     model = net(passed)
     loss = losses.classification(model, prepared)
     recipe = training.Recipe(model, loss, lambda hyper: optax.sgd(0.1), prepared, None, BATCH, 1)
@@ -88,13 +88,20 @@ def search(name, phase, passed=None, seed=0):
     split = examples(jax.random.key(1), HELD_OUT + 4 * BATCH), examples(KEY, VALIDATION)
     sight = annealed.sight(settings, prepared, *split)
     made = annealed.build(settings, recipe, optax.sgd(0.1), where, PRUNABLE, most)
+    return made, row, sight, where
+
+
+def search(name, phase, passed=None, seed=0):
+    """A finder's phase on the net above: its end, its row, its ground."""
+    made, row, sight, where = parts(name, phase, passed, seed)
 
     @jax.jit
     def run(row, sight):
-        chain = made.begin(row, sight)
-        for look in range(finders.LOOKS):
-            chain, _ = made.chunk(row, chain, look * phase.chunk, sight)
-        return chain
+        def advance(look, chain):
+            return made.chunk(row, chain, look * phase.chunk, sight)[0]
+
+        begin = made.begin(row, sight)
+        return jax.lax.fori_loop(0, phase.steps // phase.chunk, advance, begin)
 
     chain = run(row, sight)
     jax.effects_barrier()
@@ -105,7 +112,8 @@ def search(name, phase, passed=None, seed=0):
 def test_a_search_costs_what_its_phase_says_and_keeps_the_count(name):
     passed = []
     begin, graded = finders.beginning(name, 20), finders.alone(name)
-    phase = finders.phases(5000, 1, 1, 2, BATCH, HELD_OUT, VALIDATION, begin, graded)[0]
+    how = begin, graded, finders.children(name)
+    phase = finders.phases(5000, 1, 1, 2, BATCH, HELD_OUT, VALIDATION, *how)[0]
     chain, row, where = search(name, phase, passed)
     unseen = 2 * HELD_OUT * (phase.steps + 1) if graded else 0  # a gradient in evaluation mode
     assert sum(passed) + unseen == phase.cost <= 5000
@@ -115,6 +123,33 @@ def test_a_search_costs_what_its_phase_says_and_keeps_the_count(name):
     assert min(map(int, kept.values())) >= 2
     assert float(chain.state.best_energy) <= float(chain.state.energy)
     assert np.isfinite(chain.chosen_score)
+
+
+def test_a_population_costs_what_its_phase_says_children_included():
+    passed = []
+    seen = BATCH, HELD_OUT, VALIDATION, 0, False, finders.children("genetic")
+    phase = finders.phases(3000, 1, 4, 2, *seen)[0]
+    assert (phase.chains, phase.chunk) == (4, 1) and phase.steps > finders.LOOKS
+    made, row, sight, _ = parts("genetic", phase, passed)
+    rows = runs.stack([row._replace(key=key) for key in jax.random.split(KEY, 4)])
+
+    @jax.jit
+    def run(rows, sight):
+        def advance(step, chains):
+            chains = made.meeting.meet(row, chains, step, sight)
+            return jax.lax.map(lambda pair: made.chunk(*pair, step, sight)[0], (rows, chains))
+
+        chains = made.meeting.begin(jax.lax.map(lambda row: made.begin(row, sight), rows))
+        chains = jax.lax.map(lambda pair: made.chunk(*pair, 0, sight)[0], (rows, chains))
+        return jax.lax.fori_loop(1, phase.steps, advance, chains)
+
+    jax.block_until_ready(run(rows, sight))
+    jax.effects_barrier()
+    assert sum(passed) == phase.cost <= 3000
+    more = finders.phases(3000 + phase.cost, 1, 4, 2, *seen)[0]
+    assert more.steps > phase.steps
+    with pytest.raises(ValueError, match="too small for 1 phases of 4 chains"):
+        finders.phases(1000, 1, 4, 2, *seen)
 
 
 def test_equal_chains_are_equal_and_others_are_not():

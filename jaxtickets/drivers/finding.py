@@ -76,11 +76,14 @@ def plan(settings: FindSettings, problem: Problem, finder: str, budget: float) -
     how = (settings.phases, settings.chains, settings.train_steps, size)
     if alone:
         how = (1, 1, settings.rewire_steps, size)
+    born = finders.children(finder)
+    if born:
+        how = (1, settings.chains, settings.train_steps, size)
     begin = finders.beginning(finder, examples(problem.dataset))
-    seen = settings.held_out, len(data.validation.labels), begin, alone
+    seen = settings.held_out, len(data.validation.labels)
     dense = dense_cost(problem)
     try:
-        return finders.phases(int(budget * dense), *how, *seen)
+        return finders.phases(int(budget * dense), *how, *seen, begin, alone, born)
     except ValueError as error:
         said = f"--budget={budget:g}, where a dense training takes {dense}: {error}"
         raise UserError(said) from error
@@ -136,7 +139,7 @@ def search(
         names = [{"density": density, "seed": c.seed.number, "chain": c.chain} for c in chains]
         part = f"{label}-{i + 1}"
         batched = folder, part, phase.steps, phase.chunk, made, axis
-        ends = search_all(*batched, rows, names, runs.share(sight, axis), every)
+        ends = search_all(*batched, rows, names, runs.share(sight, axis), every, phase.chains)
         spent += seconds(folder, part)
         if i + 1 < len(planned):
             groups = np.array([name["seed"] for name in names])

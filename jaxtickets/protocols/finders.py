@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxtickets.protocols.annealed_settings import Settings
 from jaxtickets.search.energies import training_cost
+from jaxtickets.search.together import replaced
 
 ENERGY: dict[str, Any] = {"energy": "trainability", "rescale": False, "burn_in_accept": 0.2}
 FIELDS: dict[str, Any] = {**ENERGY, "granularity": "fields", "size": 0.5, "size_end": 0.1}
@@ -42,6 +43,14 @@ FINDERS: dict[str, dict[str, Any]] = {
     "climbed_fields": {**FIELDS, "accept": "greedy"},
     "annealed_bits": {**BITS, "size": 0.1, "size_end": 0.001},
     "random_search": {**BITS, "accept": "greedy", "proposal": "anew"},
+    "genetic": {
+        **BITS,
+        "accept": "greedy",
+        "size": 0.02,
+        "sizes": "constant",
+        "interaction": "crossover",
+        "replaced": 0.5,
+    },
 }
 """Settings of annealing over weights, by swaps that training steps speak for, from SNIP's mask and
 from a random one; of annealing over fields, from random choice, from SNIP and from the Fisher
@@ -124,6 +133,11 @@ def alone(finder: str) -> bool:
     return FINDERS[finder].get("proposal") == "trained"
 
 
+def children(finder: str) -> float:
+    """Of a population, the share that begins anew after each generation; 0 if there is none."""
+    return FINDERS[finder].get("replaced", 0.0)
+
+
 def phases(
     budget: int,
     count: int,
@@ -134,6 +148,7 @@ def phases(
     validation: int,
     begin: int = 0,
     graded: bool = False,
+    born: float = 0.0,
 ) -> list[Phase]:
     """Phases that together cost no more than the budget, each an equal part of it.
 
@@ -147,6 +162,8 @@ def phases(
       begin: forward passes that a chain's first point takes, see `beginning`.
       graded: whether a step takes the gradient on what is held out; the start temperature is then
         not estimated.
+      born: of a population, see `children`: a generation is a step, a look, and the children, each
+        at the cost of an energy.
 
     Raises:
       ValueError: the budget doesn't pay for one step between looks in each phase.
@@ -157,17 +174,22 @@ def phases(
         training = training_cost(steps * batch)
         each = training + (training_cost(held_out) if graded else held_out)
         look = training + validation
-        first = 1 if graded else 1 + BURN_IN
-        fixed = first * each + LOOKS * look + (begin if i == 0 else 0)
-        chunk = (budget // count // many - fixed) // (LOOKS * each)
-        if chunk < 1:
-            least = count * many * (fixed + LOOKS * each)
+        first = (1 if graded else 1 + BURN_IN) * each + (begin if i == 0 else 0)
+        new = each * replaced(born, many) if born else 0
+        chunk, looks = 1, LOOKS
+        if born:
+            looks = (budget // count - many * first + new) // (many * (each + look) + new)
+        else:
+            chunk = (budget // count // many - first - looks * look) // (looks * each)
+        if chunk < 1 or looks < LOOKS:
+            cost = many * (first + LOOKS * (each + look)) + (LOOKS - 1) * new
+            least = count * cost
             raise ValueError(
                 f"a budget of {budget} forward passes is too small for {count} phases of {most} "
                 f"chains and {train_steps} training steps: {least} at least"
             )
-        cost = many * (fixed + LOOKS * chunk * each)
-        made.append(Phase(many, steps, LOOKS * chunk, chunk, cost))
+        cost = many * (first + looks * (chunk * each + look)) + (looks - 1) * new
+        made.append(Phase(many, steps, looks * chunk, chunk, cost))
     return made
 
 

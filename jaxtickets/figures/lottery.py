@@ -55,13 +55,14 @@ def draw_lottery(folder: Path) -> Path:
 def draw_curves(folder: Path, most: int = 5) -> Path:
     """Test accuracy during training at selected levels: the ticket, and reinitialised.
 
-    Validation accuracy where test accuracy wasn't recorded. Mean over replicates; the band reaches
-    from the least to the greatest.
+    Validation accuracy where test accuracy was recorded less than three times. Mean over
+    replicates; the band reaches from the least to the greatest.
     """
     summary, spec = rows.read_summary(folder), read_spec(folder)
     group = next(iter(hyper_groups(summary).values()))
     seen = [row for row in rows.read_metrics(folder) if str(row["phase"]).startswith("level-")]
-    field = "test_accuracy" if any("test_accuracy" in row for row in seen) else "accuracy"
+    tested = {row["step"] for row in seen if "test_accuracy" in row}
+    field = "test_accuracy" if len(tested) > 2 else "accuracy"
     rate = {name: group[0][name] for name in ("rate", "warmup") if name in group[0]}
     seen = [r for r in seen if field in r and all(r[k] == v for k, v in rate.items())]
     other = "reinit" if any(row["method"] == "reinit" for row in seen) else "random"
@@ -86,8 +87,9 @@ def draw_curves(folder: Path, most: int = 5) -> Path:
         panel.set_ylabel(f"{'test' if field.startswith('test') else 'validation'} accuracy (%)")
         panel.grid(alpha=0.3)
     bottom, top = np.percentile(lowest, 2), max(lowest)  # without the first steps' climb
+    room = 0.3 * (top - bottom) or 1.0
     for panel in axes.flat:
-        panel.set_ylim(bottom - 0.3 * (top - bottom), top + 0.3 * (top - bottom))
+        panel.set_ylim(bottom - room, top + room)
     axes.flat[0].legend(frameon=False, title="weights left")
     fig.suptitle(
         f"{spec['model']} on {spec['dataset']}: training at selected levels; "

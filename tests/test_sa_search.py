@@ -30,8 +30,8 @@ def test_the_last_line_names_the_folder(smoke):
 def test_a_live_line_shows_the_search(smoke):
     _, done = smoke
     lines = [line for line in done.stderr.splitlines() if line.startswith("search")]
-    assert "0/2" in lines[0]
-    assert all(word in lines[-1] for word in ("2/2", "T ", "best", "mean", "accepted", "left"))
+    assert " 0/20 " in lines[0]
+    assert all(word in lines[-1] for word in ("20/20", "T ", "best", "mean", "accepted", "left"))
 
 
 def test_the_summary_has_a_row_a_method_and_seed(smoke):

@@ -170,6 +170,7 @@ BAD = {
         "--held_out=3400": "--held_out=3400: there are 3500 training images",
         "--density=1.5": "density 1.5 is outside (0, 1]",
         "--density=1": "--density=1: there is nothing to search for",
+        "--searches=genetic --chains=1": "--chains=1: genetic takes 2 or more",
         "--race=0.5,0.2": "--race=0.5,0.2: must rise between 0 and 1",
         "--race=2": "--race=2.0: must rise between 0 and 1",
         "--tickets=some": "--tickets: what it took to find other runs' isn't known",

@@ -77,7 +77,9 @@ def plan(settings: FindSettings, problem: Problem, finder: str, budget: float) -
     if alone:
         how = (1, 1, settings.rewire_steps, size)
     born = finders.children(finder)
-    if born:
+    if born:  # a population
+        if settings.chains < 2:
+            raise UserError(f"--chains={settings.chains}: {finder} takes 2 or more")
         how = (1, settings.chains, settings.train_steps, size)
     begin = finders.beginning(finder, examples(problem.dataset))
     seen = settings.held_out, len(data.validation.labels)

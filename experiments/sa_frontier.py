@@ -3,9 +3,10 @@
 Methods that find masks at the initialisation, densities and seeds, under one budget. The energy is
 the loss after some training steps, from which the net is rewound each time: annealing by swaps that
 those steps speak for (`rewired`), and over fields, which say where the weights are kept; with the
-same budget their controls (hill climbing, annealing over bits, random search, edge-popup); what
-costs next to nothing (random masks, SNIP, GraSP, SynFlow); and beside them one-shot magnitude,
-which needs a dense training. All masks are trained from the same initialisation; the beginnings of
+same budget their controls (hill climbing, annealing over bits, random search, edge-popup), and the
+mask that evolves in one training which is sparse from its start (`granet`); what costs next to
+nothing (random masks, SNIP, GraSP, SynFlow); and beside them one-shot magnitude, which needs a
+dense training. All masks are trained from the same initialisation; the beginnings of
 these trainings are a race between those that need no dense one, whose winner is `raced`.
 
     python -m experiments.sa_frontier --preset=quick
@@ -21,9 +22,10 @@ from typing import Any
 from absl import flags
 
 from jaxtickets import gates
-from jaxtickets.drivers import comparison, finding, gallery, gating, opening, racing
+from jaxtickets.drivers import comparison, evolving, finding, gallery, gating, opening, racing
 from jaxtickets.drivers.comparison import Entry, train_in_parts
 from jaxtickets.drivers.dense import StoreSettings
+from jaxtickets.drivers.evolving import GRANET
 from jaxtickets.drivers.finding import FindSettings, Found, price
 from jaxtickets.drivers.gallery import GallerySettings
 from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings
@@ -38,11 +40,13 @@ from jaxtickets.settings import option
 RANDOM = ("uniform", "erk")
 CHEAP = ("snip", "grasp", "synflow", "initial_fisher", "random_erk")
 """Rivals that train nothing and search nothing."""
-SEARCHES = (*FINDERS, *gates.GATES, *POLISHED, *(f"random_{name}" for name in RANDOM))
+SEARCHES = (GRANET, *FINDERS, *gates.GATES, *POLISHED, *(f"random_{name}" for name in RANDOM))
+BUDGETED = (GRANET, *FINDERS, *POLISHED)
+"""Searches that go on for as long as their budget lasts."""
 SMOKE: dict[str, Any] = {
     "seeds": 2,
     "density": (0.1,),
-    "searches": ("rewired", "annealed_fields", "edge_popup", "random_erk"),
+    "searches": ("granet", "rewired", "annealed_fields", "edge_popup", "random_erk"),
     "criteria": ("snip", "magnitude"),
     "budget": (8.0,),
     "chains": 2,
@@ -53,7 +57,7 @@ SMOKE: dict[str, Any] = {
     "epochs": 2,
     "race": (0.5,),
 }
-FEW = ("rewired", "annealed_fields", "random_search", "edge_popup", "random_erk")
+FEW = ("granet", "rewired", "annealed_fields", "random_search", "edge_popup", "random_erk")
 QUICK: dict[str, Any] = {
     "density": (0.1, 0.03),
     "searches": FEW,
@@ -121,60 +125,57 @@ def main() -> None:
     for method in question.searches:
         if method in FINDERS:
             finding.plan(settings, problem, method, min(budgets))
+    if GRANET in question.searches:
+        evolving.plan(problem, settings, min(budgets))
     if set(question.searches) & set(POLISHED):
         gating.polish_plan(problem, min(budgets))
     made = gallery.begin("sa_frontier", place, store, parts, axis, problem, trained=True)
     every = place.checkpoint_seconds
 
     # --- search
-    floor = made.plan.settings.floor
+    folder, floor = made.run.folder, made.plan.settings.floor
     entries = [
         entry._replace(name=entry.name | {"forward_passes": price(problem, entry.name["method"])})
         for entry in made.entries
     ]
+
+    def found(method: str, density: float, budget: float) -> list[Found]:
+        label = f"{method}-{density:g}-{budget:g}"
+        on = made.seeds, density, floor, made.data, axis
+        how = problem, train, settings, budget, *on, every
+        if method == GRANET:
+            return evolving.search(folder, label, *how)
+        if method in FINDERS:
+            return finding.search(folder, label, method, *how)
+        if method in POLISHED:
+            return gating.polished(folder, label, POLISHED[method], problem, budget, *on, every)
+        if method in gates.GATES:
+            return gating.gated(method, problem, *on)
+        return finding.random(method.removeprefix("random_"), problem, made.seeds, density, floor)
+
     for density in made.plan.keep:
         for method in question.searches:
-            where = made.seeds, density
-            if method in FINDERS:
-                for budget in budgets:
-                    label = f"{method}-{density:g}-{budget:g}"
-                    what = method, problem, train, settings, budget
-                    on = made.data, axis, every
-                    found = finding.search(
-                        made.run.folder, label, *what, made.seeds, density, floor, *on
-                    )
-                    entries += _entries(problem, made, method, density, found, budget)
-            elif method in POLISHED:
-                for budget in budgets:
-                    label = f"{method}-{density:g}-{budget:g}"
-                    gate = made.run.folder, label, POLISHED[method], problem, budget
-                    found = gating.polished(*gate, *where, floor, made.data, axis, every)
-                    entries += _entries(problem, made, method, density, found, budget)
-            elif method in gates.GATES:
-                found = gating.gated(method, problem, *where, floor, made.data, axis)
-                entries += _entries(problem, made, method, density, found)
-            else:
-                allocate = method.removeprefix("random_")
-                found = finding.random(allocate, problem, *where, floor)
-                entries += _entries(problem, made, method, density, found)
+            for budget in budgets if method in BUDGETED else (0.0,):
+                masks_of = found(method, density, budget)
+                entries += _entries(problem, made, method, density, masks_of, budget or None)
 
     # --- train
-    batched = made.run.folder, "train", problem, axis, entries, made.data
+    batched = folder, "train", problem, axis, entries, made.data
     summary = made.summary + train_in_parts(*batched, every)
     dense = finding.dense_cost(problem)
-    summary += racing.races(made.run.folder, "train-", summary, SEARCHES, problem, looks)
+    summary += racing.races(folder, "train-", summary, SEARCHES, problem, looks)
     for row in summary:
         row["dense_trainings"] = round(row.get("forward_passes", dense) / dense, 4)
     leading = "method", "budget", "dense_trainings", *comparison.LEADING[1:]
-    rows.write_summary(made.run.folder, summary, *leading)
-    frontier.draw_accuracy_over_density(made.run.folder)
-    frontier.draw_trained_over_untrained(made.run.folder)
-    frontier.draw_accuracy_over_budget(made.run.folder)
+    rows.write_summary(folder, summary, *leading)
+    frontier.draw_accuracy_over_density(folder)
+    frontier.draw_trained_over_untrained(folder)
+    frontier.draw_accuracy_over_budget(folder)
     image = problem.dataset.train.images.shape[1:]
-    frontier.draw_where(made.run.folder, entries, problem.prunable, image)
+    frontier.draw_where(folder, entries, problem.prunable, image)
     print(_table(summary, max(budgets)))
     records.finish_run(made.run)
-    print(f"run: {made.run.folder}")
+    print(f"run: {folder}")
 
 
 def _entries(
@@ -183,7 +184,7 @@ def _entries(
     method: str,
     density: float,
     found: Sequence[Found],
-    budget: float | None = None,
+    budget: float | None,
 ) -> list[Entry]:
     """What a method found for each seed, saved as tickets."""
     entries = []
@@ -217,7 +218,7 @@ def _table(summary: Sequence[dict[str, Any]], budget: float) -> str:
         if not cheap:
             continue
         best = max(cheap, key=lambda name: sum(judged[name].values()))
-        for name in (*FINDERS, racing.RACED):
+        for name in (GRANET, *FINDERS, racing.RACED):
             if of.get(name):
                 mean, half = comparison.paired(of[name], of[best])
                 lines.append(

@@ -167,8 +167,8 @@ def _of(summary: Sequence[dict[str, Any]], method: str, density: float) -> list[
 
 
 def _line(i: int, method: str) -> dict[str, Any]:
-    """How a method is drawn: annealing whole and thick."""
-    ours = method.startswith("annealed")
+    """How a method is drawn: what was annealed or evolved whole and thick."""
+    ours = method.startswith(("annealed", "rewired", "granet"))
     return {
         "label": words(label(method)).replace("\n", " "),
         "color": f"C{i % 10}",

@@ -1,0 +1,182 @@
+"""Masks that evolve while the net trains sparse, for all seeds of a density: resumable."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtickets import allocation, masks, runs, training
+from jaxtickets.criteria import CRITERIA
+from jaxtickets.drivers.finding import FindSettings, Found, dense_cost
+from jaxtickets.drivers.loop import check_finite, loop, seconds
+from jaxtickets.drivers.problem import Problem, TrainSettings, optimizer_of
+from jaxtickets.drivers.seeds import Seed, evidence, examples
+from jaxtickets.dynamic import granet
+from jaxtickets.io.errors import UserError
+from jaxtickets.io.progress import Progress
+from jaxtickets.protocols import imp
+from jaxtickets.runs import Axis, Blocks
+from jaxtickets.search.energies import training_cost
+from jaxtickets.types import Array, Dataset, Key, PyTree, TrainState
+
+GRANET = "granet"
+"""What this way to a mask is called."""
+LOOKS = 8
+"""Looks at the validation data, for the record, the last at the end."""
+IMAGES = 1000
+"""The most training images that the gradient of a round is of."""
+LONGEST = 100
+"""Steps of a round, about, of long evolutions."""
+LEAST = 4
+"""Rounds between two looks, of shorter ones that have as many steps for each."""
+
+
+class Plan(NamedTuple):
+    """An evolution, planned from its budget.
+
+    Attributes:
+      rounds: after each of which the mask changes; a multiple of `LOOKS`.
+      every: training steps of a round.
+      images: that the gradient after a round is of.
+      cost: forward passes of one example that it takes.
+    """
+
+    rounds: int
+    every: int
+    images: int
+    cost: int
+
+    @property
+    def steps(self) -> int:
+        """Training steps in all."""
+        return self.rounds * self.every
+
+
+def plan(problem: Problem, settings: FindSettings, budget: float) -> Plan:
+    """The longest evolution that costs no more than `budget` dense trainings.
+
+    Raises:
+      UserError: not even eight steps are paid for, or it begins with no weights or
+        more than all.
+    """
+    if not 0 < settings.granet_from <= 1:
+        raise UserError(f"--granet_from={settings.granet_from:g}: above 0 and at most 1")
+    data, batch = problem.dataset, problem.recipe.batch_size
+    fixed = training_cost(examples(data)) + LOOKS * len(data.validation.labels)
+    rest = int(budget * dense_cost(problem)) - fixed
+    most = max(rest, 0) // training_cost(batch)
+    rounds = LOOKS * max(1, most // (LOOKS * LONGEST), min(LEAST, most // LOOKS // 4))
+    images = max(batch, min(IMAGES, most * batch // rounds // 8))
+    every = (rest // training_cost(1) // rounds - images) // batch
+    if every < 1:
+        least = fixed + training_cost(LOOKS * 2 * batch)
+        said = f"{1.01 * least / dense_cost(problem):.3g} at least, or train for longer"
+        raise UserError(f"--budget={budget:g}: too little for {GRANET}, give {said}")
+    return Plan(rounds, every, images, fixed + rounds * training_cost(every * batch + images))
+
+
+class _Row(NamedTuple):
+    """What one evolution is given."""
+
+    key: Key
+    hyper: PyTree
+
+
+def search(
+    folder: Path,
+    label: str,
+    problem: Problem,
+    train: TrainSettings,
+    settings: FindSettings,
+    budget: float,
+    seeds: Sequence[Seed],
+    density: float,
+    floor: int,
+    data: Dataset,
+    axis: Axis,
+    every: float,
+) -> list[Found]:
+    """The mask that each seed's net ends with when it is trained by `dynamic.granet`.
+
+    It begins with SNIP's mask of `settings.granet_from` of the weights, or of `density` where that
+    is more. What the net has learnt is left behind: a mask is for the first weights.
+
+    Args:
+      folder: the run's folder.
+      label: what the phase is called.
+      problem, train: the net, and how it is trained.
+      settings: the learning rate's shape over the evolution, and where it begins.
+      budget: dense trainings that a seed may cost, see `plan`.
+      seeds: of the evolutions.
+      density: what masks keep in the end.
+      floor: the least that a layer keeps.
+      data: on the device.
+      axis: the run axis.
+      every: seconds between two checkpoints.
+    """
+    planned, prunable = plan(problem, settings, budget), problem.prunable
+    optimizer = optimizer_of(
+        dataclasses.replace(train, learning_rates=settings.shape), planned.steps
+    )
+    recipe = problem.recipe._replace(optimizer=optimizer, test_looks=0)
+    shapes = masks.shapes(seeds[0].params, prunable)
+    last = allocation.global_(shapes, density, floor)
+    first = max(last, allocation.global_(shapes, settings.granet_from, floor))
+    least = sum(masks.floor_of(floor, shapes).values())
+    to = granet.plan(planned.rounds, first, last, least)
+    length = planned.rounds // LOOKS
+    shared = runs.share(training.Splits(data.train, data.validation), axis)
+
+    def begun(one: Seed) -> TrainState:
+        seen = evidence(problem, one, None, data)
+        mask = imp.prune(one.control, CRITERIA["snip"], seen, prunable, first, floor)
+        return training.init(one.params, one.stats, mask, optimizer(problem.hyper))
+
+    def begin_all() -> tuple[_Row, TrainState]:
+        rows = [_Row(one.search, problem.hyper) for one in seeds]
+        return runs.stack(rows), runs.stack([begun(one) for one in seeds])
+
+    def advance_one(
+        pair: tuple[_Row, TrainState], to: granet.Round, splits: training.Splits
+    ) -> tuple[tuple[_Row, TrainState], dict[str, Array]]:
+        row, state = pair
+        how = planned.every, planned.images, prunable, floor
+        state, seen = granet.piece(recipe, row.key, row.hyper, state, splits.train, to, *how)
+        looked = training.evaluate(
+            recipe.model, recipe.prepare, state.params, state.stats, splits.validation
+        )
+        ones = masks.count(state.mask, prunable)
+        return (row, state), {**looked, "train_loss": jnp.ravel(seen["loss"]), "kept": ones}
+
+    advance = runs.batch(advance_one, axis)
+    names = [{"density": density, "seed": one.number} for one in seeds]
+
+    def step(blocks: Blocks, i: int) -> tuple[Blocks, Blocks]:
+        mine = jax.tree.map(lambda a: a[i * length : (i + 1) * length], to)
+        return runs.unzip(advance(blocks, runs.share(mine, axis), shared))
+
+    def report(i: int, seen: dict[str, np.ndarray]) -> tuple[list[dict[str, Any]], dict]:
+        at = (i + 1) * length * planned.every
+        labels = [f"{GRANET} {name['density']} {name['seed']}" for name in names]
+        losses = seen["train_loss"]
+        check_finite(losses, labels, at - length * planned.every, "training loss")
+        seen["train_loss"] = losses.mean(1)
+        made = [
+            {**name, "step": at, **{field: values[j] for field, values in seen.items()}}
+            for j, name in enumerate(names)
+        ]
+        shown = {"loss": seen["train_loss"].mean(), "validation": seen["accuracy"].mean()}
+        return made, {"kept": seen["kept"].mean(), **shown}
+
+    images = problem.recipe.batch_size * len(seeds)
+    formats = {"validation": ".2%", "kept": ".0f"}
+    progress = Progress(f"{label}, {len(seeds)} runs", planned.steps, formats, "images", images)
+    ends = range(length * planned.every, planned.steps + 1, length * planned.every)
+    state = loop(folder, label, begin_all, ends, step, report, axis, progress, every)[1]
+    spent = round(seconds(folder, label) / len(seeds), 3)
+    said = {"forward_passes": planned.cost, "search_seconds": spent}
+    return [Found(runs.take(state.mask, i), one.params, said) for i, one in enumerate(seeds)]

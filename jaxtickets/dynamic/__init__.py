@@ -1,0 +1,1 @@
+"""Dynamic sparse training: the mask moves while the weights train. A method a file."""

@@ -1,0 +1,171 @@
+"""GraNet: gradual pruning with regrowth, in one training that is sparse from its start.
+
+After every round of training steps some of the kept weights w go, the smallest |w|, and some of
+the others come, at zero: those with the largest |dL/dw|. More go than come: of n weights
+
+    ones(t) = end + (begin - end) (1 - t / pruned_by)^3      are kept until t = pruned_by,
+    regrown · (1 + cos(π t / settled_by)) / 2 · ones(t)      come anew until t = settled_by,
+
+t being the share of the training that is done. Liu et al., "Sparse training via boosting pruning
+plasticity with neuroregeneration", 2021, section 4; the cubic fall is Zhu and Gupta's ("To prune,
+or not to prune", 2017), the cosine that of RigL (Evci et al., 2020), which it is where begin = end.
+
+Deviations: the gradient is that of more images than a batch's, and the shares at which pruning and
+regrowth end are of the training; the paper, whose nets are to be used and not rewound, has numbers
+of epochs for them.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxtickets import masks, training
+from jaxtickets.data import batches as data_batches
+from jaxtickets.training import Metrics, Recipe
+from jaxtickets.types import Array, Key, Params, Prunable, PyTree, Split, TrainState
+
+REGROWN, PRUNED_BY, SETTLED_BY = 0.3, 0.6, 0.75
+
+
+class Round(NamedTuple):
+    """What is kept after a round of training steps; of all rounds, int32`[rounds]`.
+
+    Attributes:
+      ones: kept weights.
+      grown: those of them that come anew.
+    """
+
+    ones: Array
+    grown: Array
+
+
+def plan(
+    rounds: int,
+    begin: int,
+    end: int,
+    least: int = 0,
+    regrown: float = REGROWN,
+    pruned_by: float = PRUNED_BY,
+    settled_by: float = SETTLED_BY,
+) -> Round:
+    """What is kept after each of so many rounds, see above; the last keeps `end`, and none is new.
+
+    Args:
+      rounds: how many; 2 or more.
+      begin, end: kept weights before the first round, and at the end; `end` is not above `begin`.
+      least: of the kept weights, how many must not be new: all floors together.
+      regrown: the share that comes anew at first, below 1.
+      pruned_by, settled_by: shares of the training, above 0, at most 1.
+
+    Raises:
+      ValueError: something is out of range.
+    """
+    if rounds < 2:
+        raise ValueError(f"{rounds} rounds: must be 2 at least")
+    if not max(least, 1) <= end <= begin:
+        raise ValueError(f"from {begin} to {end} weights, {least} at least: out of order")
+    if not 0 <= regrown < 1:
+        raise ValueError(f"regrown={regrown}: must be from 0 to below 1")
+    for name, share in (("pruned_by", pruned_by), ("settled_by", settled_by)):
+        if not 0 < share <= 1:
+            raise ValueError(f"{name}={share}: must be above 0 and at most 1")
+    t = np.arange(1, rounds + 1) / rounds
+    left = (1 - np.minimum(t / pruned_by, 1)) ** 3
+    ones = np.round(end + (begin - end) * left).astype(np.int32)
+    new = regrown * (1 + np.cos(np.pi * np.minimum(t / settled_by, 1))) / 2
+    grown = np.minimum(np.floor(ones * new), ones - least).astype(np.int32)
+    return Round(ones, grown)
+
+
+def update(
+    state: TrainState,
+    slope: Params,
+    to: Round,
+    prunable: Prunable,
+    optimizer: optax.GradientTransformation,
+    floor: int = 0,
+) -> TrainState:
+    """The state with another mask: the smallest |w| gone, the largest |dL/dw| new.
+
+    New weights begin at zero, and so do their moments. What has just gone may come back.
+
+    Args:
+      state: its parameters are masked.
+      slope: the loss' gradient in all weights, dense.
+      to: what is to be kept, may be traced; `ones - grown` at least the floors' sum and at most
+        what is kept now.
+      prunable: the leaves that are ranked, together.
+      optimizer: that the state is of.
+      floor: the least that each leaf keeps.
+    """
+    worth = masks.apply(state.mask, jax.tree.map(jnp.abs, state.params), _below(state.params))
+    stay = masks.select(worth, prunable, to.ones - to.grown, floor)
+    want = jax.tree.map(lambda kept, g: jnp.where(kept, -jnp.inf, jnp.abs(g)), stay, slope)
+    come = masks.select(want, prunable, to.grown)
+    leaves = zip(masks.pick(stay, prunable), masks.pick(come, prunable), strict=True)
+    mask = masks.put(stay, prunable, [a | b for a, b in leaves])
+    old = jax.tree.map(jnp.logical_and, state.mask, mask)
+    opt_state = optax.tree_utils.tree_map_params(
+        optimizer, lambda leaf, keep: jnp.where(keep, leaf, 0), state.opt_state, old
+    )
+    return state._replace(params=masks.apply(old, state.params), opt_state=opt_state, mask=mask)
+
+
+def _below(params: Params) -> Params:
+    return jax.tree.map(lambda leaf: jnp.full_like(leaf, -jnp.inf), params)
+
+
+def piece(
+    recipe: Recipe,
+    key: Key,
+    hyper: PyTree,
+    state: TrainState,
+    train: Split,
+    to: Round,
+    every: int,
+    images: int,
+    prunable: Prunable,
+    floor: int = 0,
+) -> tuple[TrainState, Metrics]:
+    """A round of `every` training steps, then `update`, for each of `to`.
+
+    Args:
+      recipe: how to train.
+      key: the run's key, the same for all pieces of the run.
+      hyper: what `recipe.optimizer` is called with.
+      state: where to begin.
+      train: the training images.
+      to: int32`[rounds]` each.
+      every: steps of a round.
+      images: that the gradient is of, drawn anew each time.
+      prunable, floor: see `update`.
+
+    Returns:
+      The state, and `{"loss", "accuracy"}`, float`[rounds, every]`, of the batches trained on.
+    """
+    order_key, step_key, pick_key = jax.random.split(key, 3)
+    n, rounds = train.labels.shape[0], len(to.ones)
+    first = state.step, rounds * every, n, recipe.batch_size
+    index = data_batches.stream(order_key, *first).reshape(rounds, every, recipe.batch_size)
+    optimizer = recipe.optimizer(hyper)
+
+    def fetch(key: Key, index: Array) -> Split:
+        chosen = train.images[index]
+        if recipe.augment is not None:
+            chosen = recipe.augment(key, chosen)
+        return Split(chosen, train.labels[index])
+
+    def body(state: TrainState, given: tuple[Array, Round]) -> tuple[TrainState, Metrics]:
+        index, to = given
+        state, metrics = training.advance(recipe.loss, optimizer, step_key, state, index, fetch)
+        here_key, augment_key, loss_key = jax.random.split(
+            jax.random.fold_in(pick_key, state.step), 3
+        )
+        some = fetch(augment_key, jax.random.randint(here_key, (images,), 0, n))
+        slope, _ = jax.grad(recipe.loss, has_aux=True)(state.params, state.stats, some, loss_key)
+        return update(state, slope, to, prunable, optimizer, floor), metrics
+
+    return jax.lax.scan(body, state, (index, to))

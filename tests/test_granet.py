@@ -1,0 +1,175 @@
+"""GraNet: what is kept when, who goes and who comes, and that pieces make a whole."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxtickets import losses, masks, training
+from jaxtickets.drivers import evolving
+from jaxtickets.drivers.finding import FindSettings, dense_cost
+from jaxtickets.drivers.problem import NetSettings, TrainSettings, build
+from jaxtickets.dynamic import granet
+from jaxtickets.dynamic.granet import Round
+from jaxtickets.io.errors import UserError
+from jaxtickets.types import Model, Split
+
+KEY = jax.random.key(0)
+PRUNABLE = ("a/kernel", "b/kernel")
+SIZE = 9 * 6 + 6 * 3
+
+
+def initial(key):
+    first, second = jax.random.split(key)
+    return {
+        "a": {"bias": jnp.ones(6), "kernel": jax.random.normal(first, (9, 6))},
+        "b": {"kernel": jax.random.normal(second, (6, 3))},
+    }, {}
+
+
+def apply(params, stats, images, key=None, train=False):
+    hidden = images.reshape(len(images), -1) @ params["a"]["kernel"] + params["a"]["bias"][None]
+    return jax.nn.relu(hidden) @ params["b"]["kernel"], stats
+
+
+def prepared(images):
+    return jnp.asarray(images, jnp.float32) / 255
+
+
+MODEL = Model(initial, apply)
+LOSS = losses.classification(MODEL, prepared)
+OPTIMIZERS = {"momentum": optax.sgd(0.1, momentum=0.9), "adam": optax.adam(0.01)}
+
+
+def begun(optimizer, keep=40):
+    params, stats = initial(KEY)
+    mask = masks.random(KEY, params, PRUNABLE, keep)
+    return training.init(params, stats, mask, optimizer)
+
+
+def flat(tree):
+    return np.asarray(masks.flatten(tree, PRUNABLE))
+
+
+@pytest.mark.parametrize("begin", [20_000, 1_000])
+def test_a_plan_falls_to_the_count_asked_for_and_ends_without_new_weights(begin):
+    ones, grown = granet.plan(50, begin, 1_000)
+    assert ones[-1] == 1_000 and grown[-1] == 0
+    assert np.all(np.diff(ones) <= 0) and np.all(ones[29:] == 1_000)
+    assert np.all(grown[37:] == 0) and np.all(grown[:36] > 0)
+    np.testing.assert_allclose(grown[0] / ones[0], 0.3, rtol=0.01)
+    third = 10  # t = 0.2, a third of the way
+    assert ones[third - 1] == round(1_000 + (begin - 1_000) * (2 / 3) ** 3)
+    assert grown[third - 1] == int(ones[third - 1] * 0.15 * (1 + np.cos(np.pi * 0.2 / 0.75)))
+
+
+def test_a_plan_never_replaces_what_floors_need():
+    ones, grown = granet.plan(10, 12, 6, least=5)
+    assert np.all(ones - grown >= 5)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"rounds": 1}, "2 at least"),
+        ({"begin": 5}, "out of order"),
+        ({"end": 0}, "out of order"),
+        ({"least": 11}, "out of order"),
+        ({"regrown": 1.0}, "regrown"),
+        ({"pruned_by": 0.0}, "pruned_by"),
+        ({"settled_by": 1.5}, "settled_by"),
+    ],
+)
+def test_a_plan_refuses_what_cant_be(given, said):
+    with pytest.raises(ValueError, match=said):
+        granet.plan(**({"rounds": 10, "begin": 20, "end": 10} | given))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(("ones", "grown"), [(40, 0), (30, 0), (40, 12), (30, 12), (72, 32)])
+def test_the_smallest_go_and_the_most_wanted_come_from_zero(name, ones, grown):
+    optimizer = OPTIMIZERS[name]
+    state = begun(optimizer)
+    ones_like = jax.tree.map(jnp.ones_like, state.params)
+    state = state._replace(
+        opt_state=optax.tree_utils.tree_map_params(
+            optimizer, lambda m, one: m + one, state.opt_state, ones_like
+        )
+    )
+    slope = jax.tree.map(lambda p: jax.random.normal(jax.random.key(7), p.shape), state.params)
+    to = Round(jnp.int32(ones), jnp.int32(grown))
+    after = jax.jit(lambda s, g, to: granet.update(s, g, to, PRUNABLE, optimizer))(state, slope, to)
+    was, now, w, want = (flat(t) for t in (state.mask, after.mask, state.params, slope))
+    w, want = np.abs(w), np.abs(want)
+    order = np.argsort(np.where(was, -w, np.inf))
+    stay = np.zeros(SIZE, bool)
+    stay[order[: ones - grown]] = True
+    come = np.zeros(SIZE, bool)
+    come[np.argsort(np.where(stay, np.inf, -want))[:grown]] = True
+    np.testing.assert_array_equal(now, stay | come)
+    assert now.sum() == ones
+    kept = was & now
+    np.testing.assert_array_equal(flat(after.params), np.where(kept, flat(state.params), 0))
+    np.testing.assert_array_equal(after.params["a"]["bias"], state.params["a"]["bias"])
+    assert np.all(after.mask["a"]["bias"])
+    moments = [leaf for leaf in jax.tree.leaves(after.opt_state) if leaf.shape == (9, 6)]
+    assert moments
+    for leaf in moments:
+        np.testing.assert_array_equal(leaf, np.where(kept[:54].reshape(9, 6), 1.0, 0.0))
+
+
+def test_floors_hold():
+    optimizer = OPTIMIZERS["momentum"]
+    state = begun(optimizer)
+    small = state.params | {"b": {"kernel": state.params["b"]["kernel"] * 1e-6}}
+    state = state._replace(params=small)
+    slope = jax.tree.map(jnp.zeros_like, small)
+    to = Round(jnp.int32(10), jnp.int32(2))
+    kept = masks.counts(granet.update(state, slope, to, PRUNABLE, optimizer, 3).mask, PRUNABLE)
+    assert int(kept["b/kernel"]) >= 3
+
+
+def data(n=64):
+    images = jax.random.randint(KEY, (n, 3, 3, 1), 0, 256).astype(jnp.uint8)
+    return Split(images, jnp.sum(images.reshape(n, -1)[:, :3] > 128, axis=1) % 3)
+
+
+def test_pieces_make_a_whole_and_what_is_pruned_stays_zero():
+    recipe = training.Recipe(MODEL, LOSS, lambda hyper: optax.adam(0.01), prepared, None, 8, 1)
+    optimizer = recipe.optimizer(())
+    state = begun(optimizer)
+    to = granet.plan(6, 40, 12)
+
+    def run(state, to):
+        return granet.piece(recipe, KEY, (), state, data(), to, 3, 16, PRUNABLE)
+
+    whole, seen = jax.jit(run)(state, to)
+    first, _ = jax.jit(run)(state, Round(*(a[:2] for a in to)))
+    both, _ = jax.jit(run)(first, Round(*(a[2:] for a in to)))
+    jax.tree.map(np.testing.assert_array_equal, whole, both)
+    assert int(masks.count(whole.mask, PRUNABLE)) == 12 and int(whole.step) == 18
+    assert np.all(flat(whole.params)[~flat(whole.mask)] == 0)
+    assert seen["loss"].shape == (6, 3)
+    again, _ = granet.piece(recipe, jax.random.key(1), (), state, data(), to, 3, 16, PRUNABLE)
+    assert np.any(flat(again.params) != flat(whole.params))
+
+
+@pytest.mark.parametrize("budget", [0.4, 1.0, 3.0])
+def test_a_plan_costs_what_it_says_and_no_more_than_its_budget(budget):
+    problem = build(NetSettings(model="lenet300_100"), TrainSettings(epochs=15), "", False)
+    found = evolving.plan(problem, FindSettings(), budget)
+    cost = 3 * (found.steps * 128 + found.rounds * found.images + 1000) + 8 * 500
+    assert found.cost == cost <= budget * dense_cost(problem)
+    assert found.rounds % evolving.LOOKS == 0
+    assert found.cost > 0.85 * budget * dense_cost(problem)
+    assert 8 * found.images <= max(8 * 128, found.every * 128 * 1.3)
+
+
+@pytest.mark.parametrize(
+    ("budget", "start", "said"), [(0.01, 0.5, "too little"), (1, 0, "above 0"), (1, 1.5, "above 0")]
+)
+def test_a_plan_that_cant_be_is_one_line(budget, start, said):
+    problem = build(NetSettings(model="lenet300_100"), TrainSettings(epochs=15), "", False)
+    with pytest.raises(UserError, match=said):
+        evolving.plan(problem, FindSettings(granet_from=start), budget)

@@ -25,11 +25,12 @@ from jaxtickets import gates
 from jaxtickets.drivers import comparison, evolving, finding, gallery, gating, opening, racing
 from jaxtickets.drivers.comparison import Entry, train_in_parts
 from jaxtickets.drivers.dense import StoreSettings
-from jaxtickets.drivers.evolving import GRANET
+from jaxtickets.drivers.evolving import GRANET, EvolveSettings
 from jaxtickets.drivers.finding import FindSettings, Found, price
 from jaxtickets.drivers.gallery import GallerySettings
 from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings
 from jaxtickets.drivers.training_loop import Start
+from jaxtickets.figures import evolution as figure
 from jaxtickets.figures import frontier
 from jaxtickets.io import records, rows
 from jaxtickets.io.errors import UserError, choose, run_main
@@ -100,6 +101,7 @@ GROUPS = (
     StoreSettings(),
     Question(),
     FindSettings(),
+    EvolveSettings(),
     GallerySettings(criteria=("snip", "grasp", "synflow", "magnitude"), density=(0.1,), floor=1),
     NetSettings(model="lenet300_100", use_bias=False, initializer="kaiming_normal"),
     TrainSettings(optimizer="momentum", learning_rate=0.1, epochs=15),
@@ -112,7 +114,7 @@ def main() -> None:
     name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
     choose("preset", name, tuple(PRESETS))
     place, store, *parts = read_all(GROUPS, PRESETS[name])
-    question, settings, listed, _, train, _ = parts
+    question, settings, evolution, listed, _, train, _ = parts
     if listed.tickets:
         raise UserError("--tickets: what it took to find other runs' isn't known, give none")
     for method in question.searches:
@@ -126,7 +128,8 @@ def main() -> None:
         if method in FINDERS:
             finding.plan(settings, problem, method, min(budgets))
     if GRANET in question.searches:
-        evolving.plan(problem, settings, min(budgets))
+        kept = numbers("density", listed.density)
+        evolving.check(evolution, problem, kept, listed.floor, min(budgets))
     if set(question.searches) & set(POLISHED):
         gating.polish_plan(problem, min(budgets))
     made = gallery.begin("sa_frontier", place, store, parts, axis, problem, trained=True)
@@ -142,11 +145,11 @@ def main() -> None:
     def found(method: str, density: float, budget: float) -> list[Found]:
         label = f"{method}-{density:g}-{budget:g}"
         on = made.seeds, density, floor, made.data, axis
-        how = problem, train, settings, budget, *on, every
+        how = train, budget, *on, every
         if method == GRANET:
-            return evolving.search(folder, label, *how)
+            return evolving.search(folder, label, problem, evolution, *how)
         if method in FINDERS:
-            return finding.search(folder, label, method, *how)
+            return finding.search(folder, label, method, problem, settings, *how)
         if method in POLISHED:
             return gating.polished(folder, label, POLISHED[method], problem, budget, *on, every)
         if method in gates.GATES:
@@ -172,6 +175,8 @@ def main() -> None:
     frontier.draw_trained_over_untrained(folder)
     frontier.draw_accuracy_over_budget(folder)
     image = problem.dataset.train.images.shape[1:]
+    if GRANET in question.searches:
+        figure.draw_evolution(folder, f"{GRANET}-")
     frontier.draw_where(folder, entries, problem.prunable, image)
     print(_table(summary, max(budgets)))
     records.finish_run(made.run)

@@ -8,7 +8,8 @@ import pytest
 
 from jaxtickets import losses, masks, training
 from jaxtickets.drivers import evolving
-from jaxtickets.drivers.finding import FindSettings, dense_cost
+from jaxtickets.drivers.evolving import EvolveSettings
+from jaxtickets.drivers.finding import dense_cost
 from jaxtickets.drivers.problem import NetSettings, TrainSettings, build
 from jaxtickets.dynamic import granet
 from jaxtickets.dynamic.granet import Round
@@ -158,7 +159,7 @@ def test_pieces_make_a_whole_and_what_is_pruned_stays_zero():
 @pytest.mark.parametrize("budget", [0.4, 1.0, 3.0])
 def test_a_plan_costs_what_it_says_and_no_more_than_its_budget(budget):
     problem = build(NetSettings(model="lenet300_100"), TrainSettings(epochs=15), "", False)
-    found = evolving.plan(problem, FindSettings(), budget)
+    found = evolving.plan(problem, budget)
     cost = 3 * (found.steps * 128 + found.rounds * found.images + 1000) + 8 * 500
     assert found.cost == cost <= budget * dense_cost(problem)
     assert found.rounds % evolving.LOOKS == 0
@@ -172,4 +173,4 @@ def test_a_plan_costs_what_it_says_and_no_more_than_its_budget(budget):
 def test_a_plan_that_cant_be_is_one_line(budget, start, said):
     problem = build(NetSettings(model="lenet300_100"), TrainSettings(epochs=15), "", False)
     with pytest.raises(UserError, match=said):
-        evolving.plan(problem, FindSettings(granet_from=start), budget)
+        evolving.check(EvolveSettings(start), problem, (0.1,), 1, budget)

@@ -11,16 +11,18 @@ import numpy as np
 
 from jaxtickets import allocation, masks, runs, training
 from jaxtickets.criteria import CRITERIA
-from jaxtickets.drivers.finding import FindSettings, Found, dense_cost
+from jaxtickets.drivers.finding import Found, dense_cost
 from jaxtickets.drivers.loop import check_finite, loop, seconds
 from jaxtickets.drivers.problem import Problem, TrainSettings, optimizer_of
 from jaxtickets.drivers.seeds import Seed, evidence, examples
 from jaxtickets.dynamic import granet
+from jaxtickets.io import rows
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.progress import Progress
 from jaxtickets.protocols import imp
 from jaxtickets.runs import Axis, Blocks
 from jaxtickets.search.energies import training_cost
+from jaxtickets.settings import option
 from jaxtickets.types import Array, Dataset, Key, PyTree, TrainState
 
 GRANET = "granet"
@@ -31,8 +33,20 @@ IMAGES = 1000
 """The most training images that the gradient of a round is of."""
 LONGEST = 100
 """Steps of a round, about, of long evolutions."""
+CHAINS = 1 << 21
+"""Keys of chains are folded from here: searches by annealing begin at 0 and at `finding.PHASES`."""
 LEAST = 4
 """Rounds between two looks, of shorter ones that have as many steps for each."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvolveSettings:
+    """How masks evolve."""
+
+    granet_from: float = option(0.5, "share of the weights that granet begins with", least=0)
+    regrown: float = option(
+        granet.REGROWN, "share of what is kept that granet regrows at first; 0: none", least=0
+    )
 
 
 class Plan(NamedTuple):
@@ -56,15 +70,33 @@ class Plan(NamedTuple):
         return self.rounds * self.every
 
 
-def plan(problem: Problem, settings: FindSettings, budget: float) -> Plan:
+def check(
+    settings: EvolveSettings,
+    problem: Problem,
+    densities: Sequence[float],
+    floor: int,
+    budget: float,
+) -> None:
+    """Raises UserError for an evolution that can't be; see `search`."""
+    if not 0 < settings.granet_from <= 1:
+        raise UserError(f"--granet_from={settings.granet_from:g}: above 0 and at most 1")
+    if not settings.regrown < 1:
+        raise UserError(f"--regrown={settings.regrown:g}: must be below 1")
+    params = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))[0]
+    for density in densities:
+        try:
+            allocation.global_(masks.shapes(params, problem.prunable), density, floor)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+    plan(problem, budget)
+
+
+def plan(problem: Problem, budget: float) -> Plan:
     """The longest evolution that costs no more than `budget` dense trainings.
 
     Raises:
-      UserError: not even eight steps are paid for, or it begins with no weights or
-        more than all.
+      UserError: not even eight steps are paid for.
     """
-    if not 0 < settings.granet_from <= 1:
-        raise UserError(f"--granet_from={settings.granet_from:g}: above 0 and at most 1")
     data, batch = problem.dataset, problem.recipe.batch_size
     fixed = training_cost(examples(data)) + LOOKS * len(data.validation.labels)
     rest = int(budget * dense_cost(problem)) - fixed
@@ -90,8 +122,8 @@ def search(
     folder: Path,
     label: str,
     problem: Problem,
+    settings: EvolveSettings,
     train: TrainSettings,
-    settings: FindSettings,
     budget: float,
     seeds: Sequence[Seed],
     density: float,
@@ -99,35 +131,40 @@ def search(
     data: Dataset,
     axis: Axis,
     every: float,
+    chains: int = 1,
 ) -> list[Found]:
     """The mask that each seed's net ends with when it is trained by `dynamic.granet`.
 
     It begins with SNIP's mask of `settings.granet_from` of the weights, or of `density` where that
-    is more. What the net has learnt is left behind: a mask is for the first weights.
+    is more, and is trained as the dense net is, for as long as the budget lasts. What the net has
+    learnt is left behind: a mask is for the first weights. Of a seed's chains, which see the data
+    in orders of their own, that with the least validation loss at the end gives the mask.
+
+    Metrics rows, one a chain and look, hold `step`, `kept`, `train_loss`, and of the validation
+    data `loss` and `accuracy`.
 
     Args:
       folder: the run's folder.
       label: what the phase is called.
       problem, train: the net, and how it is trained.
-      settings: the learning rate's shape over the evolution, and where it begins.
-      budget: dense trainings that a seed may cost, see `plan`.
+      settings: how the mask evolves.
+      budget: dense trainings that a chain may cost, see `plan`.
       seeds: of the evolutions.
       density: what masks keep in the end.
       floor: the least that a layer keeps.
       data: on the device.
       axis: the run axis.
       every: seconds between two checkpoints.
+      chains: of each seed.
     """
-    planned, prunable = plan(problem, settings, budget), problem.prunable
-    optimizer = optimizer_of(
-        dataclasses.replace(train, learning_rates=settings.shape), planned.steps
-    )
+    planned, prunable = plan(problem, budget), problem.prunable
+    optimizer = optimizer_of(train, planned.steps)
     recipe = problem.recipe._replace(optimizer=optimizer, test_looks=0)
     shapes = masks.shapes(seeds[0].params, prunable)
     last = allocation.global_(shapes, density, floor)
     first = max(last, allocation.global_(shapes, settings.granet_from, floor))
     least = sum(masks.floor_of(floor, shapes).values())
-    to = granet.plan(planned.rounds, first, last, least)
+    to = granet.plan(planned.rounds, first, last, least, settings.regrown)
     length = planned.rounds // LOOKS
     shared = runs.share(training.Splits(data.train, data.validation), axis)
 
@@ -136,9 +173,11 @@ def search(
         mask = imp.prune(one.control, CRITERIA["snip"], seen, prunable, first, floor)
         return training.init(one.params, one.stats, mask, optimizer(problem.hyper))
 
-    def begin_all() -> tuple[_Row, TrainState]:
-        rows = [_Row(one.search, problem.hyper) for one in seeds]
-        return runs.stack(rows), runs.stack([begun(one) for one in seeds])
+    def begin() -> tuple[_Row, TrainState]:
+        keys = [jax.random.fold_in(one.search, CHAINS + i) for one in seeds for i in range(chains)]
+        given = [_Row(key, problem.hyper) for key in keys]
+        states = [begun(one) for one in seeds]
+        return runs.stack(given), runs.stack([state for state in states for _ in range(chains)])
 
     def advance_one(
         pair: tuple[_Row, TrainState], to: granet.Round, splits: training.Splits
@@ -150,10 +189,12 @@ def search(
             recipe.model, recipe.prepare, state.params, state.stats, splits.validation
         )
         ones = masks.count(state.mask, prunable)
-        return (row, state), {**looked, "train_loss": jnp.ravel(seen["loss"]), "kept": ones}
+        return (row, state), {"kept": ones, "train_loss": jnp.ravel(seen["loss"]), **looked}
 
     advance = runs.batch(advance_one, axis)
-    names = [{"density": density, "seed": one.number} for one in seeds]
+    names = [
+        {"density": density, "seed": one.number, "chain": i} for one in seeds for i in range(chains)
+    ]
 
     def step(blocks: Blocks, i: int) -> tuple[Blocks, Blocks]:
         mine = jax.tree.map(lambda a: a[i * length : (i + 1) * length], to)
@@ -161,7 +202,7 @@ def search(
 
     def report(i: int, seen: dict[str, np.ndarray]) -> tuple[list[dict[str, Any]], dict]:
         at = (i + 1) * length * planned.every
-        labels = [f"{GRANET} {name['density']} {name['seed']}" for name in names]
+        labels = [" ".join(f"{k} {v}" for k, v in name.items()) for name in names]
         losses = seen["train_loss"]
         check_finite(losses, labels, at - length * planned.every, "training loss")
         seen["train_loss"] = losses.mean(1)
@@ -169,14 +210,31 @@ def search(
             {**name, "step": at, **{field: values[j] for field, values in seen.items()}}
             for j, name in enumerate(names)
         ]
-        shown = {"loss": seen["train_loss"].mean(), "validation": seen["accuracy"].mean()}
-        return made, {"kept": seen["kept"].mean(), **shown}
+        shown = {"kept": seen["kept"].mean(), "loss": losses.mean()}
+        return made, {**shown, "validation": seen["accuracy"].mean()}
 
-    images = problem.recipe.batch_size * len(seeds)
+    images = problem.recipe.batch_size * len(names)
     formats = {"validation": ".2%", "kept": ".0f"}
-    progress = Progress(f"{label}, {len(seeds)} runs", planned.steps, formats, "images", images)
+    progress = Progress(f"{label}, {len(names)} chains", planned.steps, formats, "images", images)
     ends = range(length * planned.every, planned.steps + 1, length * planned.every)
-    state = loop(folder, label, begin_all, ends, step, report, axis, progress, every)[1]
+    state = loop(folder, label, begin, ends, step, report, axis, progress, every)[1]
+    at_end = [
+        row for row in rows.read_metrics(folder) if _is_last(row, label, density, planned.steps)
+    ]
     spent = round(seconds(folder, label) / len(seeds), 3)
-    said = {"forward_passes": planned.cost, "search_seconds": spent}
-    return [Found(runs.take(state.mask, i), one.params, said) for i, one in enumerate(seeds)]
+    said = {"forward_passes": chains * planned.cost, "search_seconds": spent}
+    found = []
+    for i, one in enumerate(seeds):
+        mine = [row for row in at_end if row["seed"] == one.number]
+        best = min(mine, key=lambda row: row["loss"])
+        losses = {
+            "search_loss": round(best["train_loss"], 6),
+            "search_validation_loss": round(best["loss"], 6),
+        }
+        mask = runs.take(state.mask, i * chains + best["chain"])
+        found.append(Found(mask, one.params, said | losses))
+    return found
+
+
+def _is_last(row: dict[str, Any], phase: str, density: float, step: int) -> bool:
+    return (row["phase"], row.get("density"), row.get("step")) == (phase, density, step)

@@ -34,7 +34,6 @@ class FindSettings:
     phases: int = option(3, "parts of a search, each with twice the training steps", least=1)
     train_steps: int = option(25, "training steps of the energy in the first phase", least=1)
     rewire_steps: int = option(200, "training steps before each swap of rewired masks", least=1)
-    granet_from: float = option(0.5, "share of the weights that granet begins with", least=0)
     shape: str = option("cosine", "of their learning rate", ("cosine", "constant"))
     held_out: int = option(700, "training images that trained nets are scored on", least=1)
 
@@ -97,8 +96,8 @@ def search(
     label: str,
     finder: str,
     problem: Problem,
-    train: TrainSettings,
     settings: FindSettings,
+    train: TrainSettings,
     budget: float,
     seeds: Sequence[Seed],
     density: float,

@@ -1,27 +1,32 @@
-"""Settings: of the best search known here, of plain annealing, of the annealing thesis (2020).
+"""Settings of walks: of rewired masks, of plain annealing, of the annealing thesis (2020).
 
-The best is `rewired` of `protocols.finders`. The thesis' net for MNIST is `lenet300_100` without
-biases, its bits weights; that for CIFAR-10 is `cnn960`, its bits filters. Deviations from it:
-validation images are cut from the training data, and its memory of masks compares them exactly (it
-turned down masks nearer than the swap size, which differ from exact matches only where swaps are
-single).
+Rewired masks are `rewired` of `protocols.finders`. The thesis' net for MNIST is `lenet300_100`
+without biases, its bits weights; that for CIFAR-10 is `cnn960`, its bits filters. Deviations from
+it: validation images are cut from the training data, and its memory of masks compares them exactly
+(it turned down masks nearer than the swap size, which differ from exact matches only where swaps
+are single).
 """
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from jaxtickets.drivers.evolving import GRANET
 from jaxtickets.io.errors import UserError, choose
 from jaxtickets.protocols import annealed_settings
 from jaxtickets.protocols.finders import FINDERS
 
-BEST: dict[str, Any] = FINDERS["rewired"] | {"steps": 40, "chunk": 10, "train_steps": 20}
-"""Of the search alone: the default."""
-LENGTHS = ("steps", "chunk", "train_steps", "size", "size_end", "images", "floor")
-"""What says how long or how far the default searches, and not how."""
-ANNEALING: dict[str, Any] = {"chains": 4} | {
-    name: getattr(annealed_settings.Settings(), name) for name in BEST
-}
+WALK = "walk"
+SEARCHES = GRANET, WALK
+"""Ways to a ticket: a mask evolves in one sparse training, or a chain walks from mask to mask."""
+REWIRED: dict[str, Any] = FINDERS["rewired"] | {"steps": 40, "chunk": 10, "train_steps": 20}
+"""Of the walk alone: what its flags are by default."""
+LENGTHS = ("steps", "chunk", "train_steps", "size", "size_end", "images")
+"""Flags that say how long or how far rewired masks are searched, and not how."""
+WALKS: dict[str, Any] = {"search": WALK, "chains": 2, "density": (0.5,)}
+ANNEALING: dict[str, Any] = (
+    WALKS | {"chains": 4} | {name: getattr(annealed_settings.Settings(), name) for name in REWIRED}
+)
 """Random swaps by Metropolis' rule at a falling temperature, of an untrained net's loss."""
 SMOKE: dict[str, Any] = ANNEALING | {
     "model": "lenet5_lecun",
@@ -104,7 +109,7 @@ def thesis_search(model: str) -> dict[str, Any]:
 
 
 def preset(name: str, model: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Flag -> value of a preset; of plain annealing where flags say how to search without one.
+    """Flag -> value of a preset; of a walk where flags say how to walk without one.
 
     Args:
       name: the preset, or empty.
@@ -112,18 +117,21 @@ def preset(name: str, model: str, given: Mapping[str, Any]) -> dict[str, Any]:
       given: the flags that are set, and their values.
 
     Raises:
-      UserError: there is no such preset, or none for the model.
+      UserError: there is no such preset, or none for the model, or the flags of a walk are set for
+        masks that evolve.
     """
-    fixed = {"": {}, "annealing": ANNEALING, "smoke": SMOKE}
+    fixed = {"": {}, "rewired": WALKS, "annealing": ANNEALING, "smoke": SMOKE}
     choose("preset", name, (*fixed, "thesis"))
+    known = {field.name for field in dataclasses.fields(annealed_settings.Settings)}
+    of_walks = sorted(set(given) & known - {"floor"})
+    if given.get("search") == GRANET and (name not in ("", "smoke") or of_walks):
+        which = f"--{of_walks[0]}" if of_walks else f"--preset={name}"
+        raise UserError(f"{which}: is of --search=walk, and not of --search=granet")
+    if not name and (of_walks or given.get("search") == WALK):
+        plain = set(of_walks) - set(LENGTHS) and given.get("proposal") != REWIRED["proposal"]
+        name = "annealing" if plain else "rewired"
     if name in fixed:
-        return fixed[name or _implied(given)]
+        return fixed[name]
     if model not in THESIS_NETS:
         raise UserError(f"--preset=thesis is for {' and '.join(THESIS_NETS)}, not {model}")
     return THESIS | THESIS_NETS[model]
-
-
-def _implied(given: Mapping[str, Any]) -> str:
-    known = {field.name for field in dataclasses.fields(annealed_settings.Settings)}
-    says_how = set(given) & known - set(LENGTHS)
-    return "annealing" if says_how and given.get("proposal") != BEST["proposal"] else ""

@@ -1,11 +1,12 @@
 """Can a search over masks find a ticket in a net that isn't trained, and what is it worth?
 
-Chains search the masks of a randomly initialised net for the one with the lowest energy. By default
-that is the loss after a few training steps, which also say what to swap, and from which the net is
-rewound each time; with --preset=annealing, or where any other flag says how to search, simulated
-annealing of the untrained net's loss by random swaps. The best ticket of each seed is then trained,
-and beside it, from the same initialisation, masks that cost no search: random, random with the
-ticket's count in each layer, SNIP, one-shot magnitude after dense training, and the dense net.
+By default a mask evolves in one training that is sparse from its start: weights go and come until
+as few are left as asked for, and the net is rewound. Or chains walk over the masks of the net: with
+--preset=rewired by swaps that a few training steps speak for, down the loss after these steps; with
+--preset=annealing, or where any other flag says how to walk, simulated annealing of the untrained
+net's loss by random swaps. The best ticket of each seed is then trained, and beside it, from the
+same initialisation, masks that cost no search: random, random with the ticket's count in each
+layer, SNIP, one-shot magnitude after dense training, and the dense net.
 
     python -m experiments.sa_search --model=lenet5
     python -m experiments.sa_search --preset=annealing --model=lenet5
@@ -21,10 +22,11 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 
-from experiments.sa_presets import BEST, preset
+from experiments.sa_presets import REWIRED, SEARCHES, preset
 from jaxtickets import runs
-from jaxtickets.drivers import annealing, comparison, opening
+from jaxtickets.drivers import annealing, comparison, evolving, opening
 from jaxtickets.drivers.comparison import Entry
+from jaxtickets.drivers.evolving import GRANET, EvolveSettings
 from jaxtickets.drivers.loop import seconds
 from jaxtickets.drivers.problem import NetSettings, TrainSettings
 from jaxtickets.drivers.search_loop import Found
@@ -32,6 +34,7 @@ from jaxtickets.drivers.seeds import WEIGHTS, Seed, evidence, weighted
 from jaxtickets.drivers.training_loop import Start
 from jaxtickets.figures import methods
 from jaxtickets.figures.annealing import draw_search
+from jaxtickets.figures.evolution import draw_evolution
 from jaxtickets.io import records, rows
 from jaxtickets.io.errors import UserError, choose, run_main
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read_all
@@ -41,22 +44,16 @@ from jaxtickets.settings import option
 from jaxtickets.types import Array
 
 METHODS = ("ticket", "ticket_last", *CONTROLS)
-KINDS = {
-    "swaps": "random swaps",
-    "informed": "swaps that the gradient favours",
-    "informed_corrected": "swaps that the gradient favours, corrected",
-    "trained": "rewired: swaps that a short training speaks for",
-    "anew": "masks drawn anew",
-}
-"""What a proposal is called in the table."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Question:
     """What is searched for, and what the ticket is compared with."""
 
-    density: tuple = option((0.5,), "kept fraction of weights or units; several with commas")
-    chains: int = option(2, "chains of each seed", least=1)
+    search: str = option(GRANET, "how masks are found", SEARCHES)
+    budget: float = option(4.0, "dense trainings that a chain of granet may cost")
+    density: tuple = option((0.1,), "kept fraction of weights or units; several with commas")
+    chains: int = option(1, "chains of each seed", least=1)
     weights: str = option("init", "the weights that masks select from", WEIGHTS)
     weights_steps: int = option(
         75, "training steps before the search, if trained; later ones count anew", least=1
@@ -66,7 +63,8 @@ class Question:
 
 GROUPS = (
     Question(),
-    annealed_settings.Settings(**BEST),
+    EvolveSettings(),
+    annealed_settings.Settings(**REWIRED),
     NetSettings(),
     TrainSettings(),
     BatchSettings(),
@@ -76,19 +74,35 @@ GROUPS = (
 def main() -> None:
     """Reads the flags, checks them, searches, trains, compares."""
     place, *parts = _read()
-    question, settings, net, *_ = parts
+    question, evolution, settings, net, train, _ = parts
     axis, problem = opening.prepare(place, parts)
     densities = numbers("density", question.density)
+    evolves = question.search == GRANET
+    if evolves:
+        how = evolution, problem, densities, settings.floor
+        evolving.check(*how, question.budget)
     checked = annealing.check(settings, problem, net.seed, densities, axis, question.chains)
     space = checked.where.space
     run, data, seeds = opening.begin("sa_search", place, parts, axis, problem)
 
     # --- search
-    how = question.weights, question.weights_steps
-    seeds = [weighted(problem, one, *how, data) for one in seeds]
+    seeds = [
+        weighted(problem, one, question.weights, question.weights_steps, data) for one in seeds
+    ]
     every = place.checkpoint_seconds
-    searched = problem, axis, seeds, question.chains, data, every
-    found = annealing.anneal(run.folder, "search", checked, *searched)
+    found: list[Found] = []
+    if evolves:
+        for density in densities:
+            label = f"search-{density:g}"
+            told = problem, evolution, train, question.budget, seeds, density, settings.floor
+            on = data, axis, every, question.chains
+            masks_of = evolving.search(run.folder, label, *told, *on)
+            for of, made in zip(seeds, masks_of, strict=True):
+                bits = space.bits(made.mask)
+                found.append(Found(density, of, bits, bits))
+    else:
+        searched = problem, axis, seeds, question.chains, data, every
+        found = annealing.anneal(run.folder, "search", checked, *searched)
 
     # --- compare
     def entry(method: str, density: float, one: Seed, bits: Array) -> Entry:
@@ -125,25 +139,29 @@ def main() -> None:
         summary += train_entries(run.folder, "train", problem, axis, entries, data, every)[1]
 
     # --- report
-    share = round(seconds(run.folder, "search") / len(found), 3)
+    phases = [f"search-{density:g}" for density in densities] if evolves else ["search"]
+    share = round(sum(seconds(run.folder, phase) for phase in phases) / len(found), 3)
     for row in summary:
         row["search_seconds"] = share if row["method"].startswith("ticket") else 0.0
     rows.write_summary(run.folder, summary, *comparison.LEADING)
-    draw_search(run.folder)
+    if evolves:
+        draw_evolution(run.folder, "search-")
+    else:
+        draw_search(run.folder)
     methods.draw_accuracies(run.folder)
     methods.draw_layers(run.folder)
-    print(f"ticket: {_said(settings)}\n{comparison.table(summary)}")
+    said = _evolved(question, evolution) if evolves else annealed_settings.said(settings)
+    print(f"ticket: {said}\n{comparison.table(summary)}")
     records.finish_run(run)
     print(f"run: {run.folder}")
 
 
-def _said(settings: annealed_settings.Settings) -> str:
+def _evolved(question: Question, settings: EvolveSettings) -> str:
     """What the ticket was searched by."""
-    kind = KINDS[settings.proposal]
-    trained = settings.energy == "trainability"
-    after = f" after {settings.train_steps} training steps" if trained else ""
-    lowered = settings.measure.replace("_", "-")
-    return f"{settings.granularity}, {kind}, lowering {lowered}{after}"
+    return (
+        f"granet, from {100 * settings.granet_from:g} % of the weights, "
+        f"for {question.budget:g} dense trainings' work a chain"
+    )
 
 
 def _read() -> list[Any]:
@@ -152,9 +170,11 @@ def _read() -> list[Any]:
     given = {flag: flags.FLAGS[flag].value for flag in flags.FLAGS if flags.FLAGS[flag].present}
     chosen = preset(name, flags.FLAGS.model, given)
     found = read_all((RunSettings(), *GROUPS), chosen)
-    question, settings = found[1:3]
+    question, _, settings = found[1:4]
     for method in question.compare:
         choose("method", method, METHODS)
+    if question.search == GRANET and "ticket_last" in question.compare:
+        raise UserError("--compare=ticket_last: is of --search=walk, a chain's last mask")
     if settings.interaction == "exchange" and "ticket_last" in question.compare:
         raise UserError(
             "--compare=ticket_last: with --interaction=exchange it may be a hot chain's"
@@ -164,7 +184,9 @@ def _read() -> list[Any]:
 
 if __name__ == "__main__":
     flags.DEFINE_string(
-        "preset", "", "settings by name: annealing, thesis, smoke; explicit flags come first"
+        "preset",
+        "",
+        "settings by name: rewired, annealing, thesis, smoke; explicit flags come first",
     )
     flags.DEFINE_bool("smoke", False, "seconds long: the preset of that name")
     define(RunSettings(), *GROUPS)

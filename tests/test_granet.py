@@ -6,13 +6,15 @@ import numpy as np
 import optax
 import pytest
 
-from jaxtickets import losses, masks, training
+from jaxtickets import losses, masks, runs, training
 from jaxtickets.drivers import evolving
 from jaxtickets.drivers.evolving import EvolveSettings
 from jaxtickets.drivers.finding import dense_cost
-from jaxtickets.drivers.problem import NetSettings, TrainSettings, build
+from jaxtickets.drivers.problem import NetSettings, TrainSettings, build, on_device
+from jaxtickets.drivers.seeds import seed
 from jaxtickets.dynamic import granet
 from jaxtickets.dynamic.granet import Round
+from jaxtickets.io import rows
 from jaxtickets.io.errors import UserError
 from jaxtickets.types import Model, Split
 
@@ -174,3 +176,29 @@ def test_a_plan_that_cant_be_is_one_line(budget, start, said):
     problem = build(NetSettings(model="lenet300_100"), TrainSettings(epochs=15), "", False)
     with pytest.raises(UserError, match=said):
         evolving.check(EvolveSettings(start), problem, (0.1,), 1, budget)
+
+
+def test_a_seed_gets_the_mask_of_its_chain_with_the_least_validation_loss(tmp_path):
+    train = TrainSettings(optimizer="momentum", learning_rate=0.1, epochs=2)
+    problem = build(NetSettings(model="lenet300_100"), train, "", False)
+    data, axis = on_device(problem.dataset), runs.axis("map")
+    seeds = [seed(problem, number) for number in range(3)]
+
+    def found(place, chains):
+        told = problem, EvolveSettings(), train, 1.5, seeds, 0.05, 1, data, axis, 1e9
+        return evolving.search(tmp_path / place, "search", *told, chains)
+
+    one, two = found("one", 1), found("two", 2)
+    ends = {}
+    for row in rows.read_metrics(tmp_path / "two"):
+        ends[row["seed"], row["chain"]] = row["loss"]
+    for i, (alone, best) in enumerate(zip(one, two, strict=True)):
+        same = np.array_equal(flat_of(alone.mask, problem), flat_of(best.mask, problem))
+        assert same == (ends[i, 0] < ends[i, 1])
+        assert best.said["search_validation_loss"] == round(min(ends[i, 0], ends[i, 1]), 6)
+        assert best.said["forward_passes"] == 2 * alone.said["forward_passes"]
+        assert int(masks.count(best.mask, problem.prunable)) == 13_310
+
+
+def flat_of(mask, problem):
+    return np.asarray(masks.flatten(mask, problem.prunable))

@@ -86,6 +86,25 @@ def test_a_killed_run_resumes_to_the_same_numbers(phase, smoke, cache, tmp_path)
     assert len(set(keys)) == len(keys)
 
 
+def test_masks_that_evolve_are_resumed_to_the_same_numbers(cache, tmp_path):
+    words = [*COMMAND, "--search=granet", "--density=0.2", "--compare=ticket,random", "--budget=2"]
+    done = commands.run([*words, f"--out={tmp_path / 'whole'}"], cache)
+    assert done.returncode == 0, done.stderr
+    assert "ticket: granet, from 50 % of the weights" in done.stdout
+    found = {row["method"]: row for row in summary(tmp_path / "whole")}
+    assert {row["density"] for row in found.values()} == {"0.2"}
+    assert float(found["ticket"]["trained_accuracy"]) > float(found["random"]["trained_accuracy"])
+    assert (tmp_path / "whole" / "figures" / "evolution.png").stat().st_size > 10_000
+    rows = [row for row in commands.metrics(tmp_path / "whole") if row["phase"] == "search-0.2"]
+    ends = {row["chain"]: row for row in rows if row["step"] == rows[-1]["step"]}
+    assert set(ends) == {0, 1} and ends[0]["loss"] != ends[1]["loss"]
+    assert {row["kept"] for row in ends.values()} == {12_294}
+    assert rows[0]["left"] > 0.3
+    killed = tmp_path / "killed"
+    commands.kill_and_resume([*words, f"--out={killed}"], killed, "search-0.2", cache)
+    assert summary(killed) == summary(tmp_path / "whole")
+
+
 def test_chains_that_meet_resume_to_the_same_numbers(cache, tmp_path):
     words = [*COMMAND, "--interaction=exchange", "--chains=2", "--compare=ticket"]
     done = commands.run([*words, f"--out={tmp_path / 'whole'}"], cache)
@@ -116,6 +135,12 @@ BAD = {
     "--density=0.0001 --floor=100": "a floor of 100 needs",
     "word": "unexpected argument 'word'",
     "--no_such_flag=1": "no_such_flag",
+    "--preset= --search=granet --steps=20": "--steps: is of --search=walk",
+    "--preset=thesis --search=granet": "--preset=thesis: is of --search=walk",
+    "--search=granet --budget=0.01": "too little for granet, give",
+    "--search=granet --granet_from=0": "--granet_from=0: above 0",
+    "--search=granet --regrown=1": "--regrown=1: must be below 1",
+    "--search=granet --compare=ticket_last": "is of --search=walk",
     "--chains=0": "--chains=0: must be 1 or more",
     "--chains=1 --interaction=exchange": "takes --chains=2 or more",
     "--steps=0": "--steps=0: must be 1 or more",

@@ -140,8 +140,8 @@ def search(
     learnt is left behind: a mask is for the first weights. Of a seed's chains, which see the data
     in orders of their own, that with the least validation loss at the end gives the mask.
 
-    Metrics rows, one a chain and look, hold `step`, `kept`, `train_loss`, and of the validation
-    data `loss` and `accuracy`.
+    Metrics rows, one a chain and look, hold `step`, `kept` weights and the share `left`,
+    `train_loss`, and of the validation data `loss` and `accuracy`.
 
     Args:
       folder: the run's folder.
@@ -161,6 +161,7 @@ def search(
     optimizer = optimizer_of(train, planned.steps)
     recipe = problem.recipe._replace(optimizer=optimizer, test_looks=0)
     shapes = masks.shapes(seeds[0].params, prunable)
+    size = masks.size(seeds[0].params, prunable)
     last = allocation.global_(shapes, density, floor)
     first = max(last, allocation.global_(shapes, settings.granet_from, floor))
     least = sum(masks.floor_of(floor, shapes).values())
@@ -206,15 +207,16 @@ def search(
         losses = seen["train_loss"]
         check_finite(losses, labels, at - length * planned.every, "training loss")
         seen["train_loss"] = losses.mean(1)
+        seen["left"] = seen["kept"] / size
         made = [
             {**name, "step": at, **{field: values[j] for field, values in seen.items()}}
             for j, name in enumerate(names)
         ]
-        shown = {"kept": seen["kept"].mean(), "loss": losses.mean()}
+        shown = {"left": seen["left"].mean(), "loss": losses.mean()}
         return made, {**shown, "validation": seen["accuracy"].mean()}
 
     images = problem.recipe.batch_size * len(names)
-    formats = {"validation": ".2%", "kept": ".0f"}
+    formats = {"validation": ".2%", "left": ".2%"}
     progress = Progress(f"{label}, {len(names)} chains", planned.steps, formats, "images", images)
     ends = range(length * planned.every, planned.steps + 1, length * planned.every)
     state = loop(folder, label, begin, ends, step, report, axis, progress, every)[1]

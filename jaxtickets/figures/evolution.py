@@ -26,14 +26,14 @@ def draw_evolution(folder: Path, phase: str) -> Path:
     densities = sorted({name[0] for name in chains}, reverse=True)
     fig, axes = subplots(1, 2, (10, 4))
     panels = (
-        ("kept", 1.0, "weights left"),
-        ("accuracy", 100.0, "validation accuracy of the sparse net (%)"),
+        ("left", "weights left (%)"),
+        ("accuracy", "validation accuracy of the sparse net (%)"),
     )
-    for panel, (field, scale, label) in zip(axes.flat, panels, strict=True):
+    for panel, (field, label) in zip(axes.flat, panels, strict=True):
         for (density, *_), chain in chains.items():
             panel.plot(
                 [row["step"] for row in chain],
-                [scale * row[field] for row in chain],
+                [100 * row[field] for row in chain],
                 color=f"C{densities.index(density)}",
                 lw=0.9,
                 alpha=0.7,
@@ -41,6 +41,11 @@ def draw_evolution(folder: Path, phase: str) -> Path:
         panel.set(xlabel="training step of the search", ylabel=label)
         panel.grid(alpha=0.3)
     axes.flat[0].set_yscale("log")
+    for of_ticks in (
+        axes.flat[0].yaxis.set_major_formatter,
+        axes.flat[0].yaxis.set_minor_formatter,
+    ):
+        of_ticks("{x:g}")
     for i, density in enumerate(densities):
         axes.flat[1].plot([], [], color=f"C{i}", label=f"to {100 * density:g} %")
     axes.flat[1].legend(frameon=False, loc="lower right")

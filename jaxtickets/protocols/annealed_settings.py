@@ -22,7 +22,14 @@ from jaxtickets.settings import option
 SIZES = ("constant", "geometric", "sawtooth", "adaptive")
 TEMPERATURES = (*schedules.SCHEDULES, "levels")
 ENERGIES = ("fixed", "minibatch", "trainability")
-PROPOSALS = ("swaps", "informed", "informed_corrected", "trained", "anew")
+PROPOSALS = {
+    "swaps": "random swaps",
+    "informed": "swaps that the gradient favours",
+    "informed_corrected": "swaps that the gradient favours, corrected",
+    "trained": "rewired: swaps that a short training speaks for",
+    "anew": "masks drawn anew",
+}
+"""What is proposed, by name and in words."""
 EVALUATIONS = ("auto", "plain", "difference")
 DIFFERENCE = {"granularity": "weights", "energy": "fixed", "proposal": "swaps"}
 """What energies by difference ask of the other settings."""
@@ -46,7 +53,9 @@ class Settings:
     steps: int = option(500, "steps of each chain", least=1)
     chunk: int = option(20, "steps between two looks at the validation data", least=1)
     proposal: str = option(
-        "swaps", "random, or what a gradient or a training's end favours; or masks anew", PROPOSALS
+        "swaps",
+        "random, or what a gradient or a training's end favours; or masks anew",
+        tuple(PROPOSALS),
     )
     candidates: int = option(2000, "random pairs that informed swaps are chosen from", least=1)
     size: float = option(0.1, f"ones that the first swap switches off: {_SHARE}", least=0)
@@ -90,6 +99,15 @@ def mix_of(settings: Settings) -> tuple[float, ...]:
         return tuple(float(word) for word in settings.mix.split(","))
     except ValueError:
         raise ValueError(f"mix={settings.mix}: must be numbers, such as 1,0.5") from None
+
+
+def said(settings: Settings) -> str:
+    """A search in a few words."""
+    trained = settings.energy == "trainability"
+    after = f" after {settings.train_steps} training steps" if trained else ""
+    lowered = settings.measure.replace("_", "-")
+    kind = PROPOSALS[settings.proposal]
+    return f"{settings.granularity}, {kind}, lowering {lowered}{after}"
 
 
 def check(settings: Settings) -> None:

@@ -185,6 +185,8 @@ def test_a_seed_gets_the_mask_of_its_chain_with_the_least_validation_loss(tmp_pa
     seeds = [seed(problem, number) for number in range(3)]
 
     def found(place, chains):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / rows.METRICS).touch()
         told = problem, EvolveSettings(), train, 1.5, seeds, 0.05, 1, data, axis, 1e9
         return evolving.search(tmp_path / place, "search", *told, chains)
 

@@ -9,7 +9,7 @@ import pytest
 
 import jaxtickets
 from jaxtickets import runs
-from jaxtickets.drivers import comparison, once
+from jaxtickets.drivers import comparison, once, parts
 from jaxtickets.drivers.comparison import Entry
 from jaxtickets.drivers.training_loop import Start
 from jaxtickets.figures import methods
@@ -106,7 +106,7 @@ class Parts:
         monkeypatch.setattr(once, "train_entries", self.train)
         monkeypatch.setattr(once, "save_entry", self.save)
         monkeypatch.setattr(once.runs, "take", lambda *arguments: ({}, {}))
-        monkeypatch.setattr(comparison, "PART_BYTES", 1)
+        monkeypatch.setattr(parts, "BYTES", 1)
 
     def train(self, folder, phase, problem, axis, entries, data, every):
         mine = [entry.name["seed"] for entry in entries]

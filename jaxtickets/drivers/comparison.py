@@ -1,7 +1,5 @@
 """Masks side by side: untrained and trained, over seeds; a summary and a table."""
 
-import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +10,11 @@ from scipy import stats as statistics
 
 from jaxtickets import masks, nets, runs
 from jaxtickets.analysis import connectivity
+from jaxtickets.drivers import parts
 from jaxtickets.drivers.loop import seconds
 from jaxtickets.drivers.problem import Problem
 from jaxtickets.drivers.training_loop import Start, accuracies, train_all
-from jaxtickets.io import rows, tickets, trees
+from jaxtickets.io import tickets
 from jaxtickets.io.files import plain
 from jaxtickets.runs import Axis
 from jaxtickets.training import Watched
@@ -78,14 +77,6 @@ def train_entries(
     return ends, made
 
 
-PART_BYTES = 3e9
-COPIES = 40
-"""What a run's training takes, in copies of its parameters: state, moments, early stop, mask, and
-what is in flight while batches are cut, joined and saved; measured."""
-EVALUATION_COPIES = 10
-"""The same of its evaluation."""
-
-
 def train_in_parts(
     folder: Path,
     phase: str,
@@ -98,79 +89,21 @@ def train_in_parts(
 ) -> list[dict[str, Any]]:
     """The rows of `train_entries`, however many entries there are: parts fit into memory.
 
-    Each part is a phase of its own, see `parts`.
+    Each part is a phase of its own, see `parts.plan`.
 
     Args:
       folder, phase, problem, axis, entries, data, every: see `train_entries`.
-      most: entries of a part; 0: what takes about `PART_BYTES`.
+      most: entries of a part; 0: what takes about `parts.BYTES`.
     """
-    made, missing = parts(folder, phase, axis, entries, most)
+    if not entries:
+        return []
+    params = entries[0].start.params
+    made, missing = parts.plan(folder, phase, axis, entries, params, most)
     for name, mine in missing:
         done = train_entries(folder, name, problem, axis, mine, data, every)[1]
-        finish_part(folder, name, done)
+        parts.finish(folder, name, done)
         made += done
     return made
-
-
-def parts(
-    folder: Path, phase: str, axis: Axis, entries: Sequence[Entry], most: int = 0
-) -> tuple[list[dict[str, Any]], list[tuple[str, Sequence[Entry]]]]:
-    """What was trained before, and what is left to train, in parts that fit into memory.
-
-    A part is a whole number of the axis' blocks, so that the numbers are those of one batch. Each
-    is a phase of its own, `PHASE-00` and so on, done once and for all. How large it is depends on
-    the number of devices, and so may change from one session of a run to the next: rows are those
-    of the first entries, in whatever parts they were trained, and a part that was begun with
-    another number of entries begins anew.
-
-    Args:
-      folder, phase, axis, entries, most: see `train_in_parts`.
-
-    Returns:
-      The rows that `finish_part` has written, of the first entries; and name and entries of each
-      part that is missing.
-    """
-    found: dict[str, list[dict[str, Any]]] = {}
-    for row in rows.read_metrics(folder):
-        if re.fullmatch(rf"{re.escape(phase)}-\d+-rows", row["phase"]):
-            found.setdefault(row.pop("phase").removesuffix("-rows"), []).append(row)
-    for name in found:
-        shutil.rmtree(folder / "checkpoints" / name, ignore_errors=True)
-    made = [row for mine in found.values() for row in mine]
-    if len(made) == len(entries):
-        return made, []
-    most = _most(entries[0], axis, COPIES, most)
-    missing = []
-    for number, start in enumerate(range(len(made), len(entries), most), start=len(found)):
-        name, mine = f"{phase}-{number:02d}", entries[start : start + most]
-        _forget_others(folder / "checkpoints" / name, len(mine))
-        missing.append((name, mine))
-    return made, missing
-
-
-def finish_part(folder: Path, name: str, done: Sequence[Mapping[str, Any]]) -> None:
-    """Keeps a part's rows, by which it is known to be finished, and drops its state."""
-    rows.append_metrics(folder, *({"phase": f"{name}-rows", **row} for row in done))
-    shutil.rmtree(folder / "checkpoints" / name, ignore_errors=True)
-
-
-def _forget_others(place: Path, count: int) -> None:
-    """Removes checkpoints that aren't of so many trainings."""
-    for path in place.glob(f"*/{trees.MANIFEST}"):
-        try:
-            leaves = trees.read_manifest(path.parent)["leaves"]
-        except trees.DamagedError:
-            continue  # `restore` says so
-        if leaves[0]["shape"][0] != count:
-            shutil.rmtree(place)
-            return
-
-
-def _most(entry: Entry, axis: Axis, copies: int, asked: int = 0) -> int:
-    """How many entries fit into memory, as whole blocks of the axis; `asked` in place of that."""
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(entry.start.params))
-    unit = runs.turn(axis)
-    return unit * max(1, (asked or int(PART_BYTES / (copies * size))) // unit)
 
 
 def untrained_rows(
@@ -180,9 +113,9 @@ def untrained_rows(
 
     As many at a time as fit into memory.
     """
-    most = _most(entries[0], axis, EVALUATION_COPIES)
-    parts = (entries[at : at + most] for at in range(0, len(entries), most))
-    return [row for part in parts for row in _untrained(problem, axis, part, data)]
+    most = parts.fitting(entries[0].start.params, axis, parts.EVALUATION_COPIES)
+    some = (entries[at : at + most] for at in range(0, len(entries), most))
+    return [row for part in some for row in _untrained(problem, axis, part, data)]
 
 
 def _untrained(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtickets import runs
-from jaxtickets.drivers import comparison
+from jaxtickets.drivers import parts
 from jaxtickets.drivers.comparison import Entry, save_entry, train_entries
 from jaxtickets.drivers.problem import Problem
 from jaxtickets.io import rows
@@ -37,7 +37,10 @@ def train(
       problem, axis, data, every: see `train_entries`.
       entries: name of the ticket -> what is trained.
     """
-    found, missing = comparison.parts(part, phase, axis, list(entries.values()))
+    if not entries:
+        return {}
+    params = next(iter(entries.values())).start.params
+    found, missing = parts.plan(part, phase, axis, list(entries.values()), params)
     names = iter([*entries][len(found) :])
     for step, mine in missing:
         ends, done = train_entries(part, step, problem, axis, mine, data, every)
@@ -45,7 +48,7 @@ def train(
             params, stats = runs.take((ends.state.params, ends.state.stats), i)
             end = Entry(entry.name, entry.start._replace(params=params, stats=stats))
             save_entry(folder, problem, end, problem.steps, next(names))
-        comparison.finish_part(part, step, done)
+        parts.finish(part, step, done)
         found += done
     return dict(zip(entries, found, strict=True))
 

@@ -129,7 +129,8 @@ def main() -> None:
             finding.plan(settings, problem, method, min(budgets))
     if GRANET in question.searches:
         kept = numbers("density", listed.density)
-        evolving.check(evolution, problem, kept, listed.floor, min(budgets))
+        for budget in budgets:
+            evolving.check(evolution, problem, train, kept, listed.floor, budget)
     if set(question.searches) & set(POLISHED):
         gating.polish_plan(problem, min(budgets))
     made = gallery.begin("sa_frontier", place, store, parts, axis, problem, trained=True)

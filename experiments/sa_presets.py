@@ -118,7 +118,7 @@ def preset(name: str, model: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
       UserError: there is no such preset, or none for the model, or the flags of a walk are set for
-        masks that evolve.
+        masks that evolve, or theirs for a walk.
     """
     fixed = {"": {}, "rewired": WALKS, "annealing": ANNEALING, "smoke": SMOKE}
     choose("preset", name, (*fixed, "thesis"))
@@ -127,6 +127,10 @@ def preset(name: str, model: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if given.get("search") == GRANET and (name not in ("", "smoke") or of_walks):
         which = f"--{of_walks[0]}" if of_walks else f"--preset={name}"
         raise UserError(f"{which}: is of --search=walk, and not of --search=granet")
+    walks = name not in ("", "smoke") or given.get("search") == WALK or of_walks
+    of_granet = sorted(set(given) & {"budget", "granet_from", "regrown"})
+    if of_granet and (walks or (name == "smoke" and given.get("search") != GRANET)):
+        raise UserError(f"--{of_granet[0]}: is of --search=granet, and not of a walk")
     if not name and (of_walks or given.get("search") == WALK):
         plain = set(of_walks) - set(LENGTHS) and given.get("proposal") != REWIRED["proposal"]
         name = "annealing" if plain else "rewired"

@@ -40,6 +40,7 @@ from jaxtickets.io.errors import UserError, choose, run_main
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, numbers, read_all
 from jaxtickets.protocols import annealed, annealed_settings
 from jaxtickets.protocols.controls import CONTROLS
+from jaxtickets.search import space as spaces
 from jaxtickets.settings import option
 from jaxtickets.types import Array
 
@@ -52,8 +53,10 @@ class Question:
 
     search: str = option(GRANET, "how masks are found", SEARCHES)
     budget: float = option(4.0, "dense trainings that a chain of granet may cost")
-    density: tuple = option((0.1,), "kept fraction of weights or units; several with commas")
-    chains: int = option(1, "chains of each seed", least=1)
+    density: tuple = option(
+        (0.1,), "kept fraction of weights or units; several with commas; 0.5 for walks"
+    )
+    chains: int = option(1, "chains of each seed; walks have 2, annealing 4", least=1)
     weights: str = option("init", "the weights that masks select from", WEIGHTS)
     weights_steps: int = option(
         75, "training steps before the search, if trained; later ones count anew", least=1
@@ -79,10 +82,13 @@ def main() -> None:
     densities = numbers("density", question.density)
     evolves = question.search == GRANET
     if evolves:
-        how = evolution, problem, densities, settings.floor
+        how = evolution, problem, train, densities, settings.floor
         evolving.check(*how, question.budget)
-    checked = annealing.check(settings, problem, net.seed, densities, axis, question.chains)
-    space = checked.where.space
+        params = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))[0]
+        space = spaces.weights(params, problem.prunable)
+    else:
+        checked = annealing.check(settings, problem, net.seed, densities, axis, question.chains)
+        space = checked.where.space
     run, data, seeds = opening.begin("sa_search", place, parts, axis, problem)
 
     # --- search
@@ -106,8 +112,9 @@ def main() -> None:
 
     # --- compare
     def entry(method: str, density: float, one: Seed, bits: Array) -> Entry:
-        mask = space.mask(bits)
-        params = annealed.ticket_params(settings, mask, one.params, problem.prunable)
+        mask, params = space.mask(bits), one.params
+        if not evolves:
+            params = annealed.ticket_params(settings, mask, params, problem.prunable)
         name = {"method": method, "density": density, "seed": one.number}
         return Entry(name, Start(one.train, problem.hyper, params, one.stats, mask))
 
@@ -159,7 +166,7 @@ def main() -> None:
 def _evolved(question: Question, settings: EvolveSettings) -> str:
     """What the ticket was searched by."""
     return (
-        f"granet, from {100 * settings.granet_from:g} % of the weights, "
+        f"granet, initial density {settings.granet_from:g}, "
         f"for {question.budget:g} dense trainings' work a chain"
     )
 

@@ -175,7 +175,7 @@ def test_a_plan_costs_what_it_says_and_no_more_than_its_budget(budget):
 def test_a_plan_that_cant_be_is_one_line(budget, start, said):
     problem = build(NetSettings(model="lenet300_100"), TrainSettings(epochs=15), "", False)
     with pytest.raises(UserError, match=said):
-        evolving.check(EvolveSettings(start), problem, (0.1,), 1, budget)
+        evolving.check(EvolveSettings(start), problem, TrainSettings(epochs=15), (0.1,), 1, budget)
 
 
 def test_a_seed_gets_the_mask_of_its_chain_with_the_least_validation_loss(tmp_path):
@@ -193,12 +193,12 @@ def test_a_seed_gets_the_mask_of_its_chain_with_the_least_validation_loss(tmp_pa
     one, two = found("one", 1), found("two", 2)
     ends = {}
     for row in rows.read_metrics(tmp_path / "two"):
-        ends[row["seed"], row["chain"]] = row["loss"]
+        ends[row["seed"], row["chain"]] = row.get("loss")
     for i, (alone, best) in enumerate(zip(one, two, strict=True)):
         same = np.array_equal(flat_of(alone.mask, problem), flat_of(best.mask, problem))
         assert same == (ends[i, 0] < ends[i, 1])
         assert best.said["search_validation_loss"] == round(min(ends[i, 0], ends[i, 1]), 6)
-        assert best.said["forward_passes"] == 2 * alone.said["forward_passes"]
+        assert best.said["forward_passes"] == 2 * alone.said["forward_passes"] - 3 * 1000
         assert int(masks.count(best.mask, problem.prunable)) == 13_310
 
 

@@ -90,7 +90,7 @@ def test_masks_that_evolve_are_resumed_to_the_same_numbers(cache, tmp_path):
     words = [*COMMAND, "--search=granet", "--density=0.2", "--compare=ticket,random", "--budget=2"]
     done = commands.run([*words, f"--out={tmp_path / 'whole'}"], cache)
     assert done.returncode == 0, done.stderr
-    assert "ticket: granet, from 50 % of the weights" in done.stdout
+    assert "ticket: granet, initial density 0.5" in done.stdout
     found = {row["method"]: row for row in summary(tmp_path / "whole")}
     assert {row["density"] for row in found.values()} == {"0.2"}
     assert float(found["ticket"]["trained_accuracy"]) > float(found["random"]["trained_accuracy"])
@@ -138,6 +138,12 @@ BAD = {
     "--preset= --search=granet --steps=20": "--steps: is of --search=walk",
     "--preset=thesis --search=granet": "--preset=thesis: is of --search=walk",
     "--search=granet --budget=0.01": "too little for granet, give",
+    "--search=granet --budget=inf": "more than 1000000000 training steps",
+    "--search=granet --budget=1e30": "more than 1000000000 training steps",
+    "--search=granet --density=1": "outside (0, 1)",
+    "--search=granet --learning_rates=steps --drops=0.5,0.51 --budget=0.4": "fall on one of the",
+    "--regrown=0.5": "--regrown: is of --search=granet",
+    "--preset=annealing --budget=10": "--budget: is of --search=granet",
     "--search=granet --granet_from=0": "--granet_from=0: above 0",
     "--search=granet --regrown=1": "--regrown=1: must be below 1",
     "--search=granet --compare=ticket_last": "is of --search=walk",

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtickets import allocation, masks, runs, training
 from jaxtickets.criteria import CRITERIA
 from jaxtickets.drivers.finding import Found, dense_cost
+from jaxtickets.drivers.gallery import control_key
 from jaxtickets.drivers.loop import check_finite, loop, seconds
 from jaxtickets.drivers.problem import Problem, TrainSettings, optimizer_of
 from jaxtickets.drivers.seeds import Seed, evidence, examples
@@ -31,21 +32,25 @@ LOOKS = 8
 """Looks at the validation data, for the record, the last at the end."""
 IMAGES = 1000
 """The most training images that the gradient of a round is of."""
+MOST = 1_000_000_000
+"""More training steps than anybody means."""
 LONGEST = 100
 """Steps of a round, about, of long evolutions."""
 CHAINS = 1 << 21
-"""Keys of chains are folded from here: searches by annealing begin at 0 and at `finding.PHASES`."""
+"""Keys of chains are folded from here: those of walks from 0."""
 LEAST = 4
-"""Rounds between two looks, of shorter ones that have as many steps for each."""
+"""Rounds between two looks, and steps of a round, that short evolutions aim at."""
 
 
 @dataclasses.dataclass(frozen=True)
 class EvolveSettings:
     """How masks evolve."""
 
-    granet_from: float = option(0.5, "share of the weights that granet begins with", least=0)
+    granet_from: float = option(
+        0.5, "granet's initial density; where the density asked for is higher, that", least=0
+    )
     regrown: float = option(
-        granet.REGROWN, "share of what is kept that granet regrows at first; 0: none", least=0
+        granet.REGROWN, "granet's regeneration ratio at first; 0: gradual pruning alone", least=0
     )
 
 
@@ -73,6 +78,7 @@ class Plan(NamedTuple):
 def check(
     settings: EvolveSettings,
     problem: Problem,
+    train: TrainSettings,
     densities: Sequence[float],
     floor: int,
     budget: float,
@@ -84,24 +90,28 @@ def check(
         raise UserError(f"--regrown={settings.regrown:g}: must be below 1")
     params = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))[0]
     for density in densities:
+        if not 0 < density < 1:
+            raise UserError(f"density {density:g} is outside (0, 1)")
         try:
             allocation.global_(masks.shapes(params, problem.prunable), density, floor)
         except ValueError as error:
             raise UserError(str(error)) from error
-    plan(problem, budget)
+    optimizer_of(train, plan(problem, budget).steps)
 
 
 def plan(problem: Problem, budget: float) -> Plan:
     """The longest evolution that costs no more than `budget` dense trainings.
 
     Raises:
-      UserError: not even eight steps are paid for.
+      UserError: not even eight steps are paid for, or more than a computer counts.
     """
     data, batch = problem.dataset, problem.recipe.batch_size
+    if not budget * problem.steps < MOST:
+        raise UserError(f"--budget={budget:g}: more than {MOST} training steps")
     fixed = training_cost(examples(data)) + LOOKS * len(data.validation.labels)
     rest = int(budget * dense_cost(problem)) - fixed
     most = max(rest, 0) // training_cost(batch)
-    rounds = LOOKS * max(1, most // (LOOKS * LONGEST), min(LEAST, most // LOOKS // 4))
+    rounds = LOOKS * max(1, most // (LOOKS * LONGEST), min(LEAST, most // LOOKS // LEAST))
     images = max(batch, min(IMAGES, most * batch // rounds // 8))
     every = (rest // training_cost(1) // rounds - images) // batch
     if every < 1:
@@ -109,6 +119,14 @@ def plan(problem: Problem, budget: float) -> Plan:
         said = f"{1.01 * least / dense_cost(problem):.3g} at least, or train for longer"
         raise UserError(f"--budget={budget:g}: too little for {GRANET}, give {said}")
     return Plan(rounds, every, images, fixed + rounds * training_cost(every * batch + images))
+
+
+def _chunk(planned: Plan, problem: Problem) -> int:
+    """Rounds of a chunk: as many as divide those between two looks and last an epoch at most."""
+    length = planned.rounds // LOOKS
+    epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
+    fit = (m for m in range(length, 0, -1) if length % m == 0 and m * planned.every <= epoch)
+    return next(fit, 1)
 
 
 class _Row(NamedTuple):
@@ -140,8 +158,9 @@ def search(
     learnt is left behind: a mask is for the first weights. Of a seed's chains, which see the data
     in orders of their own, that with the least validation loss at the end gives the mask.
 
-    Metrics rows, one a chain and look, hold `step`, `kept` weights and the share `left`,
-    `train_loss`, and of the validation data `loss` and `accuracy`.
+    Metrics rows, one a chain and chunk, hold `step`, `kept` weights and the share `left`,
+    `train_loss`, and eight times, the last at the end, of the validation data `loss` and
+    `accuracy`. `search_seconds` leave out the first masks.
 
     Args:
       folder: the run's folder.
@@ -156,6 +175,9 @@ def search(
       axis: the run axis.
       every: seconds between two checkpoints.
       chains: of each seed.
+
+    Raises:
+      UserError: SNIP's scores are not numbers, or a loss isn't.
     """
     planned, prunable = plan(problem, budget), problem.prunable
     optimizer = optimizer_of(train, planned.steps)
@@ -166,12 +188,17 @@ def search(
     first = max(last, allocation.global_(shapes, settings.granet_from, floor))
     least = sum(masks.floor_of(floor, shapes).values())
     to = granet.plan(planned.rounds, first, last, least, settings.regrown)
-    length = planned.rounds // LOOKS
+    length = _chunk(planned, problem)
+    looks = planned.rounds // LOOKS // length
     shared = runs.share(training.Splits(data.train, data.validation), axis)
 
     def begun(one: Seed) -> TrainState:
         seen = evidence(problem, one, None, data)
-        mask = imp.prune(one.control, CRITERIA["snip"], seen, prunable, first, floor)
+        key = control_key(one, GRANET, density)
+        try:
+            mask = imp.prune(key, CRITERIA["snip"], seen, prunable, first, floor)
+        except ValueError as error:
+            raise UserError(f"{GRANET}, seed {one.number}: {error}") from error
         return training.init(one.params, one.stats, mask, optimizer(problem.hyper))
 
     def begin() -> tuple[_Row, TrainState]:
@@ -181,14 +208,18 @@ def search(
         return runs.stack(given), runs.stack([state for state in states for _ in range(chains)])
 
     def advance_one(
-        pair: tuple[_Row, TrainState], to: granet.Round, splits: training.Splits
+        pair: tuple[_Row, TrainState], now: tuple[granet.Round, Array], splits: training.Splits
     ) -> tuple[tuple[_Row, TrainState], dict[str, Array]]:
-        row, state = pair
+        (row, state), (to, due) = pair, now
         how = planned.every, planned.images, prunable, floor
         state, seen = granet.piece(recipe, row.key, row.hyper, state, splits.train, to, *how)
-        looked = training.evaluate(
-            recipe.model, recipe.prepare, state.params, state.stats, splits.validation
-        )
+
+        def look() -> dict[str, Array]:
+            weights = state.params, state.stats
+            return training.evaluate(recipe.model, recipe.prepare, *weights, splits.validation)
+
+        nothing = {"loss": jnp.float32(0), "accuracy": jnp.float32(0)}
+        looked = jax.lax.cond(due, look, lambda: nothing)
         ones = masks.count(state.mask, prunable)
         return (row, state), {"kept": ones, "train_loss": jnp.ravel(seen["loss"]), **looked}
 
@@ -197,26 +228,34 @@ def search(
         {"density": density, "seed": one.number, "chain": i} for one in seeds for i in range(chains)
     ]
 
+    def is_look(i: int) -> bool:
+        return (i + 1) % looks == 0
+
     def step(blocks: Blocks, i: int) -> tuple[Blocks, Blocks]:
         mine = jax.tree.map(lambda a: a[i * length : (i + 1) * length], to)
-        return runs.unzip(advance(blocks, runs.share(mine, axis), shared))
+        return runs.unzip(advance(blocks, runs.share((mine, np.bool_(is_look(i))), axis), shared))
+
+    validated: dict[str, str | float] = {}
 
     def report(i: int, seen: dict[str, np.ndarray]) -> tuple[list[dict[str, Any]], dict]:
         at = (i + 1) * length * planned.every
         labels = [" ".join(f"{k} {v}" for k, v in name.items()) for name in names]
         losses = seen["train_loss"]
         check_finite(losses, labels, at - length * planned.every, "training loss")
-        seen["train_loss"] = losses.mean(1)
-        seen["left"] = seen["kept"] / size
+        seen |= {"train_loss": losses.mean(1), "left": seen["kept"] / size}
+        looked = {name: seen.pop(name) for name in ("loss", "accuracy")}
+        if is_look(i):
+            check_finite(looked["loss"][:, None], labels, at, "validation loss")
+            seen |= looked
+            validated["validation"] = looked["accuracy"].mean()
         made = [
             {**name, "step": at, **{field: values[j] for field, values in seen.items()}}
             for j, name in enumerate(names)
         ]
-        shown = {"left": seen["left"].mean(), "loss": losses.mean()}
-        return made, {**shown, "validation": seen["accuracy"].mean()}
+        return made, {"weights": seen["left"].mean(), "loss": losses.mean(), **validated}
 
     images = problem.recipe.batch_size * len(names)
-    formats = {"validation": ".2%", "left": ".2%"}
+    formats = {"validation": ".2%", "weights": ".2%"}
     progress = Progress(f"{label}, {len(names)} chains", planned.steps, formats, "images", images)
     ends = range(length * planned.every, planned.steps + 1, length * planned.every)
     state = loop(folder, label, begin, ends, step, report, axis, progress, every)[1]
@@ -224,7 +263,9 @@ def search(
         row for row in rows.read_metrics(folder) if _is_last(row, label, density, planned.steps)
     ]
     spent = round(seconds(folder, label) / len(seeds), 3)
-    said = {"forward_passes": chains * planned.cost, "search_seconds": spent}
+    once = training_cost(examples(problem.dataset))  # SNIP's, for all chains of a seed
+    cost = chains * (planned.cost - once) + once
+    said = {"forward_passes": cost, "search_seconds": spent}
     found = []
     for i, one in enumerate(seeds):
         mine = [row for row in at_end if row["seed"] == one.number]

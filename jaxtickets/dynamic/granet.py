@@ -1,4 +1,4 @@
-"""GraNet: gradual pruning with regrowth, in one training that is sparse from its start.
+"""GraNet: gradual pruning with regeneration, in one training that is sparse from its start.
 
 After every round of training steps some of the kept weights w go, the smallest |w|, and some of
 the others come, at zero: those with the largest |dL/dw|. More go than come: of n weights
@@ -8,11 +8,13 @@ the others come, at zero: those with the largest |dL/dw|. More go than come: of 
 
 t being the share of the training that is done. Liu et al., "Sparse training via boosting pruning
 plasticity with neuroregeneration", 2021, section 4; the cubic fall is Zhu and Gupta's ("To prune,
-or not to prune", 2017), the cosine that of RigL (Evci et al., 2020), which it is where begin = end.
+or not to prune", 2017), the cosine that of RigL (Evci et al., 2020).
 
-Deviations: the gradient is that of more images than a batch's, and the shares at which pruning and
-regrowth end are of the training; the paper, whose nets are to be used and not rewound, has numbers
-of epochs for them.
+Deviations, since what is wanted here is a mask to rewind, and not the net that it ends with:
+regeneration ranks all layers together, as pruning does, where the paper regrows in each layer as
+many as went there; it begins with SNIP's mask and not a random one with ERK's counts (the caller's
+choice), and its ratio at 0.3 and not 0.5; the cosine ends before the training does, so that the
+mask has settled; the gradient is that of several batches.
 """
 
 from typing import NamedTuple
@@ -22,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxtickets import masks, training
+from jaxtickets import masks, runs, training
 from jaxtickets.data import batches as data_batches
 from jaxtickets.training import Metrics, Recipe
 from jaxtickets.types import Array, Key, Params, Prunable, PyTree, Split, TrainState
@@ -140,7 +142,8 @@ def piece(
       train: the training images.
       to: int32`[rounds]` each.
       every: steps of a round.
-      images: that the gradient is of, drawn anew each time.
+      images: that the gradient is of, drawn anew each time; `batch_size` of them at a time, or a
+        divisor of `images` that is smaller.
       prunable, floor: see `update`.
 
     Returns:
@@ -158,14 +161,32 @@ def piece(
             chosen = recipe.augment(key, chosen)
         return Split(chosen, train.labels[index])
 
+    def slope_of(state: TrainState) -> Params:
+        """The gradient of `images` random images, up to a factor, a batch at a time."""
+        here, augment_key, loss_key = jax.random.split(jax.random.fold_in(pick_key, state.step), 3)
+        many = _batches(images, recipe.batch_size)
+        index = jax.random.randint(here, (images,), 0, n).reshape(many, -1)
+
+        def add(total: Params, given: tuple[Key, Key, Array]) -> tuple[Params, None]:
+            augment_key, loss_key, index = given
+            some = runs.divide(fetch(augment_key, index))
+            slope, _ = jax.grad(recipe.loss, has_aux=True)(
+                state.params, state.stats, some, loss_key
+            )
+            return jax.tree.map(jnp.add, total, slope), None
+
+        keys = jax.random.split(augment_key, many), jax.random.split(loss_key, many)
+        zero = jax.tree.map(jnp.zeros_like, state.params)
+        return jax.lax.scan(add, zero, (*keys, index))[0]
+
     def body(state: TrainState, given: tuple[Array, Round]) -> tuple[TrainState, Metrics]:
         index, to = given
         state, metrics = training.advance(recipe.loss, optimizer, step_key, state, index, fetch)
-        here_key, augment_key, loss_key = jax.random.split(
-            jax.random.fold_in(pick_key, state.step), 3
-        )
-        some = fetch(augment_key, jax.random.randint(here_key, (images,), 0, n))
-        slope, _ = jax.grad(recipe.loss, has_aux=True)(state.params, state.stats, some, loss_key)
-        return update(state, slope, to, prunable, optimizer, floor), metrics
+        return update(state, slope_of(state), to, prunable, optimizer, floor), metrics
 
     return jax.lax.scan(body, state, (index, to))
+
+
+def _batches(images: int, batch_size: int) -> int:
+    """The least number of equal batches, none larger than `batch_size`."""
+    return next(m for m in range(-(-images // batch_size), images + 1) if images % m == 0)

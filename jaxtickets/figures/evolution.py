@@ -31,9 +31,10 @@ def draw_evolution(folder: Path, phase: str) -> Path:
     )
     for panel, (field, label) in zip(axes.flat, panels, strict=True):
         for (density, *_), chain in chains.items():
+            seen = [row for row in chain if field in row]
             panel.plot(
-                [row["step"] for row in chain],
-                [100 * row[field] for row in chain],
+                [row["step"] for row in seen],
+                [100 * row[field] for row in seen],
                 color=f"C{densities.index(density)}",
                 lw=0.9,
                 alpha=0.7,

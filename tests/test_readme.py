@@ -47,7 +47,7 @@ def test_a_saved_ticket_is_loaded_and_evaluated(tmp_path):
     mask = masks.random(jax.random.key(1), params, masks.prunable(params), 5000)
     said = {"net": nets.to_json(net), "dataset": "mnist5k"}
     tickets.save_ticket(tmp_path / "ticket", Ticket(params, stats, mask, jnp.int32(0)), said)
-    path = "runs/sa_search/.../tickets/ticket-density0.5-seed0"
+    path = "runs/sa_search/.../tickets/ticket-density0.1-seed0"
     assert path in BLOCKS[0]
     names: dict = {}
     exec(BLOCKS[0].replace(path, str(tmp_path / "ticket")), names)

@@ -26,7 +26,15 @@ LABELS = {
     "snip": "SNIP",
     "dense": "dense",
 }
-NAMES = {"snip": "SNIP", "grasp": "GraSP", "synflow": "SynFlow", "obd": "OBD", "erk": "ERK"}
+NAMES = {
+    "granet": "GraNet",
+    "fisher": "Fisher",
+    "snip": "SNIP",
+    "grasp": "GraSP",
+    "synflow": "SynFlow",
+    "obd": "OBD",
+    "erk": "ERK",
+}
 NAMES |= {"l1": "L1", "l2": "L2", "fpgm": "FPGM"}
 
 

@@ -18,7 +18,7 @@ from jaxtickets.io import rows
 from jaxtickets.io.records import read_spec
 
 LABELS = {
-    "ticket": "annealed ticket",
+    "ticket": "ticket found",
     "ticket_last": "annealed, last mask",
     "random": "random",
     "random_layerwise": "random, ticket's\nlayer counts",

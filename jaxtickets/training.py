@@ -204,6 +204,18 @@ def watch(state: TrainState, keep_at: tuple[int, ...] = ()) -> Watched:
     return Watched(state, state.params, state.stats, jnp.float32(jnp.inf), state.step, kept)
 
 
+def fetcher(recipe: Recipe, train: Split) -> Fetch:
+    """`fetch(key, index[batch])`: these training examples, augmented as the recipe says."""
+
+    def fetch(key: Key, index: Array) -> Split:
+        images = train.images[index]
+        if recipe.augment is not None:
+            images = recipe.augment(key, images)
+        return Split(images, train.labels[index])
+
+    return fetch
+
+
 def piece(
     recipe: Recipe,
     key: Key,
@@ -241,11 +253,7 @@ def piece(
     index = index.reshape(looks, recipe.every, recipe.batch_size)
     optimizer = recipe.optimizer(hyper)
 
-    def fetch(key: Key, index: Array) -> Split:
-        images = data.train.images[index]
-        if recipe.augment is not None:
-            images = recipe.augment(key, images)
-        return Split(images, data.train.labels[index])
+    fetch = fetcher(recipe, data.train)
 
     def look(watched: Watched, index: Array) -> tuple[Watched, Metrics]:
         state, metrics = advance(

@@ -153,13 +153,7 @@ def piece(
     n, rounds = train.labels.shape[0], len(to.ones)
     first = state.step, rounds * every, n, recipe.batch_size
     index = data_batches.stream(order_key, *first).reshape(rounds, every, recipe.batch_size)
-    optimizer = recipe.optimizer(hyper)
-
-    def fetch(key: Key, index: Array) -> Split:
-        chosen = train.images[index]
-        if recipe.augment is not None:
-            chosen = recipe.augment(key, chosen)
-        return Split(chosen, train.labels[index])
+    optimizer, fetch = recipe.optimizer(hyper), training.fetcher(recipe, train)
 
     def slope_of(state: TrainState) -> Params:
         """The gradient of `images` random images, up to a factor, a batch at a time."""

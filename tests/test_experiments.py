@@ -34,7 +34,7 @@ FIGURES = {
     "slimming": ("accuracies", "scales"),
     "energy_study": ("energies",),
     "early_bird": ("mask_distances", "accuracy_over_draw"),
-    "sa_frontier": ("accuracy_over_budget", "trained_over_untrained", "where"),
+    "sa_frontier": ("accuracy_over_budget", "trained_over_untrained", "where", "evolution"),
     "sparse_execution": ("sparse",),
 }
 
@@ -168,8 +168,10 @@ BAD = {
         "--budget=much": "must be numbers",
         "--searches=polished_edge_popup --budget=1": "of which a gate takes 1: polishing takes",
         "--held_out=3400": "--held_out=3400: there are 3500 training images",
-        "--density=1.5": "density 1.5 is outside (0, 1]",
+        "--density=1.5": "density 1.5 is outside (0, 1)",
         "--density=1": "--density=1: there is nothing to search for",
+        "--searches=granet --granet_from=2": "--granet_from=2: above 0 and at most 1",
+        "--searches=granet --budget=0.01": "too little for granet, give",
         "--searches=genetic --chains=1": "--chains=1: genetic takes 2 or more",
         "--race=0.5,0.2": "--race=0.5,0.2: must rise between 0 and 1",
         "--race=2": "--race=2.0: must rise between 0 and 1",

@@ -17,14 +17,14 @@ from jaxtickets.drivers.loop import check_finite, loop, seconds
 from jaxtickets.drivers.problem import Problem, TrainSettings, optimizer_of
 from jaxtickets.drivers.seeds import Seed, evidence, examples
 from jaxtickets.dynamic import granet
-from jaxtickets.io import rows
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.progress import Progress
 from jaxtickets.protocols import imp
 from jaxtickets.runs import Axis, Blocks
 from jaxtickets.search.energies import training_cost
 from jaxtickets.settings import option
-from jaxtickets.types import Array, Dataset, Key, PyTree, TrainState
+from jaxtickets.training import Recipe
+from jaxtickets.types import Array, Dataset, Key, PyTree, Split, TrainState
 
 GRANET = "granet"
 """What this way to a mask is called."""
@@ -259,25 +259,30 @@ def search(
     progress = Progress(f"{label}, {len(names)} chains", planned.steps, formats, "images", images)
     ends = range(length * planned.every, planned.steps + 1, length * planned.every)
     state = loop(folder, label, begin, ends, step, report, axis, progress, every)[1]
-    at_end = [
-        row for row in rows.read_metrics(folder) if _is_last(row, label, density, planned.steps)
-    ]
+    losses = _losses(recipe, axis, state, data)
     spent = round(seconds(folder, label) / len(seeds), 3)
     once = training_cost(examples(problem.dataset))  # SNIP's, for all chains of a seed
     cost = chains * (planned.cost - once) + once
     said = {"forward_passes": cost, "search_seconds": spent}
     found = []
     for i, one in enumerate(seeds):
-        mine = [row for row in at_end if row["seed"] == one.number]
-        best = min(mine, key=lambda row: row["loss"])
-        losses = {
-            "search_loss": round(best["train_loss"], 6),
-            "search_validation_loss": round(best["loss"], 6),
-        }
-        mask = runs.take(state.mask, i * chains + best["chain"])
-        found.append(Found(mask, one.params, said | losses))
+        best = i * chains + int(np.argmin(losses["search_validation_loss"][i * chains :][:chains]))
+        mine = {name: round(float(values[best]), 6) for name, values in losses.items()}
+        found.append(Found(runs.take(state.mask, best), one.params, said | mine))
     return found
 
 
-def _is_last(row: dict[str, Any], phase: str, density: float, step: int) -> bool:
-    return (row["phase"], row.get("density"), row.get("step")) == (phase, density, step)
+def _losses(recipe: Recipe, axis: Axis, state: TrainState, data: Dataset) -> dict[str, np.ndarray]:
+    """float`[chains]`: of the nets that chains end with, on the data they saw and on others.
+
+    On as many training images as there are for validation.
+    """
+    many = len(data.validation.labels)
+    seen = jax.tree.map(lambda a: a[:many], data.train)
+
+    def one(row: tuple[PyTree, PyTree], *splits: Split) -> tuple[Array, ...]:
+        how = recipe.model, recipe.prepare, *row
+        return tuple(training.evaluate(*how, split)["loss"] for split in splits)
+
+    both = runs.over_runs(one, axis, (state.params, state.stats), seen, data.validation)
+    return dict(zip(("search_loss", "search_validation_loss"), map(np.asarray, both), strict=True))

@@ -11,7 +11,7 @@ from jaxtickets.io.records import read_spec
 def draw_evolution(folder: Path, phase: str) -> Path:
     """Weights left and validation accuracy of every chain against the step.
 
-    A colour is a density; thin lines are chains, one for each budget.
+    A colour is a density; a line a chain, those of all seeds and budgets.
 
     Args:
       folder: the run's.
@@ -42,11 +42,8 @@ def draw_evolution(folder: Path, phase: str) -> Path:
         panel.set(xlabel="training step of the search", ylabel=label)
         panel.grid(alpha=0.3)
     axes.flat[0].set_yscale("log")
-    for of_ticks in (
-        axes.flat[0].yaxis.set_major_formatter,
-        axes.flat[0].yaxis.set_minor_formatter,
-    ):
-        of_ticks("{x:g}")
+    axes.flat[0].yaxis.set_major_formatter("{x:g}")
+    axes.flat[0].yaxis.set_minor_formatter("{x:g}")
     for i, density in enumerate(densities):
         axes.flat[1].plot([], [], color=f"C{i}", label=f"to {100 * density:g} %")
     axes.flat[1].legend(frameon=False, loc="lower right")

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from matplotlib.ticker import LogLocator, NullLocator
+
 from jaxtickets.figures.canvas import save, subplots
 from jaxtickets.io import rows
 from jaxtickets.io.records import read_spec
@@ -42,8 +44,9 @@ def draw_evolution(folder: Path, phase: str) -> Path:
         panel.set(xlabel="training step of the search", ylabel=label)
         panel.grid(alpha=0.3)
     axes.flat[0].set_yscale("log")
+    axes.flat[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.flat[0].yaxis.set_minor_locator(NullLocator())
     axes.flat[0].yaxis.set_major_formatter("{x:g}")
-    axes.flat[0].yaxis.set_minor_formatter("{x:g}")
     for i, density in enumerate(densities):
         axes.flat[1].plot([], [], color=f"C{i}", label=f"to {100 * density:g} %")
     axes.flat[1].legend(frameon=False, loc="lower right")

@@ -29,7 +29,7 @@ ANNEALING: dict[str, Any] = (
 )
 """Random swaps by Metropolis' rule at a falling temperature, of an untrained net's loss."""
 SMOKE: dict[str, Any] = ANNEALING | {
-    "model": "lenet5_lecun",
+    "model": "lenet300_100",
     "seeds": 1,
     "chains": 2,
     "steps": 20,

@@ -14,8 +14,6 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 GALLERIES = ("criterion_comparison", "mask_similarity", "orthogonality", "trainability")
 ON_TWO_DEVICES = ("sa_search", "ticket_grid")
-MOSTLY_COMPILED = ("slimming",)
-"""Smoke runs that are shorter for being compiled without much optimisation."""
 WITH_STORE = (
     *(*GALLERIES, "supermask", "prune_retrain", "structured_pruning", "filter_search", "slimming"),
     *("energy_study", "sa_frontier"),
@@ -26,15 +24,8 @@ def command(experiment: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", f"experiments.{experiment}", *arguments]
 
 
-def run(words: Sequence[str], cache: Path, quick: bool = False) -> subprocess.CompletedProcess[str]:
-    """The finished process; `quick` compiles without much optimisation."""
-    said = environment(cache)
-    if quick:
-        said["XLA_FLAGS"] = " ".join([said.get("XLA_FLAGS", ""), *QUICK])
-    return subprocess.run(words, cwd=ROOT, env=said, capture_output=True, text=True)
-
-
-QUICK = "--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"
+def run(words: Sequence[str], cache: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, cwd=ROOT, env=environment(cache), capture_output=True, text=True)
 
 
 def environment(cache: Path) -> dict[str, str]:
@@ -79,11 +70,13 @@ def kill_and_resume(
 
 
 CHILDREN = """
-import json, os, runpy, sys, traceback
-import jaxtickets.drivers.levels, jaxtickets.drivers.search_loop, jaxtickets.io.setup
-# imported once, and in each child by the fork
-module, cases = "experiments." + sys.argv[1], json.loads(sys.argv[2])
-for arguments in cases:
+import importlib, json, os, runpy, sys, traceback
+cases = json.loads(sys.argv[1])
+for module in {"experiments." + case[0] for case in cases}:
+    importlib.import_module(module)  # and all that it needs: once, and in each child by the fork
+    del sys.modules[module]
+for experiment, *arguments in cases:
+    module = "experiments." + experiment
     sys.stdout.flush()
     read, write = os.pipe()
     child = os.fork()
@@ -105,8 +98,8 @@ for arguments in cases:
 """
 
 
-def answers(experiment: str, cases: list[list[str]], cache: Path) -> list[tuple[int, str]]:
-    """Exit status and output of the experiment for each list of arguments."""
-    done = run([sys.executable, "-c", CHILDREN, experiment, json.dumps(cases)], cache)
+def answers(cases: list[list[str]], cache: Path) -> list[tuple[int, str]]:
+    """Exit status and output for each case, which is an experiment and its arguments."""
+    done = run([sys.executable, "-c", CHILDREN, json.dumps(cases)], cache)
     assert done.returncode == 0, done.stderr
     return [tuple(json.loads(line)) for line in done.stdout.splitlines()]

@@ -161,7 +161,7 @@ def test_bad_input_ends_in_one_line_before_work_starts(tmp_path, cache):
         f"--json={tmp_path}": f"--json={tmp_path}: a folder, name a file in it",
     } | ({} if there else {"--only=torch": "--only=torch: PyTorch is not installed"})
     for (status, said), words in zip(
-        commands.answers("benchmark", [[case] for case in cases], cache),
+        commands.answers([["benchmark", case] for case in cases], cache),
         cases.values(),
         strict=True,
     ):

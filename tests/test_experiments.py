@@ -163,7 +163,7 @@ BAD = {
     },
     "sa_frontier": {
         "--searches=anealed_fields": "did you mean annealed_fields",
-        "--budget=0.5": "too small for 1 phases of 1 chains and 3 training steps",
+        "--budget=0.5 --searches=rewired": "for 1 phases of 1 chains and 3 training steps",
         "--budget=2 --searches=annealed_fields": "for 2 phases of 2 chains and 3 training steps",
         "--budget=much": "must be numbers",
         "--searches=polished_edge_popup --budget=1": "of which a gate takes 1: polishing takes",
@@ -209,17 +209,15 @@ CASES = [(experiment, words) for experiment, cases in BAD.items() for words in c
 def answers(cache, tmp_path_factory):
     """What the experiments say of each bad command line, and their exit statuses."""
     empty = tmp_path_factory.mktemp("empty") / "run"
-    said = {}
-    for experiment, cases in BAD.items():
-        asked = [
-            [
-                *([] if "preset" in words else ["--smoke"]),
-                *words.replace("EMPTY", str(empty)).split(),
-            ]
-            for words in cases
+    asked = [
+        [
+            experiment,
+            *([] if "preset" in words else ["--smoke"]),
+            *words.replace("EMPTY", str(empty)).split(),
         ]
-        found = commands.answers(experiment, asked, cache)
-        said |= {(experiment, words): one for words, one in zip(cases, found, strict=True)}
+        for experiment, words in CASES
+    ]
+    said = dict(zip(CASES, commands.answers(asked, cache), strict=True))
     assert not empty.exists()
     return said
 

@@ -163,10 +163,13 @@ def test_tickets_of_other_runs_are_taken_as_they_are(smokes, cache, tmp_path):
 
 def test_a_ticket_of_another_net_is_refused(smokes, cache):
     pattern = smokes("imp_rewind")[0] / "tickets" / "*"
-    case = ["--smoke", "--model=lenet5", f"--tickets={pattern}"]
-    wrong = ["--smoke", "--anneal_at=early"], ["--smoke", "--anneal_at=-5"]
-    uneven = ["--smoke", "--anneal_steps=30"]
-    found = commands.answers("mask_similarity", [case, *wrong, uneven], cache)
+    wrong = (
+        ["--model=lenet5", f"--tickets={pattern}"],
+        ["--anneal_at=early"],
+        ["--anneal_at=-5"],
+        ["--anneal_steps=30"],
+    )
+    found = commands.answers([["mask_similarity", "--smoke", *words] for words in wrong], cache)
     assert all(status == 1 and len(said.splitlines()) == 1 for status, said in found)
     assert "is a ticket of" in found[0][1] and "lenet300_100" in found[0][1]
     assert "anneal_at" in found[1][1] and "anneal_at" in found[2][1]

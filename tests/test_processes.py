@@ -132,5 +132,5 @@ def test_a_run_of_two_processes_has_the_numbers_of_one(smokes, cache, tmp_path):
     ],
 )
 def test_bad_input_ends_in_one_line(words, message, cache):
-    ((status, said),) = commands.answers("trainability", [["--smoke", *words.split()]], cache)
+    ((status, said),) = commands.answers([["trainability", "--smoke", *words.split()]], cache)
     assert status == 1 and message in said and len(said.strip().splitlines()) == 1, said

@@ -65,6 +65,7 @@ QUICK: dict[str, Any] = {
     "budget": (4.0,),
     "chains": 4,
     "phases": 2,
+    "train_steps": 10,
     "rewire_steps": 40,
     "held_out": 700,
     "epochs": 15,

@@ -175,6 +175,7 @@ BAD = {
         "--searches=genetic --chains=1": "--chains=1: genetic takes 2 or more",
         "--race=0.5,0.2": "--race=0.5,0.2: must rise between 0 and 1",
         "--race=2": "--race=2.0: must rise between 0 and 1",
+        "--preset=quick --resume --out=EMPTY": "nothing to resume",  # its budget suffices
         "--tickets=some": "--tickets: what it took to find other runs' isn't known",
     },
     "early_bird": {

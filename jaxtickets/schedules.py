@@ -50,6 +50,18 @@ def reheat(schedule: Schedule, period: int) -> Schedule:
     return lambda step: schedule(jnp.asarray(step) % period)
 
 
+def gradual(t: Array, by: float) -> Array:
+    """`(1 - min(t / by, 1))^3`: what of a fall is left once a share t of a training is done.
+
+    Zhu and Gupta, "To prune, or not to prune", 2017, equation 1.
+
+    Args:
+      t: in [0, 1], of any shape; NumPy stays NumPy.
+      by: the share of the training by which all has fallen, above 0.
+    """
+    return (1 - (t / by).clip(max=1)) ** 3
+
+
 def table(values: np.ndarray) -> Schedule:
     """The schedule that reads float `values[steps]`; a step past the end is not clipped but NaN."""
     array = jnp.asarray(values)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxtickets import gates, losses, masks, optimizers, runs, training
-from jaxtickets.gates import GATES, bernoulli, edge_popup
+from jaxtickets.gates import GATES, bernoulli, edge_popup, gradual
 from jaxtickets.search import energies
 from jaxtickets.types import Model, Split
 
@@ -22,7 +22,11 @@ SCALES = {
     "dynamic": partial(bernoulli.dynamic_rescale, prunable=PRUNABLE),
 }
 DRAWN = {"bernoulli"}  # masks that depend on the key
-RANKED = {"edge_popup": np.abs, "bernoulli": np.positive}  # what the hard mask goes by
+RANKED = {  # what the hard mask goes by
+    "edge_popup": np.abs,
+    "gradual_edge_popup": np.abs,
+    "bernoulli": np.positive,
+}
 
 
 def same(got, expected):
@@ -260,11 +264,11 @@ def test_the_gradient_is_that_of_the_surrogate_by_differences(name, scale):
     assert all(0 < bits.sum() < bits.size for bits in hard)
 
     def soft(s):
-        return np.abs(s) if name == "edge_popup" else 1 / (1 + np.exp(-s))
+        return 1 / (1 + np.exp(-s)) if name in DRAWN else np.abs(s)
 
     def factor(bits, still):
         if scale == "dynamic":
-            return bits.size / (still if name == "edge_popup" else bits).sum()
+            return bits.size / (bits if name in DRAWN else still).sum()
         return np.sqrt(bits.size / still.sum()) if scale == "rescale" else 1.0
 
     def surrogate(scores):
@@ -321,6 +325,42 @@ def test_what_is_trained_is_what_a_search_with_that_rescaling_scores(mlp):
     scored = energies.rescaled(gate.harden(scores, mlp), mlp, PRUNABLE)
     same(gate.apply(KEY, STEP, scores, mlp)[0], scored)
     same(gates.hardened(gate, scores, mlp), scored)
+
+
+def test_gradual_edge_popup_uses_fewer_and_fewer_weights(mlp):
+    # of 12 and 10 weights, see `mlp`: from a half, and as many as are kept once 60 % are done
+    gates_of = {
+        "each": gradual.gate(PRUNABLE, {"fc1/kernel": 2, "out/kernel": 5}, steps=10),
+        "total": gradual.gate(PRUNABLE, jnp.int32(3), steps=10),
+        "late": gradual.gate(PRUNABLE, jnp.int32(3), steps=10, begin=1.0, until=1.0),
+    }
+
+    @jax.jit
+    @jax.vmap
+    def used(step):
+        found = {}
+        for name, gate in gates_of.items():
+            effective, _ = gate.apply(KEY, step, spread_scores(mlp), mlp)
+            found[name] = [jnp.count_nonzero(leaf) for leaf in masks.pick(effective, PRUNABLE)]
+        return found
+
+    found = jax.tree.map(np.asarray, used(jnp.arange(12)))
+    t = np.arange(1, 13) / 10
+    left = (1 - np.minimum(t / 0.6, 1)) ** 3
+    first, last = found["each"]
+    np.testing.assert_array_equal(first, np.round(2 + 4 * left))
+    assert first[0] == 4 and (first[6:] == 2).all()
+    np.testing.assert_array_equal(last, 5)  # a half to begin with
+    np.testing.assert_array_equal(sum(found["total"]), np.round(3 + 8 * left))
+    late = np.round(3 + 19 * (1 - np.minimum(t, 1)) ** 3)
+    np.testing.assert_array_equal(sum(found["late"]), late)
+    assert late[0] == 17 and late[8] == 3
+
+
+@pytest.mark.parametrize("given", [{"begin": 0.0}, {"begin": 1.5}, {"until": 0.0}, {"until": 1.1}])
+def test_a_fall_out_of_range_is_refused(given):
+    with pytest.raises(ValueError, match="must be above 0 and at most 1"):
+        gradual.gate(PRUNABLE, 3, **given)
 
 
 # --- Bernoulli -----------------------------------------------------------------------------------
@@ -456,7 +496,9 @@ def prepare(images):
 
 
 LOSS = losses.classification(MODEL, prepare)
-RATES = {"edge_popup": 0.05, "bernoulli": 2.0}
+RATES = {"edge_popup": 0.05, "gradual_edge_popup": 0.05, "bernoulli": 2.0}
+FALLEN = {"gradual_edge_popup": 60}
+"""Steps of 100 until as few weights are used as are kept."""
 DATA = training.Splits(points(40, 1), points(30, 2))
 BATCHES = Split(*(np.tile(np.asarray(a), (50, *[1] * (a.ndim - 1))) for a in DATA.train))
 
@@ -474,7 +516,7 @@ def watched_loss(params, stats, batch, key):
 def trained(name, row, batches):
     """A gate trained on a row's weights, 100 steps of 20 points."""
     key, weights = row
-    gate, optimizer = GATES[name](LEAVES, KEEP), sgd(RATES[name])
+    gate, optimizer = GATES[name](LEAVES, KEEP, steps=100), sgd(RATES[name])
     g = gate.init(key, weights)
     state = training.init(g, gates.begin({"seen": jnp.int32(0)}), masks.ones(g), optimizer)
     batches = jax.tree.map(lambda a: a.reshape(100, 20, *a.shape[1:]), batches)
@@ -506,7 +548,7 @@ def test_training_a_gate_lowers_the_loss_and_leaves_the_weights(name):
         same(at_steps, np.where(there, frozen[:, None], np.float32(0)))
         assert (there[:, 0] != there[:, -1]).any()
         exactly = there.sum((2, 3)) == KEEP[path]
-        assert not exactly.all() if name in DRAWN else exactly.all()
+        assert not exactly.all() if name in DRAWN else exactly[:, FALLEN.get(name, 0) :].all()
 
 
 def test_a_recipe_trains_a_gate_and_looks_at_it_hardened():

@@ -43,6 +43,14 @@ def test_a_quarter_of_the_way():
         assert SCHEDULES[name](16.0, 17, 1.0)(4) == pytest.approx(value, rel=1e-6)
 
 
+def test_of_a_gradual_fall_an_eighth_is_left_half_way():
+    # by 0.6: all at 0, (1/2)^3 at 0.3, nothing from 0.6 on
+    for t in (np.array([0, 0.3, 0.6, 1]), jax.numpy.array([0, 0.3, 0.6, 1])):
+        left = schedules.gradual(t, 0.6)
+        assert isinstance(left, type(t))
+        np.testing.assert_allclose(left, [1, 0.125, 0, 0], atol=1e-6)
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_reheating_begins_again_every_period(name):
     once = SCHEDULES[name](8.0, 4, 2.0)

@@ -46,7 +46,8 @@ def gated(
     """
     shapes = masks.shapes(seeds[0].params, problem.prunable)
     scale = partial(energies.rescale, prunable=problem.prunable)
-    gate = gates.GATES[name](problem.prunable, allocation.uniform(shapes, density, floor), scale)
+    counts = allocation.uniform(shapes, density, floor)
+    gate = gates.GATES[name](problem.prunable, counts, scale, steps=problem.steps)
     splits = training.Splits(data.train, data.validation)
 
     def run(row: tuple[Key, Key, Params, Stats], splits: training.Splits) -> tuple[Mask, Params]:

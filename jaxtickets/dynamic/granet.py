@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxtickets import masks, runs, training
+from jaxtickets import masks, runs, schedules, training
 from jaxtickets.data import batches as data_batches
 from jaxtickets.training import Metrics, Recipe
 from jaxtickets.types import Array, Key, Params, Prunable, PyTree, Split, TrainState
@@ -75,8 +75,7 @@ def plan(
         if not 0 < share <= 1:
             raise ValueError(f"{name}={share}: must be above 0 and at most 1")
     t = np.arange(1, rounds + 1) / rounds
-    left = (1 - np.minimum(t / pruned_by, 1)) ** 3
-    ones = np.round(end + (begin - end) * left).astype(np.int32)
+    ones = np.round(end + (begin - end) * schedules.gradual(t, pruned_by)).astype(np.int32)
     new = regrown * (1 + np.cos(np.pi * np.minimum(t / settled_by, 1))) / 2
     grown = np.minimum(np.floor(ones * new), ones - least).astype(np.int32)
     return Round(ones, grown)

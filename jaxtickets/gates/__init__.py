@@ -1,6 +1,6 @@
 """Gates: the mask as a function of trained parameters. `init`, `apply`, `harden`, a file each."""
 
-from jaxtickets.gates import bernoulli, edge_popup
+from jaxtickets.gates import bernoulli, edge_popup, gradual
 from jaxtickets.gates.base import (
     Constructor,
     Gate,
@@ -17,6 +17,7 @@ from jaxtickets.gates.base import (
 
 GATES: dict[str, Constructor] = {
     "edge_popup": edge_popup.gate,
+    "gradual_edge_popup": gradual.gate,
     "bernoulli": bernoulli.gate,
 }
 

@@ -64,12 +64,20 @@ class Gate(NamedTuple):
 
 
 class Constructor(Protocol):
-    """`constructor(prunable, keep, scale, floor) -> gate`: what every gate can be made from."""
+    """`constructor(prunable, keep, scale, floor, steps) -> gate`: what every gate is made from."""
 
     def __call__(
-        self, prunable: Prunable, keep: Keep, scale: Scale = unscaled, floor: Keep = 0
+        self,
+        prunable: Prunable,
+        keep: Keep,
+        scale: Scale = unscaled,
+        floor: Keep = 0,
+        steps: int = 0,
     ) -> Gate:
-        """A gate whose hard mask keeps `keep` of the leaves `prunable`, see `masks.select`."""
+        """A gate whose hard mask keeps `keep` of the leaves `prunable`, see `masks.select`.
+
+        It is to be trained for `steps` steps; 0 is for gates to which that is all the same.
+        """
         ...
 
 

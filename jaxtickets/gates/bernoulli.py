@@ -17,6 +17,7 @@ def gate(
     keep: Keep | None,
     scale: Scale = unscaled,
     floor: Keep = 0,
+    steps: int = 0,
     start: Array | float = 0.0,
 ) -> Gate:
     """The mask is drawn anew at every step, from Bernoulli(sigmoid(s)).
@@ -32,8 +33,10 @@ def gate(
         is `threshold`'s.
       scale: the survivors' rescaling, such as `dynamic_rescale`; the gradient passes through its
         factor where it is differentiable in the mask, as in the paper's code.
+      steps: not used.
       start: the first score of every weight, 0 in the paper's code: probability 1/2.
     """
+    del steps
 
     def init(key: Key, params: Params) -> Scores:
         del key

@@ -12,7 +12,9 @@ from jaxtickets.gates.base import Gate, Scale, straight_through, unscaled
 from jaxtickets.types import Array, Keep, Key, Mask, Params, Prunable, Scores
 
 
-def gate(prunable: Prunable, keep: Keep, scale: Scale = unscaled, floor: Keep = 0) -> Gate:
+def gate(
+    prunable: Prunable, keep: Keep, scale: Scale = unscaled, floor: Keep = 0, steps: int = 0
+) -> Gate:
     """The weights with the highest |s| are used, exactly `keep` of them at every step.
 
     With W the effective weights, `dL/ds = sign(s) · w · dL/dW` for used and unused weights alike:
@@ -27,7 +29,9 @@ def gate(prunable: Prunable, keep: Keep, scale: Scale = unscaled, floor: Keep = 
       scale: the survivors' rescaling, see `Scale`. Its factor counts as a constant, which it is
         where `keep` is a count for each leaf: `search.energies.rescale` on Kaiming normal weights
         is then the paper's scaled Kaiming normal.
+      steps: not used.
     """
+    del steps
 
     def init(key: Key, params: Params) -> Scores:
         """Kaiming uniform with a = sqrt 5, `U(-1 / sqrt(fan_in), 1 / sqrt(fan_in))`."""

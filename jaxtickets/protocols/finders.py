@@ -61,7 +61,7 @@ BURN_IN = 5
 """Neighbours that a phase's start temperature is estimated from."""
 LOOKS = 4
 """Looks at the validation data in a phase."""
-POLISHED = {f"polished_{gate}": gate for gate in ("edge_popup", "bernoulli")}
+POLISHED = {f"polished_{gate}": gate for gate in ("edge_popup", "gradual_edge_popup", "bernoulli")}
 """Gates' masks that informed swaps go on from, at the same counts: name -> gate."""
 POLISH_IMAGES = 10_000
 """The most training images that a mask is polished on; never more than a fifth of them."""

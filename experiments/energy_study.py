@@ -17,18 +17,17 @@ import numpy as np
 from absl import flags
 from scipy import stats as statistics
 
-from jaxtickets import masks, runs
+from jaxtickets import masks
 from jaxtickets.drivers import comparison, gallery, opening, predictors
 from jaxtickets.drivers.comparison import Entry, train_in_parts
 from jaxtickets.drivers.dense import StoreSettings
 from jaxtickets.drivers.gallery import GallerySettings
-from jaxtickets.drivers.predictors import Look, PredictorSettings, Row
+from jaxtickets.drivers.predictors import PredictorSettings
 from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings
 from jaxtickets.figures import energies as figure
 from jaxtickets.io import records, rows
 from jaxtickets.io.errors import choose, run_main
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, read_all
-from jaxtickets.types import Array
 
 SMOKE: dict[str, Any] = {
     "seeds": 2,
@@ -72,17 +71,13 @@ def main() -> None:
 
     look = predictors.look(settings, problem, steps[-1])
     scored = predictors.criteria_of(problem, made)
-    given = [predictors.row(entry, scored) for entry in entries]
-    cost = predictors.costs(problem, train, steps, given[0], look)
-
-    def predict(row: Row, look: Look) -> dict[str, Array]:
-        return predictors.predict(problem, train, steps, row, look)
-
-    energies = runs.over_runs(predict, axis, runs.stack(given), look)
+    cost = predictors.costs(problem, train, steps, predictors.row(entries[0], scored), look)
+    on = made.run.folder, problem, train, steps, axis, entries
+    energies = predictors.predict_in_parts(*on, scored, look)
     batched = made.run.folder, "train", problem, axis, entries, made.data
     summary = train_in_parts(*batched, place.checkpoint_seconds)
-    for i, row in enumerate(summary):
-        row |= {f"energy/{name}": round(float(of[i]), 6) for name, of in energies.items()}
+    for row, of in zip(summary, energies, strict=True):
+        row |= {f"energy/{name}": round(value, 6) for name, value in of.items()}
     rows.write_summary(made.run.folder, summary, *comparison.CHECKED)
     found = _correlations(summary, cost)
     rows.write_csv(made.run.folder / "correlations.csv", found)

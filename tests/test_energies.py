@@ -1,13 +1,18 @@
 """Energies on a tiny linear net, against what the numbers should be by hand."""
 
 from functools import cache
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtickets import losses, masks, optimizers
+from jaxtickets import losses, masks, optimizers, runs
+from jaxtickets.drivers import predictors
+from jaxtickets.drivers.comparison import Entry
+from jaxtickets.io import rows
+from jaxtickets.io.errors import UserError
 from jaxtickets.search import energies
 from jaxtickets.types import Model, Split
 
@@ -235,3 +240,36 @@ def test_a_mixture_is_the_sum_of_its_parts_and_of_their_costs():
     assert (mixed.cost, mixed.fresh) == (40, False)
     with pytest.raises(ValueError, match="2 energies and 1 shares"):
         energies.mixture(parts, [1.0])
+
+
+# --- of many masks ------------------------------------------------------------------------------
+
+
+def test_a_run_that_goes_on_keeps_the_energies_it_has_and_makes_the_rest(tmp_path, monkeypatch):
+    params = {"kernel": jnp.arange(4.0)}
+    draw = np.random.default_rng(5)
+    drawn = [{"kernel": draw.random(4)} for _ in range(5)]
+    starts = [SimpleNamespace(params=params, stats={}, mask=mask) for mask in drawn]
+    entries = [Entry({"seed": 0, "number": i}, start) for i, start in enumerate(starts)]
+    axis = runs.axis("map", 1, jax.devices()[:1])
+    monkeypatch.setattr(predictors, "PART", 2)
+
+    def energies_of(factor):
+        def predict(problem, train, steps, row, look):
+            return {"by": factor * jnp.sum(row.mask["kernel"] * row.snip["kernel"]) + look}
+
+        monkeypatch.setattr(predictors, "predict", predict)
+        on = tmp_path, None, None, (), axis, entries, {0: (params, params)}
+        return [row["by"] for row in predictors.predict_in_parts(*on, jnp.float32(7))]
+
+    expected = [7 + float(np.sum(start.mask["kernel"] * np.arange(4))) for start in starts]
+    first = energies_of(1.0)
+    np.testing.assert_allclose(first, expected, rtol=1e-6)
+    assert energies_of(2.0) == first  # nothing is left to do
+    rows.keep_metrics(tmp_path, lambda row: row["phase"] == "energies-00-rows")
+    again = energies_of(2.0)
+    assert again[:2] == first[:2]
+    np.testing.assert_allclose(again[2:], 2 * np.array(expected[2:]) - 7, rtol=1e-6)
+    with pytest.raises(UserError, match=r'the energy "by" is not finite .* seed 0, number 0'):
+        rows.keep_metrics(tmp_path, lambda row: False)
+        energies_of(float("nan"))

@@ -1,22 +1,28 @@
 """Energies that might tell from the initialisation what a mask will train to, all of one mask."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxtickets import allocation, losses, masks
+from jaxtickets import allocation, losses, masks, runs
 from jaxtickets.analysis import orthogonality
 from jaxtickets.criteria import find
-from jaxtickets.drivers import gallery
+from jaxtickets.drivers import gallery, parts
 from jaxtickets.drivers.comparison import Entry
+from jaxtickets.drivers.loop import check_finite
 from jaxtickets.drivers.problem import Problem, TrainSettings, optimizer_of
 from jaxtickets.drivers.seeds import evidence
 from jaxtickets.drivers.training_loop import Start
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.flags import whole_numbers
+from jaxtickets.io.progress import Progress
+from jaxtickets.runs import Axis
 from jaxtickets.search import energies, fields
 from jaxtickets.search.energies import Energy
 from jaxtickets.settings import option
@@ -26,6 +32,8 @@ DRAWS = 4
 """Orders of the training data."""
 FLOW = 4
 """Batches that the gradient's norm is of."""
+PART = 16
+"""Masks that are judged between two lines of progress; in whole turns of the axis."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +121,50 @@ def predict(
     for name, energy in _energies(problem, train, steps, row, look).items():
         value = energy.evaluate(jax.random.key(0), row.mask)
         found |= _named(name, value) if value.ndim else {name: value}
+    return found
+
+
+def predict_in_parts(
+    folder: Path,
+    problem: Problem,
+    train: TrainSettings,
+    steps: tuple[int, ...],
+    axis: Axis,
+    entries: Sequence[Entry],
+    scored: dict[int, tuple[Scores, Scores]],
+    look: Look,
+) -> list[dict[str, float]]:
+    """`predict` for all entries, a few at a time; a run that goes on finds those that are done.
+
+    Args:
+      folder: the run's.
+      problem, train, steps, look: see `predict`.
+      axis: the run axis.
+      entries: whose masks are judged.
+      scored: see `criteria_of`.
+    """
+    params = entries[0].start.params
+    done, missing = parts.plan(folder, "energies", axis, entries, params, PART)
+    found = [row["energies"] for row in done]
+
+    def of_one(row: Row, look: Look) -> dict[str, Array]:
+        return predict(problem, train, steps, row, look)
+
+    evaluate, shared = runs.batch(of_one, axis), runs.share(look, axis)
+    progress = Progress("energies", len(entries), unit="masks")
+    with progress:
+        progress.announce()
+        for part, mine in missing:
+            names = [", ".join(f"{k} {v}" for k, v in entry.name.items()) for entry in mine]
+            given = runs.split(runs.stack([row(entry, scored) for entry in mine]), axis)
+            energies_of = runs.join(evaluate(given, shared))
+            for energy, values in energies_of.items():
+                check_finite(np.asarray(values)[:, None], names, 0, f'energy "{energy}"')
+            made = [{k: float(v[i]) for k, v in energies_of.items()} for i in range(len(mine))]
+            pairs = zip(mine, made, strict=True)
+            parts.finish(folder, part, [entry.name | {"energies": of} for entry, of in pairs])
+            found += made
+            progress.update(len(found))
     return found
 
 

@@ -55,9 +55,13 @@ Kind = tuple[str, str]
 def label(method: str, check: str = "") -> str:
     """What a figure calls a method, or a check of it."""
     if check or method not in LABELS:
-        said = " ".join(NAMES.get(word, word) for word in method.split("_"))
+        said = " ".join(NAMES.get(word, word) for word in _words(method))
         return f"{said}, {check}" if check else said
     return LABELS[method]
+
+
+def _words(method: str) -> list[str]:
+    return method.replace("edge_popup", "edge-popup").split("_")
 
 
 def ordered(summary: Sequence[dict[str, Any]]) -> list[str]:

@@ -109,6 +109,8 @@ CHANGES = [
     {"granularity": "units", "floor": 2, "tabu": 3},
     {"energy": "minibatch", "floor": 10, "sizes": "adaptive"},
     {"energy": "trainability", "train_steps": 2},
+    {"energy": "gradient_flow", "rescale": True},
+    {"energy": "orthogonality"},
     {
         **{"energy": "trainability", "train_steps": 2, "proposal": "trained"},
         **{"accept": "always", "start": "large_init", "floor": 10},
@@ -237,6 +239,35 @@ def test_energies_and_scores_are_those_of_the_net_on_the_right_examples(change):
     np.testing.assert_allclose(last.chosen_score, min(scores), rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "change", [{"energy": "gradient_flow", "rescale": True}, {"energy": "orthogonality"}], ids=str
+)
+def test_energies_without_a_measure_are_those_of_the_masked_kernels(change):
+    # the norm of the gradient in what is kept, up to sign, and how far Gram matrices are from one
+    _, space, _, _, (_, chains, info) = searched(change, 0.5)
+
+    def by_hand(bits, split):
+        mask = space.mask(bits)
+        params = masks.apply(mask, PARAMS)
+        if change["energy"] == "orthogonality":
+            kernels = [np.asarray(params[layer]["kernel"]) for layer in SIZES]
+            return sum(((k @ k.T - np.eye(len(k))) ** 2).mean() for k in kernels)
+        for layer in SIZES:
+            params[layer]["kernel"] /= jnp.sqrt(mask[layer]["kernel"].mean())
+
+        def loss(params):
+            return losses.cross_entropy(apply(params, {}, prepare(split.images))[0], split.labels)
+
+        slope = masks.apply(mask, jax.grad(loss)(params))
+        return -np.sqrt(sum((np.asarray(leaf) ** 2).sum() for leaf in jax.tree.leaves(slope)))
+
+    last = jax.tree.map(lambda leaf: leaf[-1], chains)
+    scored = Split(TRAIN.images[:10], TRAIN.labels[:10])
+    expected = by_hand(last.state.walk.bits, scored)
+    np.testing.assert_allclose(info.energy[-1, 0], expected, rtol=1e-5)
+    np.testing.assert_allclose(last.chosen_score, by_hand(last.chosen, VALIDATION), rtol=1e-5)
+
+
 # --- plans ---------------------------------------------------------------------------------------
 
 
@@ -319,6 +350,7 @@ def test_sawtooth_sizes_follow_the_levels():
         {"allocation": "even"},
         {"sizes": "none"},
         {"energy": "loss"},
+        {"energy": "gradient_flow", "measure": "error_rate"},
         {"measure": "accuracy"},
         {"accept": "sometimes"},
         {"start": "lucky"},

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import allocation, losses, masks, runs
-from jaxtickets.analysis import orthogonality
 from jaxtickets.criteria import find
 from jaxtickets.drivers import gallery, parts
 from jaxtickets.drivers.comparison import Entry
@@ -190,10 +189,6 @@ def _energies(
     recipe, key = problem.recipe, jax.random.key(0)
     weights = recipe.model, row.params, row.stats
 
-    def near(unused: jax.Array, mask: Mask) -> Array:
-        del unused
-        return orthogonality.score(row.params, mask, problem.prunable)
-
     def after(count: int, shape: str, draw: int) -> Energy:
         batches = Split(*(array[draw, :count] for array in look.training))
         how = dataclasses.replace(train, learning_rates=shape)
@@ -207,7 +202,7 @@ def _energies(
         "gradient flow": energies.gradient_flow(recipe.loss, row.params, row.stats, flow, key),
         "SNIP lost": energies.saliency(row.snip, problem.prunable),
         "SynFlow lost": energies.saliency(row.synflow, problem.prunable),
-        "orthogonality": Energy(near, fresh=False),
+        "orthogonality": energies.orthogonality(row.params, problem.prunable),
     }
     for count in steps:
         made[f"loss, {count} steps"] = after(count, "constant", 0)

@@ -7,6 +7,12 @@ from jaxtickets.figures.canvas import save, subplots, words
 from jaxtickets.io import rows
 from jaxtickets.io.records import read_spec
 
+ENERGIES = {
+    "gradient_flow": "minus the gradient's norm",
+    "orthogonality": "distance from orthogonal",
+}
+"""What an energy is called that isn't a measure of the net's outputs."""
+
 
 def draw_search(folder: Path) -> Path:
     """Energy, best energy and validation score of every chain; temperature, swap size, acceptance.
@@ -21,7 +27,7 @@ def draw_search(folder: Path) -> Path:
     densities = sorted({density for density, _, _ in chains}, reverse=True)
     fig, axes = subplots(2, 3, (12, 6.5))
     panels = (
-        ("energy", f"energy ({words(spec['measure'])})"),
+        ("energy", f"energy ({ENERGIES.get(spec['energy']) or words(spec['measure'])})"),
         ("best_energy", "best energy so far"),
         ("validation", "validation score of the chosen mask"),
         ("temperature", "temperature"),

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxtickets import masks
+from jaxtickets import losses, masks
 from jaxtickets.data.batches import stream
 from jaxtickets.protocols.annealed_settings import DIFFERENCE, Settings
 from jaxtickets.protocols.ground import Ground, Row, ground, mask_at
@@ -186,6 +186,10 @@ def build(
     space, floor = where.space, _floors(settings, where.space)
     effective = effective_params(settings, prunable)
 
+    def energy_on(row: Row, sight: Sight, images: Split) -> energies.Energy:
+        on = row, sight, images
+        return _energy(settings, recipe, optimizer, effective, prunable, *on)
+
     def parts(row: Row, sight: Sight) -> tuple[energies.Energy, annealing.Kernel]:
         if settings.energy == "minibatch":
             energy = energies.minibatch(
@@ -199,7 +203,7 @@ def build(
                 effective=effective,
             )
         else:
-            energy = _energy(settings, recipe, optimizer, effective, row, sight, sight.scored)
+            energy = energy_on(row, sight, sight.scored)
         layer = first_layer(
             settings, recipe.model, row.params, row.stats, sight.scored.images, prunable, most
         )
@@ -290,7 +294,7 @@ def build(
     def chunk(row: Row, chain: Chain, start: Array, sight: Sight) -> tuple[Chain, annealing.Info]:
         energy, kernel = parts(row, sight)
         seen = Split(recipe.prepare(sight.validation.images), sight.validation.labels)
-        validation = _energy(settings, recipe, optimizer, effective, row, sight, seen)
+        validation = energy_on(row, sight, seen)
 
         def validate(kept: Mask) -> Array:
             return validation.evaluate(row.key, kept)  # no fresh draw: the key goes unused
@@ -362,23 +366,29 @@ def _energy(
     recipe: Recipe,
     optimizer: optax.GradientTransformation,
     effective: Callable[[Mask, Params], Params],
+    prunable: Prunable,
     row: Row,
     sight: Sight,
     on: Split,
 ) -> energies.Energy:
-    """The energy of fixed images: after training steps for trainability, else as weights stand."""
+    """The energy that the settings name, on fixed normalised images."""
     measure = energies.MEASURES[settings.measure]
-    if settings.energy != "trainability":
-        return energies.fixed(recipe.model, row.params, row.stats, *on, measure, effective)
+    weights = row.params, row.stats
     order_key, noise_key = jax.random.split(jax.random.key(0))
+    if settings.energy == "orthogonality":
+        return energies.orthogonality(row.params, prunable, effective)
+    if settings.energy == "gradient_flow":
+        loss = losses.classification(recipe.model, lambda normalised: normalised)
+        return energies.gradient_flow(loss, *weights, on, noise_key, effective)
+    if settings.energy != "trainability":
+        return energies.fixed(recipe.model, *weights, *on, measure, effective)
     n = len(sight.training.labels)
     index = stream(order_key, 0, settings.train_steps, n, recipe.batch_size)
     return energies.trainability(
         recipe.model,
         recipe.loss,
         optimizer,
-        row.params,
-        row.stats,
+        *weights,
         Split(*(array[index] for array in sight.training)),
         *on,
         measure,

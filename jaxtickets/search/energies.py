@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxtickets import losses, masks, training
+from jaxtickets.analysis.orthogonality import score
 from jaxtickets.types import Array, Key, Loss, Mask, Model, Params, Prunable, Scores, Split, Stats
 
 
@@ -174,7 +175,7 @@ def gradient_flow(
     Args:
       loss: the training loss.
       params, stats, effective: as in `fixed`.
-      batch: raw images and labels.
+      batch: images and labels as the loss takes them.
       key: of dropout, the same for all masks.
     """
 
@@ -198,6 +199,26 @@ def saliency(scores: Scores, prunable: Prunable) -> Energy:
         del key
         kept = masks.flatten(masks.apply(mask, scores), prunable)
         return 1 - jnp.sum(kept) / whole
+
+    return Energy(evaluate, fresh=False)
+
+
+def orthogonality(
+    params: Params,
+    prunable: Prunable,
+    effective: Callable[[Mask, Params], Params] = masks.apply,
+) -> Energy:
+    """How far the layers are from orthogonal, see `analysis.orthogonality.score`; sees no data.
+
+    Args:
+      params: the weights that the mask selects from.
+      prunable: the kernels that are scored.
+      effective: as in `fixed`.
+    """
+
+    def evaluate(key: Key, mask: Mask) -> Array:
+        del key
+        return score(effective(mask, params), mask, prunable)
 
     return Energy(evaluate, fresh=False)
 

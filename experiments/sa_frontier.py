@@ -145,7 +145,7 @@ def main() -> None:
     ]
 
     def found(method: str, density: float, budget: float) -> list[Found]:
-        label = f"{method}-{density:g}-{budget:g}"
+        label = f"{method}-{density:g}" + (f"-{budget:g}" if budget else "")
         on = made.seeds, density, floor, made.data, axis
         how = train, budget, *on, every
         if method == GRANET:
@@ -155,7 +155,7 @@ def main() -> None:
         if method in POLISHED:
             return gating.polished(folder, label, POLISHED[method], problem, budget, *on, every)
         if method in gates.GATES:
-            return gating.gated(method, problem, *on)
+            return gating.gated(folder, label, method, problem, *on, every)
         return finding.random(method.removeprefix("random_"), problem, made.seeds, density, floor)
 
     for density in made.plan.keep:

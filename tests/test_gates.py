@@ -444,19 +444,17 @@ def test_keys_steps_and_statistics_reach_the_gate_and_the_net():
     weights, images = {"w": jnp.array([1.0, -1.0, 3.0])}, jnp.array([[1.0, 2.0, 5.0]])
     gate_key, net_key = jax.random.split(KEY)
     noise, penalty = jax.random.normal(net_key), jax.random.uniform(gate_key)
-    batch, stats = Split(images, jnp.array([1])), gates.begin({"mean": jnp.float32(5)}, 4)
+    batch, stats = Split(images, jnp.array([1])), gates.begin({"mean": jnp.float32(5)}, weights, 4)
     logits = images * 2.0 * weights["w"][None] * 4 + noise  # g = 2, step = 4
 
     of_weights = losses.classification(model, lambda images: images)
-    value, (after, metrics) = gates.loss(gate, of_weights, weights)(
-        jnp.float32(2), stats, batch, KEY
-    )
+    value, (after, metrics) = gates.loss(gate, of_weights)(jnp.float32(2), stats, batch, KEY)
     np.testing.assert_allclose(value, losses.cross_entropy(logits, batch.labels) + penalty, 1e-6)
     assert (after.net["mean"], after.step) == (15, 5) and after.step.dtype == jnp.int32
     assert metrics["loss"] == value and metrics["penalty"] == penalty
     assert metrics["accuracy"] == losses.accuracy(logits, batch.labels)
 
-    gated = gates.model(gate, model, weights)
+    gated = gates.model(gate, model)
     g, begun = gated.init(KEY)
     assert (g, begun.net["mean"], begun.step) == (2, 0, 0)
     got, after = gated.apply(g, stats, images, KEY, True)
@@ -518,9 +516,9 @@ def trained(name, row, batches):
     key, weights = row
     gate, optimizer = GATES[name](LEAVES, KEEP, steps=100), sgd(RATES[name])
     g = gate.init(key, weights)
-    state = training.init(g, gates.begin({"seen": jnp.int32(0)}), masks.ones(g), optimizer)
+    state = training.init(g, gates.begin({"seen": jnp.int32(0)}, weights), masks.ones(g), optimizer)
     batches = jax.tree.map(lambda a: a.reshape(100, 20, *a.shape[1:]), batches)
-    loss = gates.loss(gate, watched_loss, weights)
+    loss = gates.loss(gate, watched_loss)
     state, metrics = training.advance(loss, optimizer, key, state, batches)
     return g, state, metrics, gates.hardened(gate, state.params, weights)
 
@@ -554,11 +552,11 @@ def test_training_a_gate_lowers_the_loss_and_leaves_the_weights(name):
 def test_a_recipe_trains_a_gate_and_looks_at_it_hardened():
     weights, gate = weights_of(2), edge_popup.gate(LEAVES, 30)
     of_weights = training.Recipe(MODEL, LOSS, sgd, prepare, None, batch_size=20, every=30)
-    gated = gates.recipe(gate, of_weights, weights)
+    gated = gates.recipe(gate, of_weights)
 
     @jax.jit
     def run(key):
-        g, begun = gate.init(key, weights), gates.begin({"seen": jnp.int32(0)})
+        g, begun = gate.init(key, weights), gates.begin({"seen": jnp.int32(0)}, weights)
         start = g, begun, masks.ones(g)
         watched, metrics = training.train(gated, key, jnp.float32(0.05), *start, DATA, 90)
         return watched.state, metrics, gates.hardened(gate, watched.state.params, weights)

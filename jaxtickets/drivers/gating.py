@@ -7,21 +7,24 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from jaxtickets import allocation, gates, masks, runs, training
+from jaxtickets import allocation, gates, masks, runs
 from jaxtickets.drivers.finding import Found, dense_cost
 from jaxtickets.drivers.loop import seconds
 from jaxtickets.drivers.problem import Problem
 from jaxtickets.drivers.search_loop import search_all
 from jaxtickets.drivers.seeds import Seed
+from jaxtickets.drivers.training_loop import Start, train_all
 from jaxtickets.io.errors import UserError
 from jaxtickets.protocols import annealed, annealed_start, finders
 from jaxtickets.protocols.ground import Row
 from jaxtickets.runs import Axis
 from jaxtickets.search import energies
-from jaxtickets.types import Dataset, Key, Mask, Params, Split, Stats
+from jaxtickets.types import Dataset, Key, Mask, Params, PyTree, Split, Stats
 
 
 def gated(
+    folder: Path,
+    label: str,
     name: str,
     problem: Problem,
     seeds: Sequence[Seed],
@@ -29,6 +32,7 @@ def gated(
     floor: int,
     data: Dataset,
     axis: Axis,
+    every: float,
 ) -> list[Found]:
     """Masks of a gate trained for as long as the dense net is, on frozen weights.
 
@@ -36,6 +40,8 @@ def gated(
     for them (`energies.rescale`): without that edge-popup learns far more slowly.
 
     Args:
+      folder: the run's folder.
+      label: what the gate's training is called.
       name: of `gates.GATES`.
       problem: the net; its training is the gate's.
       seeds: whose weights stand still.
@@ -43,25 +49,34 @@ def gated(
       floor: the least that a layer keeps.
       data: on the device.
       axis: the run axis.
+      every: seconds between two checkpoints.
     """
     shapes = masks.shapes(seeds[0].params, problem.prunable)
     scale = partial(energies.rescale, prunable=problem.prunable)
     counts = allocation.uniform(shapes, density, floor)
     gate = gates.GATES[name](problem.prunable, counts, scale, steps=problem.steps)
-    splits = training.Splits(data.train, data.validation)
 
-    def run(row: tuple[Key, Key, Params, Stats], splits: training.Splits) -> tuple[Mask, Params]:
+    def begin(row: tuple[Key, Key, Params, Stats]) -> Start:
         gate_key, key, params, stats = row
-        recipe = gates.recipe(gate, problem.recipe._replace(test_looks=0), params)
         g = gate.init(gate_key, params)
-        begin = recipe, key, problem.hyper, g, gates.begin(stats), masks.ones(g)
-        watched, _ = training.train(*begin, splits, problem.steps)
-        mask = gate.harden(watched.state.params, params)
-        return mask, gate.scale(mask, params)
+        return Start(key, problem.hyper, g, gates.begin(stats, params), masks.ones(g))
 
+    def end(row: tuple[PyTree, gates.Frozen]) -> tuple[Mask, Params]:
+        g, frozen = row
+        mask = gate.harden(g, frozen.weights)
+        return mask, gate.scale(mask, frozen.weights)
+
+    recipe = gates.recipe(gate, problem.recipe._replace(test_looks=0))
+    names = [{"method": name, "density": density, "seed": one.number} for one in seeds]
     rows = [(one.control, one.train, one.params, one.stats) for one in seeds]
-    found = runs.over_runs(run, axis, runs.stack(rows), splits)
-    said = {"forward_passes": dense_cost(problem)}
+    starts = runs.over_runs(begin, axis, runs.stack(rows))
+    on = problem._replace(recipe=recipe), axis, starts, names, data, every
+    state = train_all(folder, label, *on).state
+    found = runs.over_runs(end, axis, (state.params, state.stats))
+    said = {
+        "forward_passes": dense_cost(problem),
+        "search_seconds": round(seconds(folder, label) / len(seeds), 3),
+    }
     each = (runs.take(found, i) for i in range(len(seeds)))
     return [Found(mask, params, said) for mask, params in each]
 
@@ -118,7 +133,8 @@ def polished(
     """
     settings, price = polish_plan(problem, budget)
     seen, unseen = parted(data.train, settings.images)
-    begun = gated(gate, problem, seeds, density, floor, data._replace(train=seen), axis)
+    on = seeds, density, floor, data._replace(train=seen), axis, every
+    begun = gated(folder, f"{label}-gate", gate, problem, *on)
     where = annealed.ground_of(settings, begun[0].params, problem.prunable, problem.wiring)
     bits = [where.space.bits(one.mask) for one in begun]
     most = annealed_start.largest_swap(settings, where.space, np.stack(bits))
@@ -140,7 +156,8 @@ def polished(
     ends = search_all(*batched, runs.stack(rows), names, runs.share(scored, axis), every)
     said = {
         "forward_passes": dense_cost(problem) + price,
-        "search_seconds": round(seconds(folder, label) / len(seeds), 3),
+        "search_seconds": begun[0].said["search_seconds"]
+        + round(seconds(folder, label) / len(seeds), 3),
     }
     found = []
     for i, one in enumerate(begun):

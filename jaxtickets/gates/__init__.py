@@ -3,9 +3,9 @@
 from jaxtickets.gates import bernoulli, edge_popup, gradual
 from jaxtickets.gates.base import (
     Constructor,
+    Frozen,
     Gate,
     Scale,
-    Stepped,
     begin,
     hardened,
     loss,
@@ -24,9 +24,9 @@ GATES: dict[str, Constructor] = {
 __all__ = [
     "GATES",
     "Constructor",
+    "Frozen",
     "Gate",
     "Scale",
-    "Stepped",
     "begin",
     "hardened",
     "loss",

@@ -2,11 +2,12 @@
 
 A gate makes the mask a function of parameters g, so that g can be trained by gradients. `loss`,
 `model` and `recipe` make of a loss, a net and a recipe of weights the same of g: `training` then
-takes g where it took the weights, with the mask `masks.ones(g)` and the statistics `begin(stats)`.
+takes g where it took the weights, with the mask `masks.ones(g)`, and the weights are among the
+statistics, `begin(stats, params)`.
 
-    gated = gates.recipe(gate, problem.recipe, params)
+    gated = gates.recipe(gate, problem.recipe)
     g = gate.init(gate_key, params)
-    training.train(gated, key, hyper, g, gates.begin(stats), masks.ones(g), data, steps)
+    training.train(gated, key, hyper, g, gates.begin(stats, params), masks.ones(g), data, steps)
 """
 
 from collections.abc import Callable
@@ -81,21 +82,23 @@ class Constructor(Protocol):
         ...
 
 
-class Stepped(NamedTuple):
+class Frozen(NamedTuple):
     """The statistics of a gated net.
 
     Attributes:
       net: the net's own batch statistics.
+      weights: the net's weights, which stay as they are.
       step: int32, the steps taken; gates are told.
     """
 
     net: Stats
+    weights: Params
     step: Array
 
 
-def begin(stats: Stats, step: Array | int = 0) -> Stepped:
+def begin(stats: Stats, weights: Params, step: Array | int = 0) -> Frozen:
     """The statistics to train a gate from, when it begins at `step` (see `training.init`)."""
-    return Stepped(stats, jnp.asarray(step, jnp.int32))
+    return Frozen(stats, weights, jnp.asarray(step, jnp.int32))
 
 
 def hardened(gate: Gate, g: PyTree, params: Params) -> Params:
@@ -104,63 +107,62 @@ def hardened(gate: Gate, g: PyTree, params: Params) -> Params:
     return masks.apply(mask, gate.scale(mask, params))
 
 
-def loss(gate: Gate, of_weights: Loss, weights: Params) -> Loss:
+def loss(gate: Gate, of_weights: Loss) -> Loss:
     """The loss of g on frozen weights: that of the effective weights, plus the gate's penalty.
 
     Args:
       gate: the gate.
       of_weights: the loss of the net's weights; it gets the net's statistics and a dropout key.
-      weights: the net's weights, which stay as they are.
 
     Returns:
-      `loss(g, stepped, batch, key)`; its metrics are those of `of_weights`, `"loss"` with the
+      `loss(g, frozen, batch, key)`; its metrics are those of `of_weights`, `"loss"` with the
       penalty, and `"penalty"`. The key is consumed.
     """
 
     def of_gate(
-        params: PyTree, stats: Stepped, batch: Split, key: Key
-    ) -> tuple[jax.Array, tuple[Stepped, dict[str, jax.Array]]]:
+        params: PyTree, stats: Frozen, batch: Split, key: Key
+    ) -> tuple[jax.Array, tuple[Frozen, dict[str, jax.Array]]]:
         gate_key, net_key = jax.random.split(key)
-        effective, penalty = gate.apply(gate_key, stats.step, params, weights)
+        effective, penalty = gate.apply(gate_key, stats.step, params, stats.weights)
         value, (net, metrics) = of_weights(effective, stats.net, batch, net_key)
         value = value + penalty
         metrics = metrics | {"loss": value, "penalty": penalty}
-        return value, (Stepped(net, stats.step + 1), metrics)
+        return value, (stats._replace(net=net, step=stats.step + 1), metrics)
 
     return of_gate
 
 
-def model(gate: Gate, of_weights: Model, weights: Params) -> Model:
+def model(gate: Gate, of_weights: Model) -> Model:
     """The net as functions of g: hardened in evaluation mode, as `loss` sees it in training mode.
 
     Args:
       gate: the gate.
       of_weights: the net as functions of its weights.
-      weights: the net's weights, which stay as they are.
     """
 
-    def init(key: Key) -> tuple[PyTree, Stepped]:
+    def init(key: Key) -> tuple[PyTree, Frozen]:
         gate_key, net_key = jax.random.split(key)
-        return gate.init(gate_key, weights), begin(of_weights.init(net_key)[1])
+        weights, stats = of_weights.init(net_key)
+        return gate.init(gate_key, weights), begin(stats, weights)
 
     def apply(
-        g: PyTree, stats: Stepped, images: Array, key: Any = None, train: bool = False
-    ) -> tuple[jax.Array, Stepped]:
+        g: PyTree, stats: Frozen, images: Array, key: Any = None, train: bool = False
+    ) -> tuple[jax.Array, Frozen]:
         if not train:
-            return of_weights.apply(hardened(gate, g, weights), stats.net, images)[0], stats
+            effective = hardened(gate, g, stats.weights)
+            return of_weights.apply(effective, stats.net, images)[0], stats
         gate_key, net_key = jax.random.split(key)
-        effective, _ = gate.apply(gate_key, stats.step, g, weights)
+        effective, _ = gate.apply(gate_key, stats.step, g, stats.weights)
         logits, net = of_weights.apply(effective, stats.net, images, net_key, True)
-        return logits, Stepped(net, stats.step + 1)
+        return logits, stats._replace(net=net, step=stats.step + 1)
 
     return Model(init, apply)
 
 
-def recipe(gate: Gate, of_weights: Recipe, weights: Params) -> Recipe:
+def recipe(gate: Gate, of_weights: Recipe) -> Recipe:
     """The recipe that trains g on frozen weights, and looks at them hardened."""
-    return of_weights._replace(
-        model=model(gate, of_weights.model, weights), loss=loss(gate, of_weights.loss, weights)
-    )
+    gated = model(gate, of_weights.model), loss(gate, of_weights.loss)
+    return of_weights._replace(model=gated[0], loss=gated[1])
 
 
 def straight_through(mask: Mask, soft: Scores, params: Params, prunable: Prunable) -> Params:

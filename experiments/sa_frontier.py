@@ -26,7 +26,7 @@ from jaxtickets.drivers import comparison, evolving, finding, gallery, gating, o
 from jaxtickets.drivers.comparison import Entry, train_in_parts
 from jaxtickets.drivers.dense import StoreSettings
 from jaxtickets.drivers.evolving import GRANET, EvolveSettings
-from jaxtickets.drivers.finding import FindSettings, Found, price
+from jaxtickets.drivers.finding import FindSettings, Found, Task, price
 from jaxtickets.drivers.gallery import GallerySettings
 from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings
 from jaxtickets.drivers.training_loop import Start
@@ -146,17 +146,17 @@ def main() -> None:
 
     def found(method: str, density: float, budget: float) -> list[Found]:
         label = f"{method}-{density:g}" + (f"-{budget:g}" if budget else "")
-        on = made.seeds, density, floor, made.data, axis
-        how = train, budget, *on, every
+        on = made.seeds, density, floor, made.data, axis, every
+        task = Task(folder, label, problem, *on)
         if method == GRANET:
-            return evolving.search(folder, label, problem, evolution, *how)
+            return evolving.search(task, evolution, train, budget)
         if method in FINDERS:
-            return finding.search(folder, label, method, problem, settings, *how)
+            return finding.search(task, method, settings, train, budget)
         if method in POLISHED:
-            return gating.polished(folder, label, POLISHED[method], problem, budget, *on, every)
+            return gating.polished(task, POLISHED[method], budget)
         if method in gates.GATES:
-            return gating.gated(folder, label, method, problem, *on, every)
-        return finding.random(method.removeprefix("random_"), problem, made.seeds, density, floor)
+            return gating.gated(task, method)
+        return finding.random(task, method.removeprefix("random_"))
 
     for density in made.plan.keep:
         for method in question.searches:

@@ -27,6 +27,7 @@ from jaxtickets import runs
 from jaxtickets.drivers import annealing, comparison, evolving, opening
 from jaxtickets.drivers.comparison import Entry
 from jaxtickets.drivers.evolving import GRANET, EvolveSettings
+from jaxtickets.drivers.finding import Task
 from jaxtickets.drivers.loop import seconds
 from jaxtickets.drivers.problem import NetSettings, TrainSettings
 from jaxtickets.drivers.search_loop import Found
@@ -100,9 +101,9 @@ def main() -> None:
     if evolves:
         for density in densities:
             label = f"search-{density:g}"
-            told = problem, evolution, train, question.budget, seeds, density, settings.floor
-            on = data, axis, every, question.chains
-            masks_of = evolving.search(run.folder, label, *told, *on)
+            on = seeds, density, settings.floor, data, axis, every
+            task = Task(run.folder, label, problem, *on)
+            masks_of = evolving.search(task, evolution, train, question.budget, question.chains)
             for of, made in zip(seeds, masks_of, strict=True):
                 bits = space.bits(made.mask)
                 found.append(Found(density, of, bits, bits))

@@ -226,10 +226,10 @@ def test_a_polished_mask_keeps_its_counts_and_classifies_better(tmp_path):
     images = gating.polish_plan(problem, budget).settings.images
     seen, unseen = gating.parted(data.train, images)
     assert len(unseen.labels) == images and len(seen.labels) == len(data.train.labels) - images
-    given = seeds, 0.2, 1, data._replace(train=seen), axis, 60.0
-    begun = gating.gated(tmp_path, "gate", "edge_popup", problem, *given)
-    on = seeds, 0.2, 1, data, axis, 60.0
-    found = gating.polished(tmp_path, "polish", "edge_popup", problem, budget, *on)
+    task = finding.Task(tmp_path, "polish", problem, seeds, 0.2, 1, data, axis, 60.0)
+    alone = task._replace(label="gate", data=data._replace(train=seen))
+    begun = gating.gated(alone, "edge_popup")
+    found = gating.polished(task, "edge_popup", budget)
     for one, before in zip(found, begun, strict=True):
         assert one.said["forward_passes"] <= budget * finding.dense_cost(problem)
         counts = (masks.counts(mask, problem.prunable) for mask in (one.mask, before.mask))

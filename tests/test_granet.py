@@ -9,7 +9,7 @@ import pytest
 from jaxtickets import losses, masks, runs, training
 from jaxtickets.drivers import evolving
 from jaxtickets.drivers.evolving import EvolveSettings
-from jaxtickets.drivers.finding import dense_cost
+from jaxtickets.drivers.finding import Task, dense_cost
 from jaxtickets.drivers.problem import NetSettings, TrainSettings, build, on_device
 from jaxtickets.drivers.seeds import seed
 from jaxtickets.dynamic import granet
@@ -187,8 +187,9 @@ def test_a_seed_gets_the_mask_of_its_chain_with_the_least_validation_loss(tmp_pa
     def found(place, chains):
         (tmp_path / place).mkdir()
         (tmp_path / place / rows.METRICS).touch()
-        told = problem, EvolveSettings(), train, 1.5, seeds, 0.05, 1, data, axis, 1e9
-        return evolving.search(tmp_path / place, "search", *told, chains)
+        on = seeds, 0.05, 1, data, axis, 1e9
+        task = Task(tmp_path / place, "search", problem, *on)
+        return evolving.search(task, EvolveSettings(), train, 1.5, chains)
 
     one, two = found("one", 1), found("two", 2)
     ends = {}

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +10,7 @@ import numpy as np
 
 from jaxtickets import allocation, masks, runs, training
 from jaxtickets.criteria import CRITERIA
-from jaxtickets.drivers.finding import Found, dense_cost
+from jaxtickets.drivers.finding import Found, Task, dense_cost
 from jaxtickets.drivers.gallery import control_key
 from jaxtickets.drivers.loop import check_finite, loop, seconds
 from jaxtickets.drivers.problem import Problem, TrainSettings, optimizer_of
@@ -137,48 +136,30 @@ class _Row(NamedTuple):
 
 
 def search(
-    folder: Path,
-    label: str,
-    problem: Problem,
-    settings: EvolveSettings,
-    train: TrainSettings,
-    budget: float,
-    seeds: Sequence[Seed],
-    density: float,
-    floor: int,
-    data: Dataset,
-    axis: Axis,
-    every: float,
-    chains: int = 1,
+    task: Task, settings: EvolveSettings, train: TrainSettings, budget: float, chains: int = 1
 ) -> list[Found]:
     """The mask that each seed's net ends with when it is trained by `dynamic.granet`.
 
-    It begins with SNIP's mask of `settings.granet_from` of the weights, or of `density` where that
-    is more, and is trained as the dense net is, for as long as the budget lasts. What the net has
-    learnt is left behind: a mask is for the first weights. Of a seed's chains, which see the data
-    in orders of their own, that with the least validation loss at the end gives the mask.
+    It begins with SNIP's mask of `settings.granet_from` of the weights, or of the density where
+    that is more, and is trained as the dense net is, for as long as the budget lasts. What the net
+    has learnt is left behind: a mask is for the first weights. Of a seed's chains, which see the
+    data in orders of their own, that with the least validation loss at the end gives the mask.
 
     Metrics rows, one a chain and chunk, hold `step`, `kept` weights and the share `left`,
     `train_loss`, and eight times, the last at the end, of the validation data `loss` and
     `accuracy`. `search_seconds` leave out the first masks.
 
     Args:
-      folder: the run's folder.
-      label: what the phase is called.
-      problem, train: the net, and how it is trained.
+      task: what is looked for; its label is the phase's.
       settings: how the mask evolves.
+      train: how the net is trained.
       budget: dense trainings that a chain may cost, see `plan`.
-      seeds: of the evolutions.
-      density: what masks keep in the end.
-      floor: the least that a layer keeps.
-      data: on the device.
-      axis: the run axis.
-      every: seconds between two checkpoints.
       chains: of each seed.
 
     Raises:
       UserError: SNIP's scores are not numbers, or a loss isn't.
     """
+    folder, label, problem, seeds, density, floor, data, axis, every = task
     planned, prunable = plan(problem, budget), problem.prunable
     optimizer = optimizer_of(train, planned.steps)
     recipe = problem.recipe._replace(optimizer=optimizer, test_looks=0)

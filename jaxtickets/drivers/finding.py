@@ -42,6 +42,32 @@ PHASES = 1 << 20
 """Keys of later phases are folded from here: no other use of a chain's key comes near."""
 
 
+class Task(NamedTuple):
+    """Masks of one density that are looked for, one for each seed, and where that is written.
+
+    Attributes:
+      folder: the run's folder.
+      label: what the search is called; the names of its phases begin with it.
+      problem: the net.
+      seeds: of the searches.
+      density: what masks keep.
+      floor: the least that a layer keeps.
+      data: on the device.
+      axis: the run axis.
+      every: seconds between two checkpoints.
+    """
+
+    folder: Path
+    label: str
+    problem: Problem
+    seeds: Sequence[Seed]
+    density: float
+    floor: int
+    data: Dataset
+    axis: Axis
+    every: float
+
+
 class Found(NamedTuple):
     """What a method gives for a seed.
 
@@ -92,35 +118,17 @@ def plan(settings: FindSettings, problem: Problem, finder: str, budget: float) -
 
 
 def search(
-    folder: Path,
-    label: str,
-    finder: str,
-    problem: Problem,
-    settings: FindSettings,
-    train: TrainSettings,
-    budget: float,
-    seeds: Sequence[Seed],
-    density: float,
-    floor: int,
-    data: Dataset,
-    axis: Axis,
-    every: float,
+    task: Task, finder: str, settings: FindSettings, train: TrainSettings, budget: float
 ) -> list[Found]:
-    """The finder's mask for each seed, chosen by validation.
+    """The finder's mask for each seed, chosen by validation; phases are `LABEL-1` and so on.
 
     Args:
-      folder: the run's folder.
-      label: what the search is called; its phases are `LABEL-1` and so on.
+      task: what is looked for.
       finder: of `finders.FINDERS`.
-      problem, train: the net, and how it is trained in the energy.
       settings, budget: see `plan`.
-      seeds: of the searches.
-      density: what masks keep.
-      floor: the least that a layer keeps.
-      data: on the device.
-      axis: the run axis.
-      every: seconds between two checkpoints.
+      train: how nets are trained in the energy.
     """
+    folder, label, problem, seeds, density, floor, data, axis, every = task
     planned = plan(settings, problem, finder, budget)
     how = dataclasses.replace(train, learning_rates=settings.shape)
     image = problem.dataset.train.images.shape[1:]
@@ -171,13 +179,12 @@ def _go_on(rows: Row, ends: Chain, chosen: np.ndarray, ticks: Tick) -> Row:
     return going._replace(key=keys, start=best, ticks=runs.stack([ticks] * len(chosen)))
 
 
-def random(
-    allocate: str, problem: Problem, seeds: Sequence[Seed], density: float, floor: int
-) -> list[Found]:
+def random(task: Task, allocate: str) -> list[Found]:
     """Random masks with the counts of `allocation.ALLOCATIONS`, for nothing."""
+    problem, seeds = task.problem, task.seeds
     shapes = masks.shapes(seeds[0].params, problem.prunable)
-    keep = allocation.ALLOCATIONS[allocate](shapes, density, floor)
-    keys = [control_key(one, f"random_{allocate}", density) for one in seeds]
+    keep = allocation.ALLOCATIONS[allocate](shapes, task.density, task.floor)
+    keys = [control_key(one, f"random_{allocate}", task.density) for one in seeds]
     said = {"forward_passes": 0}
     return [
         Found(masks.random(key, one.params, problem.prunable, keep), one.params, said)

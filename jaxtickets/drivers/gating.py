@@ -1,56 +1,34 @@
 """Runs gates for all seeds of a density, and polishes their masks by annealing."""
 
-from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import jax
 import numpy as np
 
 from jaxtickets import allocation, gates, masks, runs
-from jaxtickets.drivers.finding import Found, dense_cost
+from jaxtickets.drivers.finding import Found, Task, dense_cost
 from jaxtickets.drivers.loop import seconds
 from jaxtickets.drivers.problem import Problem
 from jaxtickets.drivers.search_loop import search_all
-from jaxtickets.drivers.seeds import Seed
 from jaxtickets.drivers.training_loop import Start, train_all
 from jaxtickets.io.errors import UserError
 from jaxtickets.protocols import annealed, annealed_start, finders
 from jaxtickets.protocols.ground import Row
-from jaxtickets.runs import Axis
 from jaxtickets.search import energies
-from jaxtickets.types import Dataset, Key, Mask, Params, PyTree, Split, Stats
+from jaxtickets.types import Key, Mask, Params, PyTree, Split, Stats
 
 
-def gated(
-    folder: Path,
-    label: str,
-    name: str,
-    problem: Problem,
-    seeds: Sequence[Seed],
-    density: float,
-    floor: int,
-    data: Dataset,
-    axis: Axis,
-    every: float,
-) -> list[Found]:
+def gated(task: Task, name: str) -> list[Found]:
     """Masks of a gate trained for as long as the dense net is, on frozen weights.
 
     Counts are uniform over the layers, as edge-popup's paper has them, and the weights are rescaled
     for them (`energies.rescale`): without that edge-popup learns far more slowly.
 
     Args:
-      folder: the run's folder.
-      label: what the gate's training is called.
+      task: what is looked for; the gate is trained as its net is, on its seeds' weights.
       name: of `gates.GATES`.
-      problem: the net; its training is the gate's.
-      seeds: whose weights stand still.
-      density: what masks keep.
-      floor: the least that a layer keeps.
-      data: on the device.
-      axis: the run axis.
-      every: seconds between two checkpoints.
     """
+    folder, label, problem, seeds, density, floor, data, axis, every = task
     shapes = masks.shapes(seeds[0].params, problem.prunable)
     scale = partial(energies.rescale, prunable=problem.prunable)
     counts = allocation.uniform(shapes, density, floor)
@@ -104,37 +82,22 @@ def parted(split: Split, last: int) -> tuple[Split, Split]:
     return jax.tree.map(lambda x: x[:-last], split), jax.tree.map(lambda x: x[-last:], split)
 
 
-def polished(
-    folder: Path,
-    label: str,
-    gate: str,
-    problem: Problem,
-    budget: float,
-    seeds: Sequence[Seed],
-    density: float,
-    floor: int,
-    data: Dataset,
-    axis: Axis,
-    every: float,
-) -> list[Found]:
+def polished(task: Task, gate: str, budget: float) -> list[Found]:
     """A gate's masks, and from there annealing by informed swaps: the best by validation.
 
     The counts of all layers stay, and the energy is the loss of the untrained net on training
     images that the gate is kept from: the loss on its own is next to nothing once it is trained.
 
     Args:
-      folder: the run's folder.
-      label: what the annealing is called.
+      task: see `gated`; its label is the annealing's.
       gate: of `gates.GATES`.
-      problem: the net; its training is the gate's.
       budget: dense trainings that both may cost; the gate costs one.
-      seeds, density, floor, data, axis: see `gated`.
-      every: seconds between two checkpoints.
     """
+    folder, label, problem, seeds, density, _, data, axis, every = task
     settings, price = polish_plan(problem, budget)
     seen, unseen = parted(data.train, settings.images)
-    on = seeds, density, floor, data._replace(train=seen), axis, every
-    begun = gated(folder, f"{label}-gate", gate, problem, *on)
+    before = task._replace(label=f"{label}-gate", data=data._replace(train=seen))
+    begun = gated(before, gate)
     where = annealed.ground_of(settings, begun[0].params, problem.prunable, problem.wiring)
     bits = [where.space.bits(one.mask) for one in begun]
     most = annealed_start.largest_swap(settings, where.space, np.stack(bits))

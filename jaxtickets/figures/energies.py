@@ -50,7 +50,12 @@ def draw_energies(folder: Path, found: Sequence[dict[str, Any]]) -> Path:
             )
         reached = np.array([100 * row["validation_accuracy"] for row in there])
         least, middle, most = np.quantile(reached, (0.05, 0.5, 1))
-        points.set_ylim(min(least, 2 * middle - most), most + 0.05 * (most - least))
+        bottom = min(least, 2 * middle - most)
+        points.set_ylim(bottom, most + 0.05 * (most - least))
+        energies = np.array([row[f"energy/{best}"] for row in there])
+        first, last = energies[reached >= bottom].min(), energies[reached >= bottom].max()
+        margin = 0.05 * (last - first) or 0.05 * abs(last) or 1
+        points.set_xlim(first - margin, last + margin)
         points.set(xlabel=best, ylabel="validation accuracy, trained (%)")
         points.set_title(f"density {density:g}: a point a mask, the worst 5 % left out")
         points.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))

@@ -47,7 +47,7 @@ BUDGETED = (GRANET, *FINDERS, *POLISHED)
 SMOKE: dict[str, Any] = {
     "seeds": 2,
     "density": (0.1,),
-    "searches": ("granet", "annealed_fields", "edge_popup", "random_erk"),
+    "searches": ("granet", "annealed_fields", "gradual_edge_popup", "random_erk"),
     "criteria": ("snip", "magnitude"),
     "budget": (8.0,),
     "chains": 2,

@@ -1,6 +1,6 @@
-"""Cross-entropy, accuracy, and the loss functions made of them."""
+"""Cross-entropy, accuracy, the loss functions made of them, and what is said of weights alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -51,3 +51,25 @@ def classification(
         return value, (stats, {"loss": value, "accuracy": accuracy(logits, batch.labels)})
 
     return loss
+
+
+def layer_orthogonality(kernel: Array) -> jax.Array:
+    """`mean[(WᵀW − I)²]` over the entries of the Gram matrix of a layer's inputs.
+
+    `W[units, inputs]` holds the kernel as PyTorch has it: row j is unit j's incoming weights, and a
+    convolution `[h, w, c, filters]` is flattened to `[filters, h · w · c]`. So the Gram matrix is
+    `[inputs, inputs]`, and `WᵀW = I` would keep the length of every input. With n inputs,
+    `‖WᵀW − I‖² = ‖WWᵀ‖² − 2 ‖W‖² + n`, of which the smaller Gram matrix is computed.
+
+    Args:
+      kernel: masked weights, `[..., inputs, units]`.
+    """
+    w = kernel.reshape(-1, kernel.shape[-1])  # [inputs, units]
+    inputs = w.shape[0]
+    gram = w @ w.T if inputs < w.shape[1] else w.T @ w
+    return (jnp.sum(gram**2) - 2 * jnp.sum(w**2) + inputs) / inputs**2
+
+
+def orthogonality(kernels: Sequence[Array]) -> jax.Array:
+    """The sum of `layer_orthogonality` over masked kernels; lower is nearer to orthogonal."""
+    return jnp.sum(jnp.stack([layer_orthogonality(kernel) for kernel in kernels]))

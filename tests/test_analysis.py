@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtickets import masks, nets, runs
+from jaxtickets import losses, masks, nets, runs
 from jaxtickets.analysis import connectivity, orthogonality, similarity, trainability
 
 KEY = jax.random.key(0)
@@ -86,7 +86,7 @@ def test_the_score_is_the_mean_square_of_the_gram_matrix_less_the_identity():
     np.testing.assert_allclose(gram, [[5, 2, 3], [2, 1, 0], [3, 0, 9]])
     expected = ((gram - np.eye(3)) ** 2).mean()
     assert expected == (16 + 4 + 9 + 4 + 0 + 9 + 64) / 9
-    assert orthogonality.layer_score(jnp.asarray(kernel)) == pytest.approx(expected)
+    assert losses.layer_orthogonality(jnp.asarray(kernel)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("shape", [(7, 3), (3, 7), (3, 3, 2, 5)])
@@ -94,12 +94,12 @@ def test_either_gram_matrix_gives_the_score(shape):
     kernel = np.random.default_rng(0).standard_normal(shape)
     rows = kernel.reshape(-1, shape[-1])
     expected = ((rows @ rows.T - np.eye(len(rows))) ** 2).mean()
-    assert orthogonality.layer_score(jnp.asarray(kernel)) == pytest.approx(expected, rel=1e-5)
+    assert losses.layer_orthogonality(jnp.asarray(kernel)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_an_orthogonal_matrix_scores_zero_and_masked_weights_count_as_zero(mlp):
     turn, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((6, 6)))
-    assert float(orthogonality.layer_score(jnp.asarray(turn))) == pytest.approx(0, abs=1e-6)
+    assert float(losses.layer_orthogonality(jnp.asarray(turn))) == pytest.approx(0, abs=1e-6)
     prunable = masks.prunable(mlp)
     nothing = jax.tree.map(lambda leaf: np.zeros(leaf.shape, bool), mlp)
     # the identity alone is left: 1/3 + 1/4 + 1/5

@@ -270,6 +270,8 @@ def test_a_run_that_goes_on_keeps_the_energies_it_has_and_makes_the_rest(tmp_pat
     again = energies_of(2.0)
     assert again[:2] == first[:2]
     np.testing.assert_allclose(again[2:], 2 * np.array(expected[2:]) - 7, rtol=1e-6)
-    with pytest.raises(UserError, match=r'the energy "by" is not finite .* seed 0, number 0'):
+    with pytest.raises(
+        UserError, match=r'the energy "by" is not finite for the mask of seed 0, number 0'
+    ):
         rows.keep_metrics(tmp_path, lambda row: False)
         energies_of(float("nan"))

@@ -55,7 +55,7 @@ def table(scales=tuple(SCALES), batched=False):
     """
 
     def one(name, scale, key, step, g, params):
-        gate = GATES[name](PRUNABLE, KEEPS["total"], SCALES[scale])
+        gate = GATES[name](PRUNABLE, KEEPS["total"], SCALES[scale], steps=1)
 
         def squares(g):
             effective, penalty = gate.apply(key, step, g, params)
@@ -80,7 +80,7 @@ def test_the_table_is_whole():
 
 @pytest.mark.parametrize("name", GATES)
 def test_first_parameters_are_finite_and_the_same_for_the_same_key(name, mlp):
-    init = jax.jit(GATES[name](PRUNABLE, KEEPS["total"]).init)
+    init = jax.jit(GATES[name](PRUNABLE, KEEPS["total"], steps=1).init)
     g = init(KEY, mlp)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(g))
     assert np.isfinite(vector(g)).all()
@@ -141,7 +141,7 @@ def test_vmapped_over_keys_parameters_and_weights_they_are_each_alone(mlp):
 @pytest.mark.parametrize("keep", KEEPS)
 @pytest.mark.parametrize("name", GATES)
 def test_the_hard_mask_keeps_exactly_what_is_asked_for(name, keep, mlp):
-    gate = GATES[name](PRUNABLE, KEEPS[keep])
+    gate = GATES[name](PRUNABLE, KEEPS[keep], steps=1)
     scores = spread_scores(mlp)
     ties = jax.tree.map(np.zeros_like, scores)
     both = runs.stack([scores, ties])
@@ -158,7 +158,7 @@ def test_the_hard_mask_keeps_exactly_what_is_asked_for(name, keep, mlp):
 
 @pytest.mark.parametrize("name", GATES)
 def test_what_is_left_is_ranked_highest_and_scaled(name, mlp):
-    scores, gate = spread_scores(mlp), GATES[name](PRUNABLE, 7, SCALES["dynamic"])
+    scores, gate = spread_scores(mlp), GATES[name](PRUNABLE, 7, SCALES["dynamic"], steps=1)
     left = masks.pick(jax.jit(partial(gates.hardened, gate))(scores, mlp), PRUNABLE)
     ranks = [RANKED[name](leaf) for leaf in masks.pick(scores, PRUNABLE)]
     seventh = np.sort(np.concatenate([rank.ravel() for rank in ranks]))[-7]
@@ -172,8 +172,8 @@ def test_what_is_left_is_ranked_highest_and_scaled(name, mlp):
 def test_a_leaf_keeps_its_floor(name, mlp):
     scores = jax.tree.map(np.abs, spread_scores(mlp))
     scores["out"]["kernel"] = scores["out"]["kernel"] / 1000  # ranked together, the last ten
-    lost = GATES[name](PRUNABLE, 6).harden(scores, mlp)
-    kept = GATES[name](PRUNABLE, 6, floor=2).harden(scores, mlp)
+    lost = GATES[name](PRUNABLE, 6, steps=1).harden(scores, mlp)
+    kept = GATES[name](PRUNABLE, 6, floor=2, steps=1).harden(scores, mlp)
     assert masks.counts(lost, PRUNABLE) == {"fc1/kernel": 6, "out/kernel": 0}
     assert masks.counts(kept, PRUNABLE) == {"fc1/kernel": 4, "out/kernel": 2}
 
@@ -185,7 +185,7 @@ def test_how_many_are_kept_may_be_a_batch_axis(mlp):
     @jax.vmap
     def counts(keep):
         return {
-            name: masks.count(GATES[name](PRUNABLE, keep).harden(scores, mlp), PRUNABLE)
+            name: masks.count(GATES[name](PRUNABLE, keep, steps=1).harden(scores, mlp), PRUNABLE)
             for name in GATES
         }
 
@@ -196,7 +196,7 @@ def test_how_many_are_kept_may_be_a_batch_axis(mlp):
 @pytest.mark.parametrize("name", GATES)
 def test_what_cannot_be_kept_is_refused(name, mlp):
     with pytest.raises(ValueError, match="23 kept of all leaves"):
-        GATES[name](PRUNABLE, 23).harden(spread_scores(mlp), mlp)
+        GATES[name](PRUNABLE, 23, steps=1).harden(spread_scores(mlp), mlp)
 
 
 # --- gradients -----------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ def test_the_gradient_is_that_of_the_surrogate_by_differences(name, scale):
         "rescale": partial(energies.rescale, prunable=paths),
         "dynamic": partial(bernoulli.dynamic_rescale, prunable=paths),
     }
-    gate = GATES[name](paths, {"a/kernel": 7, "b/kernel": 3}, scales[scale])
+    gate = GATES[name](paths, {"a/kernel": 7, "b/kernel": 3}, scales[scale], steps=1)
 
     def loss(scores):
         effective, _ = gate.apply(KEY, STEP, scores, tree(weights))
@@ -332,6 +332,7 @@ def test_gradual_edge_popup_uses_fewer_and_fewer_weights(mlp):
     gates_of = {
         "each": gradual.gate(PRUNABLE, {"fc1/kernel": 2, "out/kernel": 5}, steps=10),
         "total": gradual.gate(PRUNABLE, jnp.int32(3), steps=10),
+        "low": gradual.gate(PRUNABLE, jnp.int32(3), steps=10, begin=0.01),
         "late": gradual.gate(PRUNABLE, jnp.int32(3), steps=10, begin=1.0, until=1.0),
     }
 
@@ -352,15 +353,19 @@ def test_gradual_edge_popup_uses_fewer_and_fewer_weights(mlp):
     assert first[0] == 4 and (first[6:] == 2).all()
     np.testing.assert_array_equal(last, 5)  # a half to begin with
     np.testing.assert_array_equal(sum(found["total"]), np.round(3 + 8 * left))
+    np.testing.assert_array_equal(sum(found["low"]), 3)
     late = np.round(3 + 19 * (1 - np.minimum(t, 1)) ** 3)
     np.testing.assert_array_equal(sum(found["late"]), late)
     assert late[0] == 17 and late[8] == 3
 
 
-@pytest.mark.parametrize("given", [{"begin": 0.0}, {"begin": 1.5}, {"until": 0.0}, {"until": 1.1}])
+FALLS = [{"begin": 0.0}, {"begin": 1.5}, {"until": 0.0}, {"until": 1.1}, {"steps": 0}]
+
+
+@pytest.mark.parametrize("given", FALLS, ids=str)
 def test_a_fall_out_of_range_is_refused(given):
-    with pytest.raises(ValueError, match="must be above 0 and at most 1"):
-        gradual.gate(PRUNABLE, 3, **given)
+    with pytest.raises(ValueError, match=next(iter(given)) + "=.*: must be"):
+        gradual.gate(PRUNABLE, 3, **({"steps": 10} | given))
 
 
 # --- Bernoulli -----------------------------------------------------------------------------------

@@ -185,7 +185,7 @@ def test_the_lines_ends_are_the_trainings_and_the_barrier_stands_on_them(smokes)
 KILLED = {
     "ticket_grid": "grid-01",
     "linear_connectivity": "level-01",
-    "sa_frontier": "edge_popup-0.1",
+    "sa_frontier": "gradual_edge_popup-0.1",
 }
 """The phase that each is killed in."""
 
@@ -196,5 +196,7 @@ def test_the_other_experiments_resume_to_the_same_numbers_too(
 ):
     folder = tmp_path / "run"
     words = commands.command(experiment, "--smoke", f"--out={folder}")
+    if experiment in commands.WITH_STORE:
+        words.append(f"--dense_store={tmp_path / 'dense'}")
     commands.kill_and_resume(words, folder, phase, cache)
     assert summary(folder) == summary(smokes(experiment)[0])

@@ -78,7 +78,7 @@ def test_the_winner_of_a_run_is_the_best_after_the_look_and_pays_for_all(smokes)
         ("0.1", "0", "8.0"),
         ("0.1", "1", "8.0"),
     ]
-    contenders = {"granet", "annealed_fields", "edge_popup", "random_erk", "snip"}
+    contenders = {"granet", "annealed_fields", "gradual_edge_popup", "random_erk", "snip"}
     for row in found:
         mine = {r["method"]: r for r in rows if r["seed"] == row["seed"]}
         first = {

@@ -8,31 +8,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxtickets import masks
+from jaxtickets import losses, masks
 from jaxtickets.types import Array, Mask, Params, Prunable
 
 
-def layer_score(kernel: Array) -> jax.Array:
-    """`mean[(WᵀW − I)²]` over the entries of the Gram matrix of a layer's inputs.
-
-    `W[units, inputs]` holds the kernel as PyTorch has it: row j is unit j's incoming weights, and a
-    convolution `[h, w, c, filters]` is flattened to `[filters, h · w · c]`. So the Gram matrix is
-    `[inputs, inputs]`, and `WᵀW = I` would keep the length of every input. With n inputs,
-    `‖WᵀW − I‖² = ‖WWᵀ‖² − 2 ‖W‖² + n`, of which the smaller Gram matrix is computed.
-
-    Args:
-      kernel: masked weights, `[..., inputs, units]`.
-    """
-    w = kernel.reshape(-1, kernel.shape[-1])  # [inputs, units]
-    inputs = w.shape[0]
-    gram = w @ w.T if inputs < w.shape[1] else w.T @ w
-    return (jnp.sum(gram**2) - 2 * jnp.sum(w**2) + inputs) / inputs**2
-
-
 def score(params: Params, mask: Mask, prunable: Prunable) -> jax.Array:
-    """The sum of `layer_score` over the prunable kernels, masked; lower is nearer to orthogonal."""
-    kernels = masks.pick(masks.apply(mask, params), prunable)
-    return jnp.sum(jnp.stack([layer_score(kernel) for kernel in kernels]))
+    """`losses.orthogonality` of the prunable kernels, masked; lower is nearer to orthogonal."""
+    return losses.orthogonality(masks.pick(masks.apply(mask, params), prunable))
 
 
 def repair(params: Params, mask: Mask, prunable: Prunable, steps: int, rate: float = 0.1) -> Params:
@@ -52,7 +34,7 @@ def repair(params: Params, mask: Mask, prunable: Prunable, steps: int, rate: flo
 
     def objective(kernels: list[Array], kept: list[Array]) -> Array:
         scores = [
-            layer_score(jnp.where(m, k, 0.0)) * (k.size // k.shape[-1])
+            losses.layer_orthogonality(jnp.where(m, k, 0.0)) * (k.size // k.shape[-1])
             for k, m in zip(kernels, kept, strict=True)
         ]
         return jnp.sum(jnp.stack(scores))

@@ -39,7 +39,7 @@ def gated(task: Task, name: str) -> list[Found]:
         g = gate.init(gate_key, params)
         return Start(key, problem.hyper, g, gates.begin(stats, params), masks.ones(g))
 
-    def end(row: tuple[PyTree, gates.Frozen]) -> tuple[Mask, Params]:
+    def end(row: tuple[PyTree, gates.GatedStats]) -> tuple[Mask, Params]:
         g, frozen = row
         mask = gate.harden(g, frozen.weights)
         return mask, gate.scale(mask, frozen.weights)
@@ -119,8 +119,9 @@ def polished(task: Task, gate: str, budget: float) -> list[Found]:
     ends = search_all(*batched, runs.stack(rows), names, runs.share(scored, axis), every)
     said = {
         "forward_passes": dense_cost(problem) + price,
-        "search_seconds": begun[0].said["search_seconds"]
-        + round(seconds(folder, label) / len(seeds), 3),
+        "search_seconds": round(
+            (seconds(folder, before.label) + seconds(folder, label)) / len(seeds), 3
+        ),
     }
     found = []
     for i, one in enumerate(begun):

@@ -14,7 +14,6 @@ from jaxtickets import allocation, losses, masks, runs
 from jaxtickets.criteria import find
 from jaxtickets.drivers import gallery, parts
 from jaxtickets.drivers.comparison import Entry
-from jaxtickets.drivers.loop import check_finite
 from jaxtickets.drivers.problem import Problem, TrainSettings, optimizer_of
 from jaxtickets.drivers.seeds import evidence
 from jaxtickets.drivers.training_loop import Start
@@ -141,6 +140,9 @@ def predict_in_parts(
       axis: the run axis.
       entries: whose masks are judged.
       scored: see `criteria_of`.
+
+    Raises:
+      UserError: an energy isn't finite.
     """
     params = entries[0].start.params
     done, missing = parts.plan(folder, "energies", axis, entries, params, PART)
@@ -158,7 +160,11 @@ def predict_in_parts(
             given = runs.split(runs.stack([row(entry, scored) for entry in mine]), axis)
             energies_of = runs.join(evaluate(given, shared))
             for energy, values in energies_of.items():
-                check_finite(np.asarray(values)[:, None], names, 0, f'energy "{energy}"')
+                for at in np.flatnonzero(~np.isfinite(values))[:1]:
+                    raise UserError(
+                        f'the energy "{energy}" is not finite for the mask of {names[at]}: lower '
+                        "--learning_rate or choose other masks; what was written is kept"
+                    )
             made = [{k: float(v[i]) for k, v in energies_of.items()} for i in range(len(mine))]
             pairs = zip(mine, made, strict=True)
             parts.finish(folder, part, [entry.name | {"energies": of} for entry, of in pairs])

@@ -76,13 +76,16 @@ def draw_trained_over_untrained(folder: Path) -> Path:
 def draw_accuracy_over_budget(folder: Path) -> Path:
     """Trained accuracy against what a mask cost, in dense trainings; a panel a density.
 
-    Methods are moved apart a little, so that those of the same cost don't hide each other.
+    Methods are moved apart, by 10 % of the cost at most, so that those of the same cost don't hide
+    each other.
     """
     summary = rows.read_summary(folder)
     densities = sorted({row["density"] for row in summary if row["method"] != "dense"})[::-1]
     fig, axes = subplots(1, len(densities), (4.6 * len(densities) + 2.2, 4.4))
     for panel, density in zip(axes.flat, densities, strict=True):
-        for i, method in enumerate(_methods(summary)):
+        methods = _methods(summary)
+        for i, method in enumerate(methods):
+            aside = i / max(len(methods) - 1, 1) - 0.5
             mine = [r for r in summary if (r["method"], r["density"]) == (method, density)]
             costs = sorted({row["dense_trainings"] for row in mine})
             groups = [
@@ -91,10 +94,13 @@ def draw_accuracy_over_budget(folder: Path) -> Path:
             ]
             if groups:
                 mean, bars = reach(groups)
-                apart = [cost * 1.04 ** (i - 4) + 0.005 * (i - 4) for cost in costs]
+                apart = [cost * 1.2**aside + 0.03 * aside for cost in costs]
                 panel.errorbar(apart, mean, bars, **_line(i, method), capsize=2)
         panel.set_xscale("symlog", linthresh=0.1)
-        panel.set(xlabel="cost of the mask (dense trainings)", title=f"{100 * density:g} % left")
+        panel.set(
+            xlabel="cost of the mask (dense trainings)",
+            title=f"{100 * density:g} % left",
+        )
         panel.set_ylabel("test accuracy, trained (%)")
         panel.grid(alpha=0.3)
     axes.flat[-1].legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))

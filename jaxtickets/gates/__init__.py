@@ -3,8 +3,8 @@
 from jaxtickets.gates import bernoulli, edge_popup, gradual
 from jaxtickets.gates.base import (
     Constructor,
-    Frozen,
     Gate,
+    GatedStats,
     Scale,
     begin,
     hardened,
@@ -24,8 +24,8 @@ GATES: dict[str, Constructor] = {
 __all__ = [
     "GATES",
     "Constructor",
-    "Frozen",
     "Gate",
+    "GatedStats",
     "Scale",
     "begin",
     "hardened",

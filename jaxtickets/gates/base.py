@@ -77,17 +77,18 @@ class Constructor(Protocol):
     ) -> Gate:
         """A gate whose hard mask keeps `keep` of the leaves `prunable`, see `masks.select`.
 
-        It is to be trained for `steps` steps; 0 is for gates to which that is all the same.
+        It is to be trained for `steps` steps; those gates need none to which it is all the same.
         """
         ...
 
 
-class Frozen(NamedTuple):
+class GatedStats(NamedTuple):
     """The statistics of a gated net.
 
     Attributes:
       net: the net's own batch statistics.
-      weights: the net's weights, which stay as they are.
+      weights: the net's weights, which stay as they are; they are here since statistics are what a
+        run has of its own beside g.
       step: int32, the steps taken; gates are told.
     """
 
@@ -96,9 +97,9 @@ class Frozen(NamedTuple):
     step: Array
 
 
-def begin(stats: Stats, weights: Params, step: Array | int = 0) -> Frozen:
+def begin(stats: Stats, weights: Params, step: Array | int = 0) -> GatedStats:
     """The statistics to train a gate from, when it begins at `step` (see `training.init`)."""
-    return Frozen(stats, weights, jnp.asarray(step, jnp.int32))
+    return GatedStats(stats, weights, jnp.asarray(step, jnp.int32))
 
 
 def hardened(gate: Gate, g: PyTree, params: Params) -> Params:
@@ -120,8 +121,8 @@ def loss(gate: Gate, of_weights: Loss) -> Loss:
     """
 
     def of_gate(
-        params: PyTree, stats: Frozen, batch: Split, key: Key
-    ) -> tuple[jax.Array, tuple[Frozen, dict[str, jax.Array]]]:
+        params: PyTree, stats: GatedStats, batch: Split, key: Key
+    ) -> tuple[jax.Array, tuple[GatedStats, dict[str, jax.Array]]]:
         gate_key, net_key = jax.random.split(key)
         effective, penalty = gate.apply(gate_key, stats.step, params, stats.weights)
         value, (net, metrics) = of_weights(effective, stats.net, batch, net_key)
@@ -140,14 +141,14 @@ def model(gate: Gate, of_weights: Model) -> Model:
       of_weights: the net as functions of its weights.
     """
 
-    def init(key: Key) -> tuple[PyTree, Frozen]:
+    def init(key: Key) -> tuple[PyTree, GatedStats]:
         gate_key, net_key = jax.random.split(key)
         weights, stats = of_weights.init(net_key)
         return gate.init(gate_key, weights), begin(stats, weights)
 
     def apply(
-        g: PyTree, stats: Frozen, images: Array, key: Any = None, train: bool = False
-    ) -> tuple[jax.Array, Frozen]:
+        g: PyTree, stats: GatedStats, images: Array, key: Any = None, train: bool = False
+    ) -> tuple[jax.Array, GatedStats]:
         if not train:
             effective = hardened(gate, g, stats.weights)
             return of_weights.apply(effective, stats.net, images)[0], stats

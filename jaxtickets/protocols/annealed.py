@@ -378,8 +378,9 @@ def _energy(
     if settings.energy == "orthogonality":
         return energies.orthogonality(row.params, prunable, effective)
     if settings.energy == "gradient_flow":
-        loss = losses.classification(recipe.model, lambda normalised: normalised)
-        return energies.gradient_flow(loss, *weights, on, noise_key, effective)
+        cross_entropy = losses.classification(recipe.model, lambda normalised: normalised)
+        some = jax.tree.map(lambda a: a[: len(sight.scored.labels)], on)  # a gradient needs memory
+        return energies.gradient_flow(cross_entropy, *weights, some, noise_key, effective)
     if settings.energy != "trainability":
         return energies.fixed(recipe.model, *weights, *on, measure, effective)
     n = len(sight.training.labels)

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import optax
 
 from jaxtickets import losses, masks, training
-from jaxtickets.analysis.orthogonality import score
 from jaxtickets.types import Array, Key, Loss, Mask, Model, Params, Prunable, Scores, Split, Stats
 
 
@@ -208,7 +207,7 @@ def orthogonality(
     prunable: Prunable,
     effective: Callable[[Mask, Params], Params] = masks.apply,
 ) -> Energy:
-    """How far the layers are from orthogonal, see `analysis.orthogonality.score`; sees no data.
+    """How far the layers are from orthogonal, see `losses.orthogonality`; sees no data.
 
     Args:
       params: the weights that the mask selects from.
@@ -218,7 +217,7 @@ def orthogonality(
 
     def evaluate(key: Key, mask: Mask) -> Array:
         del key
-        return score(effective(mask, params), mask, prunable)
+        return losses.orthogonality(masks.pick(effective(mask, params), prunable))
 
     return Energy(evaluate, fresh=False)
 

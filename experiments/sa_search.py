@@ -106,7 +106,8 @@ def main() -> None:
             masks_of = evolving.search(task, evolution, train, question.budget, question.chains)
             for of, made in zip(seeds, masks_of, strict=True):
                 bits = space.bits(made.mask)
-                found.append(Found(density, of, bits, bits))
+                losses = {k: v for k, v in made.said.items() if k.endswith("_loss")}
+                found.append(Found(density, of, bits, bits, losses))
     else:
         searched = problem, axis, seeds, question.chains, data, every
         found = annealing.anneal(run.folder, "search", checked, *searched)
@@ -149,8 +150,11 @@ def main() -> None:
     # --- report
     phases = [f"search-{density:g}" for density in densities] if evolves else ["search"]
     share = round(sum(seconds(run.folder, phase) for phase in phases) / len(found), 3)
+    said_of = {(one.density, one.seed.number): one.said for one in found}
     for row in summary:
         row["search_seconds"] = share if row["method"].startswith("ticket") else 0.0
+        if row["method"] == "ticket":
+            row |= said_of[row["density"], row["seed"]]
     rows.write_summary(run.folder, summary, *comparison.LEADING)
     if evolves:
         draw_evolution(run.folder, "search-")

@@ -45,6 +45,19 @@ def test_a_table_has_a_column_of_checks_where_there_are_any():
     assert checked[4].split()[:2] == ["inverted_grasp", "0.5"]
 
 
+def test_a_table_says_how_searches_and_nets_do_on_the_validation_data():
+    losses = {"search_loss": 0.01, "search_validation_loss": 0.25}
+    both = [row("ticket", 0.5, 0.8, (5, 2), validation_accuracy=v, **losses) for v in (0.7, 0.8)]
+    plain = {"validation_accuracy": 0.5, "search_loss": None}  # as a table read again has it
+    lines = comparison.table([*both, row("snip", 0.5, 0.6, (5, 2), **plain)]).splitlines()
+    head = "untrained % trained % validation % search loss on validation fc1 out"
+    assert " ".join(lines[0].split()) == f"method density n {head}"
+    found = [part.strip() for part in lines[1].split("  ") if part.strip()]
+    assert found[3:7] == ["10.00 ± 0.00", "80.00 ± 0.00", "75.00 ± 7.07", "0.010 ± 0.000"]
+    assert found[7:] == ["0.250 ± 0.000", "5", "2"]
+    assert lines[2].split() == ["snip", "0.5", "1", "10.00", "60.00", "50.00", "5", "2"]
+
+
 def test_a_layer_lost_in_any_seed_is_named_with_its_check():
     assert comparison.lost(PLAIN) == []
     line = "a layer is lost: snip (inverted) at 0.5 keeps nothing in out/kernel"

@@ -194,24 +194,32 @@ def grouped(
 def table(summary: Sequence[dict[str, Any]]) -> str:
     """Mean ± sample standard deviation over seeds of each method and density, as text.
 
-    Where there are checks of methods, they have a column. A line below the table names each method
-    and density that has emptied a layer.
+    Where there are checks of methods, they have a column, and so have the trained nets' accuracies
+    on the validation data, and the losses that searches reached on their own and on the validation
+    data. A line below the table names each method and density that has emptied a layer.
     """
     groups = grouped(summary)
     checked = any(check for _, check, _ in groups)
     layers = [name for name in summary[0] if name.startswith("kept/")]
-    head = ["method", *(["check"] if checked else []), "density", "n", "untrained %", "trained %"]
+    there = [
+        column
+        for column in COLUMNS
+        if column.always or any(row.get(column.field) is not None for row in summary)
+    ]
+    head = ["method", *(["check"] if checked else []), "density", "n"]
+    head += [column.head for column in there]
     head += [name.removeprefix("kept/").removesuffix("/kernel") for name in layers]
     lines = [head]
     for (method, check, density), members in groups.items():
         left = [f"{np.mean([row[name] for row in members]):.0f}" for name in layers]
-        there = [all(f"{when}_accuracy" in row for row in members) for when in TIMES]
-        both = [
-            spread([row[f"{when}_accuracy"] for row in members]) if known else ""
-            for when, known in zip(TIMES, there, strict=True)
-        ]
+        cells = []
+        for column in there:
+            values = [row.get(column.field) for row in members]
+            known = [value for value in values if value is not None]
+            full = len(known) == len(values)
+            cells.append(spread(known, column.scale, column.digits) if full else "")
         named = [method, *([check] if checked else []), f"{density:g}"]
-        lines.append([*named, str(len(members)), *both, *left])
+        lines.append([*named, str(len(members)), *cells, *left])
     return "\n".join([aligned(lines), *lost(summary)])
 
 
@@ -224,7 +232,27 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     )
 
 
+class Column(NamedTuple):
+    """A column of numbers: its head, the rows' field, what that is multiplied by, digits.
+
+    Attributes:
+      always: whether it is there if no row has the field.
+    """
+
+    head: str
+    field: str
+    scale: float = 100
+    digits: int = 2
+    always: bool = False
+
+
 TIMES = ("untrained", "trained")
+COLUMNS = (
+    *(Column(f"{when} %", f"{when}_accuracy", always=True) for when in TIMES),
+    Column("validation %", "validation_accuracy"),
+    Column("search loss", "search_loss", 1, 3),
+    Column("on validation", "search_validation_loss", 1, 3),
+)
 
 
 def spread(values: Sequence[float], scale: float = 100, digits: int = 2) -> str:

@@ -12,7 +12,7 @@ from jaxtickets import allocation, masks, runs
 from jaxtickets.drivers.gallery import OF_INIT, at_init, control_key, plain
 from jaxtickets.drivers.loop import seconds
 from jaxtickets.drivers.problem import Problem, TrainSettings, optimizer_of
-from jaxtickets.drivers.search_loop import Plan, first_rows, search_all, winners
+from jaxtickets.drivers.search_loop import Plan, first_rows, lowest, search_all, winners
 from jaxtickets.drivers.seeds import Seed, evidence, examples
 from jaxtickets.io.errors import UserError
 from jaxtickets.protocols import annealed, annealed_start, finders
@@ -164,10 +164,9 @@ def search(
         said = {
             "forward_passes": cost,
             "search_seconds": round(spent / len(seeds), 3),
-            "search_loss": round(float(ends.state.best_energy[at]), 6),
-            "search_validation_loss": round(float(ends.chosen_score[at]), 6),
         }
-        found.append(Found(mask_at(where, floor, row, point), row.params, said))
+        mask = mask_at(where, floor, row, point)
+        found.append(Found(mask, row.params, said | lowest(ends, at)))
     return found
 
 

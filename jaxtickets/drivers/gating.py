@@ -9,7 +9,7 @@ from jaxtickets import allocation, gates, masks, runs
 from jaxtickets.drivers.finding import Found, Task, dense_cost
 from jaxtickets.drivers.loop import seconds
 from jaxtickets.drivers.problem import Problem
-from jaxtickets.drivers.search_loop import search_all
+from jaxtickets.drivers.search_loop import lowest, search_all
 from jaxtickets.drivers.training_loop import Start, train_all
 from jaxtickets.io.errors import UserError
 from jaxtickets.protocols import annealed, annealed_start, finders
@@ -125,10 +125,6 @@ def polished(task: Task, gate: str, budget: float) -> list[Found]:
     }
     found = []
     for i, one in enumerate(begun):
-        energies_of = {
-            "search_loss": round(float(ends.state.best_energy[i]), 6),
-            "search_validation_loss": round(float(ends.chosen_score[i]), 6),
-        }
         mask = where.space.mask(runs.take(ends.chosen, i))
-        found.append(Found(mask, one.params, said | energies_of))
+        found.append(Found(mask, one.params, said | lowest(ends, i)))
     return found

@@ -56,12 +56,15 @@ class Found(NamedTuple):
       density, seed: whose.
       ticket: bool`[n]`, the bits that validation chose.
       ticket_last: bool`[n]`, the bits that the chain ended with.
+      said: `search_loss` and `search_validation_loss`, the chain's lowest energy, and the chosen
+        bits' on the validation data.
     """
 
     density: float
     seed: Seed
     ticket: Array
     ticket_last: Array
+    said: dict[str, float]
 
 
 FORMATS = {"T": ".1e", "best": ".4f", "mean": ".4f", "accepted": ".0%", "k": ".4g"}
@@ -117,9 +120,17 @@ def best(
     for i in winners(plans, ends):
         row, plan = runs.take(given, i), plans[i]
         last = ends.state.walk.bits if where.fields is None else ends.state.walk
-        chosen = (bits(row, runs.take(points, i)) for points in (ends.chosen, last))
-        found.append(Found(plan.density, plan.seed, *chosen))
+        ticket, at_end = (bits(row, runs.take(points, i)) for points in (ends.chosen, last))
+        found.append(Found(plan.density, plan.seed, ticket, at_end, lowest(ends, i)))
     return found
+
+
+def lowest(ends: Chain, i: int) -> dict[str, float]:
+    """What a summary says of chain i: its lowest energy, and the chosen mask's on validation."""
+    return {
+        "search_loss": round(float(ends.state.best_energy[i]), 6),
+        "search_validation_loss": round(float(ends.chosen_score[i]), 6),
+    }
 
 
 def winners(plans: Sequence[Plan], ends: Chain) -> list[int]:

@@ -1,5 +1,8 @@
 """Finders: budgets, what a search keeps, and that common random numbers are common."""
 
+import shutil
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +14,7 @@ from jaxtickets.criteria import Evidence
 from jaxtickets.drivers import finding, gating
 from jaxtickets.drivers.problem import NetSettings, TrainSettings, build, on_device
 from jaxtickets.drivers.seeds import seed
+from jaxtickets.io import rows
 from jaxtickets.protocols import annealed, annealed_settings, annealed_start, finders
 from jaxtickets.protocols.finders import FINDERS
 from jaxtickets.protocols.ground import Row, mask_at
@@ -214,6 +218,25 @@ def test_polishing_takes_what_is_left_of_the_budget_and_no_more():
         finders.polish(least - 1, *seen)
     with pytest.raises(ValueError, match="five training images at least"):
         finders.polish(10**9, 4, 70)
+
+
+def test_a_gate_goes_on_from_its_checkpoint_to_the_same_masks(tmp_path):
+    net = NetSettings(model="lenet300_100", use_bias=False, initializer="kaiming_normal")
+    train = TrainSettings(optimizer="momentum", learning_rate=0.1, iterations=54, look_every=27)
+    problem = build(net, train, "", False)
+    seeds = [seed(problem, number) for number in (0, 1)]
+    on = seeds, 0.1, 1, on_device(problem.dataset), runs.axis(), 0.0
+    task = finding.Task(tmp_path, "gate", problem, *on)
+    first = gating.gated(task, "gradual_edge_popup")
+    *_, before, last = sorted((tmp_path / "checkpoints" / "gate").iterdir())
+    assert (before.name, last.name) == ("00000001", "00000002")
+    shutil.rmtree(last)
+    again = gating.gated(task, "gradual_edge_popup")
+    assert last.exists()
+    for one, other in zip(first, again, strict=True):
+        chex.assert_trees_all_equal((one.mask, one.params), (other.mask, other.params))
+    steps = [(row["seed"], row["step"]) for row in rows.read_metrics(tmp_path)]
+    assert sorted(steps) == [(0, 27), (0, 54), (1, 27), (1, 54)]
 
 
 def test_a_polished_mask_keeps_its_counts_and_classifies_better(tmp_path):

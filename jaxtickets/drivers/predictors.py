@@ -146,7 +146,7 @@ def predict_in_parts(
     """
     params = entries[0].start.params
     done, missing = parts.plan(folder, "energies", axis, entries, params, PART)
-    found = [row["energies"] for row in done]
+    found = [known["energies"] for known in done]
 
     def of_one(row: Row, look: Look) -> dict[str, Array]:
         return predict(problem, train, steps, row, look)

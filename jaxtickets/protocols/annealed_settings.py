@@ -21,13 +21,16 @@ from jaxtickets.settings import option
 
 SIZES = ("constant", "geometric", "sawtooth", "adaptive")
 TEMPERATURES = (*schedules.SCHEDULES, "levels")
-MEASURED = {
-    "fixed": "",
-    "minibatch": " of a new minibatch a step",
-    "trainability": " after {train_steps} training steps",
+ENERGIES = {
+    "fixed": "lowering {measure}",
+    "minibatch": "lowering {measure} of a new minibatch a step",
+    "trainability": "lowering {measure} after {train_steps} training steps",
+    "gradient_flow": "raising the gradient's norm",
+    "orthogonality": "bringing layers nearer to orthogonal",
 }
-"""Energies that are a measure of the net's outputs, by name and in words."""
-ENERGIES = (*MEASURED, "gradient_flow", "orthogonality")
+"""What a search lowers, by name and in words."""
+UNMEASURED = ("gradient_flow", "orthogonality")
+"""Energies that are no measure of the net's outputs."""
 PROPOSALS = {
     "swaps": "random swaps",
     "informed": "swaps that the gradient favours",
@@ -68,7 +71,7 @@ class Settings:
     size_end: float = option(0.001, f"and the last swap, if geometric: {_SHARE}", least=0)
     sizes: str = option("geometric", "how the swap size changes", SIZES)
     target: float = option(0.25, "acceptance rate that adaptive sizes aim at")
-    energy: str = option("fixed", "what masks are scored by", ENERGIES)
+    energy: str = option("fixed", "what masks are scored by", tuple(ENERGIES))
     images: int = option(250, "training images that masks are scored on; 0: all", least=0)
     measure: str = option("cross_entropy", "what is lowered", tuple(energies.MEASURES))
     evaluation: str = option("auto", "of the first layer: whole, or what swaps change", EVALUATIONS)
@@ -109,14 +112,9 @@ def mix_of(settings: Settings) -> tuple[float, ...]:
 
 def said(settings: Settings) -> str:
     """A search in a few words."""
-    goal = {
-        "gradient_flow": "raising the gradient's norm",
-        "orthogonality": "bringing layers nearer to orthogonal",
-    }
-    if settings.energy in MEASURED:
-        how = MEASURED[settings.energy].format(train_steps=settings.train_steps)
-        goal[settings.energy] = f"lowering {settings.measure.replace('_', '-')}{how}"
-    return f"{settings.granularity}, {PROPOSALS[settings.proposal]}, {goal[settings.energy]}"
+    measure, steps = settings.measure.replace("_", "-"), settings.train_steps
+    goal = ENERGIES[settings.energy].format(measure=measure, train_steps=steps)
+    return f"{settings.granularity}, {PROPOSALS[settings.proposal]}, {goal}"
 
 
 def check(settings: Settings) -> None:
@@ -127,7 +125,7 @@ def check(settings: Settings) -> None:
     for name in ("target", "burn_in_accept", "temperature_ratio", "cooling"):
         if not 0 < getattr(settings, name) <= 1:
             raise ValueError(f"{name}={getattr(settings, name)}: must be in (0, 1]")
-    if settings.energy not in MEASURED:
+    if settings.energy in UNMEASURED:
         _check_needs(settings, "energy", {"measure": "cross_entropy"})
     if settings.proposal == "anew" and settings.granularity == "fields":
         raise ValueError("proposal=anew: needs granularity=weights or units")

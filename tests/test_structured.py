@@ -413,7 +413,7 @@ def test_what_a_search_over_later_weights_found_begins_with_the_first_ones(bench
     later = one._replace(params=jax.tree.map(lambda w: w + 1, one.params), step=30)
     where = ground("units", "global", one.params, (), bench.plan.graph.wiring)
     bits = jnp.arange(14) % 3 > 0
-    found = Found(0.5, later, bits, bits)
+    found = Found(0.5, later, bits, bits, {})
     checked = annealing.Checked(annealed_settings.Settings(), where, None, (0.5,))
     choice = filter_search.choice("annealed_at_3", found, checked, bench.seeds, bench.dense)
     assert choice.seed is one and choice.method == "annealed_at_3"

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from jaxtickets.drivers import comparison, gallery, opening
+from jaxtickets.drivers import comparison, gallery, opening, tables
 from jaxtickets.drivers.comparison import Entry, train_in_parts
 from jaxtickets.drivers.dense import StoreSettings
 from jaxtickets.drivers.problem import Problem
@@ -91,7 +91,7 @@ def main() -> None:
         methods.draw_against_density(made.run.folder)
     methods.draw_layers(made.run.folder)
     methods.draw_lost(made.run.folder)
-    print(comparison.table(summary))
+    print(tables.methods(summary))
     records.finish_run(made.run)
     print(f"run: {made.run.folder}")
 

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from jaxtickets.drivers import comparison, early_bird, early_tickets, opening
+from jaxtickets.drivers import comparison, early_bird, early_tickets, opening, tables
 from jaxtickets.drivers.early_bird import BirdSettings, Plan
 from jaxtickets.drivers.problem import NetSettings, TrainSettings
 from jaxtickets.figures import early_bird as figures
@@ -127,7 +127,7 @@ def _place(row: dict[str, Any]) -> tuple[float, int]:
 
 def _table(summary: Sequence[dict[str, Any]], drawn: Sequence[dict[str, Any]]) -> str:
     """The methods, then for each density when it was drawn, what that saved, and what it cost."""
-    lines = [comparison.table(summary)]
+    lines = [tables.methods(summary)]
     for density in dict.fromkeys(row["density"] for row in drawn):
         mine = [row for row in drawn if row["density"] == density]
         found = [row["drawn"] for row in mine if row["drawn"]]
@@ -141,7 +141,7 @@ def _table(summary: Sequence[dict[str, Any]], drawn: Sequence[dict[str, Any]]) -
         }
         said = f"density {density:g}: drawn by {len(found)} of {len(mine)} seeds"
         if found:
-            at = comparison.spread(found, 1, 1)
+            at = tables.spread(found, 1, 1)
             far = np.mean([row["distance"] for row in mine if row["drawn"]])
             said += f" at epoch {at} of {mine[0]['epochs']}, masks {far:.3f} apart"
             if (chance := mine[0]["chance"]) is not None:
@@ -155,10 +155,10 @@ def _table(summary: Sequence[dict[str, Any]], drawn: Sequence[dict[str, Any]]) -
                 {seed: row["trained_accuracy"] for seed, row in of[method].items()}
                 for method in ("early_bird", "late")
             ]
-            mean, half = comparison.paired(accuracies[0], accuracies[1])
+            mean, half = tables.paired(accuracies[0], accuracies[1])
             saved = [row["saved"] for row in of["early_bird"].values()]
             more = np.mean(saved) < 0
-            share = comparison.spread([-x for x in saved] if more else saved, digits=1)
+            share = tables.spread([-x for x in saved] if more else saved, digits=1)
             work = "more work" if more else "of the work saved"
             lines.append(
                 f"  {share} % {work}; less the late ticket {100 * mean:+.2f} points, "

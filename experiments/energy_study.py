@@ -18,7 +18,7 @@ from absl import flags
 from scipy import stats as statistics
 
 from jaxtickets import masks
-from jaxtickets.drivers import comparison, gallery, opening, predictors
+from jaxtickets.drivers import comparison, gallery, opening, predictors, random_masks, tables
 from jaxtickets.drivers.comparison import Entry, train_in_parts
 from jaxtickets.drivers.dense import StoreSettings
 from jaxtickets.drivers.gallery import GallerySettings
@@ -67,7 +67,7 @@ def main() -> None:
     steps = predictors.check(settings, problem)
     made = gallery.begin("energy_study", place, store, parts, axis, problem, trained=False)
     entries = [*made.entries, *_shuffled(problem, made)]
-    entries += predictors.random_fields(settings, problem, made)
+    entries += random_masks.of_fields(settings.fields, problem, made)
 
     look = predictors.look(settings, problem, steps[-1])
     scored = predictors.criteria_of(problem, made)
@@ -139,7 +139,7 @@ def _table(found: Sequence[dict[str, Any]]) -> str:
         lines.append([name, *said, f"{mine[0]['cost']}"])
     return (
         "rank correlation with validation accuracy, trained; mean ± deviation over seeds\n"
-        f"{comparison.aligned(lines)}"
+        f"{tables.aligned(lines)}"
     )
 
 

@@ -168,14 +168,14 @@ def choice(
     at = [one.number for one in seeds].index(found.seed.number)
     trained = take((dense.params, dense.stats), at)
     units = dict(zip(space.names, parts, strict=True))
-    return Choice(name, found.density, seeds[at], trained[0], trained[1], units)
+    return Choice(name, found.density, seeds[at], trained[0], trained[1], units, found.said)
 
 
 def shuffled(found: Choice, graph: Graph) -> Choice:
     """Random units, in each layer as many as a search found."""
     method = f"{found.method}_shuffled"
     key = control_key(found.seed, method, found.share)
-    return found._replace(method=method, units=choose.shuffled(key, graph, found.units))
+    return found._replace(method=method, units=choose.shuffled(key, graph, found.units), said={})
 
 
 def _search(question: Question, cut: CutSettings, energy: str) -> annealed_settings.Settings:

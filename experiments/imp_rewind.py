@@ -20,7 +20,7 @@ from typing import Any
 from absl import flags
 
 from experiments.imp_presets import SHORT, preset
-from jaxtickets.drivers import comparison, opening
+from jaxtickets.drivers import comparison, opening, tables
 from jaxtickets.drivers.imp_plan import imp_plan
 from jaxtickets.drivers.levels import Plan, descend, lineages_of
 from jaxtickets.drivers.problem import NetSettings, Problem
@@ -83,7 +83,7 @@ def main() -> None:
     every = place.checkpoint_seconds
     summary = descend(run.folder, problem, axis, plan, lines, data, every, report)
     for words, members in lottery.hyper_groups(summary).items():
-        print("\n".join(line for line in (words, comparison.table(members)) if line))
+        print("\n".join(line for line in (words, tables.methods(members)) if line))
     records.finish_run(run)
     print(f"run: {run.folder}")
 

@@ -18,7 +18,7 @@ from absl import flags
 
 from jaxtickets import runs
 from jaxtickets.analysis import similarity
-from jaxtickets.drivers import annealing, comparison, gallery, opening
+from jaxtickets.drivers import annealing, gallery, opening, tables
 from jaxtickets.drivers.comparison import Entry
 from jaxtickets.drivers.dense import StoreSettings
 from jaxtickets.drivers.problem import Problem
@@ -155,9 +155,9 @@ def _table(pairs: list[dict[str, Any]]) -> str:
             groups.setdefault(key, []).append(row)
     lines = [["masks", "density", "seed", "pairs", "cosine %", "by chance %"]]
     for (density, a, b, kind), members in sorted(groups.items(), key=lambda item: -item[0][0]):
-        values = [comparison.spread([row[m] for row in members]) for m in ("cosine", "chance")]
+        values = [tables.spread([row[m] for row in members]) for m in ("cosine", "chance")]
         lines.append([f"{a}, {b}", f"{density:g}", kind, str(len(members)), *values])
-    return comparison.aligned(lines)
+    return tables.aligned(lines)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from absl import flags
 
 from jaxtickets import runs
 from jaxtickets.analysis import orthogonality
-from jaxtickets.drivers import comparison, gallery, opening
+from jaxtickets.drivers import comparison, gallery, opening, tables
 from jaxtickets.drivers.comparison import Entry, train_entries
 from jaxtickets.drivers.dense import StoreSettings, dense_entry
 from jaxtickets.drivers.problem import Problem
@@ -104,13 +104,20 @@ def _repaired(
     ]
 
 
+COLUMNS = (
+    tables.Column("score", "orthogonality", 1, 5, always=True),
+    tables.accuracy("trained"),
+    tables.VALIDATION,
+)
+
+
 def _table(summary: list[dict[str, Any]]) -> str:
-    lines = [["method", "check", "density", "n", "score", "trained %"]]
-    for (method, check, density), members in comparison.grouped(summary).items():
-        score = comparison.spread([row["orthogonality"] for row in members], 1, 5)
-        trained = comparison.spread([row["trained_accuracy"] for row in members])
-        lines.append([method, check, f"{density:g}", str(len(members)), score, trained])
-    return comparison.aligned(lines)
+    there = tables.present(COLUMNS, summary)
+    lines = [["method", "check", "density", "n", *(column.head for column in there)]]
+    for (method, check, density), members in tables.grouped(summary).items():
+        named = [method, check, f"{density:g}", str(len(members))]
+        lines.append([*named, *tables.cells(there, members)])
+    return tables.aligned(lines)
 
 
 def _correlations(summary: list[dict[str, Any]]) -> str:

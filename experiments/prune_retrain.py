@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 
 from jaxtickets import nets, runs
-from jaxtickets.drivers import comparison, threshold_plan
+from jaxtickets.drivers import comparison, tables, threshold_plan
 from jaxtickets.drivers.dense import StoreSettings, dense_nets
 from jaxtickets.drivers.levels import Lineage, descend
 from jaxtickets.drivers.problem import NetSettings, TrainSettings, build, on_device
@@ -116,7 +116,7 @@ def main() -> None:
         rows.write_summary(run.folder, summary, *comparison.LEADING)
         pruning.draw_pruning(run.folder)
         mine = [row for row in summary if row["model"] == name]
-        print("\n".join([threshold_plan.table(mine), *comparison.lost(mine)]))
+        print("\n".join([threshold_plan.table(mine), *tables.lost(mine)]))
     records.finish_run(run)
     print(f"run: {run.folder}")
 

@@ -22,7 +22,16 @@ from typing import Any
 from absl import flags
 
 from jaxtickets import gates
-from jaxtickets.drivers import comparison, evolving, finding, gallery, gating, opening, racing
+from jaxtickets.drivers import (
+    comparison,
+    evolving,
+    finding,
+    gallery,
+    gating,
+    opening,
+    racing,
+    tables,
+)
 from jaxtickets.drivers.comparison import Entry, train_in_parts
 from jaxtickets.drivers.dense import StoreSettings
 from jaxtickets.drivers.evolving import GRANET, EvolveSettings
@@ -212,7 +221,7 @@ def _table(summary: Sequence[dict[str, Any]], budget: float) -> str:
     Best on the validation data: the test data decide nothing.
     """
     largest = [row for row in summary if row.get("budget") in (None, budget)]
-    lines = [comparison.table(largest)]
+    lines = [tables.methods(largest)]
     for density in sorted({row["density"] for row in largest if row["method"] != "dense"})[::-1]:
         of, judged = (
             {
@@ -227,7 +236,7 @@ def _table(summary: Sequence[dict[str, Any]], budget: float) -> str:
         best = max(cheap, key=lambda name: sum(judged[name].values()))
         for name in (GRANET, *FINDERS, racing.RACED):
             if of.get(name):
-                mean, half = comparison.paired(of[name], of[best])
+                mean, half = tables.paired(of[name], of[best])
                 lines.append(
                     f"{name} less {best} at {density:g}: {100 * mean:+.2f} points, paired 95 % "
                     f"interval {100 * (mean - half):+.2f} to {100 * (mean + half):+.2f}"

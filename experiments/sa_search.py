@@ -24,7 +24,7 @@ from absl import flags
 
 from experiments.sa_presets import REWIRED, SEARCHES, preset
 from jaxtickets import runs
-from jaxtickets.drivers import annealing, comparison, evolving, opening
+from jaxtickets.drivers import annealing, comparison, evolving, opening, tables
 from jaxtickets.drivers.comparison import Entry
 from jaxtickets.drivers.evolving import GRANET, EvolveSettings
 from jaxtickets.drivers.finding import Task
@@ -163,7 +163,7 @@ def main() -> None:
     methods.draw_accuracies(run.folder)
     methods.draw_layers(run.folder)
     said = _evolved(question, evolution) if evolves else annealed_settings.said(settings)
-    print(f"ticket: {said}\n{comparison.table(summary)}")
+    print(f"ticket: {said}\n{tables.methods(summary)}")
     records.finish_run(run)
     print(f"run: {run.folder}")
 

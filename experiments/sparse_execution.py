@@ -22,7 +22,7 @@ from absl import flags
 
 from jaxtickets import allocation, masks, runs
 from jaxtickets.compress import sparse
-from jaxtickets.drivers import comparison, saved_tickets, sparse_times
+from jaxtickets.drivers import saved_tickets, sparse_times, tables
 from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings, build
 from jaxtickets.drivers.sparse_times import Limits, Masked
 from jaxtickets.figures import sparse as figures
@@ -142,7 +142,7 @@ def _table(done: Sequence[dict[str, Any]]) -> str:
                 ]
                 cells.append(_words(sparse_times.pays_below(curve)) if curve else "")
             lines.append([model, form, *cells])
-    return comparison.aligned(lines)
+    return tables.aligned(lines)
 
 
 def _words(density: float) -> str:

@@ -22,7 +22,7 @@ from absl import flags
 from experiments.imp_presets import SHORT
 from jaxtickets import runs
 from jaxtickets.criteria import find, plane
-from jaxtickets.drivers import comparison, opening
+from jaxtickets.drivers import comparison, opening, tables
 from jaxtickets.drivers.dense import StoreSettings, dense_nets
 from jaxtickets.drivers.imp_plan import imp_plan
 from jaxtickets.drivers.levels import Lineage, Plan, descend
@@ -150,14 +150,15 @@ def _table(summary: list[dict[str, Any]]) -> str:
     for row in summary:
         key = tuple(row.get(name) or "" for name in ("method", "ones", "zeros"))
         groups.setdefault(key, {}).setdefault(row["density"], []).append(row)
-    lines = [["criterion", "ones", "zeros", "density", "n", "untrained %", "trained %"]]
+    there = tables.present(tables.ACCURACIES, summary)
+    lines = [["criterion", "ones", "zeros", "density", "n", *(column.head for column in there)]]
     for key, levels in groups.items():
         score = {d: np.mean([r[UNTRAINED] for r in members]) for d, members in levels.items()}
         best = max(score, key=lambda density: score[density])
         members = levels[best]
-        both = [comparison.spread([r[f"{t}_accuracy"] for r in members]) for t in comparison.TIMES]
-        lines.append([*key, f"{best:.3g}", str(len(members)), *both])
-    return comparison.aligned(lines)
+        found = tables.cells(there, members)
+        lines.append([*key, f"{best:.3g}", str(len(members)), *found])
+    return tables.aligned(lines)
 
 
 if __name__ == "__main__":

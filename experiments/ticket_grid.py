@@ -18,7 +18,7 @@ from absl import flags
 
 from jaxtickets import allocation, masks, runs
 from jaxtickets.criteria import CRITERIA
-from jaxtickets.drivers import comparison, cost, opening
+from jaxtickets.drivers import comparison, cost, opening, tables
 from jaxtickets.drivers.comparison import Entry, train_entries, train_in_parts
 from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings
 from jaxtickets.drivers.seeds import Seed, evidence
@@ -115,7 +115,7 @@ def main() -> None:
     # --- report
     rows.write_summary(run.folder, summary, *comparison.LEADING)
     grid.draw_grid(run.folder)
-    print(comparison.table([row for row in summary if row.get("rewind", 0) == 0]))
+    print(tables.methods([row for row in summary if row.get("rewind", 0) == 0]))
     if question.cost_trainings:
         some = runs.stack([e.start for e in entries[: question.cost_trainings]])
         costs = cost.compare(problem, axis, some, data)

@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 
 from jaxtickets.analysis.trainability import steps_to_reach
-from jaxtickets.drivers import comparison, gallery, opening
+from jaxtickets.drivers import comparison, gallery, opening, tables
 from jaxtickets.drivers.comparison import train_entries
 from jaxtickets.drivers.dense import StoreSettings, dense_entry
 from jaxtickets.drivers.problem import build
@@ -96,13 +96,13 @@ def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
 def _table(summary: list[dict[str, Any]], targets: tuple[float, ...]) -> str:
     """Steps to each loss, mean ± sample standard deviation over seeds; `-` if a seed never does."""
     lines = [["method", "density", "n", *(f"steps to {t:g}" for t in targets)]]
-    for (method, _, density), members in comparison.grouped(summary).items():
+    for (method, _, density), members in tables.grouped(summary).items():
         cells = []
         for target in targets:
             steps = [row[f"steps_to/{target:g}"] for row in members]
-            cells.append("-" if np.isnan(steps).any() else comparison.spread(steps, 1, 0))
+            cells.append("-" if np.isnan(steps).any() else tables.spread(steps, 1, 0))
         lines.append([method, f"{density:g}", str(len(members)), *cells])
-    return comparison.aligned(lines)
+    return tables.aligned(lines)
 
 
 if __name__ == "__main__":

@@ -406,6 +406,8 @@ def test_a_filter_search_keeps_its_share_and_rewinds_to_the_first_weights(smokes
     }
     for row in made:
         assert [row[f"units/{name}"] for name in ("conv1", "conv2", "fc1")] == ["3", "3", "64"]
+        for name in ("search_loss", "search_validation_loss"):
+            assert (float(row[name] or 0) > 0) == (row["method"] in found)
 
 
 def test_what_a_search_over_later_weights_found_begins_with_the_first_ones(bench):
@@ -442,7 +444,7 @@ def test_a_shuffled_choice_is_random_units_with_the_same_counts(bench):
     traced = bench.plan.graph
     draw = np.random.default_rng(0)
     units = {group.name: draw.random(group.size) < 0.5 for group in traced.wiring}
-    found = Choice("annealed", 0.5, bench.seeds[0], {}, {}, units)
+    found = Choice("annealed", 0.5, bench.seeds[0], {}, {}, units, {})
     first, other = (
         filter_search.shuffled(found._replace(seed=one), traced) for one in bench.seeds[:2]
     )

@@ -1,12 +1,11 @@
-"""Masks side by side: untrained and trained, over seeds; a summary and a table."""
+"""Masks side by side: untrained and trained, over seeds; a row of each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from scipy import stats as statistics
 
 from jaxtickets import masks, nets, runs
 from jaxtickets.analysis import connectivity
@@ -178,120 +177,6 @@ def save_entry(folder: Path, problem: Problem, entry: Entry, step: int, place: s
 def masks_applied(starts: Start) -> Start:
     """The starts with their parameters masked."""
     return starts._replace(params=masks.apply(starts.mask, starts.params, starts.fill))
-
-
-def grouped(
-    summary: Sequence[dict[str, Any]],
-) -> dict[tuple[str, str, float], list[dict[str, Any]]]:
-    """The rows of each method, check of it (empty for the method's own) and density."""
-    groups: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
-    for row in summary:
-        key = row["method"], row.get("check") or "", row["density"]
-        groups.setdefault(key, []).append(row)
-    return groups
-
-
-def table(summary: Sequence[dict[str, Any]]) -> str:
-    """Mean ± sample standard deviation over seeds of each method and density, as text.
-
-    Where there are checks of methods, they have a column, and so have the trained nets' accuracies
-    on the validation data, and the losses that searches reached on their own and on the validation
-    data. A line below the table names each method and density that has emptied a layer.
-    """
-    groups = grouped(summary)
-    checked = any(check for _, check, _ in groups)
-    layers = [name for name in summary[0] if name.startswith("kept/")]
-    there = [
-        column
-        for column in COLUMNS
-        if column.always or any(row.get(column.field) is not None for row in summary)
-    ]
-    head = ["method", *(["check"] if checked else []), "density", "n"]
-    head += [column.head for column in there]
-    head += [name.removeprefix("kept/").removesuffix("/kernel") for name in layers]
-    lines = [head]
-    for (method, check, density), members in groups.items():
-        left = [f"{np.mean([row[name] for row in members]):.0f}" for name in layers]
-        cells = []
-        for column in there:
-            values = [row.get(column.field) for row in members]
-            known = [value for value in values if value is not None]
-            full = len(known) == len(values)
-            cells.append(spread(known, column.scale, column.digits) if full else "")
-        named = [method, *([check] if checked else []), f"{density:g}"]
-        lines.append([*named, str(len(members)), *cells, *left])
-    return "\n".join([aligned(lines), *lost(summary)])
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Rows of words as text: the first column to the left, the others to the right."""
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(pairs))
-        for pairs in (list(zip(line, widths, strict=True)) for line in lines)
-    )
-
-
-class Column(NamedTuple):
-    """A column of numbers: its head, the rows' field, what that is multiplied by, digits.
-
-    Attributes:
-      always: whether it is there if no row has the field.
-    """
-
-    head: str
-    field: str
-    scale: float = 100
-    digits: int = 2
-    always: bool = False
-
-
-TIMES = ("untrained", "trained")
-COLUMNS = (
-    *(Column(f"{when} %", f"{when}_accuracy", always=True) for when in TIMES),
-    Column("validation %", "validation_accuracy"),
-    Column("search loss", "search_loss", 1, 3),
-    Column("on validation", "search_validation_loss", 1, 3),
-)
-
-
-def spread(values: Sequence[float], scale: float = 100, digits: int = 2) -> str:
-    """`97.31 ± 0.12`: mean and sample standard deviation, without the latter for n = 1.
-
-    Args:
-      values: in % by default, and so fractions.
-      scale: what they are multiplied by.
-      digits: after the point.
-    """
-    mean = f"{scale * np.mean(values):.{digits}f}"
-    return mean if len(values) < 2 else f"{mean} ± {scale * np.std(values, ddof=1):.{digits}f}"
-
-
-def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> tuple[float, float]:
-    """The mean difference over the seeds of both, and half of its 95 % interval.
-
-    Student's t interval of the differences; infinite for a single seed.
-    """
-    seeds = sorted(set(ours) & set(theirs))
-    differences = [ours[seed] - theirs[seed] for seed in seeds]
-    n = len(differences)
-    if n < 2:
-        return float(np.mean(differences)), float("inf")
-    half = statistics.t.ppf(0.975, n - 1) * np.std(differences, ddof=1) / n**0.5
-    return float(np.mean(differences)), float(half)
-
-
-def lost(summary: Sequence[dict[str, Any]]) -> list[str]:
-    """A line for each method and density that has emptied a layer."""
-    found = []
-    for (method, check, density), members in grouped(summary).items():
-        layers = [name for name in members[0] if name.startswith("kept/")]
-        empty = [name for name in layers if not all(row[name] for row in members)]
-        if empty:
-            which = f"{method} ({check})" if check else method
-            where = ", ".join(sorted(name.removeprefix("kept/") for name in empty))
-            found.append(f"a layer is lost: {which} at {density:g} keeps nothing in {where}")
-    return found
 
 
 def _connected(mask: Any, problem: Problem) -> dict[str, float]:

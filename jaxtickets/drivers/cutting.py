@@ -1,7 +1,7 @@
 """Which units go: criteria and shares checked, units chosen for every seed, nets made small."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -191,6 +191,7 @@ class Choice(NamedTuple):
       seed: with the weights that the small net is rewound to.
       params, stats: the trained weights that the small net may go on with.
       units: `{group: bool[units]}`.
+      said: of a search, `search_loss` and `search_validation_loss`; else empty.
     """
 
     method: str
@@ -199,6 +200,7 @@ class Choice(NamedTuple):
     params: Params
     stats: Stats
     units: dict[str, np.ndarray]
+    said: Mapping[str, float]
 
 
 class Member(NamedTuple):
@@ -210,6 +212,7 @@ class Member(NamedTuple):
       net: the small net.
       small: its tickets, and its functions.
       gain: what was saved.
+      said: see `Choice`.
     """
 
     name: dict[str, Any]
@@ -217,6 +220,7 @@ class Member(NamedTuple):
     net: nn.Module
     small: Small
     gain: Report
+    said: Mapping[str, float]
 
 
 def scored(
@@ -244,7 +248,7 @@ def scored(
                     units = structured.chosen(plan.how, plan.graph, scores, share)
                 except ValueError as error:
                     raise UserError(f"{method} at {share:g}, seed {one.number}: {error}") from error
-                made.append(Choice(method, share, one, params, stats, units))
+                made.append(Choice(method, share, one, params, stats, units, {}))
     return made
 
 
@@ -267,7 +271,9 @@ def cut(plan: Plan, problem: Problem, choices: Sequence[Choice]) -> dict[str, li
             said = f"{choice.method} at {choice.share:g}, seed {one.number}: {error}"
             raise UserError(said) from error
         small = Small(nets.functional(net, plan.graph.image), begins, ends)
-        groups.setdefault(digest_of(net), []).append(Member(name, one, net, small, gain))
+        groups.setdefault(digest_of(net), []).append(
+            Member(name, one, net, small, gain, choice.said)
+        )
     return groups
 
 

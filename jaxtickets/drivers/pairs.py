@@ -9,7 +9,8 @@ import numpy as np
 
 from jaxtickets import runs
 from jaxtickets.analysis import interpolation
-from jaxtickets.drivers.comparison import Entry, spread
+from jaxtickets.drivers import tables
+from jaxtickets.drivers.comparison import Entry
 from jaxtickets.drivers.problem import Problem
 from jaxtickets.runs import Axis
 from jaxtickets.training import Watched
@@ -65,8 +66,8 @@ def table(summary: Sequence[dict[str, Any]]) -> str:
     lines = [f"{'method':10}{'density':>10}{'parted at':>11}{'n':>4}{'barrier, points':>18}"
              f"{'accuracy %':>16}"]  # fmt: skip
     for (method, density, rewind), members in groups.items():
-        barrier = spread([r["test_barrier"] for r in members if r["order"] == 0])
-        accuracy = spread([r["trained_accuracy"] for r in members])
+        barrier = tables.spread([r["test_barrier"] for r in members if r["order"] == 0])
+        accuracy = tables.spread([r["trained_accuracy"] for r in members])
         n = len({row["seed"] for row in members})
         lines.append(f"{method:10}{density:>10.4g}{rewind:>11}{n:>4}{barrier:>18}{accuracy:>16}")
     return "\n".join(lines)

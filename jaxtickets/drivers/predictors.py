@@ -10,21 +10,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtickets import allocation, losses, masks, runs
+from jaxtickets import losses, runs
 from jaxtickets.criteria import find
 from jaxtickets.drivers import gallery, parts
 from jaxtickets.drivers.comparison import Entry
 from jaxtickets.drivers.problem import Problem, TrainSettings, optimizer_of
 from jaxtickets.drivers.seeds import evidence
-from jaxtickets.drivers.training_loop import Start
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.flags import whole_numbers
 from jaxtickets.io.progress import Progress
 from jaxtickets.runs import Axis
-from jaxtickets.search import energies, fields
+from jaxtickets.search import energies
 from jaxtickets.search.energies import Energy
 from jaxtickets.settings import option
-from jaxtickets.types import Array, Key, Mask, Params, Scores, Split, Stats
+from jaxtickets.types import Array, Mask, Params, Scores, Split, Stats
 
 DRAWS = 4
 """Orders of the training data."""
@@ -36,7 +35,7 @@ PART = 16
 
 @dataclass(frozen=True)
 class PredictorSettings:
-    """Which energies, and which masks beside those of criteria."""
+    """How energies judge masks, and how many there are beside those of criteria."""
 
     fields: int = option(20, "masks of random fields, of each seed and density", least=0)
     train_steps: tuple = option((10, 25, 50, 100), "training steps before a net is scored")
@@ -219,51 +218,6 @@ def _energies(
         draws, [1 / DRAWS] * DRAWS
     )
     return made
-
-
-# --- masks ---------------------------------------------------------------------------------------
-
-FEATURES = (fields.CHANCE, "large_init")
-MOVES = 10
-
-
-def random_fields(
-    settings: PredictorSettings, problem: Problem, made: gallery.Gallery
-) -> list[Entry]:
-    """Masks of random fields: SNIP's potentials, weaker or stronger, bent by random moves."""
-    image, params = made.data.train.images.shape[1:], made.seeds[0].params
-    space = fields.space(params, problem.prunable, FEATURES, ("input",), image)
-    moves = fields.moves(space)
-    floor = made.plan.settings.floor
-
-    @jax.jit
-    def draw(key: Key, features: Any, pooled: fields.Field, keep: Array) -> Mask:
-        share_key, mix_key, walk_key = jax.random.split(key, 3)
-        share = jax.random.uniform(share_key, maxval=1.5)
-        mix = jnp.array([1.0, 2 * jax.random.uniform(mix_key)])
-        begin = jax.tree.map(lambda potential: share * potential, pooled)._replace(mix=mix)
-
-        def step(field: fields.Field, key: Key) -> tuple[fields.Field, None]:
-            return moves.propose(key, jnp.float32(0.7), field).walk, None
-
-        field, _ = jax.lax.scan(step, begin, jax.random.split(walk_key, MOVES))
-        return fields.mask(space, features, keep, floor, field)
-
-    entries = []
-    sizes = masks.shapes(params, problem.prunable)
-    for one in made.seeds:
-        about = evidence(problem, one, None, made.data)
-        feature_key, snip_key, field_key = jax.random.split(one.control, 3)
-        features = fields.features(feature_key, space, about)
-        pooled = fields.pooled(space, find("snip")(snip_key, about), (1.0, 1.0))
-        for density in made.plan.keep:
-            keep = allocation.total(sizes, density)
-            for i in range(settings.fields):
-                mask = draw(jax.random.fold_in(field_key, i), features, pooled, keep)
-                name = {"method": "field", "density": density, "seed": one.number, "number": i}
-                where = one.params, one.stats, mask, one.step
-                entries.append(Entry(name, Start(one.train, problem.hyper, *where)))
-    return entries
 
 
 def criteria_of(problem: Problem, made: gallery.Gallery) -> dict[int, tuple[Scores, Scores]]:

@@ -4,15 +4,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxtickets.drivers import comparison
+from jaxtickets.drivers import tables
 from jaxtickets.drivers.once import Row
 from jaxtickets.drivers.structured import BATCHES
+
+ACCURACIES = (
+    tables.accuracy("sparse"),
+    tables.accuracy("cut"),
+    tables.accuracy("tuned", "fine-tuned %"),
+    tables.VALIDATION,
+)
 
 
 def table(summary: Sequence[Row]) -> str:
     """Mean ± sample standard deviation over seeds of each strength and pass."""
     layers = [name for name in summary[0] if name.startswith("units/")]
-    head = ["penalty", "pass", "kept", "n", "sparse %", "cut %", "fine-tuned %", "parameters"]
+    there = tables.present(ACCURACIES, summary)
+    head = ["penalty", "pass", "kept", "n", *(column.head for column in there), "parameters"]
     head += ["left %", "MFLOP", "left %", *(f"ms of {b} (faster)" for b in BATCHES), "units"]
     lines, groups = [head], dict[tuple[float, int], list[Row]]()
     for row in summary:
@@ -23,14 +31,10 @@ def table(summary: Sequence[Row]) -> str:
             for name, value in members[0].items()
             if isinstance(value, int | float)
         }
-        accuracies = [
-            comparison.spread([row[f"{when}_accuracy"] for row in members])
-            for when in ("sparse", "cut", "tuned")
-        ]
         lines.append(
             [
                 *(f"{strength:g}", str(number), f"{members[0]['rate']:g}", str(len(members))),
-                *accuracies,
+                *tables.cells(there, members),
                 *(f"{mean['parameters']:.0f}", f"{100 * mean['parameters_left']:.1f}"),
                 f"{2 * mean['multiply_adds'] / 1e6:.3f}",
                 f"{100 * mean['multiply_adds_left']:.1f}",
@@ -41,4 +45,4 @@ def table(summary: Sequence[Row]) -> str:
                 "-".join(f"{mean[name]:.0f}" for name in layers),
             ]
         )
-    return comparison.aligned(lines)
+    return tables.aligned(lines)

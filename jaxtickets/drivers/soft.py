@@ -52,5 +52,5 @@ def choices(
             for name, one in zip(names, seeds, strict=True):
                 end, _ = tickets.load_ticket(folder / "tickets" / name)
                 units = soft.standing(end.params, plan.graph.wiring)
-                made.append(Choice(method, share, one, end.params, end.stats, units))
+                made.append(Choice(method, share, one, end.params, end.stats, units, {}))
     return made

@@ -4,9 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxtickets.drivers import comparison
+from jaxtickets.drivers import tables
 from jaxtickets.drivers.structured import BATCHES, COLUMNS, SPEED_UPS, Row
 from jaxtickets.protocols.structured import AFTERS
+
+ACCURACIES = (
+    *(tables.accuracy(when) for when in ("dense", "cut", "trained")),
+    tables.VALIDATION,
+    *tables.SEARCH,
+)
 
 
 def grouped(summary: Sequence[Row]) -> dict[tuple[str, float, str], list[Row]]:
@@ -18,9 +24,13 @@ def grouped(summary: Sequence[Row]) -> dict[tuple[str, float, str], list[Row]]:
 
 
 def table(summary: Sequence[Row]) -> str:
-    """Mean ± sample standard deviation over seeds of each method, share and training."""
+    """Mean ± sample standard deviation over seeds of each method, share and training.
+
+    Where there are searches, what they reached on their own and on the validation data has columns.
+    """
     layers = [name for name in summary[0] if name.startswith("units/")]
-    head = ["method", "kept", "after", "n", "dense %", "cut %", "trained %", "steps"]
+    there = tables.present(ACCURACIES, summary)
+    head = ["method", "kept", "after", "n", *(column.head for column in there), "steps"]
     head += ["parameters", "MFLOP", "kB", *(f"ms of {b} (faster)" for b in BATCHES), "units"]
     lines = [head]
     for (method, rate, after), members in grouped(summary).items():
@@ -28,21 +38,17 @@ def table(summary: Sequence[Row]) -> str:
             name: float(np.mean([row[name] for row in members]))
             for name in (*COLUMNS.values(), "train_steps", *layers, *SPEED_UPS)
         }
-        accuracy = [
-            comparison.spread([row[f"{when}_accuracy"] for row in members])
-            for when in ("dense", "cut", "trained")
-        ]
         speed = [f"{mean[f'milliseconds_{b}']:.3g} ({mean[f'speed_up_{b}']:.2f}x)" for b in BATCHES]
         lines.append(
             [
-                *(method, f"{rate:g}", after, str(len(members)), *accuracy),
+                *(method, f"{rate:g}", after, str(len(members)), *tables.cells(there, members)),
                 *(f"{mean['train_steps']:.0f}", f"{mean['parameters']:.0f}"),
                 f"{2 * mean['multiply_adds'] / 1e6:.3f}",
                 f"{mean['bytes_on_disk'] / 1e3:.0f}",
                 *(*speed, "-".join(f"{mean[name]:.0f}" for name in layers)),
             ]
         )
-    return comparison.aligned(lines)
+    return tables.aligned(lines)
 
 
 def worth(summary: Sequence[Row]) -> str:
@@ -65,7 +71,7 @@ def worth(summary: Sequence[Row]) -> str:
             if {row["ticket"] for row in theirs} == {row["ticket"] for row in ours}:
                 continue  # not there, or the same nets
             both = [{r["seed"]: r["trained_accuracy"] for r in side} for side in (ours, theirs)]
-            mean, half = comparison.paired(*both)
+            mean, half = tables.paired(*both)
             said = f"{100 * mean:+.2f} ± {100 * half:.2f}"
             lines.append([name, f"{rate:g}", said, str(len(ours))])
-    return comparison.aligned(lines)
+    return tables.aligned(lines)

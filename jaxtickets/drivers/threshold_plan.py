@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxtickets import losses, masks, nets, runs
 from jaxtickets.data import shape as image_shape
-from jaxtickets.drivers import comparison
+from jaxtickets.drivers import tables
 from jaxtickets.drivers.comparison import Entry
 from jaxtickets.drivers.levels import Descent, Lineage, Plan
 from jaxtickets.drivers.problem import Problem
@@ -102,6 +102,13 @@ def counted(
     return made
 
 
+COLUMNS = (
+    tables.accuracy("untrained", "cut %"),
+    tables.accuracy("trained", "retrained %"),
+    tables.VALIDATION,
+)
+
+
 def table(summary: Sequence[dict[str, Any]]) -> str:
     """The last round of each threshold: mean ± sample standard deviation over seeds."""
     last = max(row["round"] for row in summary)
@@ -110,16 +117,15 @@ def table(summary: Sequence[dict[str, Any]]) -> str:
         if row["method"] == "dense" or row["round"] == last:
             groups.setdefault(row.get("threshold", 0.0), []).append(row)
     layers = [name for name in summary[0] if name.startswith("kept/")]
+    there = tables.present(COLUMNS, summary)
     lines = [
         [
-            *("threshold", "n", "cut %", "retrained %", "parameters", "factor", "MFLOP"),
+            *("threshold", "n", *(column.head for column in there)),
+            *("parameters", "factor", "MFLOP"),
             *(name.split("/")[1] for name in layers),
         ]
     ]
     for threshold, members in groups.items():
-        both = [
-            comparison.spread([row[f"{t}_accuracy"] for row in members]) for t in comparison.TIMES
-        ]
         mean = {
             name: float(np.mean([row[name] for row in members]))
             for name in ("parameters", "compression", "multiply_adds", *layers)
@@ -128,14 +134,14 @@ def table(summary: Sequence[dict[str, Any]]) -> str:
             [
                 f"{threshold:g}" if threshold else "dense",
                 str(len(members)),
-                *both,
+                *tables.cells(there, members),
                 f"{mean['parameters']:.0f}",
                 f"{mean['compression']:.1f}x",
                 f"{2 * mean['multiply_adds'] / 1e6:.3f}",
                 *(f"{mean[name]:.0f}" for name in layers),
             ]
         )
-    return f"{summary[0]['model']}, after {last} rounds\n{comparison.aligned(lines)}"
+    return f"{summary[0]['model']}, after {last} rounds\n{tables.aligned(lines)}"
 
 
 def _with_less_dropout(problem: Problem, entries: Sequence[Entry]) -> Problem:

@@ -1,0 +1,142 @@
+"""Tables as text: rows over seeds as means with their spread, and differences with intervals."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats as statistics
+
+Row = dict[str, Any]
+
+
+class Column(NamedTuple):
+    """A column of numbers: its head, the rows' field, what that is multiplied by, digits.
+
+    Attributes:
+      always: whether it is there if no row has the field.
+    """
+
+    head: str
+    field: str
+    scale: float = 100
+    digits: int = 2
+    always: bool = False
+
+
+def accuracy(when: str, head: str = "") -> Column:
+    """The column of a test accuracy: untrained, trained, cut, ..."""
+    return Column(head or f"{when} %", f"{when}_accuracy", always=True)
+
+
+VALIDATION = Column("validation %", "validation_accuracy")
+"""Of the trained net."""
+SEARCH = (
+    Column("search loss", "search_loss", 1, 3),
+    Column("on validation", "search_validation_loss", 1, 3),
+)
+"""What a search reached on its own data and, with what validation chose, on the validation data."""
+ACCURACIES = (accuracy("untrained"), accuracy("trained"), VALIDATION)
+
+
+def present(columns: Sequence[Column], summary: Sequence[Row]) -> list[Column]:
+    """The columns that are always there, or of which a row has the field."""
+    return [
+        column
+        for column in columns
+        if column.always or any(row.get(column.field) is not None for row in summary)
+    ]
+
+
+def cells(columns: Sequence[Column], members: Sequence[Row]) -> list[str]:
+    """The spread of each column over the members; empty where one of them lacks the field."""
+    found = []
+    for column in columns:
+        values = [row.get(column.field) for row in members]
+        known = [value for value in values if value is not None]
+        full = len(known) == len(values)
+        found.append(spread(known, column.scale, column.digits) if full else "")
+    return found
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Rows of words as text: the first column to the left, the others to the right."""
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(pairs))
+        for pairs in (list(zip(line, widths, strict=True)) for line in lines)
+    )
+
+
+def spread(values: Sequence[float], scale: float = 100, digits: int = 2) -> str:
+    """`97.31 ± 0.12`: mean and sample standard deviation, without the latter for n = 1.
+
+    Args:
+      values: in % by default, and so fractions.
+      scale: what they are multiplied by.
+      digits: after the point.
+    """
+    mean = f"{scale * np.mean(values):.{digits}f}"
+    return mean if len(values) < 2 else f"{mean} ± {scale * np.std(values, ddof=1):.{digits}f}"
+
+
+def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> tuple[float, float]:
+    """The mean difference over the seeds of both, and half of its 95 % interval.
+
+    Student's t interval of the differences; infinite for a single seed.
+    """
+    seeds = sorted(set(ours) & set(theirs))
+    differences = [ours[seed] - theirs[seed] for seed in seeds]
+    n = len(differences)
+    if n < 2:
+        return float(np.mean(differences)), float("inf")
+    half = statistics.t.ppf(0.975, n - 1) * np.std(differences, ddof=1) / n**0.5
+    return float(np.mean(differences)), float(half)
+
+
+# --- methods at densities -------------------------------------------------------------------------
+
+
+def grouped(
+    summary: Sequence[Row],
+) -> dict[tuple[str, str, float], list[Row]]:
+    """The rows of each method, check of it (empty for the method's own) and density."""
+    groups: dict[tuple[str, str, float], list[Row]] = {}
+    for row in summary:
+        key = row["method"], row.get("check") or "", row["density"]
+        groups.setdefault(key, []).append(row)
+    return groups
+
+
+def methods(summary: Sequence[Row]) -> str:
+    """Mean ± sample standard deviation over seeds of each method and density, as text.
+
+    Where there are checks of methods, they have a column, and so have the trained nets' accuracies
+    on the validation data, and the losses that searches reached on their own and on the validation
+    data. A line below the table names each method and density that has emptied a layer.
+    """
+    groups = grouped(summary)
+    checked = any(check for _, check, _ in groups)
+    layers = [name for name in summary[0] if name.startswith("kept/")]
+    there = present((*ACCURACIES, *SEARCH), summary)
+    head = ["method", *(["check"] if checked else []), "density", "n"]
+    head += [column.head for column in there]
+    head += [name.removeprefix("kept/").removesuffix("/kernel") for name in layers]
+    lines = [head]
+    for (method, check, density), members in groups.items():
+        left = [f"{np.mean([row[name] for row in members]):.0f}" for name in layers]
+        named = [method, *([check] if checked else []), f"{density:g}"]
+        lines.append([*named, str(len(members)), *cells(there, members), *left])
+    return "\n".join([aligned(lines), *lost(summary)])
+
+
+def lost(summary: Sequence[Row]) -> list[str]:
+    """A line for each method and density that has emptied a layer."""
+    found = []
+    for (method, check, density), members in grouped(summary).items():
+        layers = [name for name in members[0] if name.startswith("kept/")]
+        empty = [name for name in layers if not all(row[name] for row in members)]
+        if empty:
+            which = f"{method} ({check})" if check else method
+            where = ", ".join(sorted(name.removeprefix("kept/") for name in empty))
+            found.append(f"a layer is lost: {which} at {density:g} keeps nothing in {where}")
+    return found

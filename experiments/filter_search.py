@@ -2,12 +2,15 @@
 
 The annealing thesis' second half: a bit a filter or neuron, annealed over the first weights or over
 those after some epochs; the units that are off are removed, and the small net is trained from the
-first weights. Beside it, at the same shares: random units, the largest by mean |w| after dense
-training, and the largest mean with the sign of the first weights; and the units that a search found
-shuffled within layers, which tells whether it found units or only counts. The trainability energy
-scores a mask by the held-out loss after a few training steps.
+first weights. Or, in place of bits, a potential for each layer and unit: then a search can keep to
+a budget of multiply-adds, and finds out which layers they are best spent on. Beside it, at the same
+shares: random units, the largest by mean |w| after dense training, and the largest mean with the
+sign of the first weights; and the units that a search found shuffled within layers, which tells
+whether it found units or only counts. The trainability energy scores a mask by the held-out loss
+after a few training steps.
 
     python -m experiments.filter_search
+    python -m experiments.filter_search --granularity=unit_fields --budget=0.2,0.05
     python -m experiments.filter_search --model=cnn960 --dataset=cifar10 --preset=thesis
 
 The README has the numbers to expect, with spread, device and time.
@@ -21,7 +24,7 @@ import numpy as np
 from absl import flags
 
 from experiments.sa_presets import thesis_search
-from jaxtickets.compress import choose
+from jaxtickets.compress import budget, choose
 from jaxtickets.compress.graph import Graph
 from jaxtickets.drivers import annealing, cutting, opening, soft, structured, structured_tables
 from jaxtickets.drivers.cutting import AfterSettings, Choice, CutSettings
@@ -74,6 +77,14 @@ THESIS: dict[str, Any] = {
     "batch_size": 256,
     "epochs": 90,
 }
+POTENTIALS: dict[str, Any] = {
+    "features": ("chance",),
+    "mix": "1",
+    "pooled": "",
+    "size": 0.5,
+    "size_end": 0.1,
+}
+"""Fields begin flat, random units, as the nets beside them; sizes as `sa_frontier`'s."""
 PRESETS = {"": {}, "smoke": SMOKE, "thesis": THESIS}
 
 
@@ -86,6 +97,9 @@ class Question:
     )
     energies: tuple = option(
         ENERGIES, "what a search lowers: the loss untrained, or after some steps"
+    )
+    granularity: str = option(
+        "units", "bits of these, or fields of potentials over them", ("units", "unit_fields")
     )
     shuffled: bool = option(True, "also random units with the layer counts of what is found")
     search: str = option("best", "settings of the annealing", ("best", "thesis"))
@@ -117,9 +131,10 @@ def main() -> None:
     epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
     epochs = _epochs(question.weights_from, problem.steps // epoch)
     _check_groups(plan.graph, net.model)
+    costs = budget.costs(plan.graph, plan.how.costs) if cut.budget else None
     searches = {
         energy: annealing.check(
-            _search(question, cut, energy), problem, net.seed, plan.shares, axis
+            _search(question, cut, energy), problem, net.seed, plan.shares, axis, 1, costs
         )
         for energy in question.energies
     }
@@ -182,11 +197,12 @@ def _search(question: Question, cut: CutSettings, energy: str) -> annealed_setti
     """The annealing that lowers an energy, as one that lowers weights' is set up."""
     base = thesis_search("cnn960") if question.search == "thesis" else {}
     asked = {
-        "granularity": "units",
+        "granularity": question.granularity,
         "scope": "layer" if cut.ranking == "by_layer" else "global",
         "floor": cut.floor,
         "energy": energy,
         "rescale": False,  # as the small net will be trained
+        **(POTENTIALS if question.granularity == "unit_fields" else {}),
         "steps": question.search_steps,
         "images": question.search_images,
         "train_steps": question.search_train_steps,
@@ -220,8 +236,9 @@ def _read() -> list[Any]:
     found = read_all(GROUPS, PRESETS[name])
     for energy in found[2].energies:
         choose_name("energy", energy, ENERGIES)
-    if found[3].budget:
-        raise UserError("--budget: searches keep a share of the units, give --rates")
+    if found[3].budget and found[2].granularity == "units":
+        said = "--budget: searches over bits keep a share of the units"
+        raise UserError(f"{said}: give --granularity=unit_fields, or --rates")
     return found
 
 

@@ -15,7 +15,7 @@ from jaxtickets.allocation import ALLOCATIONS
 from jaxtickets.drivers import search_loop
 from jaxtickets.protocols import annealed, annealed_settings, annealed_start
 from jaxtickets.protocols.annealed_settings import Settings
-from jaxtickets.protocols.ground import GRANULARITIES, Ground, Row
+from jaxtickets.protocols.ground import GRANULARITIES, POTENTIALS, Ground, Row
 from jaxtickets.search import energies
 from jaxtickets.search import space as spaces
 from jaxtickets.search.acceptance import ACCEPTANCES
@@ -124,7 +124,7 @@ CHANGES = [
 
 def test_every_choice_is_tried():
     tried = [BASE, *(replace(BASE, **change) for change in GIVEN + CHANGES)]
-    assert {s.granularity for s in tried} == set(GRANULARITIES) - {"fields"}
+    assert {s.granularity for s in tried} == set(GRANULARITIES) - set(POTENTIALS)
     assert {s.scope for s in tried} == set(spaces.SCOPES)
     assert {s.allocation for s in tried} == set(ALLOCATIONS)
     assert {s.proposal for s in tried} == set(annealed_settings.PROPOSALS)
@@ -363,6 +363,9 @@ def test_sawtooth_sizes_follow_the_levels():
         {"proposal": "trained"},
         {"proposal": "anew", "tabu": 2},
         {"proposal": "anew", "granularity": "fields"},
+        {"proposal": "informed", "granularity": "unit_fields"},
+        {"granularity": "unit_fields", "tabu": 5},
+        {"interaction": "exchange", "granularity": "unit_fields"},
         {"running_start": -1.0},
         {"temperatures": "none"},
         {"proposal": "gradient"},

@@ -87,7 +87,7 @@ def parts(name, phase, passed=None, seed=0):
     ticks = annealed_start.ticks(settings, KEEP, most)
     row = Row(key, params, stats, bits, ticks)
     if where.fields is not None:
-        features, start = annealed_start.first_field(settings, key, where.fields, about)
+        features, start = annealed_start.first_field(settings, key, where, about)
         row = Row(key, params, stats, start, ticks, features, jnp.int32(KEEP))
     split = examples(jax.random.key(1), HELD_OUT + 4 * BATCH), examples(KEY, VALIDATION)
     sight = annealed.sight(settings, prepared, *split)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jaxtickets import runs
+from jaxtickets.compress.budget import Costs
 from jaxtickets.drivers.problem import Problem
 from jaxtickets.drivers.search_loop import Found, Plan, best, first_rows, progress_of, search_all
 from jaxtickets.drivers.seeds import Seed, evidence, seed
@@ -39,6 +40,7 @@ def check(
     densities: Sequence[float],
     axis: Axis,
     chains: int = 1,
+    costs: Costs | None = None,
 ) -> Checked:
     """Looks up all that a search needs.
 
@@ -46,9 +48,10 @@ def check(
       settings: the search.
       problem: the net and its data.
       first: the number of a seed, to try the densities on.
-      densities: kept fractions of weights or units.
+      densities: kept fractions of weights, units, or with `costs` of multiply-adds.
       axis: the run axis.
       chains: of each density and seed.
+      costs: of fields of units, see `Ground`.
 
     Raises:
       UserError: a setting that can't be, too few chains to meet, a density with nothing to
@@ -61,9 +64,12 @@ def check(
         if settings.interaction != "none" and chains < 2:
             raise ValueError(f"interaction={settings.interaction}: takes --chains=2 or more")
         net = one.params, problem.prunable, problem.wiring
-        where = annealed.ground_of(settings, *net, image)
+        where = annealed.ground_of(settings, *net, image, costs)
         for density in densities:
-            annealed_start.first_bits(settings, one.search, where.space, density)
+            if where.fields is None:
+                annealed_start.first_bits(settings, one.search, where.space, density)
+            else:
+                annealed_start.first_keep(settings, one.search, where, density)
         splits = problem.dataset.train, problem.dataset.validation
         sight = annealed.sight(settings, problem.recipe.prepare, *splits)
         left, size = len(sight.training.labels), problem.recipe.batch_size

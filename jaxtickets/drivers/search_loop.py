@@ -1,6 +1,7 @@
 """Advances a batch of chains from records to records: resumable, with a live line."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -19,7 +20,7 @@ from jaxtickets.protocols.ground import Ground, Row, mask_at
 from jaxtickets.runs import Axis, Blocks, Shared
 from jaxtickets.search.annealing import Info
 from jaxtickets.search.chains import Chain
-from jaxtickets.types import Array, PyTree
+from jaxtickets.types import Array, Key, PyTree
 
 
 class Plan(NamedTuple):
@@ -84,27 +85,41 @@ def first_rows(
       plans: the chains.
       about: what criteria look at, of a seed; asked for where one is.
     """
-    space = where.space
     keys = [jax.random.split(jax.random.fold_in(p.seed.search, p.chain)) for p in plans]
+    if where.fields is not None:
+        return runs.stack(list(map(partial(_field_row, settings, where, about), keys, plans))), 0
     bits = [
         annealed_start.first_bits(
-            settings, key[0], space, plan.density, about(plan.seed) if settings.start else None
+            settings,
+            key[0],
+            where.space,
+            plan.density,
+            about(plan.seed) if settings.start else None,
         )
         for key, plan in zip(keys, plans, strict=True)
     ]
-    most = annealed_start.largest_swap(settings, space, jnp.stack(bits))
-    made = []
-    for key, b, plan in zip(keys, bits, plans, strict=True):
-        ticks = annealed_start.ticks(settings, int(b.sum()), most)
-        weights = plan.seed.params, plan.seed.stats
-        if where.fields is None:
-            made.append(Row(key[1], *weights, b, ticks))
-        else:
-            evidence = about(plan.seed)
-            features, start = annealed_start.first_field(settings, key[0], where.fields, evidence)
-            keep = jnp.sum(b, dtype=jnp.int32)
-            made.append(Row(key[1], *weights, start, ticks, features, keep))
+    most = annealed_start.largest_swap(settings, where.space, jnp.stack(bits))
+    made = [
+        Row(
+            key=key[1],
+            params=plan.seed.params,
+            stats=plan.seed.stats,
+            start=b,
+            ticks=annealed_start.ticks(settings, int(b.sum()), most),
+        )
+        for key, b, plan in zip(keys, bits, plans, strict=True)
+    ]
     return runs.stack(made), most
+
+
+def _field_row(
+    settings: Settings, where: Ground, about: Callable[[Seed], Evidence], keys: Key, plan: Plan
+) -> Row:
+    one, (first, rest) = plan.seed, keys
+    keep = annealed_start.first_keep(settings, first, where, plan.density)
+    features, start = annealed_start.first_field(settings, first, where, about(one))
+    ticks = annealed_start.ticks(settings, 0, 0)
+    return Row(rest, one.params, one.stats, start, ticks, features, keep)
 
 
 def best(

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxtickets import losses, masks
+from jaxtickets.compress.budget import Costs
 from jaxtickets.data.batches import stream
 from jaxtickets.protocols.annealed_settings import DIFFERENCE, Settings
 from jaxtickets.protocols.ground import Ground, Row, ground, mask_at
@@ -86,10 +87,11 @@ def ground_of(
     prunable: Prunable,
     wiring: Wiring,
     image: tuple[int, ...] = (),
+    costs: Costs | None = None,
 ) -> Ground:
-    """The ground that the settings name; `image` is the shape of the net's images."""
+    """The ground that the settings name; see `ground` for the rest."""
     where = settings.granularity, settings.scope, params, prunable, wiring
-    return ground(*where, settings.features, settings.sides, image, settings.group)
+    return ground(*where, settings.features, settings.sides, image, settings.group, costs)
 
 
 def first_layer(

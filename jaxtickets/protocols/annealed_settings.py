@@ -8,7 +8,7 @@ from typing import Any
 from jaxtickets import schedules
 from jaxtickets.allocation import ALLOCATIONS
 from jaxtickets.criteria import find
-from jaxtickets.protocols.ground import GRANULARITIES
+from jaxtickets.protocols.ground import GRANULARITIES, POTENTIALS
 from jaxtickets.search import (
     energies,
     fields,
@@ -49,7 +49,7 @@ _SHARE = "a number, or a share of the ones if below 1; 0: all; for fields nats"
 class Settings:
     """A search by names and numbers; each field is also a flag of the same name."""
 
-    granularity: str = option("weights", "bits of these, or fields of potentials", GRANULARITIES)
+    granularity: str = option("weights", "bits, or fields of potentials over these", GRANULARITIES)
     scope: str = option("layer", "what keeps its counts: all, layers, or N:M groups", spaces.SCOPES)
     group: int = option(4, "of patterns, inputs of a group, of which the density stay", least=2)
     allocation: str = option("uniform", "counts of the first mask", tuple(ALLOCATIONS))
@@ -58,7 +58,7 @@ class Settings:
     features: tuple = option((fields.CHANCE, "large_init"), "of fields: chance, and criteria")
     mix: str = option("1,1", "of fields: what each feature counts at first")
     pooled: str = option("snip", "the criterion that the first field pools; empty: a flat field")
-    sides: tuple = option(("input",), "of fields: layers' sides with potentials", empty=True)
+    sides: tuple = option(("input",), "of fields of weights: sides with potentials", empty=True)
     steps: int = option(500, "steps of each chain", least=1)
     chunk: int = option(20, "steps between two looks at the validation data", least=1)
     proposal: str = option(
@@ -127,7 +127,7 @@ def check(settings: Settings) -> None:
             raise ValueError(f"{name}={getattr(settings, name)}: must be in (0, 1]")
     if settings.energy in UNMEASURED:
         _check_needs(settings, "energy", {"measure": "cross_entropy"})
-    if settings.proposal == "anew" and settings.granularity == "fields":
+    if settings.proposal == "anew" and settings.granularity in POTENTIALS:
         raise ValueError("proposal=anew: needs granularity=weights or units")
     if settings.proposal == "anew":
         _check_needs(settings, "proposal", {"tabu": 0})
@@ -154,11 +154,12 @@ def check(settings: Settings) -> None:
         except ValueError as error:
             raise ValueError(f"start: {error}") from error
         _check_needs(settings, "start", {"granularity": "weights"})
-    if settings.granularity == "fields":
+    if settings.granularity in POTENTIALS:
         if not settings.size > 0 < settings.size_end:
             raise ValueError(f"size={settings.size}: fields move by nats, above 0")
         if settings.sizes == "sawtooth" or settings.tabu:
-            raise ValueError("granularity=fields: has no sawtooth of sizes, and no tabu")
+            said = f"granularity={settings.granularity}"
+            raise ValueError(f"{said}: has no sawtooth of sizes, and no tabu")
         if len(mix_of(settings)) != len(settings.features):
             raise ValueError(f"mix={settings.mix}: one number for each of the features")
         if settings.pooled:
@@ -176,8 +177,9 @@ def _check_interaction(settings: Settings) -> None:
             f"{name}: compares energies, and with energy=minibatch or proposal=trained each is of "
             "other images"
         )
-    if settings.granularity == "fields":
-        raise ValueError(f"{name}: compares masks, and with granularity=fields chains draw others")
+    if settings.granularity in POTENTIALS:
+        said = f"granularity={settings.granularity}"
+        raise ValueError(f"{name}: compares masks, and with {said} chains draw others")
     if settings.steps == settings.chunk:
         raise ValueError(f"{name}: chains meet between chunks, and chunk={settings.chunk} is all")
     if settings.interaction in ("exchange", "population"):

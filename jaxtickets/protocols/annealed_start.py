@@ -1,12 +1,15 @@
 """What a search over masks begins with: its first points, and its plan of moves and heat."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import allocation, schedules
 from jaxtickets.allocation import ALLOCATIONS
+from jaxtickets.compress import budget
 from jaxtickets.criteria import Evidence, find
 from jaxtickets.protocols.annealed_settings import Settings, mix_of
+from jaxtickets.protocols.ground import POTENTIALS, Ground
 from jaxtickets.search import (
     annealing,
     fields,
@@ -69,21 +72,41 @@ def first_bits(
     return bits
 
 
+def first_keep(settings: Settings, key: Key, where: Ground, density: float) -> Array:
+    """What a field keeps: of weights or units the count of `first_bits`, of costs their share.
+
+    Raises:
+      ValueError: as `first_bits` does; the least net costs more than the share.
+    """
+    if where.costs is None:
+        return jnp.sum(first_bits(settings, key, where.space, density), dtype=jnp.int32)
+    least = budget.least(where.costs, settings.floor)
+    if not least + budget.SLACK <= density < 1:
+        raise ValueError(
+            f"a budget of {density:g} of the multiply-adds: must be below 1, and the least net, "
+            f"with {settings.floor} units a layer, takes {least:.3g}"
+        )
+    return jnp.float32(density)
+
+
 def first_field(
-    settings: Settings, key: Key, where: fields.Space, evidence: Evidence
+    settings: Settings, key: Key, where: Ground, evidence: Evidence
 ) -> tuple[tuple[Scores, ...], Field]:
     """The features of a chain's fields, and its first field; key consumed."""
+    assert where.fields is not None
     feature_key, score_key = jax.random.split(key)
-    features = fields.features(feature_key, where, evidence)
+    features = fields.features(feature_key, where.fields, evidence, where.pool)
     if not settings.pooled:
-        return features, fields.flat(where, mix_of(settings))
+        return features, fields.flat(where.fields, mix_of(settings))
     untrained = evidence._replace(params=evidence.init_params)
-    scores = find(settings.pooled)(score_key, untrained)
-    return features, fields.pooled(where, scores, mix_of(settings))
+    scores = where.pool(find(settings.pooled)(score_key, untrained))
+    return features, fields.pooled(where.fields, scores, mix_of(settings))
 
 
 def ticks(settings: Settings, ones: int, most: int) -> annealing.Tick:
     """The plan of a chain with `ones` ones, whose largest swap is `most`; of a field, in nats.
+
+    Of a field, neither is looked at.
 
     Populations are resampled for all of a cooling, so that theirs comes at once, between chunks.
     """
@@ -102,7 +125,7 @@ def ticks(settings: Settings, ones: int, most: int) -> annealing.Tick:
         temperature = schedules.reheat(temperature, period)
     if settings.interaction == "population":
         temperature = _held(temperature, settings.chunk)
-    whole = settings.granularity != "fields"
+    whole = settings.granularity not in POTENTIALS
     first, last = ends = settings.size, settings.size_end
     if whole:
         first, last = (min(swap_size(size, ones), most) for size in ends)

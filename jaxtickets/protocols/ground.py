@@ -1,20 +1,27 @@
-"""What the chains of a search walk over: bits of weights, bits of units, or fields.
+"""What the chains of a search walk over: bits of weights, bits of units, or fields over either.
 
-Whatever a point is, it stands for a mask of an exact count; `space` says what its bits are.
+Whatever a point is, it stands for a mask of an exact count, or, of units, for the most that a
+budget of multiply-adds allows; `space` says what its bits are.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
+from jaxtickets import masks
+from jaxtickets.compress import budget
+from jaxtickets.compress.budget import Costs
 from jaxtickets.search import annealing, fields
 from jaxtickets.search import space as spaces
 from jaxtickets.search.fields import Space as FieldSpace
 from jaxtickets.search.space import Space
 from jaxtickets.types import Array, Key, Mask, Params, Prunable, PyTree, Scores, Stats, Wiring
 
-GRANULARITIES = ("weights", "units", "fields")
+POTENTIALS = ("fields", "unit_fields")
+"""Where points are potentials."""
+GRANULARITIES = ("weights", "units", *POTENTIALS)
 
 
 class Ground(NamedTuple):
@@ -23,10 +30,18 @@ class Ground(NamedTuple):
     Attributes:
       space: the bits that masks are made of; points are these, unless there are fields.
       fields: the fields that points are; None where they are bits.
+      units: whether the bits are of units.
+      costs: of fields of units, if they keep a share of the multiply-adds; None: of the units.
     """
 
     space: Space
     fields: FieldSpace | None = None
+    units: bool = False
+    costs: Costs | None = None
+
+    def pool(self, scores: Scores) -> Scores:
+        """What scores of weights say of what fields are over."""
+        return spaces.named(self.space, self.space.pool(scores)) if self.units else scores
 
 
 class Row(NamedTuple):
@@ -38,7 +53,7 @@ class Row(NamedTuple):
       start: the first point.
       ticks: the plan, `[steps]` each.
       features: of fields, see `fields.features`.
-      keep: int32, how many weights a field keeps.
+      keep: int32, how many weights or units a field keeps; float32 the share of multiply-adds.
     """
 
     key: Key
@@ -60,6 +75,7 @@ def ground(
     sides: Sequence[str] = (),
     image: tuple[int, ...] = (),
     group: int = 0,
+    costs: Costs | None = None,
 ) -> Ground:
     """The ground that the words name.
 
@@ -69,12 +85,17 @@ def ground(
       params, prunable, wiring: the net.
       features, sides, image: of fields, see `fields.space`.
       group: of patterns, see `space.weights`.
+      costs: see `Ground`.
 
     Raises:
       ValueError: fields or units can't be what is asked for.
     """
     if granularity == "units":
-        return Ground(spaces.units(params, wiring, scope))
+        return Ground(spaces.units(params, wiring, scope), units=True)
+    if granularity == "unit_fields":
+        of_units = spaces.units(params, wiring)
+        over = fields.of_units(of_units.names, of_units.sizes, features)
+        return Ground(of_units, over, units=True, costs=costs)
     bits = spaces.weights(params, prunable, scope, group)
     if granularity == "fields":
         return Ground(bits, fields.space(params, prunable, features, sides, image))
@@ -82,7 +103,13 @@ def ground(
 
 
 def mask_at(where: Ground, floor: int, row: Row, point: PyTree) -> Mask:
-    """The mask of a point of the row's chain; a field keeps at least `floor` in each leaf."""
+    """The mask of a point of the row's chain; a field keeps at least `floor` in each segment."""
     if where.fields is None:
         return where.space.mask(point)
-    return fields.mask(where.fields, row.features, row.keep, floor, point)
+    if not where.units:
+        return fields.mask(where.fields, row.features, row.keep, floor, point)
+    tree = fields.score(where.fields, row.features, point)
+    scores = jnp.concatenate(masks.pick(tree, where.space.names))
+    if where.costs is None:
+        return where.space.mask(spaces.choose(where.space, scores, row.keep, floor))
+    return where.space.mask(budget.longest(where.costs, scores, row.keep, floor))

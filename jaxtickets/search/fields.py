@@ -12,9 +12,12 @@ total: raising one unit's potential takes weights from all others. With `chance`
 independent Gumbel noise, the kept weights are a random draw without replacement with probabilities
 proportional to exp(potential): the potentials are log densities. With a criterion's logarithm as
 feature, they correct that criterion, and a flat field is the criterion itself.
+
+Fields may also be of units: unit o of group l has the score `Σ_k mix_k · feature_k[l, o] + layer_l
++ output_l[o]`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -30,6 +33,9 @@ CHANCE = "chance"
 SIDES = ("input", "output")
 LOWEST = 1e-4
 """A feature's least value, as a share of its layer's mean, before the logarithm."""
+
+
+Pool = Callable[[Scores], Scores]
 
 
 class Side(NamedTuple):
@@ -106,11 +112,7 @@ def space(
     for side in sides:
         if side not in SIDES:
             raise ValueError(f"unknown side '{side}': one of {', '.join(SIDES)}")
-    if not features:
-        raise ValueError(f"a field needs features: {CHANCE}, or criteria")
-    for name in features:
-        if name != CHANCE:
-            find(name)
+    _check(features)
     shapes = masks.shapes(params, prunable)
     made = []
     for leaf, shape in shapes.items():
@@ -119,6 +121,24 @@ def space(
             pixels = side == "input" and len(shape) == 2 and size == int(np.prod(image or (0,)))
             made.append(Side(leaf, side, size, tuple(image[:2]) if pixels else ()))
     return Space(prunable, tuple(shapes.values()), tuple(made), tuple(features))
+
+
+def of_units(names: Sequence[str], sizes: Sequence[int], features: Sequence[str]) -> Space:
+    """The fields over a net's units: a potential for each group, and one for each unit.
+
+    In the place of leaves are the groups, and in that of a mask `{group: bool[units]}`.
+
+    Args:
+      names, sizes: of the groups.
+      features: what is known of each unit: `chance`, and names of criteria of weights, of which a
+        unit has the mean.
+
+    Raises:
+      ValueError: an unknown criterion, or no feature at all.
+    """
+    _check(features)
+    sides = (Side(name, "output", size, ()) for name, size in zip(names, sizes, strict=True))
+    return Space(tuple(names), tuple((size,) for size in sizes), tuple(sides), tuple(features))
 
 
 def flat(space: Space, mix: Sequence[float]) -> Field:
@@ -150,22 +170,25 @@ def pooled(space: Space, scores: Scores, mix: Sequence[float]) -> Field:
     return Field(layers - jnp.mean(layers), units, jnp.asarray(mix, jnp.float32))
 
 
-def features(key: Key, space: Space, evidence: Evidence) -> tuple[Scores, ...]:
+def features(
+    key: Key, space: Space, evidence: Evidence, pool: Pool = lambda scores: scores
+) -> tuple[Scores, ...]:
     """What is known of each weight at initialisation: Gumbel noise, and criteria's logarithms.
 
     Args:
       key: consumed; each feature has its own.
       space: of the fields.
       evidence: criteria score `evidence.init_params`.
+      pool: of fields of units, what scores of weights say of each.
     """
     untrained = evidence._replace(params=evidence.init_params)
     made = []
     for name, k in zip(space.features, jax.random.split(key, len(space.features)), strict=True):
         if name == CHANCE:
-            scores = masks.random_scores(k, evidence.init_params, space.prunable)
+            scores = masks.random_scores(k, pool(evidence.init_params), space.prunable)
             made.append(jax.tree.map(_gumbel, scores))
             continue
-        scores = find(name)(k, untrained)
+        scores = pool(find(name)(k, untrained))
         made.append(jax.tree.map(_log, scores))
     return tuple(made)
 
@@ -276,6 +299,14 @@ def distance(a: Field, b: Field) -> Array:
     """The Euclidean distance of two fields, in nats."""
     squares = jax.tree.map(lambda x, y: jnp.sum(jnp.square(x - y)), a, b)
     return jnp.sqrt(sum(jax.tree.leaves(squares), jnp.float32(0)))
+
+
+def _check(features: Sequence[str]) -> None:
+    if not features:
+        raise ValueError(f"a field needs features: {CHANCE}, or criteria")
+    for name in features:
+        if name != CHANCE:
+            find(name)
 
 
 def _gumbel(uniform: Array) -> Array:

@@ -131,17 +131,21 @@ def choose(space: Space, scores: Array, keep: Keep, floor: int = 0) -> Array:
         `pattern_totals`, or the sum is.
       floor: the least that a segment keeps when all are ranked together.
     """
-    parts = jnp.split(scores, space.starts[1:])
+    tree = named(space, scores)
     if space.scope == PATTERN:
-        for name, part in zip(space.names, parts, strict=True):
+        for name, part in tree.items():
             masks.check_scores(name, part)
         total = sum(keep.values()) if isinstance(keep, Mapping) else keep
         each = jnp.searchsorted(jnp.asarray(pattern_totals(space)), total)
-        shaped = zip(parts, space.shapes, strict=True)
+        shaped = zip(tree.values(), space.shapes, strict=True)
         return jnp.concatenate([_highest(part, shape, space.group, each) for part, shape in shaped])
-    tree = dict(zip(space.names, parts, strict=True))
     chosen = masks.select(tree, space.names, keep, floor)
     return jnp.concatenate([chosen[name] for name in space.names])
+
+
+def named(space: Space, values: Array) -> dict[str, Array]:
+    """Segment -> its part of values`[n]`."""
+    return dict(zip(space.names, jnp.split(values, space.starts[1:]), strict=True))
 
 
 def segment(space: Space, index: Array) -> Array:

@@ -56,27 +56,33 @@ def cache(shared):
 def smokes(shared, cache):
     """Experiment -> its finished smoke run: the folder and the process.
 
-    Made when first asked for, by any of the processes that share the tests; those that share a
-    store of dense nets one after the other.
+    Made when first asked for, by any of the processes that share the tests; the galleries, which
+    share a store of dense nets, one after the other.
     """
 
     def smoke(experiment):
         folder = shared / experiment
         said = folder / "said.pickle"
-        stored = experiment in commands.WITH_STORE
-        with FileLock(shared / f"{'store' if stored else experiment}.lock"):
-            if not said.exists():
-                words = commands.command(experiment, "--smoke", f"--out={folder / 'run'}")
-                if experiment in commands.ON_TWO_DEVICES:
-                    words.append("--devices=2")
-                if stored:
-                    words.append(f"--dense_store={shared / 'dense'}")
-                done = commands.run(words, cache)
-                folder.mkdir(exist_ok=True)
-                said.write_bytes(pickle.dumps(done))
+        group = "galleries" if experiment in commands.GALLERIES else experiment
+        if not said.exists():
+            with FileLock(shared / f"{group}.lock"):
+                if not said.exists():
+                    make(experiment, group, folder, said)
         done = pickle.loads(said.read_bytes())
         assert done.returncode == 0, done.stderr
         return folder / "run", done
+
+    def make(experiment, group, folder, said):
+        words = commands.command(experiment, "--smoke", f"--out={folder / 'run'}")
+        if experiment in commands.ON_TWO_DEVICES:
+            words.append("--devices=2")
+        if experiment in commands.WITH_STORE:
+            words.append(f"--dense_store={shared / group / 'dense'}")
+        done = commands.run(words, cache)
+        folder.mkdir(exist_ok=True)
+        new = said.with_suffix(".new")
+        new.write_bytes(pickle.dumps(done))
+        new.replace(said)  # no other process reads half of it
 
     return smoke
 

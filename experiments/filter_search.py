@@ -50,7 +50,7 @@ SMOKE: dict[str, Any] = {
     "rates": (0.5,),
     "ranking": "by_layer",
     "weights_from": (INIT, "1"),
-    "energies": ENERGIES,
+    "energies": ("fixed",),
     "chains": 1,
     "search_steps": 20,
     "search_train_steps": 2,

@@ -32,7 +32,7 @@ from jaxtickets.settings import option
 
 SMOKE: dict[str, Any] = {
     "seeds": 2,
-    "models": ("lenet300_100", "lenet5_lecun"),
+    "models": ("lenet300_100", "lenet5_29k"),
     "thresholds": (0.5, 0.9),
     "rounds": 2,
     "retrain_epochs": 1,

@@ -15,9 +15,9 @@ from jaxtickets import losses, masks
 from jaxtickets.criteria import Evidence
 from jaxtickets.types import Feed, Model, Split, Units
 
-if jax.__version_info__ < (0, 11):  # compiles in three quarters of the time; 0.11 has no such flag
-    # for the experiments too; XLA_FLAGS= from outside has all compiled as users have it
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+if jax.__version_info__ < (0, 11):
+    # XLA_FLAGS= from outside has all compiled as users have it, the experiments too
+    os.environ.setdefault("XLA_FLAGS", commands.SOONER)
 CPU_DEVICES = 4
 if jax.config.jax_num_cpu_devices < 0:  # JAX has not been told from outside
     jax.config.update("jax_num_cpu_devices", CPU_DEVICES)
@@ -63,21 +63,22 @@ def smokes(shared, cache):
     def smoke(experiment):
         folder = shared / experiment
         said = folder / "said.pickle"
-        group = "galleries" if experiment in commands.GALLERIES else experiment
+        lock = "galleries" if experiment in commands.GALLERIES else experiment
         if not said.exists():
-            with FileLock(shared / f"{group}.lock"):
+            with FileLock(shared / f"{lock}.lock"):
                 if not said.exists():
-                    make(experiment, group, folder, said)
+                    make(experiment, folder, said)
         done = pickle.loads(said.read_bytes())
         assert done.returncode == 0, done.stderr
         return folder / "run", done
 
-    def make(experiment, group, folder, said):
+    def make(experiment, folder, said):
         words = commands.command(experiment, "--smoke", f"--out={folder / 'run'}")
         if experiment in commands.ON_TWO_DEVICES:
             words.append("--devices=2")
         if experiment in commands.WITH_STORE:
-            words.append(f"--dense_store={shared / group / 'dense'}")
+            store = shared if experiment in commands.GALLERIES else folder
+            words.append(f"--dense_store={store / 'dense'}")
         done = commands.run(words, cache)
         folder.mkdir(exist_ok=True)
         new = said.with_suffix(".new")

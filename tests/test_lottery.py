@@ -71,11 +71,10 @@ def test_curves_and_early_stops_agree(smokes):
         assert float(row["trained_accuracy"]) == pytest.approx(curve[-1]["test_accuracy"], 1e-5)
 
 
-@pytest.mark.parametrize(("phase", "devices"), [("level-00", 1), ("level-02", 3)])
-def test_a_killed_descent_resumes_to_the_same_numbers(phase, devices, smokes, cache, tmp_path):
+def test_a_killed_descent_resumes_on_other_devices_to_the_same_numbers(smokes, cache, tmp_path):
     folder = tmp_path / "run"
     words = commands.command("imp_rewind", "--smoke", f"--out={folder}")
-    commands.kill_and_resume(words, folder, phase, cache, f"--devices={devices}")
+    commands.kill_and_resume(words, folder, "level-02", cache, "--devices=3")
     assert summary(folder) == summary(smokes("imp_rewind")[0])
     seen = [
         tuple(str(row.get(k)) for k in ("phase", "step", "method", "seed", "level", "copy"))

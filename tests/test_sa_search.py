@@ -14,12 +14,9 @@ METHODS = {"ticket", "random", "random_layerwise", "magnitude", "snip", "dense"}
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory, cache):
+def smoke(smokes):
     """A finished smoke run: its folder and the process."""
-    folder = tmp_path_factory.mktemp("smoke") / "run"
-    done = commands.run([*COMMAND, f"--out={folder}"], cache)
-    assert done.returncode == 0, done.stderr
-    return folder, done
+    return smokes("sa_search")
 
 
 def test_the_last_line_names_the_folder(smoke):

@@ -399,6 +399,15 @@ def test_bad_settings_raise_one_line_that_names_the_setting(change):
     assert "\n" not in str(error.value)
 
 
+def test_a_search_says_where_how_and_for_what():
+    assert annealed_settings.said(BASE) == "weights, random swaps, lowering cross-entropy"
+    told = replace(BASE, granularity="unit_fields", energy="trainability", train_steps=9)
+    found = annealed_settings.said(told)
+    assert found == (
+        "unit fields, random steps of potentials, lowering cross-entropy after 9 training steps"
+    )
+
+
 def test_a_start_temperature_that_accepts_everything_is_refused():
     # T0 = mean / -ln(1) is no temperature
     with pytest.raises(ValueError, match="burn_in_accept"):

@@ -114,7 +114,9 @@ def said(settings: Settings) -> str:
     """A search in a few words."""
     measure, steps = settings.measure.replace("_", "-"), settings.train_steps
     goal = ENERGIES[settings.energy].format(measure=measure, train_steps=steps)
-    return f"{settings.granularity}, {PROPOSALS[settings.proposal]}, {goal}"
+    moved = settings.granularity in POTENTIALS
+    how = "random steps of potentials" if moved else PROPOSALS[settings.proposal]
+    return f"{settings.granularity.replace('_', ' ')}, {how}, {goal}"
 
 
 def check(settings: Settings) -> None:

@@ -27,10 +27,10 @@ from experiments.sa_presets import thesis_search
 from jaxtickets.compress import budget, choose
 from jaxtickets.compress.graph import Graph
 from jaxtickets.drivers import annealing, cutting, opening, soft, structured, structured_tables
-from jaxtickets.drivers.cutting import AfterSettings, Choice, CutSettings
+from jaxtickets.drivers.cutting import AfterSettings, Choice, CutSettings, Plan
 from jaxtickets.drivers.dense import Dense, StoreSettings, dense_nets
 from jaxtickets.drivers.gallery import control_key
-from jaxtickets.drivers.problem import NetSettings, TrainSettings
+from jaxtickets.drivers.problem import NetSettings, Problem, TrainSettings
 from jaxtickets.drivers.search_loop import Found
 from jaxtickets.drivers.seeds import Seed, weighted
 from jaxtickets.figures import structured as figures
@@ -39,7 +39,7 @@ from jaxtickets.io.errors import UserError, run_main
 from jaxtickets.io.errors import choose as choose_name
 from jaxtickets.io.flags import BatchSettings, RunSettings, define, read_all
 from jaxtickets.protocols import annealed_settings
-from jaxtickets.runs import take
+from jaxtickets.runs import Axis, take
 from jaxtickets.settings import option
 
 INIT, ENERGIES = "init", ("fixed", "trainability")
@@ -131,13 +131,7 @@ def main() -> None:
     epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
     epochs = _epochs(question.weights_from, problem.steps // epoch)
     _check_groups(plan.graph, net.model)
-    costs = budget.costs(plan.graph, plan.how.costs) if cut.budget else None
-    searches = {
-        energy: annealing.check(
-            _search(question, cut, energy), problem, net.seed, plan.shares, axis, 1, costs
-        )
-        for energy in question.energies
-    }
+    searches = check(question, plan, problem, net.seed, axis)
     run, data, seeds = opening.begin("filter_search", place, parts, axis, problem)
     folder, every = run.folder, place.checkpoint_seconds
     dense = dense_nets(folder, problem, axis, seeds, train, data, every, store)
@@ -162,6 +156,22 @@ def main() -> None:
     print(structured_tables.worth(summary))
     records.finish_run(run)
     print(f"run: {run.folder}")
+
+
+def check(
+    question: Question, plan: Plan, problem: Problem, first: int, axis: Axis
+) -> dict[str, annealing.Checked]:
+    """Energy -> the search that lowers it, of shares of the units or of the multiply-adds.
+
+    Raises:
+      UserError: a search that can't be.
+    """
+    costs = budget.costs(plan.graph, plan.how.costs) if plan.cut.budget else None
+    on = problem, first, plan.shares, axis, question.chains, costs
+    return {
+        energy: annealing.check(_search(question, plan.cut, energy), *on)
+        for energy in question.energies
+    }
 
 
 def _name(energy: str, epochs: int) -> str:
@@ -236,7 +246,11 @@ def _read() -> list[Any]:
     found = read_all(GROUPS, PRESETS[name])
     for energy in found[2].energies:
         choose_name("energy", energy, ENERGIES)
-    if found[3].budget and found[2].granularity == "units":
+    if found[2].granularity == "unit_fields":
+        if found[3].ranking != "over_layers" or found[3].multiple != 1:
+            said = "searches for each layer's count, which --ranking=over_layers --multiple=1 leave"
+            raise UserError(f"--granularity=unit_fields: {said} open")
+    elif found[3].budget:
         said = "--budget: searches over bits keep a share of the units"
         raise UserError(f"{said}: give --granularity=unit_fields, or --rates")
     return found

@@ -35,10 +35,13 @@ QUICK = "--xla_backend_optimization_level=1"
 
 
 def environment(cache: Path) -> dict[str, str]:
-    """One device, since each compiles every program for itself; `--devices` asks for more."""
+    """One device, since each compiles every program for itself; `--devices` asks for more.
+
+    And less optimisation, unless XLA_FLAGS is from outside.
+    """
     own = {"XDG_CACHE_HOME": str(cache), "JAX_NUM_CPU_DEVICES": "1"}
     flags = os.environ.get("XLA_FLAGS")
-    if flags in (None, SOONER):  # others are from outside
+    if flags in (None, SOONER):
         own["XLA_FLAGS"] = f"{flags or ''} {QUICK}".strip()
     return {**os.environ, **own}
 

@@ -135,8 +135,10 @@ BAD = {
         "--search_images=4000": "images=4000: the data set has 3500",
         "--rates=1": "outside (0, 1): there is nothing to search",
         "--budget=0.5": "--budget: searches over bits keep a share of the units: give --gran",
-        "--budget=0.01 --granularity=unit_fields": "--budget=0.01: a budget of 1179 can't be kept",
-        "--search=thesis --granularity=unit_fields": "granularity=unit_fields: has no sawtooth",
+        "--granularity=unit_fields": "--ranking=over_layers --multiple=1 leave open",
+        "--budget=0.01 --granularity=unit_fields --ranking=over_layers": "a budget of 1179 can't",
+        "--budget=1 --granularity=unit_fields --ranking=over_layers": "1.0 is outside (0, 1)",
+        "--search=thesis --granularity=unit_fields --ranking=over_layers": "has no sawtooth",
         "--preset=thesi": "did you mean thesis",
     },
     "slimming": {

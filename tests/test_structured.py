@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from experiments import filter_search
 from jaxtickets import losses, masks, nets, runs, training
-from jaxtickets.compress import budget, choose, graph
+from jaxtickets.compress import choose, graph
 from jaxtickets.criteria import Evidence
 from jaxtickets.criteria.units import find_unit
 from jaxtickets.drivers import annealing, cutting, once, structured_tables
@@ -443,17 +443,18 @@ def test_filters_are_searched_for_where_each_is_a_bit_and_within_the_training(be
 def test_a_search_over_fields_keeps_to_the_budget_and_says_what_it_reached(bench, tmp_path):
     traced = bench.plan.graph
     dense = nets.multiply_adds(bench.problem.net, MNIST)
-    costs = budget.costs(traced, dense)
-    settings = filter_search._search(
-        filter_search.Question(
-            granularity="unit_fields", search_steps=20, search_images=20, search_train_steps=1
-        ),
-        CutSettings(ranking="over_layers"),
-        "trainability",
+    question = filter_search.Question(
+        granularity="unit_fields",
+        energies=("trainability",),
+        search_steps=20,
+        search_images=20,
+        search_train_steps=1,
     )
     axis, shares = runs.axis("map", 1, jax.local_devices()[:1]), (0.6, 0.3)
     problem = bench.problem._replace(wiring=traced.wiring)
-    checked = annealing.check(settings, problem, 3, shares, axis, 1, costs)
+    cut = CutSettings(methods=("random",), budget=shares, ranking="over_layers")
+    plan = cutting.plan(cut, AFTER, TRAIN, problem)
+    checked = filter_search.check(question, plan, problem, 3, axis)["trainability"]
     batched = problem, axis, bench.seeds, 1, problem.dataset, 60.0
     found = annealing.anneal(tmp_path, "annealed", checked, *batched)
     assert [(one.density, one.seed) for one in found] == [
@@ -464,8 +465,11 @@ def test_a_search_over_fields_keeps_to_the_budget_and_says_what_it_reached(bench
         spent = choose.multiply_adds(traced, dense, made.units) / sum(dense.values())
         assert one.density - 0.15 < spent <= one.density  # a unit of eight is 0.12
         assert made.said == one.said and one.said["search_loss"] > 0
-    with pytest.raises(UserError, match="must be below 1, and the least net, with 1 units a layer"):
-        annealing.check(settings, problem, 3, (0.01,), axis, 1, costs)
+    with pytest.raises(UserError, match=r"a budget of 0.01 .* the least net takes 0\.12"):
+        filter_search.check(question, plan._replace(shares=(0.01,)), problem, 3, axis)
+    bits = dataclasses.replace(question, granularity="units")
+    with pytest.raises(UserError, match="granularity=units: a budget of multiply-adds needs unit_"):
+        filter_search.check(bits, plan, problem, 3, axis)
 
 
 def test_a_search_is_called_by_its_energy_and_its_weights():

@@ -1,4 +1,4 @@
-"""Units under a budget of multiply-adds, as arrays: what a choice costs, and the longest that fits.
+"""Units under a budget of multiply-adds, as arrays: what a choice costs, and the largest that fits.
 
 `choose.to_budget` does on the host, once, what a search does at every step; this can be traced and
 batched. A layer with `m_l` multiply-adds in the whole net costs, when `n_g` of the `N_g` units of
@@ -28,11 +28,13 @@ class Costs(NamedTuple):
     """What the layers of a net cost by the units that stay; static.
 
     Attributes:
+      names: of the groups.
       layers: float32`[layers]`, each layer's share of the whole net's multiply-adds.
       axes: float32`[layers, 2, groups]`, the share of a layer's axis that a group's units are.
       sizes: the units of each group.
     """
 
+    names: tuple[str, ...]
     layers: np.ndarray
     axes: np.ndarray
     sizes: tuple[int, ...]
@@ -54,16 +56,18 @@ def costs(graph: Graph, dense: Mapping[str, int]) -> Costs:
             if unit in owner:
                 raise ValueError(f"{group.name} shares units with {graph.wiring[owner[unit]].name}")
             owner[unit] = at
-    axes = np.zeros((len(dense), 2, len(graph.wiring)), np.float32)
+    axes = np.zeros((len(dense), 2, len(graph.wiring)))
     for layer, of_layer in zip(dense, axes, strict=True):
         read = graph.axes[f"params/{layer}/kernel"].values()
         for of_axis, units in zip(of_layer, read, strict=False):
             for unit in units.tolist():
                 if unit in owner:
-                    of_axis[owner[unit]] += 1 / len(units)
+                    of_axis[owner[unit]] += 1
+            of_axis /= len(units)
     total = sum(dense.values())
     shares = np.array([count / total for count in dense.values()], np.float32)
-    return Costs(shares, axes, tuple(group.size for group in graph.wiring))
+    names = tuple(group.name for group in graph.wiring)
+    return Costs(names, shares, axes.astype("f"), tuple(group.size for group in graph.wiring))
 
 
 def share(costs: Costs, counts: Array) -> Array:
@@ -74,11 +78,11 @@ def share(costs: Costs, counts: Array) -> Array:
 
 
 def least(costs: Costs, floor: int) -> float:
-    """The share that remains where every group keeps its floor."""
-    return float(share(costs, jnp.array([min(floor, size) for size in costs.sizes])))
+    """The share that remains where every group keeps its floor, at least one unit."""
+    return float(share(costs, jnp.array(_floors(costs, floor))))
 
 
-def longest(costs: Costs, scores: Array, budget: Array, floor: int = 1) -> Array:
+def within(costs: Costs, scores: Array, budget: Array, floor: int = 1) -> Array:
     """bool`[units]`: the highest scores, as many as cost no more than the budget.
 
     Units are taken from the highest score down, each group's first `floor` before all others, until
@@ -88,15 +92,21 @@ def longest(costs: Costs, scores: Array, budget: Array, floor: int = 1) -> Array
       costs: of the net.
       scores: float`[units]`, group after group; higher is kept first.
       budget: in (0, 1], the share of the multiply-adds; at least `least(costs, floor)`.
-      floor: the least that a group keeps; a smaller one is kept whole.
+      floor: the least that a group keeps; a smaller one is kept whole. 0 is as 1, since no choice
+        may empty a layer.
     """
-    starts = np.cumsum([0, *costs.sizes])[:-1]
+    floors, starts = _floors(costs, floor), np.cumsum([0, *costs.sizes])[:-1]
+    parts = jnp.split(scores, starts[1:].tolist())
     first = [
-        jnp.argsort(jnp.argsort(-part)) < floor for part in jnp.split(scores, starts[1:].tolist())
+        jnp.argsort(jnp.argsort(-part)) < least for part, least in zip(parts, floors, strict=True)
     ]
     order = jnp.argsort(jnp.where(jnp.concatenate(first), -jnp.inf, -scores))
     groups = np.repeat(np.arange(len(costs.sizes)), costs.sizes)
     counts = jnp.cumsum(jnp.asarray(np.eye(len(costs.sizes), dtype="f")[groups])[order], axis=0)
     fits = jax.vmap(partial(share, costs))(counts) <= budget - SLACK
-    most = jnp.maximum(jnp.sum(fits), sum(min(floor, size) for size in costs.sizes))
+    most = jnp.maximum(jnp.sum(fits), sum(floors))
     return jnp.zeros(len(order), bool).at[order].set(jnp.arange(len(order)) < most)
+
+
+def _floors(costs: Costs, floor: int) -> list[int]:
+    return [min(max(floor, 1), size) for size in costs.sizes]

@@ -69,7 +69,7 @@ def check(
             if where.fields is None:
                 annealed_start.first_bits(settings, one.search, where.space, density)
             else:
-                annealed_start.first_keep(settings, one.search, where, density)
+                annealed_start.field_keep(settings, where, density)
         splits = problem.dataset.train, problem.dataset.validation
         sight = annealed.sight(settings, problem.recipe.prepare, *splits)
         left, size = len(sight.training.labels), problem.recipe.batch_size

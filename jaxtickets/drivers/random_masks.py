@@ -1,4 +1,4 @@
-"""Masks of all kinds between random and SNIP's, to try energies on."""
+"""Masks of all kinds around random ones and SNIP's, to try energies on."""
 
 from typing import Any
 

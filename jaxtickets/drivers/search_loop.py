@@ -116,7 +116,7 @@ def _field_row(
     settings: Settings, where: Ground, about: Callable[[Seed], Evidence], keys: Key, plan: Plan
 ) -> Row:
     one, (first, rest) = plan.seed, keys
-    keep = annealed_start.first_keep(settings, first, where, plan.density)
+    keep = annealed_start.field_keep(settings, where, plan.density)
     features, start = annealed_start.first_field(settings, first, where, about(one))
     ticks = annealed_start.ticks(settings, 0, 0)
     return Row(rest, one.params, one.stats, start, ticks, features, keep)

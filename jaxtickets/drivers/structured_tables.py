@@ -8,7 +8,7 @@ from jaxtickets.drivers import tables
 from jaxtickets.drivers.structured import BATCHES, COLUMNS, SPEED_UPS, Row
 from jaxtickets.protocols.structured import AFTERS
 
-ACCURACIES = (
+OUTCOMES = (
     *(tables.accuracy(when) for when in ("dense", "cut", "trained")),
     tables.VALIDATION,
     *tables.SEARCH,
@@ -29,7 +29,7 @@ def table(summary: Sequence[Row]) -> str:
     Where there are searches, what they reached on their own and on the validation data has columns.
     """
     layers = [name for name in summary[0] if name.startswith("units/")]
-    there = tables.present(ACCURACIES, summary)
+    there = tables.present(OUTCOMES, summary)
     head = ["method", "kept", "after", "n", *(column.head for column in there), "steps"]
     head += ["parameters", "MFLOP", "kB", *(f"ms of {b} (faster)" for b in BATCHES), "units"]
     lines = [head]

@@ -50,7 +50,7 @@ class Settings:
     """A search by names and numbers; each field is also a flag of the same name."""
 
     granularity: str = option("weights", "bits, or fields of potentials over these", GRANULARITIES)
-    scope: str = option("layer", "what keeps its counts: all, layers, or N:M groups", spaces.SCOPES)
+    scope: str = option("layer", "of bits, what keeps its counts", spaces.SCOPES)
     group: int = option(4, "of patterns, inputs of a group, of which the density stay", least=2)
     allocation: str = option("uniform", "counts of the first mask", tuple(ALLOCATIONS))
     start: str = option("", "of weights: the criterion of the first mask; empty: random bits")
@@ -162,6 +162,8 @@ def check(settings: Settings) -> None:
         if settings.sizes == "sawtooth" or settings.tabu:
             said = f"granularity={settings.granularity}"
             raise ValueError(f"{said}: has no sawtooth of sizes, and no tabu")
+        if settings.granularity == "unit_fields" and not settings.floor:
+            raise ValueError("granularity=unit_fields: needs floor=1, or layers may be emptied")
         if len(mix_of(settings)) != len(settings.features):
             raise ValueError(f"mix={settings.mix}: one number for each of the features")
         if settings.pooled:

@@ -1,5 +1,7 @@
 """What a search over masks begins with: its first points, and its plan of moves and heat."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,9 +45,7 @@ def first_bits(
     Raises:
       ValueError: the density leaves a segment with nothing, or less than the floor.
     """
-    if not 0 < density < 1:
-        raise ValueError(f"density {density} is outside (0, 1): there is nothing to search")
-    shapes = dict(zip(space.names, space.shapes, strict=True))
+    _check(density)
     if space.scope == spaces.PATTERN:
         each = round(density * space.group)
         if abs(density - each / space.group) > 1e-3 or not 0 < each < space.group:
@@ -55,7 +55,7 @@ def first_bits(
             )
         keep = int(spaces.pattern_totals(space)[each])
     else:
-        keep = ALLOCATIONS[settings.allocation](shapes, density, settings.floor)
+        keep = _keep(settings, space, density)
     scores = jax.random.uniform(key, (space.size,))
     if settings.start and evidence is not None:
         untrained = evidence._replace(params=evidence.init_params)
@@ -72,21 +72,32 @@ def first_bits(
     return bits
 
 
-def first_keep(settings: Settings, key: Key, where: Ground, density: float) -> Array:
-    """What a field keeps: of weights or units the count of `first_bits`, of costs their share.
+def field_keep(settings: Settings, where: Ground, density: float) -> Array:
+    """What a field keeps: a count of weights or units, allocated in all, or a share of the costs.
 
     Raises:
-      ValueError: as `first_bits` does; the least net costs more than the share.
+      ValueError: there is nothing to search, the floors need more, or the least net costs more.
     """
+    _check(density)
     if where.costs is None:
-        return jnp.sum(first_bits(settings, key, where.space, density), dtype=jnp.int32)
+        keep = _keep(settings, where.space, density)
+        return jnp.int32(keep if isinstance(keep, int) else sum(keep.values()))
     least = budget.least(where.costs, settings.floor)
-    if not least + budget.SLACK <= density < 1:
-        raise ValueError(
-            f"a budget of {density:g} of the multiply-adds: must be below 1, and the least net, "
-            f"with {settings.floor} units a layer, takes {least:.3g}"
-        )
+    if density < least + budget.SLACK:
+        said = f"with floor={settings.floor} the least net takes {least:.3g}"
+        raise ValueError(f"a budget of {density:g} of the multiply-adds: {said}")
     return jnp.float32(density)
+
+
+def _check(density: float) -> None:
+    if not 0 < density < 1:
+        raise ValueError(f"density {density} is outside (0, 1): there is nothing to search")
+
+
+def _keep(settings: Settings, space: Space, density: float) -> Any:
+    """Ones in all, or in each segment, as the allocation says."""
+    shapes = dict(zip(space.names, space.shapes, strict=True))
+    return ALLOCATIONS[settings.allocation](shapes, density, settings.floor)
 
 
 def first_field(
@@ -104,9 +115,9 @@ def first_field(
 
 
 def ticks(settings: Settings, ones: int, most: int) -> annealing.Tick:
-    """The plan of a chain with `ones` ones, whose largest swap is `most`; of a field, in nats.
+    """The plan of a chain with `ones` ones, whose largest swap is `most`.
 
-    Of a field, neither is looked at.
+    A field's sizes are in nats, whatever `ones` and `most` are.
 
     Populations are resampled for all of a cooling, so that theirs comes at once, between chunks.
     """

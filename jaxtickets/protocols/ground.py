@@ -88,12 +88,16 @@ def ground(
       costs: see `Ground`.
 
     Raises:
-      ValueError: fields or units can't be what is asked for.
+      ValueError: fields or units can't be what is asked for, or costs aren't of these units.
     """
+    if costs is not None and granularity != "unit_fields":
+        raise ValueError(f"granularity={granularity}: a budget of multiply-adds needs unit_fields")
     if granularity == "units":
         return Ground(spaces.units(params, wiring, scope), units=True)
     if granularity == "unit_fields":
         of_units = spaces.units(params, wiring)
+        if costs is not None and costs.names != of_units.names:
+            raise ValueError(f"costs of {costs.names}, where the units are {of_units.names}")
         over = fields.of_units(of_units.names, of_units.sizes, features)
         return Ground(of_units, over, units=True, costs=costs)
     bits = spaces.weights(params, prunable, scope, group)
@@ -112,4 +116,4 @@ def mask_at(where: Ground, floor: int, row: Row, point: PyTree) -> Mask:
     scores = jnp.concatenate(masks.pick(tree, where.space.names))
     if where.costs is None:
         return where.space.mask(spaces.choose(where.space, scores, row.keep, floor))
-    return where.space.mask(budget.longest(where.costs, scores, row.keep, floor))
+    return where.space.mask(budget.within(where.costs, scores, row.keep, floor))

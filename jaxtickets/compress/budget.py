@@ -30,7 +30,8 @@ class Costs(NamedTuple):
     Attributes:
       names: of the groups.
       layers: float32`[layers]`, each layer's share of the whole net's multiply-adds.
-      axes: float32`[layers, 2, groups]`, the share of a layer's axis that a group's units are.
+      axes: float32`[layers, 2, groups]`, the share of a layer's axis that a group's units are: of
+        the inputs or the outputs, in any order; zeros where an axis has no units that can go.
       sizes: the units of each group.
     """
 

@@ -14,6 +14,7 @@ ACCURACIES = (
     tables.accuracy("tuned", "fine-tuned %"),
     tables.VALIDATION,
 )
+"""Before the cut, right after it, and tuned."""
 
 
 def table(summary: Sequence[Row]) -> str:

@@ -13,6 +13,7 @@ OUTCOMES = (
     tables.VALIDATION,
     *tables.SEARCH,
 )
+"""Of the dense net, right after the cut, and trained; and of the search, if there was one."""
 
 
 def grouped(summary: Sequence[Row]) -> dict[tuple[str, float, str], list[Row]]:

@@ -7,6 +7,7 @@ import numpy as np
 from scipy import stats as statistics
 
 Row = dict[str, Any]
+"""A run's, a method's at a seed: what a summary has a line of."""
 
 
 class Column(NamedTuple):
@@ -36,6 +37,7 @@ SEARCH = (
 )
 """What a search reached on its own data and, with what validation chose, on the validation data."""
 ACCURACIES = (accuracy("untrained"), accuracy("trained"), VALIDATION)
+"""Of a mask, before and after training."""
 
 
 def present(columns: Sequence[Column], summary: Sequence[Row]) -> list[Column]:
@@ -96,9 +98,7 @@ def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> tuple[floa
 # --- methods at densities -------------------------------------------------------------------------
 
 
-def grouped(
-    summary: Sequence[Row],
-) -> dict[tuple[str, str, float], list[Row]]:
+def grouped(summary: Sequence[Row]) -> dict[tuple[str, str, float], list[Row]]:
     """The rows of each method, check of it (empty for the method's own) and density."""
     groups: dict[tuple[str, str, float], list[Row]] = {}
     for row in summary:

@@ -107,6 +107,7 @@ COLUMNS = (
     tables.accuracy("trained", "retrained %"),
     tables.VALIDATION,
 )
+"""A cut net's accuracies have other names here than a mask's."""
 
 
 def table(summary: Sequence[dict[str, Any]]) -> str:

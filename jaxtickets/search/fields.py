@@ -33,9 +33,8 @@ CHANCE = "chance"
 SIDES = ("input", "output")
 LOWEST = 1e-4
 """A feature's least value, as a share of its layer's mean, before the logarithm."""
-
-
 Pool = Callable[[Scores], Scores]
+"""`pool(scores of weights) -> {group: float[units]}`, or the scores themselves."""
 
 
 class Side(NamedTuple):

@@ -5,12 +5,13 @@ counted; every function leaves the others True, so that they neither inflate a d
 distance. Only `expand` masks anything else.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxtickets import roles
 from jaxtickets.types import (
     Array,
     Keep,
@@ -33,12 +34,18 @@ def paths(tree: PyTree) -> tuple[str, ...]:
     return tuple(jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in flat)
 
 
-def prunable(params: Params, exclude: Sequence[str] = ()) -> Prunable:
-    """The paths of all leaves with two axes or more: kernels, not biases and norms.
+def prunable(
+    params: Params,
+    exclude: Sequence[str] = (),
+    is_prunable: Callable[[str, Array], bool] = roles.is_kernel,
+) -> Prunable:
+    """The paths of the leaves to prune: kernels, not biases, norms, embeddings and positions.
 
     Args:
       params: parameters.
       exclude: layers or leaves that stay dense, such as `("out",)` for the output layer.
+      is_prunable: `(path, leaf) -> bool`: which leaves, such as `roles.is_kernel_or_embedding`; by
+        default those that are called as kernels are, see `roles`.
 
     Raises:
       ValueError: `exclude` names nothing, or nothing is left to prune.
@@ -47,17 +54,27 @@ def prunable(params: Params, exclude: Sequence[str] = ()) -> Prunable:
     for name in exclude:
         if not any(path == name or path.startswith(name + "/") for path in by_path):
             raise ValueError(f"no layer '{name}' to exclude; there are {', '.join(by_path)}")
-    chosen = tuple(
+    chosen = [path for path, leaf in by_path.items() if is_prunable(path, leaf)]
+    if not chosen:
+        raise ValueError(
+            f"no leaf is a kernel by its name among {_some(tuple(by_path))}: pass prunable's "
+            "is_prunable=lambda path, leaf: ..., which says what to prune"
+        )
+    left = tuple(
         sorted(
             path
-            for path, leaf in by_path.items()
-            if jnp.ndim(leaf) >= 2
-            and not any(path == name or path.startswith(name + "/") for name in exclude)
+            for path in chosen
+            if not any(path == name or path.startswith(name + "/") for name in exclude)
         )
     )
-    if not chosen:
-        raise ValueError("no leaf is left to prune: every kernel is excluded")
-    return chosen
+    if not left:
+        raise ValueError(f"no leaf is left to prune: {_some(chosen)} are all excluded")
+    return left
+
+
+def _some(names: Sequence[str], most: int = 6) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def pick(tree: PyTree, prunable: Prunable) -> list[Array]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxtickets import masks
+from jaxtickets import masks, roles
 from jaxtickets.types import Array, Params
 
 Penalty = Callable[[Params, str], Array]
@@ -34,14 +34,18 @@ def group_lasso(params: Params, output: str) -> jax.Array:
     Wen et al., "Learning structured sparsity in deep neural networks", 2016, equation 3, filters
     alone; with the root of a group's size, which the paper leaves out, as in Yuan and Lin, "Model
     selection and estimation in regression with grouped variables", 2006: a layer with many inputs
-    is held as tightly as one with few. The output layer's units and all biases are free. The
-    gradient at a group of zeros is zero.
+    is held as tightly as one with few. A kernel's last axis is its units (see `roles.is_kernel`).
+    The output layer's units and all biases are free. The gradient at a group of zeros is zero.
 
     Raises:
       ValueError: there is no kernel but the output layer's.
     """
-    paths = [path.rpartition("/") for path in masks.paths(params)]
-    kernels = tuple("/".join((a, c)) for a, _, c in paths if c == "kernel" and a != output)
+    leaves = zip(masks.paths(params), jax.tree.leaves(params), strict=True)
+    kernels = tuple(
+        path
+        for path, leaf in leaves
+        if roles.is_kernel(path, leaf) and not path.startswith(f"{output}/")
+    )
     if not kernels:
         raise ValueError("there is no layer but the output whose units could be penalised")
     total = jnp.float32(0)

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
+from flax import nnx
 
-from jaxtickets import masks
+from jaxtickets import masks, roles
 from jaxtickets.types import Feed, Units
 
 KEY = jax.random.key(3)
@@ -36,6 +38,114 @@ NET = {
 
 def test_kernels_are_prunable_and_biases_and_norms_are_not():
     assert masks.prunable(NET) == ("conv1/kernel", "out/kernel", "out2/kernel")
+
+
+class Block(nn.Module):
+    """Attention, a recurrent cell and norms, as they are stacked by `nn.scan`."""
+
+    @nn.compact
+    def __call__(self, x, _):
+        x = nn.MultiHeadDotProductAttention(2, name="attention")(nn.LayerNorm(name="norm")(x))
+        return nn.RNN(nn.LSTMCell(4))(x), None
+
+
+class Sequences(nn.Module):
+    """One leaf of each role in most of Flax' layers, and some that are the user's own."""
+
+    @nn.compact
+    def __call__(self, tokens):
+        x = nn.Embed(5, 4, name="embed")(tokens) + self.param("pos_embedding", ones, (1, 3, 4))
+        x = (
+            x
+            + nn.Embed(3, 4, name="positions")(jnp.arange(3))[None]
+            + self.param("cls", ones, (1, 1, 4))
+        )
+        x, _ = nn.scan(Block, {"params": 0}, split_rngs={"params": True}, length=2)(name="blocks")(
+            x, None
+        )
+        x = nn.ConvTranspose(4, (2,), name="up")(nn.ConvLocal(4, (2,), name="local")(x))
+        x = nn.DenseGeneral((2, 3), name="split")(nn.Conv(4, (2,), name="conv")(x))
+        x = nn.vmap(nn.Dense, in_axes=2, variable_axes={"params": 0}, split_rngs={"params": True})(
+            2, name="heads"
+        )(x)
+        return x @ self.param("weight", ones, (2, 2)) + self.param("bias", ones, (1, 1, 1, 2))
+
+
+def ones(key, shape):
+    del key
+    return jnp.ones(shape)
+
+
+def test_a_leafs_role_decides_and_not_its_axes():
+    shapes = jax.eval_shape(Sequences().init, KEY, jnp.zeros((1, 3), int))["params"]
+    attention = [f"blocks/attention/{layer}" for layer in ("key", "out", "query", "value")]
+    lstm = [f"blocks/LSTMCell_0/{a}{b}" for a in "hi" for b in "fgio"]
+    layers = [*attention, *lstm, "conv", "heads", "local", "split", "up"]
+    kernels = [*(f"{layer}/kernel" for layer in layers), "weight"]
+    biases = [
+        path
+        for path, leaf in zip(masks.paths(shapes), jax.tree.leaves(shapes), strict=True)
+        if leaf.ndim >= 2 and path not in kernels
+    ]
+    assert "blocks/attention/query/bias" in biases and "blocks/norm/scale" in biases
+    assert masks.prunable(shapes) == tuple(sorted(kernels))
+    both = masks.prunable(shapes, is_prunable=roles.is_kernel_or_embedding)
+    assert both == tuple(sorted([*kernels, "embed/embedding"]))
+    assert masks.prunable(shapes, is_prunable=lambda path, leaf: path == "cls") == ("cls",)
+
+
+def test_nnx_states_and_their_plain_dicts_have_the_same_kernels():
+    rngs = nnx.Rngs(0)
+    layers = {"attention": nnx.MultiHeadAttention(2, 4, rngs=rngs, decode=False)}
+    state = nnx.state(nnx.Dict(layers | {"embed": nnx.Embed(3, 4, rngs=rngs)}), nnx.Param)
+    kernels = [f"attention/{layer}/kernel" for layer in ("key", "out", "query", "value")]
+    assert masks.prunable(nnx.to_pure_dict(state)) == tuple(kernels)
+    assert masks.prunable(state) == tuple(f"{path}/value" for path in kernels)
+
+
+@pytest.mark.parametrize(
+    ("path", "role"),
+    {
+        "fc/W": "kernel",
+        "fc/w1": "kernel",
+        "attention/wq": "kernel",
+        "cell/weight_hh": "kernel",
+        "attention/in_proj_weight": "kernel",
+        "layers/0/weight": "kernel",
+        "0/0": "kernel",  # neither the leaf nor the list has a name
+        "fc/0": "kernel",
+        "w/0": "kernel",
+        "layernorm_mlp/kernel": "kernel",
+        "embedding/kernel": "kernel",
+        "embed/weight": "embedding",
+        "embed/embeddings": "embedding",
+        "wte": "embedding",
+        "value": "",
+        "fc/b1": "",
+        "fc/b": "",
+        "conv/bias": "",
+        "biases/0": "",
+        "norm1/weight": "",
+        "LayerNorm_0/0": "",
+        "RMSNorm_0/weight": "",
+        "norm_weight": "",
+        "pos_embed/embedding": "",
+        "wpe": "",
+        "theta": "",
+    }.items(),
+)
+def test_names_say_roles(path, role):
+    leaf = np.ones((2, 2))
+    assert roles.is_kernel(path, leaf) == (role == "kernel")
+    assert roles.is_embedding(path, leaf) == (role == "embedding")
+    assert not roles.is_kernel_or_embedding(path, leaf[0])
+
+
+def test_a_net_without_kernels_is_refused_in_one_line():
+    with pytest.raises(
+        ValueError, match=r"^no leaf is a kernel by its name among theta0, .*: pass"
+    ):
+        masks.prunable({f"theta{i}": np.ones((2, 2)) for i in range(9)})
 
 
 @pytest.mark.parametrize("name", ["out", "out/kernel"])

@@ -285,6 +285,9 @@ def test_signed_constant():
     signed = nets.signed_constant(params)["fc1"]
     np.testing.assert_allclose(signed["kernel"], np.sqrt(2) * np.array([[1, -1], [1, 1]]))
     np.testing.assert_array_equal(signed["bias"], [5, 6])
+    own = nets.signed_constant({"weight": params["fc1"]["kernel"], "bias": jnp.full((1, 2), 5.0)})
+    np.testing.assert_array_equal(own["weight"], signed["kernel"])
+    np.testing.assert_array_equal(own["bias"], [[5, 5]])
 
 
 class Own(nn.Module):

@@ -33,6 +33,8 @@ def test_groups_are_filters_and_neurons_weighed_by_the_root_of_their_size():
     np.testing.assert_allclose(group_lasso(PARAMS, "out"), expected, rtol=1e-6)
     with_output = group_lasso(PARAMS, "fc")
     np.testing.assert_allclose(with_output, 2**0.5 * (5 + 2**0.5) + 11, rtol=1e-6)
+    own = {"fc": {"weight": jnp.array([[3.0], [4.0]]), "bias": jnp.ones((1, 1))}}
+    np.testing.assert_allclose(group_lasso(own, "out"), 2**0.5 * 5, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", PENALTIES)

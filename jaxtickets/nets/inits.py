@@ -6,8 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.nn import initializers
-from jax.tree_util import DictKey, KeyPath
 
+from jaxtickets import masks, roles
 from jaxtickets.types import Params
 
 Draw = Callable[..., jax.Array]
@@ -76,9 +76,10 @@ def signed_constant(params: Params) -> Params:
     Zhou et al. 2019, "Deconstructing lottery tickets".
     """
 
-    def leaf(path: KeyPath, weights: jax.Array) -> jax.Array:
-        if path[-1] != DictKey("kernel"):
+    def leaf(path: str, weights: jax.Array) -> jax.Array:
+        if not roles.is_kernel(path, weights):
             return weights
         return jnp.sign(weights) * jnp.std(weights)
 
-    return jax.tree.map_with_path(leaf, params)
+    leaves = zip(masks.paths(params), jax.tree.leaves(params), strict=True)
+    return jax.tree.unflatten(jax.tree.structure(params), [leaf(*named) for named in leaves])

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from jaxtickets import masks
-from jaxtickets.protocols.actions import ONES, ZEROS
-from jaxtickets.protocols.treatments import Given
+from jaxtickets.recipes.mask_actions import ONES, ZEROS
+from jaxtickets.recipes.ticket_controls import Given
 from jaxtickets.types import Model
 
 KEY = jax.random.key(3)

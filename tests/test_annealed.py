@@ -10,12 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.harness import annealed, annealed_settings, annealed_start, chain_runs
+from experiments.harness.annealed_settings import Settings
 from jaxtickets import losses, masks, optimizers, runs
 from jaxtickets.allocation import ALLOCATIONS
-from jaxtickets.drivers import search_loop
-from jaxtickets.protocols import annealed, annealed_settings, annealed_start
-from jaxtickets.protocols.annealed_settings import Settings
-from jaxtickets.protocols.ground import GRANULARITIES, POTENTIALS, Ground, Row
+from jaxtickets.recipes.search_domain import GRANULARITIES, POTENTIALS, Ground, Row
 from jaxtickets.search import energies
 from jaxtickets.search import space as spaces
 from jaxtickets.search.acceptance import ACCEPTANCES
@@ -534,7 +533,7 @@ def met(interaction):
     ticks = annealed_start.ticks(settings, int(bits[0].sum()), most)
     rows = runs.stack([Row(k, PARAMS, {}, b, ticks) for k, b in zip(chances, bits, strict=True)])
     search = annealed.build(settings, RECIPE, SGD, Ground(space), PRUNABLE, most)
-    begin, meet = search_loop._of_groups(search.meeting, 4)
+    begin, meet = chain_runs._of_groups(search.meeting, 4)
     sight = sight_of("fixed")
 
     @jax.jit

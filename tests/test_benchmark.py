@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import benchmark, measured, shrunk_nets, torch_rival, workloads
-from experiments.workloads import Work
+from experiments.benchmark import __main__ as benchmark
+from experiments.benchmark import measured, shrunk_nets, torch_rival, workloads
+from experiments.benchmark.figure import draw_benchmark, panels
+from experiments.benchmark.workloads import Work
+from experiments.harness import timing
 from jaxtickets import losses, masks, nets, optimizers, training
 from jaxtickets.compress import graph, shrink
-from jaxtickets.drivers import measure
-from jaxtickets.figures.benchmark import draw_benchmark, panels
 from jaxtickets.io.errors import UserError
 from jaxtickets.search import energies
 from jaxtickets.search.difference import Layer
@@ -63,9 +64,9 @@ def test_a_row_is_bound_by_the_largest_share(products, memory, bound):
 
 
 def test_shares_are_of_the_first_call_and_of_the_better_rates(monkeypatch):
-    rates = iter([measure.Rates(100.0, 10.0), measure.Rates(50.0, 40.0)])
-    monkeypatch.setattr(measure, "rates", lambda devices: next(rates))
-    monkeypatch.setattr(measure, "best_times", lambda calls, repeats: [2.0, 4.0])
+    rates = iter([timing.Rates(100.0, 10.0), timing.Rates(50.0, 40.0)])
+    monkeypatch.setattr(timing, "rates", lambda devices: next(rates))
+    monkeypatch.setattr(timing, "best_times", lambda calls, repeats: [2.0, 4.0])
     found = measured.timed([int, int], Work(150.0, 8.0))
     assert found == ([2.0, 4.0], 0.75, 0.1)
     row = measured.compared(found.row("name", 3.0, "s"), 0.75, "all", 0.75)
@@ -101,8 +102,8 @@ def test_both_convolutions_are_timed_alike_and_in_turns(monkeypatch):
     monkeypatch.setattr(
         benchmark, "convolve", lambda name, conv, *_: (lambda: made.append(conv), Work(1.0, 1.0))
     )
-    monkeypatch.setattr(measure, "rates", lambda devices: measure.Rates(10.0, 10.0))
-    monkeypatch.setattr(measure.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(timing, "rates", lambda devices: timing.Rates(10.0, 10.0))
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
     row = benchmark.convolution("lenet5", 128)
     assert made == ["auto", "lax"] * 3
     assert (row.value, row.ratio) == (1000.0, 3.0)  # two steps in 2 seconds, and in 6
@@ -122,14 +123,14 @@ def test_outputs_of_another_cut_are_far_apart():
 def test_calls_are_made_in_turns_after_one_each_and_the_fastest_counts(monkeypatch):
     made: list[str] = []
     clock = iter([0, 5, 10, 12, 20, 23, 30, 34])  # seconds: 5, 2, 3, 4
-    monkeypatch.setattr(measure.time, "perf_counter", lambda: next(clock))
-    times = measure.best_times([lambda: made.append("a"), lambda: made.append("b")], repeats=2)
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
+    times = timing.best_times([lambda: made.append("a"), lambda: made.append("b")], repeats=2)
     assert made == ["a", "b"] * 3
     assert times == [3, 2]
 
 
 def test_a_byte_of_memory_counts_when_it_is_read_and_when_it_is_written(monkeypatch, cpus):
-    monkeypatch.setattr(measure, "LENGTH", 1024)
+    monkeypatch.setattr(timing, "LENGTH", 1024)
 
     def best_time(call):
         first, second = call(), call()
@@ -137,8 +138,8 @@ def test_a_byte_of_memory_counts_when_it_is_read_and_when_it_is_written(monkeypa
         assert float(second[0][0]) == 1  # an even number of passes changes no sign
         return 2.0
 
-    monkeypatch.setattr(measure, "best_time", best_time)
-    assert measure.memory_rate(cpus[:2]) == 2 * measure.PASSES * 2 * 4096 / 2
+    monkeypatch.setattr(timing, "best_time", best_time)
+    assert timing.memory_rate(cpus[:2]) == 2 * timing.PASSES * 2 * 4096 / 2
 
 
 # --- what is asked for ---------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 from jaxtickets import masks, nets
 from jaxtickets.compress import budget, choose, graph
 from jaxtickets.criteria import Evidence
-from jaxtickets.protocols.ground import Row, ground, mask_at
+from jaxtickets.recipes.search_domain import Row, ground, mask_at
 from jaxtickets.search import fields
 from jaxtickets.search import space as spaces
 

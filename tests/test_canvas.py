@@ -2,7 +2,7 @@
 
 import pytest
 
-from jaxtickets.figures import canvas
+from experiments.harness import canvas
 
 
 @pytest.mark.parametrize("words, broken", [(3, False), (40, True)])

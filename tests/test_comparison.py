@@ -1,22 +1,21 @@
 """Methods side by side: what is a method, and what a check of it; trainings in parts."""
 
-import ast
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-import jaxtickets
+from experiments.harness import (
+    cached_trainings,
+    memory_batches,
+    method_figures,
+    rows,
+    trained_masks,
+)
+from experiments.harness.trained_masks import Entry
+from experiments.harness.training_runs import Start
 from jaxtickets import runs
-from jaxtickets.drivers import comparison, once, parts
-from jaxtickets.drivers.comparison import Entry
-from jaxtickets.drivers.training_loop import Start
-from jaxtickets.figures import methods
-from jaxtickets.io import checkpoints, rows
-
-ROOT = Path(jaxtickets.__file__).parent
-
+from jaxtickets.io import checkpoints
 
 CHECKED = [
     *({"method": method} for method in ("dense", "snip")),
@@ -28,26 +27,15 @@ CHECKED = [
 def test_figures_order_methods_with_their_checks_and_take_no_name_apart():
     rows = [{"method": "obd", "check": "reinit"}, *reversed(CHECKED)]
     found = [("snip", "inverted"), ("snip", ""), ("dense", ""), ("obd", "reinit")]
-    assert methods.kinds(rows) == [*found, ("inverted_grasp", "")]
-    assert methods.label("snip") == "SNIP" and methods.label("snip", "reinit") == "SNIP, reinit"
-    assert methods.label("inverted_grasp") == "inverted GraSP"
-    assert methods.label("magnitude_same_sign", "shuffled") == "magnitude same sign, shuffled"
-
-
-def test_rooms_of_the_host_import_downwards():
-    below = {"io": ("drivers", "figures"), "figures": ("drivers",), "drivers": ("figures",)}
-    for room, others in below.items():
-        files = list((ROOT / room).glob("*.py"))
-        assert len(files) > 3
-        for file in files:
-            for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-                names = [alias.name for alias in getattr(node, "names", ())]
-                module = getattr(node, "module", None) or ""
-                imported = [module, *names, *(f"{module}.{name}" for name in names)]
-                for other in others:
-                    assert not any(name.startswith(f"jaxtickets.{other}") for name in imported), (
-                        file
-                    )
+    assert method_figures.kinds(rows) == [*found, ("inverted_grasp", "")]
+    assert (
+        method_figures.label("snip") == "SNIP"
+        and method_figures.label("snip", "reinit") == "SNIP, reinit"
+    )
+    assert method_figures.label("inverted_grasp") == "inverted GraSP"
+    assert (
+        method_figures.label("magnitude_same_sign", "shuffled") == "magnitude same sign, shuffled"
+    )
 
 
 # --- parts ---------------------------------------------------------------------------------------
@@ -60,11 +48,11 @@ class Parts:
         self.folder, self.devices, self.trained = folder, devices, []
         start = Start(0, 0, {"w": np.zeros(3)}, {}, {"w": np.ones(3, bool)})
         self.entries = [Entry({"seed": number}, start) for number in range(8)]
-        monkeypatch.setattr(comparison, "train_entries", self.train)
-        monkeypatch.setattr(once, "train_entries", self.train)
-        monkeypatch.setattr(once, "save_entry", self.save)
-        monkeypatch.setattr(once.runs, "take", lambda *arguments: ({}, {}))
-        monkeypatch.setattr(parts, "BYTES", 1)
+        monkeypatch.setattr(trained_masks, "train_entries", self.train)
+        monkeypatch.setattr(cached_trainings, "train_entries", self.train)
+        monkeypatch.setattr(cached_trainings, "save_entry", self.save)
+        monkeypatch.setattr(cached_trainings.runs, "take", lambda *arguments: ({}, {}))
+        monkeypatch.setattr(memory_batches, "BYTES", 1)
 
     def train(self, folder, phase, problem, axis, entries, data, every):
         mine = [entry.name["seed"] for entry in entries]
@@ -89,8 +77,8 @@ class Parts:
         if kind == "once":
             entries = {f"ticket-{i}": entry for i, entry in enumerate(self.entries)}
             given = self.folder, self.folder, "train", *rest, entries, None, 60.0
-            return list(once.train(*given).values())
-        return comparison.train_in_parts(self.folder, "train", *rest, self.entries, None, 60.0)
+            return list(cached_trainings.train(*given).values())
+        return trained_masks.train_in_parts(self.folder, "train", *rest, self.entries, None, 60.0)
 
 
 @pytest.mark.parametrize("kind", ["once", "comparison"])

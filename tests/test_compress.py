@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from experiments.harness import latency, timing
 from jaxtickets import masks, nets
 from jaxtickets.compress import choose, graph, report
 from jaxtickets.compress.shrink import shrink
-from jaxtickets.drivers import inference, measure
 from jaxtickets.io import tickets
 from jaxtickets.types import Ticket
 
@@ -430,7 +430,7 @@ def test_a_small_ticket_is_saved_and_loads_without_the_large_one(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, loaded, cut)
     again = nets.from_json(provenance["net"])
     assert off_by(net, ticket, units, found, again, loaded) < 1e-5
-    row = inference.on_disk(tmp_path / "large", tmp_path / "small")
+    row = latency.on_disk(tmp_path / "large", tmp_path / "small")
     assert row["quantity"] == "bytes on disk" and row["ratio"] == row["before"] / row["after"] > 1.3
 
 
@@ -439,7 +439,7 @@ def test_latency_and_memory_are_measured_side_by_side():
         (net, ticket_of(net, (4, 4, 1)))
         for net in (nets.make("lenet300_100", widths=widths) for widths in ((400, 300), (4, 3)))
     ]
-    rows = inference.compare(*pairs, (4, 4, 1), batches=(1, 3), repeats=3)
+    rows = latency.compare(*pairs, (4, 4, 1), batches=(1, 3), repeats=3)
     assert [row["quantity"] for row in rows] == [
         "ms a batch of 1",
         "bytes of memory, batch of 1",
@@ -454,5 +454,5 @@ def test_latency_and_memory_are_measured_side_by_side():
 
 def test_median_times_are_taken_in_turns():
     seen = []
-    times = measure.median_times([lambda: seen.append("a"), lambda: seen.append("b")], 3)
+    times = timing.median_times([lambda: seen.append("a"), lambda: seen.append("b")], 3)
     assert seen == ["a", "b"] * 4 and len(times) == 2 and min(times) >= 0

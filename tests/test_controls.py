@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxtickets import masks
-from jaxtickets.protocols.controls import CONTROLS
+from jaxtickets.recipes.baseline_masks import CONTROLS
 from jaxtickets.search import space
 
 KEY = jax.random.key(1)

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.harness import dense_store
+from experiments.harness.dense_store import StoreSettings, dense_nets
+from experiments.harness.problem import NetSettings, TrainSettings, build, on_device
+from experiments.harness.seeds import seed
 from jaxtickets import runs
-from jaxtickets.drivers import dense
-from jaxtickets.drivers.dense import StoreSettings, dense_nets
-from jaxtickets.drivers.problem import NetSettings, TrainSettings, build, on_device
-from jaxtickets.drivers.seeds import seed
 from jaxtickets.io.errors import UserError
 
 NET = NetSettings(model="lenet300_100")
@@ -25,13 +25,13 @@ class Bench:
     def __init__(self, folder, monkeypatch):
         self.folder, self.trained = folder, []
         self.store = StoreSettings(str(folder / "store"))
-        train = dense.train_entries
+        train = dense_store.train_entries
 
         def counted(*arguments):
             self.trained += [entry.name["seed"] for entry in arguments[4]]
             return train(*arguments)
 
-        monkeypatch.setattr(dense, "train_entries", counted)
+        monkeypatch.setattr(dense_store, "train_entries", counted)
 
     def nets(self, numbers, net=NET, train=TRAIN, run="run"):
         self.trained.clear()
@@ -118,7 +118,7 @@ def test_a_store_that_cannot_be_written_is_refused_before_training(bench, monkey
     def refuse(**options):
         raise PermissionError(13, "Permission denied", str(options["dir"]))
 
-    monkeypatch.setattr(dense.tempfile, "TemporaryFile", refuse)  # as in a read-only folder
+    monkeypatch.setattr(dense_store.tempfile, "TemporaryFile", refuse)  # as in a read-only folder
     with pytest.raises(UserError, match=says.format("Permission denied")):
         bench.nets([0])
     assert not bench.trained

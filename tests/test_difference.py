@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from jax import lax
 
+from experiments.harness import annealed, annealed_settings, annealed_start
+from experiments.harness.annealed_settings import Settings
 from jaxtickets import losses, masks, nets, optimizers
 from jaxtickets.io import checkpoints
-from jaxtickets.protocols import annealed, annealed_settings, annealed_start
-from jaxtickets.protocols.annealed_settings import Settings
-from jaxtickets.protocols.ground import Ground, Row
+from jaxtickets.recipes.search_domain import Ground, Row
 from jaxtickets.search import annealing, difference, energies, swaps
 from jaxtickets.search import space as spaces
 from jaxtickets.training import Recipe

@@ -11,17 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.early_bird import drawing as driver
+from experiments.early_bird import drawn_tickets
+from experiments.early_bird.drawing import BirdSettings
+from experiments.early_bird.figure import matrix
+from experiments.harness.problem import NetSettings, TrainSettings, build
+from experiments.harness.seeds import seed
 from jaxtickets import losses, masks, nets, optimizers, runs, training
 from jaxtickets.compress import choose, graph
-from jaxtickets.drivers import early_bird as driver
-from jaxtickets.drivers import early_tickets
-from jaxtickets.drivers.early_bird import BirdSettings
-from jaxtickets.drivers.problem import NetSettings, TrainSettings, build
-from jaxtickets.drivers.seeds import seed
-from jaxtickets.figures.early_bird import matrix
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.tickets import load_ticket
-from jaxtickets.protocols import early_bird, early_masks
+from jaxtickets.recipes import early_bird, early_masks
 from jaxtickets.search import space as spaces
 from jaxtickets.types import Split
 
@@ -262,7 +262,7 @@ def flown(plan, problem, drawn):
 def made(settings, problem, drawn=7):
     plan = driver.plan(settings, problem)
     one, ends, bits = flown(plan, problem, drawn)
-    groups = early_tickets.tickets(plan, problem, [one], ends)
+    groups = drawn_tickets.tickets(plan, problem, [one], ends)
     entries = {e.name["method"]: (g.problem, e) for g in groups for e in g.entries}
     return plan, bits, entries
 
@@ -338,7 +338,7 @@ def test_the_search_has_the_penalty_on_scales_and_its_tickets_have_none(problem)
     ones = jax.tree.map(lambda a: np.ones(a.shape, "f"), shapes)
     assert float(plan.search.penalty(ones)) == 0.5 * (2 + 3 + 4)
     penalised = problem._replace(penalty=plan.search.penalty)
-    assert early_tickets._of_net(penalised, problem.net).penalty is None
+    assert drawn_tickets._of_net(penalised, problem.net).penalty is None
 
 
 def test_what_was_drawn_at_the_last_epoch_is_no_early_bird(problem):

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.energy_study import energy_scores
+from experiments.harness import rows
+from experiments.harness.trained_masks import Entry
 from jaxtickets import losses, masks, optimizers, runs
-from jaxtickets.drivers import predictors
-from jaxtickets.drivers.comparison import Entry
-from jaxtickets.io import rows
 from jaxtickets.io.errors import UserError
 from jaxtickets.search import energies
 from jaxtickets.types import Model, Split
@@ -252,15 +252,15 @@ def test_a_run_that_goes_on_keeps_the_energies_it_has_and_makes_the_rest(tmp_pat
     starts = [SimpleNamespace(params=params, stats={}, mask=mask) for mask in drawn]
     entries = [Entry({"seed": 0, "number": i}, start) for i, start in enumerate(starts)]
     axis = runs.axis("map", 1, jax.devices()[:1])
-    monkeypatch.setattr(predictors, "PART", 2)
+    monkeypatch.setattr(energy_scores, "PART", 2)
 
     def energies_of(factor):
         def predict(problem, train, steps, row, look):
             return {"by": factor * jnp.sum(row.mask["kernel"] * row.snip["kernel"]) + look}
 
-        monkeypatch.setattr(predictors, "predict", predict)
+        monkeypatch.setattr(energy_scores, "predict", predict)
         on = tmp_path, None, None, (), axis, entries, {0: (params, params)}
-        return [row["by"] for row in predictors.predict_in_parts(*on, jnp.float32(7))]
+        return [row["by"] for row in energy_scores.predict_in_parts(*on, jnp.float32(7))]
 
     expected = [7 + float(np.sum(start.mask["kernel"] * np.arange(4))) for start in starts]
     first = energies_of(1.0)

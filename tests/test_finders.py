@@ -9,15 +9,21 @@ import numpy as np
 import optax
 import pytest
 
+from experiments.harness import (
+    annealed,
+    annealed_settings,
+    annealed_start,
+    budgeted_search,
+    rows,
+    search_presets,
+)
+from experiments.harness.problem import NetSettings, TrainSettings, build, on_device
+from experiments.harness.search_presets import FINDERS
+from experiments.harness.seeds import seed
+from experiments.sa_frontier import gate_runs
 from jaxtickets import losses, masks, runs, training
 from jaxtickets.criteria import Evidence
-from jaxtickets.drivers import finding, gating
-from jaxtickets.drivers.problem import NetSettings, TrainSettings, build, on_device
-from jaxtickets.drivers.seeds import seed
-from jaxtickets.io import rows
-from jaxtickets.protocols import annealed, annealed_settings, annealed_start, finders
-from jaxtickets.protocols.finders import FINDERS
-from jaxtickets.protocols.ground import Row, mask_at
+from jaxtickets.recipes.search_domain import Row, mask_at
 from jaxtickets.search import energies
 from jaxtickets.types import Model, Split
 
@@ -79,7 +85,7 @@ def parts(name, phase, passed=None, seed=0):
         net(passed, 3),
         prepared,
     )
-    settings = finders.settings(name, phase, HELD_OUT, 2)
+    settings = search_presets.settings(name, phase, HELD_OUT, 2)
     annealed_settings.check(settings)
     where = annealed.ground_of(settings, params, PRUNABLE, (), IMAGE)
     key = jax.random.key(seed)
@@ -116,9 +122,9 @@ def search(name, phase, passed=None, seed=0):
 @pytest.mark.parametrize("name", FINDERS)
 def test_a_search_costs_what_its_phase_says_and_keeps_the_count(name):
     passed = []
-    begin, graded = finders.beginning(name, 20), finders.alone(name)
-    how = begin, graded, finders.children(name)
-    phase = finders.phases(5000, 1, 1, 2, BATCH, HELD_OUT, VALIDATION, *how)[0]
+    begin, graded = search_presets.beginning(name, 20), search_presets.alone(name)
+    how = begin, graded, search_presets.children(name)
+    phase = search_presets.phases(5000, 1, 1, 2, BATCH, HELD_OUT, VALIDATION, *how)[0]
     chain, row, where = search(name, phase, passed)
     unseen = 2 * HELD_OUT * (phase.steps + 1) if graded else 0  # a gradient in evaluation mode
     assert sum(passed) + unseen == phase.cost <= 5000
@@ -132,9 +138,9 @@ def test_a_search_costs_what_its_phase_says_and_keeps_the_count(name):
 
 def test_a_population_costs_what_its_phase_says_children_included():
     passed = []
-    seen = BATCH, HELD_OUT, VALIDATION, 0, False, finders.children("genetic")
-    phase = finders.phases(3000, 1, 4, 2, *seen)[0]
-    assert (phase.chains, phase.chunk) == (4, 1) and phase.steps > finders.LOOKS
+    seen = BATCH, HELD_OUT, VALIDATION, 0, False, search_presets.children("genetic")
+    phase = search_presets.phases(3000, 1, 4, 2, *seen)[0]
+    assert (phase.chains, phase.chunk) == (4, 1) and phase.steps > search_presets.LOOKS
     made, row, sight, _ = parts("genetic", phase, passed)
     rows = runs.stack([row._replace(key=key) for key in jax.random.split(KEY, 4)])
 
@@ -151,14 +157,14 @@ def test_a_population_costs_what_its_phase_says_children_included():
     jax.block_until_ready(run(rows, sight))
     jax.effects_barrier()
     assert sum(passed) == phase.cost <= 3000
-    more = finders.phases(3000 + phase.cost, 1, 4, 2, *seen)[0]
+    more = search_presets.phases(3000 + phase.cost, 1, 4, 2, *seen)[0]
     assert more.steps > phase.steps
     with pytest.raises(ValueError, match="too small for 1 phases of 4 chains"):
-        finders.phases(1000, 1, 4, 2, *seen)
+        search_presets.phases(1000, 1, 4, 2, *seen)
 
 
 def test_equal_chains_are_equal_and_others_are_not():
-    phase = finders.phases(3000, 1, 1, 2, BATCH, HELD_OUT, VALIDATION)[0]
+    phase = search_presets.phases(3000, 1, 1, 2, BATCH, HELD_OUT, VALIDATION)[0]
     one, again, other = (search("annealed_fields", phase, seed=s)[0] for s in (0, 0, 1))
     assert float(one.state.best_energy) == float(again.state.best_energy)
     assert float(one.state.best_energy) != float(other.state.best_energy)
@@ -166,34 +172,35 @@ def test_equal_chains_are_equal_and_others_are_not():
 
 @pytest.mark.parametrize("budget", [20_000, 50_000, 200_001])
 def test_phases_share_the_budget_and_spend_nearly_all_of_it(budget):
-    made = finders.phases(budget, 3, 8, 2, BATCH, HELD_OUT, VALIDATION)
+    made = search_presets.phases(budget, 3, 8, 2, BATCH, HELD_OUT, VALIDATION)
     assert [phase.chains for phase in made] == [8, 4, 2]
     assert [phase.train_steps for phase in made] == [2, 4, 8]
-    assert all(phase.steps == finders.LOOKS * phase.chunk for phase in made)
+    assert all(phase.steps == search_presets.LOOKS * phase.chunk for phase in made)
     spent = sum(phase.cost for phase in made)
     step = [
-        phase.chains * finders.LOOKS * (3 * phase.train_steps * BATCH + HELD_OUT) for phase in made
+        phase.chains * search_presets.LOOKS * (3 * phase.train_steps * BATCH + HELD_OUT)
+        for phase in made
     ]
     assert budget - sum(step) - 3 * 8 <= spent <= budget
 
 
 def test_too_small_a_budget_is_refused_with_what_it_takes():
     with pytest.raises(ValueError, match=r"too small for 2 phases .* at least"):
-        finders.phases(100, 2, 4, 5, BATCH, HELD_OUT, VALIDATION)
+        search_presets.phases(100, 2, 4, 5, BATCH, HELD_OUT, VALIDATION)
     with pytest.raises(ValueError, match="is too small") as refused:
-        finders.phases(3000, 2, 4, 2, BATCH, HELD_OUT, VALIDATION)
+        search_presets.phases(3000, 2, 4, 2, BATCH, HELD_OUT, VALIDATION)
     least = int(str(refused.value).split(": ")[1].split()[0])
-    finders.phases(least, 2, 4, 2, BATCH, HELD_OUT, VALIDATION)
+    search_presets.phases(least, 2, 4, 2, BATCH, HELD_OUT, VALIDATION)
 
 
 def test_the_best_of_each_group_survive():
     scores = np.array([3.0, 1.0, 2.0, 0.5, 0.7, 0.6])
     groups = np.array([7, 7, 7, 4, 4, 4])
-    assert finders.survivors(scores, groups, 2).tolist() == [1, 2, 3, 5]
+    assert search_presets.survivors(scores, groups, 2).tolist() == [1, 2, 3, 5]
 
 
 def test_random_search_draws_every_layer_of_a_mask_anew():
-    phase = finders.phases(20_000, 1, 1, 2, BATCH, HELD_OUT, VALIDATION)[0]
+    phase = search_presets.phases(20_000, 1, 1, 2, BATCH, HELD_OUT, VALIDATION)[0]
     chain, row, where = search("random_search", phase)
     parts = [np.split(np.asarray(b), where.space.starts[1:]) for b in (row.start, chain.state.best)]
     for before, after in zip(*parts, strict=True):
@@ -208,17 +215,19 @@ def test_polishing_takes_what_is_left_of_the_budget_and_no_more():
     images = 2000
     each = 4 * images // 5
     seen = images, 70
-    least = (finders.LOOKS + finders.BURN_IN + 1) * each + finders.LOOKS * 70
-    for budget in (least, least + 5, least + finders.LOOKS * each):
-        settings, cost = finders.polish(budget, *seen)
+    least = (search_presets.LOOKS + search_presets.BURN_IN + 1) * each + search_presets.LOOKS * 70
+    for budget in (least, least + 5, least + search_presets.LOOKS * each):
+        settings, cost = search_presets.polish(budget, *seen)
         assert settings.images == images // 5  # a gate learns from the others
-        assert settings.steps == finders.LOOKS * (1 + (budget - least) // (finders.LOOKS * each))
-        assert cost == least + (settings.steps - finders.LOOKS) * each <= budget
-    assert finders.polish(10**9, 10**6, 70).settings.images == finders.POLISH_IMAGES
+        assert settings.steps == search_presets.LOOKS * (
+            1 + (budget - least) // (search_presets.LOOKS * each)
+        )
+        assert cost == least + (settings.steps - search_presets.LOOKS) * each <= budget
+    assert search_presets.polish(10**9, 10**6, 70).settings.images == search_presets.POLISH_IMAGES
     with pytest.raises(ValueError, match=f"{least} forward passes at least, {least - 1} are left"):
-        finders.polish(least - 1, *seen)
+        search_presets.polish(least - 1, *seen)
     with pytest.raises(ValueError, match="five training images at least"):
-        finders.polish(10**9, 4, 70)
+        search_presets.polish(10**9, 4, 70)
 
 
 def test_a_gate_goes_on_from_its_checkpoint_to_the_same_masks(tmp_path):
@@ -227,12 +236,12 @@ def test_a_gate_goes_on_from_its_checkpoint_to_the_same_masks(tmp_path):
     problem = build(net, train, "", False)
     seeds = [seed(problem, number) for number in (0, 1)]
     on = seeds, 0.1, 1, on_device(problem.dataset), ONE, 0.0
-    task = finding.Task(tmp_path, "gate", problem, *on)
-    first = gating.gated(task, "gradual_edge_popup")
+    task = budgeted_search.Task(tmp_path, "gate", problem, *on)
+    first = gate_runs.gated(task, "gradual_edge_popup")
     *_, before, last = sorted((tmp_path / "checkpoints" / "gate").iterdir())
     assert (before.name, last.name) == ("00000001", "00000002")
     shutil.rmtree(last)
-    again = gating.gated(task, "gradual_edge_popup")
+    again = gate_runs.gated(task, "gradual_edge_popup")
     assert last.exists()
     for one, other in zip(first, again, strict=True):
         chex.assert_trees_all_equal((one.mask, one.params), (other.mask, other.params))
@@ -247,15 +256,15 @@ def test_a_polished_mask_keeps_its_counts_and_classifies_better(tmp_path):
     axis, seeds = ONE, [seed(problem, number) for number in (0, 1)]
     data = on_device(problem.dataset)
     budget = 5.0
-    images = gating.polish_plan(problem, budget).settings.images
-    seen, unseen = gating.parted(data.train, images)
+    images = gate_runs.polish_plan(problem, budget).settings.images
+    seen, unseen = gate_runs.parted(data.train, images)
     assert len(unseen.labels) == images and len(seen.labels) == len(data.train.labels) - images
-    task = finding.Task(tmp_path, "polish", problem, seeds, 0.2, 1, data, axis, 60.0)
+    task = budgeted_search.Task(tmp_path, "polish", problem, seeds, 0.2, 1, data, axis, 60.0)
     alone = task._replace(label="gate", data=data._replace(train=seen))
-    begun = gating.gated(alone, "edge_popup")
-    found = gating.polished(task, "edge_popup", budget)
+    begun = gate_runs.gated(alone, "edge_popup")
+    found = gate_runs.polished(task, "edge_popup", budget)
     for one, before in zip(found, begun, strict=True):
-        assert one.said["forward_passes"] <= budget * finding.dense_cost(problem)
+        assert one.said["forward_passes"] <= budget * budgeted_search.dense_cost(problem)
         counts = (masks.counts(mask, problem.prunable) for mask in (one.mask, before.mask))
         assert len({tuple(map(int, kept.values())) for kept in counts}) == 1
         energy = energies.fixed(

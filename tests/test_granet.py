@@ -6,15 +6,14 @@ import numpy as np
 import optax
 import pytest
 
+from experiments.harness import rows, sparse_runs
+from experiments.harness.budgeted_search import Task, dense_cost
+from experiments.harness.problem import NetSettings, TrainSettings, build, on_device
+from experiments.harness.seeds import seed
+from experiments.harness.sparse_runs import EvolveSettings
 from jaxtickets import losses, masks, runs, training
-from jaxtickets.drivers import evolving
-from jaxtickets.drivers.evolving import EvolveSettings
-from jaxtickets.drivers.finding import Task, dense_cost
-from jaxtickets.drivers.problem import NetSettings, TrainSettings, build, on_device
-from jaxtickets.drivers.seeds import seed
 from jaxtickets.dynamic import granet
 from jaxtickets.dynamic.granet import Round
-from jaxtickets.io import rows
 from jaxtickets.io.errors import UserError
 from jaxtickets.types import Model, Split
 
@@ -162,10 +161,10 @@ def test_pieces_make_a_whole_and_what_is_pruned_stays_zero():
 @pytest.mark.parametrize("budget", [0.4, 1.0, 3.0])
 def test_a_plan_costs_what_it_says_and_no_more_than_its_budget(budget):
     problem = build(NetSettings(model="lenet300_100"), TrainSettings(epochs=15), "", False)
-    found = evolving.plan(problem, budget)
+    found = sparse_runs.plan(problem, budget)
     cost = 3 * (found.steps * 128 + found.rounds * found.images + 1000) + 8 * 500
     assert found.cost == cost <= budget * dense_cost(problem)
-    assert found.rounds % evolving.LOOKS == 0
+    assert found.rounds % sparse_runs.LOOKS == 0
     assert found.cost > 0.85 * budget * dense_cost(problem)
     assert 8 * found.images <= max(8 * 128, found.every * 128 * 1.3)
 
@@ -176,7 +175,9 @@ def test_a_plan_costs_what_it_says_and_no_more_than_its_budget(budget):
 def test_a_plan_that_cant_be_is_one_line(budget, start, said):
     problem = build(NetSettings(model="lenet300_100"), TrainSettings(epochs=15), "", False)
     with pytest.raises(UserError, match=said):
-        evolving.check(EvolveSettings(start), problem, TrainSettings(epochs=15), (0.1,), 1, budget)
+        sparse_runs.check(
+            EvolveSettings(start), problem, TrainSettings(epochs=15), (0.1,), 1, budget
+        )
 
 
 def test_a_seed_gets_the_mask_of_its_chain_with_the_least_validation_loss(tmp_path):
@@ -190,7 +191,7 @@ def test_a_seed_gets_the_mask_of_its_chain_with_the_least_validation_loss(tmp_pa
         (tmp_path / place / rows.METRICS).touch()
         on = seeds, 0.05, 1, data, axis, 1e9
         task = Task(tmp_path / place, "search", problem, *on)
-        return evolving.search(task, EvolveSettings(), train, 1.5, chains)
+        return sparse_runs.search(task, EvolveSettings(), train, 1.5, chains)
 
     one, two = found("one", 1), found("two", 2)
     ends = {}

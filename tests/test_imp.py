@@ -9,9 +9,9 @@ import pytest
 
 from jaxtickets import masks
 from jaxtickets.criteria import CRITERIA, Evidence
-from jaxtickets.protocols import imp
-from jaxtickets.protocols.imp import Going, Settings
-from jaxtickets.protocols.treatments import TREATMENTS, Given
+from jaxtickets.recipes import imp
+from jaxtickets.recipes.imp import Going, Settings
+from jaxtickets.recipes.ticket_controls import TREATMENTS, Given
 from jaxtickets.types import Model, Split
 
 KEY, OTHER = jax.random.key(3), jax.random.key(4)

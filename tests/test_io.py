@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtickets.io import checkpoints, flags, progress, provenance, records, rows, setup, trees
+from experiments.harness import flags, progress, provenance, records, rows, setup
+from experiments.harness.flags import RunSettings, choose, whole_numbers
+from jaxtickets.io import checkpoints, trees
 from jaxtickets.io.errors import UserError
-from jaxtickets.io.flags import RunSettings, choose, whole_numbers
 from jaxtickets.io.tickets import load_ticket, save_ticket
 from jaxtickets.settings import option
 from jaxtickets.types import Ticket

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from commands import metrics, summary
 
-from jaxtickets.drivers import racing
+from experiments.sa_frontier import halving_runs
 from jaxtickets.io.errors import UserError
-from jaxtickets.protocols.race import Race, race
+from jaxtickets.recipes.successive_halving import Race, race
 
 NAN = float("nan")
 LOSSES = {
@@ -63,11 +63,11 @@ def test_a_race_that_can_not_be_run_is_refused(losses, at, said):
 
 def test_looks_are_shares_of_a_training():
     problem = SimpleNamespace(steps=60, recipe=SimpleNamespace(every=4))
-    assert racing.looks_at((0.15, 0.35), problem) == [2, 5]
-    assert racing.looks_at(("0.01", "0.02"), problem) == [1]
-    assert racing.looks_at((), problem) == []
+    assert halving_runs.looks_at((0.15, 0.35), problem) == [2, 5]
+    assert halving_runs.looks_at(("0.01", "0.02"), problem) == [1]
+    assert halving_runs.looks_at((), problem) == []
     with pytest.raises(UserError, match=r"--race=0\.4,0\.2: must rise between 0 and 1"):
-        racing.looks_at((0.4, 0.2), problem)
+        halving_runs.looks_at((0.4, 0.2), problem)
 
 
 def test_the_winner_of_a_run_is_the_best_after_the_look_and_pays_for_all(smokes):
@@ -125,7 +125,9 @@ def test_contenders_of_each_budget_density_and_seed_race_apart(tmp_path):
             rows.append({"phase": "train-00", "step": look + 1, "loss": loss, **name})
         rows.append({"phase": "search", "step": 1, "loss": -1.0, **name})
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = racing.races(tmp_path, "train-", summary, ("searched", "random_erk"), problem, [1, 2])
+    found = halving_runs.races(
+        tmp_path, "train-", summary, ("searched", "random_erk"), problem, [1, 2]
+    )
     winners = {(r["density"], r["seed"], r["budget"]): r["winner"] for r in found}
     assert winners == {
         (0.1, 0, 1.0): "random_erk",  # after one look one of two is left

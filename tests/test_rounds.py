@@ -10,7 +10,7 @@ import pytest
 
 from jaxtickets import losses, masks
 from jaxtickets.criteria import CRITERIA, Evidence
-from jaxtickets.protocols import rounds
+from jaxtickets.recipes import iterative_pruning
 from jaxtickets.types import Model, Split
 
 KEY = jax.random.key(5)
@@ -51,19 +51,21 @@ def within(new, old):
     ],
 )
 def test_every_round_keeps_the_same_share(size, keep, number, left):
-    assert rounds.schedule(size, keep, number).tolist() == left
+    assert iterative_pruning.schedule(size, keep, number).tolist() == left
 
 
 def test_a_long_schedule_of_many_weights_ends_exactly():
-    left = rounds.schedule(1_631_936, 12_345, 100)
+    left = iterative_pruning.schedule(1_631_936, 12_345, 100)
     assert left[-1] == 12_345 and left.shape == (100,) and left.dtype == np.int32
     share = left[1:] / left[:-1]
     np.testing.assert_allclose(share, (12_345 / 1_631_936) ** 0.01, rtol=1e-4)
 
 
 def test_counts_are_of_all_leaves_together_or_of_each():
-    np.testing.assert_array_equal(rounds.counts(SIZES, 10, 2), rounds.schedule(42, 10, 2))
-    each = rounds.counts(SIZES, of((3, 5, 10)), 2)
+    np.testing.assert_array_equal(
+        iterative_pruning.counts(SIZES, 10, 2), iterative_pruning.schedule(42, 10, 2)
+    )
+    each = iterative_pruning.counts(SIZES, of((3, 5, 10)), 2)
     assert {path: left.tolist() for path, left in each.items()} == {
         "fc1/kernel": [6, 3],
         "fc2/kernel": [10, 5],
@@ -74,7 +76,7 @@ def test_counts_are_of_all_leaves_together_or_of_each():
 @pytest.mark.parametrize("number", [0, -1])
 def test_less_than_one_round_is_refused(number, evidence):
     with pytest.raises(ValueError, match=f"rounds={number}: must be 1 or more"):
-        rounds.prune(KEY, CRITERIA["magnitude"], evidence, PRUNABLE, 10, rounds=number)
+        iterative_pruning.prune(KEY, CRITERIA["magnitude"], evidence, PRUNABLE, 10, rounds=number)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +89,7 @@ def test_less_than_one_round_is_refused(number, evidence):
 )
 def test_what_cannot_be_kept_is_refused(keep, floor, said, evidence):
     with pytest.raises(ValueError, match=said):
-        rounds.prune(KEY, CRITERIA["magnitude"], evidence, PRUNABLE, keep, floor)
+        iterative_pruning.prune(KEY, CRITERIA["magnitude"], evidence, PRUNABLE, keep, floor)
 
 
 def unknown_scores(key, evidence):
@@ -99,10 +101,10 @@ def unknown_scores(key, evidence):
 
 def test_unknown_scores_are_refused_and_bring_nothing_back(evidence):
     with pytest.raises(ValueError, match="NaN among the scores"):
-        rounds.prune(KEY, unknown_scores, evidence, PRUNABLE, 5, rounds=2)
-    wanted = rounds.counts(SIZES, 5, 2)
-    mask, unknown = rounds.prune_to(KEY, unknown_scores, evidence, PRUNABLE, wanted)
-    first = rounds.prune(KEY, CRITERIA["magnitude"], evidence, PRUNABLE, int(wanted[0]))
+        iterative_pruning.prune(KEY, unknown_scores, evidence, PRUNABLE, 5, rounds=2)
+    wanted = iterative_pruning.counts(SIZES, 5, 2)
+    mask, unknown = iterative_pruning.prune_to(KEY, unknown_scores, evidence, PRUNABLE, wanted)
+    first = iterative_pruning.prune(KEY, CRITERIA["magnitude"], evidence, PRUNABLE, int(wanted[0]))
     assert bool(unknown) and int(masks.count(mask, PRUNABLE)) == 5
     for kept, before in zip(*(masks.pick(m, PRUNABLE) for m in (mask, first)), strict=True):
         assert not (kept & ~before).any()
@@ -118,7 +120,7 @@ def one_by_one(key, criterion, evidence, prunable, wanted, floor):
     @jax.jit
     def one(k, mask, count):
         seen = evidence._replace(params=masks.apply(mask, evidence.params), mask=mask)
-        return rounds.narrow(criterion(k, seen), mask, prunable, count, floor)
+        return iterative_pruning.narrow(criterion(k, seen), mask, prunable, count, floor)
 
     left = [evidence.mask]
     for r, k in enumerate(jax.random.split(key, number)):
@@ -137,10 +139,10 @@ def one_by_one(key, criterion, evidence, prunable, wanted, floor):
     ids=["random-all", "random-each", "snip-each", "synflow-all"],
 )
 def test_rounds_are_exact_nested_and_as_one_by_one(name, keep, floor, evidence):
-    wanted = rounds.counts(SIZES, keep, 3)
+    wanted = iterative_pruning.counts(SIZES, keep, 3)
     left = one_by_one(KEY, CRITERIA[name], evidence, PRUNABLE, wanted, floor)
     assert all(within(new, old) for old, new in pairwise(left))
-    got = rounds.prune(KEY, CRITERIA[name], evidence, PRUNABLE, keep, floor, rounds=3)
+    got = iterative_pruning.prune(KEY, CRITERIA[name], evidence, PRUNABLE, keep, floor, rounds=3)
     same(got, left[-1])
     counts = counted(got)
     assert counts == keep if isinstance(keep, dict) else sum(counts.values()) == keep
@@ -154,7 +156,7 @@ def test_one_round_is_a_plain_selection(floor, evidence):
     small = evidence.params | {"fc1": jax.tree.map(lambda w: w / 1000, evidence.params["fc1"])}
     seen = evidence._replace(params=small)
     scores = CRITERIA["magnitude"](KEY, seen)
-    got = rounds.prune(KEY, CRITERIA["magnitude"], seen, PRUNABLE, 12, floor)
+    got = iterative_pruning.prune(KEY, CRITERIA["magnitude"], seen, PRUNABLE, 12, floor)
     same(got, masks.select(scores, PRUNABLE, 12, floor))
     assert counted(got)["fc1/kernel"] == floor
 
@@ -171,7 +173,7 @@ def test_each_round_sees_what_the_one_before_left(through):
 
     seen = Evidence(weights, weights, {}, masks.ones(weights), None, None)
     for number, kept in ((1, 2), (2, 0)):
-        got = rounds.prune(KEY, crowded, seen, ("a",), 1, rounds=number)["a"]
+        got = iterative_pruning.prune(KEY, crowded, seen, ("a",), 1, rounds=number)["a"]
         assert np.flatnonzero(got).tolist() == [kept]
 
 
@@ -181,7 +183,7 @@ def test_rounds_that_begin_with_a_mask_bring_nothing_back(keep, evidence):
     worst = jax.tree.map(lambda w: -jnp.abs(w), evidence.params)
     mask = masks.select(worst, PRUNABLE, of((4, 4, 2)))
     seen = evidence._replace(mask=mask)
-    got = rounds.prune(KEY, CRITERIA["magnitude"], seen, PRUNABLE, keep, rounds=3)
+    got = iterative_pruning.prune(KEY, CRITERIA["magnitude"], seen, PRUNABLE, keep, rounds=3)
     assert within(got, mask)
     left = jax.tree.map(lambda m, w: jnp.where(m, jnp.abs(w), -1), mask, evidence.params)
     same(got, masks.select(left, PRUNABLE, keep))
@@ -191,7 +193,7 @@ def test_rounds_can_be_batched_over_keys(evidence):
     keys, some = jax.random.split(KEY, 3), ("fc2/kernel",)
 
     def prune(key):
-        return rounds.prune(key, CRITERIA["random"], evidence, some, 10, rounds=3)
+        return iterative_pruning.prune(key, CRITERIA["random"], evidence, some, 10, rounds=3)
 
     got = jax.jit(jax.vmap(prune))(keys)
     first, second, third = (jax.tree.map(lambda leaf, i=i: leaf[i], got) for i in range(3))
@@ -201,10 +203,12 @@ def test_rounds_can_be_batched_over_keys(evidence):
 
 @pytest.mark.parametrize("keeps", [(30, 12), (of((6, 9, 9)), of((2, 5, 3)))], ids=["all", "each"])
 def test_densities_are_one_program(keeps, evidence):
-    wanted = [rounds.counts(SIZES, keep, 3) for keep in keeps]
+    wanted = [iterative_pruning.counts(SIZES, keep, 3) for keep in keeps]
 
     def prune_to(wanted):
-        return rounds.prune_to(KEY, CRITERIA["magnitude"], evidence, PRUNABLE, wanted, 2)[0]
+        return iterative_pruning.prune_to(
+            KEY, CRITERIA["magnitude"], evidence, PRUNABLE, wanted, 2
+        )[0]
 
     got = jax.jit(jax.vmap(prune_to))(jax.tree.map(lambda *leaves: np.stack(leaves), *wanted))
     alone = [jax.jit(prune_to)(each) for each in wanted]
@@ -257,15 +261,19 @@ def test_synflow_in_a_hundred_rounds_loses_no_layer_where_one_shot_does(narrow):
             min(counted(masks.select(scores, narrow.prunable, 12), narrow.prunable).values()) == 0
         )
 
-    prune_to = jax.jit(lambda wanted: rounds.prune_to(KEY, CRITERIA["synflow"], *narrow, wanted)[0])
+    prune_to = jax.jit(
+        lambda wanted: iterative_pruning.prune_to(KEY, CRITERIA["synflow"], *narrow, wanted)[0]
+    )
     for keep, least in ((12, 1), (60, 5)):  # a path of five weights, and seven more
-        left = counted(prune_to(rounds.schedule(3352, keep, 100)), narrow.prunable)
+        left = counted(prune_to(iterative_pruning.schedule(3352, keep, 100)), narrow.prunable)
         assert sum(left.values()) == keep and min(left.values()) >= least
 
 
 def test_what_is_pruned_stays_so_in_a_net_that_has_died(narrow):
     # With fewer weights than layers no gradient is left to rank by.
-    prune_to = jax.jit(lambda wanted: rounds.prune_to(KEY, CRITERIA["snip"], *narrow, wanted)[0])
+    prune_to = jax.jit(
+        lambda wanted: iterative_pruning.prune_to(KEY, CRITERIA["snip"], *narrow, wanted)[0]
+    )
     dead, more = (prune_to(np.array([400, 40, *last])) for last in ([4, 4, 4], [4, 3, 2]))
     assert within(more, dead)
     assert [sum(counted(m, narrow.prunable).values()) for m in (dead, more)] == [4, 2]

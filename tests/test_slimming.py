@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from commands import summary
 
+from experiments.harness import rows
+from experiments.harness.dense_store import Dense
+from experiments.harness.problem import NetSettings, TrainSettings, build
+from experiments.harness.seeds import seed
+from experiments.slimming import slimming_runs
+from experiments.slimming.slimming_runs import SlimSettings, Sparse
 from jaxtickets import masks, nets, runs
 from jaxtickets.compress.report import size
-from jaxtickets.drivers import slimming
-from jaxtickets.drivers.dense import Dense
-from jaxtickets.drivers.problem import NetSettings, TrainSettings, build
-from jaxtickets.drivers.seeds import seed
-from jaxtickets.drivers.slimming import SlimSettings, Sparse
-from jaxtickets.io import rows, tickets
+from jaxtickets.io import tickets
 from jaxtickets.types import Ticket
 
 MNIST = (28, 28, 1)
@@ -37,7 +38,7 @@ class Bench:
         net = NetSettings(widths="4,6,20", batch_norm=True)
         self.problem = build(net, TRAIN, "", False)
         self.slim = SlimSettings(rates=(0.5,), passes=2)
-        self.plan = slimming.plan(self.slim, TRAIN, self.problem)
+        self.plan = slimming_runs.plan(self.slim, TRAIN, self.problem)
         init = self.problem.recipe.model.init
         shapes = jax.eval_shape(init, jax.random.key(0))
         with pytest.MonkeyPatch.context() as patch:  # initialisation would be compiled
@@ -52,7 +53,7 @@ class Bench:
 
     def cut(self, sparse):
         given = self.plan, self.problem, sparse, 0.5, self.dense, self.problem.dataset
-        return [m for members in slimming.choose(*given).values() for m in members]
+        return [m for members in slimming_runs.choose(*given).values() for m in members]
 
 
 @pytest.fixture(scope="module")
@@ -100,15 +101,15 @@ def test_a_pass_keeps_its_share_of_the_channels_it_finds_and_gains_over_the_dens
 
 
 def test_control_trains_without_a_penalty_and_others_with_theirs_at_any_width(bench):
-    assert slimming._with_strength(TRAIN, 0.0) == dataclasses.replace(TRAIN, penalty="")
+    assert slimming_runs._with_strength(TRAIN, 0.0) == dataclasses.replace(TRAIN, penalty="")
     small = bench.problem.net.clone(widths=(2, 3, 9))
     model = nets.functional(small, MNIST)
     params, stats = filled(jax.eval_shape(model.init, jax.random.key(0)), 5)
     batch = jax.tree.map(lambda a: a[:2], bench.problem.dataset.train)
     seen = []
     for strength in (0.0, 0.25):
-        train = slimming._with_strength(TRAIN, strength)
-        problem = slimming.penalised(bench.problem, small, train)
+        train = slimming_runs._with_strength(TRAIN, strength)
+        problem = slimming_runs.penalised(bench.problem, small, train)
         assert problem.net.widths == small.widths
         seen.append(jax.jit(problem.recipe.loss)(params, stats, batch, jax.random.key(0))[0])
     total = sum(values.sum() for values in gammas(params).values())
@@ -116,8 +117,8 @@ def test_control_trains_without_a_penalty_and_others_with_theirs_at_any_width(be
 
 
 def test_passes_have_a_rate_each_or_one_for_all():
-    assert slimming.rates(SlimSettings(rates=(0.5,), passes=3)) == (0.5,) * 3
-    assert slimming.rates(SlimSettings(rates=(0.7, 0.5), passes=2)) == (0.7, 0.5)
+    assert slimming_runs.rates(SlimSettings(rates=(0.5,), passes=3)) == (0.5,) * 3
+    assert slimming_runs.rates(SlimSettings(rates=(0.7, 0.5), passes=2)) == (0.7, 0.5)
 
 
 def test_the_next_pass_begins_where_the_last_has_ended_with_keys_of_its_own(bench, tmp_path):
@@ -126,8 +127,8 @@ def test_the_next_pass_begins_where_the_last_has_ended_with_keys_of_its_own(benc
     ticket = Ticket(end, one.stats, masks.ones(end), np.int32(7))
     about = {"net": nets.to_json(bench.problem.net)}
     tickets.save_ticket(tmp_path / "tickets" / "tuned", ticket, about)
-    second, net = slimming._next(tmp_path, one, {"ticket": "tuned"})
-    third, _ = slimming._next(tmp_path, second, {"ticket": "tuned"})
+    second, net = slimming_runs._next(tmp_path, one, {"ticket": "tuned"})
+    third, _ = slimming_runs._next(tmp_path, second, {"ticket": "tuned"})
     assert net == bench.problem.net and (second.number, second.step) == (one.number, 0)
     jax.tree.map(np.testing.assert_array_equal, second.params, end)
     keys = [jax.random.key_data(k).tolist() for s in (one, second, third)

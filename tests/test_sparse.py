@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.sparse_execution import sparse_times
+from experiments.sparse_execution.sparse_times import pays_below
 from jaxtickets import losses, masks, nets
 from jaxtickets.compress import sparse
-from jaxtickets.drivers import sparse_times
-from jaxtickets.drivers.sparse_times import pays_below
 
 DRAW = np.random.default_rng(0)
 INPUTS, OUTPUTS = 9, 7

@@ -11,24 +11,31 @@ import pytest
 from commands import summary
 from flax import linen as nn
 
-from experiments import filter_search
+from experiments.filter_search import __main__ as filter_search
+from experiments.harness import (
+    annealed_settings,
+    annealing_runs,
+    cached_trainings,
+    rows,
+    structured_tables,
+    unit_selection,
+)
+from experiments.harness import structured_runs as driver
+from experiments.harness.chain_runs import Found
+from experiments.harness.dense_store import Dense
+from experiments.harness.problem import NetSettings, TrainSettings, build
+from experiments.harness.seeds import seed
+from experiments.harness.unit_selection import AfterSettings, Choice, CutSettings
 from jaxtickets import losses, masks, nets, runs, training
 from jaxtickets.compress import choose, graph
 from jaxtickets.criteria import Evidence
 from jaxtickets.criteria.units import find_unit
-from jaxtickets.drivers import annealing, cutting, once, structured_tables
-from jaxtickets.drivers import structured as driver
-from jaxtickets.drivers.cutting import AfterSettings, Choice, CutSettings
-from jaxtickets.drivers.dense import Dense
-from jaxtickets.drivers.problem import NetSettings, TrainSettings, build
-from jaxtickets.drivers.search_loop import Found
-from jaxtickets.drivers.seeds import seed
-from jaxtickets.io import rows, tickets
+from jaxtickets.io import tickets
 from jaxtickets.io.errors import UserError
 from jaxtickets.penalties import group_lasso
-from jaxtickets.protocols import annealed_settings, structured
-from jaxtickets.protocols.ground import ground
-from jaxtickets.protocols.structured import AFTERS, Cut, Lengths
+from jaxtickets.recipes import structured
+from jaxtickets.recipes.search_domain import ground
+from jaxtickets.recipes.structured import AFTERS, Cut, Lengths
 from jaxtickets.types import Ticket
 
 MNIST = (28, 28, 1)
@@ -118,13 +125,13 @@ class Bench:
             [learnt | {"seed": one.number} for one in self.seeds],
             {one.number: folder / "dense" for one in self.seeds},
         )
-        self.plan = cutting.plan(CUT, AFTER, TRAIN, self.problem)
+        self.plan = unit_selection.plan(CUT, AFTER, TRAIN, self.problem)
         given = self.plan, self.problem
-        chosen = cutting.scored(*given, self.seeds, self.dense, self.problem.dataset)
-        self.groups = cutting.cut(*given, chosen)
+        chosen = unit_selection.scored(*given, self.seeds, self.dense, self.problem.dataset)
+        self.groups = unit_selection.cut(*given, chosen)
         whole = Ticket(ends[0], {}, masks.ones(ends[0]), np.int32(40))
         tickets.save_ticket(folder / "dense", whole, {})
-        monkeypatch.setattr(once, "train_entries", self.train)
+        monkeypatch.setattr(cached_trainings, "train_entries", self.train)
         monkeypatch.setattr(driver.inference, "compare", lambda *arguments: FAKE)
         monkeypatch.setattr(driver, "accuracies", lambda *arguments: np.array([0.1, 0.2, 0.3, 0.4]))
         self.made = self.rows()
@@ -276,13 +283,13 @@ class Mixing(nn.Module):
 
 def test_a_net_whose_units_can_not_be_traced_is_refused():
     with pytest.raises(UserError, match=r"the units of Mixing can't be traced: .*cumsum"):
-        cutting.plan(CUT, AFTER, TRAIN, small_problem(Mixing()))
+        unit_selection.plan(CUT, AFTER, TRAIN, small_problem(Mixing()))
 
 
 def test_ranking_over_layers_needs_a_floor(bench):
     bad = dataclasses.replace(CUT, ranking="over_layers", floor=0)
     with pytest.raises(UserError, match="--ranking=over_layers --floor=0: a layer may be emptied"):
-        cutting.plan(bad, AFTER, TRAIN, bench.problem)
+        unit_selection.plan(bad, AFTER, TRAIN, bench.problem)
 
 
 def test_differences_are_paired_by_seed():
@@ -416,14 +423,14 @@ def test_what_a_search_over_later_weights_found_begins_with_the_first_ones(bench
     where = ground("units", "global", one.params, (), bench.plan.graph.wiring)
     bits = jnp.arange(14) % 3 > 0
     found = Found(0.5, later, bits, bits, {})
-    checked = annealing.Checked(annealed_settings.Settings(), where, None, (0.5,))
+    checked = annealing_runs.Checked(annealed_settings.Settings(), where, None, (0.5,))
     choice = filter_search.choice("annealed_at_3", found, checked, bench.seeds, bench.dense)
     assert choice.seed is one and choice.method == "annealed_at_3"
     np.testing.assert_array_equal(choice.units["fc1"], bits[:8])
     np.testing.assert_array_equal(choice.units["fc2"], bits[8:])
     trained = runs.take(bench.dense.params, 1)
     jax.tree.map(np.testing.assert_array_equal, choice.params, trained)
-    ((member,),) = cutting.cut(bench.plan, bench.problem, [choice]).values()
+    ((member,),) = unit_selection.cut(bench.plan, bench.problem, [choice]).values()
     start = member.small.first
     kept = np.asarray(one.params["fc1"]["kernel"])[:, np.asarray(bits[:8])]
     np.testing.assert_array_equal(start.params["fc1"]["kernel"], kept)
@@ -453,10 +460,10 @@ def test_a_search_over_fields_keeps_to_the_budget_and_says_what_it_reached(bench
     axis, shares = runs.axis("map", 1, jax.local_devices()[:1]), (0.6, 0.3)
     problem = bench.problem._replace(wiring=traced.wiring)
     cut = CutSettings(methods=("random",), budget=shares, ranking="over_layers")
-    plan = cutting.plan(cut, AFTER, TRAIN, problem)
+    plan = unit_selection.plan(cut, AFTER, TRAIN, problem)
     checked = filter_search.check(question, plan, problem, 3, axis)["trainability"]
     batched = problem, axis, bench.seeds, 1, problem.dataset, 60.0
-    found = annealing.anneal(tmp_path, "annealed", checked, *batched)
+    found = annealing_runs.anneal(tmp_path, "annealed", checked, *batched)
     assert [(one.density, one.seed) for one in found] == [
         (share, one) for share in shares for one in bench.seeds
     ]

@@ -1,6 +1,7 @@
 """Tables: means with their spread, differences with their intervals, what was not measured."""
 
-from jaxtickets.drivers import slimming_tables, structured_tables, tables
+from experiments.harness import structured_tables, tables
+from experiments.slimming import slimming_tables
 
 
 def row(method, density, trained, kept, **more):

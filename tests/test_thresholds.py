@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxtickets import masks, nets
-from jaxtickets.protocols.thresholds import RULES, cut, thresholds
+from jaxtickets.recipes.thresholds import RULES, cut, thresholds
 
 PARAMS = {
     "a": {"kernel": np.array([[-4.0, 1.0], [2.0, -3.0]], "f"), "bias": np.array([9.0, 9.0], "f")},

@@ -12,10 +12,10 @@ def score(key: Key, evidence: Evidence) -> Scores:
     """`|w| · dR/d|w|`, with R the sum of the logits of an image of ones under the weights |w|.
 
     Tanaka et al., "Pruning neural networks without any data by iteratively conserving synaptic
-    flow", 2020, equation 6; to be iterated, which `protocols.rounds` does. Biases count as zero
-    and batch statistics as those of white noise, so that R is linear in each layer; the paper's
-    code takes |bias|. Each kernel is divided by the mean of its units' sums of |w|: this multiplies
-    all scores by one factor and keeps deep nets from overflowing. The key is not used.
+    flow", 2020, equation 6; to be iterated, as `recipes.iterative_pruning` does. Biases count as
+    zero and batch statistics as those of white noise, so that R is linear in each layer; the
+    paper's code takes |bias|. Each kernel is divided by the mean of its units' sums of |w|: this
+    multiplies all scores by one factor and keeps deep nets from overflowing. The key is not used.
     """
     del key
 

@@ -82,7 +82,7 @@ def _is_for_the_user(error: Exception) -> bool:
 
 
 def _stopped() -> str:
-    records = _if_imported("jaxtickets.io.records")
+    records = _if_imported("experiments.harness.records")
     folder = records.current() if records else None
     if folder is None:
         return "stopped"
@@ -104,7 +104,7 @@ def help_text() -> str:
     by_module = flags.FLAGS.flags_by_module_dict()
     own = list(by_module.get(sys.argv[0], []))
     for module, defined in by_module.items():
-        if module.partition(".")[0] == "jaxtickets":
+        if module.partition(".")[0] in ("jaxtickets", "experiments"):
             own += [flag for flag in defined if flag not in own]
     doc = (sys.modules["__main__"].__doc__ or "").strip()
     lines = [_help_line(flag) for flag in own]

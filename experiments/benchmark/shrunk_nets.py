@@ -1,0 +1,90 @@
+"""Nets without half of their units: do they compute the same, and how much faster are they?
+
+A group of the benchmark: `python -m experiments.benchmark --only=shrunk`.
+"""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from experiments.benchmark.measured import Row, compared
+from experiments.harness import latency
+from jaxtickets import masks, nets
+from jaxtickets.compress import choose, graph, shrink
+from jaxtickets.types import Params, Stats, Ticket, UnitMask
+
+MNIST, CIFAR, IMAGENET = (28, 28, 1), (32, 32, 3), (224, 224, 3)
+SHAPES = dict.fromkeys(("lenet300_100", "lenet5", "lenet5_lecun", "lenet5_29k", "scnn"), MNIST)
+SHAPES["alexnet"] = IMAGENET
+"""Of images; those of CIFAR for all other nets."""
+BATCH, SHARE = 128, 0.5
+BARS = {"cnn960": 2.5, "vgg16": 2.5}
+"""How many times as fast as the whole net."""
+TOLERANCE = 1e-4
+"""The largest difference of outputs that is rounding, in largest outputs."""
+
+
+def rows() -> Iterator[Row]:
+    """Two rows a net."""
+    for name in nets.names():
+        yield from compare(name, SHAPES.get(name, CIFAR), repeats=5)
+
+
+def compare(name: str, shape: tuple[int, ...], repeats: int) -> Iterator[Row]:
+    """A net with half of each layer's units, random ones, against the whole net.
+
+    Its latency, beside its multiply-adds, and how far its outputs are from the masked net's.
+    """
+    net, key = nets.make(name, shape=shape), jax.random.key(0)
+    traced = graph.trace(net, shape)
+    params, stats = _with_no_unit_alike(*jax.jit(nets.functional(net, shape).init)(key))
+    whole = Ticket(params, stats, masks.ones(params), jnp.int32(0))
+    scores = {g.name: jax.random.uniform(key, (g.size,)) for g in traced.wiring}
+    units = choose.by_layer(traced, scores, SHARE)
+    small_net, small, found = shrink.shrink(net, whole, units, traced)
+    apart = difference((net, whole), (small_net, small), units, traced)
+    time, _ = latency.compare((net, whole), (small_net, small), shape, (BATCH,), repeats)
+    left = found.after.multiply_adds / found.before.multiply_adds
+    label = f"{name} with half its units"
+    row = Row(f"{label}, {BATCH} images", time["after"], "ms")
+    said = f"times as fast as the whole net, {left:.2f} of its multiply-adds"
+    yield compared(row, time["ratio"], said, BARS.get(name))
+    row = Row(f"{label}, outputs", apart, "of the largest")
+    yield compared(row, TOLERANCE / apart if apart else np.inf, "difference allowed over seen", 1.0)
+
+
+def _with_no_unit_alike(params: Params, stats: Stats) -> tuple[Params, Stats]:
+    """Biases, scales and statistics drawn anew, in [0.5, 1.5): none of them without effect."""
+    draw = np.random.default_rng(0)
+
+    def leaf(a: jax.Array) -> jax.Array:
+        return jnp.asarray(draw.uniform(0.5, 1.5, a.shape), a.dtype) if a.ndim == 1 else a
+
+    return jax.tree.map(leaf, (params, stats))
+
+
+def difference(
+    large: tuple[nn.Module, Ticket],
+    small: tuple[nn.Module, Ticket],
+    units: UnitMask,
+    traced: graph.Graph,
+) -> float:
+    """The largest difference between the masked net's outputs and the small one's, of 4 images.
+
+    A share of the largest output.
+    """
+    images = jax.random.normal(jax.random.key(0), (4, *traced.image))
+    net, ticket = large
+    off = masks.apply(masks.expand(units, traced.wiring, ticket.params), ticket.params)
+
+    def outputs(net: nn.Module, params: Params, stats: Stats) -> jax.Array:
+        return jax.jit(nets.functional(net, traced.image).apply)(params, stats, images)[0]
+
+    masked, cut = (
+        outputs(net, off, ticket.stats),
+        outputs(small[0], small[1].params, small[1].stats),
+    )
+    return float(jnp.max(jnp.abs(masked - cut)) / jnp.max(jnp.abs(masked)))

@@ -1,0 +1,148 @@
+"""What is a weight worth? Criteria side by side, at the same densities on the same nets.
+
+Every criterion's mask is trained from the initialisation, all of them in one batch, beside the
+same mask shuffled within its layers, its criterion inverted, and the mask on a new initialisation:
+a criterion that knows which weights matter beats all three (Frankle et al., "Pruning neural
+networks at initialization: why are we missing the mark?", 2021).
+
+    python -m experiments.criterion_comparison
+    python -m experiments.criterion_comparison --preset=thesis --data_dir=FOLDER
+
+The README has the numbers to expect, with spread, device and time.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+from absl import flags
+
+from experiments.harness import (
+    candidate_masks,
+    method_figures,
+    records,
+    rows,
+    session,
+    tables,
+    trained_masks,
+)
+from experiments.harness.dense_store import StoreSettings
+from experiments.harness.flags import RunSettings, define, read_all
+from experiments.harness.problem import Problem
+from experiments.harness.seeds import seed
+from experiments.harness.trained_masks import Entry, train_in_parts
+from jaxtickets.io.errors import UserError, choose, run_main
+from jaxtickets.recipes.ticket_controls import TREATMENTS, Given, treat
+from jaxtickets.settings import option
+
+CHECKS = ("shuffled", "reinit", "inverted")
+SMOKE: dict[str, Any] = {
+    "seeds": 2,
+    "density": (0.2, 0.05),
+    "criteria": ("random", "magnitude", "snip", "synflow"),
+    "checks": CHECKS,
+    "synflow_rounds": 5,
+    "epochs": 1,
+}
+THESIS: dict[str, Any] = {
+    "dataset": "mnist",
+    "use_bias": False,
+    "initializer": "kaiming_uniform",
+    "density": (0.3, 0.2, 0.1, 0.05, 0.02),
+    "optimizer": "adadelta",
+    "learning_rate": 1.0,
+    "learning_rates": "constant",
+    "batch_size": 64,
+    "epochs": 50,
+}
+PRESETS = {"": {}, "smoke": SMOKE, "thesis": THESIS}
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What criteria are held against, beside each other."""
+
+    train: bool = option(True, "train the masks; --notrain looks at them untrained alone")
+    evaluate: bool = option(True, "untrained accuracy; --noevaluate counts kept weights alone")
+    checks: tuple = option((), f"sanity checks of every criterion: {', '.join(CHECKS)}")
+
+
+GROUPS = (RunSettings(), StoreSettings(), Question(), *candidate_masks.GROUPS)
+
+
+def main() -> None:
+    """Reads the flags, checks them, trains the dense nets, prunes, trains, draws."""
+    place, store, *parts = _read()
+    question = parts[0]
+    axis, problem = session.prepare(place, parts)
+    trained = question.train
+    made = candidate_masks.begin(
+        "criterion_comparison", place, store, parts, axis, problem, trained
+    )
+    entries, data = list(made.entries), made.data
+    if "inverted" in question.checks:
+        entries += _inverted(problem, made)
+    for check in question.checks:
+        if check != "inverted":
+            entries += [_treated(problem, entry, check) for entry in made.entries]
+    if question.train:
+        where = made.run.folder, "train", problem, axis
+        found = train_in_parts(*where, entries, data, place.checkpoint_seconds)
+    elif not question.evaluate:
+        found = trained_masks.counted_rows(problem, entries)
+    else:
+        found = trained_masks.untrained_rows(problem, axis, entries, data)
+    summary = made.summary + found
+
+    rows.write_summary(made.run.folder, summary, *trained_masks.CHECKED)
+    if question.evaluate:
+        method_figures.draw_against_density(made.run.folder)
+    method_figures.draw_layers(made.run.folder)
+    method_figures.draw_lost(made.run.folder)
+    print(tables.methods(summary))
+    records.finish_run(made.run)
+    print(f"run: {made.run.folder}")
+
+
+def _inverted(problem: Problem, made: candidate_masks.Gallery) -> list[Entry]:
+    """What each criterion keeps last; chance has no inverse."""
+    settings = made.plan.settings
+    own = {f"inverted_{name}": name for name in settings.criteria if name != "random"}
+    inverse = made.plan._replace(
+        settings=dataclasses.replace(settings, criteria=tuple(own)), saved=[]
+    )
+    entries = candidate_masks.entries_of(inverse, problem, made.seeds, made.dense, made.data)
+    return [
+        entry._replace(name=entry.name | {"method": own[entry.name["method"]], "check": "inverted"})
+        for entry in entries
+    ]
+
+
+def _treated(problem: Problem, entry: Entry, check: str) -> Entry:
+    """The entry's mask, shuffled within layers or on a new initialisation."""
+    start, said = entry.start, entry.name
+    given = Given(problem.recipe.model, problem.prunable, start.params, start.stats, start.mask)
+    one = seed(problem, said["seed"])
+    key = candidate_masks.control_key(one, said["method"], said["density"])
+    key = jax.random.fold_in(key, 1 + CHECKS.index(check))
+    params, stats, mask = treat(TREATMENTS[check], key, given)
+    return Entry(said | {"check": check}, start._replace(params=params, stats=stats, mask=mask))
+
+
+def _read() -> list[Any]:
+    """The settings of all groups; explicit flags before the preset before the defaults."""
+    name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
+    choose("preset", name, tuple(PRESETS))
+    found = read_all(GROUPS, PRESETS[name])
+    for check in found[2].checks:
+        choose("check", check, CHECKS)
+    if found[2].train and not found[2].evaluate:
+        raise UserError("--noevaluate: only with --notrain, nothing is looked at but masks")
+    return found
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("preset", "", "settings by name: thesis, smoke; explicit flags come first")
+    flags.DEFINE_bool("smoke", False, "seconds long: the preset of that name")
+    define(*GROUPS)
+    run_main(main)

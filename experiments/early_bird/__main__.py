@@ -1,0 +1,175 @@
+"""How early in a dense training can a ticket be drawn?
+
+At each epoch's end the mask that would be cut now is compared with those of the four epochs before;
+when it is within 0.1 of all of them the ticket is drawn, cut, and trained on alone. It is held
+against tickets drawn at other epochs and at the end, against the last mask on the same weights,
+and against a random mask with the same counts. You et al., "Drawing early-bird tickets", 2020.
+
+    python -m experiments.early_bird
+    python -m experiments.early_bird --criterion=annealed
+    python -m experiments.early_bird --granularity=units --model=lenet5 --density=0.5
+    python -m experiments.early_bird --preset=vgg16 --data_dir=FOLDER
+
+With --criterion=annealed a mask is searched for at each epoch's end, `--anneal_steps` swaps from
+the same random mask with the same draws, so that masks differ because weights do. That is no
+cheaper than training: with the defaults a mask takes one and a half dense trainings.
+
+"untrained" is right after the cut. The dense net is the one that tickets are drawn from, so where
+units are cut it is trained with the penalty on batch-norm scales.
+
+The README has the numbers to expect, with spread, device and time.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from experiments.early_bird import drawing, drawn_tickets
+from experiments.early_bird import figure as figures
+from experiments.early_bird.drawing import BirdSettings, Plan
+from experiments.harness import records, rows, session, tables, trained_masks
+from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
+from experiments.harness.problem import NetSettings, TrainSettings
+from jaxtickets.io.errors import choose, run_main
+
+SMOKE: dict[str, Any] = {
+    "seeds": 2,
+    "density": (0.3,),
+    "draw_at": (2,),
+    "epochs": 6,
+}
+VGG16: dict[str, Any] = {
+    "model": "vgg16",
+    "dataset": "cifar10",
+    "granularity": "units",
+    "density": (0.7, 0.5, 0.3),
+    "after": "retrain",
+    "draw_at": (10, 20, 40, 80),
+    "optimizer": "momentum",
+    "learning_rate": 0.1,
+    "learning_rates": "steps",
+    "weight_decay": 1e-4,
+    "batch_size": 256,
+    "epochs": 160,
+    "augmented": True,
+}
+PRESETS = {"": {}, "smoke": SMOKE, "vgg16": VGG16}
+GROUPS = (
+    RunSettings(),
+    BirdSettings(),
+    NetSettings(model="lenet300_100"),
+    TrainSettings(optimizer="momentum", learning_rate=0.1, epochs=20),
+    BatchSettings(),
+)
+
+
+def main() -> None:
+    """Reads the flags, checks them, trains, draws tickets, cuts, trains on, draws figures."""
+    name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
+    choose("preset", name, tuple(PRESETS))
+    place, settings, *parts = read_all(GROUPS, PRESETS[name])
+    axis, problem = session.prepare(place, parts)
+    plan = drawing.plan(settings, problem)
+    spec = [plan.settings, *parts]
+    run, data, seeds = session.begin("early_bird", place, spec, axis, problem)
+    every = place.checkpoint_seconds
+
+    ends = drawing.search(run.folder, plan, axis, seeds, data, every)
+    drawn = drawing.write_drawn(run.folder, plan, seeds, ends)
+    summary = drawing.dense_rows(run.folder, plan, axis, seeds, ends, data)
+    for i, (small, entries) in enumerate(drawn_tickets.tickets(plan, problem, seeds, ends)):
+        for entry in entries:
+            trained_masks.save_entry(run.folder, small, entry, _step(entry, plan))
+        batch = run.folder, f"train-{i:02d}", small, axis, entries, data, every
+        summary += trained_masks.train_in_parts(*batch)
+
+    rows.write_summary(run.folder, _ordered(_with_savings(summary)), *trained_masks.LEADING)
+    figures.draw_distances(run.folder)
+    figures.draw_accuracy(run.folder)
+    print(_table(rows.read_summary(run.folder), drawn))
+    records.finish_run(run)
+    print(f"run: {run.folder}")
+
+
+def _step(entry: trained_masks.Entry, plan: Plan) -> int:
+    """The training step that an entry's weights come from."""
+    return int(entry.name["drawn_epoch"]) * plan.epoch
+
+
+def _with_savings(summary: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with `saved`: the share of the cost of dense training, pruning and retraining."""
+    late = {_place(row): row["dense_trainings"] for row in summary if row["method"] == "late"}
+    return [
+        row | {"saved": round(1 - row["dense_trainings"] / late[_place(row)], 6)}
+        if _place(row) in late
+        else row
+        for row in summary
+    ]
+
+
+def _ordered(summary: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tickets of different nets are trained apart; rows of a method stand together."""
+    methods = ["dense", "early_bird", "random_layerwise", "late_mask"]
+    fixed = {row["method"]: row["drawn_epoch"] for row in summary if row["method"] not in methods}
+    methods += sorted(fixed, key=lambda method: fixed[method])
+
+    def place(row: dict[str, Any]) -> tuple[int, float, int]:
+        return methods.index(row["method"]), -row["density"], row["seed"]
+
+    return sorted(summary, key=place)
+
+
+def _place(row: dict[str, Any]) -> tuple[float, int]:
+    return row["density"], row["seed"]
+
+
+def _table(summary: Sequence[dict[str, Any]], drawn: Sequence[dict[str, Any]]) -> str:
+    """The methods, then for each density when it was drawn, what that saved, and what it cost."""
+    lines = [tables.methods(summary)]
+    for density in dict.fromkeys(row["density"] for row in drawn):
+        mine = [row for row in drawn if row["density"] == density]
+        found = [row["drawn"] for row in mine if row["drawn"]]
+        of = {
+            method: {
+                row["seed"]: row
+                for row in summary
+                if (row["method"], row["density"]) == (method, density)
+            }
+            for method in ("early_bird", "late")
+        }
+        said = f"density {density:g}: drawn by {len(found)} of {len(mine)} seeds"
+        if found:
+            at = tables.spread(found, 1, 1)
+            far = np.mean([row["distance"] for row in mine if row["drawn"]])
+            said += f" at epoch {at} of {mine[0]['epochs']}, masks {far:.3f} apart"
+            if (chance := mine[0]["chance"]) is not None:
+                said += f" (random ones {chance:.3f})"
+        else:
+            far = np.mean([row["distance"] for row in mine])
+            said += f": the last masks are {far:.3f} apart"
+        lines.append(said)
+        if of["early_bird"]:
+            accuracies = [
+                {seed: row["trained_accuracy"] for seed, row in of[method].items()}
+                for method in ("early_bird", "late")
+            ]
+            mean, half = tables.paired(accuracies[0], accuracies[1])
+            saved = [row["saved"] for row in of["early_bird"].values()]
+            more = np.mean(saved) < 0
+            share = tables.spread([-x for x in saved] if more else saved, digits=1)
+            work = "more work" if more else "of the work saved"
+            lines.append(
+                f"  {share} % {work}; less the late ticket {100 * mean:+.2f} points, "
+                f"paired 95 % interval {100 * (mean - half):+.2f} to {100 * (mean + half):+.2f}"
+            )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    words = "settings by name: vgg16, smoke; explicit flags come first"
+    flags.DEFINE_string("preset", "", words)
+    flags.DEFINE_bool("smoke", False, "seconds long: the preset of that name")
+    define(*GROUPS)
+    run_main(main)

@@ -1,0 +1,324 @@
+"""The dense trainings that early-bird tickets are drawn from, over seeds."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.harness import rows, trained_masks
+from experiments.harness.chunked_run import check_finite, loop, seconds
+from experiments.harness.flags import numbers, whole_numbers
+from experiments.harness.problem import Problem
+from experiments.harness.progress import Progress
+from experiments.harness.seeds import Seed, evidence
+from experiments.harness.trained_masks import Entry
+from experiments.harness.training_runs import Start, accuracies, chunk_plan, splits_of
+from jaxtickets import allocation, criteria, losses, masks, nets, penalties, runs, training
+from jaxtickets.compress import graph as graphs
+from jaxtickets.compress.graph import Graph
+from jaxtickets.criteria import Evidence
+from jaxtickets.criteria.units import find_unit
+from jaxtickets.io.errors import UserError
+from jaxtickets.recipes import early_bird, early_masks
+from jaxtickets.recipes.early_masks import Masks
+from jaxtickets.runs import Axis, Blocks
+from jaxtickets.search import space as spaces
+from jaxtickets.search.space import Space
+from jaxtickets.settings import option
+from jaxtickets.training import Splits, Watched
+from jaxtickets.types import Array, Dataset, Key, Params, PyTree, Split, Stats
+
+SEARCH = "search"
+"""The phase of the dense training that tickets are drawn from."""
+ANNEALED = "annealed"
+"""The criterion of masks that are searched for."""
+
+
+@dataclass(frozen=True)
+class BirdSettings:
+    """What is ranked, when a ticket is drawn, and what becomes of it."""
+
+    granularity: str = option("weights", "what is cut", ("weights", "units"))
+    criterion: str = option(
+        "", "what ranks, or annealed; empty: |w|, batch-norm scales, or filters' mean |w|"
+    )
+    anneal_steps: int = option(300, "swaps that annealing tries at each epoch's end", least=1)
+    density: tuple = option((0.3, 0.1), "kept fractions of the weights, or of the units")
+    floor: int = option(1, "the least that a layer keeps", least=0)
+    tolerance: float = option(0.1, "largest distance of masks that agree", least=0)
+    window: int = option(early_bird.WINDOW, "masks that must agree", least=2)
+    after: str = option(
+        "continue", "train on from the epoch drawn, or anew", ("continue", "retrain")
+    )
+    draw_at: tuple = option(
+        (0.05, 0.1, 0.25, 0.5, 0.75), "epochs at which tickets are drawn too, or shares of all"
+    )
+    scale_l1: float = option(1e-4, "L1 on batch-norm scales, searching units", least=0)
+
+
+class Plan(NamedTuple):
+    """The settings, checked.
+
+    Attributes:
+      settings: with the criterion's name.
+      keep: density -> how many bits are kept.
+      draw_at: epochs.
+      space: the bits.
+      masks: what would be cut at a step.
+      graph: the net's units; None where weights are cut.
+      search: the problem of the dense training, its loss with the penalty.
+      epoch: steps of an epoch.
+      epochs: of the dense training.
+    """
+
+    settings: BirdSettings
+    keep: dict[float, int]
+    draw_at: tuple[int, ...]
+    space: Space
+    masks: Masks
+    graph: Graph | None
+    search: Problem
+    epoch: int
+    epochs: int
+
+
+class Case(NamedTuple):
+    """What the search of one seed is given.
+
+    Attributes:
+      key: of the training.
+      draw_key: of masks whose criterion draws or drops, or that are annealed.
+      hyper: learning rate and warm-up.
+      params, stats: the first weights.
+    """
+
+    key: Key
+    draw_key: Key
+    hyper: PyTree
+    params: Params
+    stats: Stats
+
+
+def plan(settings: BirdSettings, problem: Problem) -> Plan:
+    """Checks all that can be checked before work starts.
+
+    Raises:
+      UserError: in one line: a number, a criterion or a net that can't be.
+    """
+    params, _ = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))
+    image = problem.dataset.train.images.shape[1:]
+    epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
+    epochs = problem.steps // epoch
+    draw_at = _epochs_of(settings.draw_at, epochs)
+    densities = sorted(set(numbers("density", settings.density)), reverse=True)
+    try:
+        if problem.steps % epoch:
+            raise ValueError(f"{problem.steps} training steps: must be whole epochs of {epoch}")
+        chunk_plan(problem, range(0, problem.steps, epoch), problem.steps)
+        if settings.window > epochs:
+            raise ValueError(f"window={settings.window}: there are {epochs} epochs, a mask each")
+        if not all(1 <= at < epochs for at in draw_at):
+            words = ",".join(map(str, draw_at))
+            raise ValueError(f"draw_at={words}: must be from 1 to {epochs - 1}, before the end")
+        graph, penalty = None, problem.penalty
+        if settings.granularity == "units":
+            graph = graphs.trace(problem.net, image)
+            space = early_bird.unit_space(params, graph)
+            if penalty is not None:
+                raise ValueError("--penalty: where units are searched, --scale_l1 says it")
+            if any(group.norms for group in graph.wiring):
+                penalty = _on_scales(settings.scale_l1, nets.output_layer(problem.net))
+        else:
+            space = spaces.weights(params, problem.prunable)
+        settings = dataclasses.replace(settings, criterion=_criterion(settings, graph))
+        shapes = dict(zip(space.names, space.shapes, strict=True))
+        keep = {d: allocation.global_(shapes, d, settings.floor) for d in densities}
+        ones = tuple(keep.values()), settings.floor
+        if settings.criterion == ANNEALED:
+            drawn = early_masks.annealed(space, settings.anneal_steps, *ones)
+        else:
+            drawn = early_masks.ranked(space, _scorer(settings, space, graph), *ones)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    recipe = problem.recipe
+    loss = losses.classification(recipe.model, recipe.prepare, penalty)
+    recipe = recipe._replace(loss=loss, test_looks=0)
+    search = problem._replace(recipe=recipe, penalty=penalty)
+    return Plan(settings, keep, draw_at, space, drawn, graph, search, epoch, epochs)
+
+
+def _epochs_of(draw_at: Sequence[str], epochs: int) -> tuple[int, ...]:
+    """The epochs that are named, rising; numbers below 1 are shares of them all."""
+    named = numbers("draw_at", draw_at) if draw_at else ()
+    shares = {max(1, round(at * epochs)) for at in named if 0 < at < 1}
+    whole = whole_numbers("draw_at", [at for at in draw_at if not 0 < float(at) < 1])
+    return tuple(sorted({at for at in shares if at < epochs} | set(whole)))
+
+
+def _on_scales(strength: float, output: str) -> Callable[[Params], Array]:
+    return lambda params: strength * penalties.scales(params, output)
+
+
+def _criterion(settings: BirdSettings, graph: Graph | None) -> str:
+    """The criterion's name, if none is given: the paper's where there are scales to rank by.
+
+    Else the mean of |w|, since sums (L1) favour layers that read many inputs: ranked together with
+    those, the second layer of `lenet300_100` would lose all but its floor.
+    """
+    if settings.criterion:
+        return settings.criterion
+    if graph is None:
+        return "magnitude"
+    return "abs_batch_norm" if all(group.norms for group in graph.wiring) else "mean_abs"
+
+
+def _scorer(
+    settings: BirdSettings, space: Space, graph: Graph | None
+) -> Callable[[Key, Evidence], Array]:
+    if graph is None:
+        weigh = criteria.find(settings.criterion)
+        return lambda key, seen: space.pool(weigh(key, seen))
+    wiring, judge = graph.wiring, find_unit(settings.criterion)
+    if settings.criterion.endswith("batch_norm"):
+        for group in wiring:
+            if not group.norms:
+                raise ValueError(f"{group.name} has no batch norm: choose another criterion")
+    return lambda key, seen: space.pool(judge(key, seen, wiring))
+
+
+# --- search --------------------------------------------------------------------------------------
+
+
+def search(
+    folder: Path, plan: Plan, axis: Axis, seeds: Sequence[Seed], data: Dataset, every: float
+) -> Watched:
+    """The dense trainings to their end, stacked over seeds; their method state is a `Bird`.
+
+    `kept` holds the weights of the epochs `plan.draw_at`. Metrics rows, one a seed and epoch, hold
+    the training's numbers; one a seed, density and epoch, the `distances` of its mask to those of
+    the epochs before, the last one first, and `drawn`, 0 until then.
+
+    Args:
+      folder, axis, data, every: see `train_all`.
+      plan: the plan.
+      seeds: of the trainings.
+    """
+    problem, settings = plan.search, plan.settings
+    recipe, keep_at = problem.recipe, tuple(at * plan.epoch for at in plan.draw_at)
+    batches = evidence(problem, seeds[0], None, data).batches
+    shared = runs.share((splits_of(problem, data), batches), axis)
+
+    def begin_one(case: Case) -> Watched:
+        bird = early_bird.begin(
+            case.params, case.stats, plan.space.size, len(plan.keep), plan.epochs
+        )
+        whole, optimizer = masks.ones(case.params), recipe.optimizer(case.hyper)
+        state = training.init(case.params, case.stats, whole, optimizer, method_state=bird)
+        return training.watch(state, keep_at)
+
+    def one(row: tuple[Case, Watched], shared: tuple[Splits, Split]) -> PyTree:
+        (case, watched), (splits, batches) = row, shared
+
+        def draw(state: training.TrainState) -> Array:
+            weights = case.params, state.params, state.stats, state.mask, batches
+            seen = Evidence(*weights, recipe.loss, recipe.model, recipe.prepare)
+            return plan.masks(case.draw_key, state.step, seen)
+
+        run = recipe, case.key, case.hyper, watched, splits, plan.epoch, draw
+        rule = settings.tolerance, settings.window
+        watched, metrics = early_bird.epoch(*run, *rule, keep_at)
+        return (case, watched), metrics
+
+    advance = runs.batch(one, axis)
+
+    def report(i: int, info: dict[str, np.ndarray]) -> tuple[list[dict[str, Any]], dict]:
+        distances, drawn = info.pop("distances"), info.pop("drawn")
+        names = [f"seed {one.number}" for one in seeds]
+        flat = info["train_loss"].reshape(len(seeds), -1)
+        check_finite(flat, names, i * plan.epoch, "training loss")
+        made: list[dict[str, Any]] = []
+        for at, one in enumerate(seeds):
+            last = {name: values[at, -1] for name, values in info.items()}
+            last["train_loss"] = last["train_loss"].mean()
+            made.append({"seed": one.number, "epoch": i + 1, **last})
+            for row, density in enumerate(plan.keep):
+                far = [round(float(d), 8) for d in distances[at, row, :i]]
+                said = {"seed": one.number, "density": density, "epoch": i + 1}
+                made.append({**said, "drawn": drawn[at, row], "distances": far})
+        shown = {"validation": info["accuracy"][:, -1].mean()}
+        return made, shown | ({"distance": distances[:, :, 0].mean()} if i else {})
+
+    def step(blocks: Blocks, i: int) -> tuple[Blocks, Blocks]:
+        del i
+        return runs.unzip(advance(blocks, shared))
+
+    def begin() -> PyTree:
+        cases = runs.stack(
+            [Case(s.train, s.search, problem.hyper, s.params, s.stats) for s in seeds]
+        )
+        return cases, runs.over_runs(begin_one, axis, cases)
+
+    images = recipe.batch_size * plan.epoch * len(seeds)
+    kinds = {"validation": ".2%", "distance": ".3f"}
+    label = f"{SEARCH}, {len(seeds)} runs"
+    progress = Progress(label, plan.epochs, kinds, "images", per_step=images)
+    ends = range(1, plan.epochs + 1)
+    return loop(folder, SEARCH, begin, ends, step, report, axis, progress, every)[1]
+
+
+def write_drawn(
+    folder: Path, plan: Plan, seeds: Sequence[Seed], ends: Watched
+) -> list[dict[str, Any]]:
+    """Writes `drawn.csv`, a row a density and seed, and returns the rows.
+
+    `drawn` is the epoch, 0 if there was none; `distance` the largest of those that decide, at that
+    epoch or else the last; `chance` that of random masks, `2 d (1 − d)`, none where masks are
+    annealed, which begin alike.
+    """
+    seen = [r for r in rows.read_metrics(folder) if r["phase"] == SEARCH and "distances" in r]
+    at = {(r["density"], r["seed"], r["epoch"]): r["distances"] for r in seen}
+    made = []
+    for place, density in enumerate(plan.keep):
+        for i, one in enumerate(seeds):
+            drawn = int(ends.state.method_state.queue.drawn[i, place])
+            far = at[density, one.number, drawn or plan.epochs][: plan.settings.window - 1]
+            row = {"density": density, "seed": one.number, "drawn": drawn, "epochs": plan.epochs}
+            searched = plan.settings.criterion == ANNEALED
+            chance = None if searched else round(2 * density * (1 - density), 6)
+            made.append({**row, "distance": max(far), "chance": chance})
+    rows.write_csv(folder / "drawn.csv", made)
+    return made
+
+
+def dense_rows(
+    folder: Path, plan: Plan, axis: Axis, seeds: Sequence[Seed], ends: Watched, data: Dataset
+) -> list[dict[str, Any]]:
+    """A summary row of each dense net at the end of the search's training, see `train_entries`."""
+    problem = plan.search
+    entries = [
+        Entry(
+            {"method": "dense", "density": 1.0, "seed": one.number},
+            Start(one.train, problem.hyper, one.params, one.stats, masks.ones(one.params)),
+        )
+        for one in seeds
+    ]
+    made = trained_masks.untrained_rows(problem, axis, entries, data)
+    nets_ = ends.state.params, ends.state.stats
+    test, validation = (
+        accuracies(problem, axis, *nets_, split) for split in (data.test, data.validation)
+    )
+    share = round(seconds(folder, SEARCH) / len(seeds), 3)
+    for i, row in enumerate(made):
+        row |= {
+            "trained_accuracy": round(float(test[i]), 6),
+            "validation_accuracy": round(float(validation[i]), 6),
+            "seconds": share,
+            "train_steps": problem.steps,
+            "multiply_adds": 1.0,
+            "dense_trainings": 1.0,
+        }
+    return made

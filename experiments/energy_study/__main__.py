@@ -1,0 +1,150 @@
+"""What should a search lower? Energies of untrained masks against what the masks train to.
+
+Masks of all kinds, by criteria and by random fields, are trained in full; beside it every energy
+that a search could lower is evaluated on each, from the initialisation. Its rank correlation with
+the trained net's validation accuracy, beside its cost, says what an energy is worth to a search.
+
+    python -m experiments.energy_study
+    python -m experiments.energy_study --preset=mnist --data_dir=FOLDER
+
+The README has the numbers to expect, with spread, device and time.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+from scipy import stats as statistics
+
+from experiments.energy_study import energy_scores, random_masks
+from experiments.energy_study import figure as figure
+from experiments.energy_study.energy_scores import PredictorSettings
+from experiments.harness import candidate_masks, records, rows, session, tables, trained_masks
+from experiments.harness.candidate_masks import GallerySettings
+from experiments.harness.dense_store import StoreSettings
+from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
+from experiments.harness.problem import NetSettings, Problem, TrainSettings
+from experiments.harness.trained_masks import Entry, train_in_parts
+from jaxtickets import masks
+from jaxtickets.io.errors import choose, run_main
+
+SMOKE: dict[str, Any] = {
+    "seeds": 2,
+    "density": (0.1,),
+    "criteria": ("random", "snip"),
+    "fields": 3,
+    "epochs": 1,
+    "train_steps": (3, 6),
+    "held_out": 200,
+}
+MNIST: dict[str, Any] = {
+    "dataset": "mnist",
+    "train_steps": (10, 25, 50, 100, 200, 400),
+    "held_out": 4000,
+    "epochs": 10,
+}
+PRESETS = {"": {}, "smoke": SMOKE, "mnist": MNIST}
+CRITERIA = ("random", "large_init", "snip", "grasp", "synflow", "fisher")
+GROUPS = (
+    RunSettings(),
+    StoreSettings(),
+    PredictorSettings(),
+    GallerySettings(criteria=CRITERIA, density=(0.1, 0.03), floor=1),
+    NetSettings(model="lenet300_100", use_bias=False, initializer="kaiming_normal", seeds=2),
+    TrainSettings(optimizer="momentum", learning_rate=0.1),
+    BatchSettings(),
+)
+
+
+def main() -> None:
+    """Reads the flags, checks them, makes the masks, scores them, trains them, ranks, draws."""
+    name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
+    choose("preset", name, tuple(PRESETS))
+    place, store, *parts = read_all(GROUPS, PRESETS[name])
+    settings, _, _, train, _ = parts
+    axis, problem = session.prepare(place, parts)
+    steps = energy_scores.check(settings, problem)
+    made = candidate_masks.begin("energy_study", place, store, parts, axis, problem, trained=False)
+    entries = [*made.entries, *_shuffled(problem, made)]
+    entries += random_masks.of_fields(settings.fields, problem, made)
+
+    look = energy_scores.look(settings, problem, steps[-1])
+    scored = energy_scores.criteria_of(problem, made)
+    cost = energy_scores.costs(problem, train, steps, energy_scores.row(entries[0], scored), look)
+    on = made.run.folder, problem, train, steps, axis, entries
+    energies = energy_scores.predict_in_parts(*on, scored, look)
+    batched = made.run.folder, "train", problem, axis, entries, made.data
+    summary = train_in_parts(*batched, place.checkpoint_seconds)
+    for row, of in zip(summary, energies, strict=True):
+        row |= {f"energy/{name}": round(value, 6) for name, value in of.items()}
+    rows.write_summary(made.run.folder, summary, *trained_masks.CHECKED)
+    found = _correlations(summary, cost)
+    rows.write_csv(made.run.folder / "correlations.csv", found)
+    figure.draw_energies(made.run.folder, found)
+    print(_table(found))
+    records.finish_run(made.run)
+    print(f"run: {made.run.folder}")
+
+
+def _shuffled(problem: Problem, made: candidate_masks.Gallery) -> list[Entry]:
+    """Random masks with each criterion's count in each layer."""
+    entries = []
+    for entry in made.entries:
+        said = entry.name | {"check": "shuffled"}
+        one = next(one for one in made.seeds if one.number == said["seed"])
+        key = candidate_masks.control_key(one, f"{said['method']} shuffled", said["density"])
+        mask = masks.shuffle(key, entry.start.mask, problem.prunable)
+        entries.append(Entry(said, entry.start._replace(mask=mask)))
+    return entries
+
+
+def _correlations(summary: Sequence[dict[str, Any]], cost: dict[str, int]) -> list[dict[str, Any]]:
+    """For each energy and density: Spearman's rank correlation within each seed, and their mean.
+
+    Positive where a low energy goes with a high validation accuracy.
+    """
+    groups: dict[float, dict[int, list[dict[str, Any]]]] = {}
+    for row in summary:
+        groups.setdefault(row["density"], {}).setdefault(row["seed"], []).append(row)
+    made = []
+    for name, price in cost.items():
+        for density, seeds in groups.items():
+            each = [
+                statistics.spearmanr(
+                    [-row[f"energy/{name}"] for row in mine],
+                    [row["validation_accuracy"] for row in mine],
+                ).statistic
+                for mine in seeds.values()
+            ]
+            spread = round(float(np.std(each, ddof=1)), 4) if len(each) > 1 else None
+            what = {"energy": name, "density": density, "cost": price, "seeds": len(each)}
+            masks_of = {"masks": sum(map(len, seeds.values())) // len(each)}
+            made.append(
+                what | masks_of | {"correlation": round(float(np.mean(each)), 4), "spread": spread}
+            )
+    return made
+
+
+def _table(found: Sequence[dict[str, Any]]) -> str:
+    """An energy a row, the correlation at each density and the cost beside it."""
+    densities = list(dict.fromkeys(row["density"] for row in found))
+    lines = [["energy", *(f"{density:g}" for density in densities), "forward passes"]]
+    for name in dict.fromkeys(row["energy"] for row in found):
+        mine = [row for row in found if row["energy"] == name]
+        said = [
+            f"{row['correlation']:+.2f}" + (f" ± {row['spread']:.2f}" if row["spread"] else "")
+            for row in mine
+        ]
+        lines.append([name, *said, f"{mine[0]['cost']}"])
+    return (
+        "rank correlation with validation accuracy, trained; mean ± deviation over seeds\n"
+        f"{tables.aligned(lines)}"
+    )
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("preset", "", "settings by name: mnist, smoke; explicit flags come first")
+    flags.DEFINE_bool("smoke", False, "seconds long: the preset of that name")
+    define(*GROUPS)
+    run_main(main)

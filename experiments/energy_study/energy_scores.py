@@ -1,0 +1,239 @@
+"""Energies that might tell from the initialisation what a mask will train to, all of one mask."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.harness import candidate_masks, memory_batches
+from experiments.harness.flags import whole_numbers
+from experiments.harness.problem import Problem, TrainSettings, optimizer_of
+from experiments.harness.progress import Progress
+from experiments.harness.seeds import evidence
+from experiments.harness.trained_masks import Entry
+from jaxtickets import losses, runs
+from jaxtickets.criteria import find
+from jaxtickets.io.errors import UserError
+from jaxtickets.runs import Axis
+from jaxtickets.search import energies
+from jaxtickets.search.energies import Energy
+from jaxtickets.settings import option
+from jaxtickets.types import Array, Mask, Params, Scores, Split, Stats
+
+DRAWS = 4
+"""Orders of the training data."""
+FLOW = 4
+"""Batches that the gradient's norm is of."""
+PART = 16
+"""Masks that are judged between two lines of progress; in whole turns of the axis."""
+
+
+@dataclass(frozen=True)
+class PredictorSettings:
+    """How energies judge masks, and how many there are beside those of criteria."""
+
+    fields: int = option(20, "masks of random fields, of each seed and density", least=0)
+    train_steps: tuple = option((10, 25, 50, 100), "training steps before a net is scored")
+    held_out: int = option(500, "training images that nets are scored on", least=1)
+
+
+class Row(NamedTuple):
+    """What the energies of a mask look at: arrays.
+
+    Attributes:
+      params, stats: at initialisation.
+      mask: that is judged.
+      snip, synflow: these criteria's scores of the dense net.
+    """
+
+    params: Params
+    stats: Stats
+    mask: Mask
+    snip: Scores
+    synflow: Scores
+
+
+class Look(NamedTuple):
+    """The data: training images alone, the same for all masks.
+
+    Attributes:
+      held_out: normalised images that nets are scored on.
+      training: raw images for training steps, stacked: `[draws, steps, batch, ...]`.
+    """
+
+    held_out: Split
+    training: Split
+
+
+def check(settings: PredictorSettings, problem: Problem) -> tuple[int, ...]:
+    """The numbers of training steps, ascending.
+
+    Raises:
+      UserError: one below 1, or fewer training images than `held_out`.
+    """
+    steps = tuple(sorted(set(whole_numbers("train_steps", settings.train_steps))))
+    total = len(problem.dataset.train.labels)
+    if not steps or steps[0] < 1:
+        raise UserError("--train_steps: one or more whole numbers, 1 or more")
+    if settings.held_out >= total:
+        raise UserError(f"--held_out={settings.held_out}: there are {total} training images")
+    return steps
+
+
+def look(settings: PredictorSettings, problem: Problem, steps: int) -> Look:
+    """Cuts off what nets are scored on; the rest, in `DRAWS` random orders, is trained on."""
+    train, size = problem.dataset.train, problem.recipe.batch_size
+    n = settings.held_out
+    rest = len(train.labels) - n
+
+    def order(key: jax.Array) -> Array:
+        epochs = -(-steps * size // rest)
+        keys = jax.random.split(key, epochs)
+        index = jnp.concatenate([jax.random.permutation(k, rest) for k in keys])
+        return n + index[: steps * size].reshape(steps, size)
+
+    index = jax.vmap(order)(jax.random.split(jax.random.key(0), DRAWS))
+    scored = problem.recipe.prepare(jnp.asarray(train.images[:n]))
+    return Look(
+        Split(scored, jnp.asarray(train.labels[:n])),
+        Split(jnp.asarray(train.images)[index], jnp.asarray(train.labels)[index]),
+    )
+
+
+def both(logits: Array, labels: Array) -> Array:
+    """Cross-entropy and error rate."""
+    return jnp.stack([losses.cross_entropy(logits, labels), losses.error_rate(logits, labels)])
+
+
+def predict(
+    problem: Problem, train: TrainSettings, steps: tuple[int, ...], row: Row, look: Look
+) -> dict[str, Array]:
+    """Name -> energy of the row's mask, all lower-is-better; see `costs` for their costs."""
+    found: dict[str, Array] = {}
+    for name, energy in _energies(problem, train, steps, row, look).items():
+        value = energy.evaluate(jax.random.key(0), row.mask)
+        found |= _named(name, value) if value.ndim else {name: value}
+    return found
+
+
+def predict_in_parts(
+    folder: Path,
+    problem: Problem,
+    train: TrainSettings,
+    steps: tuple[int, ...],
+    axis: Axis,
+    entries: Sequence[Entry],
+    scored: dict[int, tuple[Scores, Scores]],
+    look: Look,
+) -> list[dict[str, float]]:
+    """`predict` for all entries, a few at a time; a run that goes on finds those that are done.
+
+    Args:
+      folder: the run's.
+      problem, train, steps, look: see `predict`.
+      axis: the run axis.
+      entries: whose masks are judged.
+      scored: see `criteria_of`.
+
+    Raises:
+      UserError: an energy isn't finite.
+    """
+    params = entries[0].start.params
+    done, missing = memory_batches.plan(folder, "energies", axis, entries, params, PART)
+    found = [known["energies"] for known in done]
+
+    def of_one(row: Row, look: Look) -> dict[str, Array]:
+        return predict(problem, train, steps, row, look)
+
+    evaluate, shared = runs.batch(of_one, axis), runs.share(look, axis)
+    progress = Progress("energies", len(entries), unit="masks")
+    with progress:
+        progress.announce()
+        for part, mine in missing:
+            names = [", ".join(f"{k} {v}" for k, v in entry.name.items()) for entry in mine]
+            given = runs.split(runs.stack([row(entry, scored) for entry in mine]), axis)
+            energies_of = runs.join(evaluate(given, shared))
+            for energy, values in energies_of.items():
+                for at in np.flatnonzero(~np.isfinite(values))[:1]:
+                    raise UserError(
+                        f'the energy "{energy}" is not finite for the mask of {names[at]}: lower '
+                        "--learning_rate or choose other masks; what was written is kept"
+                    )
+            made = [{k: float(v[i]) for k, v in energies_of.items()} for i in range(len(mine))]
+            pairs = zip(mine, made, strict=True)
+            memory_batches.finish(
+                folder, part, [entry.name | {"energies": of} for entry, of in pairs]
+            )
+            found += made
+            progress.update(len(found))
+    return found
+
+
+def costs(
+    problem: Problem, train: TrainSettings, steps: tuple[int, ...], row: Row, look: Look
+) -> dict[str, int]:
+    """Name -> cost of an evaluation in forward passes of one example."""
+    made: dict[str, int] = {}
+    for name, energy in _energies(problem, train, steps, row, look).items():
+        said = _named(name, (name, name)) if name.startswith("loss") else (name,)
+        made |= dict.fromkeys(said, energy.cost)
+    return made
+
+
+def _named(name: str, pair: Any) -> dict[str, Any]:
+    return {name: pair[0], name.replace("loss", "error", 1): pair[1]}
+
+
+def _energies(
+    problem: Problem, train: TrainSettings, steps: tuple[int, ...], row: Row, look: Look
+) -> dict[str, Energy]:
+    """Energies whose names begin with `loss` give the error rate too."""
+    recipe, key = problem.recipe, jax.random.key(0)
+    weights = recipe.model, row.params, row.stats
+
+    def after(count: int, shape: str, draw: int) -> Energy:
+        batches = Split(*(array[draw, :count] for array in look.training))
+        how = dataclasses.replace(train, learning_rates=shape)
+        optimizer = optimizer_of(how, count)(problem.hyper)
+        on = row.params, row.stats, batches, *look.held_out, both, key
+        return energies.trainability(recipe.model, recipe.loss, optimizer, *on)
+
+    flow = Split(*(array[0, :FLOW].reshape(-1, *array.shape[3:]) for array in look.training))
+    made = {
+        "loss": energies.fixed(*weights, *look.held_out, both),
+        "gradient flow": energies.gradient_flow(recipe.loss, row.params, row.stats, flow, key),
+        "SNIP lost": energies.saliency(row.snip, problem.prunable),
+        "SynFlow lost": energies.saliency(row.synflow, problem.prunable),
+        "orthogonality": energies.orthogonality(row.params, problem.prunable),
+    }
+    for count in steps:
+        made[f"loss, {count} steps"] = after(count, "constant", 0)
+        made[f"loss, {count} steps to rate 0"] = after(count, "cosine", 0)
+    middle = steps[len(steps) // 2]
+    draws = [after(middle, "cosine", draw) for draw in range(DRAWS)]
+    made[f"loss, {middle} steps to rate 0, mean of {DRAWS}"] = energies.mixture(
+        draws, [1 / DRAWS] * DRAWS
+    )
+    return made
+
+
+def criteria_of(
+    problem: Problem, made: candidate_masks.Gallery
+) -> dict[int, tuple[Scores, Scores]]:
+    """Seed -> SNIP's and SynFlow's scores of the dense net at initialisation."""
+    found: dict[int, tuple[Scores, Scores]] = {}
+    for one in made.seeds:
+        about, key = evidence(problem, one, None, made.data), one.control
+        found[one.number] = find("snip")(key, about), find("synflow")(key, about)
+    return found
+
+
+def row(entry: Entry, scored: dict[int, tuple[Scores, Scores]]) -> Row:
+    """What the energies of an entry's mask look at."""
+    start = entry.start
+    return Row(start.params, start.stats, start.mask, *scored[entry.name["seed"]])

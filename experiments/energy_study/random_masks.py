@@ -1,0 +1,64 @@
+"""Masks of all kinds around random ones and SNIP's, to try energies on."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments.harness.candidate_masks import Gallery
+from experiments.harness.problem import Problem
+from experiments.harness.seeds import evidence
+from experiments.harness.trained_masks import Entry
+from experiments.harness.training_runs import Start
+from jaxtickets import allocation, masks
+from jaxtickets.criteria import find
+from jaxtickets.search import fields
+from jaxtickets.types import Array, Key, Mask
+
+FEATURES = (fields.CHANCE, "large_init")
+"""What is mixed within the fields."""
+MOVES = 10
+"""By which a field is bent."""
+
+
+def of_fields(count: int, problem: Problem, made: Gallery) -> list[Entry]:
+    """Masks of random fields: SNIP's potentials, weaker or stronger, bent by random moves.
+
+    Args:
+      count: of each seed and density.
+      problem: the net and its data.
+      made: seeds, densities, and the data that SNIP sees.
+    """
+    image, params = made.data.train.images.shape[1:], made.seeds[0].params
+    space = fields.space(params, problem.prunable, FEATURES, ("input",), image)
+    moves = fields.moves(space)
+    floor = made.plan.settings.floor
+
+    @jax.jit
+    def draw(key: Key, features: Any, pooled: fields.Field, keep: Array) -> Mask:
+        share_key, mix_key, walk_key = jax.random.split(key, 3)
+        share = jax.random.uniform(share_key, maxval=1.5)
+        mix = jnp.array([1.0, 2 * jax.random.uniform(mix_key)])
+        begin = jax.tree.map(lambda potential: share * potential, pooled)._replace(mix=mix)
+
+        def step(field: fields.Field, key: Key) -> tuple[fields.Field, None]:
+            return moves.propose(key, jnp.float32(0.7), field).walk, None
+
+        field, _ = jax.lax.scan(step, begin, jax.random.split(walk_key, MOVES))
+        return fields.mask(space, features, keep, floor, field)
+
+    entries = []
+    sizes = masks.shapes(params, problem.prunable)
+    for one in made.seeds:
+        about = evidence(problem, one, None, made.data)
+        feature_key, snip_key, field_key = jax.random.split(one.control, 3)
+        features = fields.features(feature_key, space, about)
+        pooled = fields.pooled(space, find("snip")(snip_key, about), (1.0, 1.0))
+        for density in made.plan.keep:
+            keep = allocation.total(sizes, density)
+            for i in range(count):
+                mask = draw(jax.random.fold_in(field_key, i), features, pooled, keep)
+                name = {"method": "field", "density": density, "seed": one.number, "number": i}
+                where = one.params, one.stats, mask, one.step
+                entries.append(Entry(name, Start(one.train, problem.hyper, *where)))
+    return entries

@@ -1,0 +1,270 @@
+"""Which filters are worth training? Masks over units are searched for, cut for real, and trained.
+
+The annealing thesis' second half: a bit a filter or neuron, annealed over the first weights or over
+those after some epochs; the units that are off are removed, and the small net is trained from the
+first weights. Or, in place of bits, a potential for each layer and unit: then a search can keep to
+a budget of multiply-adds, and finds out which layers they are best spent on. Beside it, at the same
+shares: random units, the largest by mean |w| after dense training, and the largest mean with the
+sign of the first weights; and the units that a search found shuffled within layers, which tells
+whether it found units or only counts. The trainability energy scores a mask by the held-out loss
+after a few training steps.
+
+    python -m experiments.filter_search
+    python -m experiments.filter_search --granularity=unit_fields --budget=0.2,0.05
+    python -m experiments.filter_search --model=cnn960 --dataset=cifar10 --preset=thesis
+
+The README has the numbers to expect, with spread, device and time.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from experiments.harness import (
+    annealed_settings,
+    annealing_runs,
+    records,
+    session,
+    soft_filter_pruning,
+    structured_runs,
+    structured_tables,
+    unit_selection,
+)
+from experiments.harness import structured_figures as figures
+from experiments.harness.candidate_masks import control_key
+from experiments.harness.chain_runs import Found
+from experiments.harness.dense_store import Dense, StoreSettings, dense_nets
+from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
+from experiments.harness.problem import NetSettings, Problem, TrainSettings
+from experiments.harness.sa_presets import thesis_search
+from experiments.harness.seeds import Seed, weighted
+from experiments.harness.unit_selection import AfterSettings, Choice, CutSettings, Plan
+from jaxtickets.compress import budget, choose
+from jaxtickets.compress.graph import Graph
+from jaxtickets.io.errors import UserError, run_main
+from jaxtickets.io.errors import choose as choose_name
+from jaxtickets.runs import Axis, take
+from jaxtickets.settings import option
+
+INIT, ENERGIES = "init", ("fixed", "trainability")
+SMOKE: dict[str, Any] = {
+    "model": "lenet5_29k",
+    "seeds": 2,
+    "methods": ("random",),
+    "rates": (0.5,),
+    "ranking": "by_layer",
+    "weights_from": (INIT, "1"),
+    "energies": ("fixed",),
+    "chains": 1,
+    "search_steps": 20,
+    "search_train_steps": 2,
+    "after": ("rewind",),
+    "repeats": 10,
+    "epochs": 1,
+}
+THESIS: dict[str, Any] = {
+    "model": "cnn960",
+    "dataset": "cifar10",
+    "rates": (0.5, 0.4, 0.3, 0.2),
+    "methods": ("random", "mean_abs", "sign_mean"),
+    "ranking": "over_layers",
+    "weights_from": (INIT, "90"),
+    "chains": 1,
+    "search_steps": 8200,
+    "search_images": 1024,
+    "search": "thesis",
+    "optimizer": "momentum",
+    "learning_rate": 0.1,
+    "learning_rates": "steps",
+    "drops": "0.3333,0.6667",
+    "weight_decay": 1e-4,
+    "batch_size": 256,
+    "epochs": 90,
+}
+POTENTIALS: dict[str, Any] = {
+    "features": ("chance",),
+    "mix": "1",
+    "pooled": "",
+    "size": 0.5,
+    "size_end": 0.1,
+}
+"""Fields begin flat, random units, as the nets beside them; sizes as `sa_frontier`'s."""
+PRESETS = {"": {}, "smoke": SMOKE, "thesis": THESIS}
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """How units are searched for; each field is also a flag of the same name."""
+
+    weights_from: tuple = option(
+        (INIT,), "the weights that a search sees: init, or those after so many epochs"
+    )
+    energies: tuple = option(
+        ENERGIES, "what a search lowers: the loss untrained, or after some steps"
+    )
+    granularity: str = option(
+        "units", "bits of these, or fields of potentials over them", ("units", "unit_fields")
+    )
+    shuffled: bool = option(True, "also random units with the layer counts of what is found")
+    search: str = option("best", "settings of the annealing", ("best", "thesis"))
+    chains: int = option(1, "of each seed, share and energy", least=1)
+    search_steps: int = option(120, "steps of a chain, a multiple of 20", least=20)
+    search_images: int = option(500, "training images that masks are scored on", least=1)
+    search_train_steps: int = option(20, "training steps of the trainability energy", least=1)
+
+
+GROUPS = (
+    RunSettings(),
+    StoreSettings(),
+    Question(),
+    CutSettings(methods=("random", "mean_abs", "sign_mean"), ranking="over_layers"),
+    AfterSettings(after=("rewind",)),
+    NetSettings(),
+    TrainSettings(),
+    BatchSettings(),
+)
+
+
+def main() -> None:
+    """Reads the flags, checks them, trains dense nets, searches, cuts, trains, measures; draws."""
+    place, store, *parts = _read()
+    question, cut, after, net, train, _ = parts
+    axis, problem = session.prepare(place, parts)
+    plan = unit_selection.plan(cut, after, train, problem)
+    problem = problem._replace(wiring=plan.graph.wiring)
+    epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
+    epochs = _epochs(question.weights_from, problem.steps // epoch)
+    _check_groups(plan.graph, net.model)
+    searches = check(question, plan, problem, net.seed, axis)
+    run, data, seeds = session.begin("filter_search", place, parts, axis, problem)
+    folder, every = run.folder, place.checkpoint_seconds
+    dense = dense_nets(folder, problem, axis, seeds, train, data, every, store)
+
+    choices = unit_selection.scored(plan, problem, seeds, dense, data)
+    choices += soft_filter_pruning.choices(folder, plan, problem, axis, seeds, data, every)
+    for number in epochs:
+        kind = "trained" if number else INIT
+        begun = [weighted(problem, one, kind, number * epoch, data) for one in seeds]
+        for energy, checked in searches.items():
+            name = _name(energy, number)
+            chains = problem, axis, begun, question.chains, data, every
+            found = annealing_runs.anneal(folder, name, checked, *chains)
+            made = [choice(name, one, checked, seeds, dense) for one in found]
+            choices += [*made, *(shuffled(one, plan.graph) for one in made if question.shuffled)]
+    groups = unit_selection.cut(plan, problem, choices)
+    summary = structured_runs.train_nets(folder, plan, problem, axis, groups, dense, data, every)
+
+    figures.draw_widths(folder)
+    figures.draw_accuracies(folder)
+    print(structured_tables.table(summary))
+    print(structured_tables.worth(summary))
+    records.finish_run(run)
+    print(f"run: {run.folder}")
+
+
+def check(
+    question: Question, plan: Plan, problem: Problem, first: int, axis: Axis
+) -> dict[str, annealing_runs.Checked]:
+    """Energy -> the search that lowers it, of shares of the units or of the multiply-adds.
+
+    Raises:
+      UserError: a search that can't be.
+    """
+    costs = budget.costs(plan.graph, plan.how.costs) if plan.cut.budget else None
+    on = problem, first, plan.shares, axis, question.chains, costs
+    return {
+        energy: annealing_runs.check(_search(question, plan.cut, energy), *on)
+        for energy in question.energies
+    }
+
+
+def _name(energy: str, epochs: int) -> str:
+    """What a search is called: `annealed`, `annealed_trainability`, `annealed_at_3`."""
+    kind = "annealed" if energy == "fixed" else f"annealed_{energy}"
+    return f"{kind}_at_{epochs}" if epochs else kind
+
+
+def choice(
+    name: str,
+    found: Found,
+    checked: annealing_runs.Checked,
+    seeds: Sequence[Seed],
+    dense: Dense,
+) -> Choice:
+    """The units that a search found for a seed; its small net begins with the first weights."""
+    space = checked.where.space
+    parts = np.split(np.asarray(found.ticket), space.starts[1:])
+    at = [one.number for one in seeds].index(found.seed.number)
+    trained = take((dense.params, dense.stats), at)
+    units = dict(zip(space.names, parts, strict=True))
+    return Choice(name, found.density, seeds[at], trained[0], trained[1], units, found.said)
+
+
+def shuffled(found: Choice, graph: Graph) -> Choice:
+    """Random units, in each layer as many as a search found."""
+    method = f"{found.method}_shuffled"
+    key = control_key(found.seed, method, found.share)
+    return found._replace(method=method, units=choose.shuffled(key, graph, found.units), said={})
+
+
+def _search(question: Question, cut: CutSettings, energy: str) -> annealed_settings.Settings:
+    """The annealing that lowers an energy, as one that lowers weights' is set up."""
+    base = thesis_search("cnn960") if question.search == "thesis" else {}
+    asked = {
+        "granularity": question.granularity,
+        "scope": "layer" if cut.ranking == "by_layer" else "global",
+        "floor": cut.floor,
+        "energy": energy,
+        "rescale": False,  # as the small net will be trained
+        **(POTENTIALS if question.granularity == "unit_fields" else {}),
+        "steps": question.search_steps,
+        "images": question.search_images,
+        "train_steps": question.search_train_steps,
+        "chunk": 20 if question.search_steps % 20 == 0 else question.search_steps,
+    }
+    return annealed_settings.Settings(**{**base, **asked})
+
+
+def _epochs(words: Sequence[str], most: int) -> list[int]:
+    """The epochs after which masks are searched for, at most `most`; 0 is the initialisation."""
+    for word in words:
+        if word != INIT and not (word.isdecimal() and int(word)):
+            raise UserError(f"--weights_from={word}: must be init, or a number of epochs above 0")
+        if word != INIT and int(word) > most:
+            raise UserError(f"--weights_from={word}: the training has {most} whole epochs")
+    return [0 if word == INIT else int(word) for word in words]
+
+
+def _check_groups(graph: Graph, model: str) -> None:
+    """Raises UserError if groups share units, for which a search would have several bits."""
+    places = np.concatenate(list(graph.units.values()))
+    if len(places) > len(np.unique(places)):
+        said = "layers share units (padded shortcuts), of which no share can be kept"
+        raise UserError(f"--model={model}: {said}: choose a net without, or structured_pruning")
+
+
+def _read() -> list[Any]:
+    """The settings of all groups; explicit flags before the preset before the defaults."""
+    name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
+    choose_name("preset", name, tuple(PRESETS))
+    found = read_all(GROUPS, PRESETS[name])
+    for energy in found[2].energies:
+        choose_name("energy", energy, ENERGIES)
+    if found[2].granularity == "unit_fields":
+        if found[3].ranking != "over_layers" or found[3].multiple != 1:
+            said = "searches for each layer's count, which --ranking=over_layers --multiple=1 leave"
+            raise UserError(f"--granularity=unit_fields: {said} open")
+    elif found[3].budget:
+        said = "--budget: searches over bits keep a share of the units"
+        raise UserError(f"{said}: give --granularity=unit_fields, or --rates")
+    return found
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("preset", "", "settings by name: thesis, smoke; explicit flags come first")
+    flags.DEFINE_bool("smoke", False, "seconds long: the preset of that name")
+    define(*GROUPS)
+    run_main(main)

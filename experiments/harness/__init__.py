@@ -1,0 +1,1 @@
+"""What experiments share: runs from settings to records, resumable, with tables and figures."""

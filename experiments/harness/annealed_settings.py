@@ -1,0 +1,202 @@
+"""The settings of a search over masks, by names and numbers, and what of them can't be."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtickets import schedules
+from jaxtickets.allocation import ALLOCATIONS
+from jaxtickets.criteria import find
+from jaxtickets.recipes.search_domain import GRANULARITIES, POTENTIALS
+from jaxtickets.search import (
+    energies,
+    fields,
+)
+from jaxtickets.search import space as spaces
+from jaxtickets.search.acceptance import ACCEPTANCES
+from jaxtickets.search.together import INTERACTIONS
+from jaxtickets.settings import check as check_options
+from jaxtickets.settings import option
+
+SIZES = ("constant", "geometric", "sawtooth", "adaptive")
+TEMPERATURES = (*schedules.SCHEDULES, "levels")
+ENERGIES = {
+    "fixed": "lowering {measure}",
+    "minibatch": "lowering {measure} of a new minibatch a step",
+    "trainability": "lowering {measure} after {train_steps} training steps",
+    "gradient_flow": "raising the gradient's norm",
+    "orthogonality": "bringing layers nearer to orthogonal",
+}
+"""What a search lowers, by name and in words."""
+UNMEASURED = ("gradient_flow", "orthogonality")
+"""Energies that are no measure of the net's outputs."""
+PROPOSALS = {
+    "swaps": "random swaps",
+    "informed": "swaps that the gradient favours",
+    "informed_corrected": "swaps that the gradient favours, corrected",
+    "trained": "rewired: swaps that a short training speaks for",
+    "anew": "masks drawn anew",
+}
+"""What is proposed, by name and in words."""
+EVALUATIONS = ("auto", "plain", "difference")
+DIFFERENCE = {"granularity": "weights", "energy": "fixed", "proposal": "swaps"}
+"""What energies by difference ask of the other settings."""
+_SHARE = "a number, or a share of the ones if below 1; 0: all; for fields nats"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A search by names and numbers; each field is also a flag of the same name."""
+
+    granularity: str = option("weights", "bits, or fields of potentials over these", GRANULARITIES)
+    scope: str = option("layer", "of bits, what keeps its counts", spaces.SCOPES)
+    group: int = option(4, "of patterns, inputs of a group, of which the density stay", least=2)
+    allocation: str = option("uniform", "counts of the first mask", tuple(ALLOCATIONS))
+    start: str = option("", "of weights: the criterion of the first mask; empty: random bits")
+    floor: int = option(1, "least number of ones in each layer", least=0)
+    features: tuple = option((fields.CHANCE, "large_init"), "of fields: chance, and criteria")
+    mix: str = option("1,1", "of fields: what each feature counts at first")
+    pooled: str = option("snip", "the criterion that the first field pools; empty: a flat field")
+    sides: tuple = option(("input",), "of fields of weights: sides with potentials", empty=True)
+    steps: int = option(500, "steps of each chain", least=1)
+    chunk: int = option(20, "steps between two looks at the validation data", least=1)
+    proposal: str = option(
+        "swaps",
+        "random, or what a gradient or a training's end favours; or masks anew",
+        tuple(PROPOSALS),
+    )
+    candidates: int = option(2000, "random pairs that informed swaps are chosen from", least=1)
+    size: float = option(0.1, f"ones that the first swap switches off: {_SHARE}", least=0)
+    size_end: float = option(0.001, f"and the last swap, if geometric: {_SHARE}", least=0)
+    sizes: str = option("geometric", "how the swap size changes", SIZES)
+    target: float = option(0.25, "acceptance rate that adaptive sizes aim at")
+    energy: str = option("fixed", "what masks are scored by", tuple(ENERGIES))
+    images: int = option(250, "training images that masks are scored on; 0: all", least=0)
+    measure: str = option("cross_entropy", "what is lowered", tuple(energies.MEASURES))
+    evaluation: str = option("auto", "of the first layer: whole, or what swaps change", EVALUATIONS)
+    rescale: bool = option(True, "divide surviving weights by sqrt(layer density)")
+    train_steps: int = option(20, "masked training steps of the trainability energy", least=1)
+    accept: str = option("metropolis", "acceptance rule", tuple(ACCEPTANCES))
+    running_start: float = option(0.0, "what running_mean starts at; 0: the first energy", least=0)
+    temperature: float = option(0.0, "start, in units of the energy; 0: estimated", least=0)
+    temperature_ratio: float = option(0.01, "end temperature over start temperature")
+    temperatures: str = option("geometric", "how the temperature falls", TEMPERATURES)
+    cooling: float = option(0.999, "factor from level to level, if temperatures=levels")
+    level_first: float = option(1.0, "steps of the first level", least=1)
+    level_growth: float = option(1.005, "factor of a level's steps from level to level", least=1)
+    level_most: float = option(50.0, "most steps of a level", least=1)
+    reheat: int = option(0, "steps after which the temperature begins again; 0: never", least=0)
+    burn_in: int = option(10, "neighbours that the start temperature is estimated from", least=1)
+    burn_in_accept: float = option(0.05, "share of worse neighbours accepted at the start")
+    tabu: int = option(0, "recent masks that are not to be met again", least=0)
+    tries: int = option(20, "draws for a swap that tabu allows", least=1)
+    interaction: str = option(
+        "none", "what a seed's chains do for each other after a chunk", tuple(INTERACTIONS)
+    )
+    ladder: float = option(10.0, "of exchange, the hottest temperature over the coldest")
+    replaced: float = option(0.25, "of crossover and restart, the share of chains")
+
+
+def mix_of(settings: Settings) -> tuple[float, ...]:
+    """The numbers that `settings.mix` lists.
+
+    Raises:
+      ValueError: they are none.
+    """
+    try:
+        return tuple(float(word) for word in settings.mix.split(","))
+    except ValueError:
+        raise ValueError(f"mix={settings.mix}: must be numbers, such as 1,0.5") from None
+
+
+def said(settings: Settings) -> str:
+    """A search in a few words."""
+    measure, steps = settings.measure.replace("_", "-"), settings.train_steps
+    goal = ENERGIES[settings.energy].format(measure=measure, train_steps=steps)
+    moved = settings.granularity in POTENTIALS
+    how = "random steps of potentials" if moved else PROPOSALS[settings.proposal]
+    return f"{settings.granularity.replace('_', ' ')}, {how}, {goal}"
+
+
+def check(settings: Settings) -> None:
+    """Raises ValueError, in one line, for a value that can't be."""
+    check_options(settings)
+    if settings.steps % settings.chunk:
+        raise ValueError(f"steps={settings.steps}: must be a multiple of chunk={settings.chunk}")
+    for name in ("target", "burn_in_accept", "temperature_ratio", "cooling"):
+        if not 0 < getattr(settings, name) <= 1:
+            raise ValueError(f"{name}={getattr(settings, name)}: must be in (0, 1]")
+    if settings.energy in UNMEASURED:
+        _check_needs(settings, "energy", {"measure": "cross_entropy"})
+    if settings.proposal == "anew" and settings.granularity in POTENTIALS:
+        raise ValueError("proposal=anew: needs granularity=weights or units")
+    if settings.proposal == "anew":
+        _check_needs(settings, "proposal", {"tabu": 0})
+    elif settings.proposal != "swaps":
+        needed = {
+            "granularity": "weights",
+            "energy": "fixed",
+            "measure": "cross_entropy",
+            "tabu": 0,
+        }
+        if settings.proposal == "trained":
+            needed |= {"energy": "trainability", "rescale": False}
+        _check_needs(settings, "proposal", needed)
+    if settings.scope == spaces.PATTERN:
+        needed = {"granularity": "weights", "proposal": "swaps", "tabu": 0, "allocation": "uniform"}
+        _check_needs(settings, "scope", needed)
+    if settings.evaluation == "difference":
+        _check_needs(settings, "evaluation", DIFFERENCE)
+        if settings.scope == spaces.PATTERN:
+            raise ValueError("evaluation=difference: needs scope=global or layer")
+    if settings.start:
+        try:
+            find(settings.start)
+        except ValueError as error:
+            raise ValueError(f"start: {error}") from error
+        _check_needs(settings, "start", {"granularity": "weights"})
+    if settings.granularity in POTENTIALS:
+        if not settings.size > 0 < settings.size_end:
+            raise ValueError(f"size={settings.size}: fields move by nats, above 0")
+        if settings.sizes == "sawtooth" or settings.tabu:
+            said = f"granularity={settings.granularity}"
+            raise ValueError(f"{said}: has no sawtooth of sizes, and no tabu")
+        if settings.granularity == "unit_fields" and not settings.floor:
+            raise ValueError("granularity=unit_fields: needs floor=1, or layers may be emptied")
+        if len(mix_of(settings)) != len(settings.features):
+            raise ValueError(f"mix={settings.mix}: one number for each of the features")
+        if settings.pooled:
+            find(settings.pooled)
+    if settings.interaction != "none":
+        _check_interaction(settings)
+    if settings.burn_in_accept == 1:
+        raise ValueError("burn_in_accept=1.0: below 1, or the start temperature is infinite")
+
+
+def _check_interaction(settings: Settings) -> None:
+    name = f"interaction={settings.interaction}"
+    if settings.energy == "minibatch" or settings.proposal == "trained":
+        raise ValueError(
+            f"{name}: compares energies, and with energy=minibatch or proposal=trained each is of "
+            "other images"
+        )
+    if settings.granularity in POTENTIALS:
+        said = f"granularity={settings.granularity}"
+        raise ValueError(f"{name}: compares masks, and with {said} chains draw others")
+    if settings.steps == settings.chunk:
+        raise ValueError(f"{name}: chains meet between chunks, and chunk={settings.chunk} is all")
+    if settings.interaction in ("exchange", "population"):
+        _check_needs(settings, "interaction", {"accept": "metropolis"})
+    if settings.interaction == "exchange" and not 1 < settings.ladder < math.inf:
+        raise ValueError(f"ladder={settings.ladder}: a ratio of temperatures, above 1")
+    if settings.interaction == "population" and settings.temperatures == "constant":
+        raise ValueError(f"{name}: resamples as it cools, and temperatures=constant doesn't")
+    if settings.interaction in ("crossover", "restart") and not 0 < settings.replaced < 1:
+        raise ValueError(f"replaced={settings.replaced}: a share of the chains, in (0, 1)")
+
+
+def _check_needs(settings: Settings, name: str, needed: Mapping[str, Any]) -> None:
+    for other, value in needed.items():
+        if getattr(settings, other) != value:
+            raise ValueError(f"{name}={getattr(settings, name)}: needs {other}={value}")

@@ -1,0 +1,182 @@
+"""What a search over masks begins with: its first points, and its plan of moves and heat."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.harness.annealed_settings import Settings, mix_of
+from jaxtickets import allocation, schedules
+from jaxtickets.allocation import ALLOCATIONS
+from jaxtickets.compress import budget
+from jaxtickets.criteria import Evidence, find
+from jaxtickets.recipes.search_domain import POTENTIALS, Ground
+from jaxtickets.search import (
+    annealing,
+    fields,
+    patterns,
+    swaps,
+)
+from jaxtickets.search import space as spaces
+from jaxtickets.search.fields import Field
+from jaxtickets.search.space import Space
+from jaxtickets.types import (
+    Array,
+    Key,
+    Schedule,
+    Scores,
+)
+
+_choose = jax.jit(spaces.choose, static_argnums=(0, 3))
+
+
+def first_bits(
+    settings: Settings,
+    key: Key,
+    space: Space,
+    density: float,
+    evidence: Evidence | None = None,
+) -> Array:
+    """Bits of the density, allocated over the segments as asked for; key consumed.
+
+    Random ones, or with `evidence` those that `settings.start` scores highest at its first weights.
+
+    Raises:
+      ValueError: the density leaves a segment with nothing, or less than the floor.
+    """
+    _check(density)
+    if space.scope == spaces.PATTERN:
+        each = round(density * space.group)
+        if abs(density - each / space.group) > 1e-3 or not 0 < each < space.group:
+            raise ValueError(
+                f"density {density}: N of {space.group} inputs stay, so give N / {space.group}, "
+                f"such as {1 / space.group:.3g} or {(space.group - 1) / space.group:.3g}"
+            )
+        keep = int(spaces.pattern_totals(space)[each])
+    else:
+        keep = _keep(settings, space, density)
+    scores = jax.random.uniform(key, (space.size,))
+    if settings.start and evidence is not None:
+        untrained = evidence._replace(params=evidence.init_params)
+        scores = jax.jit(lambda key: space.pool(find(settings.start)(key, untrained)))(key)
+    bits = _choose(space, scores, keep, settings.floor)
+    counts = dict(zip(space.names, spaces.counts(space, bits).tolist(), strict=True))
+    allocation.check(counts)
+    if space.scope == spaces.PATTERN:
+        for name, size in zip(space.names, space.sizes, strict=True):
+            if counts[name] < min(settings.floor, size):
+                raise ValueError(
+                    f"floor={settings.floor}: the pattern leaves {counts[name]} in {name}"
+                )
+    return bits
+
+
+def field_keep(settings: Settings, where: Ground, density: float) -> Array:
+    """What a field keeps: a count of weights or units, allocated in all, or a share of the costs.
+
+    Raises:
+      ValueError: there is nothing to search, the floors need more, or the least net costs more.
+    """
+    _check(density)
+    if where.costs is None:
+        keep = _keep(settings, where.space, density)
+        return jnp.int32(keep if isinstance(keep, int) else sum(keep.values()))
+    least = budget.least(where.costs, settings.floor)
+    if density < least + budget.SLACK:
+        said = f"with floor={settings.floor} the least net takes {least:.3g}"
+        raise ValueError(f"a budget of {density:g} of the multiply-adds: {said}")
+    return jnp.float32(density)
+
+
+def _check(density: float) -> None:
+    if not 0 < density < 1:
+        raise ValueError(f"density {density} is outside (0, 1): there is nothing to search")
+
+
+def _keep(settings: Settings, space: Space, density: float) -> Any:
+    """Ones in all, or in each segment, as the allocation says."""
+    shapes = dict(zip(space.names, space.shapes, strict=True))
+    return ALLOCATIONS[settings.allocation](shapes, density, settings.floor)
+
+
+def first_field(
+    settings: Settings, key: Key, where: Ground, evidence: Evidence
+) -> tuple[tuple[Scores, ...], Field]:
+    """The features of a chain's fields, and its first field; key consumed."""
+    assert where.fields is not None
+    feature_key, score_key = jax.random.split(key)
+    features = fields.features(feature_key, where.fields, evidence, where.pool)
+    if not settings.pooled:
+        return features, fields.flat(where.fields, mix_of(settings))
+    untrained = evidence._replace(params=evidence.init_params)
+    scores = where.pool(find(settings.pooled)(score_key, untrained))
+    return features, fields.pooled(where.fields, scores, mix_of(settings))
+
+
+def ticks(settings: Settings, ones: int, most: int) -> annealing.Tick:
+    """The plan of a chain with `ones` ones, whose largest swap is `most`.
+
+    A field's sizes are in nats, whatever `ones` and `most` are.
+
+    Populations are resampled for all of a cooling, so that theirs comes at once, between chunks.
+    """
+    steps = settings.steps
+    period = settings.reheat or steps
+    once = schedules.growing_levels(
+        period, settings.level_first, settings.level_growth, settings.level_most
+    )
+    levels = np.resize(once, steps)  # begun again when reheated
+    start = settings.temperature or 1.0
+    if settings.temperatures == "levels":
+        temperature = schedules.table((start * settings.cooling**levels).astype(np.float32))
+    else:
+        shape = schedules.SCHEDULES[settings.temperatures]
+        temperature = shape(start, period, start * settings.temperature_ratio)
+        temperature = schedules.reheat(temperature, period)
+    if settings.interaction == "population":
+        temperature = _held(temperature, settings.chunk)
+    whole = settings.granularity not in POTENTIALS
+    first, last = ends = settings.size, settings.size_end
+    if whole:
+        first, last = (min(swap_size(size, ones), most) for size in ends)
+    if settings.sizes == "sawtooth":
+        tooth = schedules.sawtooth(int(levels.max()) + 1, int(first))
+        size = schedules.table(np.minimum(tooth[levels], most).astype(np.float32))
+    elif settings.sizes == "geometric":
+        size = schedules.geometric(first, steps, min(last, first))
+    else:
+        size = schedules.constant(first, steps)
+    begins = (np.diff(levels, prepend=-1) != 0).astype(np.float32)
+    level = schedules.table(begins) if settings.temperatures == "levels" else None
+    return annealing.plan(steps, temperature, size, level, whole)
+
+
+def _held(temperature: Schedule, chunk: int) -> Schedule:
+    """The temperature of each chunk's first step, throughout: it falls where chains meet."""
+    return lambda step: temperature(step // chunk * chunk)
+
+
+def swap_size(asked: float, ones: int) -> int:
+    """A swap size from a flag: 0 means `ones`, below 1 a share of them, else a number."""
+    if not asked:
+        return ones
+    return max(1, round(asked * ones if asked < 1 else asked))
+
+
+def largest_swap(settings: Settings, space: Space, bits: Array) -> int:
+    """The static bound of swap sizes, for `bits[rows, n]`.
+
+    Adaptive sizes stop at half of what can be swapped: near the whole, a walk would flip to and fro
+    between a mask and its complement. Informed swaps are no more than their candidates; of a
+    pattern there is one in each group.
+    """
+    if space.scope == spaces.PATTERN:
+        room = patterns.count(space)
+    else:
+        room = swaps.most(space, np.asarray(bits))
+    if settings.sizes == "adaptive":
+        room = max(1, room // 2)
+    if settings.proposal.startswith("informed"):
+        room = min(room, settings.candidates)
+    return min(swap_size(settings.size, int(np.sum(bits, axis=-1).max())), room)

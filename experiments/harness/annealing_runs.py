@@ -1,0 +1,128 @@
+"""Annealed tickets for every seed and density: checked before work starts, then searched for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from experiments.harness import annealed, annealed_settings, annealed_start
+from experiments.harness.annealed_settings import Settings
+from experiments.harness.chain_runs import Found, Plan, best, first_rows, progress_of, search_all
+from experiments.harness.problem import Problem
+from experiments.harness.seeds import Seed, evidence, seed
+from jaxtickets import runs
+from jaxtickets.compress.budget import Costs
+from jaxtickets.io.errors import UserError
+from jaxtickets.recipes.search_domain import Ground
+from jaxtickets.runs import Axis, Shared
+from jaxtickets.types import Dataset
+
+
+class Checked(NamedTuple):
+    """A search that can be.
+
+    Attributes:
+      settings: the search.
+      where: its ground.
+      sight: the data that it may see, on each device.
+      densities: kept fractions.
+    """
+
+    settings: Settings
+    where: Ground
+    sight: Shared
+    densities: tuple[float, ...]
+
+
+def check(
+    settings: Settings,
+    problem: Problem,
+    first: int,
+    densities: Sequence[float],
+    axis: Axis,
+    chains: int = 1,
+    costs: Costs | None = None,
+) -> Checked:
+    """Looks up all that a search needs.
+
+    Args:
+      settings: the search.
+      problem: the net and its data.
+      first: the number of a seed, to try the densities on.
+      densities: kept fractions of weights, units, or with `costs` of multiply-adds.
+      axis: the run axis.
+      chains: of each density and seed.
+      costs: of fields of units, see `Ground`.
+
+    Raises:
+      UserError: a setting that can't be, too few chains to meet, a density with nothing to
+        search, too few images, or a net whose first layer swaps can't be evaluated by.
+    """
+    one = seed(problem, first)
+    image = problem.dataset.train.images.shape[1:]
+    try:
+        annealed_settings.check(settings)
+        if settings.interaction != "none" and chains < 2:
+            raise ValueError(f"interaction={settings.interaction}: takes --chains=2 or more")
+        net = one.params, problem.prunable, problem.wiring
+        where = annealed.ground_of(settings, *net, image, costs)
+        for density in densities:
+            if where.fields is None:
+                annealed_start.first_bits(settings, one.search, where.space, density)
+            else:
+                annealed_start.field_keep(settings, where, density)
+        splits = problem.dataset.train, problem.dataset.validation
+        sight = annealed.sight(settings, problem.recipe.prepare, *splits)
+        left, size = len(sight.training.labels), problem.recipe.batch_size
+        if settings.energy == "trainability" and left < size:
+            raise ValueError(
+                f"images={settings.images}: leaves {left} for training, and batch_size={size}"
+            )
+        model = problem.recipe.model, one.params, one.stats, sight.scored.images
+        annealed.first_layer(settings, *model, problem.prunable, most=1)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return Checked(settings, where, runs.share(sight, axis), tuple(densities))
+
+
+def anneal(
+    folder: Path,
+    phase: str,
+    checked: Checked,
+    problem: Problem,
+    axis: Axis,
+    seeds: Sequence[Seed],
+    chains: int,
+    data: Dataset,
+    every: float,
+) -> list[Found]:
+    """Searches with several chains of each density and seed; returns the best of each.
+
+    Args:
+      folder, phase, every: see `loop`.
+      checked: the search.
+      problem, axis: as it was checked with.
+      seeds: with the weights that masks select from.
+      chains: of each density and seed.
+      data: on the device.
+    """
+    settings, where = checked.settings, checked.where
+    plans = [
+        Plan(density, one, chain)
+        for density in checked.densities
+        for one in seeds
+        for chain in range(chains)
+    ]
+    progress = progress_of(phase, len(plans), settings.steps)
+    if not (folder / "checkpoints" / phase).exists():
+        progress.announce()  # first masks by a criterion take a while
+    try:
+        given = first_rows(settings, where, plans, lambda one: evidence(problem, one, None, data))
+    except ValueError as error:  # a layer that a chain's first mask leaves empty
+        raise UserError(str(error)) from error
+    first, most = given
+    optimizer = problem.recipe.optimizer(problem.hyper)
+    search = annealed.build(settings, problem.recipe, optimizer, where, problem.prunable, most)
+    names = [{"density": p.density, "seed": p.seed.number, "chain": p.chain} for p in plans]
+    batched = folder, phase, settings.steps, settings.chunk, search, axis
+    ends = search_all(*batched, first, names, checked.sight, every, chains, progress)
+    return best(settings, where, plans, first, ends)

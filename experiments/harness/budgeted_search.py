@@ -1,0 +1,200 @@
+"""Runs finders for all seeds of a density: resumable, phase by phase."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.harness import annealed, annealed_start, search_presets
+from experiments.harness.candidate_masks import OF_INIT, at_init, control_key, plain
+from experiments.harness.chain_runs import Plan, first_rows, lowest, search_all, winners
+from experiments.harness.chunked_run import seconds
+from experiments.harness.problem import Problem, TrainSettings, optimizer_of
+from experiments.harness.search_presets import Phase
+from experiments.harness.seeds import Seed, evidence, examples
+from jaxtickets import allocation, masks, runs
+from jaxtickets.io.errors import UserError
+from jaxtickets.recipes.search_domain import Row, mask_at
+from jaxtickets.runs import Axis
+from jaxtickets.search.annealing import Tick
+from jaxtickets.search.chains import Chain
+from jaxtickets.search.energies import training_cost
+from jaxtickets.settings import option
+from jaxtickets.types import Dataset, Mask, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class FindSettings:
+    """How searches spend their budget."""
+
+    chains: int = option(8, "of each seed at first; every phase has half as many", least=1)
+    phases: int = option(3, "parts of a search, each with twice the training steps", least=1)
+    train_steps: int = option(25, "training steps of the energy in the first phase", least=1)
+    rewire_steps: int = option(200, "training steps before each swap of rewired masks", least=1)
+    shape: str = option("cosine", "of their learning rate", ("cosine", "constant"))
+    held_out: int = option(700, "training images that trained nets are scored on", least=1)
+
+
+PHASES = 1 << 20
+"""Keys of later phases are folded from here: no other use of a chain's key comes near."""
+
+
+class Task(NamedTuple):
+    """Masks of one density that are looked for, one for each seed, and where that is written.
+
+    Attributes:
+      folder: the run's folder.
+      label: what the search is called; the names of its phases begin with it.
+      problem: the net.
+      seeds: of the searches.
+      density: what masks keep.
+      floor: the least that a layer keeps.
+      data: on the device.
+      axis: the run axis.
+      every: seconds between two checkpoints.
+    """
+
+    folder: Path
+    label: str
+    problem: Problem
+    seeds: Sequence[Seed]
+    density: float
+    floor: int
+    data: Dataset
+    axis: Axis
+    every: float
+
+
+class Found(NamedTuple):
+    """What a method gives for a seed.
+
+    Attributes:
+      mask: the mask.
+      params: the weights that it selects from.
+      said: `forward_passes` of one example that it cost, `search_seconds`, and for searches
+        `search_loss` and `search_validation_loss` of the trained energy.
+    """
+
+    mask: Mask
+    params: Params
+    said: dict[str, Any]
+
+
+def dense_cost(problem: Problem) -> int:
+    """Forward passes of one example that training the dense net takes."""
+    return training_cost(problem.steps * problem.recipe.batch_size)
+
+
+def plan(settings: FindSettings, problem: Problem, finder: str, budget: float) -> list[Phase]:
+    """The phases of a finder's search that costs `budget` dense trainings of each seed.
+
+    Raises:
+      UserError: the budget is too small, or there are too few training images.
+    """
+    data, size = problem.dataset, problem.recipe.batch_size
+    total = len(data.train.labels)
+    if settings.held_out + size > total:
+        raise UserError(f"--held_out={settings.held_out}: there are {total} training images")
+    alone = search_presets.alone(finder)
+    how = (settings.phases, settings.chains, settings.train_steps, size)
+    if alone:
+        how = (1, 1, settings.rewire_steps, size)
+    born = search_presets.children(finder)
+    if born:  # a population
+        if settings.chains < 2:
+            raise UserError(f"--chains={settings.chains}: {finder} takes 2 or more")
+        how = (1, settings.chains, settings.train_steps, size)
+    begin = search_presets.beginning(finder, examples(problem.dataset))
+    seen = settings.held_out, len(data.validation.labels)
+    dense = dense_cost(problem)
+    try:
+        return search_presets.phases(int(budget * dense), *how, *seen, begin, alone, born)
+    except ValueError as error:
+        said = f"--budget={budget:g}, where a dense training takes {dense}: {error}"
+        raise UserError(said) from error
+
+
+def search(
+    task: Task, finder: str, settings: FindSettings, train: TrainSettings, budget: float
+) -> list[Found]:
+    """The finder's mask for each seed, chosen by validation; phases are `LABEL-1` and so on.
+
+    Args:
+      task: what is looked for.
+      finder: of `finders.FINDERS`.
+      settings, budget: see `plan`.
+      train: how nets are trained in the energy.
+    """
+    folder, label, problem, seeds, density, floor, data, axis, every = task
+    planned = plan(settings, problem, finder, budget)
+    how = dataclasses.replace(train, learning_rates=settings.shape)
+    image = problem.dataset.train.images.shape[1:]
+    data_of = problem.dataset.train, problem.dataset.validation
+    net = seeds[0].params, problem.prunable, problem.wiring
+    phases = [search_presets.settings(finder, phase, settings.held_out, floor) for phase in planned]
+    where = annealed.ground_of(phases[0], *net, image)
+    chains = [Plan(density, one, i) for one in seeds for i in range(planned[0].chains)]
+    rows, most = first_rows(
+        phases[0], where, chains, lambda one: evidence(problem, one, None, data)
+    )
+    ones = allocation.total(masks.shapes(seeds[0].params, problem.prunable), density)
+    spent = 0.0
+    for i, (phase, named) in enumerate(zip(planned, phases, strict=True)):
+        sight = annealed.sight(named, problem.recipe.prepare, *data_of)
+        optimizer = optimizer_of(how, phase.train_steps)(problem.hyper)
+        made = annealed.build(named, problem.recipe, optimizer, where, problem.prunable, most)
+        names = [{"density": density, "seed": c.seed.number, "chain": c.chain} for c in chains]
+        part = f"{label}-{i + 1}"
+        batched = folder, part, phase.steps, phase.chunk, made, axis
+        ends = search_all(*batched, rows, names, runs.share(sight, axis), every, phase.chains)
+        spent += seconds(folder, part)
+        if i + 1 < len(planned):
+            groups = np.array([name["seed"] for name in names])
+            scores = np.asarray(ends.state.best_energy)
+            chosen = search_presets.survivors(scores, groups, planned[i + 1].chains)
+            rows = _go_on(rows, ends, chosen, annealed_start.ticks(phases[i + 1], ones, most))
+            chains = [chains[at] for at in chosen]
+    cost = sum(phase.cost for phase in planned)
+    found = []
+    for at in winners(chains, ends):
+        row, point = runs.take((rows, ends.chosen), at)
+        said = {
+            "forward_passes": cost,
+            "search_seconds": round(spent / len(seeds), 3),
+        }
+        mask = mask_at(where, floor, row, point)
+        found.append(Found(mask, row.params, said | lowest(ends, at)))
+    return found
+
+
+def _go_on(rows: Row, ends: Chain, chosen: np.ndarray, ticks: Tick) -> Row:
+    """The chains at `chosen`, with new keys and a new plan, beginning where they were best."""
+    going = runs.take(rows, chosen)
+    keys = jax.vmap(lambda key: jax.random.fold_in(key, PHASES + len(chosen)))(going.key)
+    best = runs.take(ends.state.best, chosen)
+    return going._replace(key=keys, start=best, ticks=runs.stack([ticks] * len(chosen)))
+
+
+def random(task: Task, allocate: str) -> list[Found]:
+    """Random masks with the counts of `allocation.ALLOCATIONS`, for nothing."""
+    problem, seeds = task.problem, task.seeds
+    shapes = masks.shapes(seeds[0].params, problem.prunable)
+    keep = allocation.ALLOCATIONS[allocate](shapes, task.density, task.floor)
+    keys = [control_key(one, f"random_{allocate}", task.density) for one in seeds]
+    said = {"forward_passes": 0}
+    return [
+        Found(masks.random(key, one.params, problem.prunable, keep), one.params, said)
+        for key, one in zip(keys, seeds, strict=True)
+    ]
+
+
+def price(problem: Problem, criterion: str) -> int:
+    """Forward passes of one example that a criterion's mask takes: gradients, or training."""
+    if not at_init(criterion) and criterion not in OF_INIT:
+        return dense_cost(problem)
+    classes = problem.dataset.classes
+    gradients = {"grasp": 2, "snip": 1, "taylor": 1, "fisher": 1, "obd": classes}
+    return training_cost(gradients.get(plain(criterion), 0) * examples(problem.dataset))

@@ -1,0 +1,261 @@
+"""Masks to be compared: made by criteria, or taken from the tickets of other runs."""
+
+import dataclasses
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.harness import saved_tickets, session
+from experiments.harness.dense_store import Dense, StoreSettings, dense_nets
+from experiments.harness.flags import BatchSettings, RunSettings, numbers
+from experiments.harness.problem import NetSettings, Problem, TrainSettings
+from experiments.harness.records import Run
+from experiments.harness.seeds import Seed, evidence, seed
+from experiments.harness.trained_masks import Entry
+from experiments.harness.training_runs import Start, chunk_plan
+from jaxtickets import allocation, criteria, masks, runs
+from jaxtickets.io.errors import UserError
+from jaxtickets.recipes import iterative_pruning
+from jaxtickets.runs import Axis
+from jaxtickets.settings import option
+from jaxtickets.types import Array, Dataset, Keep, Key, Mask, Params, PyTree, Scores, Split, Stats
+
+AT_INIT = ("snip", "grasp", "synflow")
+"""Criteria that score the weights at initialisation, as do those after `initial_`; the others look
+at trained ones too."""
+
+OF_INIT = ("random", "large_init", "small_init")
+"""Criteria that are given trained weights and don't look at them."""
+
+
+@dataclass(frozen=True)
+class GallerySettings:
+    """Which masks; each field is also a flag of the same name."""
+
+    criteria: tuple = option(
+        ("random", "magnitude", "magnitude_same_sign", "snip", "grasp", "synflow"),
+        "what prunes; inverted_, normalised_ or initial_ before a name change its scores",
+    )
+    density: tuple = option((0.2,), "kept fractions of the prunable weights")
+    allocation: str = option(
+        "global", "how layers share the weights kept", tuple(allocation.ALLOCATIONS)
+    )
+    floor: int = option(0, "the least that a layer keeps", least=0)
+    synflow_rounds: int = option(100, "rounds of synflow; the others have one", least=1)
+    tickets: tuple = option((), "folders of saved tickets, or patterns; LABEL=PATTERN names them")
+
+
+GROUPS = (
+    GallerySettings(),
+    NetSettings(model="lenet300_100"),
+    TrainSettings(),
+    BatchSettings(),
+)
+"""The last settings of an experiment on a gallery, with the defaults that they share."""
+
+
+class Plan(NamedTuple):
+    """The masks of a run, before any is made.
+
+    Attributes:
+      settings: which, with the folder and a digest of each ticket in place of patterns.
+      keep: density -> what is kept.
+      saved: tickets of other runs.
+    """
+
+    settings: GallerySettings
+    keep: dict[float, Keep]
+    saved: list[saved_tickets.Saved]
+
+
+class Gallery(NamedTuple):
+    """An open run with its masks.
+
+    Attributes:
+      run: where it writes.
+      plan: what was asked for.
+      data: on the device.
+      seeds: the seeds.
+      dense: their dense nets, trained; None where nothing needs them.
+      summary: a row of each dense net; empty where there are none.
+      entries: see `entries_of`.
+    """
+
+    run: Run
+    plan: Plan
+    data: Dataset
+    seeds: list[Seed]
+    dense: Dense | None
+    summary: list[dict[str, Any]]
+    entries: list[Entry]
+
+
+def begin(
+    experiment: str,
+    place: RunSettings,
+    store: StoreSettings,
+    parts: Sequence[Any],
+    axis: Axis,
+    problem: Problem,
+    trained: bool,
+) -> Gallery:
+    """Checks what is left to check, opens the run, and makes the masks.
+
+    Args:
+      experiment, place, axis, problem: see `opening.begin`.
+      store: where dense nets are.
+      parts: settings, the last four those of `GROUPS`; the spec has the plan's settings in place
+        of the gallery's.
+      trained: whether masks are trained as dense nets are, from the step that they are of, beside
+        these; else dense nets are there only if a criterion looks at them.
+
+    Raises:
+      UserError: see `plan` and `check_starts`; NaN among a criterion's scores.
+    """
+    *own, settings, net, train, batch = parts
+    planned = plan(settings, problem)
+    if trained:
+        check_starts(planned, problem)
+    spec = [*own, planned.settings, net, train, batch]
+    run, data, seeds = session.begin(experiment, place, spec, axis, problem)
+    dense = None
+    if trained or looks_at_trained(settings):
+        every = place.checkpoint_seconds
+        dense = dense_nets(run.folder, problem, axis, seeds, train, data, every, store)
+    summary = dense.summary if dense else []
+    entries = entries_of(planned, problem, seeds, dense, data)
+    return Gallery(run, planned, data, seeds, dense, summary, entries)
+
+
+def plan(settings: GallerySettings, problem: Problem) -> Plan:
+    """Checks all that can be checked before work starts.
+
+    Raises:
+      UserError: a criterion, a density or a ticket that can't be; the message names it.
+    """
+    params = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))[0]
+    shapes = masks.shapes(params, problem.prunable)
+    allocate = allocation.ALLOCATIONS[settings.allocation]
+    try:
+        for name in settings.criteria:
+            criteria.find(name)
+        densities = sorted(set(numbers("density", settings.density)), reverse=True)
+        keep = {density: allocate(shapes, density, settings.floor) for density in densities}
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    places, saved = saved_tickets.find(settings.tickets, problem)
+    return Plan(dataclasses.replace(settings, tickets=places), keep, saved)
+
+
+def check_starts(plan: Plan, problem: Problem) -> None:
+    """Raises UserError for a saved ticket that can't be trained from the step that it is of."""
+    for name, ticket in plan.saved:
+        try:
+            chunk_plan(problem, [int(ticket.rewind_step)], problem.steps)
+        except ValueError as error:
+            raise UserError(f"the ticket {saved_tickets.words(name)}: {error}") from error
+
+
+def control_key(one: Seed, method: str, density: float) -> Key:
+    """A seed's key for a method at a density: for its mask, and folded, for checks of it."""
+    return jax.random.fold_in(one.control, zlib.crc32(f"{method} {density:.9g}".encode()))
+
+
+def looks_at_trained(settings: GallerySettings) -> bool:
+    """Whether any criterion looks at trained weights."""
+    return not all(at_init(name) or plain(name) in OF_INIT for name in settings.criteria)
+
+
+def at_init(name: str) -> bool:
+    """Whether a criterion scores the weights at initialisation."""
+    return plain(name) in AT_INIT or "initial" in name.split("_")
+
+
+def entries_of(
+    plan: Plan, problem: Problem, seeds: Sequence[Seed], dense: Dense | None, data: Dataset
+) -> list[Entry]:
+    """An entry for each criterion, density and seed, and one for each saved ticket.
+
+    A criterion's mask lies over the weights of its seed; a saved ticket keeps its own, and is
+    trained in the order of data of its own seed. Without dense nets, no criterion may look at
+    trained weights.
+    """
+    settings, entries = plan.settings, []
+    shapes = masks.shapes(seeds[0].params, problem.prunable)
+    sizes = {path: int(np.prod(shape)) for path, shape in shapes.items()}
+    whole, batches = masks.ones(seeds[0].params), evidence(problem, seeds[0], None, data).batches
+    for name in settings.criteria:
+        kind = plain(name)
+        count = settings.synflow_rounds if kind == "synflow" else 1
+        draw = _drawer(problem, name, settings.floor)
+        wanted = [iterative_pruning.counts(sizes, kept, count) for kept in plan.keep.values()]
+        drawn = []
+        for i, one in enumerate(seeds):
+            scored = one.params, one.stats
+            if dense is not None and not at_init(name):
+                scored = runs.take((dense.params, dense.stats), i)
+            where = one.params, *scored, whole, batches
+            keys = [control_key(one, name, density) for density in plan.keep]
+            if count == 1 and kind != "random":  # scored once for all densities
+                found = draw(keys, *where, wanted)
+            else:
+                found = [draw([k], *where, [w])[0] for k, w in zip(keys, wanted, strict=True)]
+            if any(unknown for _, unknown in found):
+                raise UserError(f"--criteria={name}: NaN among its scores, seed {one.number}")
+            drawn.append([mask for mask, _ in found])
+        for at, density in enumerate(plan.keep):
+            for one, made in zip(seeds, drawn, strict=True):
+                said = {"method": name, "density": density, "seed": one.number}
+                start = one.params, one.stats, made[at], one.step
+                entries.append(Entry(said, Start(one.train, problem.hyper, *start)))
+    for name, ticket in plan.saved:
+        own = ticket.params, ticket.stats, ticket.mask, ticket.rewind_step
+        order = seed(problem, name["seed"]).train
+        entries.append(Entry(name, Start(order, problem.hyper, *own)))
+    return entries
+
+
+def plain(name: str) -> str:
+    """The criterion of the table that a name with variants ends in."""
+    return max((known for known in criteria.CRITERIA if name.endswith(known)), key=len)
+
+
+def _drawer(problem: Problem, name: str, floor: int) -> Any:
+    """What makes a criterion's masks, compiled once for all seeds.
+
+    It takes a key and what is wanted for each of several densities; the first round scores the
+    dense net once for all of them, with the first key.
+    """
+    criterion, recipe = criteria.find(name), problem.recipe
+
+    @jax.jit
+    def draw(
+        keys: list[Key],
+        init: Params,
+        params: Params,
+        stats: Stats,
+        whole: Mask,
+        batches: Split,
+        wanted: list[PyTree],
+    ) -> list[tuple[Mask, Array]]:
+        seen = init, params, stats, whole, batches
+        given = criteria.Evidence(*seen, recipe.loss, recipe.model, recipe.prepare)
+        score = criterion
+        if len(keys) > 1:
+            scores = criterion(keys[0], given)
+
+            def score(key: Key, evidence: criteria.Evidence) -> Scores:
+                del key, evidence
+                return scores
+
+        parts = zip(keys, wanted, strict=True)
+        return [
+            iterative_pruning.prune_to(k, score, given, problem.prunable, w, floor)
+            for k, w in parts
+        ]
+
+    return draw

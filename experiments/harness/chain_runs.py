@@ -1,0 +1,273 @@
+"""Advances a batch of chains from records to records: resumable, with a live line."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.harness import annealed, annealed_start
+from experiments.harness.annealed_settings import Settings
+from experiments.harness.chunked_run import check_finite, loop
+from experiments.harness.progress import Progress
+from experiments.harness.seeds import Seed
+from jaxtickets import runs
+from jaxtickets.criteria import Evidence
+from jaxtickets.recipes.search_domain import Ground, Row, mask_at
+from jaxtickets.runs import Axis, Blocks, Shared
+from jaxtickets.search.annealing import Info
+from jaxtickets.search.chains import Chain
+from jaxtickets.types import Array, Key, PyTree
+
+
+class Plan(NamedTuple):
+    """One chain: its density, its seed, and its number within the seed."""
+
+    density: float
+    seed: Seed
+    chain: int
+
+
+class Search(Protocol):
+    """What a chain does, and what chains do together: see `annealed.Search`."""
+
+    @property
+    def begin(self) -> Callable[..., Chain]:
+        """The chain before its first chunk."""
+        ...
+
+    @property
+    def chunk(self) -> Callable[..., tuple[Chain, Info]]:
+        """The chain after the chunk that begins at a step, and what happened in it."""
+        ...
+
+    @property
+    def meeting(self) -> annealed.Meeting | None:
+        """What the chains of a group do between two chunks, if anything."""
+        ...
+
+
+class Found(NamedTuple):
+    """The best of the chains of a density and a seed.
+
+    Attributes:
+      density, seed: whose.
+      ticket: bool`[n]`, the bits that validation chose.
+      ticket_last: bool`[n]`, the bits that the chain ended with.
+      said: `search_loss` and `search_validation_loss`, the chain's lowest energy, and the chosen
+        bits' on the validation data.
+    """
+
+    density: float
+    seed: Seed
+    ticket: Array
+    ticket_last: Array
+    said: dict[str, float]
+
+
+FORMATS = {"T": ".1e", "best": ".4f", "mean": ".4f", "accepted": ".0%", "k": ".4g"}
+
+
+def first_rows(
+    settings: Settings,
+    where: Ground,
+    plans: Sequence[Plan],
+    about: Callable[[Seed], Evidence],
+) -> tuple[Row, int]:
+    """What all chains are given, stacked, and the largest swap that any of them can make.
+
+    Args:
+      settings: the search.
+      where: its ground.
+      plans: the chains.
+      about: what criteria look at, of a seed; asked for where one is.
+    """
+    keys = [jax.random.split(jax.random.fold_in(p.seed.search, p.chain)) for p in plans]
+    if where.fields is not None:
+        return runs.stack(list(map(partial(_field_row, settings, where, about), keys, plans))), 0
+    bits = [
+        annealed_start.first_bits(
+            settings,
+            key[0],
+            where.space,
+            plan.density,
+            about(plan.seed) if settings.start else None,
+        )
+        for key, plan in zip(keys, plans, strict=True)
+    ]
+    most = annealed_start.largest_swap(settings, where.space, jnp.stack(bits))
+    made = [
+        Row(
+            key=key[1],
+            params=plan.seed.params,
+            stats=plan.seed.stats,
+            start=b,
+            ticks=annealed_start.ticks(settings, int(b.sum()), most),
+        )
+        for key, b, plan in zip(keys, bits, plans, strict=True)
+    ]
+    return runs.stack(made), most
+
+
+def _field_row(
+    settings: Settings, where: Ground, about: Callable[[Seed], Evidence], keys: Key, plan: Plan
+) -> Row:
+    one, (first, rest) = plan.seed, keys
+    keep = annealed_start.field_keep(settings, where, plan.density)
+    features, start = annealed_start.first_field(settings, first, where, about(one))
+    ticks = annealed_start.ticks(settings, 0, 0)
+    return Row(rest, one.params, one.stats, start, ticks, features, keep)
+
+
+def best(
+    settings: Settings, where: Ground, plans: Sequence[Plan], given: Row, ends: Chain
+) -> list[Found]:
+    """For each density and seed, the chain whose mask scores lowest on the validation data."""
+
+    @jax.jit
+    def bits(row: Row, point: PyTree) -> Array:
+        return where.space.bits(mask_at(where, settings.floor, row, point))
+
+    found = []
+    for i in winners(plans, ends):
+        row, plan = runs.take(given, i), plans[i]
+        last = ends.state.walk.bits if where.fields is None else ends.state.walk
+        ticket, at_end = (bits(row, runs.take(points, i)) for points in (ends.chosen, last))
+        found.append(Found(plan.density, plan.seed, ticket, at_end, lowest(ends, i)))
+    return found
+
+
+def lowest(ends: Chain, i: int) -> dict[str, float]:
+    """What a summary says of chain i: its lowest energy, and the chosen mask's on validation."""
+    return {
+        "search_loss": round(float(ends.state.best_energy[i]), 6),
+        "search_validation_loss": round(float(ends.chosen_score[i]), 6),
+    }
+
+
+def winners(plans: Sequence[Plan], ends: Chain) -> list[int]:
+    """For each density and seed, which chain's mask scores lowest on the validation data."""
+    groups: dict[tuple[float, int], list[int]] = {}
+    for i, plan in enumerate(plans):
+        groups.setdefault((plan.density, plan.seed.number), []).append(i)
+    score = np.asarray(ends.chosen_score)
+    return [min(members, key=lambda i: score[i]) for members in groups.values()]
+
+
+def search_all(
+    folder: Path,
+    phase: str,
+    steps: int,
+    length: int,
+    search: Search,
+    axis: Axis,
+    chains: PyTree,
+    names: list[dict[str, Any]],
+    sight: Shared,
+    every: float,
+    group: int = 1,
+    progress: Progress | None = None,
+) -> Chain:
+    """Runs all chains to their end; returns their last states, stacked.
+
+    Metrics rows hold, for each chain and chunk, `step`, `energy`, `best_energy`, `temperature`,
+    `size` and `hamming` at the chunk's last step, `accepted` as a mean over the chunk, `drift`, how
+    far sums kept by differences were off at its end, and `validation`, the score of the mask chosen
+    so far.
+
+    Args:
+      folder, phase, every: see `loop`.
+      steps: of each chain.
+      length: steps of a chunk.
+      search: what a chain does.
+      axis: the run axis.
+      chains: what each chain is given, with a leading axis of chains.
+      names: what metrics rows say of each chain, such as density, seed and chain.
+      sight: the data, on each device.
+      group: how many chains meet, where they do: the first so many, the next, and so on.
+      progress: of `progress_of`, where it has been announced already.
+    """
+
+    def advance_one(
+        pair: tuple[PyTree, Chain], start: Array, sight: PyTree
+    ) -> tuple[tuple[PyTree, Chain], tuple[Info, Array]]:
+        row, chain = pair
+        chain, info = search.chunk(row, chain, start, sight)
+        return (row, chain), (info, chain.chosen_score)
+
+    advance = runs.batch(advance_one, axis)
+
+    meeting = search.meeting
+    begin_groups, meet_groups = _of_groups(meeting, group) if meeting else (None, None)
+
+    firsts = runs.take(chains, np.arange(0, len(names), group)) if meeting else None
+    seen_by_all = runs.own(sight) if meeting else None
+
+    def step(blocks: Blocks, i: int) -> tuple[Blocks, Blocks]:
+        if meet_groups is not None and i:
+            rows, apart = runs.unzip(blocks)
+            met = meet_groups(firsts, runs.join(apart), np.int32(i * length), seen_by_all)
+            blocks = runs.zip_(rows, runs.split(met, axis))
+        start = runs.share(np.int32(i * length), axis)
+        return runs.unzip(advance(blocks, start, sight))
+
+    def report(i: int, seen: tuple[Info, np.ndarray]) -> tuple[list[dict[str, Any]], dict]:
+        info, score = seen
+        labels = [" ".join(f"{k} {v}" for k, v in name.items()) for name in names]
+        check_finite(info.energy, labels, i * length, "energy")
+        last = {field: values[:, -1] for field, values in info._asdict().items()}
+        last |= {"accepted": info.accepted.mean(1), "validation": score}
+        at = {"step": (i + 1) * length}
+        made = [
+            {**name, **at, **{field: values[j] for field, values in last.items()}}
+            for j, name in enumerate(names)
+        ]
+        shown = {
+            "T": last["temperature"].mean(),
+            "k": last["size"].mean(),
+            "best": last["best_energy"].min(),
+            "mean": last["energy"].mean(),
+            "accepted": last["accepted"].mean(),
+        }
+        return made, shown
+
+    begin_all = runs.batch(search.begin, axis)
+
+    def begin() -> tuple[PyTree, Chain]:
+        made = runs.join(begin_all(runs.split(chains, axis), sight))
+        return chains, made if begin_groups is None else begin_groups(made)
+
+    progress = progress or progress_of(phase, len(names), steps)
+    ends = range(length, steps + 1, length)
+    return loop(folder, phase, begin, ends, step, report, axis, progress, every)[1]
+
+
+def progress_of(phase: str, chains: int, steps: int) -> Progress:
+    """The live line of a search of so many chains, see `search_all`."""
+    return Progress(f"{phase}, {chains} chains", steps, FORMATS, "eval", per_step=chains)
+
+
+def _of_groups(meeting: annealed.Meeting, group: int) -> tuple[Callable, Callable]:
+    """A meeting's two functions, of the chains of all groups, one group after another."""
+
+    def cut(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, group, *leaf.shape[1:]), tree)
+
+    def whole(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree)
+
+    @jax.jit
+    def begin(chains: Chain) -> Chain:
+        return whole(jax.lax.map(meeting.begin, cut(chains)))
+
+    @jax.jit
+    def meet(firsts: PyTree, chains: Chain, start: Array, sight: PyTree) -> Chain:
+        def one(pair: tuple[PyTree, Chain]) -> Chain:
+            return meeting.meet(*pair, start, sight)
+
+        return whole(jax.lax.map(one, (firsts, cut(chains))))
+
+    return begin, meet

@@ -1,0 +1,179 @@
+"""Dense nets, trained once: several criteria and several experiments look at the same ones."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import jaxtickets
+from experiments.harness import setup
+from experiments.harness.problem import Problem, TrainSettings
+from experiments.harness.seeds import Seed
+from experiments.harness.trained_masks import Entry, save_entry, train_entries, untrained_rows
+from experiments.harness.training_runs import Start
+from jaxtickets import masks, nets, runs
+from jaxtickets.io import processes, tickets
+from jaxtickets.io.errors import UserError
+from jaxtickets.io.files import digest, pretty, write_atomically
+from jaxtickets.runs import Axis
+from jaxtickets.settings import option
+from jaxtickets.types import Dataset, Params, Split, Stats, Ticket
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class StoreSettings:
+    """Where dense nets are kept; it doesn't decide any number."""
+
+    dense_store: str = option("runs/dense", "folder of dense nets, trained once for all runs")
+
+
+class Dense(NamedTuple):
+    """Trained dense nets.
+
+    Attributes:
+      params, stats: at the end of training, stacked over seeds.
+      summary: a row of `train_entries` for each.
+      places: number of the seed -> the folder of its ticket.
+    """
+
+    params: Params
+    stats: Stats
+    summary: list[dict[str, Any]]
+    places: dict[int, Path]
+
+
+def dense_nets(
+    folder: Path,
+    problem: Problem,
+    axis: Axis,
+    seeds: Sequence[Seed],
+    training: TrainSettings,
+    data: Dataset,
+    every: float,
+    store: StoreSettings,
+) -> Dense:
+    """The dense net of each seed at the end of its training: from the store, or trained into it.
+
+    A stored net is used if all that decides its numbers is the same: net, data, training, seed,
+    the way runs are batched, the machine's kind, the versions of what trains, and jaxtickets' own
+    code. `dense.json` in the run's folder says which were used.
+
+    Args:
+      folder, axis, data, every: see `train_all`.
+      problem: the net and its recipe.
+      seeds: which.
+      training: the settings that `problem` was built from.
+      store: a folder of tickets, named by digest.
+
+    Raises:
+      UserError: nets must be trained, and the store can't hold them.
+    """
+    context = {
+        "net": nets.to_json(problem.net),
+        "dataset": problem.dataset.name,
+        "data": _checksum(problem.dataset.train, problem.dataset.validation),
+        "training": dataclasses.asdict(training),
+        "axis": [axis.mode, axis.width, *[len(axis.devices)] * (axis.mode == runs.DATA)],
+        "precision": str(jax.config.jax_default_matmul_precision),  # type: ignore[attr-defined]
+        "device": [axis.devices[0].device_kind, setup.cpu_model()],
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "code": _code(),
+    }
+    home = processes.own(Path(store.dense_store))
+    hashes = [digest({**context, "seed": one.number})[:16] for one in seeds]
+    for one_hash in hashes:
+        _copy(Path(store.dense_store) / "tickets" / one_hash)
+    found = {i: one for i, name in enumerate(hashes) if (one := _load(home, name))}
+    if found:
+        print(f"{len(found)} of {len(seeds)} dense nets were trained before: {home}")
+    missing = [i for i in range(len(seeds)) if i not in found]
+    if missing:
+        processes.told(lambda: _check_store(store))
+        entries = [dense_entry(problem, seeds[i]) for i in missing]
+        phase = f"dense-{digest([hashes[i] for i in missing])[:8]}"
+        ends, made = train_entries(folder, phase, problem, axis, entries, data, every)
+        for at, (i, row) in enumerate(zip(missing, made, strict=True)):
+            params, stats = runs.take((ends.state.params, ends.state.stats), at)
+            end = entries[at].start._replace(params=params, stats=stats)
+            learnt = {name: value for name, value in row.items() if name in TRAINED}
+            name = entries[at].name | {"trained": learnt, "context": context}
+            save_entry(home, problem, Entry(name, end), problem.steps, hashes[i])
+            found[i] = tickets.load_ticket(home / "tickets" / hashes[i])
+    places = {one.number: home / "tickets" / h for one, h in zip(seeds, hashes, strict=True)}
+    used = {str(number): str(place) for number, place in places.items()}
+    write_atomically(folder / "dense.json", pretty(used))
+    ordered = [found[i] for i in range(len(seeds))]
+    params, stats = runs.stack([(ticket.params, ticket.stats) for ticket, _ in ordered])
+    first = untrained_rows(problem, axis, [dense_entry(problem, one) for one in seeds], data)
+    rows = [row | said["trained"] for row, (_, said) in zip(first, ordered, strict=True)]
+    return Dense(params, stats, rows, places)
+
+
+TRAINED = (
+    *("trained_accuracy", "validation_accuracy", "early_stop_accuracy", "early_stop_step"),
+    *("seconds", "train_steps"),
+)
+"""What a stored net knows of its training; the other columns are found anew."""
+
+
+def dense_entry(problem: Problem, one: Seed) -> Entry:
+    """The seed's net with nothing pruned, at its first weights."""
+    mask = masks.ones(one.params)
+    start = Start(one.train, problem.hyper, one.params, one.stats, mask, one.step)
+    return Entry({"method": "dense", "density": 1.0, "seed": one.number}, start)
+
+
+def _check_store(store: StoreSettings) -> None:
+    """Makes the store's folder; raises UserError if it can't be written into."""
+    place = Path(store.dense_store) / "tickets"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        said = f"--dense_store={store.dense_store}: dense nets can't be stored there"
+        raise UserError(f"{said}: {error.strerror}: choose another folder") from error
+
+
+def _copy(place: Path) -> None:
+    """A net that the first process has stored, in the stores of the others."""
+    if processes.told(place.exists):
+        processes.copied(place)
+
+
+def _load(home: Path, name: str) -> tuple[Ticket, dict[str, Any]] | None:
+    """A stored net; a damaged one is removed, since it can be trained again."""
+    place = home / "tickets" / name
+    if not place.exists():
+        return None
+    try:
+        return tickets.load_ticket(place)
+    except UserError as error:
+        print(f"{error}: it is trained again")
+        shutil.rmtree(place, ignore_errors=True)
+        return None
+
+
+def _checksum(*splits: Split) -> str:
+    """A digest of images and labels."""
+    seen = hashlib.sha256()
+    for split in splits:
+        for array in split:
+            seen.update(np.ascontiguousarray(array).data)
+    return seen.hexdigest()[:16]
+
+
+def _code() -> str:
+    """A digest of the library's code."""
+    root = Path(str(jaxtickets.__file__)).parent
+    files = sorted(path.relative_to(root) for path in root.rglob("*.py"))
+    return digest({str(path): (root / path).read_text("utf-8") for path in files})

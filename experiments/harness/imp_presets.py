@@ -1,0 +1,112 @@
+"""Settings of the lottery ticket paper (2019), in small too, of OpenLTH's LeNet, and of seconds."""
+
+from typing import Any
+
+from experiments.harness.problem import TrainSettings
+from jaxtickets.io.errors import UserError, choose
+
+SHORT = TrainSettings(
+    learning_rate=1.2e-3,
+    learning_rates="constant",
+    batch_size=60,
+    iterations=1000,
+    look_every=50,
+)
+"""The paper's training of lenet300_100 in small: the default of what prunes that net repeatedly."""
+SMOKE: dict[str, Any] = {
+    "seeds": 2,
+    "levels": 2,
+    "reinits": 2,
+    "controls_every": 2,
+    "control_levels": (1,),
+    "rewind_step": "60",
+    "iterations": 180,
+    "look_every": 60,
+    "test_every": 60,
+}
+LTH: dict[str, Any] = {
+    "initializer": "glorot_normal",
+    "optimizer": "adam",
+    "learning_rates": "constant",
+    "batch_size": 60,
+    "look_every": 100,
+    "test_every": 500,
+    "scope": "layer",
+    "output_rate": 0.1,
+    "seeds": 5,
+    "reinits": 3,
+    "prune_rate": 0.2,
+}
+LTH_NETS: dict[str, dict[str, Any]] = {
+    "lenet300_100": {
+        "dataset": "mnist",
+        "learning_rate": 1.2e-3,
+        "iterations": 50_000,
+        "levels": 19,
+    },
+    "conv2": {
+        "dataset": "cifar10",
+        "learning_rate": 2e-4,
+        "iterations": 20_000,
+        "conv_rate": 0.1,
+        "levels": 15,
+    },
+    "conv4": {
+        "dataset": "cifar10",
+        "learning_rate": 3e-4,
+        "iterations": 25_000,
+        "conv_rate": 0.1,
+        "levels": 15,
+    },
+    "conv6": {
+        "dataset": "cifar10",
+        "learning_rate": 3e-4,
+        "iterations": 30_000,
+        "conv_rate": 0.15,
+        "levels": 15,
+    },
+}
+OPENLTH_NETS: dict[str, dict[str, Any]] = {
+    "lenet300_100": {
+        "dataset": "mnist",
+        "initializer": "kaiming_normal",
+        "optimizer": "sgd",
+        "learning_rate": 0.1,
+        "learning_rates": "constant",
+        "batch_size": 128,
+        "epochs": 40,
+        "scope": "global",
+        "prune_output": False,
+        "prune_rate": 0.2,
+        "levels": 19,
+        "reinits": 1,
+    },
+}
+PRESETS = {
+    "lth": {model: LTH | own for model, own in LTH_NETS.items()},
+    "openlth": OPENLTH_NETS,
+}
+
+
+def preset(name: str, model: str, dataset: str) -> dict[str, Any]:
+    """Flag -> value of a preset.
+
+    Args:
+      name: of the preset, may be empty.
+      model: the net.
+      dataset: the data set asked for, empty for the preset's.
+
+    Raises:
+      UserError: there is no such preset, or none for the model, or it doesn't fit the data set.
+    """
+    choose("preset", name, ("", "smoke", *PRESETS))
+    if name in ("", "smoke"):
+        return SMOKE if name else {}
+    nets = PRESETS[name]
+    if model not in nets:
+        raise UserError(f"--preset={name} is for {', '.join(nets)}, not {model}")
+    colour = "cifar10"
+    if dataset and (dataset == colour) != (nets[model]["dataset"] == colour):
+        wanted = nets[model]["dataset"]
+        raise UserError(f"--preset={name} of {model} is for {wanted}, not {dataset}")
+    return nets[model]

@@ -1,0 +1,51 @@
+"""Iterative pruning as a plan for `levels.descend`."""
+
+from typing import Any
+
+import jax
+
+from experiments.harness.levels import Descent, Lineage, Plan
+from experiments.harness.problem import Problem
+from experiments.harness.seeds import evidence
+from jaxtickets import criteria, masks, nets
+from jaxtickets.recipes import imp
+from jaxtickets.recipes.imp import Settings
+from jaxtickets.types import Dataset, Keep, Mask
+
+
+def imp_plan(problem: Problem, settings: Settings, copies: dict[str, int], **more: Any) -> Plan:
+    """The plan of the procedure.
+
+    Args:
+      problem: the net and its recipe.
+      settings: the procedure; a lineage's own criterion is used in place of the settings' one. A
+        weight's first value is the one that the level before began with.
+      copies: see `Plan`.
+      **more: further fields of `Plan`.
+
+    Raises:
+      ValueError: the settings can't be, see `imp.check` and `imp.keep_counts`.
+    """
+    imp.check(settings)
+    params = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))[0]
+    shapes = masks.shapes(params, problem.prunable)
+    output, classes = nets.output_layer(problem.net), problem.dataset.classes
+
+    def keep(level: int) -> Keep:
+        return imp.keep_counts(settings, shapes, output, classes, level)
+
+    for level in range(1, settings.levels + 1):
+        keep(level)
+    floor = settings.floor if settings.scope == "global" else 0
+
+    def prune(line: Lineage, mine: Descent, level: int, data: Dataset) -> Mask:
+        key = jax.random.fold_in(jax.random.fold_in(line.seed.control, level), 0)
+        seen = evidence(problem, line.seed, mine.params, data)
+        seen = seen._replace(init_params=mine.begun, stats=mine.stats, mask=mine.mask)
+        criterion = criteria.find(line.criterion or settings.criterion)
+        return imp.prune(key, criterion, seen, problem.prunable, keep(level), floor)
+
+    def going(line: Lineage) -> imp.Going:
+        return imp.going(settings, line.rewind, problem.steps)
+
+    return Plan(settings.levels, prune, going, problem.steps, copies, **more)

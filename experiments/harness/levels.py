@@ -1,0 +1,298 @@
+"""Descends from level to level, each a batch of trainings, from records to records; resumable."""
+
+import itertools
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.harness import rows, trained_masks
+from experiments.harness.problem import Problem
+from experiments.harness.seeds import Seed
+from experiments.harness.trained_masks import Entry, train_entries
+from experiments.harness.training_runs import Start
+from jaxtickets import masks, runs
+from jaxtickets.io import checkpoints
+from jaxtickets.optimizers import Hyper
+from jaxtickets.recipes.imp import Going
+from jaxtickets.recipes.mask_actions import Fill
+from jaxtickets.recipes.ticket_controls import TREATMENTS, Given, Treatment, treat
+from jaxtickets.runs import Axis
+from jaxtickets.training import Watched
+from jaxtickets.types import Dataset, Key, Mask, Params, Stats
+
+ROWS = "summary"
+"""The phase of the metrics rows that hold a finished level's summary."""
+
+
+class Lineage(NamedTuple):
+    """One line of tickets, each pruned from the one before.
+
+    Attributes:
+      seed: its seed.
+      hyper: its learning rate and warm-up.
+      name: what its rows say of it: seed, and what else differs between lineages.
+      rewind: the step that its tickets go back to.
+      criterion: what prunes it; empty for the settings' one.
+      ones: what its tickets' survivors begin with.
+      zeros: what its tickets' pruned weights are kept at; None: zero, in all lineages.
+    """
+
+    seed: Seed
+    hyper: Hyper
+    name: dict[str, Any]
+    rewind: int = 0
+    criterion: str = ""
+    ones: Treatment = TREATMENTS["ticket"]
+    zeros: Fill | None = None
+
+
+class Descent(NamedTuple):
+    """What a level leaves to the next one, stacked over lineages.
+
+    Attributes:
+      mask: the level's.
+      begun: the weights that its training began with.
+      params, stats: at the end of its training.
+      rewound, rewound_stats: the weights that tickets go back to.
+    """
+
+    mask: Mask
+    begun: Params
+    params: Params
+    stats: Stats
+    rewound: Params
+    rewound_stats: Stats
+
+
+class Plan(NamedTuple):
+    """What is done at every level.
+
+    Attributes:
+      levels: how many there are, beside level 0.
+      prune: `prune(line, what the level before left, level, data) -> the level's mask`.
+      going: `going(line) -> how a level's training goes on`.
+      dense_steps: the training steps of the dense nets.
+      copies: treatment -> how many of it a lineage has beside the ticket.
+      copies_every: levels from one with these copies to the next; the last level has them too.
+      control_levels: levels with one of each further treatment.
+      orders: how many times each net is trained, in other orders of the data.
+      retrain: `retrain(problem, a level's entries) -> the problem that they are trained on`.
+    """
+
+    levels: int
+    prune: Callable[[Lineage, Descent, int, Dataset], Mask]
+    going: Callable[[Lineage], Going]
+    dense_steps: int
+    copies: dict[str, int]
+    copies_every: int = 1
+    control_levels: tuple[int, ...] = ()
+    orders: int = 1
+    retrain: Callable[[Problem, Sequence[Entry]], Problem] = lambda problem, entries: problem
+
+
+Look = Callable[[Sequence[Entry], Watched], list[dict[str, Any]]]
+"""`look(entries, their ends, stacked) -> a dict of columns for each entry`."""
+
+
+def descend(
+    folder: Path,
+    problem: Problem,
+    axis: Axis,
+    plan: Plan,
+    lineages: Sequence[Lineage],
+    data: Dataset,
+    every: float,
+    after: Callable[[list[dict[str, Any]]], object],
+    rewound: tuple[Params, Stats] | None = None,
+    look: Look | None = None,
+    dense: tuple[Params, Stats] | None = None,
+) -> list[dict[str, Any]]:
+    """All levels, from the dense net (level 0) on; the summary rows of `train_entries`.
+
+    Rows are named by method (`dense`, then the treatments), density, seed, level, copy and order.
+    Tickets are saved before they are trained. A level's end is a checkpoint, of which the last two
+    are kept; a level's training has its own, removed at its end.
+
+    Args:
+      folder, axis, data, every: see `train_all`.
+      problem: the net and its recipe.
+      plan: what is done.
+      lineages: the lines, all advanced at once.
+      after: called with all summary rows at the end of each level.
+      rewound: the weights that lineages go back to, stacked; None: level 0 trains the dense nets
+        from their initialisation and keeps them on its way.
+      look: more columns for the summary rows of a level.
+      dense: the dense nets at the end of their training, stacked like the lineages: level 0 isn't
+        trained then, and tickets go back to the initialisation.
+    """
+    place = folder / "checkpoints" / "levels"
+    first, descent = 0, None
+    keep_at: tuple[int, ...]
+    template = jax.eval_shape(lambda: _template(problem, len(lineages)))
+    if found := checkpoints.restore(place, template):
+        first, descent = found[0] + 1, found[1]
+    elif dense is not None:
+        first, descent = 1, _trained(lineages, *dense)
+    elif rewound is not None:
+        descent = _undescended(*rewound)
+    rows.keep_metrics(folder, lambda row: row["phase"] != ROWS or row["chunk"] < first)
+    phases = [f"level-{level:02d}" for level in range(plan.levels + 1)]
+    for level in range(first, len(phases)):
+        if descent is None:
+            entries = [_dense(problem, line) for line in lineages]
+            keep_at, end = (lineages[0].rewind,), problem.steps
+        else:
+            entries = _level(problem, plan, lineages, descent, level, data)
+            for line, entry in zip(lineages, entries, strict=False):
+                name = "-".join(f"{key}{value}" for key, value in line.name.items())
+                how = plan.going(line)
+                length = how.end - how.start
+                step = how.start if how.rewound else plan.dense_steps + (level - 1) * length
+                trained_masks.save_entry(folder, problem, entry, step, f"level{level:02d}-{name}")
+                keep_at, end = (), how.end
+        again = plan.retrain(problem, entries)
+        batch = folder, phases[level], again, axis, entries, data, every, keep_at, end
+        ends, made = train_entries(*batch)
+        if look is not None:
+            made = [row | more for row, more in zip(made, look(entries, ends), strict=True)]
+        begun = runs.stack([entry.start.params for entry in entries[: len(lineages)]])
+        descent = _descent(ends, begun, descent)
+        rows.append_metrics(folder, *({"phase": ROWS, "chunk": level, **row} for row in made))
+        checkpoints.save(place, level, descent)
+        shutil.rmtree(folder / "checkpoints" / phases[level], ignore_errors=True)
+        after(summary(folder))
+    if first == len(phases):  # killed after the last level, and perhaps before this
+        after(summary(folder))
+    return summary(folder)
+
+
+def summary(folder: Path) -> list[dict[str, Any]]:
+    """The summary rows of all finished levels."""
+    found = [row for row in rows.read_metrics(folder) if row["phase"] == ROWS]
+    return [{k: v for k, v in row.items() if k not in ("phase", "chunk")} for row in found]
+
+
+def _dense(problem: Problem, line: Lineage) -> Entry:
+    seed = line.seed
+    mask = masks.ones(seed.params)
+    name = {"method": "dense", "density": 1.0, **line.name, "level": 0, "copy": 0, "order": 0}
+    return Entry(name, Start(seed.train, line.hyper, seed.params, seed.stats, mask))
+
+
+ORDERS = 1 << 20
+"""Keys of orders of the data are folded from here: no other use of the control key comes near."""
+
+
+def order_key(seed: Seed, order: int) -> Key:
+    """The key of a training in the seed's own order of the data (0), or in another."""
+    return jax.random.fold_in(seed.control, ORDERS + order) if order else seed.train
+
+
+def _level(
+    problem: Problem,
+    plan: Plan,
+    lineages: Sequence[Lineage],
+    descent: Descent,
+    level: int,
+    data: Dataset,
+) -> list[Entry]:
+    """A level's entries: the lineages' tickets first, then their treatments and other orders."""
+    with_copies = level and (level % plan.copies_every == 0 or level == plan.levels)
+    copies = {"ticket": 1, **(plan.copies if with_copies else {})}
+    if level in plan.control_levels:
+        copies |= {name: 1 for name in TREATMENTS if not copies.get(name)}
+    tickets: list[Entry] = []
+    others: list[Entry] = []
+    for i, line in enumerate(lineages):
+        mine: Descent = runs.take(descent, i)
+        how = plan.going(line)
+        key = jax.random.fold_in(line.seed.control, level)
+        mask = plan.prune(line, mine, level, data) if level else mine.mask
+        density = round(float(masks.density(mask, problem.prunable)), 6)
+        weights = (mine.rewound, mine.rewound_stats) if how.rewound else (mine.params, mine.stats)
+        given = Given(problem.recipe.model, problem.prunable, *weights, mask)
+        for number, method in enumerate(TREATMENTS, start=1):
+            for copy, order in itertools.product(range(copies.get(method, 0)), range(plan.orders)):
+                draw = jax.random.fold_in(jax.random.fold_in(key, number), copy)
+                again = order or (level if not how.rewound and how.start == 0 else 0)
+                seen = order_key(line.seed, again)
+                treatment = line.ones if method == "ticket" else TREATMENTS[method]
+                treated = treat(treatment, draw, given)
+                fill = line.zeros(mine.begun, mine.params) if line.zeros else None
+                start = Start(seen, line.hyper, *treated, how.start, fill)
+                word = method if level else "dense"
+                name = {"method": word, "density": density, **line.name, "level": level}
+                entry = Entry({**name, "copy": copy, "order": order}, start)
+                (others if order or method != "ticket" else tickets).append(entry)
+    return tickets + others
+
+
+def _descent(ends: Any, begun: Params, before: Descent | None) -> Descent:
+    """What the level leaves; its first rows are the tickets (or the dense nets)."""
+    lines = jax.tree.leaves(begun)[0].shape[0]
+    state, kept = runs.take((ends.state, ends.kept), np.arange(lines))
+    if before is not None:
+        rewound = before.rewound, before.rewound_stats
+    else:
+        rewound = jax.tree.map(lambda leaf: leaf[:, 0], kept)
+    return Descent(state.mask, begun, state.params, state.stats, *rewound)
+
+
+def _undescended(params: Params, stats: Stats) -> Descent:
+    """Before level 0: nothing is pruned, and what is rewound to is all there is."""
+    return Descent(masks.ones(params), params, params, stats, params, stats)
+
+
+def _trained(lineages: Sequence[Lineage], params: Params, stats: Stats) -> Descent:
+    first = runs.stack([(line.seed.params, line.seed.stats) for line in lineages])
+    return Descent(masks.ones(params), first[0], params, stats, *first)
+
+
+def _template(problem: Problem, lines: int) -> Descent:
+    return _undescended(*runs.stack([problem.recipe.model.init(jax.random.key(0))] * lines))
+
+
+def lineages_of(
+    seeds: Sequence[Seed], hypers: Sequence[tuple[float, int]], rewind: int
+) -> list[Lineage]:
+    """A lineage for each seed and each learning rate with its warm-up."""
+
+    def name(seed: Seed, rate: float, warmup: int) -> dict[str, Any]:
+        tried = {"rate": rate, "warmup": warmup} if len(hypers) > 1 else {}
+        return {"seed": seed.number, **tried}
+
+    return [
+        Lineage(seed, Hyper(jnp.float32(rate), jnp.int32(warmup)), name(seed, rate, warmup), rewind)
+        for rate, warmup in hypers
+        for seed in seeds
+    ]
+
+
+def rewound_nets(
+    folder: Path,
+    problem: Problem,
+    axis: Axis,
+    seeds: Sequence[Seed],
+    rewinds: Sequence[int],
+    data: Dataset,
+    every: float,
+) -> tuple[Params, Stats]:
+    """The dense nets' parameters and statistics at the rewind points, stacked like the lineages."""
+    if max(rewinds) == 0:
+        return runs.stack([(one.params, one.stats) for one in seeds])
+    dense = [
+        Entry(
+            {"method": "dense", "seed": one.number},
+            Start(one.train, problem.hyper, one.params, one.stats, masks.ones(one.params)),
+        )
+        for one in seeds
+    ]
+    keep = tuple(rewinds)
+    begun = folder, "to the rewind points", problem, axis, dense, data, every, keep, max(rewinds)
+    kept = train_entries(*begun)[0].kept
+    return jax.tree.map(lambda leaf: jnp.concatenate(jnp.moveaxis(leaf, 1, 0)), kept)

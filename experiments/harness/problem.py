@@ -1,0 +1,214 @@
+"""From names to functions: a net, its data, and how it is trained on them."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from experiments.harness.flags import numbers, whole_numbers
+from jaxtickets import data, losses, masks, nets, optimizers
+from jaxtickets.data import augment
+from jaxtickets.io.errors import UserError, choose
+from jaxtickets.optimizers import Hyper
+from jaxtickets.penalties import PENALTIES
+from jaxtickets.settings import option
+from jaxtickets.training import Recipe
+from jaxtickets.types import Array, Dataset, Params, Prunable, Wiring
+
+LEAST_IMAGES = 10
+"""Criteria look at ten batches."""
+INITIALIZERS = ("", *nets.INITIALIZERS)
+
+
+@dataclasses.dataclass(frozen=True)
+class NetSettings:
+    """Which net on which data."""
+
+    model: str = option("lenet5", "the net", nets.names())
+    widths: str = option("", "units of its layers, with commas between; empty: as published")
+    dataset: str = option("mnist5k", "the data set", data.NAMES)
+    train_images: int = option(0, "the first so many training images alone; 0: all", least=0)
+    initializer: str = option("", "first weights; empty: as the net's source", INITIALIZERS)
+    use_bias: bool = option(True, "whether layers have biases")
+    batch_norm: bool = option(False, "batch norm after hidden layers: of nets that leave it open")
+    prune_output: bool = option(True, "whether the output layer is pruned")
+    seed: int = option(0, "first seed: of initialisation, data order, masks and search", least=0)
+    seeds: int = option(3, "how many seeds", least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+    """How nets are trained."""
+
+    optimizer: str = option("adam", "the optimiser", optimizers.NAMES)
+    learning_rate: float = option(0.001, "learning rate at its height")
+    learning_rates: str = option("cosine", "its shape over the training", optimizers.SHAPES)
+    drops: str = option("0.5,0.75", "where learning_rates=steps falls tenfold, of the training")
+    momentum: float = option(0.9, "of momentum", least=0)
+    weight_decay: float = option(0.0, "lambda of the L2 penalty lambda/2 w^2", least=0)
+    warmup: int = option(0, "steps of linear warm-up", least=0)
+    batch_size: int = option(128, "examples a step", least=1)
+    epochs: int = option(5, "passes over the training data", least=1)
+    iterations: int = option(0, "training steps, in place of epochs; 0: epochs", least=0)
+    look_every: int = option(0, "steps between looks at the validation data; 0: an epoch", least=0)
+    test_every: int = option(0, "steps between records of test accuracy; 0: at the end", least=0)
+    augmented: bool = option(False, "pad, crop and flip the training images")
+    penalty: str = option("", "what is added to the loss; empty: nothing", ("", *PENALTIES))
+    penalty_strength: float = option(1e-4, "what the penalty is multiplied by", least=0)
+
+
+class Problem(NamedTuple):
+    """A net, its data and its training, ready to use.
+
+    Attributes:
+      net: the flax module.
+      dataset: on the host.
+      recipe: how it is trained.
+      hyper: its learning rate and warm-up.
+      prunable: the leaves that are pruned.
+      wiring: its groups of units; empty if it isn't known.
+      steps: training steps in all.
+      penalty: what the recipe's loss adds to cross-entropy, None: nothing.
+    """
+
+    net: nn.Module
+    dataset: Dataset
+    recipe: Recipe
+    hyper: Hyper
+    prunable: Prunable
+    wiring: Wiring
+    steps: int
+    penalty: Callable[[Params], Array] | None = None
+
+
+def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) -> Problem:
+    """Looks everything up, checks that it fits, and loads the data.
+
+    Raises:
+      UserError, DataError: a name is unknown, or something doesn't fit or isn't there.
+    """
+    choose("model", net.model, nets.names())
+    choose("dataset", net.dataset, data.NAMES)
+    shape = data.shape(net.dataset)
+    attributes: dict[str, Any] = {"classes": data.classes(net.dataset), "use_bias": net.use_bias}
+    if net.initializer:
+        attributes["initializer"] = net.initializer
+    if net.batch_norm:
+        attributes["batch_norm"] = True
+    if net.widths:
+        attributes["widths"] = whole_numbers("widths", net.widths.split(","))
+    try:
+        module = nets.make(net.model, **attributes)
+        nets.check_fits(module, shape, data.classes(net.dataset))
+        if train.learning_rate <= 0:
+            raise ValueError(f"--learning_rate={train.learning_rate}: must be above 0")
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    dataset = _shortened(data.load(net.dataset, data_dir or None, prepare), net.train_images)
+    model = nets.functional(module, shape)
+    if train.batch_size > len(dataset.train.labels):
+        raise UserError(
+            f"--batch_size={train.batch_size}: there are {len(dataset.train.labels)} examples"
+        )
+    epoch = len(dataset.train.labels) // train.batch_size
+    steps, every = train.iterations or epoch * train.epochs, train.look_every or epoch
+    if steps % every:
+        raise UserError(f"{steps} training steps: must be a multiple of --look_every={every}")
+    if train.test_every % every:
+        raise UserError(f"--test_every={train.test_every}: must be a multiple of {every}, a look")
+    if train.test_every and steps % train.test_every:
+        raise UserError(f"--test_every={train.test_every}: must divide the {steps} training steps")
+    normalise = partial(augment.normalise, mean=dataset.mean, std=dataset.std)
+    params = jax.eval_shape(model.init, jax.random.key(0))[0]
+    penalty = penalty_of(train, module, params)
+    return Problem(
+        net=module,
+        dataset=dataset,
+        recipe=Recipe(
+            model=model,
+            loss=losses.classification(model, normalise, penalty),
+            optimizer=optimizer_of(train, steps),
+            prepare=normalise,
+            augment=augment.standard if train.augmented else None,
+            batch_size=train.batch_size,
+            every=every,
+            test_looks=train.test_every // every,
+        ),
+        hyper=Hyper(jnp.float32(train.learning_rate), jnp.int32(train.warmup)),
+        prunable=masks.prunable(params, () if net.prune_output else (nets.output_layer(module),)),
+        wiring=nets.wiring(module, shape),
+        steps=steps,
+        penalty=penalty,
+    )
+
+
+def _shortened(dataset: Dataset, size: int) -> Dataset:
+    """The data set with its first `size` training examples alone; with all of them at 0."""
+    there = len(dataset.train.labels)
+    if size > there or 0 < size < LEAST_IMAGES:
+        said = f"{dataset.name} has {there}" if size > there else f"{LEAST_IMAGES} at least"
+        raise UserError(f"--train_images={size}: {said}")
+    return dataset._replace(train=jax.tree.map(lambda x: x[: size or there], dataset.train))
+
+
+def penalty_of(
+    train: TrainSettings, net: nn.Module, params: Params
+) -> Callable[[Params], Array] | None:
+    """The penalty times its strength, as a function of the parameters; None if none is asked for.
+
+    Args:
+      train: says which.
+      net: the net.
+      params: its parameters, or their shapes.
+
+    Raises:
+      UserError: the net lacks what is penalised.
+    """
+    if not train.penalty:
+        return None
+    measure, output = PENALTIES[train.penalty], nets.output_layer(net)
+
+    def penalty(params: Params) -> Array:
+        return train.penalty_strength * measure(params, output)
+
+    try:
+        jax.eval_shape(penalty, params)
+    except ValueError as error:
+        said = f"--penalty={train.penalty} with {nets.name_of(net)}: {error}"
+        raise UserError(said) from error
+    return penalty
+
+
+def optimizer_of(
+    train: TrainSettings, steps: int
+) -> Callable[[Hyper], optax.GradientTransformation]:
+    """The optimiser of a training of `steps` steps, as a function of what differs between runs.
+
+    Raises:
+      UserError: the drops of the learning rate aren't shares of the training, or fall together.
+    """
+    drops = numbers("drops", train.drops.split(","))
+    if train.learning_rates == "steps":
+        if not all(0 < drop < 1 for drop in drops):
+            raise UserError(f"--drops={train.drops}: shares of the training, between 0 and 1")
+        if len({round(drop * steps) for drop in drops}) < len(drops):
+            raise UserError(f"--drops={train.drops}: two fall on one of the {steps} steps")
+    decay = optimizers.decay_shape(train.learning_rates, steps, drops)
+
+    def optimizer(hyper: Hyper) -> optax.GradientTransformation:
+        rest = decay, train.momentum, train.weight_decay, hyper.warmup
+        return optimizers.optimizer(train.optimizer, hyper.rate, *rest)
+
+    return optimizer
+
+
+def on_device(dataset: Dataset) -> Dataset:
+    """The data set with its splits as arrays on the default device."""
+    names = ("train", "validation", "test")
+    splits = {name: jax.tree.map(jnp.asarray, getattr(dataset, name)) for name in names}
+    return dataset._replace(**splits)

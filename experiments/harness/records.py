@@ -1,0 +1,210 @@
+"""A run's folder: made, found again, and kept for one process.
+
+    runs/EXPERIMENT/TIME-HASH/   TIME in UTC, HASH of `spec.json`
+      spec.json                  the experiment and all that decides its numbers
+      provenance.json            commit, versions, devices, times: see `provenance`
+      metrics.jsonl, summary.csv  see `rows`
+
+A folder belongs to one process as long as that lives, by a lock that the kernel drops at its end.
+"""
+
+import dataclasses
+import fcntl
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.harness import provenance, rows, setup
+from experiments.harness.flags import RunSettings
+from jaxtickets.io import processes
+from jaxtickets.io.errors import UserError
+from jaxtickets.io.files import canonical, digest, plain, pretty, write_atomically
+from jaxtickets.runs import Axis
+
+SPEC = "spec.json"
+_LOCK = ".lock"
+
+_held: dict[tuple[int, int], tuple[int, Path]] = {}
+"""Locks of this process: (device, inode) -> (file descriptor, folder). Closing would unlock."""
+
+
+class Run(NamedTuple):
+    """An open run.
+
+    Attributes:
+      folder: where it writes.
+      resumed: whether it goes on with what is there.
+    """
+
+    folder: Path
+    resumed: bool
+
+
+def spec_hash(spec: Any) -> str:
+    """Ten hexadecimal digits of the SHA-256 of a spec's canonical JSON.
+
+    The order of fields and keys doesn't matter; 1 and 1.0 differ.
+
+    Args:
+      spec: a dataclass or a mapping of numbers, words and containers of them.
+    """
+    return digest(spec)[:10]
+
+
+def open_run(
+    experiment: str,
+    spec: Any,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    root: str | os.PathLike[str] = "runs",
+) -> Run:
+    """Makes or resumes a run's folder, locks it, and records the spec and where it runs.
+
+    Args:
+      experiment: its name, a part of what is hashed.
+      spec: a frozen dataclass (or mapping) of all that decides the numbers.
+      out: the folder; a new one in `root/experiment` if None.
+      resume: go on in `out`, or else in the newest folder of the same spec.
+      root: where runs without `out` are.
+
+    Raises:
+      UserError: the folder holds another spec, or the same and `resume` is False, or other files;
+        another process works in it; it can't be written; or there is nothing to resume.
+    """
+    record = {"experiment": experiment, **plain(spec)}
+    home = Path(root) / experiment
+    try:
+        if out is not None:
+            folder = Path(out)
+        else:
+            folder = _newest(home, record) if resume else _make(home, record)
+        _check(folder, record, resume)
+        folder.mkdir(parents=True, exist_ok=True)
+        _lock(folder)
+        _check(folder, record, resume)  # another process may have come between
+        _start(folder, record)
+    except OSError as error:
+        raise UserError(f"can't use {error.filename or home}: {error.strerror}") from error
+    return Run(folder, resume)
+
+
+def begin(experiment: str, place: RunSettings, parts: Sequence[Any], axis: Axis) -> Run:
+    """Opens the run that flags ask for, and prints on what it runs and where it writes.
+
+    Args:
+      experiment: its name.
+      place: where it runs.
+      parts: dataclasses whose fields together are the spec.
+      axis: how runs are batched.
+    """
+    spec = {name: value for part in parts for name, value in dataclasses.asdict(part).items()}
+    found = processes.told(lambda: open_run(experiment, spec, place.out or None, place.resume))
+    run = found._replace(folder=processes.copied(found.folder))
+    print(f"{setup.describe_devices()}, {axis.mode} in blocks of {axis.width}: {run.folder}")
+    return run
+
+
+def finish_run(run: Run) -> None:
+    """Records the time of the run's end."""
+    provenance.finish(run.folder)
+
+
+def read_spec(folder: Path) -> dict[str, Any]:
+    """What `spec.json` holds: `experiment` and the spec's fields, in the types of JSON.
+
+    Raises:
+      UserError: there is none, or it is damaged.
+    """
+    path = Path(folder) / SPEC
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"no run in {folder}: it has no {SPEC}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is damaged: it holds no fields")
+    return found
+
+
+def current() -> Path | None:
+    """The folder that this process opened last, None if none."""
+    return list(_held.values())[-1][1] if _held else None
+
+
+# --- making and finding --------------------------------------------------------------------------
+
+
+def _make(home: Path, record: Mapping[str, Any]) -> Path:
+    home.mkdir(parents=True, exist_ok=True)
+    while True:
+        folder = home / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{spec_hash(record)}"
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            time.sleep(0.1)  # a run that began in the same second: take the next one
+            continue
+        return folder
+
+
+def _newest(home: Path, record: Mapping[str, Any]) -> Path:
+    folders = sorted(path.parent for path in home.glob(f"*/{SPEC}"))
+    same = [path for path in folders if path.name.endswith(f"-{spec_hash(record)}")]
+    if same:
+        return same[-1]
+    if not folders:
+        raise UserError(f"nothing to resume: there is no run in {home}")
+    changed = _changes(read_spec(folders[-1]), record)
+    raise UserError(
+        f"nothing to resume: no run in {home} has this spec; {folders[-1].name} differs: {changed}"
+    )
+
+
+def _check(folder: Path, record: Mapping[str, Any], resume: bool) -> None:
+    if (folder / SPEC).exists():
+        changed = _changes(read_spec(folder), record)
+        if changed and resume:
+            raise UserError(f"can't resume {folder}: the spec has changed: {changed}")
+        if changed:
+            raise UserError(f"{folder} holds another run ({changed}): choose another --out")
+        if not resume:
+            raise UserError(f"{folder} is in use: --resume continues it, or choose another --out")
+    elif resume:
+        raise UserError(f"nothing to resume in {folder}")
+    elif folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise UserError(f"{folder} holds files that aren't a run's: choose another --out")
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The fields that differ, `steps: 100 -> 200`; empty if none does."""
+    names = dict.fromkeys([*old, *new])
+    texts = {
+        name: [canonical(spec[name]) if name in spec else "(none)" for spec in (old, new)]
+        for name in names
+    }
+    return ", ".join(f"{name}: {a} -> {b}" for name, (a, b) in texts.items() if a != b)
+
+
+def _start(folder: Path, record: Mapping[str, Any]) -> None:
+    rows.keep_metrics(folder, lambda row: True)  # drops a line that a kill left incomplete
+    if not (folder / SPEC).exists():
+        write_atomically(folder / SPEC, pretty(record))
+    provenance.start(folder)
+
+
+def _lock(folder: Path) -> None:
+    file = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    status = os.fstat(file)
+    inode = (status.st_dev, status.st_ino)
+    if inode in _held:  # this process resumes what it has begun
+        os.close(file)
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(file)
+        raise UserError(f"{folder} is in use by another process") from error
+    _held[inode] = (file, folder)

@@ -1,0 +1,139 @@
+"""Small nets: their layers, and their accuracy against what they cost."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.harness import rows
+from experiments.harness.canvas import deviation, legend_beside, save, subplots
+from experiments.harness.method_figures import label
+from experiments.harness.records import read_spec
+
+MARKERS = {"rewind": "o", "scratch_e": "s", "scratch_b": "D", "finetune": "^"}
+RANKINGS = {"by_layer": "layer by layer", "over_layers": "over all layers"}
+LINES = {"rewind": "-", "scratch_e": ":", "scratch_b": "--", "finetune": "-."}
+
+Row = dict[str, Any]
+
+
+def draw_widths(folder: Path) -> Path:
+    """Units of each layer before (outlines) and after the cut, a panel a share, a colour a method.
+
+    Mean over seeds; bars are standard deviations.
+    """
+    spec, summary = read_spec(folder), rows.read_summary(folder)
+    layers = [name for name in summary[0] if name.startswith("units/")]
+    whole = [next(row for row in summary if row["method"] == "dense")[name] for name in layers]
+    methods, shares = _methods(summary), _shares(summary)
+    wide = 1.5 + len(layers) * (0.25 + 0.13 * len(methods))
+    fig, axes = subplots(len(shares), 1, (max(wide, 5) + 1.5, 3.0 * len(shares) + 0.6))
+    place = np.arange(len(layers))
+    for panel, share in zip(axes.flat, shares, strict=True):
+        panel.bar(place, whole, 0.9, fill=False, edgecolor="0.4", label="dense")
+        for i, method in enumerate(methods):
+            mine = [r for r in summary if (r["method"], r["rate"]) == (method, share)]
+            units = {row["seed"]: [row[name] for name in layers] for row in mine}
+            each = np.array(list(units.values()), float).T
+            shift = (i - (len(methods) - 1) / 2) * 0.8 / len(methods)
+            panel.bar(
+                place + shift,
+                each.mean(1),
+                0.8 / len(methods),
+                yerr=[deviation(values) for values in each],
+                color=f"C{i % 10}",
+                label=label(method),
+            )
+        names = [name.removeprefix("units/") for name in layers]
+        panel.set_xticks(place, names, rotation=35 if len(names) > 6 else 0, fontsize="small")
+        panel.set_yscale("log")
+        panel.set_ylim(bottom=0.8)
+        panel.set(ylabel="units", title=f"{100 * share:g} % of the {_kind(spec)} kept")
+        panel.grid(axis="y", alpha=0.3)
+    legend_beside(axes.flat[0])
+    fig.suptitle(
+        f"{spec['model']} on {spec['dataset']}: layers before and after, {_seeds(summary)}"
+    )
+    return save(fig, folder, "widths")
+
+
+def draw_accuracies(folder: Path) -> Path:
+    """Test accuracy against multiply-adds and measured latency, as shares of the dense net's.
+
+    A line a method and training, a point a share: mean over seeds, bars are standard deviations.
+    Nets from scratch that are the same for all methods are one grey line.
+    """
+    spec, summary = read_spec(folder), rows.read_summary(folder)
+    dense = [row for row in summary if row["method"] == "dense"]
+    cut = [row for row in summary if row["method"] != "dense"]
+    batches = [name.removeprefix("speed_up_") for name in summary[0] if "speed_up_" in name]
+    methods = _methods(summary)
+    adds = float(np.mean([row["multiply_adds"] for row in dense]))
+    against = {"multiply-adds": lambda row: row["multiply_adds"] / adds} | {
+        f"time of a batch of {batch}": lambda row, batch=batch: 1 / row[f"speed_up_{batch}"]
+        for batch in batches
+    }
+    fig, axes = subplots(1, len(against), (4.6 * len(against) + 2, 4.8))
+    for panel, (name, cost) in zip(axes.flat, against.items(), strict=True):
+        for after in MARKERS:
+            lines = {
+                m: [r for r in cut if (r["method"], r["after"]) == (m, after)] for m in methods
+            }
+            if len({frozenset(row["ticket"] for row in mine) for mine in lines.values()}) == 1:
+                lines = {"": lines[methods[0]]}  # one net whatever the method
+            for i, (method, mine) in enumerate(lines.items()):
+                colour = f"C{i % 10}" if method else "0.5"
+                said = f"{label(method)}, {after}" if method else after
+                if mine:
+                    _line(panel, mine, cost, colour, after, said)
+        accuracy = [100 * row["trained_accuracy"] for row in dense]
+        level, spread = float(np.mean(accuracy)), deviation(accuracy)
+        panel.axhline(level, color="0.4", lw=0.8)
+        panel.errorbar(100, level, spread, color="0.2", marker="*", ms=9, capsize=2, label="dense")
+        panel.set(xlabel=f"{name} (% of the dense net's)", ylabel="test accuracy, trained (%)")
+        panel.grid(alpha=0.3)
+    legend_beside(axes.flat[-1])
+    fig.suptitle(
+        f"{spec['model']} on {spec['dataset']}, cut {RANKINGS[spec['ranking']]}: "
+        f"mean and standard deviation, {_seeds(summary)}"
+    )
+    return save(fig, folder, "accuracies")
+
+
+def _line(panel: Any, mine: Sequence[Row], cost: Any, colour: str, after: str, name: str) -> None:
+    """A method's shares under one training."""
+    groups = [[row for row in mine if row["rate"] == share] for share in _shares(mine)]
+    costs = [[100 * cost(row) for row in group] for group in groups]
+    accuracy = [[100 * row["trained_accuracy"] for row in group] for group in groups]
+    panel.errorbar(
+        [np.mean(values) for values in costs],
+        [np.mean(values) for values in accuracy],
+        [deviation(values) for values in accuracy],
+        [deviation(values) for values in costs],
+        color=colour,
+        ls=LINES[after],
+        marker=MARKERS[after],
+        ms=5,
+        lw=1.2,
+        capsize=2,
+        label=name.replace("_", " "),
+    )
+
+
+def _methods(summary: Sequence[Row]) -> list[str]:
+    return [m for m in dict.fromkeys(row["method"] for row in summary) if m != "dense"]
+
+
+def _shares(summary: Sequence[Row]) -> list[float]:
+    """What was asked for, falling."""
+    return sorted({row["rate"] for row in summary if row["method"] != "dense"}, reverse=True)
+
+
+def _kind(spec: dict[str, Any]) -> str:
+    return "multiply-adds" if spec["budget"] else "units"
+
+
+def _seeds(summary: Sequence[Row]) -> str:
+    count = len({row["seed"] for row in summary})
+    return f"{count} seed" + ("s" if count > 1 else "")

@@ -1,0 +1,316 @@
+"""Nets cut for real and trained, from records to records: each distinct small net a part of a run.
+
+Nets of different widths can't be one batch. Those of the same widths are, over methods and seeds,
+in a folder of their own, `nets/DIGEST of the widths`, which also knows how fast the net is.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median_low
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from experiments.harness import cached_trainings, latency, rows
+from experiments.harness.cached_trainings import Row
+from experiments.harness.dense_store import Dense
+from experiments.harness.levels import order_key
+from experiments.harness.problem import Problem, optimizer_of, penalty_of
+from experiments.harness.trained_masks import Entry
+from experiments.harness.training_runs import Start, accuracies
+from experiments.harness.unit_selection import Member, Plan
+from jaxtickets import losses, masks, runs
+from jaxtickets.compress import report
+from jaxtickets.compress.report import Report
+from jaxtickets.optimizers import Hyper
+from jaxtickets.recipes.structured import AFTERS
+from jaxtickets.runs import Axis
+from jaxtickets.types import Dataset, Ticket
+
+LEADING = ("method", "after", "rate", "seed", "dense_accuracy", "cut_accuracy", "trained_accuracy")
+"""The first columns of a summary."""
+BATCHES = (1, 128)
+"""How many images a call gets whose latency is measured."""
+COLUMNS = {
+    "parameters": "parameters",
+    "multiply_adds": "multiply_adds",
+    "bytes": "bytes",
+    "bytes on disk": "bytes_on_disk",
+    **{f"ms a batch of {batch}": f"milliseconds_{batch}" for batch in BATCHES},
+}
+"""The columns of a summary for what is measured of a net."""
+SPEED_UPS = tuple(f"speed_up_{batch}" for batch in BATCHES)
+LEARNT = (
+    *("untrained_accuracy", "trained_accuracy", "validation_accuracy", "early_stop_accuracy"),
+    *("train_steps", "seconds"),
+)
+"""What a summary has of a training; `train_entries` knows more."""
+
+
+# --- what is left is trained ---------------------------------------------------------------------
+
+
+def train_net(
+    folder: Path,
+    place: str,
+    plan: Plan,
+    problem: Problem,
+    axis: Axis,
+    members: Sequence[Member],
+    dense: Dense,
+    data: Dataset,
+    every: float,
+) -> list[Row]:
+    """The summary rows of all trainings of one small net: a row each member and `after`.
+
+    What has nothing of the dense net but its widths is trained once a seed, and stands in the rows
+    of all methods. The tickets at the end of training are saved in `folder/tickets`; the net's
+    size and speed are measured once, and kept.
+
+    Args:
+      folder: where `nets` and `tickets` are.
+      place: the net's folder in `folder/nets`, from `cutting.cut`.
+      plan: what is done.
+      problem: the dense net and its training.
+      axis: the run axis.
+      members: the cuts to the net's widths.
+      dense: the dense nets, trained.
+      data: on the device.
+      every: see `train_all`.
+    """
+    part = folder / "nets" / place
+    part.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Row] = {}  # ticket -> the row of its training
+    for afters in _batches(plan, members[0].gain):
+        mine = _smaller(problem, members[0], plan, afters[0])
+        entries = {
+            _ticket(place, member, after): _entry(mine, member, after)
+            for after in afters
+            for member in members
+        }
+        found |= cached_trainings.train(
+            folder, part, "-".join(afters), mine, axis, entries, data, every
+        )
+    cut = _cut_accuracies(problem, axis, members, data)
+    sizes = _sizes(folder, place, plan, problem, members[0], dense)
+    before = {row["seed"]: row["trained_accuracy"] for row in dense.summary}
+    return [
+        {
+            **{"method": member.name["method"], "after": after},
+            **{"rate": member.name["rate"], "seed": member.seed.number},
+            **{"dense_accuracy": before[member.seed.number], "cut_accuracy": accuracy},
+            **{name: found[ticket][name] for name in LEARNT},
+            **member.said,
+            **_columns(sizes, "after"),
+            **_speed_ups(sizes),
+            **{f"units/{name}": stay for name, (stay, _) in member.gain.units.items()},
+            **{"net": place, "ticket": ticket},
+        }
+        for member, accuracy in zip(members, cut, strict=True)
+        for after in plan.after.after
+        if (ticket := _ticket(place, member, after))
+    ]
+
+
+def train_nets(
+    folder: Path,
+    plan: Plan,
+    problem: Problem,
+    axis: Axis,
+    groups: Mapping[str, Sequence[Member]],
+    dense: Dense,
+    data: Dataset,
+    every: float,
+) -> list[Row]:
+    """All small nets trained; writes `summary.csv` and `sizes.csv`, and returns the summary.
+
+    Args:
+      folder, plan, problem, axis, dense, data, every: see `train_net`.
+      groups: the small nets, from `cutting.cut`.
+    """
+    summary: list[Row] = []
+    for number, (net, members) in enumerate(groups.items(), start=1):
+        widths = "-".join(map(str, members[0].net.widths))
+        print(f"net {number} of {len(groups)}, widths {widths}: nets/{net}")
+        summary += train_net(folder, net, plan, problem, axis, members, dense, data, every)
+    first = dense_rows(folder, list(groups), dense, members[0].gain)
+    summary = [*first, *in_order(plan, groups, summary)]
+    rows.write_summary(folder, summary, *LEADING)
+    nets_of = {net: members[0].net for net, members in groups.items()}
+    rows.write_csv(folder / "sizes.csv", size_rows(folder, nets_of))
+    return summary
+
+
+def dense_rows(folder: Path, places: Sequence[str], dense: Dense, gain: Report) -> list[Row]:
+    """A row of each dense net in the columns of `train_net`; latencies are medians.
+
+    Args:
+      folder: see `train_net`.
+      places: of the small nets, beside which it was measured.
+      dense: the dense nets.
+      gain: any member's.
+    """
+    beside = [
+        _columns(cached_trainings.known(folder / "nets" / place, SIZES), "before")
+        for place in places
+    ]
+    sizes = {name: median_low(one[name] for one in beside) for name in COLUMNS.values()}
+    return [
+        {
+            **{"method": "dense", "after": "", "rate": 1.0, "seed": row["seed"]},
+            **{f"{when}_accuracy": row["trained_accuracy"] for when in ("dense", "cut")},
+            **{name: row[name] for name in LEARNT},
+            **sizes,
+            **dict.fromkeys(SPEED_UPS, 1.0),
+            **{f"units/{name}": whole for name, (_, whole) in gain.units.items()},
+        }
+        for row in dense.summary
+    ]
+
+
+def size_rows(folder: Path, places: Mapping[str, nn.Module]) -> list[Row]:
+    """What was measured of each small net beside the dense one: a row a net and quantity."""
+    return [
+        {"net": place, "widths": "-".join(map(str, net.widths)), **row}
+        for place, net in places.items()
+        for row in cached_trainings.known(folder / "nets" / place, SIZES)
+    ]
+
+
+def _batches(plan: Plan, gain: Report) -> list[tuple[str, ...]]:
+    """The trainings asked for; those of the same length and rate are together, in one batch."""
+    batches: dict[tuple[int, bool], tuple[str, ...]] = {}
+    for after in plan.after.after:
+        key = _steps(plan, after, gain), AFTERS[after].tunes
+        batches[key] = (*batches.get(key, ()), after)
+    return list(batches.values())
+
+
+def _steps(plan: Plan, after: str, gain: Report) -> int:
+    costs = gain.before.multiply_adds, gain.after.multiply_adds
+    return AFTERS[after].steps(plan.lengths, *costs)
+
+
+def _smaller(problem: Problem, member: Member, plan: Plan, after: str) -> Problem:
+    """The problem with the small net, trained as `after` says.
+
+    The penalty of the dense training is on the small net's weights too; fine-tuning is without.
+    """
+    steps, recipe, train = _steps(plan, after, member.gain), problem.recipe, plan.train
+    hyper, every, test_looks = problem.hyper, recipe.every, recipe.test_looks
+    if AFTERS[after].tunes:
+        penalty = None
+        train = dataclasses.replace(train, learning_rates="constant")
+        hyper = Hyper(hyper.rate * plan.after.finetune_rate, jnp.int32(0))
+        every, test_looks = steps // plan.after.finetune_epochs, 0
+    else:
+        penalty = penalty_of(train, member.net, member.small.first.params)
+    recipe = recipe._replace(
+        model=member.small.model,
+        loss=losses.classification(member.small.model, recipe.prepare, penalty),
+        optimizer=optimizer_of(train, steps),
+        every=every,
+        test_looks=test_looks,
+    )
+    small = problem._replace(net=member.net, recipe=recipe, wiring=(), penalty=penalty)
+    return small._replace(hyper=hyper, steps=steps)
+
+
+def _entry(problem: Problem, member: Member, after: str) -> Entry:
+    """The training of a member; of its seed alone, if it has but the widths of the dense net."""
+    one, how = member.seed, AFTERS[after]
+    params, stats = how.begin(jax.random.fold_in(one.control, NEW), member.small)
+    mask = member.small.first.mask if how.inherits else masks.ones(params)
+    key = order_key(one, int(how.tunes))
+    name = {"after": after, **(member.name if how.inherits else {"seed": one.number})}
+    return Entry(name, Start(key, problem.hyper, params, stats, mask))
+
+
+NEW = (1 << 20) - 1
+"""What a seed's control key is folded with for new weights."""
+
+
+def _ticket(place: str, member: Member, after: str) -> str:
+    """The folder of a trained ticket, which says all that its training depends on."""
+    seed = f"{after}-seed{member.seed.number}"
+    if not AFTERS[after].inherits:
+        return f"{place}-{seed}"
+    return f"{member.name['method']}-rate{member.name['rate']:g}-{seed}"
+
+
+# --- what is measured ----------------------------------------------------------------------------
+
+
+def _cut_accuracies(
+    problem: Problem, axis: Axis, members: Sequence[Member], data: Dataset
+) -> list[float]:
+    """Test accuracy right after the cut, with the trained weights that are left.
+
+    A unit that stays for the sake of one group is off in the others, which the mask says.
+    """
+    small = problem._replace(recipe=problem.recipe._replace(model=members[0].small.model))
+    ends = runs.stack([member.small.trained for member in members])
+    left = _masked(ends.mask, ends.params)
+    found = accuracies(small, axis, left, ends.stats, data.test)
+    return [round(float(accuracy), 6) for accuracy in found]
+
+
+_masked = jax.jit(masks.apply)
+
+
+def _sizes(
+    folder: Path, place: str, plan: Plan, problem: Problem, member: Member, dense: Dense
+) -> list[Row]:
+    """Rows of `quantity`, `before`, `after`, `ratio`: of the first member, measured once."""
+    part = folder / "nets" / place
+    if known := cached_trainings.known(part, SIZES):
+        return known
+    params, stats = runs.take((dense.params, dense.stats), 0)
+    whole = problem.net, Ticket(params, stats, masks.ones(params), np.int32(problem.steps))
+    cut = member.net, member.small.trained
+    shape, repeats = plan.graph.image, plan.after.repeats
+    ticket = folder / "tickets" / _ticket(place, member, plan.after.after[0])
+    made = [
+        *report.rows(member.gain),
+        *latency.compare(whole, cut, shape, BATCHES, repeats),
+        latency.on_disk(dense.places[member.seed.number], ticket),
+    ]
+    cached_trainings.keep(part, SIZES, made)
+    return made
+
+
+SIZES = "sizes"
+"""The phase of the metrics rows that hold a net's size and speed."""
+
+
+def _columns(sizes: Sequence[Row], when: str) -> dict[str, float]:
+    """Columns of a summary from rows of quantities, `before` or `after`."""
+    found = {row["quantity"]: row[when] for row in sizes}
+    return {column: round(found[quantity], 4) for quantity, column in COLUMNS.items()}
+
+
+def _speed_ups(sizes: Sequence[Row]) -> dict[str, float]:
+    found = {row["quantity"]: row["ratio"] for row in sizes}
+    times = (f"ms a batch of {batch}" for batch in BATCHES)
+    return {name: round(found[time], 4) for name, time in zip(SPEED_UPS, times, strict=True)}
+
+
+# --- the order of rows ---------------------------------------------------------------------------
+
+
+def in_order(
+    plan: Plan, groups: Mapping[str, Sequence[Member]], summary: Sequence[Row]
+) -> list[Row]:
+    """The rows of all nets by method, share and training, in the order in which they were given."""
+    methods = [*plan.cut.methods]
+    methods += [m.name["method"] for members in groups.values() for m in members]
+    order = {name: at for at, name in reversed([*enumerate(methods)])}
+
+    def place(row: Row) -> tuple[int, int, int, int]:
+        share, after = plan.shares.index(row["rate"]), plan.after.after.index(row["after"])
+        return order[row["method"]], share, after, row["seed"]
+
+    return sorted(summary, key=place)

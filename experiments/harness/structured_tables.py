@@ -1,0 +1,78 @@
+"""What structured pruning found, as text: methods side by side, and what weights are worth."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from experiments.harness import tables
+from experiments.harness.structured_runs import BATCHES, COLUMNS, SPEED_UPS, Row
+from jaxtickets.recipes.structured import AFTERS
+
+OUTCOMES = (
+    *(tables.accuracy(when) for when in ("dense", "cut", "trained")),
+    tables.VALIDATION,
+    *tables.SEARCH,
+)
+"""Of the dense net, right after the cut, and trained; and of the search, if there was one."""
+
+
+def grouped(summary: Sequence[Row]) -> dict[tuple[str, float, str], list[Row]]:
+    """The rows of each method, share and training after the cut."""
+    groups: dict[tuple[str, float, str], list[Row]] = {}
+    for row in summary:
+        groups.setdefault((row["method"], row["rate"], row["after"]), []).append(row)
+    return groups
+
+
+def table(summary: Sequence[Row]) -> str:
+    """Mean ± sample standard deviation over seeds of each method, share and training.
+
+    Where there are searches, what they reached on their own and on the validation data has columns.
+    """
+    layers = [name for name in summary[0] if name.startswith("units/")]
+    there = tables.present(OUTCOMES, summary)
+    head = ["method", "kept", "after", "n", *(column.head for column in there), "steps"]
+    head += ["parameters", "MFLOP", "kB", *(f"ms of {b} (faster)" for b in BATCHES), "units"]
+    lines = [head]
+    for (method, rate, after), members in grouped(summary).items():
+        mean = {
+            name: float(np.mean([row[name] for row in members]))
+            for name in (*COLUMNS.values(), "train_steps", *layers, *SPEED_UPS)
+        }
+        speed = [f"{mean[f'milliseconds_{b}']:.3g} ({mean[f'speed_up_{b}']:.2f}x)" for b in BATCHES]
+        lines.append(
+            [
+                *(method, f"{rate:g}", after, str(len(members)), *tables.cells(there, members)),
+                *(f"{mean['train_steps']:.0f}", f"{mean['parameters']:.0f}"),
+                f"{2 * mean['multiply_adds'] / 1e6:.3f}",
+                f"{mean['bytes_on_disk'] / 1e3:.0f}",
+                *(*speed, "-".join(f"{mean[name]:.0f}" for name in layers)),
+            ]
+        )
+    return tables.aligned(lines)
+
+
+def worth(summary: Sequence[Row]) -> str:
+    """What the weights and the choice are worth: paired differences over seeds, in points.
+
+    What keeps weights of the dense net against what is trained from scratch at the same widths, and
+    each method against random units after the same training; with half of the 95 % interval.
+    """
+    groups = grouped([row for row in summary if row["method"] != "dense"])
+    lines = [["trained accuracy", "kept", "points", "n"]]
+    for (method, rate, after), ours in groups.items():
+        against = {
+            f"{method}: {after} - {other}": (method, rate, other)
+            for other in AFTERS
+            if AFTERS[after].inherits and not AFTERS[other].inherits
+        }
+        against[f"{after}: {method} - random"] = ("random", rate, after)
+        for name, key in against.items():
+            theirs = groups.get(key, ours)
+            if {row["ticket"] for row in theirs} == {row["ticket"] for row in ours}:
+                continue  # not there, or the same nets
+            both = [{r["seed"]: r["trained_accuracy"] for r in side} for side in (ours, theirs)]
+            mean, half = tables.paired(*both)
+            said = f"{100 * mean:+.2f} ± {100 * half:.2f}"
+            lines.append([name, f"{rate:g}", said, str(len(ours))])
+    return tables.aligned(lines)

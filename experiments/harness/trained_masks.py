@@ -1,0 +1,201 @@
+"""Masks side by side: untrained and trained, over seeds; a row of each."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.harness import memory_batches
+from experiments.harness.chunked_run import seconds
+from experiments.harness.problem import Problem
+from experiments.harness.training_runs import Start, accuracies, train_all
+from jaxtickets import masks, nets, runs
+from jaxtickets.analysis import connectivity
+from jaxtickets.io import tickets
+from jaxtickets.io.files import plain
+from jaxtickets.runs import Axis
+from jaxtickets.training import Watched
+from jaxtickets.types import Dataset, Prunable, Ticket
+
+LEADING = ("method", "density", "seed", "untrained_accuracy", "trained_accuracy", "seconds")
+"""The first columns of a summary."""
+CHECKED = ("method", "check", *LEADING[1:])
+"""The same where some rows are checks of a method: its mask shuffled, say; others lack the cell."""
+
+
+class Entry(NamedTuple):
+    """One training to be: what is said of it (method, density, seed, ...), and its start."""
+
+    name: dict[str, Any]
+    start: Start
+
+
+def train_entries(
+    folder: Path,
+    phase: str,
+    problem: Problem,
+    axis: Axis,
+    entries: Sequence[Entry],
+    data: Dataset,
+    every: float,
+    keep_at: tuple[int, ...] = (),
+    end: int = 0,
+) -> tuple[Watched, list[dict[str, Any]]]:
+    """Trains all entries; returns their last states, stacked, and a summary row of each.
+
+    A row holds what the entry is called, test accuracy before and after training, `seconds` (its
+    share of the batch's time), `train_steps`, validation accuracy after training and before; of
+    the early stop its step and its test accuracy; `kept/LEAF` and `density/LEAF`, the weights left
+    in each prunable leaf and their share of it; where the net's wiring is known also
+    `effective_density`, `dead_inputs` and `dead_units/GROUP`, see `connectivity.shape`.
+
+    Args:
+      folder, phase, problem, axis, data, every, keep_at, end: see `train_all`.
+      entries: what is trained.
+    """
+    made = untrained_rows(problem, axis, entries, data)
+    starts = runs.stack([entry.start for entry in entries])
+    names = [entry.name for entry in entries]
+    ends = train_all(folder, phase, problem, axis, starts, names, data, every, keep_at, end)
+    state = ends.state
+    trained = accuracies(problem, axis, state.params, state.stats, data.test)
+    stopped = accuracies(problem, axis, ends.params, ends.stats, data.test)
+    validation = accuracies(problem, axis, state.params, state.stats, data.validation)
+    share = round(seconds(folder, phase) / len(entries), 3)
+    for i, row in enumerate(made):
+        row |= {
+            "trained_accuracy": round(float(trained[i]), 6),
+            "seconds": share,
+            "train_steps": int(state.step[i] - starts.step[i]),
+            "validation_accuracy": round(float(validation[i]), 6),
+            "early_stop_step": int(ends.step[i]),
+            "early_stop_accuracy": round(float(stopped[i]), 6),
+        }
+    return ends, made
+
+
+def train_in_parts(
+    folder: Path,
+    phase: str,
+    problem: Problem,
+    axis: Axis,
+    entries: Sequence[Entry],
+    data: Dataset,
+    every: float,
+    most: int = 0,
+) -> list[dict[str, Any]]:
+    """The rows of `train_entries`, however many entries there are: parts fit into memory.
+
+    Each part is a phase of its own, see `parts.plan`.
+
+    Args:
+      folder, phase, problem, axis, entries, data, every: see `train_entries`.
+      most: entries of a part; 0: what takes about `parts.BYTES`.
+    """
+    if not entries:
+        return []
+    params = entries[0].start.params
+    made, missing = memory_batches.plan(folder, phase, axis, entries, params, most)
+    for name, mine in missing:
+        done = train_entries(folder, name, problem, axis, mine, data, every)[1]
+        memory_batches.finish(folder, name, done)
+        made += done
+    return made
+
+
+def untrained_rows(
+    problem: Problem, axis: Axis, entries: Sequence[Entry], data: Dataset
+) -> list[dict[str, Any]]:
+    """The part of the rows of `train_entries` that is known before training.
+
+    As many at a time as fit into memory.
+    """
+    most = memory_batches.fitting(entries[0].start.params, axis, memory_batches.EVALUATION_COPIES)
+    some = (entries[at : at + most] for at in range(0, len(entries), most))
+    return [row for part in some for row in _untrained(problem, axis, part, data)]
+
+
+def _untrained(
+    problem: Problem, axis: Axis, entries: Sequence[Entry], data: Dataset
+) -> list[dict[str, Any]]:
+    starts = runs.stack([entry.start for entry in entries])
+    before = masks_applied(starts)
+    test, validation = (
+        accuracies(problem, axis, before.params, before.stats, split)
+        for split in (data.test, data.validation)
+    )
+    return [
+        {
+            **entry.name,
+            "untrained_accuracy": round(float(test[i]), 6),
+            "untrained_validation_accuracy": round(float(validation[i]), 6),
+            **_counted(problem, entry),
+        }
+        for i, entry in enumerate(entries)
+    ]
+
+
+def counted_rows(problem: Problem, entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """The part of the rows of `train_entries` that masks alone tell; no image is looked at."""
+    return [{**entry.name, **_counted(problem, entry)} for entry in entries]
+
+
+def _counted(problem: Problem, entry: Entry) -> dict[str, float]:
+    mask = entry.start.mask
+    return {**_kept(mask, problem.prunable), **_connected(mask, problem)}
+
+
+def save_entry(folder: Path, problem: Problem, entry: Entry, step: int, place: str = "") -> Path:
+    """Saves an entry's ticket, with all that is needed to use it elsewhere, and returns its folder.
+
+    Args:
+      folder: the run's.
+      problem: the net and its data.
+      entry: its start holds the ticket.
+      step: the training step that the entry's parameters come from.
+      place: the folder's name under `tickets/`; by default method, density and seed.
+    """
+    start, name = entry.start, entry.name
+    params = start.params
+    if start.fill is not None:  # pruned weights have values of their own
+        params = masks.apply(start.mask, params, start.fill)
+    ticket = Ticket(params, start.stats, start.mask, np.int32(step))
+    provenance = {
+        **name,
+        "net": nets.to_json(problem.net),
+        "prunable": problem.prunable,
+        **{field: getattr(problem.dataset, field) for field in ("mean", "std", "classes")},
+        "dataset": problem.dataset.name,
+    }
+    place = place or f"{name['method']}-density{name['density']:g}-seed{name['seed']}"
+    return tickets.save_ticket(folder / "tickets" / place, ticket, plain(provenance))
+
+
+@jax.jit
+def masks_applied(starts: Start) -> Start:
+    """The starts with their parameters masked."""
+    return starts._replace(params=masks.apply(starts.mask, starts.params, starts.fill))
+
+
+def _connected(mask: Any, problem: Problem) -> dict[str, float]:
+    if not problem.wiring:
+        return {}
+    shape = _shape(mask, problem.wiring, problem.prunable)
+    total = masks.size(mask, problem.prunable)
+    effective = sum(int(count) for count in shape.effective.values())
+    return {
+        "effective_density": round(effective / total, 6),
+        "dead_inputs": int(shape.dead_inputs),
+        **{f"dead_units/{name}": int(count) for name, count in shape.dead_units.items()},
+    }
+
+
+_shape = jax.jit(connectivity.shape, static_argnums=(1, 2))
+
+
+def _kept(mask: Any, prunable: Prunable) -> dict[str, float]:
+    kept = {f"kept/{path}": int(n) for path, n in masks.counts(mask, prunable).items()}
+    share = masks.densities(mask, prunable)
+    return kept | {f"density/{path}": round(float(d), 6) for path, d in share.items()}

@@ -1,0 +1,184 @@
+"""Trains a batch of runs from records to records: resumable, with a live line."""
+
+import itertools
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.harness.chunked_run import check_finite, loop
+from experiments.harness.problem import Problem
+from experiments.harness.progress import Progress
+from jaxtickets import runs, training
+from jaxtickets.runs import Axis, Blocks
+from jaxtickets.training import Splits, Watched
+from jaxtickets.types import Array, Dataset, Key, Mask, Params, PyTree, Split, Stats
+
+CHUNK_EPOCHS = 5
+"""Epochs of a chunk that looks more often than once an epoch: each chunk shuffles anew the epochs
+that it touches, which costs as much as a tenth of a small net's epoch."""
+
+
+class Start(NamedTuple):
+    """Where one training begins: the run's key, hyperparameters, parameters, statistics, mask.
+
+    `step` is the training step that the parameters come from, see `training.init`; `fill` what
+    stands where the mask is False, zero if None: for all runs of a batch or for none.
+    """
+
+    key: Key
+    hyper: PyTree
+    params: Params
+    stats: Stats
+    mask: Mask
+    step: Array = 0
+    fill: Params | None = None
+
+
+def train_all(
+    folder: Path,
+    phase: str,
+    problem: Problem,
+    axis: Axis,
+    starts: Start,
+    names: list[dict[str, Any]],
+    data: Dataset,
+    every: float,
+    keep_at: tuple[int, ...] = (),
+    end: int = 0,
+) -> Watched:
+    """Trains all rows of `starts` to the step `end`; returns their last states, stacked.
+
+    Rows may begin at different steps: one clock runs from the first to `end`, and a row waits for
+    its step. Metrics rows, one a run and look, hold `step`, `train_loss`, `train_accuracy`, `loss`
+    and `accuracy` (validation), `test_accuracy` where it is looked at, and what `names` says.
+
+    Args:
+      folder, phase, every: see `loop`.
+      problem: the net and its recipe.
+      axis: the run axis.
+      starts: `Start` with a leading axis of runs.
+      names: what metrics rows say of each run, such as method, density and seed.
+      data: on the device.
+      keep_at: see `training.watch`.
+      end: the last step, `problem.steps` if 0.
+
+    Raises:
+      ValueError: the trainings' lengths don't fit the looks.
+    """
+    recipe, end = problem.recipe, end or problem.steps
+    clock = np.asarray(starts.step, int)
+    plan = chunk_plan(problem, clock.tolist(), end)
+    splits = runs.share(splits_of(problem, data), axis)
+
+    def begin_one(start: Start) -> Watched:
+        optimizer = recipe.optimizer(start.hyper)
+        begun = start.params, start.stats, start.mask, optimizer, start.fill
+        return training.watch(training.init(*begun, step=start.step), keep_at)
+
+    @cache
+    def advance(looks: int) -> Any:
+        def one(row: tuple[Any, Watched], now: Array, splits: Splits) -> PyTree:
+            (key, hyper, fill), watched = row
+
+            def go_on(watched: Watched) -> tuple[Watched, PyTree]:
+                run = recipe, key, hyper, watched, splits
+                return training.piece(*run, looks, keep_at, fill)
+
+            def wait(watched: Watched) -> tuple[Watched, PyTree]:
+                seen = jax.eval_shape(go_on, watched)[1]
+                return watched, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), seen)
+
+            due = watched.state.step == now
+            watched, seen = jax.lax.cond(due, go_on, wait, watched)
+            return ((key, hyper, fill), watched), {**seen, "due": due}
+
+        return runs.batch(one, axis)
+
+    labels = [" ".join(str(value) for value in name.values()) for name in names]
+
+    def report(i: int, info: dict[str, np.ndarray]) -> tuple[list[dict[str, Any]], dict]:
+        due = np.flatnonzero(info.pop("due"))
+        seen = {name: values[due] for name, values in info.items()}
+        losses = seen["train_loss"].reshape(len(due), -1)
+        check_finite(losses, [labels[j] for j in due], plan[i][0], "training loss")
+        made = [row for at, j in enumerate(due) for row in _rows(names[j], seen, at)]
+        shown = {"loss": losses[:, -recipe.every :].mean()}
+        return made, {**shown, "validation": seen["accuracy"][:, -1].mean()}
+
+    def step(blocks: Blocks, i: int) -> tuple[Blocks, Blocks]:
+        now, looks = plan[i]
+        return runs.unzip(advance(looks)(blocks, runs.share(np.int32(now), axis), splits))
+
+    def begin() -> PyTree:
+        begun = runs.over_runs(begin_one, axis, starts._replace(step=jnp.asarray(clock, jnp.int32)))
+        return (starts.key, starts.hyper, starts.fill), begun
+
+    images = recipe.batch_size * int((end - clock).sum()) / (end - plan[0][0])
+    label = f"{phase}, {len(names)} runs"
+    progress = Progress(label, end, {"validation": ".2%"}, "images", per_step=images)
+    ends = [now + looks * recipe.every for now, looks in plan]
+    return loop(folder, phase, begin, ends, step, report, axis, progress, every)[1]
+
+
+def _rows(name: dict[str, Any], seen: dict[str, np.ndarray], run: int) -> list[dict[str, Any]]:
+    """A metrics row a look of a run."""
+    tested = seen.get("test_accuracy")
+    group = seen["step"].shape[1] // tested.shape[1] if tested is not None else 0
+    made = []
+    for look in range(seen["step"].shape[1]):
+        row = {field: seen[field][run, look] for field in seen if field != "test_accuracy"}
+        row["train_loss"] = row["train_loss"].mean()
+        if tested is not None and (look + 1) % group == 0:
+            row["test_accuracy"] = tested[run, look // group]
+        made.append({**name, **row})
+    return made
+
+
+def chunk_plan(problem: Problem, clock: Sequence[int], end: int) -> list[tuple[int, int]]:
+    """The chunks, each a chance of a checkpoint: `(first step, looks)`.
+
+    A chunk begins wherever a run does, see `clock`, and at the latest after `CHUNK_EPOCHS` where
+    looks are more frequent than epochs, else after a look.
+
+    Raises:
+      ValueError: a run can't begin or end where it is to, since no look falls there.
+    """
+    recipe = problem.recipe
+    unit = recipe.every * max(recipe.test_looks, 1)
+    marks = sorted({*clock, end})
+    if marks[-1] != end or len(marks) < 2:
+        raise ValueError(f"training from step {marks[-1]} can't end at step {end}")
+    epoch = len(problem.dataset.train.labels) // recipe.batch_size
+    most = max(1, CHUNK_EPOCHS * epoch // unit if unit < epoch else 1) * unit
+    plan = []
+    for start, stop in itertools.pairwise(marks):
+        if (stop - start) % unit:
+            raise ValueError(
+                f"training from step {start} to {stop}: must be a multiple of {unit} steps, "
+                "the distance of two looks"
+            )
+        cuts = [*range(start, stop, most), stop]
+        plan += [(a, (b - a) // recipe.every) for a, b in itertools.pairwise(cuts)]
+    return plan
+
+
+def splits_of(problem: Problem, data: Dataset) -> Splits:
+    """The data of a training; the test data only where they are looked at."""
+    return Splits(data.train, data.validation, data.test if problem.recipe.test_looks else None)
+
+
+def accuracies(
+    problem: Problem, axis: Axis, params: Params, stats: Stats, split: Split
+) -> np.ndarray:
+    """float`[runs]`: accuracy of stacked parameters on `split`, for the final numbers alone."""
+    model, prepare = problem.recipe.model, problem.recipe.prepare
+
+    def one(row: tuple[Params, Stats], split: Split) -> jax.Array:
+        return training.evaluate(model, prepare, *row, split)["accuracy"]
+
+    return np.asarray(runs.over_runs(one, axis, (params, stats), split))

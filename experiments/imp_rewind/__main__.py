@@ -1,0 +1,136 @@
+"""Does a trained net hide a small one that trains as well from the same start?
+
+Iterative magnitude pruning with rewinding: train, prune a share of the weights left, rewind the
+survivors, repeat. At every level the ticket is trained beside its mask on new initialisations and
+beside random sparse nets, all replicates in one batch. Frankle and Carbin, "The lottery ticket
+hypothesis", 2019.
+
+    python -m experiments.imp_rewind
+    python -m experiments.imp_rewind --preset=lth --model=lenet300_100 --data_dir=FOLDER
+    python -m experiments.imp_rewind --rates=0.1,0.01 --optimizer=momentum
+
+The README has the numbers to expect, with spread, device and time.
+"""
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from experiments.harness import records, rows, session, tables, trained_masks
+from experiments.harness.flags import (
+    BatchSettings,
+    RunSettings,
+    define,
+    numbers,
+    read_all,
+    whole_numbers,
+)
+from experiments.harness.imp_presets import SHORT, preset
+from experiments.harness.level_plan import imp_plan
+from experiments.harness.levels import Plan, descend, lineages_of
+from experiments.harness.problem import NetSettings, Problem
+from experiments.harness.training_runs import chunk_plan
+from experiments.imp_rewind import figure
+from jaxtickets.io.errors import UserError, run_main
+from jaxtickets.recipes import imp
+from jaxtickets.settings import option
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What tickets are held against, and the learning rates that are tried."""
+
+    reinits: int = option(1, "new initialisations of each ticket's mask", least=0)
+    randoms: int = option(1, "random sparse nets for each ticket", least=0)
+    controls_every: int = option(1, "reinits and randoms every so many levels, and last", least=1)
+    control_levels: tuple = option((), "levels with all further treatments, once for each ticket")
+    rates: tuple = option((), "learning rates to compare; empty: --learning_rate alone")
+    warmups: tuple = option((), "steps of warm-up to compare; empty: --warmup alone")
+
+
+GROUPS = (
+    Question(),
+    imp.Settings(),
+    NetSettings(model="lenet300_100"),
+    dataclasses.replace(SHORT, test_every=50),
+    BatchSettings(),
+)
+
+
+def main() -> None:
+    """Reads the flags, checks them, descends level by level, draws."""
+    place, *parts = _read()
+    question, settings, _, train, _ = parts
+    axis, problem = session.prepare(place, parts)
+    if settings.rewind == "none" and train.learning_rates == "cosine":
+        raise UserError(
+            "--rewind=none goes on at the last learning rate, which --learning_rates=cosine brings "
+            "to 0: choose constant or steps"
+        )
+    try:
+        plan, rewind = _plan(question, settings, problem)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    rates = numbers("rates", question.rates or (train.learning_rate,))
+    warmups = whole_numbers("warmups", question.warmups) or (train.warmup,)
+    if min(rates) <= 0 or min(warmups) < 0:
+        raise UserError("--rates must be above 0, and --warmups 0 or more")
+    run, data, seeds = session.begin("imp_rewind", place, parts, axis, problem)
+    lines = lineages_of(seeds, list(itertools.product(rates, warmups)), rewind)
+
+    def report(summary: list[dict[str, Any]]) -> None:
+        rows.write_summary(run.folder, summary, *trained_masks.LEADING)
+        if summary[-1]["level"]:
+            _draw(run.folder)
+
+    every = place.checkpoint_seconds
+    summary = descend(run.folder, problem, axis, plan, lines, data, every, report)
+    for words, members in figure.hyper_groups(summary).items():
+        print("\n".join(line for line in (words, tables.methods(members)) if line))
+    records.finish_run(run)
+    print(f"run: {run.folder}")
+
+
+def _plan(question: Question, settings: imp.Settings, problem: Problem) -> tuple[Plan, int]:
+    """What is done at every level, and the step that tickets go back to.
+
+    Raises:
+      ValueError: for what can't be, before work starts.
+    """
+    copies = {"reinit": question.reinits, "random": question.randoms}
+    controls = whole_numbers("control_levels", question.control_levels)
+    for level in controls:
+        if not 1 <= level <= settings.levels:
+            raise ValueError(f"control_levels={level}: levels go from 1 to {settings.levels}")
+    every = problem.recipe.every
+    epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
+    rewind = imp.rewind_step(settings.rewind_step, problem.steps, epoch, every)
+    how = imp.going(settings, rewind, problem.steps)
+    chunk_plan(problem, [how.start], how.end)
+    more = {"copies_every": question.controls_every, "control_levels": controls}
+    return imp_plan(problem, settings, copies, **more), rewind
+
+
+def _draw(folder: Path) -> None:
+    figure.draw_lottery(folder)
+    figure.draw_curves(folder)
+    figure.draw_layer_densities(folder)
+    figure.draw_learning_rates(folder)
+
+
+def _read() -> list[Any]:
+    """The settings of all groups; explicit flags before the preset before the defaults."""
+    name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
+    asked = flags.FLAGS.dataset if flags.FLAGS["dataset"].present else ""
+    chosen = preset(name, flags.FLAGS.model, asked)
+    return read_all((RunSettings(), *GROUPS), chosen)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("preset", "", "settings by name: lth, openlth, smoke; explicit flags first")
+    flags.DEFINE_bool("smoke", False, "seconds long: the preset of that name")
+    define(RunSettings(), *GROUPS)
+    run_main(main)

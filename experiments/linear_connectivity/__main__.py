@@ -1,0 +1,129 @@
+"""When is training stable to the order of its data, and does that tell when a ticket wins?
+
+From a rewind point, two trainings see the data in different orders; then the test error is taken
+on the straight line between them. A low barrier means that both end in one basin. Repeated at
+every level of iterative pruning, for the ticket and for a random mask on the same weights. Frankle
+et al., "Linear mode connectivity and the lottery ticket hypothesis", 2020.
+
+    python -m experiments.linear_connectivity
+
+The README has the numbers to expect, with spread, device and time.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from experiments.harness import records, rows, session, trained_masks
+from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
+from experiments.harness.imp_presets import SHORT
+from experiments.harness.level_plan import imp_plan
+from experiments.harness.levels import Lineage, descend, rewound_nets
+from experiments.harness.problem import NetSettings, Problem
+from experiments.harness.trained_masks import Entry
+from experiments.harness.training_runs import chunk_plan
+from experiments.linear_connectivity import figure, interpolation_pairs
+from jaxtickets.analysis import interpolation
+from jaxtickets.io.errors import UserError, run_main
+from jaxtickets.recipes import imp
+from jaxtickets.settings import option
+from jaxtickets.training import Watched
+
+SMOKE: dict[str, Any] = {
+    "seeds": 1,
+    "levels": 1,
+    "rewinds": ("0", "20"),
+    "points": 3,
+    "iterations": 60,
+    "look_every": 20,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """Where trainings part, and how finely the line between them is looked at."""
+
+    rewinds: tuple = option(("0", "50", "100", "200", "500"), "steps at which trainings part")
+    points: int = option(11, "nets on the line, with both ends", least=3)
+
+
+GROUPS = (
+    Question(),
+    imp.Settings(levels=4, prune_rate=0.6, output_rate=0.3),
+    NetSettings(model="lenet300_100"),
+    SHORT,
+    BatchSettings(),
+)
+
+
+def main() -> None:
+    """Reads the flags, checks them, trains to the rewind points, descends in pairs, draws."""
+    place, *parts = read_all((RunSettings(), *GROUPS), SMOKE if flags.FLAGS.smoke else {})
+    question, settings, *_ = parts
+    axis, problem = session.prepare(place, parts)
+    try:
+        rewinds = _check(question, settings, problem)
+        plan = imp_plan(problem, settings, {"shuffled": 1}, orders=2)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    run, data, seeds = session.begin("linear_connectivity", place, parts, axis, problem)
+    every = place.checkpoint_seconds
+    lines = [
+        Lineage(one, problem.hyper, {"seed": one.number, "rewind": step}, step)
+        for step in rewinds
+        for one in seeds
+    ]
+    alphas = np.linspace(0, 1, question.points).astype(np.float32)
+
+    def look(entries: Sequence[Entry], ends: Watched) -> list[dict[str, Any]]:
+        found = interpolation_pairs.lines(problem, axis, entries, ends, data, alphas)
+        level = entries[0].name["level"]
+        rows.keep_metrics(run.folder, lambda row: row["phase"] != "line" or row["chunk"] < level)
+        stamp = {"phase": "line", "chunk": level}
+        points = [
+            {**stamp, **name, "alpha": alpha, "train_error": train, "test_error": test}
+            for name, errors in found
+            for alpha, train, test in zip(alphas, *errors, strict=True)
+        ]
+        rows.append_metrics(run.folder, *points)
+        barriers = {
+            interpolation_pairs.pair(name): {
+                f"{word}_barrier": round(float(interpolation.barrier(e)), 6)
+                for word, e in zip(("train", "test"), errors, strict=True)
+            }
+            for name, errors in found
+        }
+        return [barriers[interpolation_pairs.pair(entry.name)] for entry in entries]
+
+    def report(summary: list[dict[str, Any]]) -> None:
+        rows.write_summary(run.folder, summary, *trained_masks.LEADING)
+
+    rewound = rewound_nets(run.folder, problem, axis, seeds, rewinds, data, every)
+    descend(run.folder, problem, axis, plan, lines, data, every, report, rewound, look)
+    figure.draw_barriers(run.folder)
+    figure.draw_lines(run.folder)
+    print(interpolation_pairs.table(rows.read_summary(run.folder)))
+    records.finish_run(run)
+    print(f"run: {run.folder}")
+
+
+def _check(question: Question, settings: imp.Settings, problem: Problem) -> list[int]:
+    """The steps at which trainings part; raises ValueError for what can't be."""
+    if settings.rewind != "weights":
+        raise ValueError(f"rewind={settings.rewind}: trainings part at rewound weights alone")
+    every = problem.recipe.every
+    epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
+    steps = {
+        imp.rewind_step(text, problem.steps, epoch, every) for text in map(str, question.rewinds)
+    }
+    chunk_plan(problem, sorted(steps), problem.steps)
+    return sorted(steps)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_bool("smoke", False, "seconds long")
+    define(RunSettings(), *GROUPS)
+    run_main(main)

@@ -1,0 +1,73 @@
+"""Pairs of trainings that differ in the order of their data, and the line between them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.harness import tables
+from experiments.harness.problem import Problem
+from experiments.harness.trained_masks import Entry
+from jaxtickets import runs
+from jaxtickets.analysis import interpolation
+from jaxtickets.runs import Axis
+from jaxtickets.training import Watched
+from jaxtickets.types import Array, Dataset, Split
+
+
+def lines(
+    problem: Problem,
+    axis: Axis,
+    entries: Sequence[Entry],
+    ends: Watched,
+    data: Dataset,
+    alphas: np.ndarray,
+) -> list[tuple[dict[str, Any], tuple[np.ndarray, np.ndarray]]]:
+    """Of each pair its name, and the errors on its line: on training and on test data.
+
+    As many training images are looked at as there are test images, at most.
+
+    Args:
+      problem, axis, data: the net, the run axis, the data on the device.
+      entries, ends: what was trained, in two orders of the data each, and its last states.
+      alphas: float`[points]`, the places on the line.
+    """
+    pairs: dict[tuple, list[int]] = {}
+    for i, entry in enumerate(entries):
+        pairs.setdefault(pair(entry.name), []).append(i)
+    state = ends.state
+    places = np.array(list(pairs.values()))  # [pairs, 2]
+    sides = [runs.take((state.params, state.stats), at) for at in places.T]
+
+    def one(row: tuple[Any, Any], train: Split, test: Split) -> tuple[Array, Array]:
+        parts = problem.recipe.model, problem.recipe.prepare, *row
+        on_train = interpolation.errors(*parts, train, jnp.asarray(alphas))
+        return on_train, interpolation.errors(*parts, test, jnp.asarray(alphas))
+
+    size = min(len(data.train.labels), len(data.test.labels))
+    some = Split(data.train.images[:size], data.train.labels[:size])
+    found = jax.tree.map(np.asarray, runs.over_runs(one, axis, tuple(sides), some, data.test))
+    names = [entries[two[0]].name for two in pairs.values()]
+    return [(name, (found[0][i], found[1][i])) for i, name in enumerate(names)]
+
+
+def pair(name: dict[str, Any]) -> tuple:
+    """What the two trainings of a pair have in common."""
+    return tuple((key, value) for key, value in name.items() if key != "order")
+
+
+def table(summary: Sequence[dict[str, Any]]) -> str:
+    """Barrier and accuracy of each method, level and rewind point, as text."""
+    groups: dict[tuple, list[dict[str, Any]]] = {}
+    for row in summary:
+        groups.setdefault((row["method"], row["density"], row["rewind"]), []).append(row)
+    lines = [f"{'method':10}{'density':>10}{'parted at':>11}{'n':>4}{'barrier, points':>18}"
+             f"{'accuracy %':>16}"]  # fmt: skip
+    for (method, density, rewind), members in groups.items():
+        barrier = tables.spread([r["test_barrier"] for r in members if r["order"] == 0])
+        accuracy = tables.spread([r["trained_accuracy"] for r in members])
+        n = len({row["seed"] for row in members})
+        lines.append(f"{method:10}{density:>10.4g}{rewind:>11}{n:>4}{barrier:>18}{accuracy:>16}")
+    return "\n".join(lines)

@@ -1,0 +1,174 @@
+"""Do methods find the same weights? How alike masks are, within methods and between them.
+
+All pairs of masks of a density, made by criteria over several seeds, annealed at the initialisation
+or later in training, or taken from saved tickets: cosine, Jaccard and Hamming, over the whole net
+and layer by layer, beside the cosine that masks with the same count in each layer have by chance.
+
+    python -m experiments.mask_similarity
+    python -m experiments.mask_similarity --tickets=annealed=runs/sa_search/*/tickets/*
+
+The README has the numbers to expect, with spread, device and time.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+from absl import flags
+
+from experiments.harness import (
+    annealed_settings,
+    annealing_runs,
+    candidate_masks,
+    records,
+    rows,
+    session,
+    tables,
+)
+from experiments.harness.dense_store import StoreSettings
+from experiments.harness.flags import RunSettings, define, numbers, read_all, whole_numbers
+from experiments.harness.problem import Problem
+from experiments.harness.seeds import weighted
+from experiments.harness.trained_masks import Entry
+from experiments.harness.training_runs import Start
+from experiments.mask_similarity import figure
+from jaxtickets import runs
+from jaxtickets.analysis import similarity
+from jaxtickets.io.errors import UserError, run_main
+from jaxtickets.runs import Axis
+from jaxtickets.settings import option
+
+SMOKE: dict[str, Any] = {
+    "seeds": 2,
+    "density": (0.2, 0.1),
+    "criteria": ("random", "magnitude", "snip"),
+    "anneal_at": ("0", "5"),
+    "anneal_steps": 40,
+    "epochs": 1,
+}
+LEADING = ("density", "layer", "method_a", "seed_a", "method_b", "seed_b", *similarity.MEASURES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """Which masks are annealed for the comparison; each field is also a flag of the same name."""
+
+    anneal_at: tuple = option(
+        ("0", "75"), "training steps after which masks are annealed over the weights, or none"
+    )
+    anneal_steps: int = option(500, "steps of the annealing, a multiple of 20", least=20)
+
+
+GROUPS = (RunSettings(), StoreSettings(), Question(), *candidate_masks.GROUPS)
+
+
+def main() -> None:
+    """Reads the flags, checks them, makes the masks, compares all pairs of a density, draws."""
+    place, store, *parts = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
+    axis, problem = session.prepare(place, parts)
+    question, settings, net, *_ = parts
+    steps = _steps(question)
+    densities = numbers("density", settings.density)
+    searched = annealed_settings.Settings(steps=question.anneal_steps)
+    checked = annealing_runs.check(searched, problem, net.seed, densities, axis) if steps else None
+    made = candidate_masks.begin(
+        "mask_similarity", place, store, parts, axis, problem, trained=False
+    )
+    groups: dict[float, list[Entry]] = {}
+    found = _annealed(made, problem, axis, checked, steps, place) if checked else []
+    for entry in [*made.entries, *found]:
+        groups.setdefault(entry.name["density"], []).append(entry)
+    pairs = [row for density in groups for row in _pairs(problem, density, groups[density])]
+
+    rows.write_summary(made.run.folder, pairs, *LEADING)
+    figure.draw_similarity(made.run.folder)
+    print(_table(pairs))
+    records.finish_run(made.run)
+    print(f"run: {made.run.folder}")
+
+
+def _steps(question: Question) -> tuple[int, ...]:
+    if question.anneal_at == ("none",):
+        return ()
+    steps = whole_numbers("anneal_at", question.anneal_at)
+    if min(steps) < 0:
+        raise UserError(f"--anneal_at={','.join(question.anneal_at)}: must be 0 or more")
+    return steps
+
+
+def _annealed(
+    made: candidate_masks.Gallery,
+    problem: Problem,
+    axis: Axis,
+    checked: annealing_runs.Checked,
+    steps: tuple[int, ...],
+    place: RunSettings,
+) -> list[Entry]:
+    """The annealed mask of each density and seed, over the weights after each number of steps."""
+    entries = []
+    for step in steps:
+        kind = "trained" if step else "init"
+        seeds = [weighted(problem, one, kind, step, made.data) for one in made.seeds]
+        # a first mask of its own, so that likeness is the search's doing
+        seeds = [one._replace(search=jax.random.fold_in(one.search, step)) for one in seeds]
+        run = problem, axis, seeds, 1, made.data, place.checkpoint_seconds
+        for one in annealing_runs.anneal(made.run.folder, f"anneal-{step}", checked, *run):
+            mask = checked.where.space.mask(one.ticket)
+            said = {
+                "method": f"annealed_at_{step}",
+                "density": one.density,
+                "seed": one.seed.number,
+            }
+            own = one.seed.params, one.seed.stats, mask, one.seed.step
+            entries.append(Entry(said, Start(one.seed.train, problem.hyper, *own)))
+    return entries
+
+
+def _pairs(problem: Problem, density: float, entries: list[Entry]) -> list[dict[str, Any]]:
+    """A row for each unordered pair of masks, a mask with itself included: all, then by layer."""
+    stacked = runs.stack([entry.start.mask for entry in entries])
+    seen = similarity.overlaps(stacked, problem.prunable)
+    parts = {"all": seen, **{path: similarity.layer(seen, path) for path in problem.prunable}}
+    made = []
+    for layer, part in parts.items():
+        values = {name: measure(part) for name, measure in similarity.MEASURES.items()}
+        for a, one in enumerate(entries):
+            for b in range(a, len(entries)):
+                other = entries[b]
+                made.append(
+                    {
+                        "density": density,
+                        "layer": layer.removesuffix("/kernel"),
+                        "method_a": one.name["method"],
+                        "seed_a": one.name["seed"],
+                        "method_b": other.name["method"],
+                        "seed_b": other.name["seed"],
+                        **{name: round(float(v[a, b]), 6) for name, v in values.items()},
+                    }
+                )
+    return made
+
+
+def _table(pairs: list[dict[str, Any]]) -> str:
+    """Mean ± sample standard deviation of the cosine over pairs of different masks, all layers.
+
+    Masks of one seed lie over the same first weights, and so are apart from the others.
+    """
+    groups: dict[tuple[float, str, str, str], list[dict[str, Any]]] = {}
+    for row in pairs:
+        alike = row["seed_a"] == row["seed_b"]
+        if row["layer"] == "all" and not (alike and row["method_a"] == row["method_b"]):
+            names = sorted((row["method_a"], row["method_b"]))
+            key = row["density"], *names, "same" if alike else "other"
+            groups.setdefault(key, []).append(row)
+    lines = [["masks", "density", "seed", "pairs", "cosine %", "by chance %"]]
+    for (density, a, b, kind), members in sorted(groups.items(), key=lambda item: -item[0][0]):
+        values = [tables.spread([row[m] for row in members]) for m in ("cosine", "chance")]
+        lines.append([f"{a}, {b}", f"{density:g}", kind, str(len(members)), *values])
+    return tables.aligned(lines)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_bool("smoke", False, "seconds long")
+    define(*GROUPS)
+    run_main(main)

@@ -1,0 +1,155 @@
+"""Do masks that keep layers near to orthogonal train better? The score, and its repair.
+
+The score of every mask's layers at the initialisation, beside the accuracy that the mask trains to;
+then the same masks with their weights moved by gradient descent towards orthogonality, and trained.
+
+    python -m experiments.orthogonality
+    python -m experiments.orthogonality --tickets=annealed=runs/sa_search/*/tickets/*
+
+The README has the numbers to expect, with spread, device and time.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from experiments.harness import candidate_masks, records, rows, session, tables, trained_masks
+from experiments.harness.dense_store import StoreSettings, dense_entry
+from experiments.harness.flags import RunSettings, define, read_all
+from experiments.harness.problem import Problem
+from experiments.harness.trained_masks import Entry, train_entries
+from experiments.orthogonality import figure
+from jaxtickets import runs
+from jaxtickets.analysis import orthogonality
+from jaxtickets.io.errors import UserError, run_main
+from jaxtickets.runs import Axis
+from jaxtickets.settings import option
+from jaxtickets.types import Mask, Params
+
+SMOKE: dict[str, Any] = {
+    "seeds": 2,
+    "criteria": ("random", "magnitude", "snip"),
+    "epochs": 1,
+    "repair_steps": 20,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """The repair."""
+
+    repair_steps: int = option(1000, "steps of gradient descent on the score; 0: none", least=0)
+    repair_rate: float = option(0.1, "its learning rate")
+
+
+GROUPS = (RunSettings(), StoreSettings(), Question(), *candidate_masks.GROUPS)
+
+
+def main() -> None:
+    """Reads the flags, checks them, makes the masks, scores, repairs, trains, draws."""
+    place, store, question, *parts = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
+    if question.repair_rate <= 0:
+        raise UserError(f"--repair_rate={question.repair_rate}: must be above 0")
+    axis, problem = session.prepare(place, parts)
+    spec = question, *parts
+    made = candidate_masks.begin("orthogonality", place, store, spec, axis, problem, trained=True)
+    entries = made.entries
+    if question.repair_steps:
+        entries = [*entries, *_repaired(problem, axis, entries, question)]
+    before = [*(dense_entry(problem, one) for one in made.seeds), *entries]
+    where = made.run.folder, "train", problem, axis
+    summary = made.summary + train_entries(*where, entries, made.data, place.checkpoint_seconds)[1]
+    for row, score in zip(summary, _scores(problem, axis, before), strict=True):
+        row["orthogonality"] = round(float(score), 8)
+
+    rows.write_summary(made.run.folder, summary, *trained_masks.CHECKED)
+    figure.draw_orthogonality(made.run.folder)
+    print(_table(summary))
+    print(_correlations(summary))
+    records.finish_run(made.run)
+    print(f"run: {made.run.folder}")
+
+
+def _scores(problem: Problem, axis: Axis, entries: list[Entry]) -> np.ndarray:
+    """float`[entries]`: `orthogonality.score` where each begins to train."""
+
+    def one(row: tuple[Params, Mask]) -> jax.Array:
+        return orthogonality.score(*row, problem.prunable)
+
+    rows_of = runs.stack([(entry.start.params, entry.start.mask) for entry in entries])
+    return np.asarray(runs.over_runs(one, axis, rows_of))
+
+
+def _repaired(
+    problem: Problem, axis: Axis, entries: list[Entry], question: Question
+) -> list[Entry]:
+    """The entries with their weights repaired."""
+
+    def one(row: tuple[Params, Mask]) -> Params:
+        steps, rate = question.repair_steps, question.repair_rate
+        return orthogonality.repair(*row, problem.prunable, steps, rate)
+
+    rows_of = runs.stack([(entry.start.params, entry.start.mask) for entry in entries])
+    params = runs.over_runs(one, axis, rows_of)
+    return [
+        Entry(
+            entry.name | {"check": "repaired"},
+            entry.start._replace(params=runs.take(params, i)),
+        )
+        for i, entry in enumerate(entries)
+    ]
+
+
+COLUMNS = (
+    tables.Column("score", "orthogonality", 1, 5, always=True),
+    tables.accuracy("trained"),
+    tables.VALIDATION,
+)
+
+
+def _table(summary: list[dict[str, Any]]) -> str:
+    there = tables.present(COLUMNS, summary)
+    lines = [["method", "check", "density", "n", *(column.head for column in there)]]
+    for (method, check, density), members in tables.grouped(summary).items():
+        named = [method, check, f"{density:g}", str(len(members))]
+        lines.append([*named, *tables.cells(there, members)])
+    return tables.aligned(lines)
+
+
+def _correlations(summary: list[dict[str, Any]]) -> str:
+    """Pearson's r of score and trained accuracy at each density, unrepaired.
+
+    Between methods, over their means; and within them, over seeds less their method's mean.
+    """
+    lines = []
+    pruned = [row for row in summary if row["method"] != "dense" and not row.get("check")]
+    for density in sorted({row["density"] for row in pruned}, reverse=True):
+        groups: dict[str, list[tuple[float, float]]] = {}
+        for row in pruned:
+            if row["density"] == density:
+                pair = row["orthogonality"], row["trained_accuracy"]
+                groups.setdefault(row["method"], []).append(pair)
+        means = [np.mean(members, axis=0) for members in groups.values()]
+        centred = [np.array(m) - mean for m, mean in zip(groups.values(), means, strict=True)]
+        between, within = _pearson(np.array(means)), _pearson(np.concatenate(centred))
+        lines.append(
+            f"density {density:g}: r of score and accuracy {between} between {len(means)} methods, "
+            f"{within} within them"
+        )
+    return "\n".join(lines)
+
+
+def _pearson(pairs: np.ndarray) -> str:
+    """r of `[n, 2]`, or `-` where fewer than three points or no spread leave it undefined."""
+    if len(pairs) < 3 or min(pairs.std(0)) < 1e-12:
+        return "-"
+    return f"{np.corrcoef(pairs.T)[0, 1]:+.2f}"
+
+
+if __name__ == "__main__":
+    flags.DEFINE_bool("smoke", False, "seconds long")
+    define(*GROUPS)
+    run_main(main)

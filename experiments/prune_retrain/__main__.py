@@ -1,0 +1,142 @@
+"""How far does threshold pruning go, if the net is retrained after every cut?
+
+A trained net loses the weights below a threshold, is trained again from what is left, and so on for
+some rounds; nothing is rewound. Thresholds are a quantile of |w| over the whole net, or a multiple
+of each layer's standard deviation: Han et al., "Learning both weights and connections for efficient
+neural networks", 2015.
+
+    python -m experiments.prune_retrain
+    python -m experiments.prune_retrain --rule=deviation --thresholds=0.5,1,1.5 --models=lenet5
+
+The README has the numbers to expect, with spread, device and time.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from experiments.harness import records, rows, setup, tables, trained_masks
+from experiments.harness.dense_store import StoreSettings, dense_nets
+from experiments.harness.flags import BatchSettings, RunSettings, define, numbers, read_all
+from experiments.harness.levels import Lineage, descend
+from experiments.harness.problem import NetSettings, TrainSettings, build, on_device
+from experiments.harness.seeds import seed
+from experiments.prune_retrain import figure, threshold_levels
+from jaxtickets import nets, runs
+from jaxtickets.io.errors import UserError, choose, run_main
+from jaxtickets.recipes.thresholds import RULES
+from jaxtickets.settings import option
+
+SMOKE: dict[str, Any] = {
+    "seeds": 2,
+    "models": ("lenet300_100", "lenet5_29k"),
+    "thresholds": (0.5, 0.9),
+    "rounds": 2,
+    "retrain_epochs": 1,
+    "epochs": 1,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """How nets are cut and retrained."""
+
+    models: tuple = option((), "several nets, side by side in the figure; empty: --model alone")
+    rule: str = option("quantile", "what a threshold means", RULES)
+    thresholds: tuple = option((0.4, 0.5, 0.6, 0.7, 0.8, 0.9), "quantiles, or multiples of std")
+    rounds: int = option(10, "cuts, each followed by retraining", least=1)
+    retrain_epochs: int = option(2, "passes over the training data after each cut", least=1)
+    retrain_rate: float = option(1.0, "learning rate of retraining, a factor of the first one")
+    scale_dropout: bool = option(False, "dropout times the root of the seeds' mean density")
+
+
+GROUPS = (
+    RunSettings(),
+    StoreSettings(),
+    Question(),
+    NetSettings(model="lenet300_100"),
+    TrainSettings(learning_rates="constant", epochs=10),
+    BatchSettings(),
+)
+
+
+def main() -> None:
+    """Reads the flags, checks them, then for each net: trains, cuts, retrains; draws."""
+    place, store, *parts = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
+    question, net, train, batch = parts
+    values = _check(question)
+    setup.start(place, batch.precision)
+    axis = runs.axis(batch.mode, batch.width)
+    again_train = dataclasses.replace(
+        train,
+        learning_rate=train.learning_rate * question.retrain_rate,
+        epochs=question.retrain_epochs,
+        iterations=0,
+        look_every=0,
+        test_every=0,
+    )
+    models = question.models or (net.model,)
+    of_models = [dataclasses.replace(net, model=name) for name in models]
+    built, retraining = (
+        [build(one, how, place.data_dir, place.prepare) for one in of_models]
+        for how in (train, again_train)
+    )
+    for problem in built if question.scale_dropout else ():
+        if "dropout" not in nets.to_json(problem.net):
+            raise UserError(f"--scale_dropout: {nets.name_of(problem.net)} has no dropout")
+    run = records.begin("prune_retrain", place, parts, axis)
+
+    summary: list[dict[str, Any]] = []
+    for name, problem, again in zip(models, built, retraining, strict=True):
+        folder = run.folder / name
+        folder.mkdir(exist_ok=True)
+        data, every = on_device(problem.dataset), place.checkpoint_seconds
+        seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
+        dense = dense_nets(folder, problem, axis, seeds, train, data, every, store)
+        summary += threshold_levels.counted(name, problem, dense.summary, "dense")
+        # dropout that follows the weights left is one net for each threshold
+        for batch_of in [(t,) for t in values] if question.scale_dropout else [values]:
+            lines = [
+                Lineage(one, again.hyper, {"threshold": t, "seed": one.number})
+                for t in batch_of
+                for one in seeds
+            ]
+            owners = np.tile(np.arange(len(seeds)), len(batch_of))
+            trained = runs.take((dense.params, dense.stats), owners)
+            rule = question.rule, question.rounds, question.scale_dropout
+            plan = threshold_levels.plan(again, *rule, lines, trained[0], problem.steps)
+            part = folder / f"{batch_of[0]:g}" if question.scale_dropout else folder
+            part.mkdir(exist_ok=True)
+            how = again, axis, plan, lines, data, every
+            found = descend(part, *how, after=lambda summary: None, dense=trained)
+            summary += threshold_levels.counted(name, problem, found, question.rule)
+        rows.write_summary(run.folder, summary, *trained_masks.LEADING)
+        figure.draw_pruning(run.folder)
+        mine = [row for row in summary if row["model"] == name]
+        print("\n".join([threshold_levels.table(mine), *tables.lost(mine)]))
+    records.finish_run(run)
+    print(f"run: {run.folder}")
+
+
+def _check(question: Question) -> tuple[float, ...]:
+    """The thresholds; raises UserError for what can't be."""
+    if question.models and flags.FLAGS["model"].present:
+        raise UserError("--model and --models: give one of them")
+    for name in question.models:
+        choose("model", name, nets.names())
+    values = numbers("thresholds", question.thresholds)
+    most = float("inf") if question.rule == "deviation" else 1.0
+    for value in values:
+        if not 0 < value < most:
+            raise UserError(f"--thresholds={value:g}: must be above 0 and below {most:g}")
+    if question.retrain_rate <= 0:
+        raise UserError(f"--retrain_rate={question.retrain_rate}: must be above 0")
+    return values
+
+
+if __name__ == "__main__":
+    flags.DEFINE_bool("smoke", False, "seconds long")
+    define(*GROUPS)
+    run_main(main)

@@ -1,0 +1,157 @@
+"""Threshold pruning with retraining: a plan for `levels.descend`, and its rows and table."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.harness import tables
+from experiments.harness.levels import Descent, Lineage, Plan
+from experiments.harness.problem import Problem
+from experiments.harness.trained_masks import Entry
+from jaxtickets import losses, masks, nets, runs
+from jaxtickets.data import shape as image_shape
+from jaxtickets.recipes.imp import Going
+from jaxtickets.recipes.thresholds import cut, thresholds
+from jaxtickets.types import Dataset, Mask, Params
+
+
+def plan(
+    problem: Problem,
+    rule: str,
+    rounds: int,
+    scale_dropout: bool,
+    lines: Sequence[Lineage],
+    dense: Params,
+    steps: int,
+) -> Plan:
+    """What is cut in every round, each followed by the problem's training.
+
+    Args:
+      problem: the retraining.
+      rule: see `thresholds.RULES`.
+      rounds: how many.
+      scale_dropout: whether dropout follows the weights left.
+      lines: lineages with a `threshold` in their name.
+      dense: parameters of their dense nets, stacked.
+      steps: of the dense nets' training.
+    """
+
+    @jax.jit
+    def first(params: Any, t: jax.Array) -> dict[str, jax.Array]:
+        whole = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
+        return thresholds(rule, params, whole, problem.prunable, t)
+
+    @jax.jit
+    def later(mine: Descent, fixed: dict[str, jax.Array], t: jax.Array) -> Mask:
+        where = rule, mine.params, mine.mask, problem.prunable
+        values = thresholds(*where, t) if rule == "deviation" else fixed
+        return cut(*where, values)
+
+    def number(line: Lineage) -> jax.Array:
+        return jnp.float32(line.name["threshold"])
+
+    def place(line: Lineage) -> tuple[float, int]:
+        return line.name["threshold"], line.seed.number
+
+    fixed = {place(line): first(runs.take(dense, i), number(line)) for i, line in enumerate(lines)}
+
+    def prune(line: Lineage, mine: Descent, level: int, data: Dataset) -> Mask:
+        del level, data
+        return later(mine, fixed[place(line)], number(line))
+
+    going = Going(rewound=False, start=0, end=problem.steps)
+    made = Plan(rounds, prune, lambda line: going, steps, {})
+    return made._replace(retrain=_with_less_dropout) if scale_dropout else made
+
+
+def counted(
+    model: str, problem: Problem, summary: Sequence[dict[str, Any]], method: str
+) -> list[dict[str, Any]]:
+    """Summary rows with the net's name, parameters left, and multiply-adds an image.
+
+    Args:
+      model: the net's name.
+      problem: the net.
+      summary: rows of `train_entries`.
+      method: what they are called.
+    """
+    shape = image_shape(problem.dataset.name)
+    uses = nets.positions(problem.net, shape)
+    params = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))[0]
+    total = sum(leaf.size for leaf in jax.tree.leaves(params))
+    whole = masks.size(params, problem.prunable)
+    made = []
+    for row in summary:
+        kept = {path: row[f"kept/{path}"] for path in problem.prunable}
+        gone = whole - sum(kept.values())
+        adds = sum(count * uses[path.split("/")[0]] for path, count in kept.items())
+        made.append(
+            {
+                **row,
+                "model": model,
+                "method": method,
+                "round": row.get("level", 0),
+                "parameters": total - gone,
+                "compression": round(total / (total - gone), 4),
+                "multiply_adds": adds,
+            }
+        )
+    return made
+
+
+COLUMNS = (
+    tables.accuracy("untrained", "cut %"),
+    tables.accuracy("trained", "retrained %"),
+    tables.VALIDATION,
+)
+"""A cut net's accuracies have other names here than a mask's."""
+
+
+def table(summary: Sequence[dict[str, Any]]) -> str:
+    """The last round of each threshold: mean ± sample standard deviation over seeds."""
+    last = max(row["round"] for row in summary)
+    groups: dict[float, list[dict[str, Any]]] = {}
+    for row in summary:
+        if row["method"] == "dense" or row["round"] == last:
+            groups.setdefault(row.get("threshold", 0.0), []).append(row)
+    layers = [name for name in summary[0] if name.startswith("kept/")]
+    there = tables.present(COLUMNS, summary)
+    lines = [
+        [
+            *("threshold", "n", *(column.head for column in there)),
+            *("parameters", "factor", "MFLOP"),
+            *(name.split("/")[1] for name in layers),
+        ]
+    ]
+    for threshold, members in groups.items():
+        mean = {
+            name: float(np.mean([row[name] for row in members]))
+            for name in ("parameters", "compression", "multiply_adds", *layers)
+        }
+        lines.append(
+            [
+                f"{threshold:g}" if threshold else "dense",
+                str(len(members)),
+                *tables.cells(there, members),
+                f"{mean['parameters']:.0f}",
+                f"{mean['compression']:.1f}x",
+                f"{2 * mean['multiply_adds'] / 1e6:.3f}",
+                *(f"{mean[name]:.0f}" for name in layers),
+            ]
+        )
+    return f"{summary[0]['model']}, after {last} rounds\n{tables.aligned(lines)}"
+
+
+def _with_less_dropout(problem: Problem, entries: Sequence[Entry]) -> Problem:
+    """The problem with dropout times the root of the share of weights that the entries have left.
+
+    Han et al., 2015, equation 2, over all prunable weights and seeds in place of each layer's.
+    """
+    shares = [float(masks.density(entry.start.mask, problem.prunable)) for entry in entries]
+    net = problem.net.clone(dropout=problem.net.dropout * float(np.mean(shares)) ** 0.5)
+    model = nets.functional(net, image_shape(problem.dataset.name))
+    loss = losses.classification(model, problem.recipe.prepare, problem.penalty)
+    return problem._replace(recipe=problem.recipe._replace(model=model, loss=loss))

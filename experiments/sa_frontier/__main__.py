@@ -1,0 +1,255 @@
+"""Which way to a ticket is worth its price, if nothing dense is ever trained?
+
+Methods that find masks at the initialisation, densities and seeds, under one budget. The energy is
+the loss after some training steps, from which the net is rewound each time: annealing by swaps that
+those steps speak for (`rewired`), and over fields, which say where the weights are kept; with the
+same budget their controls (hill climbing, annealing over bits, random search, edge-popup), and the
+mask that evolves in one training which is sparse from its start (`granet`); what costs next to
+nothing (random masks, SNIP, GraSP, SynFlow); and beside them one-shot magnitude, which needs a
+dense training. All masks are trained from the same initialisation; the beginnings of
+these trainings are a race between those that need no dense one, whose winner is `raced`.
+
+    python -m experiments.sa_frontier --preset=quick
+    python -m experiments.sa_frontier --preset=mnist --data_dir=FOLDER
+
+The README has the numbers to expect, with spread, device and time.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from experiments.harness import (
+    budgeted_search,
+    candidate_masks,
+    evolution_figure,
+    records,
+    rows,
+    session,
+    sparse_runs,
+    tables,
+    trained_masks,
+)
+from experiments.harness.budgeted_search import FindSettings, Found, Task, price
+from experiments.harness.candidate_masks import GallerySettings
+from experiments.harness.dense_store import StoreSettings
+from experiments.harness.flags import BatchSettings, RunSettings, define, numbers, read_all
+from experiments.harness.problem import NetSettings, Problem, TrainSettings
+from experiments.harness.search_presets import FINDERS, POLISHED
+from experiments.harness.sparse_runs import GRANET, EvolveSettings
+from experiments.harness.trained_masks import Entry, train_in_parts
+from experiments.harness.training_runs import Start
+from experiments.sa_frontier import figure, gate_runs, halving_runs
+from jaxtickets import gates
+from jaxtickets.io.errors import UserError, choose, run_main
+from jaxtickets.settings import option
+
+RANDOM = ("uniform", "erk")
+CHEAP = ("snip", "grasp", "synflow", "initial_fisher", "random_erk")
+"""Rivals that train nothing and search nothing."""
+SEARCHES = (GRANET, *FINDERS, *gates.GATES, *POLISHED, *(f"random_{name}" for name in RANDOM))
+BUDGETED = (GRANET, *FINDERS, *POLISHED)
+"""Searches that go on for as long as their budget lasts."""
+SMOKE: dict[str, Any] = {
+    "seeds": 2,
+    "density": (0.1,),
+    "searches": ("granet", "annealed_fields", "gradual_edge_popup", "random_erk"),
+    "criteria": ("snip", "magnitude"),
+    "budget": (8.0,),
+    "chains": 2,
+    "phases": 2,
+    "train_steps": 3,
+    "rewire_steps": 3,
+    "held_out": 200,
+    "epochs": 2,
+    "race": (0.5,),
+}
+FEW = ("granet", "rewired", "annealed_fields", "random_search", "edge_popup", "random_erk")
+QUICK: dict[str, Any] = {
+    "density": (0.1, 0.03),
+    "searches": FEW,
+    "budget": (4.0,),
+    "chains": 4,
+    "phases": 2,
+    "train_steps": 10,
+    "rewire_steps": 40,
+    "held_out": 700,
+    "epochs": 15,
+}
+MNIST: dict[str, Any] = {
+    "dataset": "mnist",
+    "held_out": 4000,
+    "density": (0.1, 0.03, 0.015),
+    "searches": FEW,
+    "criteria": ("snip", "grasp", "synflow", "initial_fisher", "magnitude"),
+    "budget": (1.0, 4.0),
+    "chains": 4,
+    "phases": 2,
+    "seeds": 5,
+}
+PRESETS = {"": {}, "smoke": SMOKE, "quick": QUICK, "mnist": MNIST}
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What searches, and for how much."""
+
+    searches: tuple = option(SEARCHES, f"what finds masks: {', '.join(SEARCHES)}")
+    budget: tuple = option((10.0,), "dense trainings that a search of one seed may cost")
+    race: tuple = option(
+        (0.15, 0.35),
+        "shares of the training at which the worse half leaves the race; empty: none",
+        empty=True,
+    )
+
+
+GROUPS = (
+    RunSettings(),
+    StoreSettings(),
+    Question(),
+    FindSettings(),
+    EvolveSettings(),
+    GallerySettings(criteria=("snip", "grasp", "synflow", "magnitude"), density=(0.1,), floor=1),
+    NetSettings(model="lenet300_100", use_bias=False, initializer="kaiming_normal"),
+    TrainSettings(optimizer="momentum", learning_rate=0.1, epochs=15),
+    BatchSettings(),
+)
+
+
+def main() -> None:
+    """Reads the flags, checks them, searches, trains what was found, draws."""
+    name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
+    choose("preset", name, tuple(PRESETS))
+    place, store, *parts = read_all(GROUPS, PRESETS[name])
+    question, settings, evolution, listed, _, train, _ = parts
+    if listed.tickets:
+        raise UserError("--tickets: what it took to find other runs' isn't known, give none")
+    for method in question.searches:
+        choose("searches", method, SEARCHES)
+    budgets = numbers("budget", question.budget)
+    if 1 in numbers("density", listed.density):
+        raise UserError("--density=1: there is nothing to search for, give less")
+    axis, problem = session.prepare(place, parts)
+    looks = halving_runs.looks_at(question.race, problem)
+    for method in question.searches:
+        if method in FINDERS:
+            budgeted_search.plan(settings, problem, method, min(budgets))
+    if GRANET in question.searches:
+        kept = numbers("density", listed.density)
+        for budget in budgets:
+            sparse_runs.check(evolution, problem, train, kept, listed.floor, budget)
+    if set(question.searches) & set(POLISHED):
+        gate_runs.polish_plan(problem, min(budgets))
+    made = candidate_masks.begin("sa_frontier", place, store, parts, axis, problem, trained=True)
+    every = place.checkpoint_seconds
+
+    # --- search
+    folder, floor = made.run.folder, made.plan.settings.floor
+    entries = [
+        entry._replace(name=entry.name | {"forward_passes": price(problem, entry.name["method"])})
+        for entry in made.entries
+    ]
+
+    def found(method: str, density: float, budget: float) -> list[Found]:
+        label = f"{method}-{density:g}" + (f"-{budget:g}" if budget else "")
+        on = made.seeds, density, floor, made.data, axis, every
+        task = Task(folder, label, problem, *on)
+        if method == GRANET:
+            return sparse_runs.search(task, evolution, train, budget)
+        if method in FINDERS:
+            return budgeted_search.search(task, method, settings, train, budget)
+        if method in POLISHED:
+            return gate_runs.polished(task, POLISHED[method], budget)
+        if method in gates.GATES:
+            return gate_runs.gated(task, method)
+        return budgeted_search.random(task, method.removeprefix("random_"))
+
+    for density in made.plan.keep:
+        for method in question.searches:
+            for budget in budgets if method in BUDGETED else (0.0,):
+                masks_of = found(method, density, budget)
+                entries += _entries(problem, made, method, density, masks_of, budget or None)
+
+    # --- train
+    batched = folder, "train", problem, axis, entries, made.data
+    summary = made.summary + train_in_parts(*batched, every)
+    dense = budgeted_search.dense_cost(problem)
+    summary += halving_runs.races(folder, "train-", summary, SEARCHES, problem, looks)
+    for row in summary:
+        row["dense_trainings"] = round(row.get("forward_passes", dense) / dense, 4)
+    leading = "method", "budget", "dense_trainings", *trained_masks.LEADING[1:]
+    rows.write_summary(folder, summary, *leading)
+    figure.draw_accuracy_over_density(folder)
+    figure.draw_trained_over_untrained(folder)
+    figure.draw_accuracy_over_budget(folder)
+    image = problem.dataset.train.images.shape[1:]
+    if GRANET in question.searches:
+        evolution_figure.draw_evolution(folder, f"{GRANET}-")
+    figure.draw_where(folder, entries, problem.prunable, image)
+    print(_table(summary, max(budgets)))
+    records.finish_run(made.run)
+    print(f"run: {folder}")
+
+
+def _entries(
+    problem: Problem,
+    made: candidate_masks.Gallery,
+    method: str,
+    density: float,
+    found: Sequence[Found],
+    budget: float | None,
+) -> list[Entry]:
+    """What a method found for each seed, saved as tickets."""
+    entries = []
+    for one, (mask, params, said) in zip(made.seeds, found, strict=True):
+        name = {"method": method, "density": density, "seed": one.number, "budget": budget, **said}
+        where = params, one.stats, mask, one.step
+        entry = Entry(name, Start(one.train, problem.hyper, *where))
+        place = f"{method}-density{density:g}-seed{one.number}"
+        place += f"-budget{budget:g}" if budget else ""
+        trained_masks.save_entry(made.run.folder, problem, entry, one.step, place)
+        entries.append(entry)
+    return entries
+
+
+def _table(summary: Sequence[dict[str, Any]], budget: float) -> str:
+    """Methods at the largest budget, then each search against what costs nothing and is best.
+
+    Best on the validation data: the test data decide nothing.
+    """
+    largest = [row for row in summary if row.get("budget") in (None, budget)]
+    lines = [tables.methods(largest)]
+    for density in sorted({row["density"] for row in largest if row["method"] != "dense"})[::-1]:
+        of, judged = (
+            {
+                name: {row["seed"]: row[field] for row in largest if _is(row, name, density)}
+                for name in dict.fromkeys(row["method"] for row in largest)
+            }
+            for field in ("trained_accuracy", "validation_accuracy")
+        )
+        cheap = [name for name in CHEAP if of.get(name)]
+        if not cheap:
+            continue
+        best = max(cheap, key=lambda name: sum(judged[name].values()))
+        for name in (GRANET, *FINDERS, halving_runs.RACED):
+            if of.get(name):
+                mean, half = tables.paired(of[name], of[best])
+                lines.append(
+                    f"{name} less {best} at {density:g}: {100 * mean:+.2f} points, paired 95 % "
+                    f"interval {100 * (mean - half):+.2f} to {100 * (mean + half):+.2f}"
+                )
+    return "\n".join(lines)
+
+
+def _is(row: dict[str, Any], name: str, density: float) -> bool:
+    return row["method"] == name and row["density"] == density
+
+
+if __name__ == "__main__":
+    words = "settings by name: quick, mnist, smoke; explicit flags come first"
+    flags.DEFINE_string("preset", "", words)
+    flags.DEFINE_bool("smoke", False, "seconds long: the preset of that name")
+    define(*GROUPS)
+    run_main(main)

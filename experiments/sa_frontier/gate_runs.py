@@ -1,0 +1,130 @@
+"""Runs gates for all seeds of a density, and polishes their masks by annealing."""
+
+from functools import partial
+
+import jax
+import numpy as np
+
+from experiments.harness import annealed, annealed_start, search_presets
+from experiments.harness.budgeted_search import Found, Task, dense_cost
+from experiments.harness.chain_runs import lowest, search_all
+from experiments.harness.chunked_run import seconds
+from experiments.harness.problem import Problem
+from experiments.harness.training_runs import Start, train_all
+from jaxtickets import allocation, gates, masks, runs
+from jaxtickets.io.errors import UserError
+from jaxtickets.recipes.search_domain import Row
+from jaxtickets.search import energies
+from jaxtickets.types import Key, Mask, Params, PyTree, Split, Stats
+
+
+def gated(task: Task, name: str) -> list[Found]:
+    """Masks of a gate trained for as long as the dense net is, on frozen weights.
+
+    Counts are uniform over the layers, as edge-popup's paper has them, and the weights are rescaled
+    for them (`energies.rescale`): without that edge-popup learns far more slowly.
+
+    Args:
+      task: what is looked for; the gate is trained as its net is, on its seeds' weights.
+      name: of `gates.GATES`.
+    """
+    folder, label, problem, seeds, density, floor, data, axis, every = task
+    shapes = masks.shapes(seeds[0].params, problem.prunable)
+    scale = partial(energies.rescale, prunable=problem.prunable)
+    counts = allocation.uniform(shapes, density, floor)
+    gate = gates.GATES[name](problem.prunable, counts, scale, steps=problem.steps)
+
+    def begin(row: tuple[Key, Key, Params, Stats]) -> Start:
+        gate_key, key, params, stats = row
+        g = gate.init(gate_key, params)
+        return Start(key, problem.hyper, g, gates.begin(stats, params), masks.ones(g))
+
+    def end(row: tuple[PyTree, gates.GatedStats]) -> tuple[Mask, Params]:
+        g, frozen = row
+        mask = gate.harden(g, frozen.weights)
+        return mask, gate.scale(mask, frozen.weights)
+
+    recipe = gates.recipe(gate, problem.recipe._replace(test_looks=0))
+    names = [{"method": name, "density": density, "seed": one.number} for one in seeds]
+    rows = [(one.control, one.train, one.params, one.stats) for one in seeds]
+    starts = runs.over_runs(begin, axis, runs.stack(rows))
+    on = problem._replace(recipe=recipe), axis, starts, names, data, every
+    state = train_all(folder, label, *on).state
+    found = runs.over_runs(end, axis, (state.params, state.stats))
+    said = {
+        "forward_passes": dense_cost(problem),
+        "search_seconds": round(seconds(folder, label) / len(seeds), 3),
+    }
+    each = (runs.take(found, i) for i in range(len(seeds)))
+    return [Found(mask, params, said) for mask, params in each]
+
+
+def polish_plan(problem: Problem, budget: float) -> search_presets.Polish:
+    """The annealing that goes on from a gate's mask, see `polished`.
+
+    Raises:
+      UserError: nothing is left of the budget once the gate is trained, or too few images for it.
+    """
+    rest, data = int((budget - 1) * dense_cost(problem)), problem.dataset
+    images, size = len(data.train.labels), problem.recipe.batch_size
+    try:
+        planned = search_presets.polish(rest, images, len(data.validation.labels))
+    except ValueError as error:
+        raise UserError(f"--budget={budget:g}, of which a gate takes 1: {error}") from error
+    left = images - planned.settings.images
+    if left < size:
+        raise UserError(f"--batch_size={size}: a gate has {left} images, the rest are to polish on")
+    return planned
+
+
+def parted(split: Split, last: int) -> tuple[Split, Split]:
+    """All examples but the last ones, and these."""
+    return jax.tree.map(lambda x: x[:-last], split), jax.tree.map(lambda x: x[-last:], split)
+
+
+def polished(task: Task, gate: str, budget: float) -> list[Found]:
+    """A gate's masks, and from there annealing by informed swaps: the best by validation.
+
+    The counts of all layers stay, and the energy is the loss of the untrained net on training
+    images that the gate is kept from: the loss on its own is next to nothing once it is trained.
+
+    Args:
+      task: see `gated`; its label is the annealing's.
+      gate: of `gates.GATES`.
+      budget: dense trainings that both may cost; the gate costs one.
+    """
+    folder, label, problem, seeds, density, _, data, axis, every = task
+    settings, price = polish_plan(problem, budget)
+    seen, unseen = parted(data.train, settings.images)
+    before = task._replace(label=f"{label}-gate", data=data._replace(train=seen))
+    begun = gated(before, gate)
+    where = annealed.ground_of(settings, begun[0].params, problem.prunable, problem.wiring)
+    bits = [where.space.bits(one.mask) for one in begun]
+    most = annealed_start.largest_swap(settings, where.space, np.stack(bits))
+    rows = [
+        Row(
+            one.search,
+            found.params,
+            one.stats,
+            b,
+            annealed_start.ticks(settings, int(b.sum()), most),
+        )
+        for one, found, b in zip(seeds, begun, bits, strict=True)
+    ]
+    scored = annealed.sight(settings, problem.recipe.prepare, unseen, data.validation)
+    optimizer = problem.recipe.optimizer(problem.hyper)
+    made = annealed.build(settings, problem.recipe, optimizer, where, problem.prunable, most)
+    names = [{"density": density, "seed": one.number, "chain": 0} for one in seeds]
+    batched = folder, label, settings.steps, settings.chunk, made, axis
+    ends = search_all(*batched, runs.stack(rows), names, runs.share(scored, axis), every)
+    said = {
+        "forward_passes": dense_cost(problem) + price,
+        "search_seconds": round(
+            (seconds(folder, before.label) + seconds(folder, label)) / len(seeds), 3
+        ),
+    }
+    found = []
+    for i, one in enumerate(begun):
+        mask = where.space.mask(runs.take(ends.chosen, i))
+        found.append(Found(mask, one.params, said | lowest(ends, i)))
+    return found

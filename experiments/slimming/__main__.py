@@ -1,0 +1,83 @@
+"""Does a penalty on batch-norm scales tell which channels can go? Network slimming in passes.
+
+Each pass trains with an L1 penalty on the scales of batch norm, removes the channels with the
+smallest of them in all layers together, makes the net small, and fine-tunes it without the penalty;
+the next pass goes on with that. Liu et al., "Learning efficient convolutional networks through
+network slimming", 2017. Beside it the same without a penalty: what is the penalty worth?
+
+    python -m experiments.slimming
+    python -m experiments.slimming --model=resnet20 --dataset=cifar10 --strengths=0,1e-4,1e-3
+
+The default net is LeNet-5 with batch norm. The README has the numbers to expect, with spread,
+device and time.
+"""
+
+from typing import Any
+
+from absl import flags
+
+from experiments.harness import records, rows, session
+from experiments.harness.dense_store import StoreSettings
+from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
+from experiments.harness.problem import NetSettings, TrainSettings
+from experiments.slimming import figure as figures
+from experiments.slimming import slimming_runs, slimming_tables
+from experiments.slimming.slimming_runs import SlimSettings
+from jaxtickets.io.errors import UserError, run_main
+
+SMOKE: dict[str, Any] = {
+    "widths": "4,6,20",
+    "seeds": 1,
+    "strengths": (1e-3,),
+    "finetune_epochs": 1,
+    "repeats": 5,
+    "epochs": 1,
+}
+GROUPS = (
+    RunSettings(),
+    StoreSettings(),
+    SlimSettings(),
+    NetSettings(),
+    TrainSettings(optimizer="momentum", learning_rate=0.1, penalty="scales", epochs=10),
+    BatchSettings(),
+)
+
+
+def main() -> None:
+    """Reads the flags, checks them, trains, cuts and fine-tunes pass by pass; draws."""
+    place, store, *parts = _read()
+    slim, _, train, _ = parts
+    axis, problem = session.prepare(place, parts)
+    plan = slimming_runs.plan(slim, train, problem)
+    run, data, seeds = session.begin("slimming", place, parts, axis, problem)
+    folder, every = run.folder, place.checkpoint_seconds
+
+    summary = slimming_runs.train_all(folder, slim, plan, problem, axis, seeds, data, every, store)
+    rows.write_summary(folder, summary, *slimming_runs.LEADING)
+    figures.draw_accuracies(folder)
+    figures.draw_scales(folder)
+    print(slimming_tables.table(summary))
+    records.finish_run(run)
+    print(f"run: {folder}")
+
+
+def _read() -> list[Any]:
+    """The settings of all groups; where no net is named, the default one has batch norm."""
+    preset = dict(SMOKE) if flags.FLAGS.smoke else {}
+    if flags.FLAGS["model"].present:
+        preset.pop("widths", None)
+    else:
+        preset["batch_norm"] = True
+    found = read_all(GROUPS, preset)
+    if found[4].penalty != "scales":
+        said = "the penalty is on scales, --strengths=0 is without"
+        raise UserError(f"--penalty={found[4].penalty}: {said}")
+    if flags.FLAGS["penalty_strength"].present:
+        raise UserError("--penalty_strength: give --strengths, one or several")
+    return found
+
+
+if __name__ == "__main__":
+    flags.DEFINE_bool("smoke", False, "seconds long")
+    define(*GROUPS)
+    run_main(main)

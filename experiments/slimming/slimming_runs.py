@@ -1,0 +1,301 @@
+"""Network slimming in passes: trained with a penalty on scales, cut by them, fine-tuned, again.
+
+A strength of the penalty has a folder `strength-S` and in it one for each pass, `pass-N`, with the
+parts of `structured.train_net`; `pass-N/sparse` has the trainings with the penalty from the second
+pass on, those of the first are dense nets in the store.
+"""
+
+import dataclasses
+import itertools
+import operator
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from experiments.harness import cached_trainings, structured_runs, unit_selection
+from experiments.harness.cached_trainings import Row
+from experiments.harness.dense_store import Dense, StoreSettings, dense_entry, dense_nets
+from experiments.harness.levels import order_key
+from experiments.harness.problem import Problem, TrainSettings, penalty_of
+from experiments.harness.seeds import Seed
+from experiments.harness.unit_selection import AfterSettings, CutSettings, Member, Plan, digest_of
+from jaxtickets import losses, masks, nets, runs
+from jaxtickets.compress.graph import Graph, trace
+from jaxtickets.compress.report import Report, Size, size
+from jaxtickets.criteria import Evidence
+from jaxtickets.criteria.units import find_unit
+from jaxtickets.io import tickets
+from jaxtickets.io.errors import UserError
+from jaxtickets.runs import Axis
+from jaxtickets.settings import option
+from jaxtickets.types import Dataset, Params, Stats, Ticket
+
+CRITERION = "abs_batch_norm"
+LEADING = (
+    *("strength", "pass", "seed", "sparse_accuracy", "cut_accuracy", "tuned_accuracy"),
+    *("parameters", "multiply_adds", "parameters_left", "multiply_adds_left"),
+)
+"""The first columns of a summary."""
+UNSAID = ("method", "after", "dense_accuracy", "untrained_accuracy", "trained_accuracy")
+"""Columns of `structured.train_net` that have other names here, or nothing to say."""
+SCALES = "scales"
+"""The phase of the metrics rows that hold a net's scales, a row a group of channels."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SlimSettings:
+    """What is penalised how much, and what is cut; each field is also a flag of the same name."""
+
+    strengths: tuple = option(
+        (0.0, 1e-3, 1e-2), "of the penalty on batch-norm scales; 0: the control"
+    )
+    passes: int = option(2, "of training, cutting and fine-tuning", least=1)
+    rates: tuple = option((0.5,), "share of the channels that a pass keeps: one, or one a pass")
+    multiple: int = option(1, "layers keep multiples of so many channels", least=1)
+    finetune_epochs: int = option(2, "passes over the training data of fine-tuning", least=1)
+    finetune_rate: float = option(
+        0.1, "learning rate of fine-tuning, constant, a factor of the first one"
+    )
+    repeats: int = option(100, "calls whose median is a net's latency", least=1)
+
+
+class Sparse(NamedTuple):
+    """A seed's net after training with the penalty.
+
+    Attributes:
+      seed: with the weights that the training began with.
+      net: the flax module.
+      params, stats: at the end of training.
+      accuracy: on the test data.
+    """
+
+    seed: Seed
+    net: nn.Module
+    params: Params
+    stats: Stats
+    accuracy: float
+
+
+def plan(slim: SlimSettings, train: TrainSettings, problem: Problem) -> Plan:
+    """Checks all that can be checked before work starts; the shares are of the whole net's units.
+
+    Raises:
+      UserError: as `cutting.plan` does, or strengths or rates that can't be.
+    """
+    for strength in slim.strengths:
+        if not strength >= 0:
+            raise UserError(f"--strengths={strength:g}: must be 0 or more")
+    for rate in slim.rates:
+        if not 0 < rate <= 1:
+            raise UserError(f"--rates={rate:g}: must be above 0 and at most 1")
+    if len(slim.rates) not in (1, slim.passes):
+        raise UserError(f"--rates: {len(slim.rates)} for {slim.passes} passes: give one, or each")
+    left = tuple(itertools.accumulate(rates(slim), operator.mul))
+    cut = CutSettings((CRITERION,), left, ranking="over_layers", multiple=slim.multiple)
+    after = AfterSettings(
+        ("finetune",), slim.finetune_epochs, slim.finetune_rate, repeats=slim.repeats
+    )
+    return unit_selection.plan(cut, after, train, problem)
+
+
+def rates(slim: SlimSettings) -> tuple[float, ...]:
+    """The share that each pass keeps of the channels that it finds."""
+    return slim.rates if len(slim.rates) == slim.passes else slim.rates * slim.passes
+
+
+def train_all(
+    folder: Path,
+    slim: SlimSettings,
+    plan: Plan,
+    problem: Problem,
+    axis: Axis,
+    seeds: Sequence[Seed],
+    data: Dataset,
+    every: float,
+    store: StoreSettings,
+) -> list[Row]:
+    """The summary rows, one a strength, pass and seed; all scales are kept in the metrics.
+
+    Args:
+      folder, axis, data, every: see `train_all` of trainings.
+      slim, plan: what is done.
+      problem: the net and its training; its penalty is put in for each strength.
+      seeds: which.
+      store: of the dense nets.
+    """
+    summary: list[Row] = []
+    scales: list[Row] = []
+    begun: list[tuple[Seed, nn.Module]] = []
+    for strength in slim.strengths:
+        home = folder / f"strength-{strength:g}"
+        home.mkdir(exist_ok=True)
+        train = _with_strength(plan.train, strength)
+        first = penalised(problem, problem.net, train)
+        dense = dense_nets(home, first, axis, seeds, train, data, every, store)
+        trained = _of_dense(problem, seeds, dense)
+        for number, rate in enumerate(rates(slim), start=1):
+            said = {"strength": strength, "pass": number, "rate": rate}
+            part = home / f"pass-{number}"
+            if number > 1:
+                trained = further(part, problem, train, axis, begun, data, every)
+            groups = choose(plan, problem, trained, rate, dense, data)
+            at = f"strength {strength:g}, pass {number} of {slim.passes}"
+            print(f"{at}: {len(groups)} small nets")
+            made: dict[int, Row] = {}
+            for place, members in groups.items():
+                given = plan, problem, axis, members, dense, data, every
+                made |= {row["seed"]: row for row in structured_runs.train_net(part, place, *given)}
+            for one in trained:
+                row = made[one.seed.number]
+                summary.append({**said, **_row(row, one.accuracy, members[0].gain.before)})
+                graph = _graph(plan, problem, one.net)
+                scales += [{**said, **more} for more in _scales(one, graph)]
+            begun = [_next(part, one.seed, made[one.seed.number]) for one in trained]
+    cached_trainings.keep(folder, SCALES, scales)
+    return summary
+
+
+def penalised(problem: Problem, net: nn.Module, train: TrainSettings) -> Problem:
+    """The problem with that net, and the penalty that the settings say in its loss."""
+    model = nets.functional(net, problem.dataset.train.images.shape[1:])
+    penalty = penalty_of(train, net, jax.eval_shape(model.init, jax.random.key(0))[0])
+    loss = losses.classification(model, problem.recipe.prepare, penalty)
+    recipe = problem.recipe._replace(model=model, loss=loss)
+    return problem._replace(net=net, recipe=recipe, wiring=(), penalty=penalty)
+
+
+def further(
+    part: Path,
+    problem: Problem,
+    train: TrainSettings,
+    axis: Axis,
+    begun: Sequence[tuple[Seed, nn.Module]],
+    data: Dataset,
+    every: float,
+) -> list[Sparse]:
+    """Small nets trained on from their seeds' weights, as long as the dense nets; in that order.
+
+    Args:
+      part: the pass' folder.
+      problem: the dense net's.
+      train: says which penalty.
+      axis, data, every: see `train_all` of trainings.
+      begun: seeds with the weights to begin with, and their nets.
+    """
+    accuracies: dict[int, float] = {}
+    for place, alike in _alike([net for _, net in begun]).items():
+        mine, home = penalised(problem, begun[alike[0]][1], train), part / "sparse" / place
+        home.mkdir(parents=True, exist_ok=True)
+        entries = {
+            _whole(one): dense_entry(mine, one)._replace(name={"seed": one.number})
+            for one in (begun[i][0] for i in alike)
+        }
+        done = cached_trainings.train(part, home, "sparse", mine, axis, entries, data, every)
+        accuracies |= {row["seed"]: row["trained_accuracy"] for row in done.values()}
+    ends = [tickets.load_ticket(part / "tickets" / _whole(one))[0] for one, _ in begun]
+    return [
+        Sparse(one, net, end.params, end.stats, accuracies[one.number])
+        for (one, net), end in zip(begun, ends, strict=True)
+    ]
+
+
+def choose(
+    plan: Plan,
+    problem: Problem,
+    trained: Sequence[Sparse],
+    rate: float,
+    dense: Dense,
+    data: Dataset,
+) -> dict[str, list[Member]]:
+    """The cuts by |γ| over all layers, by a digest of the widths; gains are over the dense net."""
+    params, stats = runs.take((dense.params, dense.stats), 0)
+    ticket = Ticket(params, stats, masks.ones(params), np.int32(0))
+    before = size(ticket, nets.positions(problem.net, plan.graph.image))
+    whole = {group.name: group.size for group in plan.graph.wiring}
+    found: dict[str, list[Member]] = {}
+    for alike in _alike([one.net for one in trained]).values():
+        mine, net = [trained[i] for i in alike], trained[alike[0]].net
+        now = plan._replace(graph=_graph(plan, problem, net), shares=(rate,))
+        small = problem._replace(net=net)
+        ends = runs.stack([(one.params, one.stats) for one in mine])
+        given = now, small, [one.seed for one in mine], Dense(ends[0], ends[1], [], {}), data
+        for place, members in unit_selection.cut(now, small, unit_selection.scored(*given)).items():
+            for member in members:
+                units = {n: (stay, whole[n]) for n, (stay, _) in member.gain.units.items()}
+                gain = Report(units, before, member.gain.after)
+                found.setdefault(place, []).append(member._replace(gain=gain))
+    return found
+
+
+def _with_strength(train: TrainSettings, strength: float) -> TrainSettings:
+    """Without any penalty where the strength is 0, so that the dense nets are those of others."""
+    if strength == 0:
+        usual = TrainSettings()
+        return dataclasses.replace(
+            train, penalty=usual.penalty, penalty_strength=usual.penalty_strength
+        )
+    return dataclasses.replace(train, penalty_strength=strength)
+
+
+def _of_dense(problem: Problem, seeds: Sequence[Seed], dense: Dense) -> list[Sparse]:
+    accuracies = {row["seed"]: row["trained_accuracy"] for row in dense.summary}
+    ends = [runs.take((dense.params, dense.stats), i) for i in range(len(seeds))]
+    return [
+        Sparse(one, problem.net, end[0], end[1], accuracies[one.number])
+        for one, end in zip(seeds, ends, strict=True)
+    ]
+
+
+def _row(row: Row, accuracy: float, before: Size) -> Row:
+    """A row of `structured.train_net` in the columns of the summary."""
+    accuracies = {"sparse_accuracy": accuracy, "tuned_accuracy": row["trained_accuracy"]}
+    left = {
+        "parameters_left": round(row["parameters"] / before.parameters, 6),
+        "multiply_adds_left": round(row["multiply_adds"] / before.multiply_adds, 6),
+    }
+    rest = {name: value for name, value in row.items() if name not in UNSAID}
+    return {**rest, **accuracies, **left}
+
+
+def _scales(one: Sparse, graph: Graph) -> list[Row]:
+    """|γ| of each group of channels, as a list."""
+    seen = Evidence(one.params, one.params, one.stats, None, None, None)
+    found = find_unit(CRITERION)(one.seed.control, seen, graph.wiring)
+    return [
+        {"seed": one.seed.number, "group": name, "scales": np.asarray(values).tolist()}
+        for name, values in found.items()
+    ]
+
+
+def _next(part: Path, one: Seed, row: Row) -> tuple[Seed, nn.Module]:
+    """The seed with the weights that a pass has left, and keys of its own; and the small net."""
+    ticket, said = tickets.load_ticket(part / "tickets" / row["ticket"])
+    control = jax.random.fold_in(one.control, PASS)
+    one = one._replace(control=control, params=ticket.params, stats=ticket.stats)
+    return one._replace(train=order_key(one, 2)), nets.from_json(said["net"])
+
+
+PASS = 1 << 21
+"""What a seed's control key is folded with for its next pass; of the orders of the data that come
+from it, fine-tuning has the first."""
+
+
+def _whole(one: Seed) -> str:
+    """The ticket of a net that is trained with the penalty in a later pass."""
+    return f"sparse-seed{one.number}"
+
+
+def _alike(many: Sequence[nn.Module]) -> dict[str, list[int]]:
+    """Where nets of the same widths are, by their digest."""
+    found: dict[str, list[int]] = {}
+    for i, net in enumerate(many):
+        found.setdefault(digest_of(net), []).append(i)
+    return found
+
+
+def _graph(plan: Plan, problem: Problem, net: nn.Module) -> Graph:
+    return plan.graph if net == problem.net else trace(net, plan.graph.image)

@@ -1,0 +1,157 @@
+"""At which density does skipping zero weights pay on the CPU, in inference and in training?
+
+Masked nets are timed as they are, dense, and with their cut weights neither stored nor multiplied:
+BCOO and BCSR of `jax.experimental.sparse`, a table of each output's kept inputs, and a dense
+product over the inputs that are still alive. A training step is the forward pass, the loss, and
+the gradient for the kept weights.
+
+    python -m experiments.sparse_execution
+    python -m experiments.sparse_execution --models=lenet5 --tickets=runs/sa_search/*/tickets/*
+
+Masks are random, with one density in every layer, or those of saved tickets. The README has the
+numbers to expect, with device and time.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from absl import flags
+
+from experiments.harness import records, rows, saved_tickets, setup, tables
+from experiments.harness.flags import RunSettings, define, numbers, read_all, whole_numbers
+from experiments.harness.problem import NetSettings, Problem, TrainSettings, build
+from experiments.sparse_execution import figure as figures
+from experiments.sparse_execution import sparse_times
+from experiments.sparse_execution.sparse_times import Limits, Masked
+from jaxtickets import allocation, masks, runs
+from jaxtickets.compress import sparse
+from jaxtickets.io.errors import UserError, choose, run_main
+from jaxtickets.settings import option
+
+LENETS = ("lenet300_100", "lenet5")
+LEADING = ("model", "mask", "density", "seed", "work", "batch", "form")
+SMOKE: dict[str, Any] = {
+    "models": ("lenet300_100",),
+    "density": (0.2, 0.01),
+    "batches": (8,),
+    "train_batch": 8,
+    "repeats": 5,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What is timed."""
+
+    models: tuple = option(LENETS, "the nets")
+    density: tuple = option((0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005), "kept, random masks")
+    tickets: tuple = option((), "folders of saved tickets, or patterns; LABEL=PATTERN names them")
+    batches: tuple = option((1, 128, 2000), "images in a call of inference")
+    train_batch: int = option(128, "images in a training step", least=1)
+    seed: int = option(0, "of weights, masks and images", least=0)
+    repeats: int = option(100, "timed calls at most", least=5)
+    seconds: float = option(5.0, "that a cell's timed calls may take; five are made", least=0)
+    memory: int = option(2048, "MiB beyond which a program isn't run, but left out", least=1)
+
+
+GROUPS = (RunSettings(), Question())
+
+
+def main() -> None:
+    """Reads the flags, checks them, times all cells, draws, and says what pays."""
+    place, question = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
+    batches = whole_numbers("batches", question.batches)
+    if min(batches) < 1:
+        raise UserError(f"--batches={','.join(map(str, batches))}: must be 1 or more")
+    setup.start(place)
+    problems, of_nets, places = {}, {}, []
+    for model in question.models:
+        net = NetSettings(model=choose("model", model, LENETS), seed=question.seed)
+        problems[model] = build(net, TrainSettings(), place.data_dir, place.prepare)
+        found, of_nets[model] = _masked(model, problems[model], question)
+        places += found
+    spec = dataclasses.replace(question, tickets=tuple(places))
+    run = records.begin("sparse_execution", place, [spec], runs.axis())
+    done = rows.read_metrics(run.folder)
+    limits = Limits(question.repeats, question.seconds, question.memory)
+    works = [("inference", batch) for batch in batches] + [("training", question.train_batch)]
+    for model, masked in of_nets.items():
+        for one in masked:
+            for work, batch in works:
+                cell = {**one.name, "work": work, "batch": batch}
+                if not any(cell.items() <= row.items() for row in done):
+                    made = list(sparse_times.cell(problems[model], one, work, batch, limits))
+                    rows.append_metrics(run.folder, *made)
+                    done += made
+                    print(_line(cell, made), flush=True)
+    rows.write_summary(run.folder, done, *LEADING)
+    figures.draw_sparse(run.folder)
+    print(_table(done))
+    records.finish_run(run)
+    print(f"run: {run.folder}")
+
+
+def _masked(model: str, problem: Problem, question: Question) -> tuple[list[str], list[Masked]]:
+    """Random masks over a net's first weights, and saved tickets; the folders of these."""
+    params, _ = jax.jit(problem.recipe.model.init)(jax.random.key(question.seed))
+    shapes = masks.shapes(params, problem.prunable)
+    made = []
+    for density in numbers("density", question.density):
+        try:
+            keep = allocation.uniform(shapes, density, 1)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        key = jax.random.fold_in(jax.random.key(question.seed), keep["out/kernel"])
+        mask = masks.random(key, params, problem.prunable, keep)
+        said = {"model": model, "mask": "random", "density": density, "seed": question.seed}
+        made.append(Masked(said, params, mask))
+    places, saved = saved_tickets.find(question.tickets, problem)
+    for name, ticket in saved:
+        said = {"model": model, "mask": name["method"]}
+        said |= {"density": name["density"], "seed": name["seed"]}
+        made.append(Masked(said, ticket.params, ticket.mask))
+    return list(places), made
+
+
+def _line(cell: dict[str, Any], made: Sequence[dict[str, Any]]) -> str:
+    ratios = [f"{row['form']} {row['ratio']:.2f}" for row in made if "ratio" in row]
+    words = f"{cell['model']} {cell['mask']} {cell['density']:g} {cell['work']} {cell['batch']}"
+    return f"{words}: dense {made[0]['dense_ms']:.3g} ms, times faster: {', '.join(ratios)}"
+
+
+def _table(done: Sequence[dict[str, Any]]) -> str:
+    """For each net and work, the density below which each form pays; random masks.
+
+    It pays where it is faster in three of four paired calls.
+    """
+    mine = [row for row in done if row["mask"] == "random" and "ratio" in row]
+    works = list(dict.fromkeys((row["work"], row["batch"]) for row in mine))
+    lines = [["pays below", "form", *(f"{work}, {batch}" for work, batch in works)]]
+    for model in dict.fromkeys(row["model"] for row in mine):
+        for form in sparse.FORMS:
+            cells = []
+            for work in works:
+                here = model, form, *work
+                curve = [
+                    (row["density"], row["ratio_low"])
+                    for row in mine
+                    if (row["model"], row["form"], row["work"], row["batch"]) == here
+                ]
+                cells.append(_words(sparse_times.pays_below(curve)) if curve else "")
+            lines.append([model, form, *cells])
+    return tables.aligned(lines)
+
+
+def _words(density: float) -> str:
+    if density in (0.0, math.inf):
+        return "always" if density else "never"
+    return f"{100 * density:.2g} %"
+
+
+if __name__ == "__main__":
+    flags.DEFINE_bool("smoke", False, "seconds long")
+    define(*GROUPS)
+    run_main(main)

@@ -1,0 +1,134 @@
+"""Times of a masked net as it is, and with its zeros skipped in each sparse form."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.harness import timing
+from experiments.harness.problem import Problem
+from jaxtickets import data, losses, masks, nets
+from jaxtickets.compress import sparse
+from jaxtickets.types import Mask, Params
+
+MEBIBYTE = 2**20
+
+
+class Masked(NamedTuple):
+    """A net to time, and what is said of it."""
+
+    name: dict[str, Any]
+    params: Params
+    mask: Mask
+
+
+class Limits(NamedTuple):
+    """What measuring may take.
+
+    Attributes:
+      repeats: timed calls of each form at most; five at least.
+      seconds: that the timed calls of all forms may take; inf: no limit.
+      memory: MiB of temporary memory beyond which a program isn't run.
+    """
+
+    repeats: int
+    seconds: float
+    memory: float
+
+
+def cell(
+    problem: Problem, one: Masked, work: str, batch: int, limits: Limits
+) -> Iterator[dict[str, Any]]:
+    """Rows of a masked net's times, one a form; all are called in turns.
+
+    Args:
+      problem: the net.
+      one: its weights and mask.
+      work: 'inference', or 'training': the loss and its gradient for the kept weights.
+      batch: images.
+      limits: what measuring may take.
+
+    Yields:
+      What is said of the net, `work`, `batch`, `form`; `dense_ms` and `ms`, the medians of the
+      net as it is and of the form; `ratio`, the first over the second, median of pairs, with its
+      quartiles `ratio_low` and `ratio_high`; `repeats`; `temporary_mib`, the program's memory
+      beside its arguments and results. A form beyond the limit has no times.
+    """
+    apply = problem.recipe.model.apply
+    shape = data.shape(problem.dataset.name)
+    images = jax.random.normal(jax.random.key(0), (batch, *shape))
+    labels = jnp.arange(batch) % problem.dataset.classes
+    masked = masks.apply(one.mask, one.params)
+    order = sparse.layers(one.params, tuple(nets.positions(problem.net, shape)))
+    programs: dict[str, tuple[Callable, Any, Any]] = {
+        "dense": (lambda _, params, images: apply(params, {}, images)[0], one.mask, masked)
+    }
+    for name, form in sparse.FORMS.items():
+        held = sparse.hold(form, one.mask, one.params)
+        programs[name] = partial(sparse.forward, form, order), *held
+    calls, sizes = {}, {}
+    for name, (logits, where, weights) in programs.items():
+        given = where, weights, images, labels
+        made = _step(logits, name == "dense") if work == "training" else _infer(logits)
+        compiled = jax.jit(made).lower(*given).compile()
+        memory: Any = compiled.memory_analysis()
+        sizes[name] = memory.temp_size_in_bytes / MEBIBYTE
+        if name == "dense" or sizes[name] <= limits.memory:
+            calls[name] = partial(compiled, *given)
+    times = _times(list(calls.values()), limits)
+    dense = times[:, 0]
+    for name in sparse.FORMS:
+        said = {"work": work, "batch": batch, "form": name}
+        row = {**one.name, **said, "dense_ms": 1000 * float(np.median(dense))}
+        if name in calls:
+            mine = times[:, list(calls).index(name)]
+            low, middle, high = np.quantile(dense / mine, (0.25, 0.5, 0.75))
+            row |= {"ms": 1000 * float(np.median(mine)), "ratio": float(middle)}
+            row |= {"ratio_low": float(low), "ratio_high": float(high), "repeats": len(mine)}
+        yield {**row, "temporary_mib": round(sizes[name], 2)}
+
+
+def _infer(logits: Callable) -> Callable:
+    return lambda where, weights, images, labels: logits(where, weights, images)
+
+
+def _step(logits: Callable, trim: bool) -> Callable:
+    """Loss and gradient for the kept weights; a dense net's gradient is masked for that."""
+
+    def step(where: Any, weights: Any, images: jax.Array, labels: jax.Array) -> Any:
+        def loss(weights: Any) -> jax.Array:
+            return losses.cross_entropy(logits(where, weights, images), labels)
+
+        value, gradient = jax.value_and_grad(loss)(weights)
+        return value, masks.apply(where, gradient) if trim else gradient
+
+    return step
+
+
+def _times(calls: Sequence[Callable], limits: Limits) -> np.ndarray:
+    """Seconds `[repeats, calls]`, each after a call that isn't counted, all calls in turns."""
+    rounds = [timing.median_times(calls, 1)]
+    repeats = min(limits.repeats, limits.seconds / max(sum(rounds[0]), 1e-9))
+    for _ in range(max(5, int(repeats)) - 1):
+        rounds.append(timing.median_times(calls, 1))
+    return np.array(rounds)
+
+
+def pays_below(curve: Sequence[tuple[float, float]]) -> float:
+    """The density below which a ratio stays above 1; 0 if it never does, inf if it always does.
+
+    Args:
+      curve: densities and ratios; between them the ratio's logarithm is linear in the density's.
+    """
+    (first, best), *others = sorted(curve)
+    if best <= 1:
+        return 0.0
+    for density, ratio in others:
+        if ratio <= 1:
+            return first * (density / first) ** (math.log(best) / math.log(best / ratio))
+        first, best = density, ratio
+    return math.inf

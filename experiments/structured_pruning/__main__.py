@@ -1,0 +1,83 @@
+"""Filters removed for real: which method, and is the net worth more than one from scratch?
+
+Dense nets are scored by criteria of units, cut to a share of their units or of their
+multiply-adds, and made small; what is left is rewound and trained, fine-tuned, or trained from
+scratch for as many epochs (E) or as much computation (B) as the dense net took: Liu et al.,
+"Rethinking the value of network pruning", 2019. Size and latency are measured before and after.
+Methods named soft_ zero filters at the end of each epoch of a training of their own.
+
+    python -m experiments.structured_pruning
+    python -m experiments.structured_pruning --methods=l2,soft_l2,fpgm,soft_fpgm
+    python -m experiments.structured_pruning --model=resnet20 --dataset=cifar10 --budget=0.5,0.25
+
+The README has the numbers to expect, with spread, device and time.
+"""
+
+from typing import Any
+
+from absl import flags
+
+from experiments.harness import (
+    records,
+    session,
+    soft_filter_pruning,
+    structured_runs,
+    structured_tables,
+    unit_selection,
+)
+from experiments.harness import structured_figures as figures
+from experiments.harness.dense_store import StoreSettings, dense_nets
+from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
+from experiments.harness.problem import NetSettings, TrainSettings
+from experiments.harness.unit_selection import AfterSettings, CutSettings
+from jaxtickets.io.errors import UserError, run_main
+
+SMOKE: dict[str, Any] = {
+    "model": "lenet5_29k",
+    "seeds": 2,
+    "methods": ("random", "l1", "soft_fpgm"),
+    "rates": (0.5,),
+    "after": ("scratch_e", "finetune"),
+    "finetune_epochs": 1,
+    "repeats": 10,
+    "epochs": 1,
+}
+GROUPS = (
+    RunSettings(),
+    StoreSettings(),
+    CutSettings(),
+    AfterSettings(),
+    NetSettings(),
+    TrainSettings(),
+    BatchSettings(),
+)
+
+
+def main() -> None:
+    """Reads the flags, checks them, trains dense nets, then cuts, trains and measures; draws."""
+    place, store, *parts = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
+    cut, after, _, train, _ = parts
+    if cut.budget and flags.FLAGS["rates"].present:
+        raise UserError("--rates and --budget: give one of them")
+    axis, problem = session.prepare(place, parts)
+    plan = unit_selection.plan(cut, after, train, problem)
+    run, data, seeds = session.begin("structured_pruning", place, parts, axis, problem)
+    folder, every = run.folder, place.checkpoint_seconds
+    dense = dense_nets(folder, problem, axis, seeds, train, data, every, store)
+
+    choices = unit_selection.scored(plan, problem, seeds, dense, data)
+    choices += soft_filter_pruning.choices(folder, plan, problem, axis, seeds, data, every)
+    groups = unit_selection.cut(plan, problem, choices)
+    summary = structured_runs.train_nets(folder, plan, problem, axis, groups, dense, data, every)
+    figures.draw_widths(folder)
+    figures.draw_accuracies(folder)
+    print(structured_tables.table(summary))
+    print(structured_tables.worth(summary))
+    records.finish_run(run)
+    print(f"run: {folder}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_bool("smoke", False, "seconds long")
+    define(*GROUPS)
+    run_main(main)

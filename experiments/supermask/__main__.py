@@ -1,0 +1,167 @@
+"""What in a ticket matters: where it is, the signs of its weights, or their values?
+
+Iterated pruning by criteria in the plane of a weight's first and last value; survivors begin again
+from their first value, a new one, each other's, or a constant with their sign; pruned weights are
+zero, or frozen where they began. Tickets that classify before any training are supermasks. Zhou et
+al., "Deconstructing lottery tickets: zeros, signs, and the supermask", 2019.
+
+    python -m experiments.supermask
+    python -m experiments.supermask --preset=zhou --data_dir=FOLDER
+
+The README has the numbers to expect, with spread, device and time.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from experiments.harness import records, rows, session, tables, trained_masks
+from experiments.harness.dense_store import StoreSettings, dense_nets
+from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
+from experiments.harness.imp_presets import SHORT
+from experiments.harness.level_plan import imp_plan
+from experiments.harness.levels import Lineage, Plan, descend
+from experiments.harness.problem import NetSettings, Problem
+from experiments.supermask import figure
+from jaxtickets import runs
+from jaxtickets.criteria import find, plane
+from jaxtickets.io.errors import UserError, choose, run_main
+from jaxtickets.recipes import imp
+from jaxtickets.recipes.mask_actions import ONES, ZEROS
+from jaxtickets.settings import option
+
+SMOKE: dict[str, Any] = {
+    "seeds": 2,
+    "criteria": ("magnitude", "magnitude_same_sign"),
+    "ones": ("rewind", "signed_constant"),
+    "zeros": ("zero", "freeze_unless_toward_zero"),
+    "levels": 2,
+    "iterations": 120,
+    "look_every": 60,
+}
+ZHOU: dict[str, Any] = {
+    "criteria": (*plane.CRITERIA, "random"),
+    "dataset": "mnist",
+    "initializer": "glorot_normal",
+    "levels": 24,
+    "prune_rate": 0.2,
+    "output_rate": 0.1,
+    "iterations": 0,
+    "epochs": 55,
+    "look_every": 0,
+    "seeds": 5,
+}
+CRITERIA = (
+    *("magnitude", "magnitude_same_sign", "magnitude_increase", "movement"),
+    *("large_init_large_final", "large_init", "small_final", "random"),
+)
+UNTRAINED = "untrained_validation_accuracy"
+PRESETS = {"": {}, "smoke": SMOKE, "zhou": ZHOU}
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What is crossed with what, and how often and how much is pruned."""
+
+    criteria: tuple = option(CRITERIA, "what prunes; the preset has all of the paper's")
+    ones: tuple = option(("rewind", "signed_constant"), f"of what stays: {', '.join(ONES)}")
+    zeros: tuple = option(("zero",), f"of what goes: {', '.join(ZEROS)}")
+    levels: int = option(7, "times that the net is pruned", least=1)
+    prune_rate: float = option(0.4, "share of a layer's weights left that a level prunes")
+    conv_rate: float = option(0.0, "the same for convolutions; 0: as prune_rate", least=0)
+    output_rate: float = option(0.2, "the same for the output layer; 0: as prune_rate", least=0)
+
+
+GROUPS = (
+    RunSettings(),
+    StoreSettings(),
+    Question(),
+    NetSettings(model="lenet300_100"),
+    dataclasses.replace(SHORT, look_every=100),
+    BatchSettings(),
+)
+
+
+def main() -> None:
+    """Reads the flags, checks them, trains the dense nets, descends with all actions, draws."""
+    name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
+    choose("preset", name, tuple(PRESETS))
+    place, store, *parts = read_all(GROUPS, PRESETS[name])
+    question, _, train, _ = parts
+    axis, problem = session.prepare(place, parts)
+    plan = _plan(question, problem)
+    run, data, seeds = session.begin("supermask", place, parts, axis, problem)
+    every = place.checkpoint_seconds
+    dense = dense_nets(run.folder, problem, axis, seeds, train, data, every, store)
+    lines, owners = [], []
+    for words in itertools.product(question.criteria, question.ones, question.zeros):
+        for owner, one in enumerate(seeds):
+            criterion, ones, zeros = words
+            said = {"criterion": criterion, "ones": ones, "zeros": zeros, "seed": one.number}
+            actions = criterion, ONES[ones], ZEROS[zeros]
+            lines.append(Lineage(one, problem.hyper, said, 0, *actions))
+            owners.append(owner)
+    trained = runs.take((dense.params, dense.stats), np.array(owners))
+
+    def report(summary: list[dict[str, Any]]) -> None:
+        rows.write_summary(run.folder, dense.summary + _named(summary), *trained_masks.LEADING)
+        figure.draw_supermasks(run.folder)
+
+    descend(run.folder, problem, axis, plan, lines, data, every, report, dense=trained)
+    figure.draw_plane(run.folder)
+    print(_table(rows.read_summary(run.folder)))
+    records.finish_run(run)
+    print(f"run: {run.folder}")
+
+
+def _plan(question: Question, problem: Problem) -> Plan:
+    """The procedure; raises UserError for what can't be."""
+    for one in question.ones:
+        choose("mask-1 action", one, tuple(ONES))
+    for zero in question.zeros:
+        choose("mask-0 action", zero, tuple(ZEROS))
+    settings = imp.Settings(
+        levels=question.levels,
+        prune_rate=question.prune_rate,
+        conv_rate=question.conv_rate,
+        output_rate=question.output_rate,
+    )
+    try:
+        for name in question.criteria:
+            find(name)
+        return imp_plan(problem, settings, {})
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _named(summary: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with the criterion as their method."""
+    return [{**row, "method": row["criterion"]} for row in summary]
+
+
+def _table(summary: list[dict[str, Any]]) -> str:
+    """Each combination at its best level untrained, by validation; mean ± deviation over seeds."""
+    groups: dict[tuple, dict[float, list[dict[str, Any]]]] = {}
+    for row in summary:
+        key = tuple(row.get(name) or "" for name in ("method", "ones", "zeros"))
+        groups.setdefault(key, {}).setdefault(row["density"], []).append(row)
+    there = tables.present(tables.ACCURACIES, summary)
+    lines = [["criterion", "ones", "zeros", "density", "n", *(column.head for column in there)]]
+    for key, levels in groups.items():
+        score = {d: np.mean([r[UNTRAINED] for r in members]) for d, members in levels.items()}
+        best = max(score, key=lambda density: score[density])
+        members = levels[best]
+        found = tables.cells(there, members)
+        lines.append([*key, f"{best:.3g}", str(len(members)), *found])
+    return tables.aligned(lines)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("preset", "", "settings by name: zhou, smoke; explicit flags come first")
+    flags.DEFINE_bool("smoke", False, "seconds long: the preset of that name")
+    define(*GROUPS)
+    run_main(main)

@@ -1,0 +1,156 @@
+"""How far can one cut go, and where should the survivors be rewound to?
+
+One dense training a seed, whose epochs' parameters are kept. The lowest |w| of its end are pruned
+by a list of thresholds, and the survivors rewound to a list of epochs: every cell of the grid is a
+training, and all of them, with a random mask for each cell and a new initialisation for each
+threshold, are one batch.
+
+    python -m experiments.ticket_grid
+
+The README has the numbers to expect, with spread, device and time.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+from absl import flags
+
+from experiments.harness import records, rows, session, tables, trained_masks
+from experiments.harness.flags import BatchSettings, RunSettings, define, numbers, read_all
+from experiments.harness.problem import NetSettings, Problem, TrainSettings
+from experiments.harness.seeds import Seed, evidence
+from experiments.harness.trained_masks import Entry, train_entries, train_in_parts
+from experiments.harness.training_runs import Start, chunk_plan
+from experiments.ticket_grid import batching_cost, figure
+from jaxtickets import allocation, masks, runs
+from jaxtickets.criteria import CRITERIA
+from jaxtickets.io.errors import UserError, run_main
+from jaxtickets.recipes import imp
+from jaxtickets.recipes.ticket_controls import TREATMENTS, Given, treat
+from jaxtickets.settings import option
+from jaxtickets.types import Mask, Params, Stats
+
+THRESHOLDS = (60, 65, 70, 75, 80, *range(85, 100))
+SMOKE: dict[str, Any] = {
+    "seeds": 2,
+    "thresholds": (60, 90),
+    "rewinds": (0, 1),
+    "epochs": 2,
+    "part": 4,
+    "cost_trainings": 2,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """The grid."""
+
+    thresholds: tuple = option(THRESHOLDS, "shares of the prunable weights that are cut, in %")
+    rewinds: tuple = option((0, 1, 2, 5), "epochs that the survivors are rewound to")
+    floor: int = option(1, "the least that a layer keeps", least=0)
+    part: int = option(0, "trainings at once; 0: as many as take about 3 GB", least=0)
+    cost_trainings: int = option(16, "trainings whose cost is compared; 0: none", least=0)
+
+
+GROUPS = (
+    Question(),
+    NetSettings(model="lenet300_100"),
+    TrainSettings(learning_rate=1.2e-3, learning_rates="constant", batch_size=60, epochs=10),
+    BatchSettings(),
+)
+
+
+def main() -> None:
+    """Reads the flags, checks them, trains the dense nets, then the grid, and draws it."""
+    place, *parts = read_all((RunSettings(), *GROUPS), SMOKE if flags.FLAGS.smoke else {})
+    question, _, train, _ = parts
+    axis, problem = session.prepare(place, parts)
+    epoch = len(problem.dataset.train.labels) // train.batch_size
+    try:
+        rewinds, keep = _check(question, problem, epoch)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    run, data, seeds = session.begin("ticket_grid", place, parts, axis, problem)
+    every = place.checkpoint_seconds
+
+    # --- the dense nets, and their parameters at the rewind points
+
+    def entry(method: str, one: Seed, weights: tuple[Params, Stats, Mask], **where: Any) -> Entry:
+        step = where.get("rewind", 0) * epoch
+        density = round(float(masks.density(weights[2], problem.prunable)), 6)
+        name = {"method": method, "density": density, "seed": one.number, **where}
+        return Entry(name, Start(one.train, problem.hyper, *weights, step))
+
+    steps = tuple(rewind * epoch for rewind in rewinds)
+    whole = [entry("dense", one, (one.params, one.stats, masks.ones(one.params))) for one in seeds]
+    ends, summary = train_entries(
+        run.folder, "dense", problem, axis, whole, data, every, keep_at=steps
+    )
+
+    # --- the grid
+    entries = []
+    for i, one in enumerate(seeds):
+        trained, stats, kept = runs.take((ends.state.params, ends.state.stats, ends.kept), i)
+        seen = evidence(problem, one, trained, data)._replace(stats=stats)
+        for threshold, count in keep.items():
+            key = jax.random.fold_in(one.control, count)
+            magnitude = CRITERIA["magnitude"]
+            mask = imp.prune(key, magnitude, seen, problem.prunable, count, question.floor)
+            given = Given(problem.recipe.model, problem.prunable, one.params, one.stats, mask)
+            treated = treat(TREATMENTS["reinit"], jax.random.fold_in(key, 0), given)
+            entries.append(entry("reinit", one, treated, threshold=threshold))
+            for at, rewind in enumerate(rewinds):
+                params, stats = runs.take(kept, at)
+                given = given._replace(params=params, stats=stats)
+                for number, method in enumerate(("ticket", "shuffled"), start=1):
+                    draw = jax.random.fold_in(jax.random.fold_in(key, number), rewind)
+                    where = {"threshold": threshold, "rewind": rewind}
+                    treated = treat(TREATMENTS[method], draw, given)
+                    entries.append(entry(method, one, treated, **where))
+    batched = run.folder, "grid", problem, axis, entries, data, every
+    summary += train_in_parts(*batched, question.part)
+
+    # --- report
+    rows.write_summary(run.folder, summary, *trained_masks.LEADING)
+    figure.draw_grid(run.folder)
+    print(tables.methods([row for row in summary if row.get("rewind", 0) == 0]))
+    if question.cost_trainings:
+        some = runs.stack([e.start for e in entries[: question.cost_trainings]])
+        costs = batching_cost.compare(problem, axis, some, data)
+        rows.write_csv(run.folder / "cost.csv", costs)
+        many, length = costs[0]["trainings"], costs[0]["steps"]
+        print(
+            f"\n{many} trainings of {length} steps, timed each way:\n{batching_cost.table(costs)}"
+        )
+        spent = sum(row["seconds"] for row in summary)
+        steps_done = sum(row["train_steps"] for row in summary)
+        print(f"the grid: {len(summary)} trainings, {steps_done} steps, {spent:.0f} s")
+    records.finish_run(run)
+    print(f"run: {run.folder}")
+
+
+def _check(question: Question, problem: Problem, epoch: int) -> tuple[list[int], dict[float, int]]:
+    """The rewind epochs, and threshold -> weights kept; raises ValueError for what can't be."""
+    params = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))[0]
+    shapes = masks.shapes(params, problem.prunable)
+    keep = {}
+    for threshold in sorted(set(numbers("thresholds", question.thresholds))):
+        if not 0 < threshold < 100:
+            raise ValueError(f"thresholds={threshold:g}: must be above 0 and below 100")
+        keep[threshold] = allocation.global_(shapes, 1 - threshold / 100, question.floor)
+    rewinds = sorted(set(numbers("rewinds", question.rewinds)))
+    for rewind in rewinds:
+        if rewind != int(rewind) or not 0 <= rewind * epoch < problem.steps:
+            raise ValueError(
+                f"rewinds={rewind:g}: must be whole epochs of the training, which has "
+                f"{problem.steps / epoch:g}"
+            )
+    chunk_plan(problem, [0, *(int(rewind) * epoch for rewind in rewinds)], problem.steps)
+    return [int(rewind) for rewind in rewinds], keep
+
+
+if __name__ == "__main__":
+    flags.DEFINE_bool("smoke", False, "seconds long")
+    define(RunSettings(), *GROUPS)
+    run_main(main)

@@ -1,0 +1,75 @@
+"""What a batch of trainings costs one after another, batched, and spread over devices."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.harness import timing
+from experiments.harness.problem import Problem
+from experiments.harness.training_runs import Start, splits_of
+from jaxtickets import runs, training
+from jaxtickets.runs import Axis
+from jaxtickets.types import Dataset
+
+
+def compare(
+    problem: Problem, axis: Axis, starts: Start, data: Dataset, looks: int = 1
+) -> list[dict[str, Any]]:
+    """Seconds of `looks` looks of the trainings `starts`, in three ways, each run to its end.
+
+    In series: one training after another on the first device. Batched: all in one `vmap` there.
+    Spread: as `axis` says, over its devices.
+
+    Returns:
+      A row a way: `way`, `devices`, `trainings`, `steps` (of each), `seconds` of all, `speed_up`
+      over series, `efficiency` (speed-up a device).
+    """
+    recipe = problem.recipe._replace(test_looks=0)
+    many = len(np.atleast_1d(starts.step))
+    first = jax.local_devices()[:1]
+    ways = {
+        "in series, one device": runs.axis("map", 1, first),
+        "batched by vmap, one device": runs.axis("vmap", many, first),
+        f"{axis.mode}, blocks of {axis.width}, {_count(axis.devices)}": axis,
+    }
+
+    def one(start: Start, splits: training.Splits) -> training.Watched:
+        begin = recipe, start.key, start.hyper, start.params, start.stats, start.mask, splits
+        return training.train(*begin, looks * recipe.every, start=start.step)[0]
+
+    made: list[dict[str, Any]] = []
+    for way, chosen in ways.items():
+        run = runs.batch(one, chosen)
+        rows = runs.split(starts, chosen)
+        shared = runs.share(splits_of(problem, data)._replace(test=None), chosen)
+        seconds = timing.best_time(partial(run, rows, shared), repeats=2)
+        speed_up = made[0]["seconds"] / seconds if made else 1.0
+        made.append(
+            {
+                "way": way,
+                "devices": len(chosen.devices),
+                "trainings": many,
+                "steps": looks * recipe.every,
+                "seconds": round(seconds, 4),
+                "speed_up": round(speed_up, 3),
+                "efficiency": round(speed_up / len(chosen.devices), 3),
+            }
+        )
+    return made
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as text."""
+    lines = [f"{'trained':40}{'s':>9}{'speed-up':>10}{'efficiency':>12}"]
+    lines += [
+        f"{r['way']:40}{r['seconds']:>9.3f}{r['speed_up']:>10.2f}{r['efficiency']:>12.2f}"
+        for r in rows
+    ]
+    return "\n".join(lines)
+
+
+def _count(devices: Sequence[jax.Device]) -> str:
+    return f"{len(devices)} device" + ("s" if len(devices) > 1 else "")

@@ -1,0 +1,110 @@
+"""Does a mask that scores well also train well? The first steps of training, mask by mask.
+
+Every mask of the gallery is trained for a few hundred steps from the initialisation, all in one
+batch; the table says how many steps each takes to reach given training losses.
+
+    python -m experiments.trainability
+    python -m experiments.trainability --tickets=annealed=runs/sa_search/*/tickets/*
+
+The README has the numbers to expect, with spread, device and time.
+"""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from experiments.harness import candidate_masks, records, rows, session, tables, trained_masks
+from experiments.harness.dense_store import StoreSettings, dense_entry
+from experiments.harness.flags import RunSettings, define, numbers, read_all
+from experiments.harness.problem import build
+from experiments.harness.trained_masks import train_entries
+from experiments.trainability import figure
+from jaxtickets.analysis.trainability import steps_to_reach
+from jaxtickets.io.errors import UserError, run_main
+from jaxtickets.settings import option
+
+SMOKE: dict[str, Any] = {
+    "seeds": 2,
+    "criteria": ("random", "magnitude"),
+    "epochs": 1,
+    "first_steps": 40,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """How training is looked at."""
+
+    first_steps: int = option(500, "training steps of every mask, at a constant rate", least=1)
+    first_batch: int = option(100, "examples of each of these steps", least=1)
+    mean_of: int = option(10, "steps whose mean training loss is a point", least=1)
+    targets: tuple = option((1.0, 0.5, 0.3), "training losses to reach, in nats")
+
+
+GROUPS = (RunSettings(), StoreSettings(), Question(), *candidate_masks.GROUPS)
+
+
+def main() -> None:
+    """Reads the flags, checks them, makes the masks, trains their first steps, draws."""
+    place, store, *parts = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
+    question, _, net, train, _ = parts
+    targets = numbers("targets", question.targets)
+    axis, problem = session.prepare(place, parts)
+    if question.first_steps % question.mean_of:
+        raise UserError(
+            f"--first_steps={question.first_steps}: must be a multiple of "
+            f"--mean_of={question.mean_of}"
+        )
+    examples = len(problem.dataset.train.labels)
+    if question.first_batch > examples:
+        raise UserError(f"--first_batch={question.first_batch}: there are {examples} examples")
+    first = dataclasses.replace(
+        train,
+        learning_rates="constant",
+        batch_size=question.first_batch,
+        iterations=question.first_steps,
+        look_every=question.mean_of,
+        test_every=0,
+    )
+    short = build(net, first, place.data_dir, place.prepare)
+    made = candidate_masks.begin("trainability", place, store, parts, axis, problem, trained=False)
+    entries = [*made.entries, *(dense_entry(problem, one) for one in made.seeds)]
+    entries = [entry._replace(start=entry.start._replace(step=0)) for entry in entries]
+    where = made.run.folder, "first", short, axis
+    summary = train_entries(*where, entries, made.data, place.checkpoint_seconds)[1]
+    found = rows.read_metrics(made.run.folder)
+    for row in summary:
+        mine = [r for r in found if r["phase"] == "first" and _same(r, row)]
+        losses = [r["train_loss"] for r in mine]
+        reached = steps_to_reach([r["step"] for r in mine], losses, targets)
+        row.update({f"steps_to/{t:g}": s for t, s in zip(targets, reached, strict=True)})
+
+    rows.write_summary(made.run.folder, summary, *trained_masks.LEADING)
+    figure.draw_first_steps(made.run.folder)
+    print(_table(summary, targets))
+    records.finish_run(made.run)
+    print(f"run: {made.run.folder}")
+
+
+def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    return all(a[name] == b[name] for name in ("method", "density", "seed"))
+
+
+def _table(summary: list[dict[str, Any]], targets: tuple[float, ...]) -> str:
+    """Steps to each loss, mean ± sample standard deviation over seeds; `-` if a seed never does."""
+    lines = [["method", "density", "n", *(f"steps to {t:g}" for t in targets)]]
+    for (method, _, density), members in tables.grouped(summary).items():
+        cells = []
+        for target in targets:
+            steps = [row[f"steps_to/{target:g}"] for row in members]
+            cells.append("-" if np.isnan(steps).any() else tables.spread(steps, 1, 0))
+        lines.append([method, f"{density:g}", str(len(members)), *cells])
+    return tables.aligned(lines)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_bool("smoke", False, "seconds long")
+    define(*GROUPS)
+    run_main(main)

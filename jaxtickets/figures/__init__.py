@@ -1,1 +1,0 @@
-"""Figures, drawn from a run's records alone."""

@@ -1,1 +1,0 @@
-"""Protocols: whole recipes that make tickets."""

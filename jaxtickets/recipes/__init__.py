@@ -1,0 +1,1 @@
+"""Whole procedures on tickets, as pure functions."""

@@ -1,0 +1,82 @@
+"""The structure of the code: who may import whom, and what stands where."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ORDER = (
+    ("types", "settings"),
+    ("masks", "allocation", "schedules", "losses", "penalties", "optimizers", "runs"),
+    ("nets",),
+    ("data",),
+    ("training",),
+    ("criteria",),
+    ("search",),
+    ("dynamic",),
+    ("gates",),
+    ("compress",),
+    ("analysis",),
+    ("recipes",),
+    ("io",),
+)
+"""The library's lines: a module imports from lines above its own, from its own file's line if that
+is one of single files, or from its own folder."""
+LINE = {name: number for number, line in enumerate(ORDER) for name in line}
+
+
+def modules(top: str) -> Iterator[tuple[str, Path]]:
+    for path in sorted((ROOT / top).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+LIBRARY, APPLICATIONS = dict(modules("jaxtickets")), dict(modules("experiments"))
+KNOWN = LIBRARY | APPLICATIONS
+
+
+def imports(path: Path) -> set[str]:
+    """The project's modules that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                found.add(whole if whole in KNOWN else node.module)
+    return {name for name in found if name.partition(".")[0] in ("jaxtickets", "experiments")}
+
+
+def room(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def test_every_part_of_the_library_has_its_line():
+    assert {room(module) for module in LIBRARY} - {""} == set(LINE)
+
+
+@pytest.mark.parametrize("module", [name for name in LIBRARY if room(name)])
+def test_the_library_imports_from_lines_above_or_its_own_folder(module):
+    mine = room(module)
+    for other in imports(LIBRARY[module]):
+        assert other.startswith("jaxtickets"), f"{module} imports {other}"
+        theirs = room(other)
+        assert theirs == mine or LINE[theirs] <= LINE[mine], f"{module} imports {other}"
+
+
+@pytest.mark.parametrize("module", list(APPLICATIONS))
+def test_an_experiment_imports_the_library_the_harness_and_itself(module):
+    for other in imports(APPLICATIONS[module]):
+        allowed = room(other) in (room(module), "harness") or other.startswith("jaxtickets")
+        assert allowed, f"{module} imports {other}"
+
+
+def test_an_experiment_is_a_folder_with_its_command():
+    folders = {path.parent.name for path in (ROOT / "experiments").glob("*/__init__.py")}
+    commands = {path.parent.name for path in (ROOT / "experiments").glob("*/__main__.py")}
+    assert commands == folders - {"harness"}
+    loose = {path.name for path in (ROOT / "experiments").glob("*.py")}
+    assert loose == {"__init__.py"}

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ORDER = (
     ("types", "settings"),
-    ("masks", "allocation", "schedules", "losses", "penalties", "optimizers", "runs"),
+    ("masks", "allocation", "schedules", "losses", "roles", "penalties", "optimizers", "runs"),
     ("nets",),
     ("data",),
     ("training",),

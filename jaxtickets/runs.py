@@ -25,7 +25,7 @@ devices.
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
@@ -169,21 +169,35 @@ def batch(fn: Callable[..., PyTree], axis: Axis) -> Callable[..., Blocks]:
       axis: the run axis.
 
     Returns:
-      `(Blocks, *Shared) -> Blocks`. It waits for its results.
+      `(Blocks, *Shared) -> Blocks`. It waits for its results. Where JAX keeps compiled programs,
+      lanes of one kind share what is compiled for the first, on CPUs if `compilation` says so.
     """
     lanes = _lanes(axis)
-    compiled = program(fn, axis)
+    jitted = program(fn, axis)
     many = len(lanes)
+    compiled: dict[Hashable, Callable[..., PyTree]] = {}
+
+    def of_lane(lane: int, blocks: Blocks, shared: tuple[Shared, ...]) -> Callable[..., PyTree]:
+        """The lane's program for arguments of these shapes, compiled if it isn't yet."""
+        arguments = (blocks.blocks[lane], *(s.copies[lane] for s in shared))
+        leaves, structure = jax.tree.flatten(arguments)
+        which = lane, structure, tuple(map(jax.typeof, leaves))
+        if which not in compiled:
+            compiled[which] = jitted.lower(*arguments).compile()
+        return compiled[which]
 
     def run_lane(lane: int, blocks: Blocks, shared: tuple[Shared, ...]) -> dict[int, PyTree]:
+        run = of_lane(lane, blocks, shared)
         arguments = [s.copies[lane] for s in shared]
         return {
-            i: jax.block_until_ready(compiled(blocks.blocks[i], *arguments))
+            i: jax.block_until_ready(run(blocks.blocks[i], *arguments))
             for i in range(lane, len(blocks.blocks), many)
         }
 
     def call(blocks: Blocks, *shared: Shared) -> Blocks:
         mine = [i for i in range(min(many, len(blocks.blocks))) if _is_here(lanes[i])]
+        if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+            of_lane(mine[0], blocks, shared)  # the others then find it in the cache
         if len(mine) == 1:
             done = [run_lane(mine[0], blocks, shared)]
         else:

@@ -35,7 +35,7 @@ QUICK = "--xla_backend_optimization_level=1"
 
 
 def environment(cache: Path) -> dict[str, str]:
-    """One device, since each compiles every program for itself; `--devices` asks for more.
+    """One device, since the tests' processes share the cores; `--devices` asks for more.
 
     And less optimisation, unless XLA_FLAGS is from outside.
     """

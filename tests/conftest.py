@@ -1,6 +1,7 @@
 """What all tests share: several CPU devices, and a tiny net with its wiring and its evidence."""
 
 import os
+import pathlib
 import pickle
 import tempfile
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
+from experiments.harness import compilation
 from jaxtickets import losses, masks
 from jaxtickets.criteria import Evidence
 from jaxtickets.types import Feed, Model, Split, Units
@@ -24,9 +26,8 @@ if jax.config.jax_num_cpu_devices < 0:  # JAX has not been told from outside
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # programs that several tests trace are compiled once
 CACHE = tempfile.TemporaryDirectory()
-jax.config.update("jax_compilation_cache_dir", CACHE.name)
+compilation.keep_in(pathlib.Path(CACHE.name))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture(scope="session")

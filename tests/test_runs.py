@@ -108,6 +108,46 @@ def solo():
     return jax.tree.map(lambda *leaves: np.stack(leaves), *results)
 
 
+@pytest.fixture
+def compiled():
+    """Programs that were compiled, and that were read from the cache, by name."""
+    seen = {"cache_misses": 0, "cache_hits": 0}
+
+    def listen(event, **_):
+        name = event.removeprefix("/jax/compilation_cache/")
+        if name in seen:
+            seen[name] += 1
+
+    jax.monitoring.register_event_listener(listen)
+    least = jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    yield seen
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
+    jax.monitoring.unregister_event_listener(listen)
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_a_program_is_compiled_once_for_all_devices_of_a_cpu(width, cpus, compiled, solo):
+    axis = runs.axis("map", width, cpus)
+    rows, data, shorter = runs.split(ROWS, axis), *(runs.share(d, axis) for d in (DATA, DATA[:11]))
+
+    def new_run(row, data):  # no other test has compiled it
+        return one_run(row, data) | {"width": jnp.int32(width)}
+
+    call = runs.batch(new_run, axis)
+    compiled.update(cache_misses=0, cache_hits=0)
+    lanes = min(4, len(rows.blocks))
+    done = [call(rows, data), call(rows, data)]
+    assert compiled == {"cache_misses": 1, "cache_hits": lanes - 1}
+    call(rows, shorter)  # other shapes are another program
+    assert compiled == {"cache_misses": 2, "cache_hits": 2 * (lanes - 1)}
+    for blocks in done:
+        assert [block["values"].device for block in blocks.blocks[:lanes]] == [*cpus[:lanes]]
+        found = runs.join(blocks)
+        del found["width"]
+        jax.tree.map(np.testing.assert_array_equal, found, solo)
+
+
 @pytest.mark.parametrize("devices", [1, 2, 4])
 @pytest.mark.parametrize("width", [1, 2, 3])
 def test_mapped_runs_have_the_bits_of_their_solo_runs(width, devices, cpus, solo):

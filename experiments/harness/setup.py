@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 from absl import logging
 
+from experiments.harness import compilation
 from experiments.harness.flags import PRECISIONS, RunSettings
 from jaxtickets.io import processes
 from jaxtickets.io.errors import UserError
@@ -33,7 +34,7 @@ def configure(devices: int | None = None, cache: bool = True) -> None:
         jax.config.update("jax_num_cpu_devices", devices or cores())
     folder = cache_folder() if cache else None
     if folder is not None:
-        _cache_in(folder)
+        compilation.keep_in(folder)
 
 
 def start(place: RunSettings, precision: str = "float32") -> None:
@@ -74,14 +75,6 @@ def cache_folder() -> Path | None:
     except OSError:
         return None
     return folder if folder.is_absolute() and os.access(folder, os.W_OK) else None
-
-
-def _cache_in(folder: Path) -> None:
-    told: str | None = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
-    if told is None:
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def describe_devices() -> str:

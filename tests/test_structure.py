@@ -1,6 +1,8 @@
 """The structure of the code: who may import whom, and what stands where."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,3 +82,23 @@ def test_an_experiment_is_a_folder_with_its_command():
     assert commands == folders - {"harness"}
     loose = {path.name for path in (ROOT / "experiments").glob("*.py")}
     assert loose == {"__init__.py"}
+
+
+SLOW = {
+    "matplotlib",
+    "orbax",
+    "pandas",
+    "PIL",
+    "scipy.special",
+    "scipy.stats",
+    "tensorflow_datasets",
+}
+
+
+def test_what_few_commands_need_is_imported_where_it_is_used():
+    names = [name for name in APPLICATIONS if name.endswith(".__main__")]
+    code = f"import importlib, sys\nfor name in {names}: importlib.import_module(name)"
+    code += "\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(names) > 10 and not SLOW & set(done.stdout.split())

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from absl import flags
-from scipy import stats as statistics
 
 from experiments.energy_study import energy_scores, random_masks
 from experiments.energy_study import figure as figure
@@ -104,6 +103,8 @@ def _correlations(summary: Sequence[dict[str, Any]], cost: dict[str, int]) -> li
 
     Positive where a low energy goes with a high validation accuracy.
     """
+    from scipy.stats import spearmanr
+
     groups: dict[float, dict[int, list[dict[str, Any]]]] = {}
     for row in summary:
         groups.setdefault(row["density"], {}).setdefault(row["seed"], []).append(row)
@@ -111,7 +112,7 @@ def _correlations(summary: Sequence[dict[str, Any]], cost: dict[str, int]) -> li
     for name, price in cost.items():
         for density, seeds in groups.items():
             each = [
-                statistics.spearmanr(
+                spearmanr(
                     [-row[f"energy/{name}"] for row in mine],
                     [row["validation_accuracy"] for row in mine],
                 ).statistic

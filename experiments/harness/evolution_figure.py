@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from matplotlib.ticker import LogLocator, NullLocator
-
 from experiments.harness import rows
 from experiments.harness.canvas import save, subplots
 from experiments.harness.records import read_spec
@@ -25,6 +23,8 @@ def draw_evolution(folder: Path, phase: str) -> Path:
         if row["phase"].startswith(phase):
             name = row["density"], row["phase"], row["seed"], row["chain"]
             chains.setdefault(name, []).append(row)
+    from matplotlib.ticker import LogLocator, NullLocator
+
     densities = sorted({name[0] for name in chains}, reverse=True)
     fig, axes = subplots(1, 2, (10, 4))
     panels = (

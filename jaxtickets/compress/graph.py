@@ -14,8 +14,6 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from flax import linen as nn
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from jaxtickets import masks, nets
 from jaxtickets.compress.labels import (
@@ -102,6 +100,7 @@ def kept(graph: Graph, units: UnitMask) -> np.ndarray:
     Raises:
       ValueError: a name isn't a group, or a length doesn't fit.
     """
+
     count = 1 + max(int(places.max()) for axes in graph.axes.values() for places in axes.values())
     stays = np.ones(count, bool)
     for places in graph.units.values():
@@ -147,6 +146,9 @@ def _leaf(path: str, shape: tuple[int, ...], axes: Mapping[int, np.ndarray]) -> 
 
 def _join(axes: Axes, ties: Sequence[np.ndarray]) -> np.ndarray:
     """Label -> unit: one number for all labels that are tied, in the labels' order."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     count = 1 + max(int(labels.max()) for leaf in axes.values() for labels in leaf.values())
     first, second = np.concatenate([np.empty((2, 0), int), *ties], 1)
     pairs = coo_array((np.ones(len(first), bool), (first, second)), shape=(count, count))

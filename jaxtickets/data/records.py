@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from jaxtickets.data import folder as folders
 from jaxtickets.data.sources import Source
@@ -54,6 +53,8 @@ def _split(source: Source, builder: Any, name: str) -> Split:
 
 def _decode(encoded: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     """uint8`[h, w, c]`; raises ValueError if the image has another shape or depth."""
+    from PIL import Image
+
     image = np.asarray(Image.open(io.BytesIO(encoded)))
     image = image[..., None] if image.ndim == 2 else image
     if image.shape != shape or image.dtype != np.uint8:

@@ -38,6 +38,24 @@ def cpus():
     return devices[:CPU_DEVICES]
 
 
+@pytest.fixture
+def compiled():
+    """Programs that were compiled, and that were read from the cache, by name."""
+    seen = {"cache_misses": 0, "cache_hits": 0}
+
+    def listen(event, **_):
+        name = event.removeprefix("/jax/compilation_cache/")
+        if name in seen:
+            seen[name] += 1
+
+    jax.monitoring.register_event_listener(listen)
+    least = jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    yield seen
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
+    jax.monitoring.unregister_event_listener(listen)
+
+
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory, worker_id):
     """A folder of all processes that the tests run in."""

@@ -6,6 +6,8 @@ import sys
 import commands
 import pytest
 
+from experiments.harness import provenance
+
 LEADING = "method,density,seed,untrained_accuracy,trained_accuracy,seconds"
 CHECKED = LEADING.replace("method,", "method,check,")
 LEADS = {
@@ -45,6 +47,8 @@ def test_a_run_leaves_its_records_and_figures_and_says_where(experiment, smokes)
     assert done.stdout.splitlines()[-1] == f"run: {folder}"
     assert json.loads((folder / "spec.json").read_text())["experiment"] == experiment
     assert (folder / "summary.csv").read_text().startswith(LEADS.get(experiment, LEADING))
+    (session,) = provenance.read(folder)
+    assert sum(session["compile_seconds"].values()) > 0
     for name in FIGURES[experiment]:
         assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000
     assert "Warning" not in done.stderr

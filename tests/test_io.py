@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.harness import flags, progress, provenance, records, rows, setup
+from experiments.harness import compilation, flags, progress, provenance, records, rows, setup
 from experiments.harness.flags import RunSettings, choose, whole_numbers
 from jaxtickets.io import checkpoints, trees
 from jaxtickets.io.errors import UserError
@@ -623,6 +623,25 @@ def test_a_run_that_stops_early_shows_its_last_step():
 def test_a_terminal_sees_one_line_rewritten():
     text = shown(Terminal())
     assert text.count("\r") == 10 and text.count("\n") == 1 and text.endswith("\x1b[K\n")
+
+
+def test_the_line_says_compiling_while_it_is(compiled):
+    del compiled  # programs are kept, so that JAX tells when it begins
+    stream = Terminal()
+    with progress.Progress("go", 2, stream=stream) as live:
+        live.announce()
+        with compilation.watched("search", live.compiling):
+            before = compilation.seconds()
+            jax.jit(lambda x: x * 3.25 - 7)(np.ones(3))
+            after = compilation.seconds()
+        live.update(1)
+    compiling = stream.getvalue().index("go  0/2   0 %  compiling")
+    assert stream.getvalue().rindex("go  0/2   0 %\x1b") > compiling
+    assert after["search"] > before.get("search", 0)
+    assert after["elsewhere"] == before["elsewhere"]
+    log = io.StringIO()
+    progress.Progress("go", 2, stream=log).announce()
+    assert log.getvalue() == "go  0/2   0 %  compiling\n"
 
 
 # --- set-up --------------------------------------------------------------------------------------

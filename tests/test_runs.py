@@ -108,24 +108,6 @@ def solo():
     return jax.tree.map(lambda *leaves: np.stack(leaves), *results)
 
 
-@pytest.fixture
-def compiled():
-    """Programs that were compiled, and that were read from the cache, by name."""
-    seen = {"cache_misses": 0, "cache_hits": 0}
-
-    def listen(event, **_):
-        name = event.removeprefix("/jax/compilation_cache/")
-        if name in seen:
-            seen[name] += 1
-
-    jax.monitoring.register_event_listener(listen)
-    least = jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    yield seen
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", least)
-    jax.monitoring.unregister_event_listener(listen)
-
-
 @pytest.mark.parametrize("width", [1, 2])
 def test_a_program_is_compiled_once_for_all_devices_of_a_cpu(width, cpus, compiled, solo):
     axis = runs.axis("map", width, cpus)

@@ -21,6 +21,7 @@ activations don't count, so that what is called overhead has their traffic in it
 
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +36,7 @@ from experiments.benchmark import shrunk_nets, torch_rival
 from experiments.benchmark.figure import draw_benchmark
 from experiments.benchmark.measured import PRODUCTS, Row, compared, speed, timed
 from experiments.benchmark.workloads import Call, anneal, convolve, evaluation, level, train
-from experiments.harness import setup, timing
+from experiments.harness import provenance, setup, timing
 from jaxtickets import runs
 from jaxtickets.io.errors import UserError, choose, run_main
 
@@ -197,6 +198,22 @@ def race(one: Race) -> Iterator[Row]:
         yield compared(row, seconds / fast, f"times as fast as PyTorch, {way}", bar)
 
 
+SHORT = ("--model=lenet5", "--preset=rewired", "--steps=10", "--seeds=1", "--epochs=1")
+
+
+def compiled() -> Iterator[Row]:
+    """What compilation takes in a short run by phase, with an empty cache and with a warm one."""
+    with tempfile.TemporaryDirectory() as home:
+        for name in ("cold", "warm"):
+            out = Path(home) / name
+            command = [sys.executable, "-m", "experiments.sa_search", *SHORT, f"--out={out}"]
+            environment = {**os.environ, "XDG_CACHE_HOME": home}
+            subprocess.run(command, env=environment, check=True, capture_output=True)
+            (session,) = provenance.read(out)
+            for phase, seconds in session["compile_seconds"].items():
+                yield Row(f"compilation of sa_search, {phase}, {name} cache", seconds, "s")
+
+
 def startup() -> Iterator[Row]:
     """From the command to lines of progress, with an empty cache and with a warm one.
 
@@ -234,6 +251,7 @@ RIVAL = "torch"
 """The group that needs PyTorch."""
 GROUPS: dict[str, Callable[[], Iterator[Row]]] = {
     "startup": startup,
+    "compilation": compiled,
     "annealing": annealing,
     "differences": differences,
     "cost": cost,

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.harness import rows
+from experiments.harness import compilation, rows
 from experiments.harness.progress import Progress
 from jaxtickets import runs
 from jaxtickets.io import checkpoints, processes
@@ -54,14 +54,14 @@ def loop(
     place = folder / "checkpoints" / phase
     if not place.exists():
         progress.announce()
-    first, state = 0, begin()
-    if found := checkpoints.restore(place, state):
-        first, state = found
-    rows.keep_metrics(folder, lambda row: row["phase"] != phase or row["chunk"] < first)
-    blocks = runs.split(state, axis)
-    del state  # as large as the blocks
-    saved = time.monotonic()
-    with progress:
+    with compilation.watched(phase, progress.compiling), progress:
+        first, state = 0, begin()
+        if found := checkpoints.restore(place, state):
+            first, state = found
+        rows.keep_metrics(folder, lambda row: row["phase"] != phase or row["chunk"] < first)
+        blocks = runs.split(state, axis)
+        del state  # as large as the blocks
+        saved = time.monotonic()
         for i in range(first, len(ends)):
             started = time.monotonic()
             blocks, info = advance(blocks, i)

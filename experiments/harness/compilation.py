@@ -1,5 +1,8 @@
-"""Compiled programs that are kept between processes, and shared between the devices of a CPU."""
+"""Compilation: programs kept between processes and shared by a CPU's devices, and what it takes."""
 
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,3 +31,59 @@ def _without_device(hash_: Any, options: Any, strip_device_assignment: bool = Fa
     places = options.device_assignment
     alone = places is not None and places.replica_count() == places.computation_count() == 1
     _hash_options(hash_, options, strip_device_assignment or alone)
+
+
+# --- what it takes -------------------------------------------------------------------------------
+
+ELSEWHERE = "elsewhere"
+"""What is compiled outside of all phases."""
+STARTED, ENDED = "compile_requests_use_cache", "backend_compile_duration"
+"""JAX's events; it tells of a start only where it keeps programs."""
+
+
+@contextmanager
+def watched(phase: str, show: Callable[[bool], None]) -> Iterator[None]:
+    """Counts what is compiled in the meantime as the phase's.
+
+    Args:
+      phase: its name.
+      show: called with True as a compilation starts, and with False as one ends.
+    """
+
+    def started(event: str, **_: Any) -> None:
+        if event.endswith(STARTED):
+            show(True)
+
+    def ended(event: str, duration_secs: float, **_: Any) -> None:
+        if event.endswith(ENDED):
+            _of_phases[phase] += duration_secs
+            show(False)
+
+    jax.monitoring.register_event_listener(started)
+    jax.monitoring.register_event_duration_secs_listener(ended)
+    try:
+        yield
+    finally:
+        jax.monitoring.unregister_event_listener(started)
+        jax.monitoring.unregister_event_duration_listener(ended)
+
+
+def seconds() -> dict[str, float]:
+    """Phase -> seconds that this process has compiled, or read what others had compiled.
+
+    Devices that do so at the same time add up. What is outside of all phases is `ELSEWHERE`.
+    """
+    rest = _in_all["seconds"] - sum(_of_phases.values())
+    return {phase: round(spent, 3) for phase, spent in {**_of_phases, ELSEWHERE: rest}.items()}
+
+
+_of_phases: defaultdict[str, float] = defaultdict(float)
+_in_all: defaultdict[str, float] = defaultdict(float)
+
+
+def _count(event: str, duration_secs: float, **_: Any) -> None:
+    if event.endswith(ENDED):
+        _in_all["seconds"] += duration_secs
+
+
+jax.monitoring.register_event_duration_secs_listener(_count)

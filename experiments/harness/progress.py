@@ -12,6 +12,7 @@ from typing import TextIO
 from jaxtickets.io import processes
 
 Value = float | str
+COMPILING = "compiling"
 
 
 def line(
@@ -86,14 +87,27 @@ class Progress:
         self._shown_at = 0.0
         self._hidden = ""  # the newest line, if it came too soon to be shown
         self._announced = False
+        self._text_now = ""  # the newest line, shown or not
         self._open = False  # the cursor stands behind a line on a terminal
 
     def announce(self) -> None:
-        """Shows, once, that the work begins, compilation first; the clock isn't started."""
+        """Shows, once, that the work begins; the clock isn't started.
+
+        A log is told that compilation comes first.
+        """
         if self._announced:
             return
         self._announced = True
-        self._show(line(self.label, 0, self.total, {}, self.formats), self._clock())
+        self._text_now = line(self.label, 0, self.total, {}, self.formats)
+        self._show(
+            self._text_now if self._live else f"{self._text_now}  {COMPILING}", self._clock()
+        )
+
+    def compiling(self, now: bool) -> None:
+        """Tells that a program is being compiled now, or no longer: a terminal shows it."""
+        if self._live and self._text_now:
+            text = f"{self._text_now}  {COMPILING}" if now else self._text_now
+            self._show(text, self._clock())
 
     def update(self, step: int, **values: Value) -> None:
         """Tells that `step` steps are done, and what to show with it."""
@@ -102,7 +116,7 @@ class Progress:
         due = self._first is None or last or now - self._shown_at >= self._every
         if self._first is None:
             self._first = now, step
-        text = self._text(now, step, values)
+        text = self._text_now = self._text(now, step, values)
         if due:
             self._show(text, now)
         else:

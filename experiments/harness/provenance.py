@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jaxtickets
-from experiments.harness import setup
+from experiments.harness import compilation, setup
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.files import pretty, write_atomically
 
@@ -25,9 +25,10 @@ def start(folder: Path) -> None:
 
 
 def finish(folder: Path) -> None:
-    """Writes the end's time into the last session."""
+    """Writes the end's time into the last session, and what compilation took by phase."""
     *earlier, last = read(folder)
-    _write(folder, [*earlier, {**last, "ended": _now()}])
+    end = {"ended": _now(), "compile_seconds": compilation.seconds()}
+    _write(folder, [*earlier, last | end])
 
 
 def read(folder: Path) -> list[dict[str, Any]]:

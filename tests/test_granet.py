@@ -1,5 +1,7 @@
 """GraNet: what is kept when, who goes and who comes, and that pieces make a whole."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -158,12 +160,55 @@ def test_pieces_make_a_whole_and_what_is_pruned_stays_zero():
     assert np.any(flat(again.params) != flat(whole.params))
 
 
+@pytest.mark.parametrize(
+    ("images", "batch_size", "expected"),
+    [
+        (1000, 128, (8, 125)),  # eight hold them all
+        (193, 128, (2, 96)),  # a prime number: one image is left out
+        (129, 128, (1, 128)),
+        (1000, 7, (142, 7)),  # 143 equal batches would be of six
+        (3, 2, (1, 2)),
+        (5, 8, (1, 5)),
+        (1, 8, (1, 1)),
+        (5, 1, (5, 1)),
+    ],
+)
+def test_the_gradients_images_make_whole_batches(images, batch_size, expected):
+    assert granet.gradient_batches(images, batch_size) == expected
+
+
+def test_no_number_of_images_makes_batches_of_one():
+    for images in range(2, 60):
+        for batch_size in range(2, 20):
+            many, size = granet.gradient_batches(images, batch_size)
+            assert 2 <= size <= batch_size and 2 * images / 3 <= many * size <= images
+            assert granet.gradient_batches(many * size, batch_size) == (many, size)
+
+
+def test_the_gradient_of_a_prime_number_of_images_is_of_batches():
+    """A loss that is flat where a batch holds one image, as with batch norm: some weight moves."""
+
+    def centred(params, stats, batch, key):
+        del key
+        logits, _ = apply(params, stats, prepared(batch.images))
+        spread = jnp.mean((logits - jnp.mean(logits, 0, keepdims=True)) ** 2)
+        return spread, (stats, {"loss": spread, "accuracy": spread})
+
+    recipe = training.Recipe(MODEL, centred, lambda hyper: optax.sgd(0.0), prepared, None, 4, 1)
+    state, to = begun(optax.sgd(0.0)), Round(jnp.array([40]), jnp.array([12]))
+    after, _ = granet.piece(recipe, KEY, (), state, data(), to, 1, 7, PRUNABLE)
+    came = flat(after.mask) & ~flat(state.mask)
+    missing = np.flatnonzero(~flat(state.mask))
+    assert came[missing[12:]].any()  # by a gradient of zeros the first that are missing come
+
+
 @pytest.mark.parametrize("budget", [0.4, 1.0, 3.0])
 def test_a_plan_costs_what_it_says_and_no_more_than_its_budget(budget):
     problem = build(NetSettings(model="lenet300_100"), TrainSettings(epochs=15), "", False)
     found = sparse_runs.plan(problem, budget)
     cost = 3 * (found.steps * 128 + found.rounds * found.images + 1000) + 8 * 500
     assert found.cost == cost <= budget * dense_cost(problem)
+    assert math.prod(granet.gradient_batches(found.images, 128)) == found.images
     assert found.rounds % sparse_runs.LOOKS == 0
     assert found.cost > 0.85 * budget * dense_cost(problem)
     assert 8 * found.images <= max(8 * 128, found.every * 128 * 1.3)

@@ -1,6 +1,7 @@
 """Masks that evolve while the net trains sparse, for all seeds of a density: resumable."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -59,7 +60,7 @@ class Plan(NamedTuple):
     Attributes:
       rounds: after each of which the mask changes; a multiple of `LOOKS`.
       every: training steps of a round.
-      images: that the gradient after a round is of.
+      images: that the gradient after a round is of; they make whole batches.
       cost: forward passes of one example that it takes.
     """
 
@@ -112,6 +113,7 @@ def plan(problem: Problem, budget: float) -> Plan:
     most = max(rest, 0) // training_cost(batch)
     rounds = LOOKS * max(1, most // (LOOKS * LONGEST), min(LEAST, most // LOOKS // LEAST))
     images = max(batch, min(IMAGES, most * batch // rounds // 8))
+    images = math.prod(granet.gradient_batches(images, batch))
     every = (rest // training_cost(1) // rounds - images) // batch
     if every < 1:
         least = fixed + training_cost(LOOKS * 2 * batch)

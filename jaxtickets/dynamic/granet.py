@@ -141,8 +141,8 @@ def piece(
       train: the training images.
       to: int32`[rounds]` each.
       every: steps of a round.
-      images: that the gradient is of, drawn anew each time; `batch_size` of them at a time, or a
-        divisor of `images` that is smaller.
+      images: that the gradient is of, drawn anew each time; less where they don't make whole
+        batches, see `gradient_batches`.
       prunable, floor: see `update`.
 
     Returns:
@@ -155,10 +155,10 @@ def piece(
     optimizer, fetch = recipe.optimizer(hyper), training.fetcher(recipe, train)
 
     def slope_of(state: TrainState) -> Params:
-        """The gradient of `images` random images, up to a factor, a batch at a time."""
+        """The gradient of random images, up to a factor, a batch at a time."""
         here, augment_key, loss_key = jax.random.split(jax.random.fold_in(pick_key, state.step), 3)
-        many = _batches(images, recipe.batch_size)
-        index = jax.random.randint(here, (images,), 0, n).reshape(many, -1)
+        many, size = gradient_batches(images, recipe.batch_size)
+        index = jax.random.randint(here, (many * size,), 0, n).reshape(many, size)
 
         def add(total: Params, given: tuple[Key, Key, Array]) -> tuple[Params, None]:
             augment_key, loss_key, index = given
@@ -180,6 +180,13 @@ def piece(
     return jax.lax.scan(body, state, (index, to))
 
 
-def _batches(images: int, batch_size: int) -> int:
-    """The least number of equal batches, none larger than `batch_size`."""
-    return next(m for m in range(-(-images // batch_size), images + 1) if images % m == 0)
+def gradient_batches(images: int, batch_size: int) -> tuple[int, int]:
+    """`(batches, images of each)`: of the images at most, in batches of `batch_size` at most.
+
+    Full batches, or the fewest that could hold all the images, of equal size: whichever leave out
+    fewer images. A batch holds one image only where `images` or `batch_size` is 1, since a batch
+    norm over one example has no gradient. Cutting the product again gives the same batches.
+    """
+    fewest = -(-images // batch_size)
+    ways = (images // batch_size, batch_size), (fewest, images // fewest)
+    return max(ways, key=lambda way: way[0] * way[1])

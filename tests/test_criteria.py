@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtickets import criteria, masks
+from jaxtickets import criteria, losses, masks
 from jaxtickets.criteria import CRITERIA, VARIANTS
 from jaxtickets.criteria.plane import FUNCTIONS, SAME_SIGN
 from jaxtickets.types import Split
@@ -22,7 +22,7 @@ LOOKS_AT = {name: ("init_params", "mask") for name in PLANE} | {
     "snip": OF_LOSS,
     "grasp": OF_MODEL,
     "taylor": OF_LOSS,
-    "synflow": ("stats", "batches", "model"),
+    "synflow": ("stats", "batches", "model", "mask"),
     "fisher": OF_MODEL,
     "obd": OF_MODEL,
 }
@@ -91,6 +91,38 @@ def test_scores_of_a_dead_net_are_finite(table, dropping):
     dead = jax.tree.map(np.zeros_like, dropping.params)
     for name, scores in table(KEY, dead, dropping.batches).items():
         assert np.isfinite(vector(scores)).all(), name
+
+
+def test_scores_of_half_precision_weights_are_those_of_the_same_weights_in_single(evidence):
+    """Small weights: their squares are below what float16 holds."""
+    half = jax.tree.map(lambda w: jnp.float16(w / 1024), (evidence.init_params, evidence.params))
+    wide = jax.tree.map(jnp.float32, half)
+
+    @jax.jit
+    def table(init_params, params):
+        seen = evidence._replace(init_params=init_params, params=params)
+        names = "snip", "grasp", "taylor", "fisher", "obd", "large_init_large_final"
+        return {name: CRITERIA[name](KEY, seen) for name in names}
+
+    with_half, with_wide = table(*half), table(*wide)
+    for name, scores in with_half.items():
+        assert {leaf.dtype for leaf in jax.tree.leaves(scores)} == {jnp.dtype("float32")}, name
+        np.testing.assert_allclose(vector(scores), vector(with_wide[name]), rtol=1e-4, atol=1e-30)
+
+
+@pytest.mark.parametrize("name", ["snip", "grasp", "taylor", "fisher", "obd", "synflow"])
+def test_a_net_that_computes_in_half_precision_has_the_scores_of_one_that_does_not(name, evidence):
+    def apply(params, stats, images, key, train):
+        half = jax.tree.map(jnp.float16, (params, stats, jnp.asarray(images)))
+        return evidence.model.apply(*half, key, train)
+
+    model = evidence.model._replace(apply=apply)
+    loss = losses.classification(model, evidence.prepare)
+    seen = evidence._replace(model=model, loss=loss)
+    got, expected = (vector(CRITERIA[name](KEY, e)) for e in (seen, evidence))
+    np.testing.assert_allclose(got, expected, rtol=0.02, atol=0.02 * np.abs(expected).max())
+    kept = np.abs(expected) > 1e-3 * np.abs(expected).max()
+    assert (np.sign(got) == np.sign(expected))[kept].all()
 
 
 def test_only_criteria_of_data_depend_on_them(table, scored, dropping):

@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from jaxtickets import losses, masks, nets
 from jaxtickets.criteria import CRITERIA, Evidence, grasp
 from jaxtickets.criteria.plane import FUNCTIONS, SAME_SIGN
 from jaxtickets.criteria.units import UNIT_CRITERIA
+from jaxtickets.recipes import iterative_pruning
 from jaxtickets.types import Model, Split, Units
 
 KEY = jax.random.key(0)
@@ -41,6 +43,7 @@ def tree(weights):
 
 
 WEIGHTS = vector(PARAMS)  # 2 biases, 6 weights, 2 biases, 4 weights
+KERNELS = vector(jax.tree.map(lambda w: np.full(w.shape, w.ndim == 2), PARAMS))
 
 
 def prepare(images):
@@ -140,21 +143,32 @@ def test_fisher_is_half_the_mean_over_examples_of_the_squared_slope(net, scores)
     assert_close(scores["fisher"], 0.5 * WEIGHTS**2 * np.mean(np.square(slopes), 0))
 
 
-def test_grasp_is_the_weight_times_hessian_times_gradient(net, scores):
+def test_grasp_is_the_weight_times_hessian_times_the_gradient_in_kernels(net, scores):
     def gradient(weights):
         return slope(mean_cost(net), weights)
 
-    flow = gradient(WEIGHTS)
+    flow = KERNELS * gradient(WEIGHTS)
     product = (gradient(WEIGHTS + 1e-3 * flow) - gradient(WEIGHTS - 1e-3 * flow)) / 2e-3
     assert_close(scores["grasp"], WEIGHTS * product)
 
 
 def test_grasp_is_minus_half_of_what_the_squared_gradient_norm_gains_as_a_weight_goes(net, scores):
     def norm(shares):
-        """The squared norm of the gradient where each weight has lost a share."""
-        return np.sum(slope(mean_cost(net), WEIGHTS * (1 - shares)) ** 2)
+        """The squared norm of the kernels' gradient where each weight has lost a share."""
+        return np.sum((KERNELS * slope(mean_cost(net), WEIGHTS * (1 - shares))) ** 2)
 
     assert_close(scores["grasp"], -0.5 * slope(norm, np.zeros(len(WEIGHTS)), 1e-3))
+
+
+def test_the_flow_of_grasp_is_through_the_leaves_that_are_named(net):
+    seen = net.evidence._replace(prunable=("out/kernel",))
+    named, plain = (vector(CRITERIA["grasp"](KEY, e)) for e in (seen, net.evidence))
+    flow = slope(mean_cost(net), WEIGHTS) * (np.arange(14) >= 10)
+    product = slope(mean_cost(net), WEIGHTS + 1e-3 * flow)
+    product = (product - slope(mean_cost(net), WEIGHTS - 1e-3 * flow)) / 2e-3
+    ours = vector(grasp.score(KEY, seen, temperature=1.0))
+    assert_close(ours, WEIGHTS * product)
+    assert (named != plain).any()
 
 
 def test_grasp_divides_the_logits_by_its_temperature(net):
@@ -234,6 +248,80 @@ def test_synflow_is_conserved_from_layer_to_layer():
     totals += [jnp.sum(scores[f"bn{layer}"]["scale"]) for layer in range(1, 5)]
     assert len(totals) == 9 and totals[0] > 0
     np.testing.assert_allclose(totals, totals[0], rtol=1e-4)
+
+
+def layers(head, norm=lambda x: x, scale=1.0):
+    """Evidence of a 3-4-4-2 net with a residual branch, and what it is given on its way."""
+    draw = np.random.default_rng(3)
+    shapes = {"fc1": (3, 4), "branch": (4, 4), "out": (4, 2)}
+    params = {name: {"kernel": draw.standard_normal(s).astype("f")} for name, s in shapes.items()}
+    params["norm"] = {"scale": np.full(4, scale, "f")}
+
+    def apply(params, stats, images, key, train):
+        del key, train
+        x = norm(images @ params["fc1"]["kernel"])
+        x = x + (x @ params["branch"]["kernel"]) * params["norm"]["scale"][None]
+        return head(x @ params["out"]["kernel"]), stats
+
+    model = Model(lambda key: (params, {}), apply)
+    return Evidence(params, params, {}, masks.ones(params), BATCHES, None, model, None)
+
+
+def layer_norm(x):
+    return (x - x.mean(-1, keepdims=True)) / (x.std(-1, keepdims=True) + 1e-5)
+
+
+UNFIT = {
+    "layer norm": (lambda x: x, layer_norm),
+    "softmax": (lambda x: jax.nn.softmax(x),),
+    "log softmax": (lambda x: jax.nn.log_softmax(x),),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_synflow_refuses_a_net_whose_flow_cancels_out(name):
+    seen = layers(*UNFIT[name])
+    with pytest.raises(ValueError, match=r"SynFlow can't score this net: .* cancels out"):
+        CRITERIA["synflow"](KEY, seen)
+    assert np.isnan(vector(jax.jit(lambda: CRITERIA["synflow"](KEY, seen))())).all()
+    with pytest.raises(ValueError, match="SynFlow can't score this net"):
+        iterative_pruning.prune(
+            KEY, CRITERIA["synflow"], seen, masks.prunable(seen.params), 10, rounds=2
+        )
+
+
+class Attending(nn.Module):
+    """Attention between the rows of an image, which are alike where all pixels are one."""
+
+    @nn.compact
+    def __call__(self, images, train):
+        rows = nn.Dense(4, use_bias=False, name="embed")(images[..., 0])
+        mixed = nn.MultiHeadDotProductAttention(2, use_bias=False, name="mix")(rows, rows)
+        return nn.Dense(2, name="out")(mixed.mean(1))
+
+
+def test_synflow_refuses_attention_whose_queries_see_no_flow():
+    model = nets.functional(Attending(), (3, 3, 1))
+    model = Model(jax.jit(model.init), jax.jit(model.apply, static_argnums=4))
+    params, stats = model.init(KEY)
+    batches = Split(np.zeros((1, 1, 3, 3, 1), "u1"), None)
+    seen = Evidence(params, params, stats, masks.ones(params), batches, None, model)
+    with pytest.raises(ValueError, match=r"the flow through mix/(key|query)/kernel cancels out"):
+        CRITERIA["synflow"](KEY, seen)
+
+
+def test_synflow_counts_a_scale_that_begins_at_zero_as_ones():
+    zero, one = (CRITERIA["synflow"](KEY, layers(jax.nn.relu, scale=s)) for s in (0.0, 1.0))
+    jax.tree.map(np.testing.assert_array_equal, zero, one)
+    assert (zero["branch"]["kernel"] > 0).all() and (zero["norm"]["scale"] > 0).all()
+
+
+def test_synflow_lets_nothing_through_a_leaf_that_the_mask_has_emptied():
+    seen = layers(jax.nn.relu)
+    mask = seen.mask | {"branch": {"kernel": np.zeros((4, 4), bool)}}
+    params = masks.apply(mask, seen.params)
+    scores = CRITERIA["synflow"](KEY, seen._replace(params=params, mask=mask))
+    assert not scores["branch"]["kernel"].any() and (scores["fc1"]["kernel"] > 0).all()
 
 
 # --- the plane of first and last weights ---------------------------------------------------------

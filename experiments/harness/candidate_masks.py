@@ -244,6 +244,7 @@ def _drawer(problem: Problem, name: str, floor: int) -> Any:
     ) -> list[tuple[Mask, Array]]:
         seen = init, params, stats, whole, batches
         given = criteria.Evidence(*seen, recipe.loss, recipe.model, recipe.prepare)
+        given = given._replace(prunable=problem.prunable)
         score = criterion
         if len(keys) > 1:
             scores = criterion(keys[0], given)

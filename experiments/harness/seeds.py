@@ -83,4 +83,5 @@ def evidence(problem: Problem, seed: Seed, trained: Params | None, data: Dataset
         loss=problem.recipe.loss,
         model=problem.recipe.model,
         prepare=problem.recipe.prepare,
+        prunable=problem.prunable,
     )

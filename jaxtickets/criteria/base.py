@@ -14,12 +14,20 @@ from jaxtickets.types import (
     Mask,
     Model,
     Params,
+    Prunable,
     PyTree,
     Scores,
     Split,
     Stats,
     Wiring,
 )
+
+LOSS_SCALE = 2.0**10
+"""What a loss is multiplied by while it is differentiated, and its gradient divided by.
+
+A net that computes in float16 has no slopes below 6e-8 otherwise (Micikevicius et al., "Mixed
+precision training", 2018, section 3.2). A power of two changes no bit of a float32 gradient.
+"""
 
 
 class Evidence(NamedTuple):
@@ -34,6 +42,8 @@ class Evidence(NamedTuple):
       loss: the training loss.
       model: the net as functions.
       prepare: uint8 images -> the float images that the net is given.
+      prunable: the leaves whose gradient counts where a criterion looks at them together, as GraSP
+        does; None for `masks.prunable(params)`.
     """
 
     init_params: Params
@@ -44,6 +54,7 @@ class Evidence(NamedTuple):
     loss: Loss | Any
     model: Model | Any = None
     prepare: Callable[[Array], Array] | Any = None
+    prunable: Prunable | None = None
 
 
 Criterion = Callable[[Key, Evidence], Scores]
@@ -53,8 +64,40 @@ UnitCriterion = Callable[[Key, Evidence, Wiring], dict[str, Array]]
 """`score(key, evidence, wiring) -> {group: float[units]}`; higher is kept first."""
 
 
+def single(tree: PyTree) -> PyTree:
+    """The tree with floats of 16 bits or less as float32; other leaves stay.
+
+    Products of small weights and slopes are zero in float16, sums over large layers infinite.
+    """
+
+    def leaf(value: Array) -> Array:
+        kind = jnp.result_type(value)
+        narrow = jnp.issubdtype(kind, jnp.floating) and kind.itemsize < 4
+        return jnp.asarray(value, jnp.float32) if narrow else value
+
+    return jax.tree.map(leaf, tree)
+
+
+def in_single(evidence: Evidence) -> Evidence:
+    """The evidence with `single` parameters and statistics: its scores are float32 at least."""
+    names = ("init_params", "params", "stats")
+    return evidence._replace(**{name: single(getattr(evidence, name)) for name in names})
+
+
+def slope(loss: Callable[[Params], Array], params: Params) -> Params:
+    """The gradient of `loss(params) -> scalar`, found at `LOSS_SCALE` times the loss."""
+
+    def scaled(params: Params) -> Array:
+        return single(loss(params)) * LOSS_SCALE
+
+    return jax.tree.map(lambda a: a / LOSS_SCALE, jax.grad(scaled)(params))
+
+
 def gradient(key: Key, evidence: Evidence) -> Params:
-    """The gradient of the mean loss over all batches, in training mode; the key is consumed."""
+    """The gradient of the mean loss over all batches, in training mode; the key is consumed.
+
+    It has the parameters' types: give it `in_single(evidence)`.
+    """
     return mean_over_batches(key, evidence, lambda gradient: gradient)
 
 
@@ -67,8 +110,11 @@ def mean_over_batches(key: Key, evidence: Evidence, of: Callable[[Params], Param
 
     def add(total: Params, element: tuple[Key, Split]) -> tuple[Params, None]:
         k, batch = element
-        slope = jax.grad(evidence.loss, has_aux=True)(evidence.params, evidence.stats, batch, k)
-        return jax.tree.map(jnp.add, total, of(slope[0])), None
+
+        def loss(params: Params) -> Array:
+            return evidence.loss(params, evidence.stats, batch, k)[0]
+
+        return jax.tree.map(jnp.add, total, of(slope(loss, evidence.params))), None
 
     zero = jax.tree.map(jnp.zeros_like, evidence.params)
     total, _ = lax.scan(add, zero, (keys, evidence.batches))

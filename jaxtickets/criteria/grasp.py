@@ -3,9 +3,10 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from jaxtickets import losses
-from jaxtickets.criteria.base import Evidence, gradient
+from jaxtickets import losses, masks
+from jaxtickets.criteria.base import LOSS_SCALE, Evidence, gradient, in_single
 from jaxtickets.types import Key, Params, Scores, Stats
 
 TEMPERATURE = 200.0
@@ -14,13 +15,21 @@ TEMPERATURE = 200.0
 def score(key: Key, evidence: Evidence, temperature: float = TEMPERATURE) -> Scores:
     """`w · (H g)`, with g the gradient and H the Hessian of the mean loss over the batches.
 
-    The square of the gradient's norm changes by `−2 w · (H g)` to first order when w goes. Wang et
-    al., "Picking winning tickets before training by preserving gradient flow", 2020, equation 8,
-    with the sign turned so that higher is kept. The loss is the cross-entropy, in training mode,
-    of the logits divided by a temperature, 200 as in the paper's code: with 1, a net without batch
-    norm keeps what makes its logits explode. The key feeds dropout, the same in both derivatives,
-    and is consumed.
+    g is the gradient in the kernels, `evidence.prunable`, and zero elsewhere: as in the paper's
+    code, the slopes of biases and norms are no part of the flow. The square of its norm changes by
+    `−2 w · (H g)` to first order when w goes. Wang et al., "Picking winning tickets before training
+    by preserving gradient flow", 2020, equation 8, with the sign turned so that higher is kept. The
+    loss is the cross-entropy, in training mode, of the logits divided by a temperature, 200 as in
+    the paper's code: with 1, a net without batch norm keeps what makes its logits explode. The key
+    feeds dropout, the same in both derivatives, and is consumed.
+
+    Raises:
+      ValueError: no leaf is a kernel by `masks.prunable`, and the evidence names none.
     """
+    evidence = in_single(evidence)
+    kernels = evidence.prunable
+    if kernels is None:
+        kernels = masks.prunable(evidence.params)
 
     def apply(*arguments: Any) -> tuple[jax.Array, Stats]:
         logits, stats = evidence.model.apply(*arguments)
@@ -29,9 +38,11 @@ def score(key: Key, evidence: Evidence, temperature: float = TEMPERATURE) -> Sco
     loss = losses.classification(evidence.model._replace(apply=apply), evidence.prepare)
     evidence = evidence._replace(loss=loss)
 
-    def slope(params: Params) -> Params:
+    def flow(params: Params) -> Params:
         return gradient(key, evidence._replace(params=params))
 
-    flow = slope(evidence.params)
-    product = jax.jvp(slope, (evidence.params,), (flow,))[1]
-    return jax.tree.map(lambda w, p: w * p, evidence.params, product)
+    zero = jax.tree.map(jnp.zeros_like, evidence.params)
+    slopes = masks.pick(flow(evidence.params), kernels)
+    along = masks.put(zero, kernels, [leaf * LOSS_SCALE for leaf in slopes])
+    product = jax.jvp(flow, (evidence.params,), (along,))[1]
+    return jax.tree.map(lambda w, p: w * (p / LOSS_SCALE), evidence.params, product)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxtickets.criteria.base import Evidence, mean_over_examples
+from jaxtickets.criteria.base import Evidence, in_single, mean_over_examples
 from jaxtickets.types import Array, Key, Params, Scores
 
 
@@ -16,6 +16,7 @@ def score(key: Key, evidence: Evidence) -> Scores:
     takes a layer-by-layer approximation of it. The key is not used.
     """
     del key
+    evidence = in_single(evidence)
 
     def curvature(images: Array, labels: Array) -> Params:
         del labels

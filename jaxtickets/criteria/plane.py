@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxtickets.criteria.base import Criterion, Evidence
+from jaxtickets.criteria.base import Criterion, Evidence, in_single
 from jaxtickets.types import Array, Key, Scores
 
 Function = Callable[[Array, Array, Array], Array]
@@ -47,6 +47,7 @@ def criterion(function: Function, same_sign: bool = False) -> Criterion:
 
     def score(key: Key, evidence: Evidence) -> Scores:
         del key
+        evidence = in_single(evidence)
 
         def leaf(i: Array, f: Array, kept: Array) -> Array:
             first, last = (jnp.sum(jnp.where(kept, jnp.abs(w), 0.0)) for w in (i, f))

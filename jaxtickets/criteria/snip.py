@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jaxtickets.criteria.base import Evidence, gradient
+from jaxtickets.criteria.base import Evidence, gradient, in_single
 from jaxtickets.types import Key, Scores
 
 
@@ -14,6 +14,7 @@ def score(key: Key, evidence: Evidence) -> Scores:
     "SNIP: single-shot network pruning", 2019, equations 4 to 6; the paper takes one batch, here
     the gradient is the mean over several. The key feeds dropout and is consumed.
     """
+    evidence = in_single(evidence)
     slope = gradient(key, evidence)
     saliency = jax.tree.map(lambda w, g: jnp.abs(w * g), evidence.params, slope)
     total = jnp.stack([jnp.sum(leaf) for leaf in jax.tree.leaves(saliency)]).sum()

@@ -4,8 +4,14 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import DictKey, KeyPath
 
-from jaxtickets.criteria.base import Evidence
-from jaxtickets.types import Array, Key, Params, Scores, Stats
+from jaxtickets import masks
+from jaxtickets.criteria.base import Evidence, in_single, single
+from jaxtickets.types import Array, Key, Mask, Params, Prunable, Scores, Stats
+
+NEGATIVE = 1e-3
+"""The share of a leaf's scores that rounding may turn below zero."""
+VANISHED = 1e-5
+"""The share of R below which the sum of a kernel's scores is rounding alone."""
 
 
 def score(key: Key, evidence: Evidence) -> Scores:
@@ -14,27 +20,63 @@ def score(key: Key, evidence: Evidence) -> Scores:
     Tanaka et al., "Pruning neural networks without any data by iteratively conserving synaptic
     flow", 2020, equation 6; to be iterated, as `recipes.iterative_pruning` does. Biases count as
     zero and batch statistics as those of white noise, so that R is linear in each layer; the
-    paper's code takes |bias|. Each kernel is divided by the mean of its units' sums of |w|: this
-    multiplies all scores by one factor and keeps deep nets from overflowing. The key is not used.
+    paper's code takes |bias|. A leaf that is zero all over, such as the scale that a residual
+    branch ends with, counts as ones where the mask keeps it: its branch would else have no flow.
+    Each kernel is divided by the mean of its units' sums of |w|: this multiplies all scores by one
+    factor and keeps deep nets from overflowing. The key is not used.
+
+    R must grow with every |w|: it doesn't with layer norm, attention or a softmax at the end, where
+    the flow through a layer cancels out.
+
+    Raises:
+      ValueError: a leaf has negative scores; or a kernel of the dense net, one of
+        `evidence.prunable`, has none but zeros (under tracing all scores are NaN).
     """
     del key
+    evidence = in_single(evidence)
+    mask = masks.ones(evidence.params) if evidence.mask is None else evidence.mask
 
-    def positive(path: KeyPath, leaf: Array) -> Array:
+    def positive(path: KeyPath, leaf: Array, kept: Array) -> Array:
         if path[-1] == DictKey("bias"):
             return jnp.zeros_like(leaf)
+        size = jnp.abs(leaf)
+        size = jnp.where(jnp.any(size > 0), size, jnp.asarray(kept, size.dtype))
         if leaf.ndim < 2:
-            return jnp.abs(leaf)
-        sums = jnp.sum(jnp.abs(leaf)) / leaf.shape[-1]
-        return jnp.abs(leaf) / jnp.maximum(sums, jnp.finfo(leaf.dtype).tiny)
+            return size
+        sums = jnp.sum(size) / leaf.shape[-1]
+        return size / jnp.maximum(sums, jnp.finfo(leaf.dtype).tiny)
 
     ones = jnp.ones((1, *evidence.batches.images.shape[2:]), jnp.float32)
 
     def flow(params: Params) -> Array:
         logits, _ = evidence.model.apply(params, _white(evidence.stats), ones, None, False)
-        return jnp.sum(logits)
+        return jnp.sum(single(logits))
 
-    weights = jax.tree.map_with_path(positive, evidence.params)
-    return jax.tree.map(lambda w, g: w * g, weights, jax.grad(flow)(weights))
+    weights = jax.tree.map_with_path(positive, evidence.params, mask)
+    total, slopes = jax.value_and_grad(flow)(weights)
+    scores = jax.tree.map(lambda w, g: w * g, weights, slopes)
+    kernels = masks.prunable(weights) if evidence.prunable is None else evidence.prunable
+    return _checked(scores, jnp.abs(total), mask, kernels)
+
+
+def _checked(scores: Scores, total: Array, mask: Mask, kernels: Prunable) -> Scores:
+    """The scores, if they are those of a flow of `total` through `kernels`; see `score`."""
+    dense = jnp.stack([jnp.all(leaf) for leaf in jax.tree.leaves(mask)]).all()
+    wrong = []
+    for path, leaf in zip(masks.paths(scores), jax.tree.leaves(scores), strict=True):
+        size, negative = jnp.sum(jnp.abs(leaf)), -jnp.sum(jnp.minimum(leaf, 0))
+        none = dense & (size <= VANISHED * total) if path in kernels else False
+        wrong.append((negative > NEGATIVE * size) | none)
+    unfit = jnp.stack(wrong)
+    if isinstance(unfit, jax.core.Tracer):
+        return jax.tree.map(lambda leaf: jnp.where(unfit.any(), jnp.nan, leaf), scores)
+    if unfit.any():
+        path = masks.paths(scores)[int(jnp.argmax(unfit))]
+        raise ValueError(
+            f"SynFlow can't score this net: the flow through {path} cancels out, as with layer "
+            "norm, attention or a softmax; take another criterion, or the net without its softmax"
+        )
+    return scores
 
 
 def _white(stats: Stats) -> Stats:

@@ -2,7 +2,7 @@
 
 import jax
 
-from jaxtickets.criteria.base import Evidence, mean_over_batches
+from jaxtickets.criteria.base import Evidence, in_single, mean_over_batches
 from jaxtickets.types import Key, Params, Scores
 
 
@@ -12,6 +12,8 @@ def score(key: Key, evidence: Evidence) -> Scores:
     Molchanov et al., "Importance estimation for neural network pruning", 2019, equation 8, for
     weights; with one batch it ranks as SNIP does. The key feeds dropout and is consumed.
     """
+
+    evidence = in_single(evidence)
 
     def saliency(slope: Params) -> Scores:
         return jax.tree.map(lambda w, g: (w * g) ** 2, evidence.params, slope)

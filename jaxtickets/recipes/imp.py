@@ -133,7 +133,8 @@ def prune(
         if count > int(there[path]):
             raise ValueError(f"{count} to be kept of {int(there[path])} left in {path}")
     floors = {path: min(floor, int(count)) for path, count in left.items()}
-    return narrow(criterion(key, evidence), evidence.mask, prunable, keep, floors)
+    scores = criterion(key, evidence._replace(prunable=prunable))
+    return narrow(scores, evidence.mask, prunable, keep, floors)
 
 
 def going(settings: Settings, rewind: int, steps: int) -> Going:

@@ -47,7 +47,7 @@ def prune(
 
     Args:
       key: consumed; each round has its own.
-      criterion: see `criteria`; it sees `evidence.params` masked.
+      criterion: see `criteria`; it sees `evidence.params` masked, and `prunable`.
       evidence: its own mask is where the rounds begin; all of it, for a dense net.
       prunable: the leaves that are ranked.
       keep: the count in the end: an integer over all leaves ranked together, or path -> integer.
@@ -71,6 +71,7 @@ def prune(
             raise ValueError(f"{keep[path]} to be kept of {sizes[path]} in {path}")
     mask, unknown = prune_to(key, criterion, evidence, prunable, wanted, floor)
     if not isinstance(unknown, jax.core.Tracer) and bool(unknown):
+        criterion(key, evidence._replace(prunable=prunable))  # outside of the scan it says why
         raise ValueError("NaN among the scores: nothing can be ranked by them")
     return mask
 
@@ -100,8 +101,8 @@ def prune_to(
             count = {path: jnp.minimum(count[path], n) for path, n in left.items()}
         else:
             count = jnp.minimum(count, sum(left.values()))
-        seen = evidence._replace(params=masks.apply(mask, evidence.params), mask=mask)
-        scores = criterion(k, seen)
+        params = masks.apply(mask, evidence.params)
+        scores = criterion(k, evidence._replace(params=params, mask=mask, prunable=prunable))
         pairs = zip(masks.pick(mask, prunable), masks.pick(scores, prunable), strict=True)
         unknown = jnp.stack([jnp.any(m & jnp.isnan(s)) for m, s in pairs]).any()
         return narrow(scores, mask, prunable, count, floor), unknown

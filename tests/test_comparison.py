@@ -12,6 +12,7 @@ from experiments.harness import (
     rows,
     trained_masks,
 )
+from experiments.harness.session import Session
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import Start
 from jaxtickets import runs
@@ -54,9 +55,9 @@ class Parts:
         monkeypatch.setattr(cached_trainings.runs, "take", lambda *arguments: ({}, {}))
         monkeypatch.setattr(memory_batches, "BYTES", 1)
 
-    def train(self, folder, phase, problem, axis, entries, data, every):
+    def train(self, session, phase, entries):
         mine = [entry.name["seed"] for entry in entries]
-        place = folder / "checkpoints" / phase
+        place = session.folder / "checkpoints" / phase
         state = np.array(mine, "f")
         found = checkpoints.restore(place, state)
         self.begun.append((phase, found is not None))
@@ -73,12 +74,18 @@ class Parts:
     def run(self, kind, devices, most=99):
         """The rows; killed as part number `most` has its first checkpoint."""
         self.begun, self.most = [], most
-        rest = SimpleNamespace(steps=1), runs.axis("map", 1, self.devices[:devices])
+        session = Session(
+            folder=self.folder,
+            problem=SimpleNamespace(steps=1),
+            axis=runs.axis("map", 1, self.devices[:devices]),
+            data=None,
+            seeds=[],
+            checkpoint_seconds=60.0,
+        )
         if kind == "once":
             entries = {f"ticket-{i}": entry for i, entry in enumerate(self.entries)}
-            given = self.folder, self.folder, "train", *rest, entries, None, 60.0
-            return list(cached_trainings.train(*given).values())
-        return trained_masks.train_in_parts(self.folder, "train", *rest, self.entries, None, 60.0)
+            return list(cached_trainings.train(session, self.folder, "train", entries).values())
+        return trained_masks.train_in_parts(session, "train", self.entries)
 
 
 @pytest.mark.parametrize("kind", ["once", "comparison"])

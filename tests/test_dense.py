@@ -11,6 +11,7 @@ from experiments.harness import dense_store
 from experiments.harness.dense_store import StoreSettings, dense_nets
 from experiments.harness.problem import NetSettings, TrainSettings, build, on_device
 from experiments.harness.seeds import seed
+from experiments.harness.session import Session
 from jaxtickets import runs
 from jaxtickets.io.errors import UserError
 
@@ -28,7 +29,7 @@ class Bench:
         train = dense_store.train_entries
 
         def counted(*arguments):
-            self.trained += [entry.name["seed"] for entry in arguments[4]]
+            self.trained += [entry.name["seed"] for entry in arguments[2]]
             return train(*arguments)
 
         monkeypatch.setattr(dense_store, "train_entries", counted)
@@ -38,8 +39,8 @@ class Bench:
         (self.folder / run).mkdir(exist_ok=True)
         problem = build(net, train, "", False)
         seeds = [seed(problem, number) for number in numbers]
-        given = problem, ONE, seeds, train, on_device(problem.dataset), 60.0
-        return dense_nets(self.folder / run, *given, self.store)
+        session = Session(self.folder / run, problem, ONE, on_device(problem.dataset), seeds, 60.0)
+        return dense_nets(session, train, self.store)
 
     def places(self):
         return sorted((self.folder / "store" / "tickets").iterdir())

@@ -20,6 +20,7 @@ from experiments.harness import (
 from experiments.harness.problem import NetSettings, TrainSettings, build, on_device
 from experiments.harness.search_presets import FINDERS
 from experiments.harness.seeds import seed
+from experiments.harness.session import Session
 from experiments.sa_frontier import gate_runs
 from jaxtickets import losses, masks, runs, training
 from jaxtickets.criteria import Evidence
@@ -235,8 +236,8 @@ def test_a_gate_goes_on_from_its_checkpoint_to_the_same_masks(tmp_path):
     train = TrainSettings(optimizer="momentum", learning_rate=0.1, iterations=54, look_every=27)
     problem = build(net, train, "", False)
     seeds = [seed(problem, number) for number in (0, 1)]
-    on = seeds, 0.1, 1, on_device(problem.dataset), ONE, 0.0
-    task = budgeted_search.Task(tmp_path, "gate", problem, *on)
+    session = Session(tmp_path, problem, ONE, on_device(problem.dataset), seeds, 0.0)
+    task = budgeted_search.Task(session, "gate", density=0.1, floor=1)
     first = gate_runs.gated(task, "gradual_edge_popup")
     *_, before, last = sorted((tmp_path / "checkpoints" / "gate").iterdir())
     assert (before.name, last.name) == ("00000001", "00000002")
@@ -253,14 +254,16 @@ def test_a_polished_mask_keeps_its_counts_and_classifies_better(tmp_path):
     net = NetSettings(model="lenet300_100", use_bias=False, initializer="kaiming_normal")
     train = TrainSettings(optimizer="momentum", learning_rate=0.1, iterations=70, look_every=70)
     problem = build(net, train, "", False)
-    axis, seeds = ONE, [seed(problem, number) for number in (0, 1)]
+    seeds = [seed(problem, number) for number in (0, 1)]
     data = on_device(problem.dataset)
     budget = 5.0
     images = gate_runs.polish_plan(problem, budget).settings.images
     seen, unseen = gate_runs.parted(data.train, images)
     assert len(unseen.labels) == images and len(seen.labels) == len(data.train.labels) - images
-    task = budgeted_search.Task(tmp_path, "polish", problem, seeds, 0.2, 1, data, axis, 60.0)
-    alone = task._replace(label="gate", data=data._replace(train=seen))
+    session = Session(tmp_path, problem, ONE, data, seeds, 60.0)
+    task = budgeted_search.Task(session, "polish", density=0.2, floor=1)
+    apart = session._replace(data=data._replace(train=seen))
+    alone = task._replace(session=apart, label="gate")
     begun = gate_runs.gated(alone, "edge_popup")
     found = gate_runs.polished(task, "edge_popup", budget)
     for one, before in zip(found, begun, strict=True):

@@ -12,6 +12,7 @@ from experiments.harness import rows, sparse_runs
 from experiments.harness.budgeted_search import Task, dense_cost
 from experiments.harness.problem import NetSettings, TrainSettings, build, on_device
 from experiments.harness.seeds import seed
+from experiments.harness.session import Session
 from experiments.harness.sparse_runs import EvolveSettings
 from jaxtickets import losses, masks, runs, training
 from jaxtickets.dynamic import granet
@@ -234,8 +235,8 @@ def test_a_seed_gets_the_mask_of_its_chain_with_the_least_validation_loss(tmp_pa
     def found(place, chains):
         (tmp_path / place).mkdir()
         (tmp_path / place / rows.METRICS).touch()
-        on = seeds, 0.05, 1, data, axis, 1e9
-        task = Task(tmp_path / place, "search", problem, *on)
+        session = Session(tmp_path / place, problem, axis, data, seeds, 1e9)
+        task = Task(session, "search", density=0.05, floor=1)
         return sparse_runs.search(task, EvolveSettings(), train, 1.5, chains)
 
     one, two = found("one", 1), found("two", 2)

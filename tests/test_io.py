@@ -181,7 +181,7 @@ def test_a_new_run_is_named_by_its_spec_and_records_where_it_comes_from(tmp_path
     spec = records.read_spec(run.folder)
     assert spec == {"experiment": "anneal", "steps": 100, "density": 0.1, "seeds": [0, 1]}
     assert run.folder.name.endswith("-" + records.spec_hash(spec))
-    records.finish_run(run)
+    records.finish_run(run.folder)
     (session,) = provenance.read(run.folder)
     assert session["versions"]["jax"] == jax.__version__
     assert session["devices"]["count"] == len(jax.devices())

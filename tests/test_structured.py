@@ -25,6 +25,7 @@ from experiments.harness.chain_runs import Found
 from experiments.harness.dense_store import Dense
 from experiments.harness.problem import NetSettings, TrainSettings, build
 from experiments.harness.seeds import seed
+from experiments.harness.session import Session
 from experiments.harness.unit_selection import AfterSettings, Choice, CutSettings
 from jaxtickets import losses, masks, nets, runs, training
 from jaxtickets.compress import choose, graph
@@ -110,6 +111,9 @@ def small_problem(net):
     return problem._replace(net=net, recipe=problem.recipe._replace(model=model, loss=loss))
 
 
+ONE = runs.axis("map", 1, jax.local_devices()[:1])
+
+
 class Bench:
     """A net of 8 and 6 units at two seeds, cut to halves; what would be trained is noted."""
 
@@ -126,19 +130,26 @@ class Bench:
             {one.number: folder / "dense" for one in self.seeds},
         )
         self.plan = unit_selection.plan(CUT, AFTER, TRAIN, self.problem)
-        given = self.plan, self.problem
-        chosen = unit_selection.scored(*given, self.seeds, self.dense, self.problem.dataset)
-        self.groups = unit_selection.cut(*given, chosen)
+        self.session = Session(
+            folder=folder,
+            problem=self.problem,
+            axis=ONE,
+            data=self.problem.dataset,
+            seeds=self.seeds,
+            checkpoint_seconds=60.0,
+        )
+        chosen = unit_selection.scored(self.session, self.plan, self.dense)
+        self.groups = unit_selection.cut(self.plan, self.problem, chosen)
         whole = Ticket(ends[0], {}, masks.ones(ends[0]), np.int32(40))
         tickets.save_ticket(folder / "dense", whole, {})
         monkeypatch.setattr(cached_trainings, "train_entries", self.train)
-        monkeypatch.setattr(driver.inference, "compare", lambda *arguments: FAKE)
+        monkeypatch.setattr(driver.latency, "compare", lambda *arguments: FAKE)
         monkeypatch.setattr(driver, "accuracies", lambda *arguments: np.array([0.1, 0.2, 0.3, 0.4]))
         self.made = self.rows()
         self.trained = dict(self.begun)
 
-    def train(self, part, phase, problem, axis, entries, data, every):
-        self.begun[phase] = problem, entries
+    def train(self, session, phase, entries):
+        self.begun[phase] = session.problem, entries
         params = runs.stack([entry.start.params for entry in entries])
         ends = SimpleNamespace(state=SimpleNamespace(params=params, stats={}))
         return ends, [entry.name | dict.fromkeys(driver.LEARNT, 0.5) for entry in entries]
@@ -146,9 +157,8 @@ class Bench:
     def rows(self):
         self.begun.clear()
         ((place, members),) = self.groups.items()
-        given = self.plan, self.problem, runs.axis("map", 1, jax.devices()[:1]), members
-        data = SimpleNamespace(test=None)
-        return driver.train_net(self.folder, place, *given, self.dense, data, 60.0)
+        session = self.session._replace(data=SimpleNamespace(test=None))
+        return driver.train_net(session, place, self.plan, members, self.dense)
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +274,7 @@ def test_right_after_the_cut_what_the_mask_switches_off_is_off(bench, monkeypatc
     member = member._replace(small=member.small._replace(trained=whole._replace(mask=mask)))
     seen = []
     monkeypatch.setattr(driver, "accuracies", lambda *given: seen.append(given[2]) or [0.5])
-    assert driver._cut_accuracies(bench.problem, None, [member], bench.problem.dataset) == [0.5]
+    assert driver._cut_accuracies(bench.session, [member]) == [0.5]
     expected = np.where(np.arange(4) > 0, whole.params["fc1"]["bias"], 0)
     np.testing.assert_array_equal(seen[0]["fc1"]["bias"], expected[None])
     np.testing.assert_array_equal(seen[0]["fc2"]["kernel"][0], whole.params["fc2"]["kernel"])
@@ -457,13 +467,13 @@ def test_a_search_over_fields_keeps_to_the_budget_and_says_what_it_reached(bench
         search_images=20,
         search_train_steps=1,
     )
-    axis, shares = runs.axis("map", 1, jax.local_devices()[:1]), (0.6, 0.3)
+    shares = (0.6, 0.3)
     problem = bench.problem._replace(wiring=traced.wiring)
     cut = CutSettings(methods=("random",), budget=shares, ranking="over_layers")
     plan = unit_selection.plan(cut, AFTER, TRAIN, problem)
-    checked = filter_search.check(question, plan, problem, 3, axis)["trainability"]
-    batched = problem, axis, bench.seeds, 1, problem.dataset, 60.0
-    found = annealing_runs.anneal(tmp_path, "annealed", checked, *batched)
+    checked = filter_search.check(question, plan, problem, 3, ONE)["trainability"]
+    session = bench.session._replace(folder=tmp_path, problem=problem)
+    found = annealing_runs.anneal(session, "annealed", checked, chains=1)
     assert [(one.density, one.seed) for one in found] == [
         (share, one) for share in shares for one in bench.seeds
     ]
@@ -473,10 +483,10 @@ def test_a_search_over_fields_keeps_to_the_budget_and_says_what_it_reached(bench
         assert one.density - 0.15 < spent <= one.density  # a unit of eight is 0.12
         assert made.said == one.said and one.said["search_loss"] > 0
     with pytest.raises(UserError, match=r"a budget of 0.01 .* the least net takes 0\.12"):
-        filter_search.check(question, plan._replace(shares=(0.01,)), problem, 3, axis)
+        filter_search.check(question, plan._replace(shares=(0.01,)), problem, 3, ONE)
     bits = dataclasses.replace(question, granularity="units")
     with pytest.raises(UserError, match="granularity=units: a budget of multiply-adds needs unit_"):
-        filter_search.check(bits, plan, problem, 3, axis)
+        filter_search.check(bits, plan, problem, 3, ONE)
 
 
 def test_a_search_is_called_by_its_energy_and_its_weights():

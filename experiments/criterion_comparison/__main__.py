@@ -20,9 +20,7 @@ from absl import flags
 from experiments.harness import (
     candidate_masks,
     method_figures,
-    records,
     rows,
-    session,
     tables,
     trained_masks,
 )
@@ -30,6 +28,7 @@ from experiments.harness.dense_store import StoreSettings
 from experiments.harness.flags import RunSettings, define, read_all
 from experiments.harness.problem import Problem
 from experiments.harness.seeds import seed
+from experiments.harness.session import finish_run, set_up
 from experiments.harness.trained_masks import Entry, train_in_parts
 from jaxtickets.io.errors import UserError, choose, run_main
 from jaxtickets.recipes.ticket_controls import TREATMENTS, Given, treat
@@ -74,44 +73,42 @@ def main() -> None:
     """Reads the flags, checks them, trains the dense nets, prunes, trains, draws."""
     place, store, *parts = _read()
     question = parts[0]
-    axis, problem = session.prepare(place, parts)
+    axis, problem = set_up(place, parts)
     trained = question.train
     made = candidate_masks.begin(
         "criterion_comparison", place, store, parts, axis, problem, trained
     )
-    entries, data = list(made.entries), made.data
+    entries, data = list(made.entries), made.session.data
     if "inverted" in question.checks:
-        entries += _inverted(problem, made)
+        entries += _inverted(made)
     for check in question.checks:
         if check != "inverted":
             entries += [_treated(problem, entry, check) for entry in made.entries]
     if question.train:
-        where = made.run.folder, "train", problem, axis
-        found = train_in_parts(*where, entries, data, place.checkpoint_seconds)
+        found = train_in_parts(made.session, "train", entries)
     elif not question.evaluate:
         found = trained_masks.counted_rows(problem, entries)
     else:
         found = trained_masks.untrained_rows(problem, axis, entries, data)
     summary = made.summary + found
 
-    rows.write_summary(made.run.folder, summary, *trained_masks.CHECKED)
+    rows.write_summary(made.session.folder, summary, *trained_masks.CHECKED)
     if question.evaluate:
-        method_figures.draw_against_density(made.run.folder)
-    method_figures.draw_layers(made.run.folder)
-    method_figures.draw_lost(made.run.folder)
+        method_figures.draw_against_density(made.session.folder)
+    method_figures.draw_layers(made.session.folder)
+    method_figures.draw_lost(made.session.folder)
     print(tables.methods(summary))
-    records.finish_run(made.run)
-    print(f"run: {made.run.folder}")
+    finish_run(made.session.folder)
 
 
-def _inverted(problem: Problem, made: candidate_masks.Gallery) -> list[Entry]:
+def _inverted(made: candidate_masks.Candidates) -> list[Entry]:
     """What each criterion keeps last; chance has no inverse."""
     settings = made.plan.settings
     own = {f"inverted_{name}": name for name in settings.criteria if name != "random"}
     inverse = made.plan._replace(
         settings=dataclasses.replace(settings, criteria=tuple(own)), saved=[]
     )
-    entries = candidate_masks.entries_of(inverse, problem, made.seeds, made.dense, made.data)
+    entries = candidate_masks.entries_of(made.session, inverse, made.dense)
     return [
         entry._replace(name=entry.name | {"method": own[entry.name["method"]], "check": "inverted"})
         for entry in entries

@@ -29,9 +29,10 @@ from absl import flags
 from experiments.early_bird import drawing, drawn_tickets
 from experiments.early_bird import figure as figures
 from experiments.early_bird.drawing import BirdSettings, Plan
-from experiments.harness import records, rows, session, tables, trained_masks
+from experiments.harness import rows, tables, trained_masks
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
 from experiments.harness.problem import NetSettings, TrainSettings
+from experiments.harness.session import finish_run, set_up, start_run
 from jaxtickets.io.errors import choose, run_main
 
 SMOKE: dict[str, Any] = {
@@ -70,27 +71,25 @@ def main() -> None:
     name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
     choose("preset", name, tuple(PRESETS))
     place, settings, *parts = read_all(GROUPS, PRESETS[name])
-    axis, problem = session.prepare(place, parts)
+    axis, problem = set_up(place, parts)
     plan = drawing.plan(settings, problem)
     spec = [plan.settings, *parts]
-    run, data, seeds = session.begin("early_bird", place, spec, axis, problem)
-    every = place.checkpoint_seconds
-
-    ends = drawing.search(run.folder, plan, axis, seeds, data, every)
-    drawn = drawing.write_drawn(run.folder, plan, seeds, ends)
-    summary = drawing.dense_rows(run.folder, plan, axis, seeds, ends, data)
+    session = start_run("early_bird", place, spec, axis, problem)
+    seeds = session.seeds
+    ends = drawing.search(session, plan)
+    drawn = drawing.write_drawn(session.folder, plan, seeds, ends)
+    summary = drawing.dense_rows(session, plan, ends)
     for i, (small, entries) in enumerate(drawn_tickets.tickets(plan, problem, seeds, ends)):
         for entry in entries:
-            trained_masks.save_entry(run.folder, small, entry, _step(entry, plan))
-        batch = run.folder, f"train-{i:02d}", small, axis, entries, data, every
-        summary += trained_masks.train_in_parts(*batch)
+            trained_masks.save_entry(session.folder, small, entry, _step(entry, plan))
+        smaller = session._replace(problem=small)
+        summary += trained_masks.train_in_parts(smaller, f"train-{i:02d}", entries)
 
-    rows.write_summary(run.folder, _ordered(_with_savings(summary)), *trained_masks.LEADING)
-    figures.draw_distances(run.folder)
-    figures.draw_accuracy(run.folder)
-    print(_table(rows.read_summary(run.folder), drawn))
-    records.finish_run(run)
-    print(f"run: {run.folder}")
+    rows.write_summary(session.folder, _ordered(_with_savings(summary)), *trained_masks.LEADING)
+    figures.draw_distances(session.folder)
+    figures.draw_accuracy(session.folder)
+    print(_table(rows.read_summary(session.folder), drawn))
+    finish_run(session.folder)
 
 
 def _step(entry: trained_masks.Entry, plan: Plan) -> int:

@@ -10,11 +10,12 @@ import jax
 import numpy as np
 
 from experiments.harness import rows, trained_masks
-from experiments.harness.chunked_run import check_finite, loop, seconds
+from experiments.harness.chunked_run import check_finite, run_in_chunks, seconds
 from experiments.harness.flags import numbers, whole_numbers
 from experiments.harness.problem import Problem
 from experiments.harness.progress import Progress
 from experiments.harness.seeds import Seed, evidence
+from experiments.harness.session import Session
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import Start, accuracies, chunk_plan, splits_of
 from jaxtickets import allocation, criteria, losses, masks, nets, penalties, runs, training
@@ -25,12 +26,12 @@ from jaxtickets.criteria.units import find_unit
 from jaxtickets.io.errors import UserError
 from jaxtickets.recipes import early_bird, early_masks
 from jaxtickets.recipes.early_masks import Masks
-from jaxtickets.runs import Axis, Blocks
+from jaxtickets.runs import Blocks
 from jaxtickets.search import space as spaces
 from jaxtickets.search.space import Space
 from jaxtickets.settings import option
 from jaxtickets.training import Splits, Watched
-from jaxtickets.types import Array, Dataset, Key, Params, PyTree, Split, Stats
+from jaxtickets.types import Array, Key, Params, PyTree, Split, Stats
 
 SEARCH = "search"
 """The phase of the dense training that tickets are drawn from."""
@@ -193,9 +194,7 @@ def _scorer(
 # --- search --------------------------------------------------------------------------------------
 
 
-def search(
-    folder: Path, plan: Plan, axis: Axis, seeds: Sequence[Seed], data: Dataset, every: float
-) -> Watched:
+def search(session: Session, plan: Plan) -> Watched:
     """The dense trainings to their end, stacked over seeds; their method state is a `Bird`.
 
     `kept` holds the weights of the epochs `plan.draw_at`. Metrics rows, one a seed and epoch, hold
@@ -203,11 +202,11 @@ def search(
     the epochs before, the last one first, and `drawn`, 0 until then.
 
     Args:
-      folder, axis, data, every: see `train_all`.
+      session: the run axis, the data, the seeds, and where records go.
       plan: the plan.
-      seeds: of the trainings.
     """
     problem, settings = plan.search, plan.settings
+    axis, seeds, data = session.axis, session.seeds, session.data
     recipe, keep_at = problem.recipe, tuple(at * plan.epoch for at in plan.draw_at)
     batches = evidence(problem, seeds[0], None, data).batches
     shared = runs.share((splits_of(problem, data), batches), axis)
@@ -224,13 +223,30 @@ def search(
         (case, watched), (splits, batches) = row, shared
 
         def draw(state: training.TrainState) -> Array:
-            weights = case.params, state.params, state.stats, state.mask, batches
-            seen = Evidence(*weights, recipe.loss, recipe.model, recipe.prepare)
+            seen = Evidence(
+                init_params=case.params,
+                params=state.params,
+                stats=state.stats,
+                mask=state.mask,
+                batches=batches,
+                loss=recipe.loss,
+                model=recipe.model,
+                prepare=recipe.prepare,
+            )
             return plan.masks(case.draw_key, state.step, seen)
 
-        run = recipe, case.key, case.hyper, watched, splits, plan.epoch, draw
-        rule = settings.tolerance, settings.window
-        watched, metrics = early_bird.epoch(*run, *rule, keep_at)
+        watched, metrics = early_bird.epoch(
+            recipe,
+            case.key,
+            case.hyper,
+            watched,
+            splits,
+            plan.epoch,
+            draw,
+            settings.tolerance,
+            settings.window,
+            keep_at,
+        )
         return (case, watched), metrics
 
     advance = runs.batch(one, axis)
@@ -267,7 +283,7 @@ def search(
     label = f"{SEARCH}, {len(seeds)} runs"
     progress = Progress(label, plan.epochs, kinds, "images", per_step=images)
     ends = range(1, plan.epochs + 1)
-    return loop(folder, SEARCH, begin, ends, step, report, axis, progress, every)[1]
+    return run_in_chunks(session, SEARCH, begin, ends, step, report, progress)[1]
 
 
 def write_drawn(
@@ -294,11 +310,9 @@ def write_drawn(
     return made
 
 
-def dense_rows(
-    folder: Path, plan: Plan, axis: Axis, seeds: Sequence[Seed], ends: Watched, data: Dataset
-) -> list[dict[str, Any]]:
+def dense_rows(session: Session, plan: Plan, ends: Watched) -> list[dict[str, Any]]:
     """A summary row of each dense net at the end of the search's training, see `train_entries`."""
-    problem = plan.search
+    problem, axis, data, seeds = plan.search, session.axis, session.data, session.seeds
     entries = [
         Entry(
             {"method": "dense", "density": 1.0, "seed": one.number},
@@ -307,11 +321,11 @@ def dense_rows(
         for one in seeds
     ]
     made = trained_masks.untrained_rows(problem, axis, entries, data)
-    nets_ = ends.state.params, ends.state.stats
     test, validation = (
-        accuracies(problem, axis, *nets_, split) for split in (data.test, data.validation)
+        accuracies(problem, axis, ends.state.params, ends.state.stats, split)
+        for split in (data.test, data.validation)
     )
-    share = round(seconds(folder, SEARCH) / len(seeds), 3)
+    share = round(seconds(session.folder, SEARCH) / len(seeds), 3)
     for i, row in enumerate(made):
         row |= {
             "trained_accuracy": round(float(test[i]), 6),

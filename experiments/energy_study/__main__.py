@@ -19,11 +19,12 @@ from absl import flags
 from experiments.energy_study import energy_scores, random_masks
 from experiments.energy_study import figure as figure
 from experiments.energy_study.energy_scores import PredictorSettings
-from experiments.harness import candidate_masks, records, rows, session, tables, trained_masks
+from experiments.harness import candidate_masks, rows, tables, trained_masks
 from experiments.harness.candidate_masks import GallerySettings
 from experiments.harness.dense_store import StoreSettings
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
 from experiments.harness.problem import NetSettings, Problem, TrainSettings
+from experiments.harness.session import finish_run, set_up
 from experiments.harness.trained_masks import Entry, train_in_parts
 from jaxtickets import masks
 from jaxtickets.io.errors import choose, run_main
@@ -62,7 +63,7 @@ def main() -> None:
     choose("preset", name, tuple(PRESETS))
     place, store, *parts = read_all(GROUPS, PRESETS[name])
     settings, _, _, train, _ = parts
-    axis, problem = session.prepare(place, parts)
+    axis, problem = set_up(place, parts)
     steps = energy_scores.check(settings, problem)
     made = candidate_masks.begin("energy_study", place, store, parts, axis, problem, trained=False)
     entries = [*made.entries, *_shuffled(problem, made)]
@@ -71,27 +72,25 @@ def main() -> None:
     look = energy_scores.look(settings, problem, steps[-1])
     scored = energy_scores.criteria_of(problem, made)
     cost = energy_scores.costs(problem, train, steps, energy_scores.row(entries[0], scored), look)
-    on = made.run.folder, problem, train, steps, axis, entries
+    on = made.session.folder, problem, train, steps, axis, entries
     energies = energy_scores.predict_in_parts(*on, scored, look)
-    batched = made.run.folder, "train", problem, axis, entries, made.data
-    summary = train_in_parts(*batched, place.checkpoint_seconds)
+    summary = train_in_parts(made.session, "train", entries)
     for row, of in zip(summary, energies, strict=True):
         row |= {f"energy/{name}": round(value, 6) for name, value in of.items()}
-    rows.write_summary(made.run.folder, summary, *trained_masks.CHECKED)
+    rows.write_summary(made.session.folder, summary, *trained_masks.CHECKED)
     found = _correlations(summary, cost)
-    rows.write_csv(made.run.folder / "correlations.csv", found)
-    figure.draw_energies(made.run.folder, found)
+    rows.write_csv(made.session.folder / "correlations.csv", found)
+    figure.draw_energies(made.session.folder, found)
     print(_table(found))
-    records.finish_run(made.run)
-    print(f"run: {made.run.folder}")
+    finish_run(made.session.folder)
 
 
-def _shuffled(problem: Problem, made: candidate_masks.Gallery) -> list[Entry]:
+def _shuffled(problem: Problem, made: candidate_masks.Candidates) -> list[Entry]:
     """Random masks with each criterion's count in each layer."""
     entries = []
     for entry in made.entries:
         said = entry.name | {"check": "shuffled"}
-        one = next(one for one in made.seeds if one.number == said["seed"])
+        one = next(one for one in made.session.seeds if one.number == said["seed"])
         key = candidate_masks.control_key(one, f"{said['method']} shuffled", said["density"])
         mask = masks.shuffle(key, entry.start.mask, problem.prunable)
         entries.append(Entry(said, entry.start._replace(mask=mask)))

@@ -223,12 +223,12 @@ def _energies(
 
 
 def criteria_of(
-    problem: Problem, made: candidate_masks.Gallery
+    problem: Problem, made: candidate_masks.Candidates
 ) -> dict[int, tuple[Scores, Scores]]:
     """Seed -> SNIP's and SynFlow's scores of the dense net at initialisation."""
     found: dict[int, tuple[Scores, Scores]] = {}
-    for one in made.seeds:
-        about, key = evidence(problem, one, None, made.data), one.control
+    for one in made.session.seeds:
+        about, key = evidence(problem, one, None, made.session.data), one.control
         found[one.number] = find("snip")(key, about), find("synflow")(key, about)
     return found
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.harness.candidate_masks import Gallery
+from experiments.harness.candidate_masks import Candidates
 from experiments.harness.problem import Problem
 from experiments.harness.seeds import evidence
 from experiments.harness.trained_masks import Entry
@@ -21,7 +21,7 @@ MOVES = 10
 """By which a field is bent."""
 
 
-def of_fields(count: int, problem: Problem, made: Gallery) -> list[Entry]:
+def of_fields(count: int, problem: Problem, made: Candidates) -> list[Entry]:
     """Masks of random fields: SNIP's potentials, weaker or stronger, bent by random moves.
 
     Args:
@@ -29,7 +29,7 @@ def of_fields(count: int, problem: Problem, made: Gallery) -> list[Entry]:
       problem: the net and its data.
       made: seeds, densities, and the data that SNIP sees.
     """
-    image, params = made.data.train.images.shape[1:], made.seeds[0].params
+    image, params = made.session.data.train.images.shape[1:], made.session.seeds[0].params
     space = fields.space(params, problem.prunable, FEATURES, ("input",), image)
     moves = fields.moves(space)
     floor = made.plan.settings.floor
@@ -49,8 +49,8 @@ def of_fields(count: int, problem: Problem, made: Gallery) -> list[Entry]:
 
     entries = []
     sizes = masks.shapes(params, problem.prunable)
-    for one in made.seeds:
-        about = evidence(problem, one, None, made.data)
+    for one in made.session.seeds:
+        about = evidence(problem, one, None, made.session.data)
         feature_key, snip_key, field_key = jax.random.split(one.control, 3)
         features = fields.features(feature_key, space, about)
         pooled = fields.pooled(space, find("snip")(snip_key, about), (1.0, 1.0))

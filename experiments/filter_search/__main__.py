@@ -26,8 +26,6 @@ from absl import flags
 from experiments.harness import (
     annealed_settings,
     annealing_runs,
-    records,
-    session,
     soft_filter_pruning,
     structured_runs,
     structured_tables,
@@ -41,6 +39,7 @@ from experiments.harness.flags import BatchSettings, RunSettings, define, read_a
 from experiments.harness.problem import NetSettings, Problem, TrainSettings
 from experiments.harness.sa_presets import thesis_search
 from experiments.harness.seeds import Seed, weighted
+from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.unit_selection import AfterSettings, Choice, CutSettings, Plan
 from jaxtickets.compress import budget, choose
 from jaxtickets.compress.graph import Graph
@@ -132,37 +131,36 @@ def main() -> None:
     """Reads the flags, checks them, trains dense nets, searches, cuts, trains, measures; draws."""
     place, store, *parts = _read()
     question, cut, after, net, train, _ = parts
-    axis, problem = session.prepare(place, parts)
+    axis, problem = set_up(place, parts)
     plan = unit_selection.plan(cut, after, train, problem)
     problem = problem._replace(wiring=plan.graph.wiring)
     epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
     epochs = _epochs(question.weights_from, problem.steps // epoch)
     _check_groups(plan.graph, net.model)
     searches = check(question, plan, problem, net.seed, axis)
-    run, data, seeds = session.begin("filter_search", place, parts, axis, problem)
-    folder, every = run.folder, place.checkpoint_seconds
-    dense = dense_nets(folder, problem, axis, seeds, train, data, every, store)
+    session = start_run("filter_search", place, parts, axis, problem)
+    seeds, dense = session.seeds, dense_nets(session, train, store)
 
-    choices = unit_selection.scored(plan, problem, seeds, dense, data)
-    choices += soft_filter_pruning.choices(folder, plan, problem, axis, seeds, data, every)
+    choices = unit_selection.scored(session, plan, dense)
+    choices += soft_filter_pruning.choices(session, plan)
     for number in epochs:
         kind = "trained" if number else INIT
-        begun = [weighted(problem, one, kind, number * epoch, data) for one in seeds]
+        begun = session._replace(
+            seeds=[weighted(problem, one, kind, number * epoch, session.data) for one in seeds]
+        )
         for energy, checked in searches.items():
             name = _name(energy, number)
-            chains = problem, axis, begun, question.chains, data, every
-            found = annealing_runs.anneal(folder, name, checked, *chains)
+            found = annealing_runs.anneal(begun, name, checked, question.chains)
             made = [choice(name, one, checked, seeds, dense) for one in found]
             choices += [*made, *(shuffled(one, plan.graph) for one in made if question.shuffled)]
     groups = unit_selection.cut(plan, problem, choices)
-    summary = structured_runs.train_nets(folder, plan, problem, axis, groups, dense, data, every)
+    summary = structured_runs.train_nets(session, plan, groups, dense)
 
-    figures.draw_widths(folder)
-    figures.draw_accuracies(folder)
+    figures.draw_widths(session.folder)
+    figures.draw_accuracies(session.folder)
     print(structured_tables.table(summary))
     print(structured_tables.worth(summary))
-    records.finish_run(run)
-    print(f"run: {run.folder}")
+    finish_run(session.folder)
 
 
 def check(
@@ -174,9 +172,16 @@ def check(
       UserError: a search that can't be.
     """
     costs = budget.costs(plan.graph, plan.how.costs) if plan.cut.budget else None
-    on = problem, first, plan.shares, axis, question.chains, costs
     return {
-        energy: annealing_runs.check(_search(question, plan.cut, energy), *on)
+        energy: annealing_runs.check(
+            _search(question, plan.cut, energy),
+            problem,
+            first,
+            densities=plan.shares,
+            axis=axis,
+            chains=question.chains,
+            costs=costs,
+        )
         for energy in question.energies
     }
 

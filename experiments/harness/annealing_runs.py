@@ -1,20 +1,19 @@
 """Annealed tickets for every seed and density: checked before work starts, then searched for."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from experiments.harness import annealed, annealed_settings, annealed_start
 from experiments.harness.annealed_settings import Settings
-from experiments.harness.chain_runs import Found, Plan, best, first_rows, progress_of, search_all
+from experiments.harness.chain_runs import Found, Plan, best, first_rows, progress_of, run_chains
 from experiments.harness.problem import Problem
-from experiments.harness.seeds import Seed, evidence, seed
+from experiments.harness.seeds import evidence, seed
+from experiments.harness.session import Session
 from jaxtickets import runs
 from jaxtickets.compress.budget import Costs
 from jaxtickets.io.errors import UserError
 from jaxtickets.recipes.search_domain import Ground
 from jaxtickets.runs import Axis, Shared
-from jaxtickets.types import Dataset
 
 
 class Checked(NamedTuple):
@@ -84,45 +83,46 @@ def check(
     return Checked(settings, where, runs.share(sight, axis), tuple(densities))
 
 
-def anneal(
-    folder: Path,
-    phase: str,
-    checked: Checked,
-    problem: Problem,
-    axis: Axis,
-    seeds: Sequence[Seed],
-    chains: int,
-    data: Dataset,
-    every: float,
-) -> list[Found]:
+def anneal(session: Session, phase: str, checked: Checked, chains: int) -> list[Found]:
     """Searches with several chains of each density and seed; returns the best of each.
 
     Args:
-      folder, phase, every: see `loop`.
+      session: the problem and run axis that the search was checked with, the seeds, with the
+        weights that masks select from, and where records go.
+      phase: the search's name, see `run_in_chunks`.
       checked: the search.
-      problem, axis: as it was checked with.
-      seeds: with the weights that masks select from.
       chains: of each density and seed.
-      data: on the device.
     """
-    settings, where = checked.settings, checked.where
+    settings, where, problem = checked.settings, checked.where, session.problem
     plans = [
         Plan(density, one, chain)
         for density in checked.densities
-        for one in seeds
+        for one in session.seeds
         for chain in range(chains)
     ]
     progress = progress_of(phase, len(plans), settings.steps)
-    if not (folder / "checkpoints" / phase).exists():
+    if not (session.folder / "checkpoints" / phase).exists():
         progress.announce()  # first masks by a criterion take a while
     try:
-        given = first_rows(settings, where, plans, lambda one: evidence(problem, one, None, data))
+        given = first_rows(
+            settings, where, plans, lambda one: evidence(problem, one, None, session.data)
+        )
     except ValueError as error:  # a layer that a chain's first mask leaves empty
         raise UserError(str(error)) from error
     first, most = given
     optimizer = problem.recipe.optimizer(problem.hyper)
     search = annealed.build(settings, problem.recipe, optimizer, where, problem.prunable, most)
     names = [{"density": p.density, "seed": p.seed.number, "chain": p.chain} for p in plans]
-    batched = folder, phase, settings.steps, settings.chunk, search, axis
-    ends = search_all(*batched, first, names, checked.sight, every, chains, progress)
+    ends = run_chains(
+        session,
+        phase,
+        settings.steps,
+        settings.chunk,
+        search,
+        chains=first,
+        names=names,
+        sight=checked.sight,
+        group=chains,
+        progress=progress,
+    )
     return best(settings, where, plans, first, ends)

@@ -1,8 +1,6 @@
 """Runs finders for all seeds of a density: resumable, phase by phase."""
 
 import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -10,20 +8,20 @@ import numpy as np
 
 from experiments.harness import annealed, annealed_start, search_presets
 from experiments.harness.candidate_masks import OF_INIT, at_init, control_key, plain
-from experiments.harness.chain_runs import Plan, first_rows, lowest, search_all, winners
+from experiments.harness.chain_runs import Plan, first_rows, lowest, run_chains, winners
 from experiments.harness.chunked_run import seconds
 from experiments.harness.problem import Problem, TrainSettings, optimizer_of
 from experiments.harness.search_presets import Phase
-from experiments.harness.seeds import Seed, evidence, examples
+from experiments.harness.seeds import evidence, examples
+from experiments.harness.session import Session
 from jaxtickets import allocation, masks, runs
 from jaxtickets.io.errors import UserError
 from jaxtickets.recipes.search_domain import Row, mask_at
-from jaxtickets.runs import Axis
 from jaxtickets.search.annealing import Tick
 from jaxtickets.search.chains import Chain
 from jaxtickets.search.energies import training_cost
 from jaxtickets.settings import option
-from jaxtickets.types import Dataset, Mask, Params
+from jaxtickets.types import Mask, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,26 +44,16 @@ class Task(NamedTuple):
     """Masks of one density that are looked for, one for each seed, and where that is written.
 
     Attributes:
-      folder: the run's folder.
+      session: the net, its data and training, the seeds, and where records go.
       label: what the search is called; the names of its phases begin with it.
-      problem: the net.
-      seeds: of the searches.
       density: what masks keep.
       floor: the least that a layer keeps.
-      data: on the device.
-      axis: the run axis.
-      every: seconds between two checkpoints.
     """
 
-    folder: Path
+    session: Session
     label: str
-    problem: Problem
-    seeds: Sequence[Seed]
     density: float
     floor: int
-    data: Dataset
-    axis: Axis
-    every: float
 
 
 class Found(NamedTuple):
@@ -128,7 +116,8 @@ def search(
       settings, budget: see `plan`.
       train: how nets are trained in the energy.
     """
-    folder, label, problem, seeds, density, floor, data, axis, every = task
+    session, label, density, floor = task
+    problem, seeds, axis = session.problem, session.seeds, session.axis
     planned = plan(settings, problem, finder, budget)
     how = dataclasses.replace(train, learning_rates=settings.shape)
     image = problem.dataset.train.images.shape[1:]
@@ -138,7 +127,7 @@ def search(
     where = annealed.ground_of(phases[0], *net, image)
     chains = [Plan(density, one, i) for one in seeds for i in range(planned[0].chains)]
     rows, most = first_rows(
-        phases[0], where, chains, lambda one: evidence(problem, one, None, data)
+        phases[0], where, chains, lambda one: evidence(problem, one, None, session.data)
     )
     ones = allocation.total(masks.shapes(seeds[0].params, problem.prunable), density)
     spent = 0.0
@@ -148,9 +137,18 @@ def search(
         made = annealed.build(named, problem.recipe, optimizer, where, problem.prunable, most)
         names = [{"density": density, "seed": c.seed.number, "chain": c.chain} for c in chains]
         part = f"{label}-{i + 1}"
-        batched = folder, part, phase.steps, phase.chunk, made, axis
-        ends = search_all(*batched, rows, names, runs.share(sight, axis), every, phase.chains)
-        spent += seconds(folder, part)
+        ends = run_chains(
+            session,
+            part,
+            phase.steps,
+            phase.chunk,
+            made,
+            chains=rows,
+            names=names,
+            sight=runs.share(sight, axis),
+            group=phase.chains,
+        )
+        spent += seconds(session.folder, part)
         if i + 1 < len(planned):
             groups = np.array([name["seed"] for name in names])
             scores = np.asarray(ends.state.best_energy)
@@ -180,7 +178,7 @@ def _go_on(rows: Row, ends: Chain, chosen: np.ndarray, ticks: Tick) -> Row:
 
 def random(task: Task, allocate: str) -> list[Found]:
     """Random masks with the counts of `allocation.ALLOCATIONS`, for nothing."""
-    problem, seeds = task.problem, task.seeds
+    problem, seeds = task.session.problem, task.session.seeds
     shapes = masks.shapes(seeds[0].params, problem.prunable)
     keep = allocation.ALLOCATIONS[allocate](shapes, task.density, task.floor)
     keys = [control_key(one, f"random_{allocate}", task.density) for one in seeds]

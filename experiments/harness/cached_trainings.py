@@ -8,46 +8,41 @@ from pathlib import Path
 from typing import Any
 
 from experiments.harness import memory_batches, rows
-from experiments.harness.problem import Problem
+from experiments.harness.session import Session
 from experiments.harness.trained_masks import Entry, save_entry, train_entries
 from jaxtickets import runs
-from jaxtickets.runs import Axis
-from jaxtickets.types import Dataset
 
 Row = dict[str, Any]
 
 
 def train(
-    folder: Path,
-    part: Path,
+    session: Session,
+    home: Path,
     phase: str,
-    problem: Problem,
-    axis: Axis,
     entries: Mapping[str, Entry],
-    data: Dataset,
-    every: float,
 ) -> dict[str, Row]:
     """Ticket -> row of `train_entries`; as many at a time as fit into memory.
 
     Args:
-      folder: in `folder/tickets` are the tickets at the end of training.
-      part: where metrics and checkpoints are.
-      phase: the name of the trainings in `part`.
-      problem, axis, data, every: see `train_entries`.
+      session: see `train_entries`; metrics and checkpoints are in its folder.
+      home: in `home/tickets` are the tickets at the end of training.
+      phase: the name of the trainings in the session's folder.
       entries: name of the ticket -> what is trained.
     """
     if not entries:
         return {}
     params = next(iter(entries.values())).start.params
-    found, missing = memory_batches.plan(part, phase, axis, list(entries.values()), params)
+    found, missing = memory_batches.plan(
+        session.folder, phase, session.axis, list(entries.values()), params
+    )
     names = iter([*entries][len(found) :])
     for step, mine in missing:
-        ends, done = train_entries(part, step, problem, axis, mine, data, every)
+        ends, done = train_entries(session, step, mine)
         for i, entry in enumerate(mine):
             params, stats = runs.take((ends.state.params, ends.state.stats), i)
             end = Entry(entry.name, entry.start._replace(params=params, stats=stats))
-            save_entry(folder, problem, end, problem.steps, next(names))
-        memory_batches.finish(part, step, done)
+            save_entry(home, session.problem, end, session.problem.steps, next(names))
+        memory_batches.finish(session.folder, step, done)
         found += done
     return dict(zip(entries, found, strict=True))
 

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.harness import saved_tickets, session
+from experiments.harness import saved_tickets
 from experiments.harness.dense_store import Dense, StoreSettings, dense_nets
 from experiments.harness.flags import BatchSettings, RunSettings, numbers
 from experiments.harness.problem import NetSettings, Problem, TrainSettings
-from experiments.harness.records import Run
 from experiments.harness.seeds import Seed, evidence, seed
+from experiments.harness.session import Session, start_run
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import Start, chunk_plan
 from jaxtickets import allocation, criteria, masks, runs
@@ -22,7 +22,7 @@ from jaxtickets.io.errors import UserError
 from jaxtickets.recipes import iterative_pruning
 from jaxtickets.runs import Axis
 from jaxtickets.settings import option
-from jaxtickets.types import Array, Dataset, Keep, Key, Mask, Params, PyTree, Scores, Split, Stats
+from jaxtickets.types import Array, Keep, Key, Mask, Params, PyTree, Scores, Split, Stats
 
 AT_INIT = ("snip", "grasp", "synflow")
 """Criteria that score the weights at initialisation, as do those after `initial_`; the others look
@@ -72,23 +72,19 @@ class Plan(NamedTuple):
     saved: list[saved_tickets.Saved]
 
 
-class Gallery(NamedTuple):
-    """An open run with its masks.
+class Candidates(NamedTuple):
+    """A run that has begun, with its masks.
 
     Attributes:
-      run: where it writes.
+      session: the run.
       plan: what was asked for.
-      data: on the device.
-      seeds: the seeds.
       dense: their dense nets, trained; None where nothing needs them.
       summary: a row of each dense net; empty where there are none.
       entries: see `entries_of`.
     """
 
-    run: Run
+    session: Session
     plan: Plan
-    data: Dataset
-    seeds: list[Seed]
     dense: Dense | None
     summary: list[dict[str, Any]]
     entries: list[Entry]
@@ -102,11 +98,11 @@ def begin(
     axis: Axis,
     problem: Problem,
     trained: bool,
-) -> Gallery:
+) -> Candidates:
     """Checks what is left to check, opens the run, and makes the masks.
 
     Args:
-      experiment, place, axis, problem: see `opening.begin`.
+      experiment, place, axis, problem: see `start_run`.
       store: where dense nets are.
       parts: settings, the last four those of `GROUPS`; the spec has the plan's settings in place
         of the gallery's.
@@ -121,14 +117,13 @@ def begin(
     if trained:
         check_starts(planned, problem)
     spec = [*own, planned.settings, net, train, batch]
-    run, data, seeds = session.begin(experiment, place, spec, axis, problem)
+    session = start_run(experiment, place, spec, axis, problem)
     dense = None
     if trained or looks_at_trained(settings):
-        every = place.checkpoint_seconds
-        dense = dense_nets(run.folder, problem, axis, seeds, train, data, every, store)
+        dense = dense_nets(session, train, store)
     summary = dense.summary if dense else []
-    entries = entries_of(planned, problem, seeds, dense, data)
-    return Gallery(run, planned, data, seeds, dense, summary, entries)
+    entries = entries_of(session, planned, dense)
+    return Candidates(session, planned, dense, summary, entries)
 
 
 def plan(settings: GallerySettings, problem: Problem) -> Plan:
@@ -175,9 +170,7 @@ def at_init(name: str) -> bool:
     return plain(name) in AT_INIT or "initial" in name.split("_")
 
 
-def entries_of(
-    plan: Plan, problem: Problem, seeds: Sequence[Seed], dense: Dense | None, data: Dataset
-) -> list[Entry]:
+def entries_of(session: Session, plan: Plan, dense: Dense | None) -> list[Entry]:
     """An entry for each criterion, density and seed, and one for each saved ticket.
 
     A criterion's mask lies over the weights of its seed; a saved ticket keeps its own, and is
@@ -185,9 +178,13 @@ def entries_of(
     trained weights.
     """
     settings, entries = plan.settings, []
+    problem, seeds = session.problem, session.seeds
     shapes = masks.shapes(seeds[0].params, problem.prunable)
     sizes = {path: int(np.prod(shape)) for path, shape in shapes.items()}
-    whole, batches = masks.ones(seeds[0].params), evidence(problem, seeds[0], None, data).batches
+    whole, batches = (
+        masks.ones(seeds[0].params),
+        evidence(problem, seeds[0], None, session.data).batches,
+    )
     for name in settings.criteria:
         kind = plain(name)
         count = settings.synflow_rounds if kind == "synflow" else 1

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -11,13 +10,14 @@ import numpy as np
 
 from experiments.harness import annealed, annealed_start
 from experiments.harness.annealed_settings import Settings
-from experiments.harness.chunked_run import check_finite, loop
+from experiments.harness.chunked_run import check_finite, run_in_chunks
 from experiments.harness.progress import Progress
 from experiments.harness.seeds import Seed
+from experiments.harness.session import Session
 from jaxtickets import runs
 from jaxtickets.criteria import Evidence
 from jaxtickets.recipes.search_domain import Ground, Row, mask_at
-from jaxtickets.runs import Axis, Blocks, Shared
+from jaxtickets.runs import Blocks, Shared
 from jaxtickets.search.annealing import Info
 from jaxtickets.search.chains import Chain
 from jaxtickets.types import Array, Key, PyTree
@@ -157,17 +157,15 @@ def winners(plans: Sequence[Plan], ends: Chain) -> list[int]:
     return [min(members, key=lambda i: score[i]) for members in groups.values()]
 
 
-def search_all(
-    folder: Path,
+def run_chains(
+    session: Session,
     phase: str,
     steps: int,
     length: int,
     search: Search,
-    axis: Axis,
     chains: PyTree,
     names: list[dict[str, Any]],
     sight: Shared,
-    every: float,
     group: int = 1,
     progress: Progress | None = None,
 ) -> Chain:
@@ -179,17 +177,18 @@ def search_all(
     so far.
 
     Args:
-      folder, phase, every: see `loop`.
+      session, phase: see `run_in_chunks`.
       steps: of each chain.
       length: steps of a chunk.
       search: what a chain does.
-      axis: the run axis.
       chains: what each chain is given, with a leading axis of chains.
       names: what metrics rows say of each chain, such as density, seed and chain.
       sight: the data, on each device.
       group: how many chains meet, where they do: the first so many, the next, and so on.
       progress: of `progress_of`, where it has been announced already.
     """
+
+    axis = session.axis
 
     def advance_one(
         pair: tuple[PyTree, Chain], start: Array, sight: PyTree
@@ -242,11 +241,11 @@ def search_all(
 
     progress = progress or progress_of(phase, len(names), steps)
     ends = range(length, steps + 1, length)
-    return loop(folder, phase, begin, ends, step, report, axis, progress, every)[1]
+    return run_in_chunks(session, phase, begin, ends, step, report, progress)[1]
 
 
 def progress_of(phase: str, chains: int, steps: int) -> Progress:
-    """The live line of a search of so many chains, see `search_all`."""
+    """The live line of a search of so many chains, see `run_chains`."""
     return Progress(f"{phase}, {chains} chains", steps, FORMATS, "eval", per_step=chains)
 
 
@@ -266,7 +265,8 @@ def _of_groups(meeting: annealed.Meeting, group: int) -> tuple[Callable, Callabl
     @jax.jit
     def meet(firsts: PyTree, chains: Chain, start: Array, sight: PyTree) -> Chain:
         def one(pair: tuple[PyTree, Chain]) -> Chain:
-            return meeting.meet(*pair, start, sight)
+            row, group_of = pair
+            return meeting.meet(row, group_of, start, sight)
 
         return whole(jax.lax.map(one, (firsts, cut(chains))))
 

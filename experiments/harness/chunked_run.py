@@ -1,4 +1,4 @@
-"""A long batch of runs in chunks: progress, metrics, checkpoints, and going on after a kill."""
+"""A long batch of runs in chunks: progress, metrics, checkpoints, and resuming after a kill."""
 
 import operator
 import time
@@ -12,10 +12,11 @@ import numpy as np
 
 from experiments.harness import compilation, rows
 from experiments.harness.progress import Progress
+from experiments.harness.session import Session
 from jaxtickets import runs
 from jaxtickets.io import checkpoints, processes
 from jaxtickets.io.errors import UserError
-from jaxtickets.runs import Axis, Blocks
+from jaxtickets.runs import Blocks
 from jaxtickets.types import PyTree
 
 Advance = Callable[[Blocks, int], tuple[Blocks, PyTree]]
@@ -25,32 +26,29 @@ Report = Callable[[int, PyTree], tuple[list[dict[str, Any]], Mapping[str, float 
 """`report(i, info) -> (metrics rows, progress values)` of the joined info; raises on non-finite."""
 
 
-def loop(
-    folder: Path,
+def run_in_chunks(
+    session: Session,
     phase: str,
     begin: Callable[[], PyTree],
     ends: Sequence[int],
     advance: Advance,
     report: Report,
-    axis: Axis,
     progress: Progress,
-    every: float,
 ) -> PyTree:
     """The state of all runs after the last chunk, whatever happened in between.
 
-    Goes on from the newest checkpoint in `folder/checkpoints/phase` if there is one. Metrics rows
-    get `phase`, `chunk` and the `seconds` that the chunk took.
+    Resumes from the newest checkpoint in `checkpoints/PHASE` of the session's folder, if there is
+    one. Metrics rows get `phase`, `chunk` and the `seconds` that the chunk took.
 
     Args:
-      folder: the run's folder.
-      phase: its name.
+      session: the folder, the run axis, and the time between two checkpoints.
+      phase: the batch's name.
       begin: makes the first state, joined: a PyTree with a leading axis of runs.
-      ends: the step that each chunk ends at, for the line.
+      ends: the step that each chunk ends at, for the live line.
       advance, report: see above.
-      axis: the run axis.
-      progress: shows the line.
-      every: seconds between two checkpoints.
+      progress: shows the live line.
     """
+    folder, axis = session.folder, session.axis
     place = folder / "checkpoints" / phase
     if not place.exists():
         progress.announce()
@@ -71,7 +69,9 @@ def loop(
             rows.append_metrics(folder, *({**stamp, **row} for row in made))
             progress.update(ends[i], **shown)
             waited = time.monotonic() - saved
-            if i + 1 == len(ends) or processes.told(partial(operator.ge, waited, every)):
+            if i + 1 == len(ends) or processes.told(
+                partial(operator.ge, waited, session.checkpoint_seconds)
+            ):
                 checkpoints.save(place, i + 1, runs.join(blocks))
                 saved = time.monotonic()
     return runs.join(blocks)

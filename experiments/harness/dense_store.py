@@ -5,7 +5,6 @@ import hashlib
 import importlib.metadata
 import shutil
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,15 +15,15 @@ import jaxtickets
 from experiments.harness import setup
 from experiments.harness.problem import Problem, TrainSettings
 from experiments.harness.seeds import Seed
+from experiments.harness.session import Session
 from experiments.harness.trained_masks import Entry, save_entry, train_entries, untrained_rows
 from experiments.harness.training_runs import Start
 from jaxtickets import masks, nets, runs
 from jaxtickets.io import processes, tickets
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.files import digest, pretty, write_atomically
-from jaxtickets.runs import Axis
 from jaxtickets.settings import option
-from jaxtickets.types import Dataset, Params, Split, Stats, Ticket
+from jaxtickets.types import Params, Split, Stats, Ticket
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -51,16 +50,7 @@ class Dense(NamedTuple):
     places: dict[int, Path]
 
 
-def dense_nets(
-    folder: Path,
-    problem: Problem,
-    axis: Axis,
-    seeds: Sequence[Seed],
-    training: TrainSettings,
-    data: Dataset,
-    every: float,
-    store: StoreSettings,
-) -> Dense:
+def dense_nets(session: Session, training: TrainSettings, store: StoreSettings) -> Dense:
     """The dense net of each seed at the end of its training: from the store, or trained into it.
 
     A stored net is used if all that decides its numbers is the same: net, data, training, seed,
@@ -68,15 +58,14 @@ def dense_nets(
     code. `dense.json` in the run's folder says which were used.
 
     Args:
-      folder, axis, data, every: see `train_all`.
-      problem: the net and its recipe.
-      seeds: which.
-      training: the settings that `problem` was built from.
+      session: the net, its recipe, and the seeds.
+      training: the settings that the problem was built from.
       store: a folder of tickets, named by digest.
 
     Raises:
       UserError: nets must be trained, and the store can't hold them.
     """
+    problem, axis, seeds = session.problem, session.axis, session.seeds
     context = {
         "net": nets.to_json(problem.net),
         "dataset": problem.dataset.name,
@@ -100,7 +89,7 @@ def dense_nets(
         processes.told(lambda: _check_store(store))
         entries = [dense_entry(problem, seeds[i]) for i in missing]
         phase = f"dense-{digest([hashes[i] for i in missing])[:8]}"
-        ends, made = train_entries(folder, phase, problem, axis, entries, data, every)
+        ends, made = train_entries(session, phase, entries)
         for at, (i, row) in enumerate(zip(missing, made, strict=True)):
             params, stats = runs.take((ends.state.params, ends.state.stats), at)
             end = entries[at].start._replace(params=params, stats=stats)
@@ -110,10 +99,12 @@ def dense_nets(
             found[i] = tickets.load_ticket(home / "tickets" / hashes[i])
     places = {one.number: home / "tickets" / h for one, h in zip(seeds, hashes, strict=True)}
     used = {str(number): str(place) for number, place in places.items()}
-    write_atomically(folder / "dense.json", pretty(used))
+    write_atomically(session.folder / "dense.json", pretty(used))
     ordered = [found[i] for i in range(len(seeds))]
     params, stats = runs.stack([(ticket.params, ticket.stats) for ticket, _ in ordered])
-    first = untrained_rows(problem, axis, [dense_entry(problem, one) for one in seeds], data)
+    first = untrained_rows(
+        problem, axis, [dense_entry(problem, one) for one in seeds], session.data
+    )
     rows = [row | said["trained"] for row, (_, said) in zip(first, ordered, strict=True)]
     return Dense(params, stats, rows, places)
 

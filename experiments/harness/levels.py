@@ -13,6 +13,7 @@ import numpy as np
 from experiments.harness import rows, trained_masks
 from experiments.harness.problem import Problem
 from experiments.harness.seeds import Seed
+from experiments.harness.session import Session
 from experiments.harness.trained_masks import Entry, train_entries
 from experiments.harness.training_runs import Start
 from jaxtickets import masks, runs
@@ -21,7 +22,6 @@ from jaxtickets.optimizers import Hyper
 from jaxtickets.recipes.imp import Going
 from jaxtickets.recipes.mask_actions import Fill
 from jaxtickets.recipes.ticket_controls import TREATMENTS, Given, Treatment, treat
-from jaxtickets.runs import Axis
 from jaxtickets.training import Watched
 from jaxtickets.types import Dataset, Key, Mask, Params, Stats
 
@@ -100,13 +100,9 @@ Look = Callable[[Sequence[Entry], Watched], list[dict[str, Any]]]
 
 
 def descend(
-    folder: Path,
-    problem: Problem,
-    axis: Axis,
+    session: Session,
     plan: Plan,
     lineages: Sequence[Lineage],
-    data: Dataset,
-    every: float,
     after: Callable[[list[dict[str, Any]]], object],
     rewound: tuple[Params, Stats] | None = None,
     look: Look | None = None,
@@ -119,8 +115,7 @@ def descend(
     are kept; a level's training has its own, removed at its end.
 
     Args:
-      folder, axis, data, every: see `train_all`.
-      problem: the net and its recipe.
+      session: the net, its recipe and data, and where records go, see `train_all`.
       plan: what is done.
       lineages: the lines, all advanced at once.
       after: called with all summary rows at the end of each level.
@@ -130,6 +125,7 @@ def descend(
       dense: the dense nets at the end of their training, stacked like the lineages: level 0 isn't
         trained then, and tickets go back to the initialisation.
     """
+    folder, problem = session.folder, session.problem
     place = folder / "checkpoints" / "levels"
     first, descent = 0, None
     keep_at: tuple[int, ...]
@@ -147,7 +143,7 @@ def descend(
             entries = [_dense(problem, line) for line in lineages]
             keep_at, end = (lineages[0].rewind,), problem.steps
         else:
-            entries = _level(problem, plan, lineages, descent, level, data)
+            entries = _level(session, plan, lineages, descent, level)
             for line, entry in zip(lineages, entries, strict=False):
                 name = "-".join(f"{key}{value}" for key, value in line.name.items())
                 how = plan.going(line)
@@ -155,9 +151,8 @@ def descend(
                 step = how.start if how.rewound else plan.dense_steps + (level - 1) * length
                 trained_masks.save_entry(folder, problem, entry, step, f"level{level:02d}-{name}")
                 keep_at, end = (), how.end
-        again = plan.retrain(problem, entries)
-        batch = folder, phases[level], again, axis, entries, data, every, keep_at, end
-        ends, made = train_entries(*batch)
+        again = session._replace(problem=plan.retrain(problem, entries))
+        ends, made = train_entries(again, phases[level], entries, keep_at=keep_at, end=end)
         if look is not None:
             made = [row | more for row, more in zip(made, look(entries, ends), strict=True)]
         begun = runs.stack([entry.start.params for entry in entries[: len(lineages)]])
@@ -194,14 +189,14 @@ def order_key(seed: Seed, order: int) -> Key:
 
 
 def _level(
-    problem: Problem,
+    session: Session,
     plan: Plan,
     lineages: Sequence[Lineage],
     descent: Descent,
     level: int,
-    data: Dataset,
 ) -> list[Entry]:
     """A level's entries: the lineages' tickets first, then their treatments and other orders."""
+    problem = session.problem
     with_copies = level and (level % plan.copies_every == 0 or level == plan.levels)
     copies = {"ticket": 1, **(plan.copies if with_copies else {})}
     if level in plan.control_levels:
@@ -212,7 +207,7 @@ def _level(
         mine: Descent = runs.take(descent, i)
         how = plan.going(line)
         key = jax.random.fold_in(line.seed.control, level)
-        mask = plan.prune(line, mine, level, data) if level else mine.mask
+        mask = plan.prune(line, mine, level, session.data) if level else mine.mask
         density = round(float(masks.density(mask, problem.prunable)), 6)
         weights = (mine.rewound, mine.rewound_stats) if how.rewound else (mine.params, mine.stats)
         given = Given(problem.recipe.model, problem.prunable, *weights, mask)
@@ -273,26 +268,19 @@ def lineages_of(
     ]
 
 
-def rewound_nets(
-    folder: Path,
-    problem: Problem,
-    axis: Axis,
-    seeds: Sequence[Seed],
-    rewinds: Sequence[int],
-    data: Dataset,
-    every: float,
-) -> tuple[Params, Stats]:
+def rewound_nets(session: Session, rewinds: Sequence[int]) -> tuple[Params, Stats]:
     """The dense nets' parameters and statistics at the rewind points, stacked like the lineages."""
+    seeds = session.seeds
     if max(rewinds) == 0:
         return runs.stack([(one.params, one.stats) for one in seeds])
     dense = [
         Entry(
             {"method": "dense", "seed": one.number},
-            Start(one.train, problem.hyper, one.params, one.stats, masks.ones(one.params)),
+            Start(one.train, session.problem.hyper, one.params, one.stats, masks.ones(one.params)),
         )
         for one in seeds
     ]
-    keep = tuple(rewinds)
-    begun = folder, "to the rewind points", problem, axis, dense, data, every, keep, max(rewinds)
-    kept = train_entries(*begun)[0].kept
+    kept = train_entries(
+        session, "to the rewind points", dense, keep_at=tuple(rewinds), end=max(rewinds)
+    )[0].kept
     return jax.tree.map(lambda leaf: jnp.concatenate(jnp.moveaxis(leaf, 1, 0)), kept)

@@ -107,9 +107,9 @@ def begin(experiment: str, place: RunSettings, parts: Sequence[Any], axis: Axis)
     return run
 
 
-def finish_run(run: Run) -> None:
+def finish_run(folder: Path) -> None:
     """Records the time of the run's end."""
-    provenance.finish(run.folder)
+    provenance.finish(folder)
 
 
 def read_spec(folder: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.harness.budgeted_search import Found, Task, dense_cost
 from experiments.harness.candidate_masks import control_key
-from experiments.harness.chunked_run import check_finite, loop, seconds
+from experiments.harness.chunked_run import check_finite, run_in_chunks, seconds
 from experiments.harness.problem import Problem, TrainSettings, optimizer_of
 from experiments.harness.progress import Progress
 from experiments.harness.seeds import Seed, evidence, examples
@@ -161,7 +161,9 @@ def search(
     Raises:
       UserError: SNIP's scores are not numbers, or a loss isn't.
     """
-    folder, label, problem, seeds, density, floor, data, axis, every = task
+    session, label, density, floor = task
+    folder, problem, axis = session.folder, session.problem, session.axis
+    data, seeds = session.data, session.seeds
     planned, prunable = plan(problem, budget), problem.prunable
     optimizer = optimizer_of(train, planned.steps)
     recipe = problem.recipe._replace(optimizer=optimizer, test_looks=0)
@@ -241,7 +243,7 @@ def search(
     formats = {"validation": ".2%", "weights": ".2%"}
     progress = Progress(f"{label}, {len(names)} chains", planned.steps, formats, "images", images)
     ends = range(length * planned.every, planned.steps + 1, length * planned.every)
-    state = loop(folder, label, begin, ends, step, report, axis, progress, every)[1]
+    state = run_in_chunks(session, label, begin, ends, step, report, progress)[1]
     losses = _losses(recipe, axis, state, data)
     spent = round(seconds(folder, label) / len(seeds), 3)
     once = training_cost(examples(problem.dataset))  # SNIP's, for all chains of a seed

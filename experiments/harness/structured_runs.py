@@ -19,6 +19,7 @@ from experiments.harness.cached_trainings import Row
 from experiments.harness.dense_store import Dense
 from experiments.harness.levels import order_key
 from experiments.harness.problem import Problem, optimizer_of, penalty_of
+from experiments.harness.session import Session
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import Start, accuracies
 from experiments.harness.unit_selection import Member, Plan
@@ -27,8 +28,7 @@ from jaxtickets.compress import report
 from jaxtickets.compress.report import Report
 from jaxtickets.optimizers import Hyper
 from jaxtickets.recipes.structured import AFTERS
-from jaxtickets.runs import Axis
-from jaxtickets.types import Dataset, Ticket
+from jaxtickets.types import Ticket
 
 LEADING = ("method", "after", "rate", "seed", "dense_accuracy", "cut_accuracy", "trained_accuracy")
 """The first columns of a summary."""
@@ -54,15 +54,7 @@ LEARNT = (
 
 
 def train_net(
-    folder: Path,
-    place: str,
-    plan: Plan,
-    problem: Problem,
-    axis: Axis,
-    members: Sequence[Member],
-    dense: Dense,
-    data: Dataset,
-    every: float,
+    session: Session, place: str, plan: Plan, members: Sequence[Member], dense: Dense
 ) -> list[Row]:
     """The summary rows of all trainings of one small net: a row each member and `after`.
 
@@ -71,16 +63,13 @@ def train_net(
     size and speed are measured once, and kept.
 
     Args:
-      folder: where `nets` and `tickets` are.
-      place: the net's folder in `folder/nets`, from `cutting.cut`.
+      session: the dense net and its training; `nets` and `tickets` are in its folder.
+      place: the net's folder in `nets`, from `unit_selection.cut`.
       plan: what is done.
-      problem: the dense net and its training.
-      axis: the run axis.
       members: the cuts to the net's widths.
       dense: the dense nets, trained.
-      data: on the device.
-      every: see `train_all`.
     """
+    folder, problem = session.folder, session.problem
     part = folder / "nets" / place
     part.mkdir(parents=True, exist_ok=True)
     found: dict[str, Row] = {}  # ticket -> the row of its training
@@ -91,10 +80,9 @@ def train_net(
             for after in afters
             for member in members
         }
-        found |= cached_trainings.train(
-            folder, part, "-".join(afters), mine, axis, entries, data, every
-        )
-    cut = _cut_accuracies(problem, axis, members, data)
+        smaller = session._replace(folder=part, problem=mine)
+        found |= cached_trainings.train(smaller, folder, "-".join(afters), entries)
+    cut = _cut_accuracies(session, members)
     sizes = _sizes(folder, place, plan, problem, members[0], dense)
     before = {row["seed"]: row["trained_accuracy"] for row in dense.summary}
     return [
@@ -116,26 +104,19 @@ def train_net(
 
 
 def train_nets(
-    folder: Path,
-    plan: Plan,
-    problem: Problem,
-    axis: Axis,
-    groups: Mapping[str, Sequence[Member]],
-    dense: Dense,
-    data: Dataset,
-    every: float,
+    session: Session, plan: Plan, groups: Mapping[str, Sequence[Member]], dense: Dense
 ) -> list[Row]:
     """All small nets trained; writes `summary.csv` and `sizes.csv`, and returns the summary.
 
     Args:
-      folder, plan, problem, axis, dense, data, every: see `train_net`.
-      groups: the small nets, from `cutting.cut`.
+      session, plan, dense: see `train_net`.
+      groups: the small nets, from `unit_selection.cut`.
     """
-    summary: list[Row] = []
+    folder, summary = session.folder, list[Row]()
     for number, (net, members) in enumerate(groups.items(), start=1):
         widths = "-".join(map(str, members[0].net.widths))
         print(f"net {number} of {len(groups)}, widths {widths}: nets/{net}")
-        summary += train_net(folder, net, plan, problem, axis, members, dense, data, every)
+        summary += train_net(session, net, plan, members, dense)
     first = dense_rows(folder, list(groups), dense, members[0].gain)
     summary = [*first, *in_order(plan, groups, summary)]
     rows.write_summary(folder, summary, *LEADING)
@@ -244,17 +225,16 @@ def _ticket(place: str, member: Member, after: str) -> str:
 # --- what is measured ----------------------------------------------------------------------------
 
 
-def _cut_accuracies(
-    problem: Problem, axis: Axis, members: Sequence[Member], data: Dataset
-) -> list[float]:
+def _cut_accuracies(session: Session, members: Sequence[Member]) -> list[float]:
     """Test accuracy right after the cut, with the trained weights that are left.
 
     A unit that stays for the sake of one group is off in the others, which the mask says.
     """
+    problem = session.problem
     small = problem._replace(recipe=problem.recipe._replace(model=members[0].small.model))
     ends = runs.stack([member.small.trained for member in members])
     left = _masked(ends.mask, ends.params)
-    found = accuracies(small, axis, left, ends.stats, data.test)
+    found = accuracies(small, session.axis, left, ends.stats, session.data.test)
     return [round(float(accuracy), 6) for accuracy in found]
 
 

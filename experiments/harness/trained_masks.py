@@ -10,6 +10,7 @@ import numpy as np
 from experiments.harness import memory_batches
 from experiments.harness.chunked_run import seconds
 from experiments.harness.problem import Problem
+from experiments.harness.session import Session
 from experiments.harness.training_runs import Start, accuracies, train_all
 from jaxtickets import masks, nets, runs
 from jaxtickets.analysis import connectivity
@@ -33,13 +34,9 @@ class Entry(NamedTuple):
 
 
 def train_entries(
-    folder: Path,
+    session: Session,
     phase: str,
-    problem: Problem,
-    axis: Axis,
     entries: Sequence[Entry],
-    data: Dataset,
-    every: float,
     keep_at: tuple[int, ...] = (),
     end: int = 0,
 ) -> tuple[Watched, list[dict[str, Any]]]:
@@ -52,18 +49,19 @@ def train_entries(
     `effective_density`, `dead_inputs` and `dead_units/GROUP`, see `connectivity.shape`.
 
     Args:
-      folder, phase, problem, axis, data, every, keep_at, end: see `train_all`.
+      session, phase, keep_at, end: see `train_all`.
       entries: what is trained.
     """
+    problem, axis, data = session.problem, session.axis, session.data
     made = untrained_rows(problem, axis, entries, data)
     starts = runs.stack([entry.start for entry in entries])
     names = [entry.name for entry in entries]
-    ends = train_all(folder, phase, problem, axis, starts, names, data, every, keep_at, end)
+    ends = train_all(session, phase, starts, names, keep_at=keep_at, end=end)
     state = ends.state
     trained = accuracies(problem, axis, state.params, state.stats, data.test)
     stopped = accuracies(problem, axis, ends.params, ends.stats, data.test)
     validation = accuracies(problem, axis, state.params, state.stats, data.validation)
-    share = round(seconds(folder, phase) / len(entries), 3)
+    share = round(seconds(session.folder, phase) / len(entries), 3)
     for i, row in enumerate(made):
         row |= {
             "trained_accuracy": round(float(trained[i]), 6),
@@ -77,30 +75,26 @@ def train_entries(
 
 
 def train_in_parts(
-    folder: Path,
+    session: Session,
     phase: str,
-    problem: Problem,
-    axis: Axis,
     entries: Sequence[Entry],
-    data: Dataset,
-    every: float,
     most: int = 0,
 ) -> list[dict[str, Any]]:
     """The rows of `train_entries`, however many entries there are: parts fit into memory.
 
-    Each part is a phase of its own, see `parts.plan`.
+    Each part is a phase of its own, see `memory_batches.plan`.
 
     Args:
-      folder, phase, problem, axis, entries, data, every: see `train_entries`.
-      most: entries of a part; 0: what takes about `parts.BYTES`.
+      session, phase, entries: see `train_entries`.
+      most: entries of a part; 0: what takes about `memory_batches.BYTES`.
     """
     if not entries:
         return []
     params = entries[0].start.params
-    made, missing = memory_batches.plan(folder, phase, axis, entries, params, most)
+    made, missing = memory_batches.plan(session.folder, phase, session.axis, entries, params, most)
     for name, mine in missing:
-        done = train_entries(folder, name, problem, axis, mine, data, every)[1]
-        memory_batches.finish(folder, name, done)
+        done = train_entries(session, name, mine)[1]
+        memory_batches.finish(session.folder, name, done)
         made += done
     return made
 

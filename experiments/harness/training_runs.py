@@ -3,16 +3,16 @@
 import itertools
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.harness.chunked_run import check_finite, loop
+from experiments.harness.chunked_run import check_finite, run_in_chunks
 from experiments.harness.problem import Problem
 from experiments.harness.progress import Progress
+from experiments.harness.session import Session
 from jaxtickets import runs, training
 from jaxtickets.runs import Axis, Blocks
 from jaxtickets.training import Splits, Watched
@@ -40,14 +40,10 @@ class Start(NamedTuple):
 
 
 def train_all(
-    folder: Path,
+    session: Session,
     phase: str,
-    problem: Problem,
-    axis: Axis,
     starts: Start,
     names: list[dict[str, Any]],
-    data: Dataset,
-    every: float,
     keep_at: tuple[int, ...] = (),
     end: int = 0,
 ) -> Watched:
@@ -58,27 +54,28 @@ def train_all(
     and `accuracy` (validation), `test_accuracy` where it is looked at, and what `names` says.
 
     Args:
-      folder, phase, every: see `loop`.
-      problem: the net and its recipe.
-      axis: the run axis.
+      session: the net, its recipe and data, the run axis, and where records go.
+      phase: the batch's name, see `run_in_chunks`.
       starts: `Start` with a leading axis of runs.
       names: what metrics rows say of each run, such as method, density and seed.
-      data: on the device.
       keep_at: see `training.watch`.
-      end: the last step, `problem.steps` if 0.
+      end: the last step, `session.problem.steps` if 0.
 
     Raises:
       ValueError: the trainings' lengths don't fit the looks.
     """
+    problem, axis = session.problem, session.axis
     recipe, end = problem.recipe, end or problem.steps
     clock = np.asarray(starts.step, int)
     plan = chunk_plan(problem, clock.tolist(), end)
-    splits = runs.share(splits_of(problem, data), axis)
+    splits = runs.share(splits_of(problem, session.data), axis)
 
     def begin_one(start: Start) -> Watched:
         optimizer = recipe.optimizer(start.hyper)
-        begun = start.params, start.stats, start.mask, optimizer, start.fill
-        return training.watch(training.init(*begun, step=start.step), keep_at)
+        state = training.init(
+            start.params, start.stats, start.mask, optimizer, fill=start.fill, step=start.step
+        )
+        return training.watch(state, keep_at)
 
     @cache
     def advance(looks: int) -> Any:
@@ -86,8 +83,9 @@ def train_all(
             (key, hyper, fill), watched = row
 
             def go_on(watched: Watched) -> tuple[Watched, PyTree]:
-                run = recipe, key, hyper, watched, splits
-                return training.piece(*run, looks, keep_at, fill)
+                return training.piece(
+                    recipe, key, hyper, watched, splits, looks, keep_at=keep_at, fill=fill
+                )
 
             def wait(watched: Watched) -> tuple[Watched, PyTree]:
                 seen = jax.eval_shape(go_on, watched)[1]
@@ -122,7 +120,7 @@ def train_all(
     label = f"{phase}, {len(names)} runs"
     progress = Progress(label, end, {"validation": ".2%"}, "images", per_step=images)
     ends = [now + looks * recipe.every for now, looks in plan]
-    return loop(folder, phase, begin, ends, step, report, axis, progress, every)[1]
+    return run_in_chunks(session, phase, begin, ends, step, report, progress)[1]
 
 
 def _rows(name: dict[str, Any], seen: dict[str, np.ndarray], run: int) -> list[dict[str, Any]]:

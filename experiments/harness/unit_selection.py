@@ -13,6 +13,7 @@ from experiments.harness.dense_store import Dense
 from experiments.harness.flags import numbers
 from experiments.harness.problem import Problem, TrainSettings
 from experiments.harness.seeds import Seed, evidence
+from experiments.harness.session import Session
 from jaxtickets import masks, nets, runs
 from jaxtickets.compress.graph import Graph, trace
 from jaxtickets.compress.report import Report
@@ -24,7 +25,7 @@ from jaxtickets.io.files import digest
 from jaxtickets.recipes import soft_filter_pruning, structured
 from jaxtickets.recipes.structured import AFTERS, Cut, Lengths, Small
 from jaxtickets.settings import option
-from jaxtickets.types import Array, Dataset, Key, Params, Split, Stats, Ticket, Wiring
+from jaxtickets.types import Array, Key, Params, Split, Stats, Ticket, Wiring
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,15 +229,14 @@ class Member(NamedTuple):
     said: Mapping[str, float]
 
 
-def scored(
-    plan: Plan, problem: Problem, seeds: Sequence[Seed], dense: Dense, data: Dataset
-) -> list[Choice]:
+def scored(session: Session, plan: Plan, dense: Dense) -> list[Choice]:
     """Every criterion's choice of every share: a net is scored once, for all shares.
 
     Raises:
       UserError: NaN among the scores.
     """
-    batches = evidence(problem, seeds[0], None, data).batches
+    problem, seeds = session.problem, session.seeds
+    batches = evidence(problem, seeds[0], None, session.data).batches
     made = []
     for method, criterion in plan.criteria.items():
 

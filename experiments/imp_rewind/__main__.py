@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments.harness import records, rows, session, tables, trained_masks
+from experiments.harness import rows, tables, trained_masks
 from experiments.harness.flags import (
     BatchSettings,
     RunSettings,
@@ -32,6 +32,7 @@ from experiments.harness.imp_presets import SHORT, preset
 from experiments.harness.level_plan import imp_plan
 from experiments.harness.levels import Plan, descend, lineages_of
 from experiments.harness.problem import NetSettings, Problem
+from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.training_runs import chunk_plan
 from experiments.imp_rewind import figure
 from jaxtickets.io.errors import UserError, run_main
@@ -64,7 +65,7 @@ def main() -> None:
     """Reads the flags, checks them, descends level by level, draws."""
     place, *parts = _read()
     question, settings, _, train, _ = parts
-    axis, problem = session.prepare(place, parts)
+    axis, problem = set_up(place, parts)
     if settings.rewind == "none" and train.learning_rates == "cosine":
         raise UserError(
             "--rewind=none goes on at the last learning rate, which --learning_rates=cosine brings "
@@ -78,20 +79,18 @@ def main() -> None:
     warmups = whole_numbers("warmups", question.warmups) or (train.warmup,)
     if min(rates) <= 0 or min(warmups) < 0:
         raise UserError("--rates must be above 0, and --warmups 0 or more")
-    run, data, seeds = session.begin("imp_rewind", place, parts, axis, problem)
-    lines = lineages_of(seeds, list(itertools.product(rates, warmups)), rewind)
+    session = start_run("imp_rewind", place, parts, axis, problem)
+    lines = lineages_of(session.seeds, list(itertools.product(rates, warmups)), rewind)
 
     def report(summary: list[dict[str, Any]]) -> None:
-        rows.write_summary(run.folder, summary, *trained_masks.LEADING)
+        rows.write_summary(session.folder, summary, *trained_masks.LEADING)
         if summary[-1]["level"]:
-            _draw(run.folder)
+            _draw(session.folder)
 
-    every = place.checkpoint_seconds
-    summary = descend(run.folder, problem, axis, plan, lines, data, every, report)
+    summary = descend(session, plan, lines, after=report)
     for words, members in figure.hyper_groups(summary).items():
         print("\n".join(line for line in (words, tables.methods(members)) if line))
-    records.finish_run(run)
-    print(f"run: {run.folder}")
+    finish_run(session.folder)
 
 
 def _plan(question: Question, settings: imp.Settings, problem: Problem) -> tuple[Plan, int]:

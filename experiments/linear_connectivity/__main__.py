@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments.harness import records, rows, session, trained_masks
+from experiments.harness import rows, trained_masks
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
 from experiments.harness.imp_presets import SHORT
 from experiments.harness.level_plan import imp_plan
 from experiments.harness.levels import Lineage, descend, rewound_nets
 from experiments.harness.problem import NetSettings, Problem
+from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import chunk_plan
 from experiments.linear_connectivity import figure, interpolation_pairs
@@ -63,32 +64,33 @@ def main() -> None:
     """Reads the flags, checks them, trains to the rewind points, descends in pairs, draws."""
     place, *parts = read_all((RunSettings(), *GROUPS), SMOKE if flags.FLAGS.smoke else {})
     question, settings, *_ = parts
-    axis, problem = session.prepare(place, parts)
+    axis, problem = set_up(place, parts)
     try:
         rewinds = _check(question, settings, problem)
         plan = imp_plan(problem, settings, {"shuffled": 1}, orders=2)
     except ValueError as error:
         raise UserError(str(error)) from error
-    run, data, seeds = session.begin("linear_connectivity", place, parts, axis, problem)
-    every = place.checkpoint_seconds
+    session = start_run("linear_connectivity", place, parts, axis, problem)
     lines = [
         Lineage(one, problem.hyper, {"seed": one.number, "rewind": step}, step)
         for step in rewinds
-        for one in seeds
+        for one in session.seeds
     ]
     alphas = np.linspace(0, 1, question.points).astype(np.float32)
 
     def look(entries: Sequence[Entry], ends: Watched) -> list[dict[str, Any]]:
-        found = interpolation_pairs.lines(problem, axis, entries, ends, data, alphas)
+        found = interpolation_pairs.lines(session, entries, ends, alphas)
         level = entries[0].name["level"]
-        rows.keep_metrics(run.folder, lambda row: row["phase"] != "line" or row["chunk"] < level)
+        rows.keep_metrics(
+            session.folder, lambda row: row["phase"] != "line" or row["chunk"] < level
+        )
         stamp = {"phase": "line", "chunk": level}
         points = [
             {**stamp, **name, "alpha": alpha, "train_error": train, "test_error": test}
             for name, errors in found
             for alpha, train, test in zip(alphas, *errors, strict=True)
         ]
-        rows.append_metrics(run.folder, *points)
+        rows.append_metrics(session.folder, *points)
         barriers = {
             interpolation_pairs.pair(name): {
                 f"{word}_barrier": round(float(interpolation.barrier(e)), 6)
@@ -99,15 +101,14 @@ def main() -> None:
         return [barriers[interpolation_pairs.pair(entry.name)] for entry in entries]
 
     def report(summary: list[dict[str, Any]]) -> None:
-        rows.write_summary(run.folder, summary, *trained_masks.LEADING)
+        rows.write_summary(session.folder, summary, *trained_masks.LEADING)
 
-    rewound = rewound_nets(run.folder, problem, axis, seeds, rewinds, data, every)
-    descend(run.folder, problem, axis, plan, lines, data, every, report, rewound, look)
-    figure.draw_barriers(run.folder)
-    figure.draw_lines(run.folder)
-    print(interpolation_pairs.table(rows.read_summary(run.folder)))
-    records.finish_run(run)
-    print(f"run: {run.folder}")
+    rewound = rewound_nets(session, rewinds)
+    descend(session, plan, lines, after=report, rewound=rewound, look=look)
+    figure.draw_barriers(session.folder)
+    figure.draw_lines(session.folder)
+    print(interpolation_pairs.table(rows.read_summary(session.folder)))
+    finish_run(session.folder)
 
 
 def _check(question: Question, settings: imp.Settings, problem: Problem) -> list[int]:

@@ -8,32 +8,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.harness import tables
-from experiments.harness.problem import Problem
+from experiments.harness.session import Session
 from experiments.harness.trained_masks import Entry
 from jaxtickets import runs
 from jaxtickets.analysis import interpolation
-from jaxtickets.runs import Axis
 from jaxtickets.training import Watched
-from jaxtickets.types import Array, Dataset, Split
+from jaxtickets.types import Array, Split
 
 
 def lines(
-    problem: Problem,
-    axis: Axis,
-    entries: Sequence[Entry],
-    ends: Watched,
-    data: Dataset,
-    alphas: np.ndarray,
+    session: Session, entries: Sequence[Entry], ends: Watched, alphas: np.ndarray
 ) -> list[tuple[dict[str, Any], tuple[np.ndarray, np.ndarray]]]:
     """Of each pair its name, and the errors on its line: on training and on test data.
 
     As many training images are looked at as there are test images, at most.
 
     Args:
-      problem, axis, data: the net, the run axis, the data on the device.
+      session: the net, its data, and the run axis.
       entries, ends: what was trained, in two orders of the data each, and its last states.
       alphas: float`[points]`, the places on the line.
     """
+    recipe, data = session.problem.recipe, session.data
     pairs: dict[tuple, list[int]] = {}
     for i, entry in enumerate(entries):
         pairs.setdefault(pair(entry.name), []).append(i)
@@ -42,13 +37,18 @@ def lines(
     sides = [runs.take((state.params, state.stats), at) for at in places.T]
 
     def one(row: tuple[Any, Any], train: Split, test: Split) -> tuple[Array, Array]:
-        parts = problem.recipe.model, problem.recipe.prepare, *row
-        on_train = interpolation.errors(*parts, train, jnp.asarray(alphas))
-        return on_train, interpolation.errors(*parts, test, jnp.asarray(alphas))
+        def errors(split: Split) -> Array:
+            left, right = row
+            places = jnp.asarray(alphas)
+            return interpolation.errors(recipe.model, recipe.prepare, left, right, split, places)
+
+        return errors(train), errors(test)
 
     size = min(len(data.train.labels), len(data.test.labels))
     some = Split(data.train.images[:size], data.train.labels[:size])
-    found = jax.tree.map(np.asarray, runs.over_runs(one, axis, tuple(sides), some, data.test))
+    found = jax.tree.map(
+        np.asarray, runs.over_runs(one, session.axis, tuple(sides), some, data.test)
+    )
     names = [entries[two[0]].name for two in pairs.values()]
     return [(name, (found[0][i], found[1][i])) for i, name in enumerate(names)]
 

@@ -20,22 +20,20 @@ from experiments.harness import (
     annealed_settings,
     annealing_runs,
     candidate_masks,
-    records,
     rows,
-    session,
     tables,
 )
 from experiments.harness.dense_store import StoreSettings
 from experiments.harness.flags import RunSettings, define, numbers, read_all, whole_numbers
 from experiments.harness.problem import Problem
 from experiments.harness.seeds import weighted
+from experiments.harness.session import Session, finish_run, set_up
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import Start
 from experiments.mask_similarity import figure
 from jaxtickets import runs
 from jaxtickets.analysis import similarity
 from jaxtickets.io.errors import UserError, run_main
-from jaxtickets.runs import Axis
 from jaxtickets.settings import option
 
 SMOKE: dict[str, Any] = {
@@ -65,7 +63,7 @@ GROUPS = (RunSettings(), StoreSettings(), Question(), *candidate_masks.GROUPS)
 def main() -> None:
     """Reads the flags, checks them, makes the masks, compares all pairs of a density, draws."""
     place, store, *parts = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
-    axis, problem = session.prepare(place, parts)
+    axis, problem = set_up(place, parts)
     question, settings, net, *_ = parts
     steps = _steps(question)
     densities = numbers("density", settings.density)
@@ -75,16 +73,15 @@ def main() -> None:
         "mask_similarity", place, store, parts, axis, problem, trained=False
     )
     groups: dict[float, list[Entry]] = {}
-    found = _annealed(made, problem, axis, checked, steps, place) if checked else []
+    found = _annealed(made.session, checked, steps) if checked else []
     for entry in [*made.entries, *found]:
         groups.setdefault(entry.name["density"], []).append(entry)
     pairs = [row for density in groups for row in _pairs(problem, density, groups[density])]
 
-    rows.write_summary(made.run.folder, pairs, *LEADING)
-    figure.draw_similarity(made.run.folder)
+    rows.write_summary(made.session.folder, pairs, *LEADING)
+    figure.draw_similarity(made.session.folder)
     print(_table(pairs))
-    records.finish_run(made.run)
-    print(f"run: {made.run.folder}")
+    finish_run(made.session.folder)
 
 
 def _steps(question: Question) -> tuple[int, ...]:
@@ -97,22 +94,17 @@ def _steps(question: Question) -> tuple[int, ...]:
 
 
 def _annealed(
-    made: candidate_masks.Gallery,
-    problem: Problem,
-    axis: Axis,
-    checked: annealing_runs.Checked,
-    steps: tuple[int, ...],
-    place: RunSettings,
+    session: Session, checked: annealing_runs.Checked, steps: tuple[int, ...]
 ) -> list[Entry]:
     """The annealed mask of each density and seed, over the weights after each number of steps."""
-    entries = []
+    problem, entries = session.problem, []
     for step in steps:
         kind = "trained" if step else "init"
-        seeds = [weighted(problem, one, kind, step, made.data) for one in made.seeds]
+        seeds = [weighted(problem, one, kind, step, session.data) for one in session.seeds]
         # a first mask of its own, so that likeness is the search's doing
         seeds = [one._replace(search=jax.random.fold_in(one.search, step)) for one in seeds]
-        run = problem, axis, seeds, 1, made.data, place.checkpoint_seconds
-        for one in annealing_runs.anneal(made.run.folder, f"anneal-{step}", checked, *run):
+        begun = session._replace(seeds=seeds)
+        for one in annealing_runs.anneal(begun, f"anneal-{step}", checked, chains=1):
             mask = checked.where.space.mask(one.ticket)
             said = {
                 "method": f"annealed_at_{step}",

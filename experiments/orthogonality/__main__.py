@@ -16,10 +16,11 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments.harness import candidate_masks, records, rows, session, tables, trained_masks
+from experiments.harness import candidate_masks, rows, tables, trained_masks
 from experiments.harness.dense_store import StoreSettings, dense_entry
 from experiments.harness.flags import RunSettings, define, read_all
 from experiments.harness.problem import Problem
+from experiments.harness.session import finish_run, set_up
 from experiments.harness.trained_masks import Entry, train_entries
 from experiments.orthogonality import figure
 from jaxtickets import runs
@@ -53,24 +54,22 @@ def main() -> None:
     place, store, question, *parts = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
     if question.repair_rate <= 0:
         raise UserError(f"--repair_rate={question.repair_rate}: must be above 0")
-    axis, problem = session.prepare(place, parts)
+    axis, problem = set_up(place, parts)
     spec = question, *parts
     made = candidate_masks.begin("orthogonality", place, store, spec, axis, problem, trained=True)
     entries = made.entries
     if question.repair_steps:
         entries = [*entries, *_repaired(problem, axis, entries, question)]
-    before = [*(dense_entry(problem, one) for one in made.seeds), *entries]
-    where = made.run.folder, "train", problem, axis
-    summary = made.summary + train_entries(*where, entries, made.data, place.checkpoint_seconds)[1]
+    before = [*(dense_entry(problem, one) for one in made.session.seeds), *entries]
+    summary = made.summary + train_entries(made.session, "train", entries)[1]
     for row, score in zip(summary, _scores(problem, axis, before), strict=True):
         row["orthogonality"] = round(float(score), 8)
 
-    rows.write_summary(made.run.folder, summary, *trained_masks.CHECKED)
-    figure.draw_orthogonality(made.run.folder)
+    rows.write_summary(made.session.folder, summary, *trained_masks.CHECKED)
+    figure.draw_orthogonality(made.session.folder)
     print(_table(summary))
     print(_correlations(summary))
-    records.finish_run(made.run)
-    print(f"run: {made.run.folder}")
+    finish_run(made.session.folder)
 
 
 def _scores(problem: Problem, axis: Axis, entries: list[Entry]) -> np.ndarray:

@@ -23,6 +23,7 @@ from experiments.harness.flags import BatchSettings, RunSettings, define, number
 from experiments.harness.levels import Lineage, descend
 from experiments.harness.problem import NetSettings, TrainSettings, build, on_device
 from experiments.harness.seeds import seed
+from experiments.harness.session import Session, finish_run
 from experiments.prune_retrain import figure, threshold_levels
 from jaxtickets import nets, runs
 from jaxtickets.io.errors import UserError, choose, run_main
@@ -92,9 +93,15 @@ def main() -> None:
     for name, problem, again in zip(models, built, retraining, strict=True):
         folder = run.folder / name
         folder.mkdir(exist_ok=True)
-        data, every = on_device(problem.dataset), place.checkpoint_seconds
-        seeds = [seed(problem, net.seed + i) for i in range(net.seeds)]
-        dense = dense_nets(folder, problem, axis, seeds, train, data, every, store)
+        session = Session(
+            folder=folder,
+            problem=problem,
+            axis=axis,
+            data=on_device(problem.dataset),
+            seeds=[seed(problem, net.seed + i) for i in range(net.seeds)],
+            checkpoint_seconds=place.checkpoint_seconds,
+        )
+        seeds, dense = session.seeds, dense_nets(session, train, store)
         summary += threshold_levels.counted(name, problem, dense.summary, "dense")
         # dropout that follows the weights left is one net for each threshold
         for batch_of in [(t,) for t in values] if question.scale_dropout else [values]:
@@ -105,19 +112,27 @@ def main() -> None:
             ]
             owners = np.tile(np.arange(len(seeds)), len(batch_of))
             trained = runs.take((dense.params, dense.stats), owners)
-            rule = question.rule, question.rounds, question.scale_dropout
-            plan = threshold_levels.plan(again, *rule, lines, trained[0], problem.steps)
+            plan = threshold_levels.plan(
+                again,
+                question.rule,
+                question.rounds,
+                question.scale_dropout,
+                lines,
+                dense=trained[0],
+                steps=problem.steps,
+            )
             part = folder / f"{batch_of[0]:g}" if question.scale_dropout else folder
             part.mkdir(exist_ok=True)
-            how = again, axis, plan, lines, data, every
-            found = descend(part, *how, after=lambda summary: None, dense=trained)
+            retraining_session = session._replace(folder=part, problem=again)
+            found = descend(
+                retraining_session, plan, lines, after=lambda summary: None, dense=trained
+            )
             summary += threshold_levels.counted(name, problem, found, question.rule)
         rows.write_summary(run.folder, summary, *trained_masks.LEADING)
         figure.draw_pruning(run.folder)
         mine = [row for row in summary if row["model"] == name]
         print("\n".join([threshold_levels.table(mine), *tables.lost(mine)]))
-    records.finish_run(run)
-    print(f"run: {run.folder}")
+    finish_run(run.folder)
 
 
 def _check(question: Question) -> tuple[float, ...]:

@@ -25,9 +25,7 @@ from experiments.harness import (
     budgeted_search,
     candidate_masks,
     evolution_figure,
-    records,
     rows,
-    session,
     sparse_runs,
     tables,
     trained_masks,
@@ -38,6 +36,7 @@ from experiments.harness.dense_store import StoreSettings
 from experiments.harness.flags import BatchSettings, RunSettings, define, numbers, read_all
 from experiments.harness.problem import NetSettings, Problem, TrainSettings
 from experiments.harness.search_presets import FINDERS, POLISHED
+from experiments.harness.session import finish_run, set_up
 from experiments.harness.sparse_runs import GRANET, EvolveSettings
 from experiments.harness.trained_masks import Entry, train_in_parts
 from experiments.harness.training_runs import Start
@@ -131,7 +130,7 @@ def main() -> None:
     budgets = numbers("budget", question.budget)
     if 1 in numbers("density", listed.density):
         raise UserError("--density=1: there is nothing to search for, give less")
-    axis, problem = session.prepare(place, parts)
+    axis, problem = set_up(place, parts)
     looks = halving_runs.looks_at(question.race, problem)
     for method in question.searches:
         if method in FINDERS:
@@ -143,10 +142,9 @@ def main() -> None:
     if set(question.searches) & set(POLISHED):
         gate_runs.polish_plan(problem, min(budgets))
     made = candidate_masks.begin("sa_frontier", place, store, parts, axis, problem, trained=True)
-    every = place.checkpoint_seconds
 
     # --- search
-    folder, floor = made.run.folder, made.plan.settings.floor
+    folder, floor = made.session.folder, made.plan.settings.floor
     entries = [
         entry._replace(name=entry.name | {"forward_passes": price(problem, entry.name["method"])})
         for entry in made.entries
@@ -154,8 +152,7 @@ def main() -> None:
 
     def found(method: str, density: float, budget: float) -> list[Found]:
         label = f"{method}-{density:g}" + (f"-{budget:g}" if budget else "")
-        on = made.seeds, density, floor, made.data, axis, every
-        task = Task(folder, label, problem, *on)
+        task = Task(made.session, label, density, floor)
         if method == GRANET:
             return sparse_runs.search(task, evolution, train, budget)
         if method in FINDERS:
@@ -173,8 +170,7 @@ def main() -> None:
                 entries += _entries(problem, made, method, density, masks_of, budget or None)
 
     # --- train
-    batched = folder, "train", problem, axis, entries, made.data
-    summary = made.summary + train_in_parts(*batched, every)
+    summary = made.summary + train_in_parts(made.session, "train", entries)
     dense = budgeted_search.dense_cost(problem)
     summary += halving_runs.races(folder, "train-", summary, SEARCHES, problem, looks)
     for row in summary:
@@ -189,13 +185,12 @@ def main() -> None:
         evolution_figure.draw_evolution(folder, f"{GRANET}-")
     figure.draw_where(folder, entries, problem.prunable, image)
     print(_table(summary, max(budgets)))
-    records.finish_run(made.run)
-    print(f"run: {folder}")
+    finish_run(made.session.folder)
 
 
 def _entries(
     problem: Problem,
-    made: candidate_masks.Gallery,
+    made: candidate_masks.Candidates,
     method: str,
     density: float,
     found: Sequence[Found],
@@ -203,13 +198,13 @@ def _entries(
 ) -> list[Entry]:
     """What a method found for each seed, saved as tickets."""
     entries = []
-    for one, (mask, params, said) in zip(made.seeds, found, strict=True):
+    for one, (mask, params, said) in zip(made.session.seeds, found, strict=True):
         name = {"method": method, "density": density, "seed": one.number, "budget": budget, **said}
         where = params, one.stats, mask, one.step
         entry = Entry(name, Start(one.train, problem.hyper, *where))
         place = f"{method}-density{density:g}-seed{one.number}"
         place += f"-budget{budget:g}" if budget else ""
-        trained_masks.save_entry(made.run.folder, problem, entry, one.step, place)
+        trained_masks.save_entry(made.session.folder, problem, entry, one.step, place)
         entries.append(entry)
     return entries
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from experiments.harness import annealed, annealed_start, search_presets
 from experiments.harness.budgeted_search import Found, Task, dense_cost
-from experiments.harness.chain_runs import lowest, search_all
+from experiments.harness.chain_runs import lowest, run_chains
 from experiments.harness.chunked_run import seconds
 from experiments.harness.problem import Problem
 from experiments.harness.training_runs import Start, train_all
@@ -28,7 +28,8 @@ def gated(task: Task, name: str) -> list[Found]:
       task: what is looked for; the gate is trained as its net is, on its seeds' weights.
       name: of `gates.GATES`.
     """
-    folder, label, problem, seeds, density, floor, data, axis, every = task
+    session, label, density, floor = task
+    problem, seeds, axis = session.problem, session.seeds, session.axis
     shapes = masks.shapes(seeds[0].params, problem.prunable)
     scale = partial(energies.rescale, prunable=problem.prunable)
     counts = allocation.uniform(shapes, density, floor)
@@ -48,12 +49,12 @@ def gated(task: Task, name: str) -> list[Found]:
     names = [{"method": name, "density": density, "seed": one.number} for one in seeds]
     rows = [(one.control, one.train, one.params, one.stats) for one in seeds]
     starts = runs.over_runs(begin, axis, runs.stack(rows))
-    on = problem._replace(recipe=recipe), axis, starts, names, data, every
-    state = train_all(folder, label, *on).state
+    gated_session = session._replace(problem=problem._replace(recipe=recipe))
+    state = train_all(gated_session, label, starts, names).state
     found = runs.over_runs(end, axis, (state.params, state.stats))
     said = {
         "forward_passes": dense_cost(problem),
-        "search_seconds": round(seconds(folder, label) / len(seeds), 3),
+        "search_seconds": round(seconds(session.folder, label) / len(seeds), 3),
     }
     each = (runs.take(found, i) for i in range(len(seeds)))
     return [Found(mask, params, said) for mask, params in each]
@@ -93,10 +94,12 @@ def polished(task: Task, gate: str, budget: float) -> list[Found]:
       gate: of `gates.GATES`.
       budget: dense trainings that both may cost; the gate costs one.
     """
-    folder, label, problem, seeds, density, _, data, axis, every = task
+    session, label, density, _ = task
+    folder, problem, seeds, data = session.folder, session.problem, session.seeds, session.data
     settings, price = polish_plan(problem, budget)
     seen, unseen = parted(data.train, settings.images)
-    before = task._replace(label=f"{label}-gate", data=data._replace(train=seen))
+    apart = session._replace(data=data._replace(train=seen))
+    before = task._replace(session=apart, label=f"{label}-gate")
     begun = gated(before, gate)
     where = annealed.ground_of(settings, begun[0].params, problem.prunable, problem.wiring)
     bits = [where.space.bits(one.mask) for one in begun]
@@ -115,8 +118,16 @@ def polished(task: Task, gate: str, budget: float) -> list[Found]:
     optimizer = problem.recipe.optimizer(problem.hyper)
     made = annealed.build(settings, problem.recipe, optimizer, where, problem.prunable, most)
     names = [{"density": density, "seed": one.number, "chain": 0} for one in seeds]
-    batched = folder, label, settings.steps, settings.chunk, made, axis
-    ends = search_all(*batched, runs.stack(rows), names, runs.share(scored, axis), every)
+    ends = run_chains(
+        session,
+        label,
+        settings.steps,
+        settings.chunk,
+        made,
+        chains=runs.stack(rows),
+        names=names,
+        sight=runs.share(scored, session.axis),
+    )
     said = {
         "forward_passes": dense_cost(problem) + price,
         "search_seconds": round(

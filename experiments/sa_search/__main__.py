@@ -27,9 +27,7 @@ from experiments.harness import (
     annealed_settings,
     annealing_runs,
     method_figures,
-    records,
     rows,
-    session,
     sparse_runs,
     tables,
     trained_masks,
@@ -42,6 +40,7 @@ from experiments.harness.flags import BatchSettings, RunSettings, define, number
 from experiments.harness.problem import NetSettings, TrainSettings
 from experiments.harness.sa_presets import REWIRED, SEARCHES, preset
 from experiments.harness.seeds import WEIGHTS, Seed, evidence, weighted
+from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.sparse_runs import GRANET, EvolveSettings
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import Start
@@ -87,7 +86,7 @@ def main() -> None:
     """Reads the flags, checks them, searches, trains, compares."""
     place, *parts = _read()
     question, evolution, settings, net, train, _ = parts
-    axis, problem = session.prepare(place, parts)
+    axis, problem = set_up(place, parts)
     densities = numbers("density", question.density)
     evolves = question.search == GRANET
     if evolves:
@@ -100,27 +99,27 @@ def main() -> None:
             settings, problem, net.seed, densities, axis, question.chains
         )
         space = checked.where.space
-    run, data, seeds = session.begin("sa_search", place, parts, axis, problem)
+    session = start_run("sa_search", place, parts, axis, problem)
 
     # --- search
+    data = session.data
     seeds = [
-        weighted(problem, one, question.weights, question.weights_steps, data) for one in seeds
+        weighted(problem, one, question.weights, question.weights_steps, data)
+        for one in session.seeds
     ]
-    every = place.checkpoint_seconds
+    session = session._replace(seeds=seeds)
     found: list[Found] = []
     if evolves:
         for density in densities:
             label = f"search-{density:g}"
-            on = seeds, density, settings.floor, data, axis, every
-            task = Task(run.folder, label, problem, *on)
+            task = Task(session, label, density, settings.floor)
             masks_of = sparse_runs.search(task, evolution, train, question.budget, question.chains)
             for of, made in zip(seeds, masks_of, strict=True):
                 bits = space.bits(made.mask)
                 losses = {k: v for k, v in made.said.items() if k.endswith("_loss")}
                 found.append(Found(density, of, bits, bits, losses))
     else:
-        searched = problem, axis, seeds, question.chains, data, every
-        found = annealing_runs.anneal(run.folder, "search", checked, *searched)
+        found = annealing_runs.anneal(session, "search", checked, question.chains)
 
     # --- compare
     def entry(method: str, density: float, one: Seed, bits: Array) -> Entry:
@@ -144,38 +143,37 @@ def main() -> None:
 
     saved = [entry("ticket", one.density, one.seed, one.ticket) for one in found]
     for one, ticket in zip(found, saved, strict=True):
-        trained_masks.save_entry(run.folder, problem, ticket, one.seed.step)
+        trained_masks.save_entry(session.folder, problem, ticket, one.seed.step)
     train_entries = trained_masks.train_entries
     summary: list[dict[str, Any]] = []
     trained: dict[int, Any] = dict.fromkeys(one.number for one in seeds)
     if {"dense", "magnitude"} & set(question.compare):
         dense = [entry("dense", 1.0, one, jnp.ones(space.size, bool)) for one in seeds]
-        ends, summary = train_entries(run.folder, "dense", problem, axis, dense, data, every)
+        ends, summary = train_entries(session, "dense", dense)
         for i, number in enumerate(trained):
             trained[number] = runs.take(ends.state.params, i)
     entries = [e for one in found for e in compared(one, trained[one.seed.number])]
     if entries:
-        summary += train_entries(run.folder, "train", problem, axis, entries, data, every)[1]
+        summary += train_entries(session, "train", entries)[1]
 
     # --- report
     phases = [f"search-{density:g}" for density in densities] if evolves else ["search"]
-    share = round(sum(seconds(run.folder, phase) for phase in phases) / len(found), 3)
+    share = round(sum(seconds(session.folder, phase) for phase in phases) / len(found), 3)
     said_of = {(one.density, one.seed.number): one.said for one in found}
     for row in summary:
         row["search_seconds"] = share if row["method"].startswith("ticket") else 0.0
         if row["method"] == "ticket":
             row |= said_of[row["density"], row["seed"]]
-    rows.write_summary(run.folder, summary, *trained_masks.LEADING)
+    rows.write_summary(session.folder, summary, *trained_masks.LEADING)
     if evolves:
-        draw_evolution(run.folder, "search-")
+        draw_evolution(session.folder, "search-")
     else:
-        draw_search(run.folder)
-    method_figures.draw_accuracies(run.folder)
-    method_figures.draw_layers(run.folder)
+        draw_search(session.folder)
+    method_figures.draw_accuracies(session.folder)
+    method_figures.draw_layers(session.folder)
     said = _evolved(question, evolution) if evolves else annealed_settings.said(settings)
     print(f"ticket: {said}\n{tables.methods(summary)}")
-    records.finish_run(run)
-    print(f"run: {run.folder}")
+    finish_run(session.folder)
 
 
 def _evolved(question: Question, settings: EvolveSettings) -> str:

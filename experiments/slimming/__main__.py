@@ -16,10 +16,11 @@ from typing import Any
 
 from absl import flags
 
-from experiments.harness import records, rows, session
+from experiments.harness import rows
 from experiments.harness.dense_store import StoreSettings
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
 from experiments.harness.problem import NetSettings, TrainSettings
+from experiments.harness.session import finish_run, set_up, start_run
 from experiments.slimming import figure as figures
 from experiments.slimming import slimming_runs, slimming_tables
 from experiments.slimming.slimming_runs import SlimSettings
@@ -47,18 +48,16 @@ def main() -> None:
     """Reads the flags, checks them, trains, cuts and fine-tunes pass by pass; draws."""
     place, store, *parts = _read()
     slim, _, train, _ = parts
-    axis, problem = session.prepare(place, parts)
+    axis, problem = set_up(place, parts)
     plan = slimming_runs.plan(slim, train, problem)
-    run, data, seeds = session.begin("slimming", place, parts, axis, problem)
-    folder, every = run.folder, place.checkpoint_seconds
-
-    summary = slimming_runs.train_all(folder, slim, plan, problem, axis, seeds, data, every, store)
+    session = start_run("slimming", place, parts, axis, problem)
+    folder = session.folder
+    summary = slimming_runs.train_passes(session, slim, plan, store)
     rows.write_summary(folder, summary, *slimming_runs.LEADING)
     figures.draw_accuracies(folder)
     figures.draw_scales(folder)
     print(slimming_tables.table(summary))
-    records.finish_run(run)
-    print(f"run: {folder}")
+    finish_run(session.folder)
 
 
 def _read() -> list[Any]:

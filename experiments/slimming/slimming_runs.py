@@ -22,6 +22,7 @@ from experiments.harness.dense_store import Dense, StoreSettings, dense_entry, d
 from experiments.harness.levels import order_key
 from experiments.harness.problem import Problem, TrainSettings, penalty_of
 from experiments.harness.seeds import Seed
+from experiments.harness.session import Session
 from experiments.harness.unit_selection import AfterSettings, CutSettings, Member, Plan, digest_of
 from jaxtickets import losses, masks, nets, runs
 from jaxtickets.compress.graph import Graph, trace
@@ -30,9 +31,8 @@ from jaxtickets.criteria import Evidence
 from jaxtickets.criteria.units import find_unit
 from jaxtickets.io import tickets
 from jaxtickets.io.errors import UserError
-from jaxtickets.runs import Axis
 from jaxtickets.settings import option
-from jaxtickets.types import Dataset, Params, Stats, Ticket
+from jaxtickets.types import Params, Stats, Ticket
 
 CRITERION = "abs_batch_norm"
 LEADING = (
@@ -107,26 +107,17 @@ def rates(slim: SlimSettings) -> tuple[float, ...]:
     return slim.rates if len(slim.rates) == slim.passes else slim.rates * slim.passes
 
 
-def train_all(
-    folder: Path,
-    slim: SlimSettings,
-    plan: Plan,
-    problem: Problem,
-    axis: Axis,
-    seeds: Sequence[Seed],
-    data: Dataset,
-    every: float,
-    store: StoreSettings,
+def train_passes(
+    session: Session, slim: SlimSettings, plan: Plan, store: StoreSettings
 ) -> list[Row]:
     """The summary rows, one a strength, pass and seed; all scales are kept in the metrics.
 
     Args:
-      folder, axis, data, every: see `train_all` of trainings.
+      session: the net and its training, whose penalty is put in for each strength; the seeds.
       slim, plan: what is done.
-      problem: the net and its training; its penalty is put in for each strength.
-      seeds: which.
       store: of the dense nets.
     """
+    folder, problem, seeds = session.folder, session.problem, session.seeds
     summary: list[Row] = []
     scales: list[Row] = []
     begun: list[tuple[Seed, nn.Module]] = []
@@ -135,20 +126,22 @@ def train_all(
         home.mkdir(exist_ok=True)
         train = _with_strength(plan.train, strength)
         first = penalised(problem, problem.net, train)
-        dense = dense_nets(home, first, axis, seeds, train, data, every, store)
+        dense = dense_nets(session._replace(folder=home, problem=first), train, store)
         trained = _of_dense(problem, seeds, dense)
         for number, rate in enumerate(rates(slim), start=1):
             said = {"strength": strength, "pass": number, "rate": rate}
             part = home / f"pass-{number}"
             if number > 1:
-                trained = further(part, problem, train, axis, begun, data, every)
-            groups = choose(plan, problem, trained, rate, dense, data)
+                trained = further(session._replace(folder=part), train, begun)
+            groups = choose(session, plan, trained, rate, dense)
             at = f"strength {strength:g}, pass {number} of {slim.passes}"
             print(f"{at}: {len(groups)} small nets")
             made: dict[int, Row] = {}
             for place, members in groups.items():
-                given = plan, problem, axis, members, dense, data, every
-                made |= {row["seed"]: row for row in structured_runs.train_net(part, place, *given)}
+                trained_rows = structured_runs.train_net(
+                    session._replace(folder=part), place, plan, members, dense
+                )
+                made |= {row["seed"]: row for row in trained_rows}
             for one in trained:
                 row = made[one.seed.number]
                 summary.append({**said, **_row(row, one.accuracy, members[0].gain.before)})
@@ -169,23 +162,16 @@ def penalised(problem: Problem, net: nn.Module, train: TrainSettings) -> Problem
 
 
 def further(
-    part: Path,
-    problem: Problem,
-    train: TrainSettings,
-    axis: Axis,
-    begun: Sequence[tuple[Seed, nn.Module]],
-    data: Dataset,
-    every: float,
+    session: Session, train: TrainSettings, begun: Sequence[tuple[Seed, nn.Module]]
 ) -> list[Sparse]:
     """Small nets trained on from their seeds' weights, as long as the dense nets; in that order.
 
     Args:
-      part: the pass' folder.
-      problem: the dense net's.
+      session: the dense net's problem, and the pass' folder.
       train: says which penalty.
-      axis, data, every: see `train_all` of trainings.
       begun: seeds with the weights to begin with, and their nets.
     """
+    part, problem = session.folder, session.problem
     accuracies: dict[int, float] = {}
     for place, alike in _alike([net for _, net in begun]).items():
         mine, home = penalised(problem, begun[alike[0]][1], train), part / "sparse" / place
@@ -194,7 +180,8 @@ def further(
             _whole(one): dense_entry(mine, one)._replace(name={"seed": one.number})
             for one in (begun[i][0] for i in alike)
         }
-        done = cached_trainings.train(part, home, "sparse", mine, axis, entries, data, every)
+        smaller = session._replace(folder=home, problem=mine)
+        done = cached_trainings.train(smaller, part, "sparse", entries)
         accuracies |= {row["seed"]: row["trained_accuracy"] for row in done.values()}
     ends = [tickets.load_ticket(part / "tickets" / _whole(one))[0] for one, _ in begun]
     return [
@@ -204,14 +191,10 @@ def further(
 
 
 def choose(
-    plan: Plan,
-    problem: Problem,
-    trained: Sequence[Sparse],
-    rate: float,
-    dense: Dense,
-    data: Dataset,
+    session: Session, plan: Plan, trained: Sequence[Sparse], rate: float, dense: Dense
 ) -> dict[str, list[Member]]:
     """The cuts by |γ| over all layers, by a digest of the widths; gains are over the dense net."""
+    problem = session.problem
     params, stats = runs.take((dense.params, dense.stats), 0)
     ticket = Ticket(params, stats, masks.ones(params), np.int32(0))
     before = size(ticket, nets.positions(problem.net, plan.graph.image))
@@ -222,8 +205,9 @@ def choose(
         now = plan._replace(graph=_graph(plan, problem, net), shares=(rate,))
         small = problem._replace(net=net)
         ends = runs.stack([(one.params, one.stats) for one in mine])
-        given = now, small, [one.seed for one in mine], Dense(ends[0], ends[1], [], {}), data
-        for place, members in unit_selection.cut(now, small, unit_selection.scored(*given)).items():
+        smaller = session._replace(problem=small, seeds=[one.seed for one in mine])
+        scored = unit_selection.scored(smaller, now, Dense(ends[0], ends[1], [], {}))
+        for place, members in unit_selection.cut(now, small, scored).items():
             for member in members:
                 units = {n: (stay, whole[n]) for n, (stay, _) in member.gain.units.items()}
                 gain = Report(units, before, member.gain.after)

@@ -23,6 +23,7 @@ from absl import flags
 from experiments.harness import records, rows, saved_tickets, setup, tables
 from experiments.harness.flags import RunSettings, define, numbers, read_all, whole_numbers
 from experiments.harness.problem import NetSettings, Problem, TrainSettings, build
+from experiments.harness.session import finish_run
 from experiments.sparse_execution import figure as figures
 from experiments.sparse_execution import sparse_times
 from experiments.sparse_execution.sparse_times import Limits, Masked
@@ -90,8 +91,7 @@ def main() -> None:
     rows.write_summary(run.folder, done, *LEADING)
     figures.draw_sparse(run.folder)
     print(_table(done))
-    records.finish_run(run)
-    print(f"run: {run.folder}")
+    finish_run(run.folder)
 
 
 def _masked(model: str, problem: Problem, question: Question) -> tuple[list[str], list[Masked]]:

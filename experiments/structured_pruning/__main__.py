@@ -18,8 +18,6 @@ from typing import Any
 from absl import flags
 
 from experiments.harness import (
-    records,
-    session,
     soft_filter_pruning,
     structured_runs,
     structured_tables,
@@ -29,6 +27,7 @@ from experiments.harness import structured_figures as figures
 from experiments.harness.dense_store import StoreSettings, dense_nets
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
 from experiments.harness.problem import NetSettings, TrainSettings
+from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.unit_selection import AfterSettings, CutSettings
 from jaxtickets.io.errors import UserError, run_main
 
@@ -59,22 +58,20 @@ def main() -> None:
     cut, after, _, train, _ = parts
     if cut.budget and flags.FLAGS["rates"].present:
         raise UserError("--rates and --budget: give one of them")
-    axis, problem = session.prepare(place, parts)
+    axis, problem = set_up(place, parts)
     plan = unit_selection.plan(cut, after, train, problem)
-    run, data, seeds = session.begin("structured_pruning", place, parts, axis, problem)
-    folder, every = run.folder, place.checkpoint_seconds
-    dense = dense_nets(folder, problem, axis, seeds, train, data, every, store)
+    session = start_run("structured_pruning", place, parts, axis, problem)
+    dense = dense_nets(session, train, store)
 
-    choices = unit_selection.scored(plan, problem, seeds, dense, data)
-    choices += soft_filter_pruning.choices(folder, plan, problem, axis, seeds, data, every)
+    choices = unit_selection.scored(session, plan, dense)
+    choices += soft_filter_pruning.choices(session, plan)
     groups = unit_selection.cut(plan, problem, choices)
-    summary = structured_runs.train_nets(folder, plan, problem, axis, groups, dense, data, every)
-    figures.draw_widths(folder)
-    figures.draw_accuracies(folder)
+    summary = structured_runs.train_nets(session, plan, groups, dense)
+    figures.draw_widths(session.folder)
+    figures.draw_accuracies(session.folder)
     print(structured_tables.table(summary))
     print(structured_tables.worth(summary))
-    records.finish_run(run)
-    print(f"run: {folder}")
+    finish_run(session.folder)
 
 
 if __name__ == "__main__":

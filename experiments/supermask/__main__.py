@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments.harness import records, rows, session, tables, trained_masks
+from experiments.harness import rows, tables, trained_masks
 from experiments.harness.dense_store import StoreSettings, dense_nets
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
 from experiments.harness.imp_presets import SHORT
 from experiments.harness.level_plan import imp_plan
 from experiments.harness.levels import Lineage, Plan, descend
 from experiments.harness.problem import NetSettings, Problem
+from experiments.harness.session import finish_run, set_up, start_run
 from experiments.supermask import figure
 from jaxtickets import runs
 from jaxtickets.criteria import find, plane
@@ -92,30 +93,36 @@ def main() -> None:
     choose("preset", name, tuple(PRESETS))
     place, store, *parts = read_all(GROUPS, PRESETS[name])
     question, _, train, _ = parts
-    axis, problem = session.prepare(place, parts)
+    axis, problem = set_up(place, parts)
     plan = _plan(question, problem)
-    run, data, seeds = session.begin("supermask", place, parts, axis, problem)
-    every = place.checkpoint_seconds
-    dense = dense_nets(run.folder, problem, axis, seeds, train, data, every, store)
+    session = start_run("supermask", place, parts, axis, problem)
+    dense = dense_nets(session, train, store)
     lines, owners = [], []
     for words in itertools.product(question.criteria, question.ones, question.zeros):
-        for owner, one in enumerate(seeds):
+        for owner, one in enumerate(session.seeds):
             criterion, ones, zeros = words
-            said = {"criterion": criterion, "ones": ones, "zeros": zeros, "seed": one.number}
-            actions = criterion, ONES[ones], ZEROS[zeros]
-            lines.append(Lineage(one, problem.hyper, said, 0, *actions))
+            name = {"criterion": criterion, "ones": ones, "zeros": zeros, "seed": one.number}
+            line = Lineage(
+                one,
+                problem.hyper,
+                name,
+                rewind=0,
+                criterion=criterion,
+                ones=ONES[ones],
+                zeros=ZEROS[zeros],
+            )
+            lines.append(line)
             owners.append(owner)
     trained = runs.take((dense.params, dense.stats), np.array(owners))
 
     def report(summary: list[dict[str, Any]]) -> None:
-        rows.write_summary(run.folder, dense.summary + _named(summary), *trained_masks.LEADING)
-        figure.draw_supermasks(run.folder)
+        rows.write_summary(session.folder, dense.summary + _named(summary), *trained_masks.LEADING)
+        figure.draw_supermasks(session.folder)
 
-    descend(run.folder, problem, axis, plan, lines, data, every, report, dense=trained)
-    figure.draw_plane(run.folder)
-    print(_table(rows.read_summary(run.folder)))
-    records.finish_run(run)
-    print(f"run: {run.folder}")
+    descend(session, plan, lines, after=report, dense=trained)
+    figure.draw_plane(session.folder)
+    print(_table(rows.read_summary(session.folder)))
+    finish_run(session.folder)
 
 
 def _plan(question: Question, problem: Problem) -> Plan:

@@ -16,10 +16,11 @@ from typing import Any
 import jax
 from absl import flags
 
-from experiments.harness import records, rows, session, tables, trained_masks
+from experiments.harness import rows, tables, trained_masks
 from experiments.harness.flags import BatchSettings, RunSettings, define, numbers, read_all
 from experiments.harness.problem import NetSettings, Problem, TrainSettings
 from experiments.harness.seeds import Seed, evidence
+from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.trained_masks import Entry, train_entries, train_in_parts
 from experiments.harness.training_runs import Start, chunk_plan
 from experiments.ticket_grid import batching_cost, figure
@@ -65,14 +66,14 @@ def main() -> None:
     """Reads the flags, checks them, trains the dense nets, then the grid, and draws it."""
     place, *parts = read_all((RunSettings(), *GROUPS), SMOKE if flags.FLAGS.smoke else {})
     question, _, train, _ = parts
-    axis, problem = session.prepare(place, parts)
+    axis, problem = set_up(place, parts)
     epoch = len(problem.dataset.train.labels) // train.batch_size
     try:
         rewinds, keep = _check(question, problem, epoch)
     except ValueError as error:
         raise UserError(str(error)) from error
-    run, data, seeds = session.begin("ticket_grid", place, parts, axis, problem)
-    every = place.checkpoint_seconds
+    session = start_run("ticket_grid", place, parts, axis, problem)
+    seeds, data = session.seeds, session.data
 
     # --- the dense nets, and their parameters at the rewind points
 
@@ -84,9 +85,7 @@ def main() -> None:
 
     steps = tuple(rewind * epoch for rewind in rewinds)
     whole = [entry("dense", one, (one.params, one.stats, masks.ones(one.params))) for one in seeds]
-    ends, summary = train_entries(
-        run.folder, "dense", problem, axis, whole, data, every, keep_at=steps
-    )
+    ends, summary = train_entries(session, "dense", whole, keep_at=steps)
 
     # --- the grid
     entries = []
@@ -108,17 +107,16 @@ def main() -> None:
                     where = {"threshold": threshold, "rewind": rewind}
                     treated = treat(TREATMENTS[method], draw, given)
                     entries.append(entry(method, one, treated, **where))
-    batched = run.folder, "grid", problem, axis, entries, data, every
-    summary += train_in_parts(*batched, question.part)
+    summary += train_in_parts(session, "grid", entries, most=question.part)
 
     # --- report
-    rows.write_summary(run.folder, summary, *trained_masks.LEADING)
-    figure.draw_grid(run.folder)
+    rows.write_summary(session.folder, summary, *trained_masks.LEADING)
+    figure.draw_grid(session.folder)
     print(tables.methods([row for row in summary if row.get("rewind", 0) == 0]))
     if question.cost_trainings:
         some = runs.stack([e.start for e in entries[: question.cost_trainings]])
         costs = batching_cost.compare(problem, axis, some, data)
-        rows.write_csv(run.folder / "cost.csv", costs)
+        rows.write_csv(session.folder / "cost.csv", costs)
         many, length = costs[0]["trainings"], costs[0]["steps"]
         print(
             f"\n{many} trainings of {length} steps, timed each way:\n{batching_cost.table(costs)}"
@@ -126,8 +124,7 @@ def main() -> None:
         spent = sum(row["seconds"] for row in summary)
         steps_done = sum(row["train_steps"] for row in summary)
         print(f"the grid: {len(summary)} trainings, {steps_done} steps, {spent:.0f} s")
-    records.finish_run(run)
-    print(f"run: {run.folder}")
+    finish_run(session.folder)
 
 
 def _check(question: Question, problem: Problem, epoch: int) -> tuple[list[int], dict[float, int]]:

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments.harness import candidate_masks, records, rows, session, tables, trained_masks
+from experiments.harness import candidate_masks, rows, tables, trained_masks
 from experiments.harness.dense_store import StoreSettings, dense_entry
 from experiments.harness.flags import RunSettings, define, numbers, read_all
 from experiments.harness.problem import build
+from experiments.harness.session import finish_run, set_up
 from experiments.harness.trained_masks import train_entries
 from experiments.trainability import figure
 from jaxtickets.analysis.trainability import steps_to_reach
@@ -51,7 +52,7 @@ def main() -> None:
     place, store, *parts = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
     question, _, net, train, _ = parts
     targets = numbers("targets", question.targets)
-    axis, problem = session.prepare(place, parts)
+    axis, problem = set_up(place, parts)
     if question.first_steps % question.mean_of:
         raise UserError(
             f"--first_steps={question.first_steps}: must be a multiple of "
@@ -70,22 +71,21 @@ def main() -> None:
     )
     short = build(net, first, place.data_dir, place.prepare)
     made = candidate_masks.begin("trainability", place, store, parts, axis, problem, trained=False)
-    entries = [*made.entries, *(dense_entry(problem, one) for one in made.seeds)]
+    entries = [*made.entries, *(dense_entry(problem, one) for one in made.session.seeds)]
     entries = [entry._replace(start=entry.start._replace(step=0)) for entry in entries]
-    where = made.run.folder, "first", short, axis
-    summary = train_entries(*where, entries, made.data, place.checkpoint_seconds)[1]
-    found = rows.read_metrics(made.run.folder)
+    first_steps = made.session._replace(problem=short)
+    summary = train_entries(first_steps, "first", entries)[1]
+    found = rows.read_metrics(made.session.folder)
     for row in summary:
         mine = [r for r in found if r["phase"] == "first" and _same(r, row)]
         losses = [r["train_loss"] for r in mine]
         reached = steps_to_reach([r["step"] for r in mine], losses, targets)
         row.update({f"steps_to/{t:g}": s for t, s in zip(targets, reached, strict=True)})
 
-    rows.write_summary(made.run.folder, summary, *trained_masks.LEADING)
-    figure.draw_first_steps(made.run.folder)
+    rows.write_summary(made.session.folder, summary, *trained_masks.LEADING)
+    figure.draw_first_steps(made.session.folder)
     print(_table(summary, targets))
-    records.finish_run(made.run)
-    print(f"run: {made.run.folder}")
+    finish_run(made.session.folder)
 
 
 def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:

@@ -10,6 +10,7 @@ import pytest
 
 from experiments.energy_study import energy_scores
 from experiments.harness import rows
+from experiments.harness.session import Session
 from experiments.harness.trained_masks import Entry
 from jaxtickets import losses, masks, optimizers, runs
 from jaxtickets.io.errors import UserError
@@ -259,8 +260,11 @@ def test_a_run_that_goes_on_keeps_the_energies_it_has_and_makes_the_rest(tmp_pat
             return {"by": factor * jnp.sum(row.mask["kernel"] * row.snip["kernel"]) + look}
 
         monkeypatch.setattr(energy_scores, "predict", predict)
-        on = tmp_path, None, None, (), axis, entries, {0: (params, params)}
-        return [row["by"] for row in energy_scores.predict_in_parts(*on, jnp.float32(7))]
+        session = Session(tmp_path, None, axis, None, [], 60.0)
+        made = energy_scores.predict_in_parts(
+            session, None, (), entries, {0: (params, params)}, jnp.float32(7)
+        )
+        return [row["by"] for row in made]
 
     expected = [7 + float(np.sum(start.mask["kernel"] * np.arange(4))) for start in starts]
     first = energies_of(1.0)

@@ -119,15 +119,16 @@ def anneal(chains: int, steps: int = 50, size: int = 2000, by_difference: bool =
     moves, axis = swaps.moves(space, most=size), runs.axis()
 
     def kernel(params: Params, data: Split) -> annealing.Kernel:
-        given: Any = (params, {}, *data, losses.cross_entropy)
-        whole = space.mask, energies.fixed(model, *given), annealing.Rules()
+        images, labels = data
+        energy = energies.fixed(model, params, {}, images, labels, losses.cross_entropy)
         if not by_difference:
-            return annealing.build(moves, *whole)
+            return annealing.build(moves, space.mask, energy, annealing.Rules())
         layer = difference.first_layer(model, params, {}, data.images)
         assert layer is not None
-        kept = params["fc1"]["kernel"], layer.columns(params, {}, data.images)
-        at = difference.fixed(layer, space, *given)
-        return annealing.build(difference.moves(moves, space, layer, *kept), *whole, at)
+        at = difference.fixed(layer, space, params, {}, images, labels, losses.cross_entropy)
+        columns = layer.columns(params, {}, images)
+        walk = difference.moves(moves, space, layer, params["fc1"]["kernel"], columns)
+        return annealing.build(walk, space.mask, energy, annealing.Rules(), at)
 
     def begin(key: jax.Array, params: Params, data: Split) -> tuple[jax.Array, annealing.State]:
         mask = masks.random(key, params, prunable, round(DENSITY * space.size))

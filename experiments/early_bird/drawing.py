@@ -138,11 +138,12 @@ def plan(settings: BirdSettings, problem: Problem) -> Plan:
         settings = dataclasses.replace(settings, criterion=_criterion(settings, graph))
         shapes = dict(zip(space.names, space.shapes, strict=True))
         keep = {d: allocation.global_(shapes, d, settings.floor) for d in densities}
-        ones = tuple(keep.values()), settings.floor
+        counts = tuple(keep.values())
         if settings.criterion == ANNEALED:
-            drawn = early_masks.annealed(space, settings.anneal_steps, *ones)
+            drawn = early_masks.annealed(space, settings.anneal_steps, counts, settings.floor)
         else:
-            drawn = early_masks.ranked(space, _scorer(settings, space, graph), *ones)
+            score = _scorer(settings, space, graph)
+            drawn = early_masks.ranked(space, score, counts, settings.floor)
     except ValueError as error:
         raise UserError(str(error)) from error
     recipe = problem.recipe

@@ -130,7 +130,7 @@ def _wares(plan: Plan, one: Seed, end: Watched, row: int, density: float) -> lis
     made = []
     if 0 < drawn < plan.epochs:
         weights = early[0], early[1]
-        about = Evidence(one.params, *weights, end.state.mask, None, None)
+        about = Evidence(one.params, early[0], early[1], end.state.mask, None, None)
         key = control_key(one, "random_layerwise", density)
         chance = random_layerwise(key, about, plan.space, bits(drawn), plan.settings.floor)
         made = [

@@ -72,8 +72,7 @@ def main() -> None:
     look = energy_scores.look(settings, problem, steps[-1])
     scored = energy_scores.criteria_of(problem, made)
     cost = energy_scores.costs(problem, train, steps, energy_scores.row(entries[0], scored), look)
-    on = made.session.folder, problem, train, steps, axis, entries
-    energies = energy_scores.predict_in_parts(*on, scored, look)
+    energies = energy_scores.predict_in_parts(made.session, train, steps, entries, scored, look)
     summary = train_in_parts(made.session, "train", entries)
     for row, of in zip(summary, energies, strict=True):
         row |= {f"energy/{name}": round(value, 6) for name, value in of.items()}

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -15,11 +14,11 @@ from experiments.harness.flags import whole_numbers
 from experiments.harness.problem import Problem, TrainSettings, optimizer_of
 from experiments.harness.progress import Progress
 from experiments.harness.seeds import evidence
+from experiments.harness.session import Session
 from experiments.harness.trained_masks import Entry
 from jaxtickets import losses, runs
 from jaxtickets.criteria import find
 from jaxtickets.io.errors import UserError
-from jaxtickets.runs import Axis
 from jaxtickets.search import energies
 from jaxtickets.search.energies import Energy
 from jaxtickets.settings import option
@@ -122,27 +121,25 @@ def predict(
 
 
 def predict_in_parts(
-    folder: Path,
-    problem: Problem,
+    session: Session,
     train: TrainSettings,
     steps: tuple[int, ...],
-    axis: Axis,
     entries: Sequence[Entry],
     scored: dict[int, tuple[Scores, Scores]],
     look: Look,
 ) -> list[dict[str, float]]:
-    """`predict` for all entries, a few at a time; a run that goes on finds those that are done.
+    """`predict` for all entries, a few at a time; a resumed run finds those that are done.
 
     Args:
-      folder: the run's.
-      problem, train, steps, look: see `predict`.
-      axis: the run axis.
+      session: the net, the run axis, and where what is done is kept.
+      train, steps, look: see `predict`.
       entries: whose masks are judged.
       scored: see `criteria_of`.
 
     Raises:
       UserError: an energy isn't finite.
     """
+    problem, axis, folder = session.problem, session.axis, session.folder
     params = entries[0].start.params
     done, missing = memory_batches.plan(folder, "energies", axis, entries, params, PART)
     found = [known["energies"] for known in done]
@@ -194,18 +191,28 @@ def _energies(
 ) -> dict[str, Energy]:
     """Energies whose names begin with `loss` give the error rate too."""
     recipe, key = problem.recipe, jax.random.key(0)
-    weights = recipe.model, row.params, row.stats
+    images, labels = look.held_out
 
     def after(count: int, shape: str, draw: int) -> Energy:
         batches = Split(*(array[draw, :count] for array in look.training))
         how = dataclasses.replace(train, learning_rates=shape)
         optimizer = optimizer_of(how, count)(problem.hyper)
-        on = row.params, row.stats, batches, *look.held_out, both, key
-        return energies.trainability(recipe.model, recipe.loss, optimizer, *on)
+        return energies.trainability(
+            recipe.model,
+            recipe.loss,
+            optimizer,
+            row.params,
+            row.stats,
+            batches,
+            images,
+            labels,
+            measure=both,
+            noise_key=key,
+        )
 
     flow = Split(*(array[0, :FLOW].reshape(-1, *array.shape[3:]) for array in look.training))
     made = {
-        "loss": energies.fixed(*weights, *look.held_out, both),
+        "loss": energies.fixed(recipe.model, row.params, row.stats, images, labels, both),
         "gradient flow": energies.gradient_flow(recipe.loss, row.params, row.stats, flow, key),
         "SNIP lost": energies.saliency(row.snip, problem.prunable),
         "SynFlow lost": energies.saliency(row.synflow, problem.prunable),

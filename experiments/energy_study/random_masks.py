@@ -9,7 +9,7 @@ from experiments.harness.candidate_masks import Candidates
 from experiments.harness.problem import Problem
 from experiments.harness.seeds import evidence
 from experiments.harness.trained_masks import Entry
-from experiments.harness.training_runs import Start
+from experiments.harness.training_runs import start_of
 from jaxtickets import allocation, masks
 from jaxtickets.criteria import find
 from jaxtickets.search import fields
@@ -59,6 +59,5 @@ def of_fields(count: int, problem: Problem, made: Candidates) -> list[Entry]:
             for i in range(count):
                 mask = draw(jax.random.fold_in(field_key, i), features, pooled, keep)
                 name = {"method": "field", "density": density, "seed": one.number, "number": i}
-                where = one.params, one.stats, mask, one.step
-                entries.append(Entry(name, Start(one.train, problem.hyper, *where)))
+                entries.append(Entry(name, start_of(problem, one, mask)))
     return entries

@@ -62,22 +62,31 @@ def check(
         annealed_settings.check(settings)
         if settings.interaction != "none" and chains < 2:
             raise ValueError(f"interaction={settings.interaction}: takes --chains=2 or more")
-        net = one.params, problem.prunable, problem.wiring
-        where = annealed.ground_of(settings, *net, image, costs)
+        where = annealed.ground_of(
+            settings, one.params, problem.prunable, problem.wiring, image, costs
+        )
         for density in densities:
             if where.fields is None:
                 annealed_start.first_bits(settings, one.search, where.space, density)
             else:
                 annealed_start.field_keep(settings, where, density)
-        splits = problem.dataset.train, problem.dataset.validation
-        sight = annealed.sight(settings, problem.recipe.prepare, *splits)
+        sight = annealed.sight(
+            settings, problem.recipe.prepare, problem.dataset.train, problem.dataset.validation
+        )
         left, size = len(sight.training.labels), problem.recipe.batch_size
         if settings.energy == "trainability" and left < size:
             raise ValueError(
                 f"images={settings.images}: leaves {left} for training, and batch_size={size}"
             )
-        model = problem.recipe.model, one.params, one.stats, sight.scored.images
-        annealed.first_layer(settings, *model, problem.prunable, most=1)
+        annealed.first_layer(
+            settings,
+            problem.recipe.model,
+            one.params,
+            one.stats,
+            sight.scored.images,
+            problem.prunable,
+            most=1,
+        )
     except ValueError as error:
         raise UserError(str(error)) from error
     return Checked(settings, where, runs.share(sight, axis), tuple(densities))

@@ -87,19 +87,23 @@ def plan(settings: FindSettings, problem: Problem, finder: str, budget: float) -
     if settings.held_out + size > total:
         raise UserError(f"--held_out={settings.held_out}: there are {total} training images")
     alone = search_presets.alone(finder)
-    how = (settings.phases, settings.chains, settings.train_steps, size)
-    if alone:
-        how = (1, 1, settings.rewire_steps, size)
     born = search_presets.children(finder)
-    if born:  # a population
-        if settings.chains < 2:
-            raise UserError(f"--chains={settings.chains}: {finder} takes 2 or more")
-        how = (1, settings.chains, settings.train_steps, size)
-    begin = search_presets.beginning(finder, examples(problem.dataset))
-    seen = settings.held_out, len(data.validation.labels)
+    if born and settings.chains < 2:  # a population
+        raise UserError(f"--chains={settings.chains}: {finder} takes 2 or more")
     dense = dense_cost(problem)
     try:
-        return search_presets.phases(int(budget * dense), *how, *seen, begin, alone, born)
+        return search_presets.phases(
+            int(budget * dense),
+            count=1 if alone or born else settings.phases,
+            most=1 if alone else settings.chains,
+            train_steps=settings.rewire_steps if alone else settings.train_steps,
+            batch=size,
+            held_out=settings.held_out,
+            validation=len(data.validation.labels),
+            begin=search_presets.beginning(finder, examples(problem.dataset)),
+            graded=alone,
+            born=born,
+        )
     except ValueError as error:
         said = f"--budget={budget:g}, where a dense training takes {dense}: {error}"
         raise UserError(said) from error
@@ -121,10 +125,8 @@ def search(
     planned = plan(settings, problem, finder, budget)
     how = dataclasses.replace(train, learning_rates=settings.shape)
     image = problem.dataset.train.images.shape[1:]
-    data_of = problem.dataset.train, problem.dataset.validation
-    net = seeds[0].params, problem.prunable, problem.wiring
     phases = [search_presets.settings(finder, phase, settings.held_out, floor) for phase in planned]
-    where = annealed.ground_of(phases[0], *net, image)
+    where = annealed.ground_of(phases[0], seeds[0].params, problem.prunable, problem.wiring, image)
     chains = [Plan(density, one, i) for one in seeds for i in range(planned[0].chains)]
     rows, most = first_rows(
         phases[0], where, chains, lambda one: evidence(problem, one, None, session.data)
@@ -132,7 +134,9 @@ def search(
     ones = allocation.total(masks.shapes(seeds[0].params, problem.prunable), density)
     spent = 0.0
     for i, (phase, named) in enumerate(zip(planned, phases, strict=True)):
-        sight = annealed.sight(named, problem.recipe.prepare, *data_of)
+        sight = annealed.sight(
+            named, problem.recipe.prepare, problem.dataset.train, problem.dataset.validation
+        )
         optimizer = optimizer_of(how, phase.train_steps)(problem.hyper)
         made = annealed.build(named, problem.recipe, optimizer, where, problem.prunable, most)
         names = [{"density": density, "seed": c.seed.number, "chain": c.chain} for c in chains]

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from flax import linen as nn
 
 from experiments.harness import timing
 from jaxtickets import masks, nets
-from jaxtickets.types import Ticket
+from jaxtickets.types import Array, Model, Params, Stats, Ticket
 
 
 def compare(
@@ -44,25 +45,30 @@ def compare(
         images = jnp.zeros((batch, *shape))
         calls, memory = [], []
         for net, ticket in (before, after):
-            inputs = masks.apply(ticket.mask, ticket.params), ticket.stats, images
-            apply = nets.functional(net, shape).apply
-            program = jax.jit(lambda *inputs, apply=apply: apply(*inputs)[0]).lower(*inputs)
-            compiled = program.compile()
-            calls.append(lambda compiled=compiled, inputs=inputs: compiled(*inputs))
+            params = masks.apply(ticket.mask, ticket.params)
+            apply = jax.jit(_logits, static_argnums=0)
+            compiled = apply.lower(
+                nets.functional(net, shape), params, ticket.stats, images
+            ).compile()
+            calls.append(partial(compiled, params, ticket.stats, images))
             memory.append(_memory(compiled))
         times = [1000 * seconds for seconds in timing.median_times(calls, repeats)]
-        rows.append(_row(f"ms a batch of {batch}", *times))
-        rows.append(_row(f"bytes of memory, batch of {batch}", *memory))
+        rows.append(_row(f"ms a batch of {batch}", times[0], times[1]))
+        rows.append(_row(f"bytes of memory, batch of {batch}", memory[0], memory[1]))
     return rows
+
+
+def _logits(model: Model, params: Params, stats: Stats, images: Array) -> Array:
+    return model.apply(params, stats, images)[0]
 
 
 def on_disk(before: Path, after: Path) -> dict[str, Any]:
     """The row of the sizes of two tickets' folders, all files counted."""
-    sizes = [
-        sum(os.path.getsize(path) for path in folder.rglob("*") if path.is_file())
-        for folder in (before, after)
-    ]
-    return _row("bytes on disk", *sizes)
+
+    def size(folder: Path) -> int:
+        return sum(os.path.getsize(path) for path in folder.rglob("*") if path.is_file())
+
+    return _row("bytes on disk", size(before), size(after))
 
 
 def _memory(compiled: Any) -> int:

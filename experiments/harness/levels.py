@@ -133,9 +133,9 @@ def descend(
     if found := checkpoints.restore(place, template):
         first, descent = found[0] + 1, found[1]
     elif dense is not None:
-        first, descent = 1, _trained(lineages, *dense)
+        first, descent = 1, _trained(lineages, params=dense[0], stats=dense[1])
     elif rewound is not None:
-        descent = _undescended(*rewound)
+        descent = _undescended(params=rewound[0], stats=rewound[1])
     rows.keep_metrics(folder, lambda row: row["phase"] != ROWS or row["chunk"] < first)
     phases = [f"level-{level:02d}" for level in range(plan.levels + 1)]
     for level in range(first, len(phases)):
@@ -209,8 +209,13 @@ def _level(
         key = jax.random.fold_in(line.seed.control, level)
         mask = plan.prune(line, mine, level, session.data) if level else mine.mask
         density = round(float(masks.density(mask, problem.prunable)), 6)
-        weights = (mine.rewound, mine.rewound_stats) if how.rewound else (mine.params, mine.stats)
-        given = Given(problem.recipe.model, problem.prunable, *weights, mask)
+        given = Given(
+            problem.recipe.model,
+            problem.prunable,
+            params=mine.rewound if how.rewound else mine.params,
+            stats=mine.rewound_stats if how.rewound else mine.stats,
+            mask=mask,
+        )
         for number, method in enumerate(TREATMENTS, start=1):
             for copy, order in itertools.product(range(copies.get(method, 0)), range(plan.orders)):
                 draw = jax.random.fold_in(jax.random.fold_in(key, number), copy)
@@ -219,7 +224,15 @@ def _level(
                 treatment = line.ones if method == "ticket" else TREATMENTS[method]
                 treated = treat(treatment, draw, given)
                 fill = line.zeros(mine.begun, mine.params) if line.zeros else None
-                start = Start(seen, line.hyper, *treated, how.start, fill)
+                start = Start(
+                    key=seen,
+                    hyper=line.hyper,
+                    params=treated.params,
+                    stats=treated.stats,
+                    mask=treated.mask,
+                    step=how.start,
+                    fill=fill,
+                )
                 word = method if level else "dense"
                 name = {"method": word, "density": density, **line.name, "level": level}
                 entry = Entry({**name, "copy": copy, "order": order}, start)
@@ -232,10 +245,17 @@ def _descent(ends: Any, begun: Params, before: Descent | None) -> Descent:
     lines = jax.tree.leaves(begun)[0].shape[0]
     state, kept = runs.take((ends.state, ends.kept), np.arange(lines))
     if before is not None:
-        rewound = before.rewound, before.rewound_stats
+        rewound, rewound_stats = before.rewound, before.rewound_stats
     else:
-        rewound = jax.tree.map(lambda leaf: leaf[:, 0], kept)
-    return Descent(state.mask, begun, state.params, state.stats, *rewound)
+        rewound, rewound_stats = jax.tree.map(lambda leaf: leaf[:, 0], kept)
+    return Descent(
+        mask=state.mask,
+        begun=begun,
+        params=state.params,
+        stats=state.stats,
+        rewound=rewound,
+        rewound_stats=rewound_stats,
+    )
 
 
 def _undescended(params: Params, stats: Stats) -> Descent:
@@ -244,12 +264,20 @@ def _undescended(params: Params, stats: Stats) -> Descent:
 
 
 def _trained(lineages: Sequence[Lineage], params: Params, stats: Stats) -> Descent:
-    first = runs.stack([(line.seed.params, line.seed.stats) for line in lineages])
-    return Descent(masks.ones(params), first[0], params, stats, *first)
+    first, first_stats = runs.stack([(line.seed.params, line.seed.stats) for line in lineages])
+    return Descent(
+        mask=masks.ones(params),
+        begun=first,
+        params=params,
+        stats=stats,
+        rewound=first,
+        rewound_stats=first_stats,
+    )
 
 
 def _template(problem: Problem, lines: int) -> Descent:
-    return _undescended(*runs.stack([problem.recipe.model.init(jax.random.key(0))] * lines))
+    params, stats = runs.stack([problem.recipe.model.init(jax.random.key(0))] * lines)
+    return _undescended(params, stats)
 
 
 def lineages_of(

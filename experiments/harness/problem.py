@@ -201,8 +201,14 @@ def optimizer_of(
     decay = optimizers.decay_shape(train.learning_rates, steps, drops)
 
     def optimizer(hyper: Hyper) -> optax.GradientTransformation:
-        rest = decay, train.momentum, train.weight_decay, hyper.warmup
-        return optimizers.optimizer(train.optimizer, hyper.rate, *rest)
+        return optimizers.optimizer(
+            train.optimizer,
+            hyper.rate,
+            decay,
+            momentum=train.momentum,
+            weight_decay=train.weight_decay,
+            warmup=hyper.warmup,
+        )
 
     return optimizer
 

@@ -48,9 +48,9 @@ def start(place: RunSettings, precision: str = "float32") -> None:
       UserError: the devices have no such precision; see `configure` and `processes.start`.
     """
     configure(place.devices or None)
-    named = place.coordinator, place.num_processes, place.process_id
-    if place.distributed or named != ("", 0, -1):
-        processes.start(*named)
+    named = (place.coordinator, place.num_processes, place.process_id) != ("", 0, -1)
+    if place.distributed or named:
+        processes.start(place.coordinator, place.num_processes, place.process_id)
     if jax.devices()[0].platform != "cpu":
         jax.config.update("jax_default_matmul_precision", PRECISIONS[precision])
     elif PRECISIONS[precision] != "float32":

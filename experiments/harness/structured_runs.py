@@ -171,8 +171,8 @@ def _batches(plan: Plan, gain: Report) -> list[tuple[str, ...]]:
 
 
 def _steps(plan: Plan, after: str, gain: Report) -> int:
-    costs = gain.before.multiply_adds, gain.after.multiply_adds
-    return AFTERS[after].steps(plan.lengths, *costs)
+    before, left = gain.before.multiply_adds, gain.after.multiply_adds
+    return AFTERS[after].steps(plan.lengths, before, left)
 
 
 def _smaller(problem: Problem, member: Member, plan: Plan, after: str) -> Problem:

@@ -12,6 +12,7 @@ import numpy as np
 from experiments.harness.chunked_run import check_finite, run_in_chunks
 from experiments.harness.problem import Problem
 from experiments.harness.progress import Progress
+from experiments.harness.seeds import Seed
 from experiments.harness.session import Session
 from jaxtickets import runs, training
 from jaxtickets.runs import Axis, Blocks
@@ -37,6 +38,19 @@ class Start(NamedTuple):
     mask: Mask
     step: Array = 0
     fill: Params | None = None
+
+
+def start_of(problem: Problem, one: Seed, mask: Mask, params: Params | None = None) -> Start:
+    """The training of a mask from its seed's weights, or from others of the same step.
+
+    Args:
+      problem: says the hyperparameters.
+      one: the seed, whose order of the data is used.
+      mask: what is kept.
+      params: in place of the seed's.
+    """
+    weights = one.params if params is None else params
+    return Start(one.train, problem.hyper, weights, one.stats, mask, one.step)
 
 
 def train_all(
@@ -177,6 +191,7 @@ def accuracies(
     model, prepare = problem.recipe.model, problem.recipe.prepare
 
     def one(row: tuple[Params, Stats], split: Split) -> jax.Array:
-        return training.evaluate(model, prepare, *row, split)["accuracy"]
+        params, stats = row
+        return training.evaluate(model, prepare, params, stats, split)["accuracy"]
 
     return np.asarray(runs.over_runs(one, axis, (params, stats), split))

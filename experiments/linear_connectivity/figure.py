@@ -87,8 +87,8 @@ def draw_lines(folder: Path) -> Path:
                 name = f"{'dense' if level == 0 else label}, {100 * mine[0]['density']:.3g} %"
                 colour = f"C{i % 10}"
                 panel.plot(alphas, [np.mean(v) for v in values], line, color=colour, label=name)
-                ends = [min(v) for v in values], [max(v) for v in values]
-                panel.fill_between(alphas, *ends, color=colour, alpha=0.1, lw=0)
+                low, high = [min(v) for v in values], [max(v) for v in values]
+                panel.fill_between(alphas, low, high, color=colour, alpha=0.1, lw=0)
         panel.set(title=f"parted at step {rewind}", xlabel="place on the line")
         panel.grid(alpha=0.3)
     top = max(panel.get_ylim()[1] for panel in axes.flat)

@@ -29,7 +29,7 @@ from experiments.harness.problem import Problem
 from experiments.harness.seeds import weighted
 from experiments.harness.session import Session, finish_run, set_up
 from experiments.harness.trained_masks import Entry
-from experiments.harness.training_runs import Start
+from experiments.harness.training_runs import start_of
 from experiments.mask_similarity import figure
 from jaxtickets import runs
 from jaxtickets.analysis import similarity
@@ -111,8 +111,7 @@ def _annealed(
                 "density": one.density,
                 "seed": one.seed.number,
             }
-            own = one.seed.params, one.seed.stats, mask, one.seed.step
-            entries.append(Entry(said, Start(one.seed.train, problem.hyper, *own)))
+            entries.append(Entry(said, start_of(problem, one.seed, mask)))
     return entries
 
 

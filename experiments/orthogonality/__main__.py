@@ -76,7 +76,8 @@ def _scores(problem: Problem, axis: Axis, entries: list[Entry]) -> np.ndarray:
     """float`[entries]`: `orthogonality.score` where each begins to train."""
 
     def one(row: tuple[Params, Mask]) -> jax.Array:
-        return orthogonality.score(*row, problem.prunable)
+        params, mask = row
+        return orthogonality.score(params, mask, problem.prunable)
 
     rows_of = runs.stack([(entry.start.params, entry.start.mask) for entry in entries])
     return np.asarray(runs.over_runs(one, axis, rows_of))
@@ -88,8 +89,9 @@ def _repaired(
     """The entries with their weights repaired."""
 
     def one(row: tuple[Params, Mask]) -> Params:
+        params, mask = row
         steps, rate = question.repair_steps, question.repair_rate
-        return orthogonality.repair(*row, problem.prunable, steps, rate)
+        return orthogonality.repair(params, mask, problem.prunable, steps, rate)
 
     rows_of = runs.stack([(entry.start.params, entry.start.mask) for entry in entries])
     params = runs.over_runs(one, axis, rows_of)

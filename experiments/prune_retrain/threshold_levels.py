@@ -46,9 +46,10 @@ def plan(
 
     @jax.jit
     def later(mine: Descent, fixed: dict[str, jax.Array], t: jax.Array) -> Mask:
-        where = rule, mine.params, mine.mask, problem.prunable
-        values = thresholds(*where, t) if rule == "deviation" else fixed
-        return cut(*where, values)
+        values = fixed
+        if rule == "deviation":
+            values = thresholds(rule, mine.params, mine.mask, problem.prunable, t)
+        return cut(rule, mine.params, mine.mask, problem.prunable, values)
 
     def number(line: Lineage) -> jax.Array:
         return jnp.float32(line.name["threshold"])

@@ -39,13 +39,15 @@ from experiments.harness.search_presets import FINDERS, POLISHED
 from experiments.harness.session import finish_run, set_up
 from experiments.harness.sparse_runs import GRANET, EvolveSettings
 from experiments.harness.trained_masks import Entry, train_in_parts
-from experiments.harness.training_runs import Start
+from experiments.harness.training_runs import start_of
 from experiments.sa_frontier import figure, gate_runs, halving_runs
 from jaxtickets import gates
 from jaxtickets.io.errors import UserError, choose, run_main
 from jaxtickets.settings import option
 
 RANDOM = ("uniform", "erk")
+LEADING = ("method", "budget", "dense_trainings", *trained_masks.LEADING[1:])
+"""The first columns of the summary."""
 CHEAP = ("snip", "grasp", "synflow", "initial_fisher", "random_erk")
 """Rivals that train nothing and search nothing."""
 SEARCHES = (GRANET, *FINDERS, *gates.GATES, *POLISHED, *(f"random_{name}" for name in RANDOM))
@@ -175,8 +177,7 @@ def main() -> None:
     summary += halving_runs.races(folder, "train-", summary, SEARCHES, problem, looks)
     for row in summary:
         row["dense_trainings"] = round(row.get("forward_passes", dense) / dense, 4)
-    leading = "method", "budget", "dense_trainings", *trained_masks.LEADING[1:]
-    rows.write_summary(folder, summary, *leading)
+    rows.write_summary(folder, summary, *LEADING)
     figure.draw_accuracy_over_density(folder)
     figure.draw_trained_over_untrained(folder)
     figure.draw_accuracy_over_budget(folder)
@@ -200,8 +201,7 @@ def _entries(
     entries = []
     for one, (mask, params, said) in zip(made.session.seeds, found, strict=True):
         name = {"method": method, "density": density, "seed": one.number, "budget": budget, **said}
-        where = params, one.stats, mask, one.step
-        entry = Entry(name, Start(one.train, problem.hyper, *where))
+        entry = Entry(name, start_of(problem, one, mask, params))
         place = f"{method}-density{density:g}-seed{one.number}"
         place += f"-budget{budget:g}" if budget else ""
         trained_masks.save_entry(made.session.folder, problem, entry, one.step, place)

@@ -72,13 +72,12 @@ def cell(
         programs[name] = partial(sparse.forward, form, order), *held
     calls, sizes = {}, {}
     for name, (logits, where, weights) in programs.items():
-        given = where, weights, images, labels
         made = _step(logits, name == "dense") if work == "training" else _infer(logits)
-        compiled = jax.jit(made).lower(*given).compile()
+        compiled = jax.jit(made).lower(where, weights, images, labels).compile()
         memory: Any = compiled.memory_analysis()
         sizes[name] = memory.temp_size_in_bytes / MEBIBYTE
         if name == "dense" or sizes[name] <= limits.memory:
-            calls[name] = partial(compiled, *given)
+            calls[name] = partial(compiled, where, weights, images, labels)
     times = _times(list(calls.values()), limits)
     dense = times[:, 0]
     for name in sparse.FORMS:

@@ -28,9 +28,8 @@ from jaxtickets import allocation, masks, runs
 from jaxtickets.criteria import CRITERIA
 from jaxtickets.io.errors import UserError, run_main
 from jaxtickets.recipes import imp
-from jaxtickets.recipes.ticket_controls import TREATMENTS, Given, treat
+from jaxtickets.recipes.ticket_controls import TREATMENTS, Given, Treated, treat
 from jaxtickets.settings import option
-from jaxtickets.types import Mask, Params, Stats
 
 THRESHOLDS = (60, 65, 70, 75, 80, *range(85, 100))
 SMOKE: dict[str, Any] = {
@@ -77,14 +76,17 @@ def main() -> None:
 
     # --- the dense nets, and their parameters at the rewind points
 
-    def entry(method: str, one: Seed, weights: tuple[Params, Stats, Mask], **where: Any) -> Entry:
+    def entry(method: str, one: Seed, treated: Treated, **where: Any) -> Entry:
         step = where.get("rewind", 0) * epoch
-        density = round(float(masks.density(weights[2], problem.prunable)), 6)
+        density = round(float(masks.density(treated.mask, problem.prunable)), 6)
         name = {"method": method, "density": density, "seed": one.number, **where}
-        return Entry(name, Start(one.train, problem.hyper, *weights, step))
+        start = Start(one.train, problem.hyper, treated.params, treated.stats, treated.mask, step)
+        return Entry(name, start)
 
     steps = tuple(rewind * epoch for rewind in rewinds)
-    whole = [entry("dense", one, (one.params, one.stats, masks.ones(one.params))) for one in seeds]
+    whole = [
+        entry("dense", one, Treated(one.params, one.stats, masks.ones(one.params))) for one in seeds
+    ]
     ends, summary = train_entries(session, "dense", whole, keep_at=steps)
 
     # --- the grid

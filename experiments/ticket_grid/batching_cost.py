@@ -37,8 +37,17 @@ def compare(
     }
 
     def one(start: Start, splits: training.Splits) -> training.Watched:
-        begin = recipe, start.key, start.hyper, start.params, start.stats, start.mask, splits
-        return training.train(*begin, looks * recipe.every, start=start.step)[0]
+        return training.train(
+            recipe,
+            start.key,
+            start.hyper,
+            start.params,
+            start.stats,
+            start.mask,
+            splits,
+            looks * recipe.every,
+            start=start.step,
+        )[0]
 
     made: list[dict[str, Any]] = []
     for way, chosen in ways.items():

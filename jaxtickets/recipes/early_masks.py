@@ -58,8 +58,9 @@ def annealed(space: Space, steps: int, keep: Sequence[int], floor: int = 0) -> M
         images = seen.batches.images
         images = seen.prepare(images.reshape(-1, *images.shape[2:]))
         labels = seen.batches.labels.reshape(-1)
-        weights = seen.params, seen.stats
-        energy = energies.fixed(seen.model, *weights, images, labels, losses.cross_entropy)
+        energy = energies.fixed(
+            seen.model, seen.params, seen.stats, images, labels, losses.cross_entropy
+        )
         draw_key, init_key, walk_key = jax.random.split(key, 3)
         chance = jax.random.uniform(draw_key, (space.size,))
 

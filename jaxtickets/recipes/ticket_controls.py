@@ -93,8 +93,9 @@ TREATMENTS: dict[str, Treatment] = {
 
 def treat(treatment: Treatment, key: Key, given: Given) -> Treated:
     """What the treatment gives, as one compiled program for each net."""
-    arrays = given.params, given.stats, given.mask
-    return _compiled(treatment, given.model, given.prunable, key, *arrays)
+    return _compiled(
+        treatment, given.model, given.prunable, key, given.params, given.stats, given.mask
+    )
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

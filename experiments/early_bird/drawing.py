@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from experiments.harness import rows, trained_masks
@@ -18,7 +17,7 @@ from experiments.harness.seeds import Seed, evidence
 from experiments.harness.session import Session
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import Start, accuracies, chunk_plan, splits_of
-from jaxtickets import allocation, criteria, losses, masks, nets, penalties, runs, training
+from jaxtickets import allocation, criteria, masks, nets, penalties, runs, training
 from jaxtickets.compress import graph as graphs
 from jaxtickets.compress.graph import Graph
 from jaxtickets.criteria import Evidence
@@ -110,9 +109,9 @@ def plan(settings: BirdSettings, problem: Problem) -> Plan:
     Raises:
       UserError: in one line: a number, a criterion or a net that can't be.
     """
-    params, _ = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))
-    image = problem.dataset.train.images.shape[1:]
-    epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
+    params = problem.param_shapes
+    image = problem.image_shape
+    epoch = problem.epoch_steps
     epochs = problem.steps // epoch
     draw_at = _epochs_of(settings.draw_at, epochs)
     densities = sorted(set(numbers("density", settings.density)), reverse=True)
@@ -146,10 +145,7 @@ def plan(settings: BirdSettings, problem: Problem) -> Plan:
             drawn = early_masks.ranked(space, score, counts, settings.floor)
     except ValueError as error:
         raise UserError(str(error)) from error
-    recipe = problem.recipe
-    loss = losses.classification(recipe.model, recipe.prepare, penalty)
-    recipe = recipe._replace(loss=loss, test_looks=0)
-    search = problem._replace(recipe=recipe, penalty=penalty)
+    search = problem.with_net(problem.net, penalty, problem.wiring).with_recipe(test_looks=0)
     return Plan(settings, keep, draw_at, space, drawn, graph, search, epoch, epochs)
 
 

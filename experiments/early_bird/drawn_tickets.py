@@ -13,7 +13,7 @@ from experiments.harness.problem import Problem
 from experiments.harness.seeds import Seed, examples
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import Start
-from jaxtickets import losses, masks, nets, runs
+from jaxtickets import masks, nets, runs
 from jaxtickets.compress.shrink import shrink
 from jaxtickets.criteria import Evidence
 from jaxtickets.recipes import early_bird
@@ -77,7 +77,8 @@ def tickets(plan: Plan, problem: Problem, seeds: Sequence[Seed], ends: Watched) 
                 net, ticket, share = _cut(plan, problem, ware)
                 label = json.dumps(nets.to_json(net))
                 if label not in groups:
-                    groups[label] = Group(_of_net(problem, net), [])
+                    wiring = nets.wiring(net, problem.image_shape)
+                    groups[label] = Group(problem.with_net(net, None, wiring), [])
                 name = {
                     "method": ware.method,
                     "density": density,
@@ -156,18 +157,8 @@ def _cut(plan: Plan, problem: Problem, ware: Ware) -> tuple[Any, Ticket, float]:
         net, ticket, found = shrink(problem.net, whole, units, plan.graph)
         return net, ticket, found.after.multiply_adds / found.before.multiply_adds
     mask = plan.space.mask(ware.bits)
-    uses = nets.positions(problem.net, problem.dataset.train.images.shape[1:])
+    uses = nets.positions(problem.net, problem.image_shape)
     kernels = masks.pick(mask, tuple(f"{layer}/kernel" for layer in uses))
     left = sum(n * int(np.sum(k)) for n, k in zip(uses.values(), kernels, strict=True))
     total = sum(n * k.size for n, k in zip(uses.values(), kernels, strict=True))
     return problem.net, Ticket(params, stats, mask, ware.epoch * plan.epoch), left / total
-
-
-def _of_net(problem: Problem, net: Any) -> Problem:
-    """The problem with a smaller net, trained without a penalty."""
-    image = problem.dataset.train.images.shape[1:]
-    model = nets.functional(net, image)
-    loss = losses.classification(model, problem.recipe.prepare)
-    recipe = problem.recipe._replace(model=model, loss=loss)
-    wiring = nets.wiring(net, image)
-    return problem._replace(net=net, recipe=recipe, wiring=wiring, penalty=None)

@@ -134,7 +134,7 @@ def main() -> None:
     axis, problem = set_up(place, parts)
     plan = unit_selection.plan(cut, after, train, problem)
     problem = problem._replace(wiring=plan.graph.wiring)
-    epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
+    epoch = problem.epoch_steps
     epochs = _epochs(question.weights_from, problem.steps // epoch)
     _check_groups(plan.graph, net.model)
     searches = check(question, plan, problem, net.seed, axis)

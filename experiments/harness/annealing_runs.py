@@ -57,7 +57,7 @@ def check(
         search, too few images, or a net whose first layer swaps can't be evaluated by.
     """
     one = seed(problem, first)
-    image = problem.dataset.train.images.shape[1:]
+    image = problem.image_shape
     try:
         annealed_settings.check(settings)
         if settings.interaction != "none" and chains < 2:

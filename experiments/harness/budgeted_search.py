@@ -124,7 +124,7 @@ def search(
     problem, seeds, axis = session.problem, session.seeds, session.axis
     planned = plan(settings, problem, finder, budget)
     how = dataclasses.replace(train, learning_rates=settings.shape)
-    image = problem.dataset.train.images.shape[1:]
+    image = problem.image_shape
     phases = [search_presets.settings(finder, phase, settings.held_out, floor) for phase in planned]
     where = annealed.ground_of(phases[0], seeds[0].params, problem.prunable, problem.wiring, image)
     chains = [Plan(density, one, i) for one in seeds for i in range(planned[0].chains)]

@@ -132,7 +132,7 @@ def plan(settings: GallerySettings, problem: Problem) -> Plan:
     Raises:
       UserError: a criterion, a density or a ticket that can't be; the message names it.
     """
-    params = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))[0]
+    params = problem.param_shapes
     shapes = masks.shapes(params, problem.prunable)
     allocate = allocation.ALLOCATIONS[settings.allocation]
     try:

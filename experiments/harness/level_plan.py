@@ -27,7 +27,7 @@ def imp_plan(problem: Problem, settings: Settings, copies: dict[str, int], **mor
       ValueError: the settings can't be, see `imp.check` and `imp.keep_counts`.
     """
     imp.check(settings)
-    params = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))[0]
+    params = problem.param_shapes
     shapes = masks.shapes(params, problem.prunable)
     output, classes = nets.output_layer(problem.net), problem.dataset.classes
 

@@ -85,6 +85,40 @@ class Problem(NamedTuple):
     steps: int
     penalty: Callable[[Params], Array] | None = None
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape of an image, `(h, w, c)`."""
+        return self.dataset.train.images.shape[1:]
+
+    @property
+    def epoch_steps(self) -> int:
+        """Training steps of an epoch."""
+        return len(self.dataset.train.labels) // self.recipe.batch_size
+
+    @property
+    def param_shapes(self) -> Params:
+        """The parameters as shapes and types, without values."""
+        return jax.eval_shape(self.recipe.model.init, jax.random.key(0))[0]
+
+    def with_recipe(self, **changes: Any) -> "Problem":
+        """The same problem with other fields of its recipe."""
+        return self._replace(recipe=self.recipe._replace(**changes))
+
+    def with_net(
+        self, net: nn.Module, penalty: Callable[[Params], Array] | None, wiring: Wiring = ()
+    ) -> "Problem":
+        """The same data and training with another net.
+
+        Args:
+          net: the flax module.
+          penalty: what its loss adds to cross-entropy; None: nothing.
+          wiring: its groups of units; empty if nobody asks for them.
+        """
+        model = nets.functional(net, self.image_shape)
+        loss = losses.classification(model, self.recipe.prepare, penalty)
+        changed = self.with_recipe(model=model, loss=loss)
+        return changed._replace(net=net, penalty=penalty, wiring=wiring)
+
 
 def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) -> Problem:
     """Looks everything up, checks that it fits, and loads the data.

@@ -68,7 +68,7 @@ def _load(folder: Path, label: str, problem: Problem) -> Saved:
     theirs = provenance.get("net") or {}
     if {**theirs, **FIRST_WEIGHTS} != {**net, **FIRST_WEIGHTS}:
         raise UserError(f"{folder} is a ticket of {provenance.get('net')}, not of {net}")
-    params = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))[0]
+    params = problem.param_shapes
     if jax.tree.map(np.shape, ticket.params) != jax.tree.map(np.shape, params):
         raise UserError(f"{folder} is a ticket for images of another size, --dataset doesn't fit")
     if tuple(provenance.get("prunable", ())) != problem.prunable:

@@ -26,8 +26,8 @@ def choices(session: Session, plan: Plan) -> list[Choice]:
             at_look = soft_filter_pruning.zeroing(
                 criterion, plan.graph, share, how.floor, how.multiple
             )
-            recipe = problem.recipe._replace(every=plan.epoch, test_looks=0, at_look=at_look)
-            softly = session._replace(problem=problem._replace(recipe=recipe))
+            zeroing = problem.with_recipe(every=plan.epoch, test_looks=0, at_look=at_look)
+            softly = session._replace(problem=zeroing)
             phase = f"{method}-rate{share:g}"
             names = [f"{phase}-whole-seed{one.number}" for one in seeds]
             entries = {

@@ -88,7 +88,7 @@ def check(
         raise UserError(f"--granet_from={settings.granet_from:g}: above 0 and at most 1")
     if not settings.regrown < 1:
         raise UserError(f"--regrown={settings.regrown:g}: must be below 1")
-    params = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))[0]
+    params = problem.param_shapes
     for density in densities:
         if not 0 < density < 1:
             raise UserError(f"density {density:g} is outside (0, 1)")
@@ -125,7 +125,7 @@ def plan(problem: Problem, budget: float) -> Plan:
 def _chunk(planned: Plan, problem: Problem) -> int:
     """Rounds of a chunk: as many as divide those between two looks and last an epoch at most."""
     length = planned.rounds // LOOKS
-    epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
+    epoch = problem.epoch_steps
     fit = (m for m in range(length, 0, -1) if length % m == 0 and m * planned.every <= epoch)
     return next(fit, 1)
 

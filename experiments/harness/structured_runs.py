@@ -23,7 +23,7 @@ from experiments.harness.session import Session
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import Start, accuracies
 from experiments.harness.unit_selection import Member, Plan
-from jaxtickets import losses, masks, runs
+from jaxtickets import masks, runs
 from jaxtickets.compress import report
 from jaxtickets.compress.report import Report
 from jaxtickets.optimizers import Hyper
@@ -180,8 +180,8 @@ def _smaller(problem: Problem, member: Member, plan: Plan, after: str) -> Proble
 
     The penalty of the dense training is on the small net's weights too; fine-tuning is without.
     """
-    steps, recipe, train = _steps(plan, after, member.gain), problem.recipe, plan.train
-    hyper, every, test_looks = problem.hyper, recipe.every, recipe.test_looks
+    steps, train, hyper = _steps(plan, after, member.gain), plan.train, problem.hyper
+    every, test_looks = problem.recipe.every, problem.recipe.test_looks
     if AFTERS[after].tunes:
         penalty = None
         train = dataclasses.replace(train, learning_rates="constant")
@@ -189,14 +189,9 @@ def _smaller(problem: Problem, member: Member, plan: Plan, after: str) -> Proble
         every, test_looks = steps // plan.after.finetune_epochs, 0
     else:
         penalty = penalty_of(train, member.net, member.small.first.params)
-    recipe = recipe._replace(
-        model=member.small.model,
-        loss=losses.classification(member.small.model, recipe.prepare, penalty),
-        optimizer=optimizer_of(train, steps),
-        every=every,
-        test_looks=test_looks,
+    small = problem.with_net(member.net, penalty).with_recipe(
+        optimizer=optimizer_of(train, steps), every=every, test_looks=test_looks
     )
-    small = problem._replace(net=member.net, recipe=recipe, wiring=(), penalty=penalty)
     return small._replace(hyper=hyper, steps=steps)
 
 
@@ -231,7 +226,7 @@ def _cut_accuracies(session: Session, members: Sequence[Member]) -> list[float]:
     A unit that stays for the sake of one group is off in the others, which the mask says.
     """
     problem = session.problem
-    small = problem._replace(recipe=problem.recipe._replace(model=members[0].small.model))
+    small = problem.with_recipe(model=members[0].small.model)
     ends = runs.stack([member.small.trained for member in members])
     left = _masked(ends.mask, ends.params)
     found = accuracies(small, session.axis, left, ends.stats, session.data.test)

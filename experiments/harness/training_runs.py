@@ -165,7 +165,7 @@ def chunk_plan(problem: Problem, clock: Sequence[int], end: int) -> list[tuple[i
     marks = sorted({*clock, end})
     if marks[-1] != end or len(marks) < 2:
         raise ValueError(f"training from step {marks[-1]} can't end at step {end}")
-    epoch = len(problem.dataset.train.labels) // recipe.batch_size
+    epoch = problem.epoch_steps
     most = max(1, CHUNK_EPOCHS * epoch // unit if unit < epoch else 1) * unit
     plan = []
     for start, stop in itertools.pairwise(marks):

@@ -19,7 +19,6 @@ from jaxtickets.compress.graph import Graph, trace
 from jaxtickets.compress.report import Report
 from jaxtickets.compress.shrink import shrink
 from jaxtickets.criteria import Evidence, UnitCriterion
-from jaxtickets.data import shape as image_shape
 from jaxtickets.io.errors import UserError, choose
 from jaxtickets.io.files import digest
 from jaxtickets.recipes import soft_filter_pruning, structured
@@ -117,7 +116,7 @@ def plan(cut: CutSettings, after: AfterSettings, train: TrainSettings, problem: 
             raise UserError(f"--{asked}={share:g}: must be above 0 and at most 1")
     if cut.ranking == "over_layers" and cut.floor == 0:
         raise UserError("--ranking=over_layers --floor=0: a layer may be emptied, give a floor")
-    shape = image_shape(problem.dataset.name)
+    shape = problem.image_shape
     costs = nets.multiply_adds(problem.net, shape) if cut.budget else {}
     how = Cut(structured.RANKINGS[cut.ranking], cut.floor, cut.multiple, costs)
     found = {
@@ -125,7 +124,7 @@ def plan(cut: CutSettings, after: AfterSettings, train: TrainSettings, problem: 
         for name in cut.methods
     }
     softly = {name: one for name, one in found.items() if name in soft_filter_pruning.METHODS}
-    epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
+    epoch = problem.epoch_steps
     if softly:
         _check_soft(next(iter(softly)), cut, problem.steps, epoch)
     unit = problem.recipe.every * max(problem.recipe.test_looks, 1)

@@ -105,7 +105,7 @@ def _plan(question: Question, settings: imp.Settings, problem: Problem) -> tuple
         if not 1 <= level <= settings.levels:
             raise ValueError(f"control_levels={level}: levels go from 1 to {settings.levels}")
     every = problem.recipe.every
-    epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
+    epoch = problem.epoch_steps
     rewind = imp.rewind_step(settings.rewind_step, problem.steps, epoch, every)
     how = imp.going(settings, rewind, problem.steps)
     chunk_plan(problem, [how.start], how.end)

@@ -116,7 +116,7 @@ def _check(question: Question, settings: imp.Settings, problem: Problem) -> list
     if settings.rewind != "weights":
         raise ValueError(f"rewind={settings.rewind}: trainings part at rewound weights alone")
     every = problem.recipe.every
-    epoch = len(problem.dataset.train.labels) // problem.recipe.batch_size
+    epoch = problem.epoch_steps
     steps = {
         imp.rewind_step(text, problem.steps, epoch, every) for text in map(str, question.rewinds)
     }

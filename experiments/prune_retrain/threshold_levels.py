@@ -11,8 +11,7 @@ from experiments.harness import tables
 from experiments.harness.levels import Descent, Lineage, Plan
 from experiments.harness.problem import Problem
 from experiments.harness.trained_masks import Entry
-from jaxtickets import losses, masks, nets, runs
-from jaxtickets.data import shape as image_shape
+from jaxtickets import masks, nets, runs
 from jaxtickets.recipes.imp import Going
 from jaxtickets.recipes.thresholds import cut, thresholds
 from jaxtickets.types import Dataset, Mask, Params
@@ -79,9 +78,9 @@ def counted(
       summary: rows of `train_entries`.
       method: what they are called.
     """
-    shape = image_shape(problem.dataset.name)
+    shape = problem.image_shape
     uses = nets.positions(problem.net, shape)
-    params = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))[0]
+    params = problem.param_shapes
     total = sum(leaf.size for leaf in jax.tree.leaves(params))
     whole = masks.size(params, problem.prunable)
     made = []
@@ -153,6 +152,4 @@ def _with_less_dropout(problem: Problem, entries: Sequence[Entry]) -> Problem:
     """
     shares = [float(masks.density(entry.start.mask, problem.prunable)) for entry in entries]
     net = problem.net.clone(dropout=problem.net.dropout * float(np.mean(shares)) ** 0.5)
-    model = nets.functional(net, image_shape(problem.dataset.name))
-    loss = losses.classification(model, problem.recipe.prepare, problem.penalty)
-    return problem._replace(recipe=problem.recipe._replace(model=model, loss=loss))
+    return problem.with_net(net, problem.penalty, problem.wiring)

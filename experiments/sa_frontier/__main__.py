@@ -181,7 +181,7 @@ def main() -> None:
     figure.draw_accuracy_over_density(folder)
     figure.draw_trained_over_untrained(folder)
     figure.draw_accuracy_over_budget(folder)
-    image = problem.dataset.train.images.shape[1:]
+    image = problem.image_shape
     if GRANET in question.searches:
         evolution_figure.draw_evolution(folder, f"{GRANET}-")
     figure.draw_where(folder, entries, problem.prunable, image)

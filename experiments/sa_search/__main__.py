@@ -92,7 +92,7 @@ def main() -> None:
     if evolves:
         how = evolution, problem, train, densities, settings.floor
         sparse_runs.check(*how, question.budget)
-        params = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))[0]
+        params = problem.param_shapes
         space = spaces.weights(params, problem.prunable)
     else:
         checked = annealing_runs.check(

@@ -24,7 +24,7 @@ from experiments.harness.problem import Problem, TrainSettings, penalty_of
 from experiments.harness.seeds import Seed
 from experiments.harness.session import Session
 from experiments.harness.unit_selection import AfterSettings, CutSettings, Member, Plan, digest_of
-from jaxtickets import losses, masks, nets, runs
+from jaxtickets import masks, nets, runs
 from jaxtickets.compress.graph import Graph, trace
 from jaxtickets.compress.report import Report, Size, size
 from jaxtickets.criteria import Evidence
@@ -154,11 +154,8 @@ def train_passes(
 
 def penalised(problem: Problem, net: nn.Module, train: TrainSettings) -> Problem:
     """The problem with that net, and the penalty that the settings say in its loss."""
-    model = nets.functional(net, problem.dataset.train.images.shape[1:])
-    penalty = penalty_of(train, net, jax.eval_shape(model.init, jax.random.key(0))[0])
-    loss = losses.classification(model, problem.recipe.prepare, penalty)
-    recipe = problem.recipe._replace(model=model, loss=loss)
-    return problem._replace(net=net, recipe=recipe, wiring=(), penalty=penalty)
+    params = problem.with_net(net, None).param_shapes
+    return problem.with_net(net, penalty_of(train, net, params))
 
 
 def further(

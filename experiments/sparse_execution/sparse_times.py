@@ -11,7 +11,7 @@ import numpy as np
 
 from experiments.harness import timing
 from experiments.harness.problem import Problem
-from jaxtickets import data, losses, masks, nets
+from jaxtickets import losses, masks, nets
 from jaxtickets.compress import sparse
 from jaxtickets.types import Mask, Params
 
@@ -59,7 +59,7 @@ def cell(
       beside its arguments and results. A form beyond the limit has no times.
     """
     apply = problem.recipe.model.apply
-    shape = data.shape(problem.dataset.name)
+    shape = problem.image_shape
     images = jax.random.normal(jax.random.key(0), (batch, *shape))
     labels = jnp.arange(batch) % problem.dataset.classes
     masked = masks.apply(one.mask, one.params)

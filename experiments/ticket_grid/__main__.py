@@ -64,9 +64,9 @@ GROUPS = (
 def main() -> None:
     """Reads the flags, checks them, trains the dense nets, then the grid, and draws it."""
     place, *parts = read_all((RunSettings(), *GROUPS), SMOKE if flags.FLAGS.smoke else {})
-    question, _, train, _ = parts
+    question = parts[0]
     axis, problem = set_up(place, parts)
-    epoch = len(problem.dataset.train.labels) // train.batch_size
+    epoch = problem.epoch_steps
     try:
         rewinds, keep = _check(question, problem, epoch)
     except ValueError as error:
@@ -131,7 +131,7 @@ def main() -> None:
 
 def _check(question: Question, problem: Problem, epoch: int) -> tuple[list[int], dict[float, int]]:
     """The rewind epochs, and threshold -> weights kept; raises ValueError for what can't be."""
-    params = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))[0]
+    params = problem.param_shapes
     shapes = masks.shapes(params, problem.prunable)
     keep = {}
     for threshold in sorted(set(numbers("thresholds", question.thresholds))):

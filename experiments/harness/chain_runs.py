@@ -239,9 +239,13 @@ def run_chains(
         made = runs.join(begin_all(runs.split(chains, axis), sight))
         return chains, made if begin_groups is None else begin_groups(made)
 
+    def shapes() -> tuple[PyTree, Chain]:
+        made = jax.eval_shape(jax.vmap(search.begin, in_axes=(0, None)), chains, runs.own(sight))
+        return chains, made if begin_groups is None else jax.eval_shape(begin_groups, made)
+
     progress = progress or progress_of(phase, len(names), steps)
     ends = range(length, steps + 1, length)
-    return run_in_chunks(session, phase, begin, ends, step, report, progress)[1]
+    return run_in_chunks(session, phase, begin, ends, step, report, progress, shapes)[1]
 
 
 def progress_of(phase: str, chains: int, steps: int) -> Progress:

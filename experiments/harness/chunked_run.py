@@ -34,6 +34,7 @@ def run_in_chunks(
     advance: Advance,
     report: Report,
     progress: Progress,
+    shapes: Callable[[], PyTree] | None = None,
 ) -> PyTree:
     """The state of all runs after the last chunk, whatever happened in between.
 
@@ -47,15 +48,16 @@ def run_in_chunks(
       ends: the step that each chunk ends at, for the live line.
       advance, report: see above.
       progress: shows the live line.
+      shapes: the shapes and types of the first state, for a resumed run, which doesn't make it;
+        None: it is made to learn them.
     """
     folder, axis = session.folder, session.axis
     place = folder / "checkpoints" / phase
     if not place.exists():
         progress.announce()
     with compilation.watched(phase, progress.compiling), progress:
-        first, state = 0, begin()
-        if found := checkpoints.restore(place, state):
-            first, state = found
+        found = checkpoints.restore(place, (shapes or begin)()) if place.exists() else None
+        first, state = found or (0, begin())
         rows.keep_metrics(folder, lambda row: row["phase"] != phase or row["chunk"] < first)
         blocks = runs.split(state, axis)
         del state  # as large as the blocks

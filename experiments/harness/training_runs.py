@@ -126,15 +126,20 @@ def train_all(
         now, looks = plan[i]
         return runs.unzip(advance(looks)(blocks, runs.share(np.int32(now), axis), splits))
 
+    timed = starts._replace(step=jnp.asarray(clock, jnp.int32))
+    own = (starts.key, starts.hyper, starts.fill)
+
     def begin() -> PyTree:
-        begun = runs.over_runs(begin_one, axis, starts._replace(step=jnp.asarray(clock, jnp.int32)))
-        return (starts.key, starts.hyper, starts.fill), begun
+        return own, runs.over_runs(begin_one, axis, timed)
+
+    def shapes() -> PyTree:
+        return own, jax.eval_shape(jax.vmap(begin_one), timed)
 
     images = recipe.batch_size * int((end - clock).sum()) / (end - plan[0][0])
     label = f"{phase}, {len(names)} runs"
     progress = Progress(label, end, {"validation": ".2%"}, "images", per_step=images)
     ends = [now + looks * recipe.every for now, looks in plan]
-    return run_in_chunks(session, phase, begin, ends, step, report, progress)[1]
+    return run_in_chunks(session, phase, begin, ends, step, report, progress, shapes)[1]
 
 
 def _rows(name: dict[str, Any], seen: dict[str, np.ndarray], run: int) -> list[dict[str, Any]]:

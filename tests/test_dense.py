@@ -2,12 +2,16 @@
 
 import dataclasses
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from experiments.harness import dense_store
+import jaxtickets
+from experiments.harness import dense_store, source
 from experiments.harness.dense_store import StoreSettings, dense_nets
 from experiments.harness.problem import NetSettings, TrainSettings, build, on_device
 from experiments.harness.seeds import seed
@@ -135,3 +139,25 @@ def test_a_shorter_training_set_is_the_first_images_of_the_whole_one():
     assert len(whole.train.labels) == 3500
     assert (np.bincount(short.train.labels) == 50).all()
     np.testing.assert_array_equal(short.test.images, whole.test.images)
+
+
+# --- the code that decides a training's numbers ---------------------------------------------------
+
+
+def test_words_do_not_change_a_codes_digest_and_code_does():
+    code = 'def f(x):\n    """Words."""\n    return x + 1\n\nN = 2\n"""More."""\n'
+    words = "# a comment\ndef f(x):\n    return (x + 1)\n\nN = 2\n"
+    assert source.digest([("a.py", code)]) == source.digest([("a.py", words)])
+    for other in (code.replace("+", "-"), code.replace("2", "3")):
+        assert source.digest([("a.py", code)]) != source.digest([("a.py", other)])
+    assert source.digest([("a.py", code)]) != source.digest([("b.py", code)])
+
+
+def test_all_that_a_training_imports_is_in_its_codes_digest():
+    root = Path(jaxtickets.__file__).parent
+    code = "import sys, jaxtickets.training as t, jaxtickets.penalties as p; print(*sys.modules)"
+    names = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root.parent
+    ).stdout.split()
+    mine = {name.split(".")[1] for name in names if name.startswith("jaxtickets.")}
+    assert mine <= {name.removesuffix(".py") for name in source.TRAINING}

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-import jaxtickets
-from experiments.harness import setup
+from experiments.harness import setup, source
 from experiments.harness.problem import Problem, TrainSettings
 from experiments.harness.seeds import Seed
 from experiments.harness.session import Session
@@ -54,8 +53,8 @@ def dense_nets(session: Session, training: TrainSettings, store: StoreSettings) 
     """The dense net of each seed at the end of its training: from the store, or trained into it.
 
     A stored net is used if all that decides its numbers is the same: net, data, training, seed,
-    the way runs are batched, the machine's kind, the versions of what trains, and jaxtickets' own
-    code. `dense.json` in the run's folder says which were used.
+    the way runs are batched, the machine's kind, the versions of what trains, and the code of
+    `source.TRAINING`. `dense.json` in the run's folder says which were used.
 
     Args:
       session: the net, its recipe, and the seeds.
@@ -75,7 +74,7 @@ def dense_nets(session: Session, training: TrainSettings, store: StoreSettings) 
         "precision": str(jax.config.jax_default_matmul_precision),  # type: ignore[attr-defined]
         "device": [axis.devices[0].device_kind, setup.cpu_model()],
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "code": _code(),
+        "code": source.training_code(),
     }
     home = processes.own(Path(store.dense_store))
     hashes = [digest({**context, "seed": one.number})[:16] for one in seeds]
@@ -161,10 +160,3 @@ def _checksum(*splits: Split) -> str:
         for array in split:
             seen.update(np.ascontiguousarray(array).data)
     return seen.hexdigest()[:16]
-
-
-def _code() -> str:
-    """A digest of the library's code."""
-    root = Path(str(jaxtickets.__file__)).parent
-    files = sorted(path.relative_to(root) for path in root.rglob("*.py"))
-    return digest({str(path): (root / path).read_text("utf-8") for path in files})

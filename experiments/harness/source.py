@@ -1,0 +1,40 @@
+"""A digest of the code that decides the numbers of a training: comments and docstrings don't."""
+
+import ast
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import jaxtickets
+
+TRAINING = (
+    *("data", "nets", "losses.py", "masks.py", "optimizers.py", "penalties.py", "roles.py"),
+    *("runs.py", "training.py", "types.py"),
+)
+"""The library's files and folders that a dense training runs through."""
+
+
+def training_code() -> str:
+    """A digest of the code of `TRAINING`, 64 hexadecimal digits."""
+    root = Path(str(jaxtickets.__file__)).parent
+    places = [root / name for name in TRAINING]
+    files = [f for place in places for f in ([place] if place.is_file() else place.rglob("*.py"))]
+    return digest((str(path.relative_to(root)), path.read_text("utf-8")) for path in sorted(files))
+
+
+def digest(sources: Iterable[tuple[str, str]]) -> str:
+    """A digest of named Python sources, the same whatever their comments and docstrings say."""
+    seen = hashlib.sha256()
+    for name, text in sources:
+        tree = ast.parse(text)
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list):
+                node.body = [one for one in body if not _is_words(one)]  # type: ignore[attr-defined]
+        seen.update(f"{name}\n{ast.dump(tree)}\n".encode())
+    return seen.hexdigest()
+
+
+def _is_words(statement: ast.stmt) -> bool:
+    """Whether a statement is a string alone: a docstring, or a comment on a name."""
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxtickets import losses, masks, runs
+from jaxtickets import losses, masks, optimizer_states, runs
 from jaxtickets.data import batches as data_batches
 from jaxtickets.types import Array, Key, Loss, Mask, Model, Params, PyTree, Split, Stats, TrainState
 
@@ -22,8 +22,6 @@ Fetch = Callable[[Key, PyTree], Split]
 """`fetch(key, element) -> Split`: a batch from what the scan is given, such as indices."""
 
 Metrics = dict[str, Any]
-
-_Schedule = optax.ScaleByScheduleState
 
 
 def init(
@@ -39,17 +37,14 @@ def init(
 
     A rewound training begins at another `step`: the order of the data and the learning rate go on
     from there, while the optimiser's moments begin anew.
+
+    Raises:
+      ValueError: `step` isn't 0, and the optimiser can't go on from it, see
+        `optimizer_states.at_step`.
     """
     params = masks.apply(mask, params, fill)
-    step = jnp.asarray(step, jnp.int32)
-
-    def begun(part: Any) -> Any:
-        return part._replace(count=step) if isinstance(part, _Schedule) else part
-
-    opt_state = jax.tree.map(
-        begun, optimizer.init(params), is_leaf=lambda part: isinstance(part, _Schedule)
-    )
-    return TrainState(params, stats, opt_state, mask, method_state, step)
+    opt_state = optimizer_states.at_step(optimizer, optimizer.init(params), params, step)
+    return TrainState(params, stats, opt_state, mask, method_state, jnp.asarray(step, jnp.int32))
 
 
 def step(

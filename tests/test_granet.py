@@ -44,7 +44,17 @@ def prepared(images):
 
 MODEL = Model(initial, apply)
 LOSS = losses.classification(MODEL, prepared)
-OPTIMIZERS = {"momentum": optax.sgd(0.1, momentum=0.9), "adam": optax.adam(0.01)}
+ADAM = optax.adam(0.01)
+OPTIMIZERS = {
+    "momentum": optax.sgd(0.1, momentum=0.9),
+    "adam": ADAM,
+    "masked": optax.masked(ADAM, lambda tree: jax.tree.map(lambda leaf: leaf.ndim > 1, tree)),
+    "partition": optax.partition(
+        {"w": ADAM, "b": optax.sgd(0.1)}, {"a": {"bias": "b", "kernel": "w"}, "b": {"kernel": "w"}}
+    ),
+    "injected": optax.inject_hyperparams(optax.adam)(optax.cosine_decay_schedule(0.1, 20)),
+    "if finite": optax.apply_if_finite(ADAM, 3),
+}
 ONE = runs.axis("map", 1, jax.local_devices()[:1])  # each compiles for itself
 
 
@@ -92,17 +102,18 @@ def test_a_plan_refuses_what_cant_be(given, said):
         granet.plan(**({"rounds": 10, "begin": 20, "end": 10} | given))
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize(("ones", "grown"), [(40, 0), (30, 0), (40, 12), (30, 12), (72, 32)])
+COUNTS = [(40, 0), (30, 0), (40, 12), (30, 12), (72, 32)]
+CASES = [(name, *counts) for name in ("momentum", "adam") for counts in COUNTS]
+
+
+@pytest.mark.parametrize(
+    ("name", "ones", "grown"), CASES + [(name, 30, 12) for name in list(OPTIMIZERS)[2:]]
+)
 def test_the_smallest_go_and_the_most_wanted_come_from_zero(name, ones, grown):
     optimizer = OPTIMIZERS[name]
     state = begun(optimizer)
-    ones_like = jax.tree.map(jnp.ones_like, state.params)
-    state = state._replace(
-        opt_state=optax.tree_utils.tree_map_params(
-            optimizer, lambda m, one: m + one, state.opt_state, ones_like
-        )
-    )
+    moved = jax.tree.map(lambda m: m + 1 if m.ndim else m, state.opt_state)
+    state = state._replace(opt_state=moved)
     slope = jax.tree.map(lambda p: jax.random.normal(jax.random.key(7), p.shape), state.params)
     to = Round(jnp.int32(ones), jnp.int32(grown))
     after = jax.jit(lambda s, g, to: granet.update(s, g, to, PRUNABLE, optimizer))(state, slope, to)
@@ -123,6 +134,14 @@ def test_the_smallest_go_and_the_most_wanted_come_from_zero(name, ones, grown):
     assert moments
     for leaf in moments:
         np.testing.assert_array_equal(leaf, np.where(kept[:54].reshape(9, 6), 1.0, 0.0))
+
+
+def test_an_optimiser_that_keeps_no_number_a_weight_is_refused_in_one_line():
+    optimizer = optax.adafactor(0.1, min_dim_size_to_factor=2)
+    state = begun(optimizer)
+    to = Round(jnp.int32(30), jnp.int32(12))
+    with pytest.raises(ValueError, match=r"a number a weight, such as SGD or Adam$"):
+        granet.update(state, state.params, to, PRUNABLE, optimizer)
 
 
 def test_floors_hold():

@@ -11,7 +11,17 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ORDER = (
     ("types", "settings"),
-    ("masks", "allocation", "schedules", "losses", "roles", "penalties", "optimizers", "runs"),
+    (
+        "masks",
+        "allocation",
+        "schedules",
+        "losses",
+        "roles",
+        "penalties",
+        "optimizers",
+        "optimizer_states",
+        "runs",
+    ),
     ("nets",),
     ("data",),
     ("training",),

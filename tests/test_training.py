@@ -373,6 +373,69 @@ def test_a_rewound_optimiser_begins_anew():
     assert adam.count == 0 and rate.count == 9 and state.step == 9
 
 
+RATE = optax.cosine_decay_schedule(1.0, 20)
+HALF = {"fc": "one", "bn": "other", "out": "one"}
+WRAPPED = {
+    "chain": lambda: optax.chain(optax.identity(), optax.sgd(RATE)),
+    "injected": lambda: optax.inject_hyperparams(optax.sgd)(learning_rate=RATE),
+    "masked": lambda: optax.masked(
+        optax.sgd(RATE), lambda tree: jax.tree.map(lambda _: True, tree)
+    ),
+    "partition": lambda: optax.partition(
+        {"one": optax.sgd(RATE), "other": optax.inject_hyperparams(optax.sgd)(RATE)}, HALF
+    ),
+    "if finite": lambda: optax.apply_if_finite(optax.sgd(RATE), 3),
+    "conditionally": lambda: optax.conditionally_transform(
+        optax.sgd(RATE), lambda step: step >= 7, forward_extra_args=False
+    ),
+    "schedule free": lambda: optax.contrib.schedule_free(optax.sgd(RATE), RATE),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_a_rewound_training_has_the_rates_of_its_step_whatever_wraps_them(name):
+    optimizer, (params, stats) = WRAPPED[name](), start()
+    state = training.init(params, stats, masks.ones(params), optimizer, step=7)
+    gradient = jax.tree.map(jnp.ones_like, params)
+    updates, _ = optimizer.update(gradient, state.opt_state, params)
+    for leaf in jax.tree.leaves(updates):
+        np.testing.assert_allclose(leaf, -RATE(7), rtol=1e-5)
+
+
+def test_injected_rates_are_told_as_they_are_at_the_step():
+    optimizer = optax.chain(optax.inject_hyperparams(optax.adam)(RATE, b1=0.8))
+    params, stats = start()
+
+    def begun(step):
+        return training.init(params, stats, masks.ones(params), optimizer, step=step).opt_state[0]
+
+    for state in (begun(7), jax.jit(begun)(7)):
+        np.testing.assert_allclose(state.hyperparams["learning_rate"], RATE(7), rtol=1e-6)
+        np.testing.assert_allclose(state.hyperparams["b1"], 0.8, rtol=1e-6)
+        assert state.count == 7 and state.inner_state[0].count == 0
+
+
+def counting():
+    return optax.GradientTransformation(
+        lambda params: (jnp.int32(0),), lambda updates, state, params: (updates, (state[0] + 1,))
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: optax.MultiSteps(optax.sgd(RATE), 3).gradient_transformation(), "MultiSteps"),
+        (lambda: optax.chain(counting(), optax.sgd(0.1)), "counts steps"),
+    ],
+)
+def test_a_rewinding_whose_steps_cannot_be_told_is_refused_in_one_line(make, said):
+    params, stats = start()
+    training.init(params, stats, masks.ones(params), make())
+    with pytest.raises(ValueError, match=said) as error:
+        training.init(params, stats, masks.ones(params), make(), step=7)
+    assert "\n" not in str(error.value)
+
+
 # --- whole runs ----------------------------------------------------------------------------------
 
 

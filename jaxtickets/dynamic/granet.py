@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxtickets import masks, runs, schedules, training
+from jaxtickets import masks, optimizer_states, runs, schedules, training
 from jaxtickets.data import batches as data_batches
 from jaxtickets.training import Metrics, Recipe
 from jaxtickets.types import Array, Key, Params, Prunable, PyTree, Split, TrainState
@@ -91,7 +91,8 @@ def update(
 ) -> TrainState:
     """The state with another mask: the smallest |w| gone, the largest |dL/dw| new.
 
-    New weights begin at zero, and so do their moments. What has just gone may come back.
+    New weights begin at zero, and their moments as the optimiser's `init` has them. What has just
+    gone may come back.
 
     Args:
       state: its parameters are masked.
@@ -101,6 +102,9 @@ def update(
       prunable: the leaves that are ranked, together.
       optimizer: that the state is of.
       floor: the least that each leaf keeps.
+
+    Raises:
+      ValueError: the optimiser keeps no number a weight, see `optimizer_states.anew`.
     """
     worth = masks.apply(state.mask, jax.tree.map(jnp.abs, state.params), _below(state.params))
     stay = masks.select(worth, prunable, to.ones - to.grown, floor)
@@ -109,10 +113,9 @@ def update(
     leaves = zip(masks.pick(stay, prunable), masks.pick(come, prunable), strict=True)
     mask = masks.put(stay, prunable, [a | b for a, b in leaves])
     old = jax.tree.map(jnp.logical_and, state.mask, mask)
-    opt_state = optax.tree_utils.tree_map_params(
-        optimizer, lambda leaf, keep: jnp.where(keep, leaf, 0), state.opt_state, old
-    )
-    return state._replace(params=masks.apply(old, state.params), opt_state=opt_state, mask=mask)
+    params = masks.apply(old, state.params)
+    opt_state = optimizer_states.anew(optimizer, state.opt_state, params, old)
+    return state._replace(params=params, opt_state=opt_state, mask=mask)
 
 
 def _below(params: Params) -> Params:

@@ -5,7 +5,49 @@ The library takes functions; settings are for those who choose by name: command 
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+MOST_SEED = 2**31 - 1
+"""JAX takes a seed modulo 2^32: seeds from here on have room to be counted upwards."""
+MOST_RUNS, MOST_EPOCHS, MOST_STEPS = 10**6, 10**6, 10**8
+"""More than anybody means, and few enough to be counted in 32 bits."""
+MOST_UNITS = 10**6
+"""Of one layer."""
+MOST_FACTOR = 1e6
+"""Of learning rates, penalties and the like, whose squares are float32 numbers still."""
+
+
+class Bounds(NamedTuple):
+    """What a number must be: `least` or more (or above `above`), and `most` or less (or `below`).
+
+    None: no such bound.
+    """
+
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    below: float | None = None
+
+    def fault(self, value: float) -> str:
+        """What `value` must be, in words; empty if it is. NaN never is."""
+        low = self.above is None or value > self.above
+        low = low and (self.least is None or value >= self.least)
+        high = self.below is None or value < self.below
+        high = high and (self.most is None or value <= self.most)
+        if low and high:
+            return ""
+        lower = f"{_number(self.least)} or more" if self.least is not None else ""
+        upper = f"{_number(self.most)} or less" if self.most is not None else ""
+        if self.below is not None:
+            upper = f"below {_number(self.below)}"
+        if self.above is not None:
+            end = f"at most {_number(self.most)}" if self.below is None else upper
+            return f"must be above {_number(self.above)} and {end}"
+        return f"must be {upper if low else lower}"
+
+
+def _number(value: float | None) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def option(
@@ -13,25 +55,40 @@ def option(
     text: str,
     known: Sequence[str] = (),
     least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
     empty: bool = False,
+    repeats: bool = False,
 ) -> Any:
-    """A dataclass field with a line of help, and its known words or its least number.
+    """A dataclass field with a line of help, and its known words or the bounds of its numbers.
 
-    A list whose default has something in it may be `empty` only if that is said.
+    Bounds of a list are those of each item. A list whose default has something in it may be `empty`
+    only if that is said, and holds an item twice only if it may have `repeats`.
     """
-    metadata = {"text": text, "known": known, "least": least, "empty": empty}
+    bounds = Bounds(least, above, most, below)
+    metadata = {"text": text, "known": known, "bounds": bounds, "empty": empty, "repeats": repeats}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def known_of(field: dataclasses.Field) -> Sequence[str]:
+    """The words that a field may have; empty: any."""
+    known: Sequence[str] = field.metadata.get("known", ())
+    return known
+
+
+def bounds_of(field: dataclasses.Field) -> Bounds | None:
+    """The bounds of a field's numbers, None if it has none."""
+    bounds: Bounds = field.metadata.get("bounds", Bounds())
+    return None if bounds == Bounds() else bounds
 
 
 def check(settings: Any) -> None:
     """Raises ValueError, in one line, for the first field with a value that can't be."""
     for field in dataclasses.fields(settings):
-        value, known, least = getattr(settings, field.name), *_limits(field)
+        value, known, bounds = getattr(settings, field.name), known_of(field), bounds_of(field)
         if known and value not in known:
             raise ValueError(f"unknown {field.name} '{value}': one of {', '.join(known)}")
-        if least is not None and not value >= least:
-            raise ValueError(f"{field.name}={value}: must be {least:g} or more")
-
-
-def _limits(field: dataclasses.Field) -> tuple[Sequence[str], float | None]:
-    return field.metadata.get("known", ()), field.metadata.get("least")
+        for number in value if isinstance(value, tuple) else (value,):
+            if bounds and (fault := bounds.fault(number)):
+                raise ValueError(f"{field.name}={number}: {fault}")

@@ -8,8 +8,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import commands
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -382,7 +384,9 @@ def test_a_relative_cache_home_is_ignored_as_xdg_says(tiny, tmp_path, monkeypatc
 def test_preparing_without_tensorflow_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, "find_spec", lambda module: None)
     message = error_of(lambda: data.load("fashion_mnist", tmp_path, prepare=True))
-    assert "pip install 'jaxtickets[prepare]'" in message
+    project = tomllib.loads((commands.ROOT / "pyproject.toml").read_text())["project"]
+    assert "tensorflow" in " ".join(project["optional-dependencies"]["prepare"])
+    assert "pip install '.[prepare]' in the checkout" in message  # no index has a jaxtickets
 
 
 def test_preparing_asks_tfds_for_array_records_once_and_reads_them(tiny, tmp_path, monkeypatch):

@@ -1,12 +1,19 @@
 """What all experiments promise: records, figures, and one line for what can't be."""
 
+import dataclasses
+import importlib
 import json
+import math
+import pkgutil
 import sys
 
 import commands
 import pytest
 
+import experiments
+import jaxtickets
 from experiments.harness import provenance
+from jaxtickets import settings
 
 LEADING = "method,density,seed,untrained_accuracy,trained_accuracy,seconds"
 CHECKED = LEADING.replace("method,", "method,check,")
@@ -58,10 +65,12 @@ def test_a_run_leaves_its_records_and_figures_and_says_where(experiment, smokes)
 
 BAD = {
     "imp_rewind": {
+        f"--seed={10**21}": f"--seed={10**21}: must be 2147483647 or less",
+        "--widths=1000000000,1000000000": "must be 1000000 or less",
         "--levels=0": "levels=0: must be 1 or more",
         "--levels=40": "which needs 10: fewer levels or a lower rate",
         "--levels=40 --output_rate=0.01 --prune_rate=0.5": "weights in fc2/kernel, which needs 1",
-        "--prune_rate=1.5": "prune_rate=1.5: must be between 0 and 1",
+        "--prune_rate=1.5": "--prune_rate=1.5: must be above 0 and below 1",
         "--rewind_step=180": "rewind_step=180: must be in the training, which has 180 steps",
         "--rewind_step=10": "must be a multiple of look_every=60",
         "--rewind_step=soon": "rewind_step=soon: a step (500), a fraction (0.01) or 2ep",
@@ -73,7 +82,7 @@ BAD = {
         "--learning_rates=steps --drops=80,120": "--drops=80,120: shares of the training, between",
         "--learning_rates=steps --drops=0.5,0.5": "--drops=0.5,0.5: two fall on one of the 180",
         "--rewind=none --learning_rates=cosine": "which --learning_rates=cosine brings to 0",
-        "--rates=0": "--rates must be above 0",
+        "--rates=0": "--rates=0.0: must be above 0 and at most",
         "--preset=lth --model=scnn": "--preset=lth is for lenet300_100, conv2, conv4, conv6",
         "--preset=lth --model=conv2 --dataset=mnist": "of conv2 is for cifar10, not mnist",
         "--preset=openlht": "did you mean openlth",
@@ -81,7 +90,7 @@ BAD = {
         "--resume --out=EMPTY": "nothing to resume",
     },
     "ticket_grid": {
-        "--thresholds=100": "thresholds=100: must be above 0 and below 100",
+        "--thresholds=100": "--thresholds=100.0: must be above 0 and below 100",
         "--thresholds=99.9999 --floor=0": "keeps no weight at all",
         "--rewinds=2": "rewinds=2: must be whole epochs of the training, which has 2",
         "--rewinds=0.5": "rewinds=0.5: must be whole epochs",
@@ -90,7 +99,7 @@ BAD = {
     "criterion_comparison": {
         "--noevaluate": "--noevaluate: only with --notrain",
         "--criteria=magnitud": "unknown criterion 'magnitud': one of magnitude, ",
-        "--density=1.5": "density 1.5 is outside (0, 1]",
+        "--density=1.5": "--density=1.5: must be above 0 and at most 1",
         "--density=0.000001": "keeps no weight at all",
         "--density=0.0001 --allocation=uniform": "raise the density or set a floor",
         "--checks=reverted": "unknown check 'reverted': did you mean inverted?",
@@ -101,6 +110,9 @@ BAD = {
         "--first_steps=45": "--first_steps=45: must be a multiple of --mean_of=10",
         "--first_batch=5000": "--first_batch=5000: there are 3500 examples",
         "--targets=low": "must be numbers",
+        "--targets=-1": "--targets=-1.0: must be 0 or more",
+        "--learning_rate=inf": "--learning_rate=inf: must be above 0 and at most 1e+06",
+        "--criteria=": "--criteria is empty: give one, or --tickets to look at",
         "--precision=bfloat16": "--precision=bfloat16: CPUs compute in float32",
     },
     "prune_retrain": {
@@ -120,8 +132,8 @@ BAD = {
         "--budget=0.5": "--methods=soft_fpgm zeroes a share of each layer: give no --budget",
         "--budget=0.5 --rates=0.5": "--rates and --budget: give one of them",
         "--ranking=over_layers --floor=0": "a layer may be emptied, give a floor",
-        "--norm_keep=0": "--norm_keep=0: must be above 0 and at most 1",
-        "--finetune_rate=0": "--finetune_rate=0: must be above 0",
+        "--norm_keep=0": "--norm_keep=0.0: must be above 0 and at most 1",
+        "--finetune_rate=0": "--finetune_rate=0.0: must be above 0",
         "--longest=0.5": "--longest=0.5: must be 1 or more",
         "--methods=soft_12": "unknown method 'soft_12': did you mean soft_l",
         "--methods=inverted_soft_l2": "unknown method 'soft_l2'",
@@ -149,9 +161,9 @@ BAD = {
         "--model=lenet5": "--penalty=scales with lenet5: there is no batch norm",
         "--penalty=group_lasso": "--penalty=group_lasso: the penalty is on scales, --strengths=0",
         "--penalty_strength=0.1": "--penalty_strength: give --strengths",
-        "--strengths=-1": "--strengths=-1: must be 0 or more",
+        "--strengths=-1": "--strengths=-1.0: must be 0 or more",
         "--rates=1.5": "--rates=1.5: must be above 0 and at most 1",
-        "--rates=0.7,0.6,0.5": "--rates: 3 for 2 passes: give one, or each",
+        "--rates=0.7,0.7,0.5": "--rates: 3 for 2 passes: give one, or each",
         "--rates=0.2": "--rates=0.04: ",
         "--widths=8,16": "lenet5 takes 3 widths",
         "--model=vgg11 --batch_norm": "vgg11 has no attribute batch_norm",
@@ -164,7 +176,7 @@ BAD = {
         "--levels=40": "which needs 10: fewer levels or a lower rate",
     },
     "energy_study": {
-        "--train_steps=0": "--train_steps: one or more whole numbers, 1 or more",
+        "--train_steps=0": "--train_steps=0.0: must be 1 or more",
         "--train_steps=2.5": "must be whole numbers",
         "--held_out=3500": "--held_out=3500: there are 3500 training images",
         "--preset=mnist5": "did you mean mnist",
@@ -176,13 +188,13 @@ BAD = {
         "--budget=much": "must be numbers",
         "--searches=polished_edge_popup --budget=1": "of which a gate takes 1: polishing takes",
         "--held_out=3400": "--held_out=3400: there are 3500 training images",
-        "--density=1.5": "density 1.5 is outside (0, 1)",
+        "--density=1.5": "--density=1.5: must be above 0 and at most 1",
         "--density=1": "--density=1: there is nothing to search for",
-        "--searches=granet --granet_from=2": "--granet_from=2: above 0 and at most 1",
+        "--searches=granet --granet_from=2": "--granet_from=2.0: must be above 0 and at most 1",
         "--searches=granet --budget=0.01": "too little for granet, give",
         "--searches=genetic --chains=1": "--chains=1: genetic takes 2 or more",
-        "--race=0.5,0.2": "--race=0.5,0.2: must rise between 0 and 1",
-        "--race=2": "--race=2.0: must rise between 0 and 1",
+        "--race=0.5,0.2": "--race=0.5,0.2: must rise",
+        "--race=2": "--race=2.0: must be above 0 and below 1",
         "--preset=quick --resume --out=EMPTY": "nothing to resume",  # its budget suffices
         "--tickets=some": "--tickets: what it took to find other runs' isn't known",
     },
@@ -191,7 +203,7 @@ BAD = {
         "--window=1": "--window=1: must be 2 or more",
         "--draw_at=6": "draw_at=6: must be from 1 to 5, before the end",
         "--draw_at=soon": "must be numbers",
-        "--density=1.5": "density 1.5 is outside (0, 1]",
+        "--density=1.5": "--density=1.5: must be above 0 and at most 1",
         "--criterion=magnitud": "unknown criterion 'magnitud'",
         "--granularity=units --criterion=batch_norm": "fc1 has no batch norm",
         "--granularity=units --density=0.003": "keeps 1 weights, a floor of 1 needs 2",
@@ -200,9 +212,9 @@ BAD = {
     },
     "sparse_execution": {
         "--models=lenet6": "unknown model 'lenet6': did you mean lenet5?",
-        "--density=1.5": "density 1.5 is outside (0, 1]",
+        "--density=1.5": "--density=1.5: must be above 0 and at most 1",
         "--density=0.000001": "keeps no weight at all",
-        "--batches=0": "--batches=0: must be 1 or more",
+        "--batches=0": "--batches=0.0: must be 1 or more",
         "--tickets=x=EMPTY/*": "/*: there is no such folder",
     },
     "linear_connectivity": {
@@ -237,6 +249,44 @@ def test_bad_input_ends_in_one_line_before_work_starts(experiment, words, answer
     assert status not in (0, None)
     assert len(said.strip().splitlines()) == 1, said
     assert BAD[experiment][words] in said
+
+
+def settings_classes():
+    """Every dataclass of the project that has options."""
+    modules = [
+        importlib.import_module(module.name)
+        for package in (experiments, jaxtickets)
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    ]
+    kinds = {kind for module in modules for kind in vars(module).values() if isinstance(kind, type)}
+    kinds = {kind for kind in kinds if dataclasses.is_dataclass(kind)}
+    return [k for k in kinds if any("bounds" in f.metadata for f in dataclasses.fields(k))]
+
+
+def test_every_number_of_every_setting_has_a_least_and_a_most():
+    kinds = settings_classes()
+    assert len(kinds) >= 25
+    for kind in kinds:
+        settings.check(kind())  # defaults are within
+        for field in dataclasses.fields(kind):
+            default, bounds = field.default, settings.bounds_of(field)
+            values = default if isinstance(default, tuple) else (default,)
+            words = any(isinstance(value, str | bool) for value in values)
+            if bounds is None:
+                # an empty list that may hold numbers is named here by those that hold words
+                assert words or (values == () and field.name in LISTS_OF_WORDS), (kind, field.name)
+                continue
+            assert not words
+            low = bounds.least if bounds.above is None else bounds.above
+            high = bounds.most if bounds.below is None else bounds.below
+            assert math.isfinite(low) and high is not None, (kind, field.name)
+            assert math.isfinite(high) or field.name in ENDLESS, (kind, field.name)
+            assert bounds.fault(math.nan) and bounds.fault(-math.inf)
+
+
+LISTS_OF_WORDS = ("tickets", "checks", "models")
+ENDLESS = ("checkpoint_seconds", "longest")
+"""Of these infinity means something: no checkpoint before the end, no limit."""
 
 
 def test_imports_leave_the_number_of_devices_open(cache):

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.harness.levels import Lineage, Plan, descend
+from experiments.harness.session import Session
 from jaxtickets import masks
 from jaxtickets.criteria import CRITERIA, Evidence
 from jaxtickets.recipes import imp
@@ -39,6 +41,35 @@ def kernels(tree, prunable):
     return {path: np.asarray(leaf) for path, leaf in zip(prunable, leaves, strict=True)}
 
 
+# --- lineages ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ends", "rewinds", "duty"),
+    [
+        ((90, 60), (0, 0), "end at one step, theirs are 60, 90"),
+        (
+            (90, 90),
+            (30, 0),
+            "go back to one step, or be given what they go back to, theirs are 0, ",
+        ),
+    ],
+)
+def test_lineages_that_one_batch_cannot_train_are_refused(ends, rewinds, duty, tmp_path):
+    lines = [Lineage(None, None, {"seed": i}, rewind) for i, rewind in enumerate(rewinds)]
+    plan = Plan(
+        levels=1,
+        prune=None,
+        going=lambda line: Going(True, line.rewind, ends[line.name["seed"]]),
+        dense_steps=90,
+        copies={},
+    )
+    session = Session(tmp_path, None, None, None, (), 60.0)
+    with pytest.raises(ValueError, match=f"must {duty}"):
+        descend(session, plan, lines, after=pytest.fail)
+    assert not list(tmp_path.iterdir())
+
+
 # --- settings ------------------------------------------------------------------------------------
 
 
@@ -59,13 +90,14 @@ def test_settings_that_can_be_pass(changes):
 @pytest.mark.parametrize("name", ["prune_rate", "conv_rate", "output_rate"])
 @pytest.mark.parametrize("value", [1.0, 1.5])
 def test_a_rate_of_one_or_more_is_refused(name, value):
-    with refused(f"{name}={value}: must be between 0 and 1"):
+    least = "above 0 and " if name == "prune_rate" else ""
+    with refused(f"{name}={value}: must be {least}below 1"):
         imp.check(Settings(**{name: value}))
 
 
 @pytest.mark.parametrize("value", [0.0, -0.2, float("nan")])
 def test_every_level_must_prune_something(value):
-    with refused(f"prune_rate={value}: must be between 0 and 1"):
+    with refused(f"prune_rate={value}: must be above 0 and below 1"):
         imp.check(Settings(prune_rate=value))
 
 

@@ -1,9 +1,12 @@
 """The host's side: errors in one line, run folders, checkpoints, tickets, progress."""
 
+import contextlib
 import dataclasses
+import errno
 import io
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -17,7 +20,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.harness import compilation, flags, progress, provenance, records, rows, setup
+from experiments.harness import (
+    canvas,
+    compilation,
+    flags,
+    progress,
+    provenance,
+    records,
+    rows,
+    setup,
+)
 from experiments.harness.flags import RunSettings, choose, whole_numbers
 from jaxtickets.io import checkpoints, trees
 from jaxtickets.io.errors import UserError
@@ -49,6 +61,9 @@ PROGRAM = '''
     flags.DEFINE_boolean("resume", False, "go on")
     errors.run_main(lambda: ({}))
 '''
+IN_A_RUN = PROGRAM.replace(
+    "import errors", "import errors; from experiments.harness import records"
+)
 
 
 def outcome(body: str, *words: str) -> tuple[int, str, str]:
@@ -59,6 +74,7 @@ def outcome(body: str, *words: str) -> tuple[int, str, str]:
 
 RAISE = "(_ for _ in ()).throw({})"
 USER = RAISE.replace("{}", "errors.UserError('no such\\n  thing')")
+FULL = RAISE.replace("{}", "OSError(28, 'No space left on device', 'a.csv')")
 DATA = RAISE.replace("{}", "__import__('jaxtickets.data.errors').data.errors.DataError('x')")
 
 
@@ -67,6 +83,7 @@ DATA = RAISE.replace("{}", "__import__('jaxtickets.data.errors').data.errors.Dat
     [
         (USER, [], 1, "error: no such thing"),
         (DATA, [], 1, "error: x"),
+        (FULL, [], 1, "error: can't use a.csv: No space left on device\n"),
         ("0", ["word"], 2, "error: unexpected argument 'word': flags start with --"),
         ("0", ["--steps=3", "-", "x"], 2, "error: unexpected argument '-': flags start with --"),
         ("0", ["--stpes=3"], 2, "Did you mean: steps"),
@@ -75,7 +92,18 @@ DATA = RAISE.replace("{}", "__import__('jaxtickets.data.errors').data.errors.Dat
         ("0", ["--steps"], 2, "steps"),
         ("signal.raise_signal(signal.SIGINT)", [], 130, "stopped"),
     ],
-    ids=["user", "data", "word", "dash", "unknown", "kind", "bound", "missing", "interrupt"],
+    ids=[
+        "user",
+        "data",
+        "disk",
+        "word",
+        "dash",
+        "unknown",
+        "kind",
+        "bound",
+        "missing",
+        "interrupt",
+    ],
 )
 def test_what_a_user_can_put_right_is_one_line_and_a_status(body, words, status, says):
     code, out, err = outcome(body, *words)
@@ -83,9 +111,12 @@ def test_what_a_user_can_put_right_is_one_line_and_a_status(body, words, status,
     assert err.count("\n") == 1 and says in err and "Traceback" not in err
 
 
-def test_a_programming_error_keeps_its_traceback():
-    code, _, err = outcome("1 / 0")
-    assert code == 1 and "Traceback" in err and "ZeroDivisionError" in err
+@pytest.mark.parametrize(
+    ("body", "kind"), [("1 / 0", "ZeroDivision"), ("open('x')", "FileNotFound")]
+)
+def test_a_programming_error_keeps_its_traceback(body, kind):
+    code, _, err = outcome(body)
+    assert code == 1 and "Traceback" in err and f"{kind}Error" in err
 
 
 def test_a_run_without_error_exits_with_0():
@@ -101,10 +132,21 @@ def test_help_lists_the_programs_own_flags_first():
 
 def test_an_interrupt_names_the_folder_that_goes_on(tmp_path):
     body = f"records.open_run('e', {{'a': 1}}, out='{tmp_path}/run') and signal.raise_signal(2)"
-    process = start(PROGRAM.replace("errors\n", "errors, records\n", 1).replace("{}", body))
+    process = start(IN_A_RUN.replace("{}", body))
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err == f"stopped; the same command with --resume --out={tmp_path}/run goes on\n"
+
+
+def test_a_full_disk_names_the_file_and_how_the_run_goes_on(tmp_path):
+    body = f"records.open_run('e', {{'a': 1}}, out='{tmp_path}/run') and {FULL}"
+    process = start(IN_A_RUN.replace("{}", body))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert err == (
+        "error: can't use a.csv: No space left on device; when that is put right, "
+        f"the same command with --resume --out={tmp_path}/run goes on\n"
+    )
 
 
 def test_an_unknown_name_is_answered_with_the_closest():
@@ -150,6 +192,51 @@ def test_a_list_is_empty_only_where_that_means_something(monkeypatch):
     assert flags.read(Lists, Lists(), {"race": ()}).race == ()
     with pytest.raises(UserError, match="--density is empty"):
         flags.read(Lists, Lists(), {"density": ()})
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounded:
+    count: int = option(1, "n", least=1, most=10**6)
+    rate: float = option(0.5, "r", above=0, most=1)
+    share: float = option(0.5, "s", least=0, below=1)
+    shares: tuple = option((0.5,), "of each", above=0, below=1)
+    passes: tuple = option((), "of each", least=0, most=9, repeats=True)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"count": 0}, "count=0: must be 1 or more"),
+        ({"count": 10**21}, f"count={10**21}: must be 1000000 or less"),
+        ({"rate": float("inf")}, "rate=inf: must be above 0 and at most 1"),
+        ({"rate": 0}, "rate=0.0: must be above 0 and at most 1"),
+        ({"share": -1}, "share=-1.0: must be 0 or more"),
+        ({"share": 1}, "share=1.0: must be below 1"),
+        ({"share": float("-inf")}, "share=-inf: must be 0 or more"),
+        ({"shares": ("0.5", "1")}, "shares=1.0: must be above 0 and below 1"),
+        ({"shares": ("1e999",)}, "shares=1e999: must be finite numbers"),
+        ({"shares": (10**400,)}, "must be numbers, comma-separated"),
+        ({"shares": ("0.5", ".5")}, "shares has 0.5 twice"),
+        ({"passes": ("10",)}, "passes=10.0: must be 9 or less"),
+        ({"passes": ("much",)}, "passes=much: must be numbers, comma-separated"),
+    ],
+    ids=str,
+)
+def test_a_number_out_of_bounds_is_one_line(values, says, monkeypatch):
+    monkeypatch.setattr(
+        flags.flags, "FLAGS", dict.fromkeys(vars(Bounded()), SimpleNamespace(present=False))
+    )
+    with pytest.raises(UserError) as error:
+        flags.read(Bounded, Bounded(), values)
+    assert str(error.value).endswith(says)
+
+
+def test_numbers_within_bounds_are_taken_and_some_lists_repeat_them(monkeypatch):
+    monkeypatch.setattr(
+        flags.flags, "FLAGS", dict.fromkeys(vars(Bounded()), SimpleNamespace(present=False))
+    )
+    given = {"count": 10**6, "rate": 1, "share": 0, "passes": ("3", "3")}
+    assert flags.read(Bounded, Bounded(), given) == Bounded(10**6, 1.0, 0.0, (0.5,), (3.0, 3.0))
 
 
 # --- run folders ---------------------------------------------------------------------------------
@@ -256,7 +343,7 @@ def test_resume_with_nothing_to_resume_is_an_error(tmp_path):
 def test_two_processes_cannot_work_in_one_folder(tmp_path):
     code = """
         import sys, time
-        from jaxtickets.io import records
+        from experiments.harness import records
         records.open_run("e", {"a": 1}, out=sys.argv[1])
         print("open", flush=True)
         time.sleep(60)
@@ -292,42 +379,173 @@ def test_provenance_tells_a_changed_source_from_a_committed_one(tmp_path, monkey
     assert provenance.commit() == clean + "-dirty"
 
 
+# --- no room -------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def room(size):
+    """Files end at so many bytes, a stand-in for a disk without more room."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+LARGE = np.random.default_rng(0).standard_normal(100_000).astype("f")  # can't be made smaller
+
+
+def test_a_checkpoint_without_room_leaves_nothing_but_those_before(tmp_path, capfd):
+    checkpoints.save(tmp_path, 1, {"w": LARGE})
+    with room(200_000), pytest.raises(OSError) as error:
+        checkpoints.save(tmp_path, 2, {"w": 2 * LARGE})
+    assert error.value.errno == errno.EFBIG
+    assert error.value.filename.startswith(str(tmp_path / "00000002"))
+    assert [path.name for path in tmp_path.iterdir()] == ["00000001"]
+    step, found = checkpoints.restore(tmp_path, {"w": LARGE}, pytest.fail)
+    assert step == 1 and np.array_equal(found["w"], LARGE)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_disk_that_fills_up_while_arrays_are_written_is_no_traceback(tmp_path, monkeypatch):
+    from orbax.checkpoint import v1
+
+    def fail(place, arrays):
+        (tmp_path / "t" / "half").touch()
+        raise ValueError("RESOURCE_EXHAUSTED: Error writing \"0000/c/0\" [os_error_code='28']")
+
+    monkeypatch.setattr(v1, "save", fail)
+    with pytest.raises(OSError) as error:
+        trees.write(tmp_path / "t", {"w": LARGE}, {})
+    assert (error.value.errno, error.value.filename) == (
+        errno.ENOSPC,
+        str(tmp_path / "t" / "arrays"),
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_ticket_without_room_leaves_the_one_that_was_there(tmp_path):
+    save_ticket(tmp_path / "t", ticket(), {"seed": 1})
+    before, much = files(tmp_path), {"fc1": {"kernel": LARGE}}
+    large = Ticket(much, {}, jax.tree.map(lambda p: p > 0, much), 0)
+    with room(50_000), pytest.raises(OSError):
+        save_ticket(tmp_path / "t", large, {"seed": 2})
+    assert files(tmp_path) == before
+
+
+def test_rows_without_room_are_not_written_by_halves(tmp_path):
+    row = {"phase": "train", "step": 1}
+    rows.append_metrics(tmp_path, row)
+    rows.write_summary(tmp_path, [row])
+    before = files(tmp_path)
+    many = [{"phase": "train", "step": step} for step in range(1000)]
+    with room(5000), pytest.raises(OSError, match=r"metrics\.jsonl"):
+        rows.append_metrics(tmp_path, *many)
+    with room(5000), pytest.raises(OSError, match=r"summary\.csv"):
+        rows.write_summary(tmp_path, many)
+    assert files(tmp_path) == before
+
+
+def test_a_device_without_room_is_named(tmp_path):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full")
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(OSError) as error:
+        rows.append_metrics(tmp_path, {"phase": "train"})
+    assert error.value.errno == errno.ENOSPC
+    assert error.value.filename == str(tmp_path / "metrics.jsonl")
+
+
+def test_a_figure_without_room_leaves_no_half_of_it(tmp_path):
+    fig, _ = canvas.subplots(1, 1, (3, 2))
+    with room(1000), pytest.raises(OSError) as error:
+        canvas.save(fig, tmp_path, "curves")
+    assert error.value.filename == str(tmp_path / "figures" / "curves.png")
+    assert not list((tmp_path / "figures").iterdir())
+
+
+def test_a_run_without_room_leaves_no_folder_and_one_that_is_resumed_is_as_it_was(tmp_path):
+    with room(10), pytest.raises(UserError, match=r"can't use .*-[0-9a-f]{10}/spec\.json: "):
+        records.open_run("e", Spec(), root=tmp_path)
+    with room(10), pytest.raises(UserError, match=r"can't use .*/new/spec\.json: "):
+        records.open_run("e", Spec(), out=tmp_path / "new")
+    assert not list((tmp_path / "e").iterdir()) and not (tmp_path / "new").exists()
+    folder = records.open_run("e", Spec(), out=tmp_path / "new").folder
+    rows.append_metrics(folder, {"phase": "train", "step": 1})
+    before = files(folder)
+    with room(10), pytest.raises(UserError, match=r"can't use .*/new/provenance\.json: "):
+        records.open_run("e", Spec(), out=folder, resume=True)
+    assert files(folder) == before
+    assert records.open_run("e", Spec(), out=folder, resume=True).resumed
+
+
+def test_a_file_where_a_folder_belongs_is_named_or_makes_room(tmp_path):
+    (tmp_path / "file").touch()
+    for out, resume in ((tmp_path / "file", False), (tmp_path / "file" / "run", False)):
+        with pytest.raises(UserError, match=r"can't use .*file"):
+            records.open_run("e", Spec(), out=out, resume=resume)
+    with pytest.raises(UserError, match=r"can't use .*file"):
+        records.open_run("e", Spec(), root=tmp_path / "file")
+    with pytest.raises(UserError, match=r"nothing to resume in .*file"):
+        records.open_run("e", Spec(), out=tmp_path / "file", resume=True)
+    with pytest.raises(OSError, match="file"):
+        checkpoints.save(tmp_path / "file", 1, {"w": np.ones(3)})
+    (tmp_path / "phase").mkdir()
+    (tmp_path / "phase" / "00000003").touch()
+    checkpoints.save(tmp_path / "phase", 3, {"w": np.ones(3)})
+    assert [path.name for path in (tmp_path / "phase").iterdir()] == ["00000003.1"]
+    (tmp_path / "t").touch()
+    save_ticket(tmp_path / "t", ticket(), {})
+    assert load_ticket(tmp_path / "t")[1] == {}
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "phase", "t"}
+
+
 # --- rows ----------------------------------------------------------------------------------------
 
 
 def test_metrics_come_back_as_they_were_written(tmp_path):
     rows.append_metrics(tmp_path, {"phase": "train", "step": 1, "loss": jnp.float32(0.5)})
-    rows.append_metrics(tmp_path, {"step": np.int64(2), "loss": np.array([np.nan, -np.inf])})
+    losses = np.array([np.nan, -np.inf])
+    rows.append_metrics(tmp_path, {"phase": "train", "step": np.int64(2), "loss": losses})
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert json.loads(lines[1]) == {"step": 2, "loss": ["nan", "-inf"]}
+    assert json.loads(lines[1]) == {"phase": "train", "step": 2, "loss": ["nan", "-inf"]}
     first, second = rows.read_metrics(tmp_path)
     assert first == {"phase": "train", "step": 1, "loss": 0.5}
     assert np.isnan(second["loss"][0]) and second["loss"][1] == -np.inf
 
 
+def steps(*numbers):
+    return [{"phase": "train", "step": step} for step in numbers]
+
+
 def test_a_kill_while_writing_metrics_costs_one_line(tmp_path):
     folder = records.open_run("e", {}, out=tmp_path / "run").folder
-    rows.append_metrics(folder, {"step": 1}, {"step": 2})
+    rows.append_metrics(folder, *steps(1, 2))
     with (folder / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 3, "lo')
-    assert rows.read_metrics(folder) == [{"step": 1}, {"step": 2}]
+        file.write('{"phase": "train", "step": 3, "lo')
+    assert rows.read_metrics(folder) == steps(1, 2)
     records.open_run("e", {}, out=folder, resume=True)
-    rows.append_metrics(folder, {"step": 3})
-    assert rows.read_metrics(folder) == [{"step": 1}, {"step": 2}, {"step": 3}]
+    rows.append_metrics(folder, *steps(3))
+    assert rows.read_metrics(folder) == steps(1, 2, 3)
 
 
 def test_a_resumed_run_drops_the_rows_after_its_checkpoint(tmp_path):
-    train = [{"phase": "train", "step": step} for step in range(4)]
+    train = steps(*range(4))
     search = [{"phase": "search", "step": step} for step in range(4)]
     rows.append_metrics(tmp_path, *train, *search)
     rows.keep_metrics(tmp_path, lambda row: row["phase"] == "train" or row["step"] <= 1)
     assert rows.read_metrics(tmp_path) == train + search[:2]
 
 
-def test_a_damaged_line_of_metrics_is_reported(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nno\n{"step": 3}\n')
-    with pytest.raises(UserError, match="line 2"):
-        rows.read_metrics(tmp_path)
+@pytest.mark.parametrize("line", ["no", "[1]", "3", "null", "{}", '{"phase": 1}', "\x00"])
+def test_a_damaged_line_of_metrics_is_reported(line, tmp_path):
+    folder = records.open_run("e", {}, out=tmp_path / "run").folder
+    row = '{"phase": "train"}'
+    (folder / "metrics.jsonl").write_text(f"{row}\n{line}\n{row}\n")
+    for read in (rows.read_metrics, lambda folder: records.open_run("e", {}, folder, resume=True)):
+        with pytest.raises(UserError, match=r"metrics\.jsonl, line 2: not a "):
+            read(folder)
 
 
 def test_a_summary_keeps_columns_and_values(tmp_path):
@@ -338,6 +556,30 @@ def test_a_summary_keeps_columns_and_values(tmp_path):
     first, second = rows.read_summary(tmp_path)
     assert first == {"seed": 0, "loss": 0.1, "best": True, "note": None}
     assert np.isnan(second.pop("loss")) and second == {"seed": 1, "best": None, "note": "a, b"}
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "0123456789",
+        "4e12",
+        "1_0",
+        " 7",
+        "nan",
+        "-inf",
+        "True",
+        '"',
+        '"a"',
+        '"1"',
+        "\\",
+        "é\n",
+        "[1]",
+        "a",
+    ],
+)
+def test_a_word_of_a_summary_comes_back_as_a_word(word, tmp_path):
+    rows.write_summary(tmp_path, [{"digest": word, "n": 12, "x": 4e12}])
+    assert rows.read_summary(tmp_path) == [{"digest": word, "n": 12, "x": 4e12}]
 
 
 # --- checkpoints ---------------------------------------------------------------------------------
@@ -649,7 +891,7 @@ def test_the_line_says_compiling_while_it_is(compiled):
 
 def test_set_up_gives_a_device_a_core_and_a_cache(tmp_path):
     code = """
-        from jaxtickets.io import setup
+        from experiments.harness import setup
         import os, sys
         setup.configure(int(sys.argv[1]) or None)
         import jax

@@ -28,7 +28,7 @@ from jaxtickets.recipes.early_masks import Masks
 from jaxtickets.runs import Blocks
 from jaxtickets.search import space as spaces
 from jaxtickets.search.space import Space
-from jaxtickets.settings import option
+from jaxtickets.settings import MOST_EPOCHS, MOST_FACTOR, MOST_STEPS, option
 from jaxtickets.training import Splits, Watched
 from jaxtickets.types import Array, Key, Params, PyTree, Split, Stats
 
@@ -46,18 +46,27 @@ class BirdSettings:
     criterion: str = option(
         "", "what ranks, or annealed; empty: |w|, batch-norm scales, or filters' mean |w|"
     )
-    anneal_steps: int = option(300, "swaps that annealing tries at each epoch's end", least=1)
-    density: tuple = option((0.3, 0.1), "kept fractions of the weights, or of the units")
-    floor: int = option(1, "the least that a layer keeps", least=0)
-    tolerance: float = option(0.1, "largest distance of masks that agree", least=0)
-    window: int = option(early_bird.WINDOW, "masks that must agree", least=2)
+    anneal_steps: int = option(
+        300, "swaps that annealing tries at each epoch's end", least=1, most=MOST_STEPS
+    )
+    density: tuple = option(
+        (0.3, 0.1), "kept fractions of the weights, or of the units", above=0, most=1
+    )
+    floor: int = option(1, "the least that a layer keeps", least=0, most=10**9)
+    tolerance: float = option(0.1, "largest distance of masks that agree", least=0, most=1)
+    window: int = option(early_bird.WINDOW, "masks that must agree", least=2, most=MOST_EPOCHS)
     after: str = option(
         "continue", "train on from the epoch drawn, or anew", ("continue", "retrain")
     )
     draw_at: tuple = option(
-        (0.05, 0.1, 0.25, 0.5, 0.75), "epochs at which tickets are drawn too, or shares of all"
+        (0.05, 0.1, 0.25, 0.5, 0.75),
+        "epochs at which tickets are drawn too, or shares of all",
+        least=0,
+        most=MOST_EPOCHS,
     )
-    scale_l1: float = option(1e-4, "L1 on batch-norm scales, searching units", least=0)
+    scale_l1: float = option(
+        1e-4, "L1 on batch-norm scales, searching units", least=0, most=MOST_FACTOR
+    )
 
 
 class Plan(NamedTuple):

@@ -21,7 +21,7 @@ from jaxtickets.criteria import find
 from jaxtickets.io.errors import UserError
 from jaxtickets.search import energies
 from jaxtickets.search.energies import Energy
-from jaxtickets.settings import option
+from jaxtickets.settings import MOST_RUNS, MOST_STEPS, option
 from jaxtickets.types import Array, Mask, Params, Scores, Split, Stats
 
 DRAWS = 4
@@ -36,9 +36,13 @@ PART = 16
 class PredictorSettings:
     """How energies judge masks, and how many there are beside those of criteria."""
 
-    fields: int = option(20, "masks of random fields, of each seed and density", least=0)
-    train_steps: tuple = option((10, 25, 50, 100), "training steps before a net is scored")
-    held_out: int = option(500, "training images that nets are scored on", least=1)
+    fields: int = option(
+        20, "masks of random fields, of each seed and density", least=0, most=MOST_RUNS
+    )
+    train_steps: tuple = option(
+        (10, 25, 50, 100), "training steps before a net is scored", least=1, most=MOST_STEPS
+    )
+    held_out: int = option(500, "training images that nets are scored on", least=1, most=10**9)
 
 
 class Row(NamedTuple):
@@ -77,8 +81,6 @@ def check(settings: PredictorSettings, problem: Problem) -> tuple[int, ...]:
     """
     steps = tuple(sorted(set(whole_numbers("train_steps", settings.train_steps))))
     total = len(problem.dataset.train.labels)
-    if not steps or steps[0] < 1:
-        raise UserError("--train_steps: one or more whole numbers, 1 or more")
     if settings.held_out >= total:
         raise UserError(f"--held_out={settings.held_out}: there are {total} training images")
     return steps

@@ -46,7 +46,7 @@ from jaxtickets.compress.graph import Graph
 from jaxtickets.io.errors import UserError, run_main
 from jaxtickets.io.errors import choose as choose_name
 from jaxtickets.runs import Axis, take
-from jaxtickets.settings import option
+from jaxtickets.settings import MOST_RUNS, MOST_STEPS, option
 
 INIT, ENERGIES = "init", ("fixed", "trainability")
 SMOKE: dict[str, Any] = {
@@ -109,10 +109,14 @@ class Question:
     )
     shuffled: bool = option(True, "also random units with the layer counts of what is found")
     search: str = option("best", "settings of the annealing", ("best", "thesis"))
-    chains: int = option(1, "of each seed, share and energy", least=1)
-    search_steps: int = option(120, "steps of a chain, a multiple of 20", least=20)
-    search_images: int = option(500, "training images that masks are scored on", least=1)
-    search_train_steps: int = option(20, "training steps of the trainability energy", least=1)
+    chains: int = option(1, "of each seed, share and energy", least=1, most=MOST_RUNS)
+    search_steps: int = option(120, "steps of a chain, a multiple of 20", least=20, most=MOST_STEPS)
+    search_images: int = option(
+        500, "training images that masks are scored on", least=1, most=10**9
+    )
+    search_train_steps: int = option(
+        20, "training steps of the trainability energy", least=1, most=MOST_STEPS
+    )
 
 
 GROUPS = (

@@ -16,8 +16,8 @@ from jaxtickets.search import (
 from jaxtickets.search import space as spaces
 from jaxtickets.search.acceptance import ACCEPTANCES
 from jaxtickets.search.together import INTERACTIONS
+from jaxtickets.settings import MOST_FACTOR, MOST_STEPS, option
 from jaxtickets.settings import check as check_options
-from jaxtickets.settings import option
 
 SIZES = ("constant", "geometric", "sawtooth", "adaptive")
 TEMPERATURES = (*schedules.SCHEDULES, "levels")
@@ -51,51 +51,79 @@ class Settings:
 
     granularity: str = option("weights", "bits, or fields of potentials over these", GRANULARITIES)
     scope: str = option("layer", "of bits, what keeps its counts", spaces.SCOPES)
-    group: int = option(4, "of patterns, inputs of a group, of which the density stay", least=2)
+    group: int = option(
+        4, "of patterns, inputs of a group, of which the density stay", least=2, most=10**6
+    )
     allocation: str = option("uniform", "counts of the first mask", tuple(ALLOCATIONS))
     start: str = option("", "of weights: the criterion of the first mask; empty: random bits")
-    floor: int = option(1, "least number of ones in each layer", least=0)
+    floor: int = option(1, "least number of ones in each layer", least=0, most=10**9)
     features: tuple = option((fields.CHANCE, "large_init"), "of fields: chance, and criteria")
     mix: str = option("1,1", "of fields: what each feature counts at first")
     pooled: str = option("snip", "the criterion that the first field pools; empty: a flat field")
     sides: tuple = option(("input",), "of fields of weights: sides with potentials", empty=True)
-    steps: int = option(500, "steps of each chain", least=1)
-    chunk: int = option(20, "steps between two looks at the validation data", least=1)
+    steps: int = option(500, "steps of each chain", least=1, most=MOST_STEPS)
+    chunk: int = option(
+        20, "steps between two looks at the validation data", least=1, most=MOST_STEPS
+    )
     proposal: str = option(
         "swaps",
         "random, or what a gradient or a training's end favours; or masks anew",
         tuple(PROPOSALS),
     )
-    candidates: int = option(2000, "random pairs that informed swaps are chosen from", least=1)
-    size: float = option(0.1, f"ones that the first swap switches off: {_SHARE}", least=0)
-    size_end: float = option(0.001, f"and the last swap, if geometric: {_SHARE}", least=0)
+    candidates: int = option(
+        2000, "random pairs that informed swaps are chosen from", least=1, most=10**9
+    )
+    size: float = option(0.1, f"ones that the first swap switches off: {_SHARE}", least=0, most=1e9)
+    size_end: float = option(0.001, f"and the last swap, if geometric: {_SHARE}", least=0, most=1e9)
     sizes: str = option("geometric", "how the swap size changes", SIZES)
-    target: float = option(0.25, "acceptance rate that adaptive sizes aim at")
+    target: float = option(0.25, "acceptance rate that adaptive sizes aim at", above=0, most=1)
     energy: str = option("fixed", "what masks are scored by", tuple(ENERGIES))
-    images: int = option(250, "training images that masks are scored on; 0: all", least=0)
+    images: int = option(
+        250, "training images that masks are scored on; 0: all", least=0, most=10**9
+    )
     measure: str = option("cross_entropy", "what is lowered", tuple(energies.MEASURES))
     evaluation: str = option("auto", "of the first layer: whole, or what swaps change", EVALUATIONS)
     rescale: bool = option(True, "divide surviving weights by sqrt(layer density)")
-    train_steps: int = option(20, "masked training steps of the trainability energy", least=1)
+    train_steps: int = option(
+        20, "masked training steps of the trainability energy", least=1, most=MOST_STEPS
+    )
     accept: str = option("metropolis", "acceptance rule", tuple(ACCEPTANCES))
-    running_start: float = option(0.0, "what running_mean starts at; 0: the first energy", least=0)
-    temperature: float = option(0.0, "start, in units of the energy; 0: estimated", least=0)
-    temperature_ratio: float = option(0.01, "end temperature over start temperature")
+    running_start: float = option(
+        0.0, "what running_mean starts at; 0: the first energy", least=0, most=1e30
+    )
+    temperature: float = option(
+        0.0, "start, in units of the energy; 0: estimated", least=0, most=1e30
+    )
+    temperature_ratio: float = option(
+        0.01, "end temperature over start temperature", above=0, most=1
+    )
     temperatures: str = option("geometric", "how the temperature falls", TEMPERATURES)
-    cooling: float = option(0.999, "factor from level to level, if temperatures=levels")
-    level_first: float = option(1.0, "steps of the first level", least=1)
-    level_growth: float = option(1.005, "factor of a level's steps from level to level", least=1)
-    level_most: float = option(50.0, "most steps of a level", least=1)
-    reheat: int = option(0, "steps after which the temperature begins again; 0: never", least=0)
-    burn_in: int = option(10, "neighbours that the start temperature is estimated from", least=1)
-    burn_in_accept: float = option(0.05, "share of worse neighbours accepted at the start")
-    tabu: int = option(0, "recent masks that are not to be met again", least=0)
-    tries: int = option(20, "draws for a swap that tabu allows", least=1)
+    cooling: float = option(
+        0.999, "factor from level to level, if temperatures=levels", above=0, most=1
+    )
+    level_first: float = option(1.0, "steps of the first level", least=1, most=1e8)
+    level_growth: float = option(
+        1.005, "factor of a level's steps from level to level", least=1, most=MOST_FACTOR
+    )
+    level_most: float = option(50.0, "most steps of a level", least=1, most=1e8)
+    reheat: int = option(
+        0, "steps after which the temperature begins again; 0: never", least=0, most=MOST_STEPS
+    )
+    burn_in: int = option(
+        10, "neighbours that the start temperature is estimated from", least=1, most=MOST_STEPS
+    )
+    burn_in_accept: float = option(
+        0.05, "share of worse neighbours accepted at the start", above=0, most=1
+    )
+    tabu: int = option(0, "recent masks that are not to be met again", least=0, most=MOST_STEPS)
+    tries: int = option(20, "draws for a swap that tabu allows", least=1, most=MOST_STEPS)
     interaction: str = option(
         "none", "what a seed's chains do for each other after a chunk", tuple(INTERACTIONS)
     )
-    ladder: float = option(10.0, "of exchange, the hottest temperature over the coldest")
-    replaced: float = option(0.25, "of crossover and restart, the share of chains")
+    ladder: float = option(
+        10.0, "of exchange, the hottest temperature over the coldest", least=1, most=1e9
+    )
+    replaced: float = option(0.25, "of crossover and restart, the share of chains", above=0, most=1)
 
 
 def mix_of(settings: Settings) -> tuple[float, ...]:
@@ -124,9 +152,6 @@ def check(settings: Settings) -> None:
     check_options(settings)
     if settings.steps % settings.chunk:
         raise ValueError(f"steps={settings.steps}: must be a multiple of chunk={settings.chunk}")
-    for name in ("target", "burn_in_accept", "temperature_ratio", "cooling"):
-        if not 0 < getattr(settings, name) <= 1:
-            raise ValueError(f"{name}={getattr(settings, name)}: must be in (0, 1]")
     if settings.energy in UNMEASURED:
         _check_needs(settings, "energy", {"measure": "cross_entropy"})
     if settings.proposal == "anew" and settings.granularity in POTENTIALS:

@@ -20,7 +20,7 @@ from jaxtickets.recipes.search_domain import Row, mask_at
 from jaxtickets.search.annealing import Tick
 from jaxtickets.search.chains import Chain
 from jaxtickets.search.energies import training_cost
-from jaxtickets.settings import option
+from jaxtickets.settings import MOST_RUNS, MOST_STEPS, option
 from jaxtickets.types import Mask, Params
 
 
@@ -28,12 +28,22 @@ from jaxtickets.types import Mask, Params
 class FindSettings:
     """How searches spend their budget."""
 
-    chains: int = option(8, "of each seed at first; every phase has half as many", least=1)
-    phases: int = option(3, "parts of a search, each with twice the training steps", least=1)
-    train_steps: int = option(25, "training steps of the energy in the first phase", least=1)
-    rewire_steps: int = option(200, "training steps before each swap of rewired masks", least=1)
+    chains: int = option(
+        8, "of each seed at first; every phase has half as many", least=1, most=MOST_RUNS
+    )
+    phases: int = option(
+        3, "parts of a search, each with twice the training steps", least=1, most=25
+    )
+    train_steps: int = option(
+        25, "training steps of the energy in the first phase", least=1, most=MOST_STEPS
+    )
+    rewire_steps: int = option(
+        200, "training steps before each swap of rewired masks", least=1, most=MOST_STEPS
+    )
     shape: str = option("cosine", "of their learning rate", ("cosine", "constant"))
-    held_out: int = option(700, "training images that trained nets are scored on", least=1)
+    held_out: int = option(
+        700, "training images that trained nets are scored on", least=1, most=10**9
+    )
 
 
 PHASES = 1 << 20

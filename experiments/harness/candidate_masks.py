@@ -39,13 +39,14 @@ class GallerySettings:
     criteria: tuple = option(
         ("random", "magnitude", "magnitude_same_sign", "snip", "grasp", "synflow"),
         "what prunes; inverted_, normalised_ or initial_ before a name change its scores",
+        empty=True,
     )
-    density: tuple = option((0.2,), "kept fractions of the prunable weights")
+    density: tuple = option((0.2,), "kept fractions of the prunable weights", above=0, most=1)
     allocation: str = option(
         "global", "how layers share the weights kept", tuple(allocation.ALLOCATIONS)
     )
-    floor: int = option(0, "the least that a layer keeps", least=0)
-    synflow_rounds: int = option(100, "rounds of synflow; the others have one", least=1)
+    floor: int = option(0, "the least that a layer keeps", least=0, most=10**9)
+    synflow_rounds: int = option(100, "rounds of synflow; the others have one", least=1, most=10**5)
     tickets: tuple = option((), "folders of saved tickets, or patterns; LABEL=PATTERN names them")
 
 
@@ -98,6 +99,7 @@ def begin(
     axis: Axis,
     problem: Problem,
     trained: bool,
+    others: bool = False,
 ) -> Candidates:
     """Checks what is left to check, opens the run, and makes the masks.
 
@@ -108,12 +110,15 @@ def begin(
         of the gallery's.
       trained: whether masks are trained as dense nets are, from the step that they are of, beside
         these; else dense nets are there only if a criterion looks at them.
+      others: whether the experiment has masks beside the gallery's, which then may be empty.
 
     Raises:
       UserError: see `plan` and `check_starts`; NaN among a criterion's scores.
     """
     *own, settings, net, train, batch = parts
     planned = plan(settings, problem)
+    if not (settings.criteria or planned.saved or others):
+        raise UserError("--criteria is empty: give one, or --tickets to look at")
     if trained:
         check_starts(planned, problem)
     spec = [*own, planned.settings, net, train, batch]

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxtickets.io.files import naming
+
 
 def subplots(height: int, width: int, size: tuple[float, float]) -> Any:
     """A figure of `size` inches and its axes `[height, width]`."""
@@ -35,7 +37,13 @@ def save(fig: Any, folder: Path, name: str) -> Path:
             title.set_text(textwrap.fill(text, int(0.95 * longest / share)))
     place = folder / "figures"
     place.mkdir(exist_ok=True)
-    fig.savefig(place / f"{name}.png")
+    path = place / f"{name}.png"
+    try:
+        with naming(path):
+            fig.savefig(path)
+    except OSError:
+        path.unlink(missing_ok=True)  # half of it
+        raise
     pyplot.close(fig)
     return place / f"{name}.png"
 

@@ -12,10 +12,11 @@ from absl import flags
 
 from jaxtickets.io.errors import UserError, choose
 from jaxtickets.runs import MODES
-from jaxtickets.settings import check, option
+from jaxtickets.settings import MOST_RUNS, Bounds, bounds_of, check, known_of, option
 
 T = TypeVar("T")
 
+FINITE = Bounds()
 PRECISIONS = {
     "float32": "float32",
     "highest": "float32",
@@ -34,12 +35,12 @@ class RunSettings:
     resume: bool = option(False, "continue --out, or else the newest run of the same spec")
     data_dir: str = option("", "folder of prepared TFDS data; empty: TFDS's own")
     prepare: bool = option(False, "prepare the data set first; needs TensorFlow")
-    devices: int = option(0, "virtual CPU devices; 0: one a core", least=0)
-    checkpoint_seconds: float = option(60.0, "time between two checkpoints", least=0)
+    devices: int = option(0, "virtual CPU devices; 0: one a core", least=0, most=1024)
+    checkpoint_seconds: float = option(60.0, "time between two checkpoints", least=0, most=math.inf)
     distributed: bool = option(False, "share the work with other processes, found by JAX")
     coordinator: str = option("", "HOST:PORT of the first process, where JAX can't find it")
-    num_processes: int = option(0, "how many there are, with --coordinator", least=0)
-    process_id: int = option(-1, "which this one is, with --coordinator", least=-1)
+    num_processes: int = option(0, "how many there are, with --coordinator", least=0, most=10**6)
+    process_id: int = option(-1, "which this one is, with --coordinator", least=-1, most=10**6)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,9 @@ class BatchSettings:
     """How runs are computed; it decides the last bits, or more, and so is part of the spec."""
 
     mode: str = option("auto", "how runs are batched", ("auto", *MODES))
-    width: int = option(0, "runs in a block; 0: 32 where they run at once, else 1", least=0)
+    width: int = option(
+        0, "runs in a block; 0: 32 where they run at once, else 1", least=0, most=MOST_RUNS
+    )
     precision: str = option("float32", "of matrix products on accelerators", tuple(PRECISIONS))
 
 
@@ -71,10 +74,10 @@ def read(kind: type[T], defaults: T, preset: Mapping[str, Any]) -> T:
         given = flags.FLAGS[name].present
         base = preset.get(name, getattr(defaults, name))
         value: Any = flags.FLAGS[name].value if given else base
-        if field.metadata.get("known"):
-            choose(name, value, field.metadata["known"])
+        if known_of(field):
+            choose(name, value, known_of(field))
         if isinstance(value, list | tuple):
-            value = _listed(name, value, getattr(defaults, name), field.metadata.get("empty"))
+            value = _listed(field, value, getattr(defaults, name))
         # a preset's 0 and a flag's 0.0 are one value, and one spec
         values[name] = float(value) if isinstance(getattr(defaults, name), float) else value
         if values[name] != values[name]:
@@ -96,48 +99,56 @@ def read_all(groups: Sequence[Any], preset: Mapping[str, Any]) -> list[Any]:
     return [read(type(group), group, preset) for group in groups]
 
 
-def numbers(name: str, words: Sequence[str]) -> tuple[float, ...]:
+def numbers(name: str, words: Sequence[Any], bounds: Bounds = FINITE) -> tuple[float, ...]:
     """The numbers of a list flag.
 
+    Args:
+      name: the flag's.
+      words: words, or numbers.
+      bounds: of each.
+
     Raises:
-      UserError: a word isn't a finite number, or there is none.
+      UserError: a word isn't a finite number or is out of bounds, or there is none.
     """
+    text = ",".join(map(str, words))
     try:
         values = tuple(float(word) for word in words)
-    except ValueError as error:
-        text = ",".join(map(str, words))
+    except (ValueError, OverflowError) as error:
         raise UserError(f"--{name}={text}: must be numbers, comma-separated") from error
     if not all(map(math.isfinite, values)):
-        raise UserError(f"--{name}={','.join(map(str, words))}: must be finite numbers")
+        raise UserError(f"--{name}={text}: must be finite numbers")
     if not values:
         raise UserError(f"--{name} is empty: give a number, or several with commas between")
+    for value in values:
+        if fault := bounds.fault(value):
+            raise UserError(f"--{name}={text}: {fault}")
     return values
 
 
-def whole_numbers(name: str, words: Sequence[str]) -> tuple[int, ...]:
+def whole_numbers(name: str, words: Sequence[Any], bounds: Bounds = FINITE) -> tuple[int, ...]:
     """The whole numbers of a list flag, which may be empty.
 
     Raises:
-      UserError: a word isn't a whole number.
+      UserError: a word isn't a whole number, or is out of bounds.
     """
-    values = numbers(name, words) if words else ()
+    values = numbers(name, words, bounds) if words else ()
     if any(value != int(value) for value in values):
         raise UserError(f"--{name}={','.join(map(str, words))}: must be whole numbers")
     return tuple(int(value) for value in values)
 
 
 def _listed(
-    name: str, value: Sequence[Any], default: Sequence[Any], empty: bool | None
+    field: dataclasses.Field, value: Sequence[Any], default: Sequence[Any]
 ) -> tuple[Any, ...]:
-    """A list flag's value: numbers where the default has numbers, so that one list is one spec."""
-    values = tuple(value)
-    if empty and not values:
+    """A list flag's value; one of numbers is made of them, so that one list is one spec."""
+    name, values = field.name, tuple(value)
+    if not values and (field.metadata.get("empty") or not default):
         return values
-    if default and not isinstance(default[0], str):
+    if bounds_of(field):
         values = numbers(name, values)
-    if default and not values:
+    if not values:
         raise UserError(f"--{name} is empty: give one, or several with commas between")
-    for item in values:
+    for item in () if field.metadata.get("repeats") else values:
         if values.count(item) > 1:
             raise UserError(f"--{name} has {item} twice")
     return values

@@ -124,7 +124,15 @@ def descend(
       look: more columns for the summary rows of a level.
       dense: the dense nets at the end of their training, stacked like the lineages: level 0 isn't
         trained then, and tickets go back to the initialisation.
+
+    Raises:
+      ValueError: lineages differ in the last step of a level's training, or in the step that they
+        go back to where level 0 keeps the weights of one.
     """
+    end = _shared({plan.going(line).end for line in lineages}, "end at one step")
+    rewinds = {line.rewind for line in lineages}
+    if rewound is None and dense is None:
+        _shared(rewinds, "go back to one step, or be given what they go back to")
     folder, problem = session.folder, session.problem
     place = folder / "checkpoints" / "levels"
     first, descent = 0, None
@@ -141,8 +149,9 @@ def descend(
     for level in range(first, len(phases)):
         if descent is None:
             entries = [_dense(problem, line) for line in lineages]
-            keep_at, end = (lineages[0].rewind,), problem.steps
+            keep_at, last = tuple(rewinds), problem.steps
         else:
+            keep_at, last = (), end
             entries = _level(session, plan, lineages, descent, level)
             for line, entry in zip(lineages, entries, strict=False):
                 name = "-".join(f"{key}{value}" for key, value in line.name.items())
@@ -150,9 +159,8 @@ def descend(
                 length = how.end - how.start
                 step = how.start if how.rewound else plan.dense_steps + (level - 1) * length
                 trained_masks.save_entry(folder, problem, entry, step, f"level{level:02d}-{name}")
-                keep_at, end = (), how.end
         again = session._replace(problem=plan.retrain(problem, entries))
-        ends, made = train_entries(again, phases[level], entries, keep_at=keep_at, end=end)
+        ends, made = train_entries(again, phases[level], entries, keep_at=keep_at, end=last)
         if look is not None:
             made = [row | more for row, more in zip(made, look(entries, ends), strict=True)]
         begun = runs.stack([entry.start.params for entry in entries[: len(lineages)]])
@@ -164,6 +172,14 @@ def descend(
     if first == len(phases):  # killed after the last level, and perhaps before this
         after(summary(folder))
     return summary(folder)
+
+
+def _shared(steps: set[int], duty: str) -> int:
+    """The one step of all lineages, which share a batch; raises ValueError if there are several."""
+    if len(steps) > 1:
+        of_each = ", ".join(map(str, sorted(steps)))
+        raise ValueError(f"lineages of one descent must {duty}, theirs are {of_each}")
+    return next(iter(steps))
 
 
 def summary(folder: Path) -> list[dict[str, Any]]:

@@ -16,12 +16,22 @@ from jaxtickets.data import augment
 from jaxtickets.io.errors import UserError, choose
 from jaxtickets.optimizers import Hyper
 from jaxtickets.penalties import PENALTIES
-from jaxtickets.settings import option
+from jaxtickets.settings import (
+    MOST_EPOCHS,
+    MOST_FACTOR,
+    MOST_RUNS,
+    MOST_SEED,
+    MOST_STEPS,
+    MOST_UNITS,
+    Bounds,
+    option,
+)
 from jaxtickets.training import Recipe
 from jaxtickets.types import Array, Dataset, Params, Prunable, Wiring
 
 LEAST_IMAGES = 10
 """Criteria look at ten batches."""
+UNITS = Bounds(least=1, most=MOST_UNITS)
 INITIALIZERS = ("", *nets.INITIALIZERS)
 
 
@@ -32,13 +42,17 @@ class NetSettings:
     model: str = option("lenet5", "the net", nets.names())
     widths: str = option("", "units of its layers, with commas between; empty: as published")
     dataset: str = option("mnist5k", "the data set", data.NAMES)
-    train_images: int = option(0, "the first so many training images alone; 0: all", least=0)
+    train_images: int = option(
+        0, "the first so many training images alone; 0: all", least=0, most=10**9
+    )
     initializer: str = option("", "first weights; empty: as the net's source", INITIALIZERS)
     use_bias: bool = option(True, "whether layers have biases")
     batch_norm: bool = option(False, "batch norm after hidden layers: of nets that leave it open")
     prune_output: bool = option(True, "whether the output layer is pruned")
-    seed: int = option(0, "first seed: of initialisation, data order, masks and search", least=0)
-    seeds: int = option(3, "how many seeds", least=1)
+    seed: int = option(
+        0, "first seed: of initialisation, data order, masks and search", least=0, most=MOST_SEED
+    )
+    seeds: int = option(3, "how many seeds", least=1, most=MOST_RUNS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,20 +60,30 @@ class TrainSettings:
     """How nets are trained."""
 
     optimizer: str = option("adam", "the optimiser", optimizers.NAMES)
-    learning_rate: float = option(0.001, "learning rate at its height")
+    learning_rate: float = option(0.001, "learning rate at its height", above=0, most=MOST_FACTOR)
     learning_rates: str = option("cosine", "its shape over the training", optimizers.SHAPES)
     drops: str = option("0.5,0.75", "where learning_rates=steps falls tenfold, of the training")
-    momentum: float = option(0.9, "of momentum", least=0)
-    weight_decay: float = option(0.0, "lambda of the L2 penalty lambda/2 w^2", least=0)
-    warmup: int = option(0, "steps of linear warm-up", least=0)
-    batch_size: int = option(128, "examples a step", least=1)
-    epochs: int = option(5, "passes over the training data", least=1)
-    iterations: int = option(0, "training steps, in place of epochs; 0: epochs", least=0)
-    look_every: int = option(0, "steps between looks at the validation data; 0: an epoch", least=0)
-    test_every: int = option(0, "steps between records of test accuracy; 0: at the end", least=0)
+    momentum: float = option(0.9, "of momentum", least=0, most=1)
+    weight_decay: float = option(
+        0.0, "lambda of the L2 penalty lambda/2 w^2", least=0, most=MOST_FACTOR
+    )
+    warmup: int = option(0, "steps of linear warm-up", least=0, most=MOST_STEPS)
+    batch_size: int = option(128, "examples a step", least=1, most=10**9)
+    epochs: int = option(5, "passes over the training data", least=1, most=MOST_EPOCHS)
+    iterations: int = option(
+        0, "training steps, in place of epochs; 0: epochs", least=0, most=MOST_STEPS
+    )
+    look_every: int = option(
+        0, "steps between looks at the validation data; 0: an epoch", least=0, most=MOST_STEPS
+    )
+    test_every: int = option(
+        0, "steps between records of test accuracy; 0: at the end", least=0, most=MOST_STEPS
+    )
     augmented: bool = option(False, "pad, crop and flip the training images")
     penalty: str = option("", "what is added to the loss; empty: nothing", ("", *PENALTIES))
-    penalty_strength: float = option(1e-4, "what the penalty is multiplied by", least=0)
+    penalty_strength: float = option(
+        1e-4, "what the penalty is multiplied by", least=0, most=MOST_FACTOR
+    )
 
 
 class Problem(NamedTuple):
@@ -135,12 +159,10 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
     if net.batch_norm:
         attributes["batch_norm"] = True
     if net.widths:
-        attributes["widths"] = whole_numbers("widths", net.widths.split(","))
+        attributes["widths"] = whole_numbers("widths", net.widths.split(","), UNITS)
     try:
         module = nets.make(net.model, **attributes)
         nets.check_fits(module, shape, data.classes(net.dataset))
-        if train.learning_rate <= 0:
-            raise ValueError(f"--learning_rate={train.learning_rate}: must be above 0")
     except ValueError as error:
         raise UserError(str(error)) from error
     dataset = _shortened(data.load(net.dataset, data_dir or None, prepare), net.train_images)

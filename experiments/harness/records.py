@@ -21,7 +21,7 @@ from experiments.harness import provenance, rows, setup
 from experiments.harness.flags import RunSettings
 from jaxtickets.io import processes
 from jaxtickets.io.errors import UserError
-from jaxtickets.io.files import canonical, digest, plain, pretty, write_atomically
+from jaxtickets.io.files import canonical, digest, plain, pretty, remove, write_atomically
 from jaxtickets.runs import Axis
 
 SPEC = "spec.json"
@@ -76,18 +76,23 @@ def open_run(
     """
     record = {"experiment": experiment, **plain(spec)}
     home = Path(root) / experiment
+    folder, made = home, False
     try:
         if out is not None:
             folder = Path(out)
         else:
             folder = _newest(home, record) if resume else _make(home, record)
         _check(folder, record, resume)
+        made = (out is None and not resume) or not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         _lock(folder)
         _check(folder, record, resume)  # another process may have come between
         _start(folder, record)
     except OSError as error:
-        raise UserError(f"can't use {error.filename or home}: {error.strerror}") from error
+        if made:
+            _unlock(folder)
+            remove(folder)
+        raise UserError(f"can't use {error.filename or folder}: {error.strerror}") from error
     return Run(folder, resume)
 
 
@@ -193,6 +198,14 @@ def _start(folder: Path, record: Mapping[str, Any]) -> None:
     if not (folder / SPEC).exists():
         write_atomically(folder / SPEC, pretty(record))
     provenance.start(folder)
+
+
+def _unlock(folder: Path) -> None:
+    """Gives a folder up that this process holds."""
+    for inode, (file, held) in list(_held.items()):
+        if held == folder:
+            os.close(file)
+            del _held[inode]
 
 
 def _lock(folder: Path) -> None:

@@ -2,20 +2,26 @@
 
 `metrics.jsonl` is appended, one JSON object a line, with `nan` and `inf` as strings; each row
 carries its `phase` and its `step`, so that a resumed run can drop what it will write again.
-`summary.csv` is written whole, a row a run or method.
+`summary.csv` is written whole, a row a run or method; a word that would be read as a number (a
+digest of digits alone, say) stands in it as JSON, in quotes of its own.
 """
 
 import csv
 import io
 import json
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxtickets.io.errors import UserError
-from jaxtickets.io.files import canonical, finite_or_not, plain, write_atomically
+from jaxtickets.io.files import canonical, finite_or_not, naming, plain, write_atomically
 
 METRICS, SUMMARY = "metrics.jsonl", "summary.csv"
+
+_QUOTED = re.compile(r'"([^"\\]|\\.)*"')
+"""A word as `_cell` quotes it."""
 
 Row = dict[str, Any]
 
@@ -25,10 +31,18 @@ def append_metrics(folder: Path, *rows: Mapping[str, Any]) -> None:
 
     Raises:
       TypeError: a value is neither a number, a word, an array nor a container of them.
+      OSError: they can't be written; then none of them is.
     """
     lines = [json.dumps(plain(row), allow_nan=False) + "\n" for row in rows]
-    with (folder / METRICS).open("a", encoding="utf-8") as file:
-        file.write("".join(lines))
+    path = folder / METRICS
+    size = path.stat().st_size if path.exists() else 0
+    try:
+        with naming(path), path.open("a", encoding="utf-8") as file:
+            file.write("".join(lines))
+    except OSError:
+        if path.is_file():
+            os.truncate(path, size)
+        raise
 
 
 def read_metrics(folder: Path) -> list[Row]:
@@ -50,8 +64,9 @@ def keep_metrics(folder: Path, keep: Callable[[Row], bool]) -> None:
     """
     path = folder / METRICS
     if path.exists():
-        kept = [text + "\n" for text, row in _metrics(folder) if keep(row)]
-        write_atomically(path, "".join(kept))
+        kept = "".join(text + "\n" for text, row in _metrics(folder) if keep(row))
+        if len(kept.encode()) < path.stat().st_size:  # else there is nothing to drop
+            write_atomically(path, kept)
 
 
 def _metrics(folder: Path) -> Iterator[tuple[str, Row]]:
@@ -64,6 +79,8 @@ def _metrics(folder: Path) -> Iterator[tuple[str, Row]]:
             row = finite_or_not(json.loads(text))
         except ValueError as error:
             raise UserError(f"{path}, line {number}: not a JSON object: {error}") from error
+        if not isinstance(row, dict) or not isinstance(row.get("phase"), str):
+            raise UserError(f"{path}, line {number}: not a row of metrics, which has a phase")
         yield text, row
 
 
@@ -106,8 +123,11 @@ def read_summary(folder: Path) -> list[Row]:
 
 
 def _cell(value: Any) -> Any:
+    is_word = isinstance(value, str)
     value = plain(value)
-    return canonical(value) if isinstance(value, list | dict) else value
+    if isinstance(value, list | dict) or (is_word and value and _value(value) != value):
+        return canonical(value)
+    return value
 
 
 def _value(cell: str) -> Any:
@@ -119,4 +139,4 @@ def _value(cell: str) -> Any:
             return kind(cell)
         except ValueError:
             continue
-    return cell
+    return json.loads(cell) if _QUOTED.fullmatch(cell) else cell

@@ -47,10 +47,16 @@ class EvolveSettings:
     """How masks evolve."""
 
     granet_from: float = option(
-        0.5, "granet's initial density; where the density asked for is higher, that", least=0
+        0.5,
+        "granet's initial density; where the density asked for is higher, that",
+        above=0,
+        most=1,
     )
     regrown: float = option(
-        granet.REGROWN, "granet's regeneration ratio at first; 0: gradual pruning alone", least=0
+        granet.REGROWN,
+        "granet's regeneration ratio at first; 0: gradual pruning alone",
+        least=0,
+        below=1,
     )
 
 
@@ -84,10 +90,6 @@ def check(
     budget: float,
 ) -> None:
     """Raises UserError for an evolution that can't be; see `search`."""
-    if not 0 < settings.granet_from <= 1:
-        raise UserError(f"--granet_from={settings.granet_from:g}: above 0 and at most 1")
-    if not settings.regrown < 1:
-        raise UserError(f"--regrown={settings.regrown:g}: must be below 1")
     params = problem.param_shapes
     for density in densities:
         if not 0 < density < 1:

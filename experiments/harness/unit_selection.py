@@ -1,6 +1,7 @@
 """Which units go: criteria and shares checked, units chosen for every seed, nets made small."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from jaxtickets.io.errors import UserError, choose
 from jaxtickets.io.files import digest
 from jaxtickets.recipes import soft_filter_pruning, structured
 from jaxtickets.recipes.structured import AFTERS, Cut, Lengths, Small
-from jaxtickets.settings import option
+from jaxtickets.settings import MOST_EPOCHS, MOST_FACTOR, MOST_UNITS, option
 from jaxtickets.types import Array, Key, Params, Split, Stats, Ticket, Wiring
 
 
@@ -36,14 +37,18 @@ class CutSettings:
         f"what scores units: {', '.join(structured.METHODS)}; inverted_ before a name turns it; "
         f"or zeroes them epoch by epoch in training: {', '.join(soft_filter_pruning.METHODS)}",
     )
-    rates: tuple = option((0.5, 0.3), "shares of the units kept")
-    budget: tuple = option((), "shares of the multiply-adds kept, in place of --rates")
+    rates: tuple = option((0.5, 0.3), "shares of the units kept", above=0, most=1)
+    budget: tuple = option(
+        (), "shares of the multiply-adds kept, in place of --rates", above=0, most=1
+    )
     ranking: str = option(
         "by_layer", "where units are held against each other", tuple(structured.RANKINGS)
     )
-    floor: int = option(1, "the least units that a layer keeps", least=0)
-    multiple: int = option(1, "layers keep multiples of so many units", least=1)
-    norm_keep: float = option(0.9, "of fpgm_norm: the share of filters that a cut by norm leaves")
+    floor: int = option(1, "the least units that a layer keeps", least=0, most=MOST_UNITS)
+    multiple: int = option(1, "layers keep multiples of so many units", least=1, most=MOST_UNITS)
+    norm_keep: float = option(
+        0.9, "of fpgm_norm: the share of filters that a cut by norm leaves", above=0, most=1
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,15 +57,21 @@ class AfterSettings:
 
     after: tuple = option(tuple(AFTERS), f"how they are trained: {', '.join(AFTERS)}")
     finetune_epochs: int = option(
-        2, "passes over the training data of fine-tuning, which is without --penalty", least=1
+        2,
+        "passes over the training data of fine-tuning, which is without --penalty",
+        least=1,
+        most=MOST_EPOCHS,
     )
     finetune_rate: float = option(
-        0.1, "learning rate of fine-tuning, constant, a factor of the first one"
+        0.1,
+        "learning rate of fine-tuning, constant, a factor of the first one",
+        above=0,
+        most=MOST_FACTOR,
     )
     longest: float = option(
-        2.0, "the most dense trainings that scratch_b takes; inf: no limit", least=1
+        2.0, "the most dense trainings that scratch_b takes; inf: no limit", least=1, most=math.inf
     )
-    repeats: int = option(100, "calls whose median is a net's latency", least=1)
+    repeats: int = option(100, "calls whose median is a net's latency", least=1, most=10**6)
 
 
 class Plan(NamedTuple):
@@ -105,15 +116,8 @@ def plan(cut: CutSettings, after: AfterSettings, train: TrainSettings, problem: 
         )
     for name in after.after:
         choose("training after the cut", name, tuple(AFTERS))
-    if not 0 < cut.norm_keep <= 1:
-        raise UserError(f"--norm_keep={cut.norm_keep:g}: must be above 0 and at most 1")
-    if after.finetune_rate <= 0:
-        raise UserError(f"--finetune_rate={after.finetune_rate:g}: must be above 0")
     asked = "budget" if cut.budget else "rates"
     shares = sorted(numbers(asked, cut.budget or cut.rates), reverse=True)
-    for share in shares:
-        if not 0 < share <= 1:
-            raise UserError(f"--{asked}={share:g}: must be above 0 and at most 1")
     if cut.ranking == "over_layers" and cut.floor == 0:
         raise UserError("--ranking=over_layers --floor=0: a layer may be emptied, give a floor")
     shape = problem.image_shape

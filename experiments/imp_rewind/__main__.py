@@ -37,19 +37,27 @@ from experiments.harness.training_runs import chunk_plan
 from experiments.imp_rewind import figure
 from jaxtickets.io.errors import UserError, run_main
 from jaxtickets.recipes import imp
-from jaxtickets.settings import option
+from jaxtickets.settings import MOST_FACTOR, MOST_RUNS, MOST_STEPS, option
 
 
 @dataclasses.dataclass(frozen=True)
 class Question:
     """What tickets are held against, and the learning rates that are tried."""
 
-    reinits: int = option(1, "new initialisations of each ticket's mask", least=0)
-    randoms: int = option(1, "random sparse nets for each ticket", least=0)
-    controls_every: int = option(1, "reinits and randoms every so many levels, and last", least=1)
-    control_levels: tuple = option((), "levels with all further treatments, once for each ticket")
-    rates: tuple = option((), "learning rates to compare; empty: --learning_rate alone")
-    warmups: tuple = option((), "steps of warm-up to compare; empty: --warmup alone")
+    reinits: int = option(1, "new initialisations of each ticket's mask", least=0, most=MOST_RUNS)
+    randoms: int = option(1, "random sparse nets for each ticket", least=0, most=MOST_RUNS)
+    controls_every: int = option(
+        1, "reinits and randoms every so many levels, and last", least=1, most=1000
+    )
+    control_levels: tuple = option(
+        (), "levels with all further treatments, once for each ticket", least=1, most=1000
+    )
+    rates: tuple = option(
+        (), "learning rates to compare; empty: --learning_rate alone", above=0, most=MOST_FACTOR
+    )
+    warmups: tuple = option(
+        (), "steps of warm-up to compare; empty: --warmup alone", least=0, most=MOST_STEPS
+    )
 
 
 GROUPS = (
@@ -77,8 +85,6 @@ def main() -> None:
         raise UserError(str(error)) from error
     rates = numbers("rates", question.rates or (train.learning_rate,))
     warmups = whole_numbers("warmups", question.warmups) or (train.warmup,)
-    if min(rates) <= 0 or min(warmups) < 0:
-        raise UserError("--rates must be above 0, and --warmups 0 or more")
     session = start_run("imp_rewind", place, parts, axis, problem)
     lines = lineages_of(session.seeds, list(itertools.product(rates, warmups)), rewind)
 

@@ -34,7 +34,7 @@ from experiments.mask_similarity import figure
 from jaxtickets import runs
 from jaxtickets.analysis import similarity
 from jaxtickets.io.errors import UserError, run_main
-from jaxtickets.settings import option
+from jaxtickets.settings import MOST_STEPS, option
 
 SMOKE: dict[str, Any] = {
     "seeds": 2,
@@ -54,7 +54,9 @@ class Question:
     anneal_at: tuple = option(
         ("0", "75"), "training steps after which masks are annealed over the weights, or none"
     )
-    anneal_steps: int = option(500, "steps of the annealing, a multiple of 20", least=20)
+    anneal_steps: int = option(
+        500, "steps of the annealing, a multiple of 20", least=20, most=MOST_STEPS
+    )
 
 
 GROUPS = (RunSettings(), StoreSettings(), Question(), *candidate_masks.GROUPS)

@@ -25,9 +25,9 @@ from experiments.harness.trained_masks import Entry, train_entries
 from experiments.orthogonality import figure
 from jaxtickets import runs
 from jaxtickets.analysis import orthogonality
-from jaxtickets.io.errors import UserError, run_main
+from jaxtickets.io.errors import run_main
 from jaxtickets.runs import Axis
-from jaxtickets.settings import option
+from jaxtickets.settings import MOST_FACTOR, MOST_STEPS, option
 from jaxtickets.types import Mask, Params
 
 SMOKE: dict[str, Any] = {
@@ -42,8 +42,10 @@ SMOKE: dict[str, Any] = {
 class Question:
     """The repair."""
 
-    repair_steps: int = option(1000, "steps of gradient descent on the score; 0: none", least=0)
-    repair_rate: float = option(0.1, "its learning rate")
+    repair_steps: int = option(
+        1000, "steps of gradient descent on the score; 0: none", least=0, most=MOST_STEPS
+    )
+    repair_rate: float = option(0.1, "its learning rate", above=0, most=MOST_FACTOR)
 
 
 GROUPS = (RunSettings(), StoreSettings(), Question(), *candidate_masks.GROUPS)
@@ -52,8 +54,6 @@ GROUPS = (RunSettings(), StoreSettings(), Question(), *candidate_masks.GROUPS)
 def main() -> None:
     """Reads the flags, checks them, makes the masks, scores, repairs, trains, draws."""
     place, store, question, *parts = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
-    if question.repair_rate <= 0:
-        raise UserError(f"--repair_rate={question.repair_rate}: must be above 0")
     axis, problem = set_up(place, parts)
     spec = question, *parts
     made = candidate_masks.begin("orthogonality", place, store, spec, axis, problem, trained=True)

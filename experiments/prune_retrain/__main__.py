@@ -28,7 +28,7 @@ from experiments.prune_retrain import figure, threshold_levels
 from jaxtickets import nets, runs
 from jaxtickets.io.errors import UserError, choose, run_main
 from jaxtickets.recipes.thresholds import RULES
-from jaxtickets.settings import option
+from jaxtickets.settings import MOST_EPOCHS, MOST_FACTOR, option
 
 SMOKE: dict[str, Any] = {
     "seeds": 2,
@@ -46,10 +46,16 @@ class Question:
 
     models: tuple = option((), "several nets, side by side in the figure; empty: --model alone")
     rule: str = option("quantile", "what a threshold means", RULES)
-    thresholds: tuple = option((0.4, 0.5, 0.6, 0.7, 0.8, 0.9), "quantiles, or multiples of std")
-    rounds: int = option(10, "cuts, each followed by retraining", least=1)
-    retrain_epochs: int = option(2, "passes over the training data after each cut", least=1)
-    retrain_rate: float = option(1.0, "learning rate of retraining, a factor of the first one")
+    thresholds: tuple = option(
+        (0.4, 0.5, 0.6, 0.7, 0.8, 0.9), "quantiles, or multiples of std", above=0, most=1e9
+    )
+    rounds: int = option(10, "cuts, each followed by retraining", least=1, most=10**4)
+    retrain_epochs: int = option(
+        2, "passes over the training data after each cut", least=1, most=MOST_EPOCHS
+    )
+    retrain_rate: float = option(
+        1.0, "learning rate of retraining, a factor of the first one", above=0, most=MOST_FACTOR
+    )
     scale_dropout: bool = option(False, "dropout times the root of the seeds' mean density")
 
 
@@ -142,12 +148,8 @@ def _check(question: Question) -> tuple[float, ...]:
     for name in question.models:
         choose("model", name, nets.names())
     values = numbers("thresholds", question.thresholds)
-    most = float("inf") if question.rule == "deviation" else 1.0
-    for value in values:
-        if not 0 < value < most:
-            raise UserError(f"--thresholds={value:g}: must be above 0 and below {most:g}")
-    if question.retrain_rate <= 0:
-        raise UserError(f"--retrain_rate={question.retrain_rate}: must be above 0")
+    if question.rule != "deviation" and max(values) >= 1:
+        raise UserError(f"--thresholds={max(values):g}: must be above 0 and below 1")
     return values
 
 

@@ -98,11 +98,15 @@ class Question:
     """What searches, and for how much."""
 
     searches: tuple = option(SEARCHES, f"what finds masks: {', '.join(SEARCHES)}")
-    budget: tuple = option((10.0,), "dense trainings that a search of one seed may cost")
+    budget: tuple = option(
+        (10.0,), "dense trainings that a search of one seed may cost", above=0, most=1e9
+    )
     race: tuple = option(
         (0.15, 0.35),
         "shares of the training at which the worse half leaves the race; empty: none",
         empty=True,
+        above=0,
+        below=1,
     )
 
 
@@ -143,7 +147,9 @@ def main() -> None:
             sparse_runs.check(evolution, problem, train, kept, listed.floor, budget)
     if set(question.searches) & set(POLISHED):
         gate_runs.polish_plan(problem, min(budgets))
-    made = candidate_masks.begin("sa_frontier", place, store, parts, axis, problem, trained=True)
+    made = candidate_masks.begin(
+        "sa_frontier", place, store, parts, axis, problem, trained=True, others=True
+    )
 
     # --- search
     folder, floor = made.session.folder, made.plan.settings.floor

@@ -49,7 +49,7 @@ from jaxtickets import runs
 from jaxtickets.io.errors import UserError, choose, run_main
 from jaxtickets.recipes.baseline_masks import CONTROLS
 from jaxtickets.search import space as spaces
-from jaxtickets.settings import option
+from jaxtickets.settings import MOST_RUNS, MOST_STEPS, option
 from jaxtickets.types import Array
 
 METHODS = ("ticket", "ticket_last", *CONTROLS)
@@ -60,14 +60,24 @@ class Question:
     """What is searched for, and what the ticket is compared with."""
 
     search: str = option(GRANET, "how masks are found", SEARCHES)
-    budget: float = option(4.0, "dense trainings that a chain of granet may cost")
-    density: tuple = option(
-        (0.1,), "kept fraction of weights or units; several with commas; 0.5 for walks"
+    budget: float = option(
+        4.0, "dense trainings that a chain of granet may cost", above=0, most=1e9
     )
-    chains: int = option(1, "chains of each seed; walks have 2, annealing 4", least=1)
+    density: tuple = option(
+        (0.1,),
+        "kept fraction of weights or units; several with commas; 0.5 for walks",
+        above=0,
+        below=1,
+    )
+    chains: int = option(
+        1, "chains of each seed; walks have 2, annealing 4", least=1, most=MOST_RUNS
+    )
     weights: str = option("init", "the weights that masks select from", WEIGHTS)
     weights_steps: int = option(
-        75, "training steps before the search, if trained; later ones count anew", least=1
+        75,
+        "training steps before the search, if trained; later ones count anew",
+        least=1,
+        most=MOST_STEPS,
     )
     compare: tuple = option(("ticket", *CONTROLS), f"what is trained, of {', '.join(METHODS)}")
 

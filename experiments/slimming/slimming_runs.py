@@ -31,7 +31,7 @@ from jaxtickets.criteria import Evidence
 from jaxtickets.criteria.units import find_unit
 from jaxtickets.io import tickets
 from jaxtickets.io.errors import UserError
-from jaxtickets.settings import option
+from jaxtickets.settings import MOST_EPOCHS, MOST_FACTOR, MOST_UNITS, option
 from jaxtickets.types import Params, Stats, Ticket
 
 CRITERION = "abs_batch_norm"
@@ -51,16 +51,30 @@ class SlimSettings:
     """What is penalised how much, and what is cut; each field is also a flag of the same name."""
 
     strengths: tuple = option(
-        (0.0, 1e-3, 1e-2), "of the penalty on batch-norm scales; 0: the control"
+        (0.0, 1e-3, 1e-2),
+        "of the penalty on batch-norm scales; 0: the control",
+        least=0,
+        most=MOST_FACTOR,
     )
-    passes: int = option(2, "of training, cutting and fine-tuning", least=1)
-    rates: tuple = option((0.5,), "share of the channels that a pass keeps: one, or one a pass")
-    multiple: int = option(1, "layers keep multiples of so many channels", least=1)
-    finetune_epochs: int = option(2, "passes over the training data of fine-tuning", least=1)
+    passes: int = option(2, "of training, cutting and fine-tuning", least=1, most=1000)
+    rates: tuple = option(
+        (0.5,),
+        "share of the channels that a pass keeps: one, or one a pass",
+        above=0,
+        most=1,
+        repeats=True,
+    )
+    multiple: int = option(1, "layers keep multiples of so many channels", least=1, most=MOST_UNITS)
+    finetune_epochs: int = option(
+        2, "passes over the training data of fine-tuning", least=1, most=MOST_EPOCHS
+    )
     finetune_rate: float = option(
-        0.1, "learning rate of fine-tuning, constant, a factor of the first one"
+        0.1,
+        "learning rate of fine-tuning, constant, a factor of the first one",
+        above=0,
+        most=MOST_FACTOR,
     )
-    repeats: int = option(100, "calls whose median is a net's latency", least=1)
+    repeats: int = option(100, "calls whose median is a net's latency", least=1, most=10**6)
 
 
 class Sparse(NamedTuple):
@@ -86,12 +100,6 @@ def plan(slim: SlimSettings, train: TrainSettings, problem: Problem) -> Plan:
     Raises:
       UserError: as `cutting.plan` does, or strengths or rates that can't be.
     """
-    for strength in slim.strengths:
-        if not strength >= 0:
-            raise UserError(f"--strengths={strength:g}: must be 0 or more")
-    for rate in slim.rates:
-        if not 0 < rate <= 1:
-            raise UserError(f"--rates={rate:g}: must be above 0 and at most 1")
     if len(slim.rates) not in (1, slim.passes):
         raise UserError(f"--rates: {len(slim.rates)} for {slim.passes} passes: give one, or each")
     left = tuple(itertools.accumulate(rates(slim), operator.mul))

@@ -30,7 +30,7 @@ from experiments.sparse_execution.sparse_times import Limits, Masked
 from jaxtickets import allocation, masks, runs
 from jaxtickets.compress import sparse
 from jaxtickets.io.errors import UserError, choose, run_main
-from jaxtickets.settings import option
+from jaxtickets.settings import MOST_SEED, option
 
 LENETS = ("lenet300_100", "lenet5")
 LEADING = ("model", "mask", "density", "seed", "work", "batch", "form")
@@ -48,14 +48,20 @@ class Question:
     """What is timed."""
 
     models: tuple = option(LENETS, "the nets")
-    density: tuple = option((0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005), "kept, random masks")
+    density: tuple = option(
+        (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005), "kept, random masks", above=0, most=1
+    )
     tickets: tuple = option((), "folders of saved tickets, or patterns; LABEL=PATTERN names them")
-    batches: tuple = option((1, 128, 2000), "images in a call of inference")
-    train_batch: int = option(128, "images in a training step", least=1)
-    seed: int = option(0, "of weights, masks and images", least=0)
-    repeats: int = option(100, "timed calls at most", least=5)
-    seconds: float = option(5.0, "that a cell's timed calls may take; five are made", least=0)
-    memory: int = option(2048, "MiB beyond which a program isn't run, but left out", least=1)
+    batches: tuple = option((1, 128, 2000), "images in a call of inference", least=1, most=10**9)
+    train_batch: int = option(128, "images in a training step", least=1, most=10**9)
+    seed: int = option(0, "of weights, masks and images", least=0, most=MOST_SEED)
+    repeats: int = option(100, "timed calls at most", least=5, most=10**6)
+    seconds: float = option(
+        5.0, "that a cell's timed calls may take; five are made", least=0, most=1e9
+    )
+    memory: int = option(
+        2048, "MiB beyond which a program isn't run, but left out", least=1, most=10**9
+    )
 
 
 GROUPS = (RunSettings(), Question())
@@ -65,8 +71,6 @@ def main() -> None:
     """Reads the flags, checks them, times all cells, draws, and says what pays."""
     place, question = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
     batches = whole_numbers("batches", question.batches)
-    if min(batches) < 1:
-        raise UserError(f"--batches={','.join(map(str, batches))}: must be 1 or more")
     setup.start(place)
     problems, of_nets, places = {}, {}, []
     for model in question.models:
@@ -76,7 +80,7 @@ def main() -> None:
         places += found
     spec = dataclasses.replace(question, tickets=tuple(places))
     run = records.begin("sparse_execution", place, [spec], runs.axis())
-    done = rows.read_metrics(run.folder)
+    done = [{k: v for k, v in row.items() if k != "phase"} for row in rows.read_metrics(run.folder)]
     limits = Limits(question.repeats, question.seconds, question.memory)
     works = [("inference", batch) for batch in batches] + [("training", question.train_batch)]
     for model, masked in of_nets.items():
@@ -85,7 +89,7 @@ def main() -> None:
                 cell = {**one.name, "work": work, "batch": batch}
                 if not any(cell.items() <= row.items() for row in done):
                     made = list(sparse_times.cell(problems[model], one, work, batch, limits))
-                    rows.append_metrics(run.folder, *made)
+                    rows.append_metrics(run.folder, *({"phase": "cells", **row} for row in made))
                     done += made
                     print(_line(cell, made), flush=True)
     rows.write_summary(run.folder, done, *LEADING)

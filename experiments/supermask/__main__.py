@@ -71,10 +71,14 @@ class Question:
     criteria: tuple = option(CRITERIA, "what prunes; the preset has all of the paper's")
     ones: tuple = option(("rewind", "signed_constant"), f"of what stays: {', '.join(ONES)}")
     zeros: tuple = option(("zero",), f"of what goes: {', '.join(ZEROS)}")
-    levels: int = option(7, "times that the net is pruned", least=1)
-    prune_rate: float = option(0.4, "share of a layer's weights left that a level prunes")
-    conv_rate: float = option(0.0, "the same for convolutions; 0: as prune_rate", least=0)
-    output_rate: float = option(0.2, "the same for the output layer; 0: as prune_rate", least=0)
+    levels: int = option(7, "times that the net is pruned", least=1, most=1000)
+    prune_rate: float = option(
+        0.4, "share of a layer's weights left that a level prunes", above=0, below=1
+    )
+    conv_rate: float = option(0.0, "the same for convolutions; 0: as prune_rate", least=0, below=1)
+    output_rate: float = option(
+        0.2, "the same for the output layer; 0: as prune_rate", least=0, below=1
+    )
 
 
 GROUPS = (

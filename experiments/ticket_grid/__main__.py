@@ -29,7 +29,7 @@ from jaxtickets.criteria import CRITERIA
 from jaxtickets.io.errors import UserError, run_main
 from jaxtickets.recipes import imp
 from jaxtickets.recipes.ticket_controls import TREATMENTS, Given, Treated, treat
-from jaxtickets.settings import option
+from jaxtickets.settings import MOST_EPOCHS, MOST_RUNS, option
 
 THRESHOLDS = (60, 65, 70, 75, 80, *range(85, 100))
 SMOKE: dict[str, Any] = {
@@ -46,11 +46,19 @@ SMOKE: dict[str, Any] = {
 class Question:
     """The grid."""
 
-    thresholds: tuple = option(THRESHOLDS, "shares of the prunable weights that are cut, in %")
-    rewinds: tuple = option((0, 1, 2, 5), "epochs that the survivors are rewound to")
-    floor: int = option(1, "the least that a layer keeps", least=0)
-    part: int = option(0, "trainings at once; 0: as many as take about 3 GB", least=0)
-    cost_trainings: int = option(16, "trainings whose cost is compared; 0: none", least=0)
+    thresholds: tuple = option(
+        THRESHOLDS, "shares of the prunable weights that are cut, in %", above=0, below=100
+    )
+    rewinds: tuple = option(
+        (0, 1, 2, 5), "epochs that the survivors are rewound to", least=0, most=MOST_EPOCHS
+    )
+    floor: int = option(1, "the least that a layer keeps", least=0, most=10**9)
+    part: int = option(
+        0, "trainings at once; 0: as many as take about 3 GB", least=0, most=MOST_RUNS
+    )
+    cost_trainings: int = option(
+        16, "trainings whose cost is compared; 0: none", least=0, most=MOST_RUNS
+    )
 
 
 GROUPS = (
@@ -135,8 +143,6 @@ def _check(question: Question, problem: Problem, epoch: int) -> tuple[list[int],
     shapes = masks.shapes(params, problem.prunable)
     keep = {}
     for threshold in sorted(set(numbers("thresholds", question.thresholds))):
-        if not 0 < threshold < 100:
-            raise ValueError(f"thresholds={threshold:g}: must be above 0 and below 100")
         keep[threshold] = allocation.global_(shapes, 1 - threshold / 100, question.floor)
     rewinds = sorted(set(numbers("rewinds", question.rewinds)))
     for rewind in rewinds:

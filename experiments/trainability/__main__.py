@@ -24,7 +24,7 @@ from experiments.harness.trained_masks import train_entries
 from experiments.trainability import figure
 from jaxtickets.analysis.trainability import steps_to_reach
 from jaxtickets.io.errors import UserError, run_main
-from jaxtickets.settings import option
+from jaxtickets.settings import MOST_STEPS, option
 
 SMOKE: dict[str, Any] = {
     "seeds": 2,
@@ -38,10 +38,12 @@ SMOKE: dict[str, Any] = {
 class Question:
     """How training is looked at."""
 
-    first_steps: int = option(500, "training steps of every mask, at a constant rate", least=1)
-    first_batch: int = option(100, "examples of each of these steps", least=1)
-    mean_of: int = option(10, "steps whose mean training loss is a point", least=1)
-    targets: tuple = option((1.0, 0.5, 0.3), "training losses to reach, in nats")
+    first_steps: int = option(
+        500, "training steps of every mask, at a constant rate", least=1, most=MOST_STEPS
+    )
+    first_batch: int = option(100, "examples of each of these steps", least=1, most=10**9)
+    mean_of: int = option(10, "steps whose mean training loss is a point", least=1, most=MOST_STEPS)
+    targets: tuple = option((1.0, 0.5, 0.3), "training losses to reach, in nats", least=0, most=1e9)
 
 
 GROUPS = (RunSettings(), StoreSettings(), Question(), *candidate_masks.GROUPS)

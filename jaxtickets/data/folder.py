@@ -9,7 +9,8 @@ from pathlib import Path
 from jaxtickets.data.errors import DataError, reason
 from jaxtickets.data.sources import Source
 
-HOW_TO_PREPARE = "run with --prepare (needs TensorFlow: pip install 'jaxtickets[prepare]')"
+HOW_TO_INSTALL = "pip install '.[prepare]' in the checkout of jaxtickets"
+HOW_TO_PREPARE = f"run with --prepare (needs TensorFlow: {HOW_TO_INSTALL})"
 HOW_ELSE = "pass --data_dir=FOLDER of a prepared TFDS folder, or use --dataset=mnist5k"
 HOW_TO_GET = f"{HOW_TO_PREPARE}, or {HOW_ELSE}"
 

@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from jaxtickets.data.errors import DataError, reason
-from jaxtickets.data.folder import HOW_ELSE
+from jaxtickets.data.folder import HOW_ELSE, HOW_TO_INSTALL
 from jaxtickets.data.sources import Source
 
 
@@ -18,8 +18,7 @@ def prepare(source: Source, base: Path) -> None:
     # TFDS imports importlib_resources while preparing, and doesn't declare it.
     if any(find_spec(module) is None for module in ("tensorflow", "importlib_resources")):
         raise DataError(
-            f"preparing {source.name} needs TensorFlow: pip install 'jaxtickets[prepare]',"
-            f" or {HOW_ELSE}"
+            f"preparing {source.name} needs TensorFlow: {HOW_TO_INSTALL}, or {HOW_ELSE}"
         )
     import tensorflow_datasets
 

@@ -8,7 +8,6 @@ A folder without a manifest was being written when the process ended, and is ign
 
 import os
 import re
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import NamedTuple
 
 from jaxtickets.io import trees
 from jaxtickets.io.errors import UserError
+from jaxtickets.io.files import remove
 from jaxtickets.types import PyTree
 
 _NAME = re.compile(r"(\d+)(?:\.(\d+))?")
@@ -43,6 +43,9 @@ def save(folder: str | os.PathLike[str], step: int, state: PyTree, keep: int = 2
 
     Returns:
       The checkpoint's own folder.
+
+    Raises:
+      OSError: it can't be written; those before it stay.
     """
     folder = Path(folder)
     attempts = [saved.attempt for saved in _all(folder) if saved.step == step]
@@ -106,4 +109,4 @@ def _remove_all_but(kept: list[Path], folder: Path) -> None:
     for saved in _all(folder):
         if saved.path not in kept:
             trees.invalidate(saved.path)  # first, so that a kill leaves no damaged checkpoint
-            shutil.rmtree(saved.path, ignore_errors=True)
+            remove(saved.path)

@@ -6,6 +6,7 @@ flag is answered at once.
 """
 
 import difflib
+import errno
 import sys
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn
@@ -56,7 +57,7 @@ def _status(run: Callable[[], object], argv: list[str]) -> int:
     except Exception as error:
         if not _is_for_the_user(error):
             raise
-        return _say(f"error: {error}", 1)
+        return _say(f"error: {_full_disk(error) if isinstance(error, OSError) else error}", 1)
     return 0
 
 
@@ -74,19 +75,42 @@ def _parse(argv: list[str]) -> None:
         raise _CommandLineError(f"error: unexpected argument {words[0]!r}: flags start with --")
 
 
+DISK = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES),
+        *(errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+    }
+)
+"""Errors of the operating system that are the disk's, or of a file where a folder belongs."""
+
+
 def _is_for_the_user(error: Exception) -> bool:
-    if isinstance(error, UserError):
+    if isinstance(error, UserError) or (isinstance(error, OSError) and error.errno in DISK):
         return True
     data = _if_imported("jaxtickets.data.errors")
     return data is not None and isinstance(error, data.DataError)
 
 
 def _stopped() -> str:
+    folder = _folder()
+    return f"stopped; {_goes_on(folder)}" if folder else "stopped"
+
+
+def _full_disk(error: OSError) -> str:
+    """What can't be written and why; and how the run goes on where it has begun."""
+    folder = _folder()
+    said = f"can't use {error.filename or folder or 'the disk'}: {error.strerror}"
+    return f"{said}; when that is put right, {_goes_on(folder)}" if folder else said
+
+
+def _goes_on(folder: Any) -> str:
+    return f"the same command with --resume --out={folder} goes on"
+
+
+def _folder() -> Any:
+    """The folder of the run that has begun, None if none has."""
     records = _if_imported("experiments.harness.records")
-    folder = records.current() if records else None
-    if folder is None:
-        return "stopped"
-    return f"stopped; the same command with --resume --out={folder} goes on"
+    return records.current() if records else None
 
 
 def _if_imported(module: str) -> Any:

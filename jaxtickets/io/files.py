@@ -1,11 +1,14 @@
 """JSON that every parser reads, and files that are written whole or not at all."""
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,55 @@ _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a file by way of another beside it, so that no reader sees half of it."""
+    """Writes a file by way of another beside it, so that no reader sees half of it.
+
+    Raises:
+      OSError: it can't be written; the error names `path`, and nothing is left beside it.
+    """
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    new.write_text(text, encoding="utf-8", newline="")
-    os.replace(new, path)
+    try:
+        with naming(path):
+            new.write_text(text, encoding="utf-8", newline="")
+            os.replace(new, path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Has the errors of writing `path` name it: those of a full disk name no file themselves."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+ROOM = 100_000
+"""Bytes that an array's files have beside its numbers, about."""
+
+
+def reserve(folder: Path, size: int) -> None:
+    """Raises OSError unless the disk has room for `size` bytes more in `folder`, and for `ROOM`.
+
+    The arrays' writer, which finds out half-way, leaves threads that fail after it.
+    """
+    probe = folder / f".{os.getpid()}.room"
+    try:
+        with naming(folder), probe.open("wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size + ROOM)
+            elif shutil.disk_usage(folder).free < size + ROOM:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def remove(path: Path) -> None:
+    """Removes a folder with all that is in it, or a file in its place; or nothing if it can't."""
+    shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def plain(value: Any) -> Any:

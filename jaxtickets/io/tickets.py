@@ -8,7 +8,6 @@ The manifest's `info` (see `trees`) holds the tree's `structure` and the `proven
 
 import contextlib
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 
 from jaxtickets.io import trees
 from jaxtickets.io.errors import UserError
+from jaxtickets.io.files import remove
 from jaxtickets.types import Ticket
 
 
@@ -37,19 +37,20 @@ def save_ticket(
 
     Raises:
       ValueError: the mask's tree isn't that of the parameters, or they aren't nested dicts.
+      OSError: it can't be written; a ticket that is there stays.
     """
     folder = Path(folder)
     structure = _structure(ticket)
     mine = f".{folder.name}.{os.getpid()}"  # another process may save the same ticket
     new, old = (folder.with_name(f"{mine}.{word}") for word in ("new", "old"))
     for left in (new, old):
-        shutil.rmtree(left, ignore_errors=True)
+        remove(left)
     trees.write(new, ticket, {"structure": structure, "provenance": provenance})
     if folder.exists():
         with contextlib.suppress(FileNotFoundError):
             os.replace(folder, old)
     os.replace(new, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
     return folder
 
 

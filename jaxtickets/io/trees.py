@@ -12,11 +12,14 @@ Several processes write and read together, the first one's arrays in the first o
 counts what they do, and waits for all.
 """
 
+import contextlib
 import hashlib
 import json
+import logging
 import math
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtickets.io import processes
+from jaxtickets.io import files, processes
 from jaxtickets.io.files import digest, pretty, write_atomically
 from jaxtickets.types import Array, PyTree
 
@@ -45,8 +48,17 @@ def write(folder: Path, tree: PyTree, info: Mapping[str, Any]) -> None:
 
     Raises:
       FileExistsError: the folder exists.
+      OSError: it can't be written, for want of room, say; nothing of it is left then.
     """
     folder.mkdir(parents=True)
+    try:
+        _write(folder, tree, info)
+    except BaseException:
+        files.remove(folder)
+        raise
+
+
+def _write(folder: Path, tree: PyTree, info: Mapping[str, Any]) -> None:
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     arrays = {f"{i:04d}": _host(leaf) for i, (_, leaf) in enumerate(flat)}
     _save_arrays(folder / "arrays", {k: _packed(a) for k, a in arrays.items() if a.size})
@@ -131,7 +143,8 @@ def is_complete(folder: Path) -> bool:
 
 def invalidate(folder: Path) -> None:
     """Makes the folder one that isn't complete."""
-    (folder / MANIFEST).unlink(missing_ok=True)
+    with contextlib.suppress(NotADirectoryError):  # a file in its place is none
+        (folder / MANIFEST).unlink(missing_ok=True)
 
 
 # --- leaves --------------------------------------------------------------------------------------
@@ -197,7 +210,28 @@ def _save_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:
     if arrays:
         from orbax.checkpoint import v1 as orbax
 
-        orbax.save(_place(folder), arrays)
+        files.reserve(folder.parent, sum(array.nbytes for array in arrays.values()))
+        try:
+            with _silent(logging.getLogger("absl")):  # to which its threads log their tracebacks
+                orbax.save(_place(folder), arrays)
+        except ValueError as error:  # the disk has filled up since
+            code = _OS_ERROR.search(str(error))
+            if not code:
+                raise
+            raise OSError(int(code[1]), os.strerror(int(code[1])), str(folder)) from error
+
+
+_OS_ERROR = re.compile(r"os_error_code='(\d+)'")
+"""Where the arrays' writer says what the operating system has said."""
+
+
+@contextlib.contextmanager
+def _silent(logger: logging.Logger) -> Iterator[None]:
+    was, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = was
 
 
 def _load_arrays(folder: Path, template: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -26,12 +26,18 @@ SCOPES = ("layer", "global")
 class Settings:
     """The procedure by names and numbers; each field is also a flag of the same name."""
 
-    levels: int = option(7, "times that the net is pruned; one level is one-shot", least=1)
-    prune_rate: float = option(0.4, "share of a layer's weights left that a level prunes")
-    conv_rate: float = option(0.0, "the same for convolutions; 0: as prune_rate", least=0)
-    output_rate: float = option(0.2, "the same for the output layer; 0: as prune_rate", least=0)
+    levels: int = option(
+        7, "times that the net is pruned; one level is one-shot", least=1, most=1000
+    )
+    prune_rate: float = option(
+        0.4, "share of a layer's weights left that a level prunes", above=0, below=1
+    )
+    conv_rate: float = option(0.0, "the same for convolutions; 0: as prune_rate", least=0, below=1)
+    output_rate: float = option(
+        0.2, "the same for the output layer; 0: as prune_rate", least=0, below=1
+    )
     scope: str = option("layer", "ranked in each layer, or all together by prune_rate", SCOPES)
-    floor: int = option(1, "the least that a layer keeps if ranked together", least=0)
+    floor: int = option(1, "the least that a layer keeps if ranked together", least=0, most=10**9)
     criterion: str = option("magnitude", "what is pruned: the lowest of", tuple(CRITERIA))
     rewind: str = option("weights", "what goes back: weights and rate, the rate, none", REWINDS)
     rewind_step: str = option("0", "to which step: 500, 0.01 (of the training) or 2ep (epochs)")
@@ -48,10 +54,6 @@ class Going(NamedTuple):
 def check(settings: Settings) -> None:
     """Raises ValueError, in one line, for a value that can't be."""
     check_options(settings)
-    for name in ("prune_rate", "conv_rate", "output_rate"):
-        rate = getattr(settings, name)
-        if not (0 < rate < 1 or (rate == 0 and name != "prune_rate")):
-            raise ValueError(f"{name}={rate}: must be between 0 and 1")
 
 
 def rates(

@@ -174,6 +174,7 @@ def searched(change, density):
     most = annealed_start.largest_swap(settings, space, bits[None])
     row = Row(
         key=jax.random.key(1),
+        energy_key=KEY,
         params=PARAMS,
         stats={},
         start=bits,
@@ -531,7 +532,9 @@ def met(interaction):
     bits = [annealed_start.first_bits(settings, key, space, 0.5) for key in chances]
     most = annealed_start.largest_swap(settings, space, jnp.stack(bits))
     ticks = annealed_start.ticks(settings, int(bits[0].sum()), most)
-    rows = runs.stack([Row(k, PARAMS, {}, b, ticks) for k, b in zip(chances, bits, strict=True)])
+    rows = runs.stack(
+        [Row(k, KEY, PARAMS, {}, b, ticks) for k, b in zip(chances, bits, strict=True)]
+    )
     search = annealed.build(settings, RECIPE, SGD, Ground(space), PRUNABLE, most)
     begin, meet = chain_runs._of_groups(search.meeting, 4)
     sight = sight_of("fixed")

@@ -279,7 +279,7 @@ def search(evaluation):
     most = annealed_start.largest_swap(settings, SPACE, bits[None])
     made = annealed.build(settings, RECIPE, SGD, Ground(SPACE), PRUNABLE, most)
     ticks = annealed_start.ticks(settings, int(bits.sum()), most)
-    row = Row(jax.random.key(1), PARAMS, STATS, bits, ticks)
+    row = Row(jax.random.key(1), KEY, PARAMS, STATS, bits, ticks)
     sight = annealed.sight(settings, RECIPE.prepare, TRAIN, VALIDATION)
     advance = jit(made.chunk)
     return jit(made.begin)(row, sight), lambda chain, at: advance(row, chain, at, sight)

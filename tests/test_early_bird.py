@@ -16,9 +16,10 @@ from experiments.early_bird import drawn_tickets
 from experiments.early_bird.drawing import BirdSettings
 from experiments.early_bird.figure import matrix
 from experiments.harness.problem import NetSettings, TrainSettings, build
-from experiments.harness.seeds import seed
+from experiments.harness.seeds import seed, training_key
 from jaxtickets import losses, masks, nets, optimizers, runs, training
 from jaxtickets.compress import choose, graph
+from jaxtickets.criteria import Evidence
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.tickets import load_ticket
 from jaxtickets.recipes import early_bird, early_masks
@@ -217,8 +218,32 @@ def test_annealed_masks_are_exact_better_than_their_start_and_the_weights_alone_
         params = masks.apply(space.mask(row), evidence.params)
         return losses.cross_entropy(apply(params, {}, evidence.prepare(images))[0], labels)
 
-    for found, begun in zip(bits, draw(1, 4, evidence.params), strict=True):
+    begins = draw(1, 4, evidence.params)
+    for found, begun in zip(bits, begins, strict=True):
         assert loss(found) < loss(begun)
+    assert (begins[1] & ~begins[0]).sum() > 1  # not nested, but for the bit that a step swaps
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_masks_by_chance_of_several_densities_are_nested_unless_they_have_scores_of_their_own(
+    own, mlp, evidence
+):
+    space = spaces.weights(mlp, masks.prunable(mlp))
+    score = lambda key, seen: jax.random.uniform(key, (space.size,))  # noqa: E731
+    found = early_masks.ranked(space, score, (30, 12), floor=1, own=own)
+    large, small = found(jax.random.key(0), jnp.int32(3), evidence)
+    assert (large.sum(), small.sum()) == (30, 12)
+    assert bool((small & ~large).any()) is own
+
+
+def test_early_birds_by_chance_have_scores_of_their_own(problem):
+    settings = dataclasses.replace(SETTINGS, criterion="random", density=(0.5, 0.1))
+    plan = driver.plan(settings, problem)
+    params = seed(problem, 0).params
+    seen = Evidence(params, params, {}, masks.ones(params), None, None)
+    large, small = plan.masks(jax.random.key(0), jnp.int32(3), seen)
+    inside = np.mean(large[small])
+    assert abs(inside - 0.5) < 4 * np.sqrt(0.25 / small.sum())
 
 
 # --- tickets -------------------------------------------------------------------------------------
@@ -302,7 +327,7 @@ def test_trained_anew_all_begin_at_step_0_in_another_order(problem):
     assert {int(entry.start.step) for _, entry in entries.values()} == {0}
     keys = [jax.random.key_data(entry.start.key) for _, entry in entries.values()]
     assert all((key == keys[0]).all() for key in keys)
-    assert (keys[0] != jax.random.key_data(seed(problem, 0).train)).any()
+    assert (keys[0] != jax.random.key_data(training_key(seed(problem, 0)))).any()
     share = entries["early_bird"][1].name["multiply_adds"]
     cost = entries["early_bird"][1].name["dense_trainings"]
     assert cost == pytest.approx(7 / 8 + share, abs=1e-5)

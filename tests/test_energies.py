@@ -251,7 +251,9 @@ def test_a_run_that_goes_on_keeps_the_energies_it_has_and_makes_the_rest(tmp_pat
     draw = np.random.default_rng(5)
     drawn = [{"kernel": draw.random(4)} for _ in range(5)]
     starts = [SimpleNamespace(params=params, stats={}, mask=mask) for mask in drawn]
-    entries = [Entry({"seed": 0, "number": i}, start) for i, start in enumerate(starts)]
+    entries = [
+        Entry({"seed": 0, "density": 0.5, "number": i}, start) for i, start in enumerate(starts)
+    ]
     axis = runs.axis("map", 1, jax.devices()[:1])
     monkeypatch.setattr(energy_scores, "PART", 2)
 
@@ -275,7 +277,8 @@ def test_a_run_that_goes_on_keeps_the_energies_it_has_and_makes_the_rest(tmp_pat
     assert again[:2] == first[:2]
     np.testing.assert_allclose(again[2:], 2 * np.array(expected[2:]) - 7, rtol=1e-6)
     with pytest.raises(
-        UserError, match=r'the energy "by" is not finite for the mask of seed 0, number 0'
+        UserError,
+        match=r'the energy "by" is not finite for the mask of seed 0, density 0.5, number 0',
     ):
         rows.keep_metrics(tmp_path, lambda row: False)
         energies_of(float("nan"))

@@ -93,10 +93,10 @@ def parts(name, phase, passed=None, seed=0):
     bits = annealed_start.first_bits(settings, key, where.space, 0.4, about)
     most = annealed_start.largest_swap(settings, where.space, bits[None])
     ticks = annealed_start.ticks(settings, KEEP, most)
-    row = Row(key, params, stats, bits, ticks)
+    row = Row(key, KEY, params, stats, bits, ticks)
     if where.fields is not None:
         features, start = annealed_start.first_field(settings, key, where, about)
-        row = Row(key, params, stats, start, ticks, features, jnp.int32(KEEP))
+        row = Row(key, KEY, params, stats, start, ticks, features, jnp.int32(KEEP))
     split = examples(jax.random.key(1), HELD_OUT + 4 * BATCH), examples(KEY, VALIDATION)
     sight = annealed.sight(settings, prepared, *split)
     made = annealed.build(settings, recipe, optax.sgd(0.1), where, PRUNABLE, most)

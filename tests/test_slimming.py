@@ -12,7 +12,7 @@ from commands import summary
 from experiments.harness import rows
 from experiments.harness.dense_store import Dense
 from experiments.harness.problem import NetSettings, TrainSettings, build
-from experiments.harness.seeds import seed
+from experiments.harness.seeds import mask_key, seed, training_key
 from experiments.slimming import slimming_runs
 from experiments.slimming.slimming_runs import SlimSettings, Sparse
 from jaxtickets import masks, nets, runs
@@ -132,8 +132,8 @@ def test_the_next_pass_begins_where_the_last_has_ended_with_keys_of_its_own(benc
     assert net == bench.problem.net and (second.number, second.step) == (one.number, 0)
     jax.tree.map(np.testing.assert_array_equal, second.params, end)
     keys = [jax.random.key_data(k).tolist() for s in (one, second, third)
-            for k in (s.train, s.control)]  # fmt: skip
-    assert len({tuple(key) for key in keys}) == 6
+            for k in (training_key(s), training_key(s, 1), mask_key(s, "random", 0.5))]  # fmt: skip
+    assert len({tuple(key) for key in keys}) == 9
 
 
 # --- a run ---------------------------------------------------------------------------------------

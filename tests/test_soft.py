@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.harness.problem import NetSettings, TrainSettings, build, on_device
-from experiments.harness.seeds import seed
+from experiments.harness.seeds import seed, training_key
 from jaxtickets import masks, nets, training
 from jaxtickets.compress import choose, graph
 from jaxtickets.criteria import Evidence
@@ -85,11 +85,11 @@ def test_zeroed_filters_grow_again_until_they_are_chosen_again():
 
     @jax.jit
     def run(watched):
-        return training.piece(recipe, one.train, problem.hyper, watched, splits, 1)[0]
+        return training.piece(recipe, training_key(one), problem.hyper, watched, splits, 1)[0]
 
     first = run(training.watch(begun))
     free = training.piece(
-        recipe._replace(every=1, at_look=None), one.train, problem.hyper, first, splits, 1
+        recipe._replace(every=1, at_look=None), training_key(one), problem.hyper, first, splits, 1
     )[0]
     off = [
         ~mask for mask in soft_filter_pruning.standing(first.state.params, found.wiring).values()

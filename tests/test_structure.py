@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ORDER = (
-    ("types", "settings"),
+    ("types", "settings", "keys"),
     (
         "masks",
         "allocation",

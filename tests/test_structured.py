@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -91,6 +92,21 @@ def test_shares_are_of_units_or_of_multiply_adds():
     spent = [choose.multiply_adds(found, costs, units) for units in choices]
     most = max(cost for cost in spent if cost <= 0.3 * sum(costs.values()))
     assert choose.multiply_adds(found, costs, of_costs) == most < max(spent)
+
+
+def test_random_units_of_two_shares_of_a_seed_are_not_nested():
+    problem = small_problem(nets.make("lenet300_100", widths=(300, 100)))
+    cut = dataclasses.replace(CUT, methods=("random",), rates=(0.5, 0.2))
+    plan = unit_selection.plan(cut, AFTER, TRAIN, problem)
+    one = seed(problem, 3)
+    dense = Dense(runs.stack([one.params]), {}, [], {})
+    session = Session(Path(), problem, runs.axis("map"), problem.dataset, [one], 60.0)
+    large, small = (
+        np.concatenate(list(choice.units.values()))
+        for choice in unit_selection.scored(session, plan, dense)
+    )
+    assert (large.sum(), small.sum()) == (200, 80)
+    assert abs(np.mean(large[small]) - 0.5) < 4 * np.sqrt(0.25 / 80)
 
 
 # --- from cuts to rows, without training ---------------------------------------------------------

@@ -14,6 +14,7 @@ from experiments.benchmark.measured import Row, compared
 from experiments.harness import latency
 from jaxtickets import masks, nets
 from jaxtickets.compress import choose, graph, shrink
+from jaxtickets.keys import stream
 from jaxtickets.types import Params, Stats, Ticket, UnitMask
 
 MNIST, CIFAR, IMAGENET = (28, 28, 1), (32, 32, 3), (224, 224, 3)
@@ -38,11 +39,16 @@ def compare(name: str, shape: tuple[int, ...], repeats: int) -> Iterator[Row]:
 
     Its latency, beside its multiply-adds, and how far its outputs are from the masked net's.
     """
-    net, key = nets.make(name, shape=shape), jax.random.key(0)
+    net = nets.make(name, shape=shape)
     traced = graph.trace(net, shape)
-    params, stats = _with_no_unit_alike(*jax.jit(nets.functional(net, shape).init)(key))
+    params, stats = _with_no_unit_alike(
+        *jax.jit(nets.functional(net, shape).init)(stream(0, "init"))
+    )
     whole = Ticket(params, stats, masks.ones(params), jnp.int32(0))
-    scores = {g.name: jax.random.uniform(key, (g.size,)) for g in traced.wiring}
+    scores = {
+        g.name: jax.random.uniform(stream(0, "benchmark", f"units of {g.name}"), (g.size,))
+        for g in traced.wiring
+    }
     units = choose.by_layer(traced, scores, SHARE)
     small_net, small, found = shrink.shrink(net, whole, units, traced)
     apart = difference((net, whole), (small_net, small), units, traced)
@@ -76,7 +82,7 @@ def difference(
 
     A share of the largest output.
     """
-    images = jax.random.normal(jax.random.key(0), (4, *traced.image))
+    images = jax.random.normal(stream(0, "benchmark", "images"), (4, *traced.image))
     net, ticket = large
     off = masks.apply(masks.expand(units, traced.wiring, ticket.params), ticket.params)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxtickets import losses, masks, nets, optimizers, runs, schedules, training
 from jaxtickets.data import augment
+from jaxtickets.keys import stream
 from jaxtickets.search import annealing, difference, energies, swaps
 from jaxtickets.search import space as spaces
 from jaxtickets.types import Model, Params, Split
@@ -47,7 +48,7 @@ def normalise(images: jax.Array) -> jax.Array:
 
 def examples(n: int, shape: tuple[int, ...] = SHAPE) -> Split:
     """Random images and labels."""
-    images, labels = jax.random.split(jax.random.key(0))
+    images, labels = (stream(0, "benchmark", name) for name in ("images", "labels"))
     pixels = jax.random.randint(images, (n, *shape), 0, 256).astype(jnp.uint8)
     return Split(pixels, jax.random.randint(labels, (n,), 0, CLASSES))
 
@@ -55,7 +56,7 @@ def examples(n: int, shape: tuple[int, ...] = SHAPE) -> Split:
 def net(name: str, shape: tuple[int, ...] = SHAPE, **attributes: Any) -> tuple[Model, Params]:
     """A net as functions, and its parameters."""
     model = nets.functional(nets.make(name, **attributes), shape)
-    return model, jax.jit(model.init)(jax.random.key(0))[0]
+    return model, jax.jit(model.init)(stream(0, "init"))[0]
 
 
 def training_step(name: str, params: Params, batch: int, moments: int, masked: bool = True) -> Work:
@@ -131,8 +132,9 @@ def anneal(chains: int, steps: int = 50, size: int = 2000, by_difference: bool =
         return annealing.build(walk, space.mask, energy, annealing.Rules(), at)
 
     def begin(key: jax.Array, params: Params, data: Split) -> tuple[jax.Array, annealing.State]:
-        mask = masks.random(key, params, prunable, round(DENSITY * space.size))
-        return key, kernel(params, data).init(key, space.bits(mask))
+        mask_key, init_key, walk_key = jax.random.split(key, 3)
+        mask = masks.random(mask_key, params, prunable, round(DENSITY * space.size))
+        return walk_key, kernel(params, data).init(init_key, space.bits(mask))
 
     def search(row: tuple[Any, Any], params: Params, data: Split) -> Any:
         key, state = row
@@ -146,7 +148,7 @@ def anneal(chains: int, steps: int = 50, size: int = 2000, by_difference: bool =
     shared = [
         runs.share(tree, axis) for tree in (params, Split(normalise(data.images), data.labels))
     ]
-    keys = jax.random.split(jax.random.key(1), chains)
+    keys = jax.random.split(stream(0, "benchmark", "chains"), chains)
     rows = runs.batch(begin, axis)(runs.split(keys, axis), *shared)
     advance = runs.batch(search, axis)
     work = evaluation(space.size)
@@ -171,13 +173,14 @@ def train(nets_: int) -> Call:
         every=n // 128,
     )
     rate = jnp.float32(0.1)
-    mask = masks.random(jax.random.key(2), params, masks.prunable(params), 53_240)
+    mask = masks.random(stream(0, "benchmark", "mask"), params, masks.prunable(params), 53_240)
     begun = training.watch(training.init(params, {}, mask, recipe.optimizer(rate)))
 
     def epoch(row: tuple, data: training.Splits) -> Any:
         return training.piece(recipe, row[0], rate, row[1], data, looks=1)
 
-    rows = (jax.random.split(jax.random.key(3), nets_), runs.stack([begun] * nets_))
+    keys = jax.random.split(stream(0, "benchmark", "trainings"), nets_)
+    rows = keys, runs.stack([begun] * nets_)
     shared = runs.share(training.Splits(examples(n), examples(128)), axis)
     advance, placed = runs.batch(epoch, axis), runs.split(rows, axis)
     work = training_step("lenet300_100", params, 128, moments=1)
@@ -207,12 +210,13 @@ def level(
         every=steps,
     )
     rate, prunable = jnp.float32(1.2e-3), masks.prunable(params)
-    keys = jax.random.split(jax.random.key(2), nets_)
+    keys = jax.random.split(stream(0, "benchmark", "nets"), nets_)
     keep = round(DENSITY * sum(leaf.size for leaf in masks.pick(params, prunable)))
 
     def one(key: jax.Array, params: Params, data: training.Splits) -> Any:
-        mask = masks.random(key, params, prunable, keep)
-        return training.train(recipe, key, rate, params, {}, mask, data, steps)[0].state
+        mask_key, train_key = jax.random.split(key)
+        mask = masks.random(mask_key, params, prunable, keep)
+        return training.train(recipe, train_key, rate, params, {}, mask, data, steps)[0].state
 
     data = training.Splits(examples(images, shape), examples(60, shape))
     shared = [runs.share(tree, axis) for tree in (params, data)]
@@ -233,7 +237,8 @@ def convolve(name: str, conv: str, mode: str, batch: int, steps: int) -> Call:
             gradient, _ = jax.grad(loss, has_aux=True)(params, {}, data, key)
             return jax.tree.map(lambda p, g: p - 0.01 * g, params, gradient), None
 
-        return jax.lax.scan(body, params, jax.random.split(jax.random.key(0), steps))[0]
+        keys = jax.random.split(stream(0, "benchmark", "steps"), steps)
+        return jax.lax.scan(body, params, keys)[0]
 
     axis = runs.axis(mode, 8 if mode == "vmap" else 0)
     rows, shared = runs.split(runs.stack([params] * 8), axis), runs.share(data, axis)

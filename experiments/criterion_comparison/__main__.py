@@ -14,7 +14,6 @@ The README has the numbers to expect, with spread, device and time.
 import dataclasses
 from typing import Any
 
-import jax
 from absl import flags
 
 from experiments.harness import (
@@ -27,10 +26,10 @@ from experiments.harness import (
 from experiments.harness.dense_store import StoreSettings
 from experiments.harness.flags import RunSettings, define, read_all
 from experiments.harness.problem import Problem
-from experiments.harness.seeds import seed
 from experiments.harness.session import finish_run, set_up
 from experiments.harness.trained_masks import Entry, train_in_parts
 from jaxtickets.io.errors import UserError, choose, run_main
+from jaxtickets.keys import stream
 from jaxtickets.recipes.ticket_controls import TREATMENTS, Given, treat
 from jaxtickets.settings import option
 
@@ -119,9 +118,7 @@ def _treated(problem: Problem, entry: Entry, check: str) -> Entry:
     """The entry's mask, shuffled within layers or on a new initialisation."""
     start, said = entry.start, entry.name
     given = Given(problem.recipe.model, problem.prunable, start.params, start.stats, start.mask)
-    one = seed(problem, said["seed"])
-    key = candidate_masks.control_key(one, said["method"], said["density"])
-    key = jax.random.fold_in(key, 1 + CHECKS.index(check))
+    key = stream(said["seed"], "check", said["method"], said["density"], check)
     params, stats, mask = treat(TREATMENTS[check], key, given)
     return Entry(said | {"check": check}, start._replace(params=params, stats=stats, mask=mask))
 

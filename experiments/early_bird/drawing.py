@@ -13,7 +13,7 @@ from experiments.harness.chunked_run import check_finite, run_in_chunks, seconds
 from experiments.harness.flags import numbers, whole_numbers
 from experiments.harness.problem import Problem
 from experiments.harness.progress import Progress
-from experiments.harness.seeds import Seed, evidence
+from experiments.harness.seeds import Seed, chance, evidence, training_key
 from experiments.harness.session import Session
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import Start, accuracies, chunk_plan, splits_of
@@ -23,6 +23,7 @@ from jaxtickets.compress.graph import Graph
 from jaxtickets.criteria import Evidence
 from jaxtickets.criteria.units import find_unit
 from jaxtickets.io.errors import UserError
+from jaxtickets.keys import stream
 from jaxtickets.recipes import early_bird, early_masks
 from jaxtickets.recipes.early_masks import Masks
 from jaxtickets.runs import Blocks
@@ -151,7 +152,9 @@ def plan(settings: BirdSettings, problem: Problem) -> Plan:
             drawn = early_masks.annealed(space, settings.anneal_steps, counts, settings.floor)
         else:
             score = _scorer(settings, space, graph)
-            drawn = early_masks.ranked(space, score, counts, settings.floor)
+            drawn = early_masks.ranked(
+                space, score, counts, settings.floor, own=chance(settings.criterion)
+            )
     except ValueError as error:
         raise UserError(str(error)) from error
     search = problem.with_net(problem.net, penalty, problem.wiring).with_recipe(test_looks=0)
@@ -280,7 +283,16 @@ def search(session: Session, plan: Plan) -> Watched:
 
     def begin() -> PyTree:
         cases = runs.stack(
-            [Case(s.train, s.search, problem.hyper, s.params, s.stats) for s in seeds]
+            [
+                Case(
+                    key=training_key(one),
+                    draw_key=stream(one.number, "early_bird"),
+                    hyper=problem.hyper,
+                    params=one.params,
+                    stats=one.stats,
+                )
+                for one in seeds
+            ]
         )
         return cases, runs.over_runs(begin_one, axis, cases)
 
@@ -322,7 +334,7 @@ def dense_rows(session: Session, plan: Plan, ends: Watched) -> list[dict[str, An
     entries = [
         Entry(
             {"method": "dense", "density": 1.0, "seed": one.number},
-            Start(one.train, problem.hyper, one.params, one.stats, masks.ones(one.params)),
+            Start(training_key(one), problem.hyper, one.params, one.stats, masks.ones(one.params)),
         )
         for one in seeds
     ]

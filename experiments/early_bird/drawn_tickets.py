@@ -7,10 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.early_bird.drawing import ANNEALED, Plan
-from experiments.harness.candidate_masks import control_key
-from experiments.harness.levels import order_key
 from experiments.harness.problem import Problem
-from experiments.harness.seeds import Seed, examples
+from experiments.harness.seeds import Seed, examples, mask_key, training_key
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import Start
 from jaxtickets import masks, nets, runs
@@ -89,7 +87,7 @@ def tickets(plan: Plan, problem: Problem, seeds: Sequence[Seed], ends: Watched) 
                         cost(plan, problem, spent, start, share, ware.looks), 6
                     ),
                 }
-                key = order_key(one, 1) if ware.anew else one.train
+                key = training_key(one, int(ware.anew))
                 begin = Start(key, problem.hyper, ticket.params, ticket.stats, ticket.mask)
                 groups[label].entries.append(Entry(name, begin._replace(step=start)))
     return list(groups.values())
@@ -132,7 +130,7 @@ def _wares(plan: Plan, one: Seed, end: Watched, row: int, density: float) -> lis
     if 0 < drawn < plan.epochs:
         weights = early[0], early[1]
         about = Evidence(one.params, early[0], early[1], end.state.mask, None, None)
-        key = control_key(one, "random_layerwise", density)
+        key = mask_key(one, "random_layerwise", density)
         chance = random_layerwise(key, about, plan.space, bits(drawn), plan.settings.floor)
         made = [
             Ware("early_bird", weights, bits(drawn), drawn, drawn, anew),

@@ -28,6 +28,7 @@ from experiments.harness.session import finish_run, set_up
 from experiments.harness.trained_masks import Entry, train_in_parts
 from jaxtickets import masks
 from jaxtickets.io.errors import choose, run_main
+from jaxtickets.keys import stream
 
 SMOKE: dict[str, Any] = {
     "seeds": 2,
@@ -69,7 +70,7 @@ def main() -> None:
     entries = [*made.entries, *_shuffled(problem, made)]
     entries += random_masks.of_fields(settings.fields, problem, made)
 
-    look = energy_scores.look(settings, problem, steps[-1])
+    look = energy_scores.look(settings, problem, steps[-1], made.session.seeds[0].number)
     scored = energy_scores.criteria_of(problem, made)
     cost = energy_scores.costs(problem, train, steps, energy_scores.row(entries[0], scored), look)
     energies = energy_scores.predict_in_parts(made.session, train, steps, entries, scored, look)
@@ -89,8 +90,7 @@ def _shuffled(problem: Problem, made: candidate_masks.Candidates) -> list[Entry]
     entries = []
     for entry in made.entries:
         said = entry.name | {"check": "shuffled"}
-        one = next(one for one in made.session.seeds if one.number == said["seed"])
-        key = candidate_masks.control_key(one, f"{said['method']} shuffled", said["density"])
+        key = stream(said["seed"], "check", said["method"], said["density"], "shuffled")
         mask = masks.shuffle(key, entry.start.mask, problem.prunable)
         entries.append(Entry(said, entry.start._replace(mask=mask)))
     return entries

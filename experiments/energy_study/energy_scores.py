@@ -13,16 +13,17 @@ from experiments.harness import candidate_masks, memory_batches
 from experiments.harness.flags import whole_numbers
 from experiments.harness.problem import Problem, TrainSettings, optimizer_of
 from experiments.harness.progress import Progress
-from experiments.harness.seeds import evidence
+from experiments.harness.seeds import evidence, mask_key
 from experiments.harness.session import Session
 from experiments.harness.trained_masks import Entry
 from jaxtickets import losses, runs
 from jaxtickets.criteria import find
 from jaxtickets.io.errors import UserError
+from jaxtickets.keys import stream
 from jaxtickets.search import energies
 from jaxtickets.search.energies import Energy
 from jaxtickets.settings import MOST_RUNS, MOST_STEPS, option
-from jaxtickets.types import Array, Mask, Params, Scores, Split, Stats
+from jaxtickets.types import Array, Key, Mask, Params, Scores, Split, Stats
 
 DRAWS = 4
 """Orders of the training data."""
@@ -49,11 +50,13 @@ class Row(NamedTuple):
     """What the energies of a mask look at: arrays.
 
     Attributes:
+      key: of dropout within energies, the same for all masks of a seed and density.
       params, stats: at initialisation.
       mask: that is judged.
       snip, synflow: these criteria's scores of the dense net.
     """
 
+    key: Key
     params: Params
     stats: Stats
     mask: Mask
@@ -86,8 +89,14 @@ def check(settings: PredictorSettings, problem: Problem) -> tuple[int, ...]:
     return steps
 
 
-def look(settings: PredictorSettings, problem: Problem, steps: int) -> Look:
-    """Cuts off what nets are scored on; the rest, in `DRAWS` random orders, is trained on."""
+def look(settings: PredictorSettings, problem: Problem, steps: int, first: int) -> Look:
+    """Cuts off what nets are scored on; the rest, in `DRAWS` random orders, is trained on.
+
+    Args:
+      settings, problem: of the run.
+      steps: the most training steps.
+      first: the run's first seed, whose orders all masks share: they are much data.
+    """
     train, size = problem.dataset.train, problem.recipe.batch_size
     n = settings.held_out
     rest = len(train.labels) - n
@@ -98,7 +107,8 @@ def look(settings: PredictorSettings, problem: Problem, steps: int) -> Look:
         index = jnp.concatenate([jax.random.permutation(k, rest) for k in keys])
         return n + index[: steps * size].reshape(steps, size)
 
-    index = jax.vmap(order)(jax.random.split(jax.random.key(0), DRAWS))
+    keys = [stream(first, "energy_data", draw) for draw in range(DRAWS)]
+    index = jax.vmap(order)(jnp.stack(keys))
     scored = problem.recipe.prepare(jnp.asarray(train.images[:n]))
     return Look(
         Split(scored, jnp.asarray(train.labels[:n])),
@@ -117,7 +127,7 @@ def predict(
     """Name -> energy of the row's mask, all lower-is-better; see `costs` for their costs."""
     found: dict[str, Array] = {}
     for name, energy in _energies(problem, train, steps, row, look).items():
-        value = energy.evaluate(jax.random.key(0), row.mask)
+        value = energy.evaluate(row.key, row.mask)
         found |= _named(name, value) if value.ndim else {name: value}
     return found
 
@@ -192,7 +202,7 @@ def _energies(
     problem: Problem, train: TrainSettings, steps: tuple[int, ...], row: Row, look: Look
 ) -> dict[str, Energy]:
     """Energies whose names begin with `loss` give the error rate too."""
-    recipe, key = problem.recipe, jax.random.key(0)
+    recipe, key = problem.recipe, row.key
     images, labels = look.held_out
 
     def after(count: int, shape: str, draw: int) -> Energy:
@@ -237,12 +247,16 @@ def criteria_of(
     """Seed -> SNIP's and SynFlow's scores of the dense net at initialisation."""
     found: dict[int, tuple[Scores, Scores]] = {}
     for one in made.session.seeds:
-        about, key = evidence(problem, one, None, made.session.data), one.control
-        found[one.number] = find("snip")(key, about), find("synflow")(key, about)
+        about = evidence(problem, one, None, made.session.data)
+        snip, synflow = (
+            find(name)(mask_key(one, name, 1.0), about) for name in ("snip", "synflow")
+        )
+        found[one.number] = snip, synflow
     return found
 
 
 def row(entry: Entry, scored: dict[int, tuple[Scores, Scores]]) -> Row:
     """What the energies of an entry's mask look at."""
-    start = entry.start
-    return Row(start.params, start.stats, start.mask, *scored[entry.name["seed"]])
+    start, name = entry.start, entry.name
+    key = stream(name["seed"], "energy", "study", name["density"])
+    return Row(key, start.params, start.stats, start.mask, *scored[name["seed"]])

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 
 from experiments.harness.candidate_masks import Candidates
 from experiments.harness.problem import Problem
-from experiments.harness.seeds import evidence
+from experiments.harness.seeds import evidence, mask_key
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import start_of
 from jaxtickets import allocation, masks
 from jaxtickets.criteria import find
+from jaxtickets.keys import stream
 from jaxtickets.search import fields
 from jaxtickets.types import Array, Key, Mask
 
@@ -51,13 +52,13 @@ def of_fields(count: int, problem: Problem, made: Candidates) -> list[Entry]:
     sizes = masks.shapes(params, problem.prunable)
     for one in made.session.seeds:
         about = evidence(problem, one, None, made.session.data)
-        feature_key, snip_key, field_key = jax.random.split(one.control, 3)
-        features = fields.features(feature_key, space, about)
-        pooled = fields.pooled(space, find("snip")(snip_key, about), (1.0, 1.0))
+        scores = find("snip")(mask_key(one, "snip", 1.0), about)
+        pooled = fields.pooled(space, scores, (1.0, 1.0))
         for density in made.plan.keep:
             keep = allocation.total(sizes, density)
+            features = fields.features(stream(one.number, "features", density), space, about)
             for i in range(count):
-                mask = draw(jax.random.fold_in(field_key, i), features, pooled, keep)
+                mask = draw(stream(one.number, "field", density, i), features, pooled, keep)
                 name = {"method": "field", "density": density, "seed": one.number, "number": i}
                 entries.append(Entry(name, start_of(problem, one, mask)))
     return entries

@@ -32,13 +32,12 @@ from experiments.harness import (
     unit_selection,
 )
 from experiments.harness import structured_figures as figures
-from experiments.harness.candidate_masks import control_key
 from experiments.harness.chain_runs import Found
 from experiments.harness.dense_store import Dense, StoreSettings, dense_nets
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
 from experiments.harness.problem import NetSettings, Problem, TrainSettings
 from experiments.harness.sa_presets import thesis_search
-from experiments.harness.seeds import Seed, weighted
+from experiments.harness.seeds import Seed, mask_key, weighted
 from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.unit_selection import AfterSettings, Choice, CutSettings, Plan
 from jaxtickets.compress import budget, choose
@@ -215,7 +214,7 @@ def choice(
 def shuffled(found: Choice, graph: Graph) -> Choice:
     """Random units, in each layer as many as a search found."""
     method = f"{found.method}_shuffled"
-    key = control_key(found.seed, method, found.share)
+    key = mask_key(found.seed, method, found.share)
     return found._replace(method=method, units=choose.shuffled(key, graph, found.units), said={})
 
 

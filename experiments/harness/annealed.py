@@ -376,7 +376,7 @@ def _energy(
     """The energy that the settings name, on fixed normalised images."""
     measure = energies.MEASURES[settings.measure]
     weights = row.params, row.stats
-    order_key, noise_key = jax.random.split(jax.random.key(0))
+    order_key, noise_key = jax.random.split(row.energy_key)
     if settings.energy == "orthogonality":
         return energies.orthogonality(row.params, prunable, effective)
     if settings.energy == "gradient_flow":

@@ -5,7 +5,15 @@ from typing import NamedTuple
 
 from experiments.harness import annealed, annealed_settings, annealed_start
 from experiments.harness.annealed_settings import Settings
-from experiments.harness.chain_runs import Found, Plan, best, first_rows, progress_of, run_chains
+from experiments.harness.chain_runs import (
+    Found,
+    Plan,
+    best,
+    first_key,
+    first_rows,
+    progress_of,
+    run_chains,
+)
 from experiments.harness.problem import Problem
 from experiments.harness.seeds import evidence, seed
 from experiments.harness.session import Session
@@ -67,7 +75,8 @@ def check(
         )
         for density in densities:
             if where.fields is None:
-                annealed_start.first_bits(settings, one.search, where.space, density)
+                key = first_key("check", Plan(density, one, 0))
+                annealed_start.first_bits(settings, key, where.space, density)
             else:
                 annealed_start.field_keep(settings, where, density)
         sight = annealed.sight(
@@ -113,12 +122,11 @@ def anneal(session: Session, phase: str, checked: Checked, chains: int) -> list[
     if not (session.folder / "checkpoints" / phase).exists():
         progress.announce()  # first masks by a criterion take a while
     try:
-        given = first_rows(
-            settings, where, plans, lambda one: evidence(problem, one, None, session.data)
+        first, most = first_rows(
+            phase, settings, where, plans, lambda one: evidence(problem, one, None, session.data)
         )
     except ValueError as error:  # a layer that a chain's first mask leaves empty
         raise UserError(str(error)) from error
-    first, most = given
     optimizer = problem.recipe.optimizer(problem.hyper)
     search = annealed.build(settings, problem.recipe, optimizer, where, problem.prunable, most)
     names = [{"density": p.density, "seed": p.seed.number, "chain": p.chain} for p in plans]

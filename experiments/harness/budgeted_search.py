@@ -1,18 +1,18 @@
 """Runs finders for all seeds of a density: resumable, phase by phase."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from experiments.harness import annealed, annealed_start, search_presets
-from experiments.harness.candidate_masks import OF_INIT, at_init, control_key, plain
-from experiments.harness.chain_runs import Plan, first_rows, lowest, run_chains, winners
+from experiments.harness.candidate_masks import OF_INIT, at_init, plain
+from experiments.harness.chain_runs import Plan, first_rows, lowest, run_chains, walk_key, winners
 from experiments.harness.chunked_run import seconds
 from experiments.harness.problem import Problem, TrainSettings, optimizer_of
 from experiments.harness.search_presets import Phase
-from experiments.harness.seeds import evidence, examples
+from experiments.harness.seeds import evidence, examples, mask_key
 from experiments.harness.session import Session
 from jaxtickets import allocation, masks, runs
 from jaxtickets.io.errors import UserError
@@ -21,7 +21,7 @@ from jaxtickets.search.annealing import Tick
 from jaxtickets.search.chains import Chain
 from jaxtickets.search.energies import training_cost
 from jaxtickets.settings import MOST_RUNS, MOST_STEPS, option
-from jaxtickets.types import Mask, Params
+from jaxtickets.types import Key, Mask, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +44,6 @@ class FindSettings:
     held_out: int = option(
         700, "training images that trained nets are scored on", least=1, most=10**9
     )
-
-
-PHASES = 1 << 20
-"""Keys of later phases are folded from here: no other use of a chain's key comes near."""
 
 
 class Task(NamedTuple):
@@ -139,7 +135,7 @@ def search(
     where = annealed.ground_of(phases[0], seeds[0].params, problem.prunable, problem.wiring, image)
     chains = [Plan(density, one, i) for one in seeds for i in range(planned[0].chains)]
     rows, most = first_rows(
-        phases[0], where, chains, lambda one: evidence(problem, one, None, session.data)
+        label, phases[0], where, chains, lambda one: evidence(problem, one, None, session.data)
     )
     ones = allocation.total(masks.shapes(seeds[0].params, problem.prunable), density)
     spent = 0.0
@@ -167,8 +163,10 @@ def search(
             groups = np.array([name["seed"] for name in names])
             scores = np.asarray(ends.state.best_energy)
             chosen = search_presets.survivors(scores, groups, planned[i + 1].chains)
-            rows = _go_on(rows, ends, chosen, annealed_start.ticks(phases[i + 1], ones, most))
             chains = [chains[at] for at in chosen]
+            keys = [walk_key(label, chain, i + 1) for chain in chains]
+            ticks = annealed_start.ticks(phases[i + 1], ones, most)
+            rows = _go_on(rows, ends, chosen, keys, ticks)
     cost = sum(phase.cost for phase in planned)
     found = []
     for at in winners(chains, ends):
@@ -182,12 +180,11 @@ def search(
     return found
 
 
-def _go_on(rows: Row, ends: Chain, chosen: np.ndarray, ticks: Tick) -> Row:
+def _go_on(rows: Row, ends: Chain, chosen: np.ndarray, keys: Sequence[Key], ticks: Tick) -> Row:
     """The chains at `chosen`, with new keys and a new plan, beginning where they were best."""
     going = runs.take(rows, chosen)
-    keys = jax.vmap(lambda key: jax.random.fold_in(key, PHASES + len(chosen)))(going.key)
     best = runs.take(ends.state.best, chosen)
-    return going._replace(key=keys, start=best, ticks=runs.stack([ticks] * len(chosen)))
+    return going._replace(key=runs.stack(keys), start=best, ticks=runs.stack([ticks] * len(chosen)))
 
 
 def random(task: Task, allocate: str) -> list[Found]:
@@ -195,7 +192,7 @@ def random(task: Task, allocate: str) -> list[Found]:
     problem, seeds = task.session.problem, task.session.seeds
     shapes = masks.shapes(seeds[0].params, problem.prunable)
     keep = allocation.ALLOCATIONS[allocate](shapes, task.density, task.floor)
-    keys = [control_key(one, f"random_{allocate}", task.density) for one in seeds]
+    keys = [mask_key(one, f"random_{allocate}", task.density) for one in seeds]
     said = {"forward_passes": 0}
     return [
         Found(masks.random(key, one.params, problem.prunable, keep), one.params, said)

@@ -1,7 +1,6 @@
 """Masks to be compared: made by criteria, or taken from the tickets of other runs."""
 
 import dataclasses
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,12 +12,13 @@ from experiments.harness import saved_tickets
 from experiments.harness.dense_store import Dense, StoreSettings, dense_nets
 from experiments.harness.flags import BatchSettings, RunSettings, numbers
 from experiments.harness.problem import NetSettings, Problem, TrainSettings
-from experiments.harness.seeds import Seed, evidence, seed
+from experiments.harness.seeds import chance, evidence, mask_key, training_key
 from experiments.harness.session import Session, start_run
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import Start, chunk_plan
 from jaxtickets import allocation, criteria, masks, runs
 from jaxtickets.io.errors import UserError
+from jaxtickets.keys import stream
 from jaxtickets.recipes import iterative_pruning
 from jaxtickets.runs import Axis
 from jaxtickets.settings import option
@@ -160,11 +160,6 @@ def check_starts(plan: Plan, problem: Problem) -> None:
             raise UserError(f"the ticket {saved_tickets.words(name)}: {error}") from error
 
 
-def control_key(one: Seed, method: str, density: float) -> Key:
-    """A seed's key for a method at a density: for its mask, and folded, for checks of it."""
-    return jax.random.fold_in(one.control, zlib.crc32(f"{method} {density:.9g}".encode()))
-
-
 def looks_at_trained(settings: GallerySettings) -> bool:
     """Whether any criterion looks at trained weights."""
     return not all(at_init(name) or plain(name) in OF_INIT for name in settings.criteria)
@@ -201,8 +196,8 @@ def entries_of(session: Session, plan: Plan, dense: Dense | None) -> list[Entry]
             if dense is not None and not at_init(name):
                 scored = runs.take((dense.params, dense.stats), i)
             where = one.params, *scored, whole, batches
-            keys = [control_key(one, name, density) for density in plan.keep]
-            if count == 1 and kind != "random":  # scored once for all densities
+            keys = [mask_key(one, name, density) for density in plan.keep]
+            if count == 1 and not chance(name):  # scored once for all densities
                 found = draw(keys, *where, wanted)
             else:
                 found = [draw([k], *where, [w])[0] for k, w in zip(keys, wanted, strict=True)]
@@ -213,10 +208,10 @@ def entries_of(session: Session, plan: Plan, dense: Dense | None) -> list[Entry]
             for one, made in zip(seeds, drawn, strict=True):
                 said = {"method": name, "density": density, "seed": one.number}
                 start = one.params, one.stats, made[at], one.step
-                entries.append(Entry(said, Start(one.train, problem.hyper, *start)))
+                entries.append(Entry(said, Start(training_key(one), problem.hyper, *start)))
     for name, ticket in plan.saved:
         own = ticket.params, ticket.stats, ticket.mask, ticket.rewind_step
-        order = seed(problem, name["seed"]).train
+        order = stream(name["seed"], "training", 0, 0)
         entries.append(Entry(name, Start(order, problem.hyper, *own)))
     return entries
 

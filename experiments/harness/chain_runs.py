@@ -1,7 +1,6 @@
 """Advances a batch of chains from records to records: resumable, with a live line."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -16,6 +15,7 @@ from experiments.harness.seeds import Seed
 from experiments.harness.session import Session
 from jaxtickets import runs
 from jaxtickets.criteria import Evidence
+from jaxtickets.keys import stream
 from jaxtickets.recipes.search_domain import Ground, Row, mask_at
 from jaxtickets.runs import Blocks, Shared
 from jaxtickets.search.annealing import Info
@@ -72,6 +72,7 @@ FORMATS = {"T": ".1e", "best": ".4f", "mean": ".4f", "accepted": ".0%", "k": ".4
 
 
 def first_rows(
+    label: str,
     settings: Settings,
     where: Ground,
     plans: Sequence[Plan],
@@ -80,46 +81,73 @@ def first_rows(
     """What all chains are given, stacked, and the largest swap that any of them can make.
 
     Args:
+      label: what the search is called, unlike any other of the run.
       settings: the search.
       where: its ground.
       plans: the chains.
       about: what criteria look at, of a seed; asked for where one is.
     """
-    keys = [jax.random.split(jax.random.fold_in(p.seed.search, p.chain)) for p in plans]
     if where.fields is not None:
-        return runs.stack(list(map(partial(_field_row, settings, where, about), keys, plans))), 0
+        return runs.stack([_field_row(label, settings, where, about, plan) for plan in plans]), 0
     bits = [
         annealed_start.first_bits(
             settings,
-            key[0],
+            first_key(label, plan),
             where.space,
             plan.density,
             about(plan.seed) if settings.start else None,
         )
-        for key, plan in zip(keys, plans, strict=True)
+        for plan in plans
     ]
     most = annealed_start.largest_swap(settings, where.space, jnp.stack(bits))
     made = [
         Row(
-            key=key[1],
+            key=walk_key(label, plan),
+            energy_key=energy_key(label, plan),
             params=plan.seed.params,
             stats=plan.seed.stats,
             start=b,
             ticks=annealed_start.ticks(settings, int(b.sum()), most),
         )
-        for key, b, plan in zip(keys, bits, plans, strict=True)
+        for b, plan in zip(bits, plans, strict=True)
     ]
     return runs.stack(made), most
 
 
+def first_key(label: str, plan: Plan) -> Key:
+    """What a chain's first point is drawn with."""
+    return stream(plan.seed.number, "first_mask", label, plan.density, plan.chain)
+
+
+def walk_key(label: str, plan: Plan, phase: int = 0) -> Key:
+    """A chain's key, in a search that has phases one of each."""
+    return stream(plan.seed.number, "walk", label, plan.density, plan.chain, phase)
+
+
+def energy_key(label: str, plan: Plan) -> Key:
+    """The key of the energy, one for all chains of a seed: they are compared by it."""
+    return stream(plan.seed.number, "energy", label, plan.density)
+
+
 def _field_row(
-    settings: Settings, where: Ground, about: Callable[[Seed], Evidence], keys: Key, plan: Plan
+    label: str,
+    settings: Settings,
+    where: Ground,
+    about: Callable[[Seed], Evidence],
+    plan: Plan,
 ) -> Row:
-    one, (first, rest) = plan.seed, keys
-    keep = annealed_start.field_keep(settings, where, plan.density)
+    one, first = plan.seed, first_key(label, plan)
     features, start = annealed_start.first_field(settings, first, where, about(one))
-    ticks = annealed_start.ticks(settings, 0, 0)
-    return Row(rest, one.params, one.stats, start, ticks, features, keep)
+    return Row(
+        key=walk_key(label, plan),
+        energy_key=energy_key(label, plan),
+        params=one.params,
+        stats=one.stats,
+        start=start,
+        ticks=annealed_start.ticks(settings, 0, 0),
+        features=features,
+        keep=annealed_start.field_keep(settings, where, plan.density),
+    )
 
 
 def best(

@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.harness import setup, source
 from experiments.harness.problem import Problem, TrainSettings
-from experiments.harness.seeds import Seed
+from experiments.harness.seeds import Seed, training_key
 from experiments.harness.session import Session
 from experiments.harness.trained_masks import Entry, save_entry, train_entries, untrained_rows
 from experiments.harness.training_runs import Start
@@ -118,7 +118,7 @@ TRAINED = (
 def dense_entry(problem: Problem, one: Seed) -> Entry:
     """The seed's net with nothing pruned, at its first weights."""
     mask = masks.ones(one.params)
-    start = Start(one.train, problem.hyper, one.params, one.stats, mask, one.step)
+    start = Start(training_key(one), problem.hyper, one.params, one.stats, mask, one.step)
     return Entry({"method": "dense", "density": 1.0, "seed": one.number}, start)
 
 

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-import jax
-
 from experiments.harness.levels import Descent, Lineage, Plan
 from experiments.harness.problem import Problem
 from experiments.harness.seeds import evidence
 from jaxtickets import criteria, masks, nets
+from jaxtickets.keys import stream
 from jaxtickets.recipes import imp
 from jaxtickets.recipes.imp import Settings
 from jaxtickets.types import Dataset, Keep, Mask
@@ -39,11 +38,11 @@ def imp_plan(problem: Problem, settings: Settings, copies: dict[str, int], **mor
     floor = settings.floor if settings.scope == "global" else 0
 
     def prune(line: Lineage, mine: Descent, level: int, data: Dataset) -> Mask:
-        key = jax.random.fold_in(jax.random.fold_in(line.seed.control, level), 0)
         seen = evidence(problem, line.seed, mine.params, data)
         seen = seen._replace(init_params=mine.begun, stats=mine.stats, mask=mine.mask)
-        criterion = criteria.find(line.criterion or settings.criterion)
-        return imp.prune(key, criterion, seen, problem.prunable, keep(level), floor)
+        name = line.criterion or settings.criterion
+        key = stream(line.seed.number, "level", name, level)
+        return imp.prune(key, criteria.find(name), seen, problem.prunable, keep(level), floor)
 
     def going(line: Lineage) -> imp.Going:
         return imp.going(settings, line.rewind, problem.steps)

@@ -12,18 +12,19 @@ import numpy as np
 
 from experiments.harness import rows, trained_masks
 from experiments.harness.problem import Problem
-from experiments.harness.seeds import Seed
+from experiments.harness.seeds import Seed, training_key
 from experiments.harness.session import Session
 from experiments.harness.trained_masks import Entry, train_entries
 from experiments.harness.training_runs import Start
 from jaxtickets import masks, runs
 from jaxtickets.io import checkpoints
+from jaxtickets.keys import stream
 from jaxtickets.optimizers import Hyper
 from jaxtickets.recipes.imp import Going
 from jaxtickets.recipes.mask_actions import Fill
 from jaxtickets.recipes.ticket_controls import TREATMENTS, Given, Treatment, treat
 from jaxtickets.training import Watched
-from jaxtickets.types import Dataset, Key, Mask, Params, Stats
+from jaxtickets.types import Dataset, Mask, Params, Stats
 
 ROWS = "summary"
 """The phase of the metrics rows that hold a finished level's summary."""
@@ -192,16 +193,7 @@ def _dense(problem: Problem, line: Lineage) -> Entry:
     seed = line.seed
     mask = masks.ones(seed.params)
     name = {"method": "dense", "density": 1.0, **line.name, "level": 0, "copy": 0, "order": 0}
-    return Entry(name, Start(seed.train, line.hyper, seed.params, seed.stats, mask))
-
-
-ORDERS = 1 << 20
-"""Keys of orders of the data are folded from here: no other use of the control key comes near."""
-
-
-def order_key(seed: Seed, order: int) -> Key:
-    """The key of a training in the seed's own order of the data (0), or in another."""
-    return jax.random.fold_in(seed.control, ORDERS + order) if order else seed.train
+    return Entry(name, Start(training_key(seed), line.hyper, seed.params, seed.stats, mask))
 
 
 def _level(
@@ -222,7 +214,6 @@ def _level(
     for i, line in enumerate(lineages):
         mine: Descent = runs.take(descent, i)
         how = plan.going(line)
-        key = jax.random.fold_in(line.seed.control, level)
         mask = plan.prune(line, mine, level, session.data) if level else mine.mask
         density = round(float(masks.density(mask, problem.prunable)), 6)
         given = Given(
@@ -232,11 +223,11 @@ def _level(
             stats=mine.rewound_stats if how.rewound else mine.stats,
             mask=mask,
         )
-        for number, method in enumerate(TREATMENTS, start=1):
+        for method in TREATMENTS:
             for copy, order in itertools.product(range(copies.get(method, 0)), range(plan.orders)):
-                draw = jax.random.fold_in(jax.random.fold_in(key, number), copy)
+                draw = stream(line.seed.number, "treatment", level, method, copy)
                 again = order or (level if not how.rewound and how.start == 0 else 0)
-                seen = order_key(line.seed, again)
+                seen = training_key(line.seed, again)
                 treatment = line.ones if method == "ticket" else TREATMENTS[method]
                 treated = treat(treatment, draw, given)
                 fill = line.zeros(mine.begun, mine.params) if line.zeros else None
@@ -320,7 +311,13 @@ def rewound_nets(session: Session, rewinds: Sequence[int]) -> tuple[Params, Stat
     dense = [
         Entry(
             {"method": "dense", "seed": one.number},
-            Start(one.train, session.problem.hyper, one.params, one.stats, masks.ones(one.params)),
+            Start(
+                key=training_key(one),
+                hyper=session.problem.hyper,
+                params=one.params,
+                stats=one.stats,
+                mask=masks.ones(one.params),
+            ),
         )
         for one in seeds
     ]

@@ -1,4 +1,4 @@
-"""What a seed fixes: keys of each purpose, and the weights that masks select from."""
+"""What a seed fixes: its keys, and the weights that masks select from."""
 
 from typing import NamedTuple
 
@@ -8,6 +8,7 @@ import numpy as np
 from experiments.harness.problem import Problem
 from jaxtickets import masks, nets, training
 from jaxtickets.criteria import Evidence
+from jaxtickets.keys import stream
 from jaxtickets.types import Dataset, Key, Params, Split, Stats
 
 WEIGHTS = ("init", "signed_constant", "trained")
@@ -17,26 +18,39 @@ class Seed(NamedTuple):
     """A seed.
 
     Attributes:
-      number: its number.
-      search, train, control: keys of searches, of trainings (data order, dropout) and of controls.
+      number: its number, which all its keys are streams of.
       params, stats: the weights that masks select from.
       step: the training step that they come from.
+      stage: counts up where a net that was made from a trained one takes the seed's place: each
+        stage has keys of its own.
     """
 
     number: int
-    search: Key
-    train: Key
-    control: Key
     params: Params
     stats: Stats
     step: int
+    stage: int = 0
 
 
 def seed(problem: Problem, number: int) -> Seed:
     """The seed of that number, with the weights at initialisation."""
-    init, search, train, control = jax.random.split(jax.random.key(number), 4)
-    params, stats = jax.jit(problem.recipe.model.init)(init)
-    return Seed(number, search, train, control, params, stats, step=0)
+    params, stats = jax.jit(problem.recipe.model.init)(stream(number, "init"))
+    return Seed(number, params, stats, step=0)
+
+
+def training_key(one: Seed, order: int = 0) -> Key:
+    """The key of a training in the seed's own order of the data (0), or in another."""
+    return stream(one.number, "training", one.stage, order)
+
+
+def mask_key(one: Seed, method: str, density: float) -> Key:
+    """What a method draws for its mask of a density; where it makes no mask yet, that of 1."""
+    return stream(one.number, "mask", one.stage, method, density)
+
+
+def chance(method: str) -> bool:
+    """Whether a method's scores are drawn: anew for each density, or masks would be nested."""
+    return method.endswith("random")
 
 
 def weighted(problem: Problem, seed: Seed, weights: str, steps: int, data: Dataset) -> Seed:
@@ -58,7 +72,7 @@ def weighted(problem: Problem, seed: Seed, weights: str, steps: int, data: Datas
     splits, dense = training.Splits(data.train, data.validation), masks.ones(seed.params)
 
     def run(params: Params, stats: Stats) -> training.TrainState:
-        begin = recipe, seed.train, problem.hyper, params, stats, dense
+        begin = recipe, training_key(seed), problem.hyper, params, stats, dense
         return training.train(*begin, splits, steps)[0].state
 
     state = jax.jit(run)(seed.params, seed.stats)

@@ -10,15 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.harness.budgeted_search import Found, Task, dense_cost
-from experiments.harness.candidate_masks import control_key
 from experiments.harness.chunked_run import check_finite, run_in_chunks, seconds
 from experiments.harness.problem import Problem, TrainSettings, optimizer_of
 from experiments.harness.progress import Progress
-from experiments.harness.seeds import Seed, evidence, examples
+from experiments.harness.seeds import Seed, evidence, examples, mask_key
 from jaxtickets import allocation, masks, runs, training
 from jaxtickets.criteria import CRITERIA
 from jaxtickets.dynamic import granet
 from jaxtickets.io.errors import UserError
+from jaxtickets.keys import stream
 from jaxtickets.recipes import imp
 from jaxtickets.runs import Axis, Blocks
 from jaxtickets.search.energies import training_cost
@@ -36,8 +36,6 @@ MOST = 1_000_000_000
 """More training steps than anybody means."""
 LONGEST = 100
 """Steps of a round, about, of long evolutions."""
-CHAINS = 1 << 21
-"""Keys of chains are folded from here: those of walks from 0."""
 LEAST = 4
 """Rounds between two looks, and steps of a round, that short evolutions aim at."""
 
@@ -181,7 +179,7 @@ def search(
 
     def begun(one: Seed) -> TrainState:
         seen = evidence(problem, one, None, data)
-        key = control_key(one, GRANET, density)
+        key = mask_key(one, GRANET, density)
         try:
             mask = imp.prune(key, CRITERIA["snip"], seen, prunable, first, floor)
         except ValueError as error:
@@ -189,7 +187,11 @@ def search(
         return training.init(one.params, one.stats, mask, optimizer(problem.hyper))
 
     def begin() -> tuple[_Row, TrainState]:
-        keys = [jax.random.fold_in(one.search, CHAINS + i) for one in seeds for i in range(chains)]
+        keys = [
+            stream(one.number, "moving_mask", label, density, i)
+            for one in seeds
+            for i in range(chains)
+        ]
         given = [_Row(key, problem.hyper) for key in keys]
         states = [begun(one) for one in seeds]
         return runs.stack(given), runs.stack([state for state in states for _ in range(chains)])

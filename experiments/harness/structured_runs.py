@@ -17,8 +17,8 @@ from flax import linen as nn
 from experiments.harness import cached_trainings, latency, rows
 from experiments.harness.cached_trainings import Row
 from experiments.harness.dense_store import Dense
-from experiments.harness.levels import order_key
 from experiments.harness.problem import Problem, optimizer_of, penalty_of
+from experiments.harness.seeds import training_key
 from experiments.harness.session import Session
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import Start, accuracies
@@ -26,6 +26,7 @@ from experiments.harness.unit_selection import Member, Plan
 from jaxtickets import masks, runs
 from jaxtickets.compress import report
 from jaxtickets.compress.report import Report
+from jaxtickets.keys import stream
 from jaxtickets.optimizers import Hyper
 from jaxtickets.recipes.structured import AFTERS
 from jaxtickets.types import Ticket
@@ -198,15 +199,11 @@ def _smaller(problem: Problem, member: Member, plan: Plan, after: str) -> Proble
 def _entry(problem: Problem, member: Member, after: str) -> Entry:
     """The training of a member; of its seed alone, if it has but the widths of the dense net."""
     one, how = member.seed, AFTERS[after]
-    params, stats = how.begin(jax.random.fold_in(one.control, NEW), member.small)
+    params, stats = how.begin(stream(one.number, "new_weights", one.stage), member.small)
     mask = member.small.first.mask if how.inherits else masks.ones(params)
-    key = order_key(one, int(how.tunes))
+    key = training_key(one, int(how.tunes))
     name = {"after": after, **(member.name if how.inherits else {"seed": one.number})}
     return Entry(name, Start(key, problem.hyper, params, stats, mask))
-
-
-NEW = (1 << 20) - 1
-"""What a seed's control key is folded with for new weights."""
 
 
 def _ticket(place: str, member: Member, after: str) -> str:

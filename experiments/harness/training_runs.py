@@ -12,7 +12,7 @@ import numpy as np
 from experiments.harness.chunked_run import check_finite, run_in_chunks
 from experiments.harness.problem import Problem
 from experiments.harness.progress import Progress
-from experiments.harness.seeds import Seed
+from experiments.harness.seeds import Seed, training_key
 from experiments.harness.session import Session
 from jaxtickets import runs, training
 from jaxtickets.runs import Axis, Blocks
@@ -50,7 +50,7 @@ def start_of(problem: Problem, one: Seed, mask: Mask, params: Params | None = No
       params: in place of the seed's.
     """
     weights = one.params if params is None else params
-    return Start(one.train, problem.hyper, weights, one.stats, mask, one.step)
+    return Start(training_key(one), problem.hyper, weights, one.stats, mask, one.step)
 
 
 def train_all(

@@ -9,11 +9,10 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from experiments.harness.candidate_masks import control_key
 from experiments.harness.dense_store import Dense
 from experiments.harness.flags import numbers
 from experiments.harness.problem import Problem, TrainSettings
-from experiments.harness.seeds import Seed, evidence
+from experiments.harness.seeds import Seed, chance, evidence, mask_key
 from experiments.harness.session import Session
 from jaxtickets import masks, nets, runs
 from jaxtickets.compress.graph import Graph, trace
@@ -233,7 +232,7 @@ class Member(NamedTuple):
 
 
 def scored(session: Session, plan: Plan, dense: Dense) -> list[Choice]:
-    """Every criterion's choice of every share: a net is scored once, for all shares.
+    """Every criterion's choice of every share: a net is scored once for all, by chance for each.
 
     Raises:
       UserError: NaN among the scores.
@@ -249,9 +248,11 @@ def scored(session: Session, plan: Plan, dense: Dense) -> list[Choice]:
 
         for i, one in enumerate(seeds):
             params, stats = runs.take((dense.params, dense.stats), i)
-            key = control_key(one, method, 1.0)
-            scores = score(key, one.params, params, stats, batches)
+            seen = one.params, params, stats, batches
+            scores = score(mask_key(one, method, 1.0), *seen)
             for share in plan.shares:
+                if chance(method):
+                    scores = score(mask_key(one, method, share), *seen)
                 try:
                     units = structured.chosen(plan.how, plan.graph, scores, share)
                 except ValueError as error:

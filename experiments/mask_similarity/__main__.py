@@ -13,7 +13,6 @@ The README has the numbers to expect, with spread, device and time.
 import dataclasses
 from typing import Any
 
-import jax
 from absl import flags
 
 from experiments.harness import (
@@ -103,8 +102,7 @@ def _annealed(
     for step in steps:
         kind = "trained" if step else "init"
         seeds = [weighted(problem, one, kind, step, session.data) for one in session.seeds]
-        # a first mask of its own, so that likeness is the search's doing
-        seeds = [one._replace(search=jax.random.fold_in(one.search, step)) for one in seeds]
+        # by its name each search has first masks of its own, so that likeness is the search's doing
         begun = session._replace(seeds=seeds)
         for one in annealing_runs.anneal(begun, f"anneal-{step}", checked, chains=1):
             mask = checked.where.space.mask(one.ticket)

@@ -7,12 +7,14 @@ import numpy as np
 
 from experiments.harness import annealed, annealed_start, search_presets
 from experiments.harness.budgeted_search import Found, Task, dense_cost
-from experiments.harness.chain_runs import lowest, run_chains
+from experiments.harness.chain_runs import Plan, energy_key, lowest, run_chains, walk_key
 from experiments.harness.chunked_run import seconds
 from experiments.harness.problem import Problem
+from experiments.harness.seeds import training_key
 from experiments.harness.training_runs import Start, train_all
 from jaxtickets import allocation, gates, masks, runs
 from jaxtickets.io.errors import UserError
+from jaxtickets.keys import stream
 from jaxtickets.recipes.search_domain import Row
 from jaxtickets.search import energies
 from jaxtickets.types import Key, Mask, Params, PyTree, Split, Stats
@@ -47,7 +49,10 @@ def gated(task: Task, name: str) -> list[Found]:
 
     recipe = gates.recipe(gate, problem.recipe._replace(test_looks=0))
     names = [{"method": name, "density": density, "seed": one.number} for one in seeds]
-    rows = [(one.control, one.train, one.params, one.stats) for one in seeds]
+    rows = [
+        (stream(one.number, "gate", name, density), training_key(one), one.params, one.stats)
+        for one in seeds
+    ]
     starts = runs.over_runs(begin, axis, runs.stack(rows))
     gated_session = session._replace(problem=problem._replace(recipe=recipe))
     state = train_all(gated_session, label, starts, names).state
@@ -106,11 +111,12 @@ def polished(task: Task, gate: str, budget: float) -> list[Found]:
     most = annealed_start.largest_swap(settings, where.space, np.stack(bits))
     rows = [
         Row(
-            one.search,
-            found.params,
-            one.stats,
-            b,
-            annealed_start.ticks(settings, int(b.sum()), most),
+            key=walk_key(label, Plan(density, one, 0)),
+            energy_key=energy_key(label, Plan(density, one, 0)),
+            params=found.params,
+            stats=one.stats,
+            start=b,
+            ticks=annealed_start.ticks(settings, int(b.sum()), most),
         )
         for one, found, b in zip(seeds, begun, bits, strict=True)
     ]

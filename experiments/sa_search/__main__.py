@@ -18,7 +18,6 @@ The README has the numbers to expect, with spread, device and time.
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from absl import flags
 
@@ -39,7 +38,7 @@ from experiments.harness.evolution_figure import draw_evolution
 from experiments.harness.flags import BatchSettings, RunSettings, define, numbers, read_all
 from experiments.harness.problem import NetSettings, TrainSettings
 from experiments.harness.sa_presets import REWIRED, SEARCHES, preset
-from experiments.harness.seeds import WEIGHTS, Seed, evidence, weighted
+from experiments.harness.seeds import WEIGHTS, Seed, evidence, mask_key, training_key, weighted
 from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.sparse_runs import GRANET, EvolveSettings
 from experiments.harness.trained_masks import Entry
@@ -137,14 +136,14 @@ def main() -> None:
         if not evolves:
             params = annealed.ticket_params(settings, mask, params, problem.prunable)
         name = {"method": method, "density": density, "seed": one.number}
-        return Entry(name, Start(one.train, problem.hyper, params, one.stats, mask))
+        return Entry(name, Start(training_key(one), problem.hyper, params, one.stats, mask))
 
     def compared(one: Found, trained: Any) -> list[Entry]:
         given = evidence(problem, one.seed, trained, data)
         entries = []
         for method in question.compare:
             if method in CONTROLS:
-                key = jax.random.fold_in(one.seed.control, METHODS.index(method))
+                key = mask_key(one.seed, method, one.density)
                 bits = CONTROLS[method](key, given, space, one.ticket, settings.floor)
             else:
                 bits = getattr(one, method)

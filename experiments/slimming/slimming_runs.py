@@ -12,16 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from flax import linen as nn
 
 from experiments.harness import cached_trainings, structured_runs, unit_selection
 from experiments.harness.cached_trainings import Row
 from experiments.harness.dense_store import Dense, StoreSettings, dense_entry, dense_nets
-from experiments.harness.levels import order_key
 from experiments.harness.problem import Problem, TrainSettings, penalty_of
-from experiments.harness.seeds import Seed
+from experiments.harness.seeds import Seed, mask_key
 from experiments.harness.session import Session
 from experiments.harness.unit_selection import AfterSettings, CutSettings, Member, Plan, digest_of
 from jaxtickets import masks, nets, runs
@@ -253,7 +251,7 @@ def _row(row: Row, accuracy: float, before: Size) -> Row:
 def _scales(one: Sparse, graph: Graph) -> list[Row]:
     """|γ| of each group of channels, as a list."""
     seen = Evidence(one.params, one.params, one.stats, None, None, None)
-    found = find_unit(CRITERION)(one.seed.control, seen, graph.wiring)
+    found = find_unit(CRITERION)(mask_key(one.seed, CRITERION, 1.0), seen, graph.wiring)
     return [
         {"seed": one.seed.number, "group": name, "scales": np.asarray(values).tolist()}
         for name, values in found.items()
@@ -263,14 +261,8 @@ def _scales(one: Sparse, graph: Graph) -> list[Row]:
 def _next(part: Path, one: Seed, row: Row) -> tuple[Seed, nn.Module]:
     """The seed with the weights that a pass has left, and keys of its own; and the small net."""
     ticket, said = tickets.load_ticket(part / "tickets" / row["ticket"])
-    control = jax.random.fold_in(one.control, PASS)
-    one = one._replace(control=control, params=ticket.params, stats=ticket.stats)
-    return one._replace(train=order_key(one, 2)), nets.from_json(said["net"])
-
-
-PASS = 1 << 21
-"""What a seed's control key is folded with for its next pass; of the orders of the data that come
-from it, fine-tuning has the first."""
+    one = one._replace(params=ticket.params, stats=ticket.stats, stage=one.stage + 1)
+    return one, nets.from_json(said["net"])
 
 
 def _whole(one: Seed) -> str:

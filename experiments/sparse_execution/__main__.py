@@ -30,6 +30,7 @@ from experiments.sparse_execution.sparse_times import Limits, Masked
 from jaxtickets import allocation, masks, runs
 from jaxtickets.compress import sparse
 from jaxtickets.io.errors import UserError, choose, run_main
+from jaxtickets.keys import stream
 from jaxtickets.settings import MOST_SEED, option
 
 LENETS = ("lenet300_100", "lenet5")
@@ -100,7 +101,7 @@ def main() -> None:
 
 def _masked(model: str, problem: Problem, question: Question) -> tuple[list[str], list[Masked]]:
     """Random masks over a net's first weights, and saved tickets; the folders of these."""
-    params, _ = jax.jit(problem.recipe.model.init)(jax.random.key(question.seed))
+    params, _ = jax.jit(problem.recipe.model.init)(stream(question.seed, "init"))
     shapes = masks.shapes(params, problem.prunable)
     made = []
     for density in numbers("density", question.density):
@@ -108,7 +109,7 @@ def _masked(model: str, problem: Problem, question: Question) -> tuple[list[str]
             keep = allocation.uniform(shapes, density, 1)
         except ValueError as error:
             raise UserError(str(error)) from error
-        key = jax.random.fold_in(jax.random.key(question.seed), keep["out/kernel"])
+        key = stream(question.seed, "mask", 0, "random", density)
         mask = masks.random(key, params, problem.prunable, keep)
         said = {"model": model, "mask": "random", "density": density, "seed": question.seed}
         made.append(Masked(said, params, mask))

@@ -13,6 +13,7 @@ from experiments.harness import timing
 from experiments.harness.problem import Problem
 from jaxtickets import losses, masks, nets
 from jaxtickets.compress import sparse
+from jaxtickets.keys import stream
 from jaxtickets.types import Mask, Params
 
 MEBIBYTE = 2**20
@@ -60,7 +61,7 @@ def cell(
     """
     apply = problem.recipe.model.apply
     shape = problem.image_shape
-    images = jax.random.normal(jax.random.key(0), (batch, *shape))
+    images = jax.random.normal(stream(one.name["seed"], "benchmark", "images"), (batch, *shape))
     labels = jnp.arange(batch) % problem.dataset.classes
     masked = masks.apply(one.mask, one.params)
     order = sparse.layers(one.params, tuple(nets.positions(problem.net, shape)))

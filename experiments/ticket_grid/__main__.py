@@ -13,13 +13,12 @@ The README has the numbers to expect, with spread, device and time.
 import dataclasses
 from typing import Any
 
-import jax
 from absl import flags
 
 from experiments.harness import rows, tables, trained_masks
 from experiments.harness.flags import BatchSettings, RunSettings, define, numbers, read_all
 from experiments.harness.problem import NetSettings, Problem, TrainSettings
-from experiments.harness.seeds import Seed, evidence
+from experiments.harness.seeds import Seed, evidence, mask_key, training_key
 from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.trained_masks import Entry, train_entries, train_in_parts
 from experiments.harness.training_runs import Start, chunk_plan
@@ -27,6 +26,7 @@ from experiments.ticket_grid import batching_cost, figure
 from jaxtickets import allocation, masks, runs
 from jaxtickets.criteria import CRITERIA
 from jaxtickets.io.errors import UserError, run_main
+from jaxtickets.keys import stream
 from jaxtickets.recipes import imp
 from jaxtickets.recipes.ticket_controls import TREATMENTS, Given, Treated, treat
 from jaxtickets.settings import MOST_EPOCHS, MOST_RUNS, option
@@ -88,7 +88,14 @@ def main() -> None:
         step = where.get("rewind", 0) * epoch
         density = round(float(masks.density(treated.mask, problem.prunable)), 6)
         name = {"method": method, "density": density, "seed": one.number, **where}
-        start = Start(one.train, problem.hyper, treated.params, treated.stats, treated.mask, step)
+        start = Start(
+            key=training_key(one),
+            hyper=problem.hyper,
+            params=treated.params,
+            stats=treated.stats,
+            mask=treated.mask,
+            step=step,
+        )
         return Entry(name, start)
 
     steps = tuple(rewind * epoch for rewind in rewinds)
@@ -103,17 +110,18 @@ def main() -> None:
         trained, stats, kept = runs.take((ends.state.params, ends.state.stats, ends.kept), i)
         seen = evidence(problem, one, trained, data)._replace(stats=stats)
         for threshold, count in keep.items():
-            key = jax.random.fold_in(one.control, count)
+            key = mask_key(one, "magnitude", 1 - threshold / 100)
             magnitude = CRITERIA["magnitude"]
             mask = imp.prune(key, magnitude, seen, problem.prunable, count, question.floor)
             given = Given(problem.recipe.model, problem.prunable, one.params, one.stats, mask)
-            treated = treat(TREATMENTS["reinit"], jax.random.fold_in(key, 0), given)
+            draw = stream(one.number, "grid", threshold, "reinit", 0)
+            treated = treat(TREATMENTS["reinit"], draw, given)
             entries.append(entry("reinit", one, treated, threshold=threshold))
             for at, rewind in enumerate(rewinds):
                 params, stats = runs.take(kept, at)
                 given = given._replace(params=params, stats=stats)
-                for number, method in enumerate(("ticket", "shuffled"), start=1):
-                    draw = jax.random.fold_in(jax.random.fold_in(key, number), rewind)
+                for method in ("ticket", "shuffled"):
+                    draw = stream(one.number, "grid", threshold, method, rewind)
                     where = {"threshold": threshold, "rewind": rewind}
                     treated = treat(TREATMENTS[method], draw, given)
                     entries.append(entry(method, one, treated, **where))

@@ -21,7 +21,11 @@ LARGEST = 0.05
 
 
 def ranked(
-    space: Space, score: Callable[[Key, Evidence], Array], keep: Sequence[int], floor: int = 0
+    space: Space,
+    score: Callable[[Key, Evidence], Array],
+    keep: Sequence[int],
+    floor: int = 0,
+    own: bool = False,
 ) -> Masks:
     """The highest scores, all segments ranked together.
 
@@ -30,11 +34,17 @@ def ranked(
       score: `score(key, evidence) -> float[n]`; its keys differ from step to step.
       keep: how many, of each density.
       floor: the least that a segment keeps.
+      own: whether each density has scores of its own, as those by chance must: else the masks are
+        nested.
     """
 
     def masks(key: Key, step: Array, seen: Evidence) -> jax.Array:
-        scores = score(jax.random.fold_in(key, step), seen)
-        return choose_all(space, scores, jnp.asarray(keep, jnp.int32), floor)
+        now = jax.random.fold_in(key, step)
+        if own:
+            scores = [score(jax.random.fold_in(now, kept), seen) for kept in keep]
+            each = zip(scores, keep, strict=True)
+            return jnp.stack([choose(space, s, jnp.int32(kept), floor) for s, kept in each])
+        return choose_all(space, score(now, seen), jnp.asarray(keep, jnp.int32), floor)
 
     return masks
 
@@ -42,9 +52,9 @@ def ranked(
 def annealed(space: Space, steps: int, keep: Sequence[int], floor: int = 0) -> Masks:
     """Annealing of the masked net's cross-entropy on the evidence's batches, by Metropolis.
 
-    At every step of the training it begins with the same random mask and draws the same random
-    numbers, so that masks differ because weights do: from two searches that draw their own, masks
-    are no closer than chance makes them. Temperatures and swaps shrink geometrically.
+    At every step of the training a density begins with the same random mask, its own, and draws the
+    same random numbers, so that masks differ because weights do: from two searches that draw their
+    own, masks are no closer than chance makes them. Temperatures and swaps shrink geometrically.
 
     Args:
       space: the bits.
@@ -61,10 +71,10 @@ def annealed(space: Space, steps: int, keep: Sequence[int], floor: int = 0) -> M
         energy = energies.fixed(
             seen.model, seen.params, seen.stats, images, labels, losses.cross_entropy
         )
-        draw_key, init_key, walk_key = jax.random.split(key, 3)
-        chance = jax.random.uniform(draw_key, (space.size,))
 
         def one(kept: int) -> jax.Array:
+            draw_key, init_key, walk_key = jax.random.split(jax.random.fold_in(key, kept), 3)
+            chance = jax.random.uniform(draw_key, (space.size,))
             most = max(1, round(LARGEST * kept))
             ticks = annealing.plan(
                 steps,

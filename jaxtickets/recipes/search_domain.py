@@ -49,6 +49,7 @@ class Row(NamedTuple):
 
     Attributes:
       key: the chain's key.
+      energy_key: of what the energy draws once for all masks, such as the order of its data.
       params, stats: the weights that masks select from.
       start: the first point.
       ticks: the plan, `[steps]` each.
@@ -57,6 +58,7 @@ class Row(NamedTuple):
     """
 
     key: Key
+    energy_key: Key
     params: Params
     stats: Stats
     start: PyTree

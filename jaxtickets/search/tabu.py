@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxtickets.keys import stream
 from jaxtickets.search.space import Space
 from jaxtickets.types import Array
 
@@ -31,7 +32,7 @@ class Memory(NamedTuple):
 
 def words(space: Space) -> Array:
     """uint32`[n, 2]`: the random word of each bit; the same for every walk."""
-    return jax.random.bits(jax.random.key(0x7AB0), (space.size, 2))
+    return jax.random.bits(stream(0, "mask_hash"), (space.size, 2))
 
 
 def recall(word: Array, bits: Array, length: int) -> Memory:

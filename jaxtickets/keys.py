@@ -1,0 +1,161 @@
+"""Every key of a run, named by what it is for.
+
+    stream(seed, purpose, *indices)
+
+folds the purpose's name into the seed's key, then one index after another. All keys are typed
+threefry keys. Folding permutes 64 bits, so keys that are folded from one key with different words
+differ. A purpose has a fixed number of indices of fixed kinds, so no key that is given out is on
+the way to another one: what a user folds or splits from its key stays below it. Keys on different
+ways are 64 random bits each.
+
+Splitting is folding: `split(key, n)[i]` and `fold_in(key, i)` are the same key. So a seed's key is
+never split or folded by hand.
+"""
+
+import hashlib
+import operator
+import struct
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtickets.types import Array, Key
+
+IMPL = "threefry2x32"
+"""The generator of all keys, whatever JAX's default is."""
+
+
+class Purpose(NamedTuple):
+    """What keys are for.
+
+    Attributes:
+      draws: what they draw.
+      indices: name -> kind of each index: `int` of 32 bits, not negative, host or traced; `float`;
+        `str`.
+    """
+
+    draws: str
+    indices: dict[str, type]
+
+
+PURPOSES: dict[str, Purpose] = {
+    # nets and their training
+    "init": Purpose("the first weights of a seed", {}),
+    "new_weights": Purpose("first weights of a smaller net", {"stage": int}),
+    "training": Purpose(
+        "order of the data, augmentation and dropout of a training; order 0 is the seed's own",
+        {"stage": int, "order": int},
+    ),
+    "moving_mask": Purpose(
+        "a training whose mask moves", {"search": str, "density": float, "chain": int}
+    ),
+    # masks
+    "mask": Purpose(
+        "a method's mask of a density", {"stage": int, "method": str, "density": float}
+    ),
+    "check": Purpose(
+        "what is changed in a method's mask to check the method",
+        {"method": str, "density": float, "check": str},
+    ),
+    "level": Purpose("the mask of a level of iterative pruning", {"criterion": str, "level": int}),
+    "treatment": Purpose(
+        "a copy of a level's ticket with one thing changed",
+        {"level": int, "treatment": str, "copy": int},
+    ),
+    "grid": Purpose(
+        "the same of a ticket of a grid", {"threshold": float, "treatment": str, "rewind": int}
+    ),
+    "early_bird": Purpose("masks that a training in search of its mask looks at", {}),
+    "features": Purpose("random features of fields", {"density": float}),
+    "field": Purpose("a random field", {"density": float, "number": int}),
+    # searches
+    "first_mask": Purpose("where a chain begins", {"search": str, "density": float, "chain": int}),
+    "walk": Purpose(
+        "moves and acceptance of a chain",
+        {"search": str, "density": float, "chain": int, "phase": int},
+    ),
+    "energy": Purpose(
+        "training steps and dropout within an energy, the same for all chains",
+        {"search": str, "density": float},
+    ),
+    "energy_data": Purpose("orders of the data that energies are studied on", {"order": int}),
+    "gate": Purpose("a gate's first parameters", {"gate": str, "density": float}),
+    "mask_hash": Purpose("words that masks are hashed by", {}),
+    # measurements
+    "benchmark": Purpose("what is timed: images, weights, masks", {"input": str}),
+}
+"""Purpose -> what its keys draw, and by what they differ."""
+
+
+def stream(seed: int | Array, purpose: str, *indices: int | float | str | Array) -> Key:
+    """The key of a seed for a purpose.
+
+    Args:
+      seed: 0 to 2^64 - 1, or a traced integer.
+      purpose: one of `PURPOSES`.
+      *indices: as the purpose names them, in that order. Integers may be traced; floats count with
+        all their bits; of strings, 64 bits of their BLAKE2 digest.
+
+    Raises:
+      ValueError: there is no such purpose, or an index is missing, too much or of another kind.
+    """
+    if purpose not in PURPOSES:
+        raise ValueError(f"purpose {purpose!r}: choose from {', '.join(PURPOSES)}")
+    kinds = PURPOSES[purpose].indices
+    if len(indices) != len(kinds):
+        said = ", ".join(kinds) or "no index"
+        raise ValueError(f"keys for {purpose} take {said}: {len(indices)} indices were given")
+    words = [*_words("purpose", str, purpose)]
+    for (name, kind), index in zip(kinds.items(), indices, strict=True):
+        words += _words(name, kind, index)
+    padded = [*words, *[0] * (MOST - len(words))]
+    traced = any(isinstance(word, jax.Array) for word in padded)
+    way = jnp.stack(list(map(jnp.uint32, padded))) if traced else np.array(padded, np.uint32)
+    return _folded(_root(seed), way, len(words))
+
+
+MOST = 8
+"""Words of the longest way to a key; all ways are padded to it, for one program."""
+
+
+@jax.jit
+def _folded(root: Array, words: Array, count: Array) -> Key:
+    """The key of the data `root[2]`, folded with the first `count` of `words[MOST]` in turn."""
+    key = jax.random.wrap_key_data(root, impl=IMPL)
+    return jax.lax.fori_loop(0, count, lambda i, key: jax.random.fold_in(key, words[i]), key)
+
+
+def _root(seed: int | Array) -> Array:
+    """The data of the seed's key: all 64 bits, where `jax.random.key` drops the upper ones."""
+    if isinstance(seed, jax.Array):
+        return jax.random.key_data(jax.random.key(seed, impl=IMPL))
+    number = operator.index(seed)
+    if not 0 <= number < 1 << 64:
+        raise ValueError(f"seed {number}: must be from 0 to 2^64 - 1")
+    return np.array(_halves(number), np.uint32)
+
+
+def _words(name: str, kind: type, index: int | float | str | Array) -> tuple[Array, ...]:
+    """The 32-bit words of an index: one of an integer, two of a float or a string."""
+    if kind is int and isinstance(index, jax.Array):
+        return (index,)
+    try:
+        if kind is int:
+            number = operator.index(index)  # type: ignore[arg-type]
+            if not 0 <= number < 1 << 32:
+                raise ValueError(f"{name}={number}: must be from 0 to 2^32 - 1")
+            return (np.uint32(number),)
+        if kind is float:
+            bits = struct.pack(">d", index)
+        else:
+            bits = hashlib.blake2b(index.encode(), digest_size=8).digest()  # type: ignore[union-attr]
+    except (TypeError, AttributeError, struct.error) as error:
+        raise ValueError(f"{name}={index!r}: must be a {kind.__name__}") from error
+    return tuple(np.uint32(word) for word in _halves(int.from_bytes(bits)))
+
+
+def _halves(bits: int) -> tuple[int, int]:
+    """The upper and the lower 32 of 64 bits."""
+    return bits >> 32, bits & 0xFFFFFFFF

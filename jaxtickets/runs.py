@@ -221,6 +221,8 @@ def program(fn: Callable[..., PyTree], axis: Axis) -> Any:
             return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], result)
         return jax.lax.map(lambda row: fn(row, *shared), rows)
 
+    block.__name__ = f"block_of_{getattr(fn, '__name__', 'runs')}"  # for logs of compilations
+
     if axis.mode not in (SHARD, DATA):
         return jax.jit(block)
     (lane,) = [lane for lane in _lanes(axis) if _is_here(lane)]

@@ -11,6 +11,7 @@ from flax import linen as nn
 from jax import lax
 
 from jaxtickets import nets, runs
+from jaxtickets.nets import convolution as convolution_forms
 from jaxtickets.nets.convolution import LAYOUT, PATCHES, convolution, im2col, max_pool2
 
 MNIST, CIFAR = (28, 28, 1), (32, 32, 3)
@@ -122,7 +123,7 @@ def test_wiring_masks_units(name):
     ("size", "kernel", "channels", "stride", "padding"),
     [
         (28, 5, 1, 1, "VALID"),
-        (12, 5, 4, 1, "VALID"),
+        (12, 5, 6, 1, "VALID"),
         (28, 5, 1, 1, "SAME"),
         (14, 3, 3, 1, "SAME"),
         (13, 3, 3, 2, "VALID"),
@@ -148,6 +149,21 @@ def test_im2col_is_the_convolution(size, kernel, channels, stride, padding):
 
     ours, theirs = value_and_gradients(im2col), value_and_gradients(lax.conv_general_dilated)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), ours, theirs)
+
+
+@pytest.mark.parametrize(
+    # slices of columns, then of rows; of all offsets at once
+    ("few", "slices"),
+    [(3, 5 + 5), (2, 5 * 5)],
+)
+def test_patches_of_few_channels_are_made_of_fewer_slices(few, slices, monkeypatch):
+    monkeypatch.setattr(convolution_forms, "FEW_CHANNELS", few)
+    images = np.random.default_rng(0).standard_normal((2, 9, 8, 3), "f")
+    made = partial(convolution_forms._patches, kernel=(5, 5), strides=(1, 1), padding="VALID")
+    assert str(jax.make_jaxpr(made)(images)).count(" = slice[") == slices
+    golden = np.lib.stride_tricks.sliding_window_view(images, (5, 5), (1, 2))  # [n, y, x, c, i, j]
+    golden = np.moveaxis(golden, 3, 5).reshape(2, 5, 4, 5 * 5 * 3)
+    np.testing.assert_array_equal(jax.jit(made)(images), golden)
 
 
 @pytest.mark.parametrize("images_at_once", [1, 2, 3, 5, 6])

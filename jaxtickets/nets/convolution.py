@@ -26,6 +26,11 @@ convolution of 60 images of 32x32 with 64 channels, forward and backward, reache
 of matrix products with all patches at once, and 0.40, 0.60, 0.58, 0.72 with half a MiB to 4; of 128
 such images with 16 channels 0.14, and 0.24, 0.33, 0.41, 0.36."""
 
+FEW_CHANNELS = 4
+"""Up to so many, patches are made of `kw` slices and then of `kh`, not of `kh kw` at once: the same
+patches in a program that compiles in half of the time and runs a little faster. With more channels
+it runs slower, down to half."""
+
 
 def im2col(
     lhs: jax.Array,
@@ -83,8 +88,7 @@ def im2col(
         return _depthwise(lhs, rhs, window_strides, padding, preferred_element_type or rhs.dtype)
 
     def convolve(images: jax.Array) -> jax.Array:
-        slices = _slices(images, rhs.shape[:2], window_strides, padding)
-        patches = jnp.concatenate(slices, -1)
+        patches = _patches(images, rhs.shape[:2], window_strides, padding)
         return jnp.dot(
             patches,
             rhs.reshape(-1, rhs.shape[-1]),
@@ -123,6 +127,21 @@ def _depthwise(
     return sum(others, first)
 
 
+def _patches(
+    images: jax.Array,
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+) -> jax.Array:
+    """`[n, out_h, out_w, kh kw c]`: the slices side by side, in the kernel's order."""
+    if images.shape[-1] > FEW_CHANNELS:
+        return jnp.concatenate(_slices(images, kernel, strides, padding), -1)
+    padded = _pad(images, kernel, strides, padding)
+    rows, columns = _offsets(padded, kernel, strides)
+    wide = jnp.concatenate([padded[:, :, column] for column in columns], -1)
+    return jnp.concatenate([wide[:, row] for row in rows], -1)
+
+
 def _slices(
     images: jax.Array,
     kernel: Sequence[int],
@@ -131,11 +150,19 @@ def _slices(
 ) -> list[jax.Array]:
     """`[n, out_h, out_w, c]` for each offset in the kernel: what it meets at all positions."""
     padded = _pad(images, kernel, strides, padding)
+    rows, columns = _offsets(padded, kernel, strides)
+    return [padded[:, row, column] for row in rows for column in columns]
+
+
+def _offsets(
+    padded: jax.Array, kernel: Sequence[int], strides: Sequence[int]
+) -> tuple[list[slice], list[slice]]:
+    """For each row and each column of the kernel the slices of the image's axes that it meets."""
     rows, columns = (
         _windows(size, *of)
         for size, of in zip(padded.shape[1:3], zip(kernel, strides, strict=True), strict=True)
     )
-    return [padded[:, row, column] for row in rows for column in columns]
+    return rows, columns
 
 
 def _pad(

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import test_nets
-from flax import linen as nn
 from flax.errors import InvalidRngError
 from jax import lax
 
@@ -91,41 +90,6 @@ def test_published_counts(name, attributes, shape, classes, expected):
 def test_published_multiply_adds(name, shape, classes, expected):
     net = nets.make(name, shape=shape, classes=classes, conv="lax")
     assert sum(nets.multiply_adds(net, shape).values()) == pytest.approx(expected, rel=0.01)
-
-
-class End(nn.Module):
-    """Two layers within a module."""
-
-    @nn.compact
-    def __call__(self, x):
-        return nn.Dense(3, name="b")(nn.Dense(5, name="a")(x))
-
-
-class Mixed(nn.Module):
-    """Strided, grouped, depthwise, nested and repeated layers."""
-
-    @nn.compact
-    def __call__(self, x):
-        x = nn.Conv(6, (3, 3), strides=2, name="strided")(x)  # 8 -> 4 pixels a side
-        x = nn.Conv(8, (3, 3), feature_group_count=2, padding="VALID", name="grouped")(x)  # 2
-        x = nn.Conv(8, (2, 2), feature_group_count=8, name="depthwise")(x)
-        again = nn.Dense(8, name="again")
-        x = again(again(x))
-        return End(name="end")(x.reshape(len(x), -1))
-
-
-def test_multiply_adds_by_hand():
-    expected = {
-        "strided": 16 * 9 * 3 * 6,
-        "grouped": 4 * 9 * 3 * 8,  # each filter reads 6 / 2 channels
-        "depthwise": 4 * 4 * 8,
-        "again": 2 * 4 * 8 * 8,
-        "end/a": 4 * 8 * 5,
-        "end/b": 5 * 3,
-    }
-    assert nets.multiply_adds(Mixed(), (8, 8, 3)) == expected
-    uses = {"strided": 16, "grouped": 4, "depthwise": 4, "again": 8}
-    assert nets.positions(Mixed(), (8, 8, 3)) == uses | {"end/a": 1, "end/b": 1}
 
 
 # --- forward passes in NumPy, written from the papers --------------------------------------------

@@ -83,7 +83,7 @@ def test_a_pass_keeps_its_share_of_the_channels_it_finds_and_gains_over_the_dens
     dense = bench.sparse[0]
     whole = size(
         Ticket(dense.params, dense.stats, masks.ones(dense.params), np.int32(0)),
-        nets.positions(bench.problem.net, MNIST),
+        nets.multiply_adds(bench.problem.net, MNIST),
     )
     sizes = dict(zip(NORMS, bench.problem.net.widths, strict=True))
     for found, before, keep in ((first, bench.sparse, 15), (bench.cut(again), again, 8)):

@@ -71,4 +71,6 @@ def test_an_unknown_rule_is_refused():
     ],
 )
 def test_a_weight_is_used_once_a_position(name, shape, expected):
-    assert nets.positions(nets.make(name), shape) == expected
+    assert nets.positions(nets.make(name), shape) == {
+        f"{layer}/kernel": n for layer, n in expected.items()
+    }

@@ -156,7 +156,7 @@ def _cut(plan: Plan, problem: Problem, ware: Ware) -> tuple[Any, Ticket, float]:
         return net, ticket, found.after.multiply_adds / found.before.multiply_adds
     mask = plan.space.mask(ware.bits)
     uses = nets.positions(problem.net, problem.image_shape)
-    kernels = masks.pick(mask, tuple(f"{layer}/kernel" for layer in uses))
+    kernels = masks.pick(mask, tuple(uses))
     left = sum(n * int(np.sum(k)) for n, k in zip(uses.values(), kernels, strict=True))
     total = sum(n * k.size for n, k in zip(uses.values(), kernels, strict=True))
     return problem.net, Ticket(params, stats, mask, ware.epoch * plan.epoch), left / total

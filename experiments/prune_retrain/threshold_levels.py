@@ -87,7 +87,7 @@ def counted(
     for row in summary:
         kept = {path: row[f"kept/{path}"] for path in problem.prunable}
         gone = whole - sum(kept.values())
-        adds = sum(count * uses[path.split("/")[0]] for path, count in kept.items())
+        adds = sum(count * uses.get(path, 0) for path, count in kept.items())
         made.append(
             {
                 **row,

@@ -200,7 +200,7 @@ def choose(
     problem = session.problem
     params, stats = runs.take((dense.params, dense.stats), 0)
     ticket = Ticket(params, stats, masks.ones(params), np.int32(0))
-    before = size(ticket, nets.positions(problem.net, plan.graph.image))
+    before = size(ticket, nets.multiply_adds(problem.net, plan.graph.image))
     whole = {group.name: group.size for group in plan.graph.wiring}
     found: dict[str, list[Member]] = {}
     for alike in _alike([one.net for one in trained]).values():

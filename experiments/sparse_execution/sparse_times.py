@@ -64,7 +64,9 @@ def cell(
     images = jax.random.normal(stream(one.name["seed"], "benchmark", "images"), (batch, *shape))
     labels = jnp.arange(batch) % problem.dataset.classes
     masked = masks.apply(one.mask, one.params)
-    order = sparse.layers(one.params, tuple(nets.positions(problem.net, shape)))
+    order = sparse.layers(
+        one.params, [path.removesuffix("/kernel") for path in nets.positions(problem.net, shape)]
+    )
     programs: dict[str, tuple[Callable, Any, Any]] = {
         "dense": (lambda _, params, images: apply(params, {}, images)[0], one.mask, masked)
     }

@@ -46,7 +46,7 @@ def costs(graph: Graph, dense: Mapping[str, int]) -> Costs:
 
     Args:
       graph: of the net.
-      dense: layer with a kernel -> its multiply-adds in the whole net (`nets.multiply_adds`).
+      dense: leaf -> its multiply-adds in the whole net (`nets.multiply_adds`).
 
     Raises:
       ValueError: groups share units, so that their counts don't tell a cost.
@@ -58,8 +58,8 @@ def costs(graph: Graph, dense: Mapping[str, int]) -> Costs:
                 raise ValueError(f"{group.name} shares units with {graph.wiring[owner[unit]].name}")
             owner[unit] = at
     axes = np.zeros((len(dense), 2, len(graph.wiring)))
-    for layer, of_layer in zip(dense, axes, strict=True):
-        read = graph.axes[f"params/{layer}/kernel"].values()
+    for path, of_layer in zip(dense, axes, strict=True):
+        read = graph.axes.get(f"params/{path}", {}).values()
         for of_axis, units in zip(of_layer, read, strict=False):
             for unit in units.tolist():
                 if unit in owner:

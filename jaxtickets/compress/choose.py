@@ -156,12 +156,12 @@ def multiply_adds(graph: Graph, dense: Mapping[str, int], units: UnitMask) -> in
 
     Args:
       graph: of the net.
-      dense: layer with a kernel -> its multiply-adds in the whole net (`nets.multiply_adds`).
+      dense: leaf -> its multiply-adds in the whole net (`nets.multiply_adds`).
       units: which units stay.
     """
     stays, total = kept(graph, units), 0
-    for layer, count in dense.items():
-        for places in graph.axes[f"params/{layer}/kernel"].values():
+    for path, count in dense.items():
+        for places in graph.axes.get(f"params/{path}", {}).values():
             count = count * int(stays[places].sum()) // len(places)
         total += count
     return total

@@ -27,7 +27,7 @@ from jaxtickets.compress.labels import (
     Weights,
     walk,
 )
-from jaxtickets.nets.convolution import CONVOLUTIONS
+from jaxtickets.nets.convolution import lax_form
 from jaxtickets.types import Feed, PyTree, UnitMask, Units, Wiring
 
 
@@ -67,9 +67,7 @@ def trace(net: nn.Module, shape: Sequence[int], depthwise: frozenset[str] = froz
       ValueError: in one line: an operation has no rule, or units are tied in a way that a `Wiring`
         can't say.
     """
-    if getattr(net, "conv", None) in ("auto", *CONVOLUTIONS):
-        net = net.clone(conv="lax")  # the other form has the same channels, and more equations
-    model = nets.functional(net, shape)
+    model = nets.functional(lax_form(net), shape)
     params, stats = jax.eval_shape(model.init, jax.random.key(0))
     image = jax.ShapeDtypeStruct((1, *shape), "float32")
     closed = jax.make_jaxpr(lambda *inputs: model.apply(*inputs)[0])(params, stats, image)

@@ -7,11 +7,13 @@ whatever moves elements moves labels. So a flatten, a padding shortcut and a con
 slices and a product need no rule of their own. What is tied is joined at the end, in one pass.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.extend.core import Jaxpr, JaxprEqn, Literal
+
+from jaxtickets.nets.moves import MOVES, body_of, compact, module_of, shape_of
 
 FREE, FIXED = -1, 0
 """Labels of what is no unit: a constant; an entry of the images or a logit, which stays."""
@@ -133,13 +135,11 @@ def walk(jaxpr: Jaxpr, inputs: Sequence[Known], seen: Seen, where: str = "") -> 
       UntraceableError: it has an operation without a rule, which is named with its module.
     """
     values: dict[Any, Known] = dict(zip(jaxpr.invars, inputs, strict=True))
-    values |= {var: _free(_shape(var)) for var in jaxpr.constvars}
+    values |= {var: _free(shape_of(var)) for var in jaxpr.constvars}
     for eqn in jaxpr.eqns:
         atoms = [_free(()) if isinstance(v, Literal) else values[v] for v in eqn.invars]
-        module = "/".join(filter(None, (where, str(eqn.source_info.name_stack))))
-        inner = next((eqn.params[name] for name in BODIES if name in eqn.params), None)
-        if inner is not None and eqn.primitive.name in CALLS:
-            body = inner.jaxpr if isinstance(inner, ClosedJaxpr) else inner
+        module, body = module_of(eqn, where), body_of(eqn)
+        if body is not None:
             outputs: Sequence[Known] = walk(body, atoms, seen, module)
         else:
             seen.order.extend(value.path for value in atoms if value.path)
@@ -152,16 +152,9 @@ def walk(jaxpr: Jaxpr, inputs: Sequence[Known], seen: Seen, where: str = "") -> 
     return [_free(()) if isinstance(v, Literal) else values[v] for v in jaxpr.outvars]
 
 
-CALLS = {
-    "jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call",
-    "remat", "remat2", "checkpoint",
-}  # fmt: skip
-BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
-
-
 def _rule(eqn: JaxprEqn, inputs: list[Known], seen: Seen) -> Sequence[Known]:
     """An equation's outputs."""
-    name, shapes = eqn.primitive.name, [_shape(var) for var in eqn.outvars]
+    name, shapes = eqn.primitive.name, [shape_of(var) for var in eqn.outvars]
     if name == "dot_general":
         return [_product(eqn.params, inputs, seen)]
     if name == "conv_general_dilated":
@@ -201,56 +194,6 @@ REDUCTIONS = {
 }  # fmt: skip
 
 
-def _broadcast(params: Mapping[str, Any], labels: np.ndarray) -> np.ndarray:
-    shape = [1] * len(params["shape"])
-    for axis, size in zip(params["broadcast_dimensions"], labels.shape, strict=True):
-        shape[axis] = size
-    return np.broadcast_to(labels.reshape(shape), params["shape"])
-
-
-def _slice(params: Mapping[str, Any], labels: np.ndarray) -> np.ndarray:
-    steps = params["strides"] or (1,) * labels.ndim
-    bounds = zip(params["start_indices"], params["limit_indices"], steps, strict=True)
-    return labels[tuple(slice(*bound) for bound in bounds)]
-
-
-def _pad(params: Mapping[str, Any], labels: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Labels between, and beside, what is padded are the padding's."""
-    for axis, (low, high, inner) in enumerate(params["padding_config"]):
-        size = labels.shape[axis]
-        places = low + (inner + 1) * np.arange(size)
-        shape = list(labels.shape)
-        shape[axis] = low + high + max(0, size + inner * (size - 1))
-        inside = (places >= 0) & (places < shape[axis])
-        wider = np.full(shape, value)
-        np.moveaxis(wider, axis, 0)[places[inside]] = np.moveaxis(labels, axis, 0)[inside]
-        labels = wider
-    return labels
-
-
-MOVES: dict[str, Callable[..., list[np.ndarray]]] = {
-    "broadcast_in_dim": lambda params, x: [_broadcast(params, x)],
-    "concatenate": lambda params, *xs: [np.concatenate(xs, params["dimension"])],
-    "convert_element_type": lambda params, x: [x],
-    "copy": lambda params, x: [x],
-    "pad": lambda params, x, value: [_pad(params, x, value)],
-    "reshape": lambda params, x: [x.reshape(params["new_sizes"])],
-    "rev": lambda params, x: [np.flip(x, params["dimensions"])],
-    "slice": lambda params, x: [_slice(params, x)],
-    "split": lambda params, x: np.split(x, np.cumsum(params["sizes"])[:-1], params["axis"]),
-    "stack": lambda params, *xs: [np.stack(xs, params["axis"])],
-    "squeeze": lambda params, x: [np.squeeze(x, tuple(params["dimensions"]))],
-    "tile": lambda params, x: [np.tile(x, params["reps"])],
-    "transpose": lambda params, x: [x.transpose(params["permutation"])],
-    "unstack": lambda params, x: list(np.moveaxis(x, params["axis"], 0)),
-}
-"""Operations that move elements and change none, done to labels as they are done to elements."""
-
-
-def _shape(var: Any) -> tuple[int, ...]:
-    return var.aval.shape
-
-
 def _free(shape: Sequence[int]) -> Value:
     """Constants."""
     return Value(np.full((1,) * len(shape), FREE), tuple(shape))
@@ -258,12 +201,7 @@ def _free(shape: Sequence[int]) -> Value:
 
 def _compact(labels: np.ndarray) -> Value:
     """The value with these labels."""
-    shape = labels.shape
-    for axis in range(labels.ndim):
-        first = labels.take([0], axis) if shape[axis] else labels
-        if (labels == first).all():
-            labels = first
-    return Value(labels, shape)
+    return Value(compact(labels), labels.shape)
 
 
 def _filters(kernel: Weights, seen: Seen) -> Value:

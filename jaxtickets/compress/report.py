@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxtickets import masks
 from jaxtickets.types import Ticket
 
 
@@ -40,20 +39,19 @@ class Report(NamedTuple):
     after: Size
 
 
-def size(ticket: Ticket, positions: Mapping[str, int]) -> Size:
+def size(ticket: Ticket, adds: Mapping[str, int]) -> Size:
     """A ticket's size.
 
     Args:
       ticket: unbatched.
-      positions: layer with a kernel -> how often an image uses each weight (`nets.positions`).
+      adds: what its net multiplies for one image (`nets.multiply_adds`).
     """
     leaves = jax.tree.leaves(ticket.params)
-    kernels = masks.pick(ticket.params, tuple(f"{layer}/kernel" for layer in positions))
     arrays = leaves + jax.tree.leaves(ticket.stats)
     return Size(
         sum(leaf.size for leaf in leaves),
         sum(int(np.sum(leaf)) for leaf in jax.tree.leaves(ticket.mask)),
-        sum(uses * kernel.size for uses, kernel in zip(positions.values(), kernels, strict=True)),
+        sum(adds.values()),
         sum(leaf.size * leaf.dtype.itemsize for leaf in arrays),
     )
 

@@ -52,9 +52,9 @@ def shrink(
     small_net = net.clone(widths=_widths(net, graph, counts))
     small = graphs.trace(small_net, graph.image, graph.depthwise)
     cut = _cut(ticket, graph, small, units, stays)
-    positions = nets.positions(net, graph.image)
     names = {group.name: (counts[group.name], group.size) for group in graph.wiring}
-    return small_net, cut, Report(names, size(ticket, positions), size(cut, positions))
+    before, after = (nets.multiply_adds(one, graph.image) for one in (net, small_net))
+    return small_net, cut, Report(names, size(ticket, before), size(cut, after))
 
 
 def _widths(net: nn.Module, graph: Graph, counts: Mapping[str, int]) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jax import lax
 
 from jaxtickets import runs
@@ -200,6 +201,16 @@ def convolution(name: str) -> Convolution:
     if name not in CONVOLUTIONS:
         raise ValueError(f"unknown convolution '{name}': one of auto, {', '.join(CONVOLUTIONS)}")
     return CONVOLUTIONS[name]
+
+
+def lax_form(net: nn.Module) -> nn.Module:
+    """The net with its convolutions, where it has a choice, as single operations.
+
+    The other form has the same channels and costs, and many more equations.
+    """
+    if getattr(net, "conv", None) in ("auto", *CONVOLUTIONS):
+        return net.clone(conv="lax")
+    return net
 
 
 def max_pool2(images: jax.Array) -> jax.Array:

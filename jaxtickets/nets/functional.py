@@ -8,39 +8,56 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxtickets.types import Key, Model, Params, Stats
+from jaxtickets.types import Array, Key, Model, Params, Stats
 
 COLLECTIONS = {"params", "batch_stats"}
 
+Example = Sequence[int] | jax.ShapeDtypeStruct | Sequence[jax.ShapeDtypeStruct]
+"""What a net takes for one example, without the batch axis: the shape of a float array, such as
+`(h, w, c)`, an array's shape and type, such as `jax.ShapeDtypeStruct((t,), "int32")` for tokens, or
+several of these for a net of several inputs."""
 
-def functional(module: nn.Module, shape: Sequence[int]) -> Model:
-    """`init` and `apply` of any flax module that maps images to logits.
+
+def example_inputs(shape: Example) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """The inputs of a net for a batch of one example."""
+    several = (shape,) if isinstance(shape, jax.ShapeDtypeStruct) else tuple(shape)
+    arrays = [one for one in several if isinstance(one, jax.ShapeDtypeStruct)]
+    if arrays and len(arrays) == len(several):
+        return tuple(jax.ShapeDtypeStruct((1, *one.shape), one.dtype) for one in arrays)
+    return (jax.ShapeDtypeStruct((1, *several), jnp.zeros(()).dtype),)
+
+
+def functional(module: nn.Module, shape: Example) -> Model:
+    """`init` and `apply` of any flax module that maps images, or other inputs, to logits.
 
     A module whose `__call__` has an argument named `train` is told the mode; one without, such as
     the user's own `__call__(self, x)`, acts the same in both. `init` gives the parameters that
     `module.init(key, images)` gives, in evaluation mode. Given a key, `apply` consumes it for
-    'dropout'. Only training mode changes the statistics.
+    'dropout'. Only training mode changes the statistics. Where the module takes several inputs,
+    `images` is the tuple of them.
 
     Args:
       module: the flax module, unbound.
-      shape: `(h, w, c)` of the images.
+      shape: of one example, such as `(h, w, c)` of an image.
 
     Raises:
       ValueError: from `init`, if the module has variables beside parameters and 'batch_stats'.
     """
+    inputs = example_inputs(shape)
 
     def init(key: Key) -> tuple[Params, Stats]:
-        variables = module.init(key, jnp.zeros((1, *shape)), **mode(module, False))
+        zeros = [jnp.zeros(one.shape, one.dtype) for one in inputs]
+        variables = module.init(key, *zeros, **mode(module, False))
         if unknown := sorted(set(variables) - COLLECTIONS):
             raise ValueError(f"{type(module).__name__} has other kinds of variables: {unknown}")
-        return variables["params"], variables.get("batch_stats", {})
+        return variables.get("params", {}), variables.get("batch_stats", {})
 
     def apply(
-        params: Params, stats: Stats, images: jax.Array, key: Key | None = None, train: bool = False
+        params: Params, stats: Stats, images: Array, key: Key | None = None, train: bool = False
     ) -> tuple[jax.Array, Stats]:
         logits, moved = module.apply(
             {"params": params, "batch_stats": stats},
-            images,
+            *(images if isinstance(images, tuple) else (images,)),
             rngs={} if key is None else {"dropout": key},
             mutable=["batch_stats"] if train else [],
             **mode(module, train),

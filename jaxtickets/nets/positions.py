@@ -1,64 +1,289 @@
-"""How often a net uses each of its weights, and so what an image costs."""
+"""How often a net uses each of its weights, and so what an example costs: read off its jaxpr."""
 
-from collections.abc import Sequence
-from typing import Any
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
+from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
-from jaxtickets.nets.functional import mode
-from jaxtickets.types import Key
-
-
-def positions(net: nn.Module, shape: Sequence[int]) -> dict[str, int]:
-    """Layer with a kernel -> the number of times that an image uses each weight: `h · w`, or 1.
-
-    A weight's multiply-adds an image are its positions. Found by tracing: nothing is computed. A
-    layer within a module has a path, `block/conv`; the positions of one that is called several
-    times add up.
-
-    Args:
-      net: any flax module whose kernels belong to `nn.Conv` or `nn.Dense`, of any stride and any
-        groups, or to other layers that use each weight once for each position of their output.
-      shape: `(h, w, c)` of the images.
-    """
-    return {name: uses for name, (uses, _) in _layers(net, shape).items()}
+from jaxtickets.nets.convolution import lax_form
+from jaxtickets.nets.functional import Example, example_inputs, functional
+from jaxtickets.nets.moves import MOVES, body_of, compact, module_of, opened, scan_counts, shape_of
 
 
-def multiply_adds(net: nn.Module, shape: Sequence[int]) -> dict[str, int]:
-    """Layer with a kernel -> the multiply-adds of one image in it: positions times weights.
+def positions(net: nn.Module, shape: Example) -> dict[str, int]:
+    """Leaf -> the number of times that an example uses each of its weights: `h · w`, or 1.
 
-    Zeros around the images count, as they do in published numbers; biases, batch norms,
-    activations and pools don't. Twice the sum is the forward pass's floating-point operations.
+    Weights that several calls read add up.
 
     Args:
-      net: as for `positions`.
-      shape: `(h, w, c)` of the images.
+      net, shape: as for `multiply_adds`.
+
+    Raises:
+      ValueError: in one line: as `multiply_adds`, or a leaf has weights that are used more often
+        than others.
     """
-    return {name: uses * size for name, (uses, size) in _layers(net, shape).items()}
+    sizes, adds = _counted(net, shape)
+    uses = {}
+    for path, size in sizes.items():
+        if path in adds:
+            uses[path], rest = divmod(adds[path], size)
+            if rest:
+                raise ValueError(f"{type(net).__name__} uses only some of the weights of {path}")
+    return uses
 
 
-def _layers(net: nn.Module, shape: Sequence[int]) -> dict[str, tuple[int, int]]:
-    """Layer with a kernel -> its positions and its weights, by shapes alone."""
+def multiply_adds(net: nn.Module, shape: Example) -> dict[str, int]:
+    """Leaf -> the multiply-adds of one example with its weights, in the order of the leaves.
 
-    def traced(key: Key) -> Any:
-        how: dict[str, Any] = {"mutable": True, "capture_intermediates": True}
-        return net.init(key, jnp.zeros((1, *shape)), **how, **mode(net, False))
+    Counted is what the net's jaxpr multiplies in evaluation mode: matrix products and convolutions
+    of what depends on the example with what is made of a leaf, and products one by one with a leaf
+    of several axes, such as a depthwise kernel; a scan's body times its length. Zeros around the
+    images count, as they do in published numbers; zeros between the entries of a transposed
+    convolution, biases, norms, activations and pools don't, nor do products of weights with one
+    another. Products of two activations, such as attention's, stand last, by the name of their
+    module. Twice the sum is the forward pass's floating-point operations.
 
-    found = jax.eval_shape(traced, jax.random.key(0))
-    layers = {}
-    for path, kernel in jax.tree.leaves_with_path(found["params"]):
-        *layer, leaf = (step.key for step in path)
-        if leaf == "kernel":
-            outs = _at(found["intermediates"], layer)["__call__"]
-            uses = sum(out.size // out.shape[-1] for out in outs)
-            layers["/".join(layer)] = uses, kernel.size
-    return layers
+    Args:
+      net: any flax module.
+      shape: of one example, see `functional`.
+
+    Raises:
+      ValueError: in one line: a loop whose length isn't known multiplies, or an operation that
+        can't be counted.
+    """
+    sizes, adds = _counted(net, shape)
+    return {path: adds[path] for path in sizes if path in adds} | adds
 
 
-def _at(tree: Any, path: Sequence[str]) -> Any:
-    """The branch of nested dicts at `path`."""
-    for step in path:
-        tree = tree[step]
-    return tree
+EXAMPLE, CONSTANT = -2, -1
+"""Labels of what depends on the example, and of what depends on nothing."""
+
+UNCOUNTED = {"pallas_call", "ragged_dot", "ragged_dot_general", "scaled_matmul", "custom_call"}
+"""Primitives that multiply in a way that isn't known here."""
+
+
+class Leaf(NamedTuple):
+    """A leaf as an equation reads it.
+
+    Attributes:
+      path: in the parameters; of what a scan cuts from a leaf, the leaf's.
+      shape: its shape there.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+
+
+class Count(NamedTuple):
+    """What a walk over a jaxpr collects.
+
+    Attributes:
+      leaves: by their number, which is the label of what is made of them.
+      adds: path, or module of a product of activations -> multiply-adds.
+    """
+
+    leaves: list[Leaf]
+    adds: Counter[str]
+
+
+def _counted(net: nn.Module, shape: Example) -> tuple[dict[str, int], Counter[str]]:
+    """Leaf -> size; leaf or module -> multiply-adds."""
+    net = lax_form(net)
+    model, inputs = functional(net, shape), example_inputs(shape)
+    params, stats = jax.eval_shape(model.init, jax.random.key(0))
+    closed = jax.make_jaxpr(lambda *given: model.apply(*given)[0])(params, stats, inputs)
+    with_paths = jax.tree.leaves_with_path(params)
+    leaves = [
+        Leaf(jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape)
+        for path, leaf in with_paths
+    ]
+    labels = [
+        *(_all(number, leaf.shape) for number, leaf in enumerate(leaves)),
+        *(_all(CONSTANT, leaf.shape) for leaf in jax.tree.leaves(stats)),
+        *(_all(EXAMPLE, leaf.shape) for leaf in inputs),
+    ]
+    count = Count(list(leaves), Counter())
+    try:
+        _walk(closed.jaxpr, labels, count, "")
+    except _UncountableError as error:
+        raise ValueError(f"{type(net).__name__}'s multiply-adds: {error}") from None
+    return {leaf.path: math.prod(leaf.shape) for leaf in leaves}, count.adds
+
+
+class _UncountableError(ValueError):
+    """An operation that multiplies in a way that isn't known."""
+
+
+def _all(label: int, shape: Sequence[int]) -> np.ndarray:
+    """The same label everywhere; labels have length 1 along axes along which nothing differs."""
+    return np.full((1,) * len(shape), label)
+
+
+def _walk(jaxpr: Jaxpr, inputs: Sequence[np.ndarray], count: Count, where: str) -> list[np.ndarray]:
+    """Labels of what a jaxpr gives, from those of its arguments; adds what it multiplies."""
+    labels: dict[Any, np.ndarray] = dict(zip(jaxpr.invars, inputs, strict=True))
+    labels |= {var: _all(CONSTANT, shape_of(var)) for var in jaxpr.constvars}
+
+    def of(atom: Any) -> np.ndarray:
+        return _all(CONSTANT, shape_of(atom)) if isinstance(atom, Literal) else labels[atom]
+
+    for eqn in jaxpr.eqns:
+        atoms, module = [of(atom) for atom in eqn.invars], module_of(eqn, where)
+        name, body = eqn.primitive.name, body_of(eqn)
+        if body is not None:
+            outputs = _walk(body, atoms, count, module)
+        elif name in LOOPS:
+            outputs = LOOPS[name](eqn, atoms, count, module)
+        else:
+            if name in UNCOUNTED:
+                raise _UncountableError(f"'{name}' in {module} has no rule")
+            _add_products(eqn, atoms, count, module)
+            outputs = _outputs(eqn, atoms, count)
+        labels.update(zip(eqn.outvars, outputs, strict=True))
+    return [of(atom) for atom in jaxpr.outvars]
+
+
+def _outputs(eqn: JaxprEqn, atoms: Sequence[np.ndarray], count: Count) -> list[np.ndarray]:
+    """Labels of an equation's outputs."""
+    shapes = [shape_of(var) for var in eqn.outvars]
+    most = _most(atoms, count)
+    moved = eqn.primitive.name in MOVES and most >= 0
+    if not moved or all((atom == most).all() for atom in atoms):
+        return [_all(most, shape) for shape in shapes]
+    full = [
+        np.broadcast_to(atom, shape_of(var)) for atom, var in zip(atoms, eqn.invars, strict=True)
+    ]
+    return [compact(labels) for labels in MOVES[eqn.primitive.name](eqn.params, *full)]
+
+
+def _most(atoms: Sequence[np.ndarray], count: Count) -> int:
+    """The label of what is made of all of these: the example's, or that of the largest leaf."""
+    there = {int(label) for atom in atoms for label in np.unique(atom)}
+    if EXAMPLE in there:
+        return EXAMPLE
+    return max(
+        sorted(there),
+        key=lambda label: math.prod(count.leaves[label].shape) if label >= 0 else -1,
+        default=CONSTANT,
+    )
+
+
+def _add_products(eqn: JaxprEqn, atoms: Sequence[np.ndarray], count: Count, module: str) -> None:
+    """Adds what an equation multiplies."""
+    adds = PRODUCTS.get(eqn.primitive.name)
+    read = [atom for atom in atoms if not (atom == EXAMPLE).any()]
+    if adds is None or len(atoms) - len(read) == 0:
+        return
+    if not read:
+        if eqn.primitive.name != "mul":
+            count.adds[module] += adds(eqn)
+        return
+    for label, times in zip(*np.unique(read[0], return_counts=True), strict=True):
+        if label < 0:
+            continue
+        leaf = count.leaves[label]
+        if eqn.primitive.name != "mul" or sum(size > 1 for size in leaf.shape) > 1:
+            count.adds[leaf.path] += adds(eqn) * int(times) // read[0].size
+
+
+def _dot(eqn: JaxprEqn) -> int:
+    (contracted, _), _ = eqn.params["dimension_numbers"]
+    first, *_ = (shape_of(var) for var in eqn.invars)
+    return math.prod(shape_of(eqn.outvars[0])) * math.prod(first[axis] for axis in contracted)
+
+
+def _convolution(eqn: JaxprEqn) -> int:
+    """Each weight once a position; of a dilated input once an entry."""
+    numbers = eqn.params["dimension_numbers"]
+    (left, right), out = (shape_of(var) for var in eqn.invars), shape_of(eqn.outvars[0])
+    pixels = 1
+    for into, made, dilation in zip(
+        numbers.lhs_spec[2:], numbers.out_spec[2:], eqn.params["lhs_dilation"], strict=True
+    ):
+        pixels *= out[made] if dilation == 1 else min(left[into], out[made])
+    return out[numbers.out_spec[0]] * pixels * math.prod(right)
+
+
+PRODUCTS: dict[str, Callable[[JaxprEqn], int]] = {
+    "dot_general": _dot,
+    "conv_general_dilated": _convolution,
+    "mul": lambda eqn: math.prod(shape_of(eqn.outvars[0])),
+}
+
+
+def _scan(
+    eqn: JaxprEqn, atoms: Sequence[np.ndarray], count: Count, module: str
+) -> list[np.ndarray]:
+    """A scan: its carry's labels are those that no step changes any more."""
+    body, length = opened(eqn.params["jaxpr"]), eqn.params["length"]
+    consts, carried = scan_counts(eqn)
+    fixed, carry = atoms[:consts], list(atoms[consts : consts + carried])
+    steps = _steps(atoms[consts + carried :], count)
+    while True:
+        adds: Counter[str] = Counter()
+        before, made = carry, []
+        for rows in steps:
+            made.append(_walk(body, [*fixed, *carry, *rows], count._replace(adds=adds), module))
+            carry = [
+                a if (a == b).all() else _all(_most((a, b), count), a.shape)
+                for a, b in zip(carry, made[-1], strict=False)
+            ]
+        if all((a == b).all() for a, b in zip(carry, before, strict=True)):
+            break
+    for name, of_steps in adds.items():
+        count.adds[name] += of_steps * length // len(steps)
+    stacked = (_all(_most(rows, count), (1, *rows[0].shape)) for rows in zip(*made, strict=True))
+    return [*carry, *list(stacked)[carried:]]
+
+
+def _steps(arrays: Sequence[np.ndarray], count: Count) -> list[list[np.ndarray]]:
+    """What the steps of a scan read of arrays: one step for all where all read the same leaves.
+
+    A step reads of a stacked leaf a leaf with one axis less.
+    """
+    length = max((len(labels) for labels in arrays), default=1)
+    steps: list[list[np.ndarray]] = [[] for _ in range(length)]
+    for labels in arrays:
+        if len(labels) == 1:
+            for label in np.unique(labels[labels >= 0]):
+                leaf = count.leaves[label]
+                labels = np.where(labels == label, len(count.leaves), labels)
+                count.leaves.append(leaf._replace(shape=leaf.shape[1:]))
+        for step, row in zip(
+            steps, np.broadcast_to(labels, (length, *labels.shape[1:])), strict=True
+        ):
+            step.append(row)
+    return steps
+
+
+def _while(
+    eqn: JaxprEqn, atoms: Sequence[np.ndarray], count: Count, module: str
+) -> list[np.ndarray]:
+    """A loop without a length, which may not multiply."""
+    most = _most(atoms, count)
+    for name in ("cond_jaxpr", "body_jaxpr"):
+        step, body = count._replace(adds=Counter()), opened(eqn.params[name])
+        _walk(body, [_all(most, shape_of(var)) for var in body.invars], step, module)
+        if step.adds:
+            raise _UncountableError(f"'while' in {module} multiplies, nobody knows how often")
+    return [_all(most, shape_of(var)) for var in eqn.outvars]
+
+
+def _cond(
+    eqn: JaxprEqn, atoms: Sequence[np.ndarray], count: Count, module: str
+) -> list[np.ndarray]:
+    """A choice: the branch that costs most counts."""
+    costs = [Counter[str]() for _ in eqn.params["branches"]]
+    for branch, adds in zip(eqn.params["branches"], costs, strict=True):
+        _walk(opened(branch), atoms[1:], count._replace(adds=adds), module)
+    count.adds.update(max(costs, key=lambda adds: sum(adds.values())))
+    return [_all(_most(atoms, count), shape_of(var)) for var in eqn.outvars]
+
+
+LOOPS: dict[str, Callable[..., list[np.ndarray]]] = {"scan": _scan, "while": _while, "cond": _cond}
+"""Primitive -> the labels of its outputs; adds what its bodies multiply."""

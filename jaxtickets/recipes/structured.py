@@ -49,7 +49,7 @@ class Cut(NamedTuple):
     Attributes:
       rule: `by_layer` or `over_layers`.
       floor, multiple: see `choose.by_layer`.
-      costs: layer -> its multiply-adds in the whole net (`nets.multiply_adds`), where shares are
+      costs: leaf -> its multiply-adds in the whole net (`nets.multiply_adds`), where shares are
         of these; empty where they are of the units.
     """
 

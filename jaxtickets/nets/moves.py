@@ -1,0 +1,108 @@
+"""Operations that move elements and change none, done to arrays that stand for the elements.
+
+Who follows something through a net's jaxpr, such as which leaf or which unit an element comes from,
+moves its labels as the operation moves the elements.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+
+
+def _broadcast(params: Mapping[str, Any], labels: np.ndarray) -> np.ndarray:
+    shape = [1] * len(params["shape"])
+    for axis, size in zip(params["broadcast_dimensions"], labels.shape, strict=True):
+        shape[axis] = size
+    return np.broadcast_to(labels.reshape(shape), params["shape"])
+
+
+def _slice(params: Mapping[str, Any], labels: np.ndarray) -> np.ndarray:
+    steps = params["strides"] or (1,) * labels.ndim
+    bounds = zip(params["start_indices"], params["limit_indices"], steps, strict=True)
+    return labels[tuple(slice(*bound) for bound in bounds)]
+
+
+def _pad(params: Mapping[str, Any], labels: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """Labels between, and beside, what is padded are the padding's."""
+    for axis, (low, high, inner) in enumerate(params["padding_config"]):
+        size = labels.shape[axis]
+        places = low + (inner + 1) * np.arange(size)
+        shape = list(labels.shape)
+        shape[axis] = low + high + max(0, size + inner * (size - 1))
+        inside = (places >= 0) & (places < shape[axis])
+        wider = np.full(shape, value)
+        np.moveaxis(wider, axis, 0)[places[inside]] = np.moveaxis(labels, axis, 0)[inside]
+        labels = wider
+    return labels
+
+
+MOVES: dict[str, Callable[..., list[np.ndarray]]] = {
+    "broadcast_in_dim": lambda params, x: [_broadcast(params, x)],
+    "concatenate": lambda params, *xs: [np.concatenate(xs, params["dimension"])],
+    "convert_element_type": lambda params, x: [x],
+    "copy": lambda params, x: [x],
+    "pad": lambda params, x, value: [_pad(params, x, value)],
+    "reshape": lambda params, x: [x.reshape(params["new_sizes"])],
+    "rev": lambda params, x: [np.flip(x, params["dimensions"])],
+    "slice": lambda params, x: [_slice(params, x)],
+    "split": lambda params, x: np.split(x, np.cumsum(params["sizes"])[:-1], params["axis"]),
+    "stack": lambda params, *xs: [np.stack(xs, params["axis"])],
+    "squeeze": lambda params, x: [np.squeeze(x, tuple(params["dimensions"]))],
+    "tile": lambda params, x: [np.tile(x, params["reps"])],
+    "transpose": lambda params, x: [x.transpose(params["permutation"])],
+    "unstack": lambda params, x: list(np.moveaxis(x, params["axis"], 0)),
+}
+"""Primitive -> what it does, `move(params, *arrays) -> arrays`."""
+
+
+def compact(labels: np.ndarray) -> np.ndarray:
+    """The labels with length 1 along the axes along which nothing differs."""
+    for axis in range(labels.ndim):
+        first = labels.take([0], axis) if labels.shape[axis] else labels
+        if (labels == first).all():
+            labels = first
+    return labels
+
+
+CALLS = {
+    "jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call",
+    "custom_vjp_call_jaxpr", "remat", "remat2", "checkpoint",
+}  # fmt: skip
+_BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+
+
+def body_of(eqn: JaxprEqn) -> Jaxpr | None:
+    """The jaxpr that a call stands for; None for what is no call."""
+    if eqn.primitive.name not in CALLS:
+        return None
+    return next((opened(eqn.params[name]) for name in _BODIES if name in eqn.params), None)
+
+
+def opened(jaxpr: Jaxpr | ClosedJaxpr) -> Jaxpr:
+    """The jaxpr without its constants."""
+    return jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
+
+
+def shape_of(atom: Any) -> tuple[int, ...]:
+    """The shape of a variable or literal."""
+    return atom.aval.shape
+
+
+def scan_counts(eqn: JaxprEqn) -> tuple[int, int]:
+    """How many of a scan's arguments are constants, and how many are carried after them."""
+    if "ft_in" in eqn.params:  # from jax 0.11 on
+        consts, carried, _ = eqn.params["ft_in"].unpack()
+        return len(list(consts)), len(list(carried))
+    return eqn.params["num_consts"], eqn.params["num_carry"]
+
+
+def module_of(eqn: JaxprEqn, where: str = "") -> str:
+    """The module in which an equation stands, such as `Net/block/conv`.
+
+    Args:
+      eqn: the equation.
+      where: the module that calls its jaxpr.
+    """
+    return "/".join(filter(None, (where, str(eqn.source_info.name_stack))))

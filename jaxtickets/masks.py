@@ -90,6 +90,31 @@ def pick(tree: PyTree, prunable: Prunable) -> list[Array]:
     return [by_path[path] for path in prunable]
 
 
+def kernel_path(tree: PyTree, layer: str) -> str:
+    """The path of a layer's kernel: `layer/kernel`, or its one leaf with two axes or more.
+
+    Raises:
+      ValueError: it has none, or several.
+    """
+    prefix = f"{layer}/" if layer else ""
+    own = {
+        path: leaf
+        for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True)
+        if path.startswith(prefix) and "/" not in path.removeprefix(prefix)
+    }
+    if f"{prefix}kernel" in own:
+        return f"{prefix}kernel"
+    found = [path for path, leaf in own.items() if jnp.ndim(leaf) >= 2]
+    if len(found) != 1:
+        raise ValueError(f"{layer or 'the net'} has {len(found)} kernels among {_some([*own])}")
+    return found[0]
+
+
+def kernels(tree: PyTree, layers: Sequence[str]) -> list[Array]:
+    """The kernel of each layer, see `kernel_path`."""
+    return pick(tree, tuple(kernel_path(tree, layer) for layer in layers))
+
+
 def put(tree: PyTree, prunable: Prunable, leaves: Sequence[Array]) -> PyTree:
     """`tree` with the leaves at the paths `prunable` replaced by `leaves`."""
     new = dict(zip(prunable, leaves, strict=True))
@@ -380,7 +405,7 @@ def expand(units: UnitMask, wiring: Wiring, params: Params) -> Mask:
     Args:
       units: `{group: bool[units]}`; a group that is absent stays whole.
       wiring: the net's groups.
-      params: parameters, nested dicts of `kernel`, `bias`, `scale`.
+      params: parameters, nested dicts of kernels (see `kernel_path`), `bias`, `scale`.
 
     Raises:
       ValueError: a name isn't a group, or a length doesn't fit.
@@ -394,12 +419,14 @@ def expand(units: UnitMask, wiring: Wiring, params: Params) -> Mask:
         keep = jnp.asarray(keep, bool)
         if keep.shape != (group.size,):
             raise ValueError(f"{name} has {group.size} units, the mask has shape {keep.shape}")
+        made = [kernel_path(params, layer) for layer in group.producers]
         for layer in group.producers + group.norms:
-            for leaf in ("kernel", "bias", "scale"):
-                if (path := f"{layer}/{leaf}") in mask:
-                    mask[path] = mask[path] & jnp.broadcast_to(keep, mask[path].shape)
+            made += [f"{layer}/{leaf}" if layer else leaf for leaf in ("bias", "scale")]
+        for path in made:
+            if path in mask:
+                mask[path] = mask[path] & jnp.broadcast_to(keep, mask[path].shape)
         for layer, repeat in group.consumers:
-            kernel = mask[f"{layer}/kernel"]
-            rows = jnp.broadcast_to(jnp.tile(keep, repeat)[:, None], kernel.shape)
-            mask[f"{layer}/kernel"] = kernel & rows
+            path = kernel_path(params, layer)
+            rows = jnp.broadcast_to(jnp.tile(keep, repeat)[:, None], mask[path].shape)
+            mask[path] = mask[path] & rows
     return put(params, tuple(mask), list(mask.values()))

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from experiments.benchmark.measured import Row, compared
 from experiments.harness import latency
 from jaxtickets import masks, nets
-from jaxtickets.compress import choose, graph, shrink
+from jaxtickets.compress import choose, graph, promise, shrink
 from jaxtickets.keys import stream
-from jaxtickets.types import Params, Stats, Ticket, UnitMask
+from jaxtickets.types import Params, Stats, Ticket
 
 MNIST, CIFAR, IMAGENET = (28, 28, 1), (32, 32, 3), (224, 224, 3)
 SHAPES = dict.fromkeys(("lenet300_100", "lenet5", "lenet5_lecun", "lenet5_29k", "scnn"), MNIST)
@@ -51,7 +50,7 @@ def compare(name: str, shape: tuple[int, ...], repeats: int) -> Iterator[Row]:
     }
     units = choose.by_layer(traced, scores, SHARE)
     small_net, small, found = shrink.shrink(net, whole, units, traced)
-    apart = difference((net, whole), (small_net, small), units, traced)
+    apart = promise.output_gap(net, whole, units, traced, small_net, small)
     time, _ = latency.compare((net, whole), (small_net, small), shape, (BATCH,), repeats)
     left = found.after.multiply_adds / found.before.multiply_adds
     label = f"{name} with half its units"
@@ -70,27 +69,3 @@ def _with_no_unit_alike(params: Params, stats: Stats) -> tuple[Params, Stats]:
         return jnp.asarray(draw.uniform(0.5, 1.5, a.shape), a.dtype) if a.ndim == 1 else a
 
     return jax.tree.map(leaf, (params, stats))
-
-
-def difference(
-    large: tuple[nn.Module, Ticket],
-    small: tuple[nn.Module, Ticket],
-    units: UnitMask,
-    traced: graph.Graph,
-) -> float:
-    """The largest difference between the masked net's outputs and the small one's, of 4 images.
-
-    A share of the largest output.
-    """
-    images = jax.random.normal(stream(0, "benchmark", "images"), (4, *traced.image))
-    net, ticket = large
-    off = masks.apply(masks.expand(units, traced.wiring, ticket.params), ticket.params)
-
-    def outputs(net: nn.Module, params: Params, stats: Stats) -> jax.Array:
-        return jax.jit(nets.functional(net, traced.image).apply)(params, stats, images)[0]
-
-    masked, cut = (
-        outputs(net, off, ticket.stats),
-        outputs(small[0], small[1].params, small[1].stats),
-    )
-    return float(jnp.max(jnp.abs(masked - cut)) / jnp.max(jnp.abs(masked)))

@@ -28,6 +28,7 @@ from jaxtickets.compress.labels import (
     walk,
 )
 from jaxtickets.nets.convolution import lax_form
+from jaxtickets.nets.functional import Example
 from jaxtickets.types import Feed, PyTree, UnitMask, Units, Wiring
 
 
@@ -44,52 +45,57 @@ class Graph(NamedTuple):
       axes: path in `{'params': ..., 'batch_stats': ...}` -> axis, counted from the end -> the unit
         at each of its places.
       depthwise: paths of the kernels that filter each channel alone.
-      image: `(h, w, c)` of the images.
+      image: what the net takes for one example, such as `(h, w, c)`, see `nets.functional`.
     """
 
     wiring: Wiring
     units: dict[str, np.ndarray]
     axes: Axes
     depthwise: frozenset[str]
-    image: tuple[int, ...]
+    image: Example
 
 
-def trace(net: nn.Module, shape: Sequence[int], depthwise: frozenset[str] = frozenset()) -> Graph:
-    """The channel graph of a flax module, for images of `shape` `(h, w, c)`.
+def trace(net: nn.Module, shape: Example, depthwise: frozenset[str] = frozenset()) -> Graph:
+    """The channel graph of a flax module.
+
+    What it gives, in one array or several, is all logits: these stay.
 
     Args:
-      net: any flax module that maps images to logits.
-      shape: `(h, w, c)` of the images.
+      net: any flax module.
+      shape: of one example, such as `(h, w, c)`, see `nets.functional`.
       depthwise: kernels that are known to filter each channel alone; where there is but one
         channel, nothing else tells them from others.
 
     Raises:
-      ValueError: in one line: an operation has no rule, or units are tied in a way that a `Wiring`
-        can't say.
+      ValueError: in one line that names the net, the layer and the operation: it has no rule, or
+        units are tied in a way that a `Wiring` can't say.
     """
     model = nets.functional(lax_form(net), shape)
     params, stats = jax.eval_shape(model.init, jax.random.key(0))
-    image = jax.ShapeDtypeStruct((1, *shape), "float32")
-    closed = jax.make_jaxpr(lambda *inputs: model.apply(*inputs)[0])(params, stats, image)
+    given = nets.example_inputs(shape)
+    closed = jax.make_jaxpr(lambda *inputs: model.apply(*inputs)[0])(params, stats, given)
     leaves = _leaves(params, stats)
     axes = _number(leaves)
-    seen = Seen(axes, [], [], set(depthwise), [])
-    inputs: list[Known] = [_leaf(path, shape, axes[path]) for path, shape in leaves.items()]
-    inputs.append(Value(np.full((1,) * 4, FIXED), image.shape))
+    seen = Seen(axes, [], {}, set(depthwise), [])
+    inputs: list[Known] = [_leaf(path, size, axes[path]) for path, size in leaves.items()]
+    inputs += [Value(np.full((1,) * len(one.shape), FIXED), one.shape) for one in given]
     try:
-        (logits,) = walk(closed.jaxpr, inputs, seen)
-        assert isinstance(logits, Value)
-        seen.tie(np.array(FIXED), logits.labels)
+        for logits in walk(closed.jaxpr, inputs, seen):
+            if isinstance(logits, Value):
+                seen.tie(np.array(FIXED), logits.labels)
+            else:  # a leaf as it is
+                for labels in axes[logits.path].values():
+                    seen.tie(np.array(FIXED), labels)
         number = _join(axes, seen.ties)
         _check_claims(axes, number, seen.claims)
         axes = {
             path: {axis: number[labels] for axis, labels in leaf.items()}
             for path, leaf in axes.items()
         }
-        groups, units = _groups(axes, _layers(seen.order))
+        groups, units = _groups(axes, seen.order)
     except UntraceableError as error:
         raise ValueError(f"the units of {type(net).__name__} can't be traced: {error}") from None
-    return Graph(groups, units, axes, frozenset(seen.depthwise), tuple(shape))
+    return Graph(groups, units, axes, frozenset(seen.depthwise), shape)
 
 
 def kept(graph: Graph, units: UnitMask) -> np.ndarray:
@@ -110,6 +116,15 @@ def kept(graph: Graph, units: UnitMask) -> np.ndarray:
     for name, places in graph.units.items():
         stays[places] |= np.asarray(units.get(name, np.ones(len(places))), bool)
     return stays
+
+
+def kernel_of(graph: Graph, layer: str) -> str:
+    """The path, in the parameters, of the kernel of a layer that makes or reads units."""
+    prefix = f"params/{layer}/" if layer else "params/"
+    own = [path for path in graph.axes if path.startswith(prefix) and -2 in graph.axes[path]]
+    own = [path for path in own if "/" not in path.removeprefix(prefix)]
+    named = [path for path in own if path == f"{prefix}kernel"]
+    return (named or own)[0].removeprefix("params/")
 
 
 def _leaves(params: PyTree, stats: PyTree) -> dict[str, tuple[int, ...]]:
@@ -159,7 +174,7 @@ def _check_claims(axes: Axes, number: np.ndarray, claims: Sequence[tuple[str, np
     """Labels that must be one unit are tied, and are not two places of the same axis.
 
     The second counts also where they are tied: what is made of all units, such as their mean, ties
-    them all once it is subtracted from them.
+    them all once it is subtracted from them. What stays, such as logits, may be mixed.
     """
     home, layers = np.zeros(len(number), int), ["the images"]
     for path, leaf in axes.items():
@@ -167,41 +182,53 @@ def _check_claims(axes: Axes, number: np.ndarray, claims: Sequence[tuple[str, np
             home[labels] = len(layers)
             layers.append(_layer(path))
     for place, (first, second) in claims:
+        stays = (number[first] == number[FIXED]) & (number[second] == number[FIXED])
         mixed = (number[first] != number[second]) | (home[first] == home[second])
+        mixed &= ~stays
         if mixed.any():
             raise UntraceableError(f"{place} mixes units of {layers[home[first[mixed][0]]]}")
 
 
-def _groups(axes: Axes, layers: Sequence[str]) -> tuple[Wiring, dict[str, np.ndarray]]:
-    """Groups of the layers, which are in the order in which they are read, and their units.
+def _groups(axes: Axes, order: Mapping[str, str]) -> tuple[Wiring, dict[str, np.ndarray]]:
+    """Groups of the layers and their units.
+
+    Args:
+      axes: the leaves' units.
+      order: paths of the leaves in the order in which they are read, and the operations by which.
 
     Raises:
       UntraceableError: a `Wiring` can't say how they are tied.
     """
     groups: dict[frozenset[int], Units] = {}
     units: dict[str, np.ndarray] = {}
-    kernels = [layer for layer in layers if f"params/{layer}/kernel" in axes]
-    for layer in kernels:
-        made = axes[f"params/{layer}/kernel"][-1]
+    kernels = _kernels(axes, order)
+    for layer, path in kernels.items():
+        made, by = axes[path][-1], f"('{order[path]}')"
         if (made == FIXED).all():
             continue
         if FIXED in made or len(np.unique(made)) < len(made):
-            raise UntraceableError(f"the units of {layer} are tied with one another or with images")
+            raise UntraceableError(
+                f"the units of {layer} are tied with one another or with images {by}"
+            )
         group = groups.setdefault(frozenset(made), Units(layer, len(made), (), (), ()))
-        _check_order(layer, made, units.setdefault(group.name, made), group.name)
+        _check_order(layer, made, units.setdefault(group.name, made), group.name, by)
         groups[frozenset(made)] = group._replace(producers=(*group.producers, layer))
     inside = np.concatenate([np.empty(0, int), *units.values()])
-    for layer in layers:
+    for layer in dict.fromkeys(map(_layer, order)):
         norm = layer not in kernels
-        path = _norm_leaf(axes, layer) if norm else f"params/{layer}/kernel"
+        path = _norm_leaf(axes, layer) if norm else kernels[layer]
         places = axes[path].get(-1 if norm else -2, np.empty(0, int))
         if not np.isin(places, inside).any():  # of images, of logits, or depthwise
             continue
+        by = f"('{order.get(path, 'no operation')}')"
         if frozenset(places) not in groups:
-            raise UntraceableError(f"{layer} reads units of several layers, or not all of a layer")
+            raise UntraceableError(
+                f"{layer} reads units of several layers, or not all of a layer {by}"
+            )
         group = groups[frozenset(places)]
         repeat = 1 if norm else len(places) // group.size
-        _check_order(layer, places, np.tile(units[group.name], repeat), group.name)
+        ordered = np.tile(units[group.name], repeat)
+        _check_order(layer, places, ordered, group.name, by)
         groups[frozenset(places)] = (
             group._replace(norms=(*group.norms, layer))
             if norm
@@ -210,14 +237,35 @@ def _groups(axes: Axes, layers: Sequence[str]) -> tuple[Wiring, dict[str, np.nda
     return tuple(groups.values()), units
 
 
-def _layers(order: Sequence[str]) -> tuple[str, ...]:
-    """The layers of the leaves, each once."""
-    return tuple(dict.fromkeys(map(_layer, order)))
+def _kernels(axes: Axes, order: Mapping[str, str]) -> dict[str, str]:
+    """Layer -> its kernel, the one that `masks.kernel_path` finds; in the order of reading.
+
+    Raises:
+      UntraceableError: a layer has several leaves that read or make units.
+    """
+    several: dict[str, list[str]] = {}
+    for path in axes:
+        if path.startswith("params/") and -2 in axes[path]:
+            several.setdefault(_layer(path), []).append(path)
+    found = {}
+    for layer in dict.fromkeys(map(_layer, order)):
+        there = several.get(layer, [])
+        named = [path for path in there if path.endswith("/kernel")]
+        (path,) = named or (there if len(there) == 1 else [""])
+        for other in there:
+            if other != path and any((units != FIXED).any() for units in axes[other].values()):
+                raise UntraceableError(
+                    f"{layer} reads or makes units by {other}, one of {len(there)} kernels "
+                    f"('{order.get(other, 'no operation')}')"
+                )
+        if path:
+            found[layer] = path
+    return found
 
 
 def _layer(path: str) -> str:
     """The layer of a leaf: `params/block/conv/kernel` -> `block/conv`."""
-    return path.split("/", 1)[1].rpartition("/")[0]
+    return path.partition("/")[2].rpartition("/")[0]
 
 
 def _norm_leaf(axes: Axes, layer: str) -> str:
@@ -225,6 +273,8 @@ def _norm_leaf(axes: Axes, layer: str) -> str:
     return next(path for path in axes if _layer(path) == layer)
 
 
-def _check_order(layer: str, places: np.ndarray, units: np.ndarray, name: str) -> None:
+def _check_order(
+    layer: str, places: np.ndarray, units: np.ndarray, name: str, operation: str
+) -> None:
     if not np.array_equal(places, units):
-        raise UntraceableError(f"{layer} has the units of {name} in another order")
+        raise UntraceableError(f"{layer} has the units of {name} in another order {operation}")

@@ -85,7 +85,7 @@ class Seen(NamedTuple):
     Attributes:
       axes: labels of the leaves' axes.
       ties: arrays `[2, n]` of labels that belong together.
-      order: paths of leaves as they are read.
+      order: paths of leaves as they are read, and the operation that reads each first.
       depthwise: paths of kernels that filter each channel alone, which a net of one channel doesn't
         show.
       claims: places and arrays `[2, n]` of labels that must be the same unit there.
@@ -94,7 +94,7 @@ class Seen(NamedTuple):
 
     axes: Axes
     ties: list[np.ndarray]
-    order: list[str]
+    order: dict[str, str]
     depthwise: set[str]
     claims: list[tuple[str, np.ndarray]]
     place: str = ""
@@ -142,12 +142,17 @@ def walk(jaxpr: Jaxpr, inputs: Sequence[Known], seen: Seen, where: str = "") -> 
         if body is not None:
             outputs: Sequence[Known] = walk(body, atoms, seen, module)
         else:
-            seen.order.extend(value.path for value in atoms if value.path)
+            for value in atoms:
+                if value.path:
+                    seen.order.setdefault(value.path, eqn.primitive.name)
             place = f"'{eqn.primitive.name}'" + (f" in {module}" if module else "")
             try:
                 outputs = _rule(eqn, atoms, seen._replace(place=place))
             except UntraceableError as error:
                 raise UntraceableError(f"{place} {error}") from None
+            except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
+                said = " ".join(str(error).split())  # a form of the operation that isn't known here
+                raise UntraceableError(f"{place} can't be followed: {said}") from error
         values.update(zip(eqn.outvars, outputs, strict=True))
     return [_free(()) if isinstance(v, Literal) else values[v] for v in jaxpr.outvars]
 
@@ -159,6 +164,8 @@ def _rule(eqn: JaxprEqn, inputs: list[Known], seen: Seen) -> Sequence[Known]:
         return [_product(eqn.params, inputs, seen)]
     if name == "conv_general_dilated":
         return [_convolution(eqn.params, inputs, shapes[0], seen)]
+    if name == "gather" and isinstance(inputs[0], Weights):
+        return [_looked_up(eqn.params, inputs[0], inputs[1], shapes[0], seen)]
     if name in MOVES and len(inputs) == 1 and isinstance(inputs[0], Weights):
         moved = MOVES[name](eqn.params, inputs[0].places)
         return [inputs[0]._replace(places=places) for places in moved]
@@ -176,7 +183,51 @@ def _rule(eqn: JaxprEqn, inputs: list[Known], seen: Seen) -> Sequence[Known]:
         return [_compact(labels) for labels in moved]
     if all((value.labels <= FIXED).all() for value in known):  # of images alone
         return [Value(np.full((1,) * len(shape), FIXED), shape) for shape in shapes]
-    raise UntraceableError("has no rule for channels")
+    if name == "dynamic_slice":
+        return [_cut_out(known[0], shapes[0])]
+    raise UntraceableError(f"has no rule for channels{_of_layer(known, seen)}")
+
+
+def _of_layer(values: Sequence[Value], seen: Seen) -> str:
+    """Whose units these values have, in words."""
+    there = max(int(value.labels.max()) for value in values)
+    for path, leaf in seen.axes.items():
+        if any(there in labels for labels in leaf.values()):
+            return f" of {path.split('/', 1)[1].rpartition('/')[0] or path}"
+    return ""
+
+
+def _cut_out(value: Value, shape: Sequence[int]) -> Value:
+    """A slice whose place isn't known: all places along the axes that are cut are the same unit."""
+    for axis, size in enumerate(shape):
+        if size != value.shape[axis] and value.labels.shape[axis] != 1:
+            raise UntraceableError("takes units that aren't known before")
+    return Value(value.labels, tuple(shape))
+
+
+def _looked_up(
+    params: Mapping[str, Any], table: Weights, index: Known, shape: Sequence[int], seen: Seen
+) -> Value:
+    """Rows of an embedding `[words, units]`, chosen by integers: its words stay.
+
+    Raises:
+      UntraceableError: what is read isn't rows.
+    """
+    numbers = params["dimension_numbers"]
+    rows = (1, table.size[-1])
+    whole = np.array_equal(table.places, np.arange(np.prod(table.size)).reshape(table.size))
+    last = tuple(numbers.offset_dims) == (len(shape) - 1,)
+    if (
+        len(table.size) != 2
+        or tuple(params["slice_sizes"]) != rows
+        or not (whole and last and isinstance(index, Value))
+    ):
+        raise UntraceableError(f"reads {table.path} otherwise than row by row")
+    if (index.labels > FIXED).any():
+        raise UntraceableError(f"chooses rows of {table.path} by channels")
+    axes = seen.axes[table.path]
+    seen.tie(axes[-2], np.array(FIXED))
+    return Value(axes[-1].reshape([1] * (len(shape) - 1) + [-1]), tuple(shape))
 
 
 ELEMENTWISE = {

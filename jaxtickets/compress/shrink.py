@@ -5,8 +5,6 @@ ConvNets", 2017, section 3.1, remove a filter's kernel and the next layer's matc
 these are says the channel graph (see `graph`).
 """
 
-from collections.abc import Mapping
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +13,9 @@ from flax import linen as nn
 from jaxtickets import masks, nets
 from jaxtickets.compress import graph as graphs
 from jaxtickets.compress.graph import Graph
+from jaxtickets.compress.promise import gap_and_rounding
 from jaxtickets.compress.report import Report, size
+from jaxtickets.compress.widths import cut_widths, one_line
 from jaxtickets.types import PyTree, Ticket, UnitMask
 
 Standing = frozenset[tuple[str, int]]
@@ -42,50 +42,58 @@ def shrink(
 
     Raises:
       ValueError: in one line: a layer would lose all of its units, no width sets a layer's units,
-        or the net with the new widths has another channel graph.
+        the net with the new widths has another channel graph, or its outputs for random inputs are
+        others, and who reads the units by which they differ.
     """
+    small_net, cut = _made(net, ticket, units, graph)
+    gap, allowed = gap_and_rounding(net, ticket, units, graph, small_net, cut)
+    if not gap <= allowed:
+        raise ValueError(_readers(net, ticket, units, graph, gap))
+    small = graphs.kept(graph, units)
+    names = {
+        group.name: (int(small[graph.units[group.name]].sum()), group.size)
+        for group in graph.wiring
+    }
+    before, after = (nets.multiply_adds(one, graph.image) for one in (net, small_net))
+    return small_net, cut, Report(names, size(ticket, before), size(cut, after))
+
+
+def _made(
+    net: nn.Module, ticket: Ticket, units: UnitMask, graph: Graph
+) -> tuple[nn.Module, Ticket]:
+    """The small net and its ticket, by the graph alone."""
     stays = graphs.kept(graph, units)
     counts = {name: int(stays[places].sum()) for name, places in graph.units.items()}
     for name, count in counts.items():
         if count == 0:
             raise ValueError(f"no unit is left in {name}: keep at least one")
-    small_net = net.clone(widths=_widths(net, graph, counts))
-    small = graphs.trace(small_net, graph.image, graph.depthwise)
-    cut = _cut(ticket, graph, small, units, stays)
-    names = {group.name: (counts[group.name], group.size) for group in graph.wiring}
-    before, after = (nets.multiply_adds(one, graph.image) for one in (net, small_net))
-    return small_net, cut, Report(names, size(ticket, before), size(cut, after))
+    small_net = net.clone(widths=cut_widths(net, graph, counts))
+    try:
+        small = graphs.trace(small_net, graph.image, graph.depthwise)
+    except Exception as error:  # whatever a user's net raises where its widths don't fit
+        raise ValueError(
+            f"{type(net).__name__} can't have widths={small_net.widths}: {one_line(error)}"
+        ) from error
+    return small_net, _cut(ticket, graph, small, units, stays)
 
 
-def _widths(net: nn.Module, graph: Graph, counts: Mapping[str, int]) -> tuple[int, ...]:
-    """`net.widths` with the groups' new sizes.
-
-    Which width sets which layer is seen in the shapes of a net whose widths all differ; they keep
-    their order, since a padded shortcut can't narrow its stream.
-
-    Raises:
-      ValueError: the net has no such attribute, or it can't say the new sizes.
-    """
-    widths = getattr(net, "widths", None)
-    if not isinstance(widths, tuple) or not all(isinstance(width, int) for width in widths):
-        raise ValueError(f"{type(net).__name__} has no `widths`, a tuple of integers, to be cut")
-    ranks = np.argsort(np.argsort(widths, kind="stable"))
-    above = max([*widths, *(group.size for group in graph.wiring)])
-    probe = [above + 1 + int(rank) for rank in ranks]
-    init = nets.functional(net.clone(widths=tuple(probe)), graph.image).init
-    params, _ = jax.eval_shape(init, jax.random.key(0))
-    new: dict[int, int] = {}
+def _readers(net: nn.Module, ticket: Ticket, units: UnitMask, graph: Graph, gap: float) -> str:
+    """A line that says which layer reads units so that they can't go."""
+    guilty = []
     for group in graph.wiring:
-        for layer in group.producers:
-            (kernel,) = masks.pick(params, (f"{layer}/kernel",))
-            if kernel.shape[-1] not in probe:
-                if counts[group.name] == group.size:
-                    continue
-                raise ValueError(f"none of {type(net).__name__}'s widths sets the units of {layer}")
-            place = probe.index(kernel.shape[-1])
-            if new.setdefault(place, counts[group.name]) != counts[group.name]:
-                raise ValueError(f"widths[{place}] sets {layer} and others of another size")
-    return tuple(new.get(place, width) for place, width in enumerate(widths))
+        one = {group.name: units[group.name]} if group.name in units else {}
+        if one and not np.all(one[group.name]):
+            small_net, cut = _made(net, ticket, one, graph)
+            alone, allowed = gap_and_rounding(net, ticket, one, graph, small_net, cut)
+            if not alone <= allowed:
+                guilty.append(group)
+    layers = dict.fromkeys(feed.layer for group in guilty for feed in group.consumers)
+    names = ", ".join(group.name for group in guilty) or "several layers"
+    readers = ", ".join(layers) or "an operation that knows how many there are"
+    return (
+        f"the small {type(net).__name__} isn't the masked one: off by {gap:.2g} of its largest "
+        f"output without units of {names}, which are read by {readers}"
+    )
 
 
 def _cut(ticket: Ticket, graph: Graph, small: Graph, units: UnitMask, stays: np.ndarray) -> Ticket:
@@ -119,7 +127,8 @@ def _cut(ticket: Ticket, graph: Graph, small: Graph, units: UnitMask, stays: np.
     params, mask = cut("params", ticket.params), cut("params", ticket.mask)
     wiring, off = [], {}  # units that stay for the sake of another group
     for group in graph.wiring:
-        here = source[small.axes[f"params/{group.producers[0]}/kernel"][-1]]
+        path = graphs.kernel_of(small, group.producers[0])
+        here = source[small.axes[f"params/{path}"][-1]]
         wiring.append(group._replace(size=len(here)))
         on = np.ones(len(stays), bool)
         on[graph.units[group.name]] = units.get(group.name, True)

@@ -1,7 +1,7 @@
 """Nets: flax modules by name, as pure functions, and how they are wired."""
 
 from jaxtickets.nets.fits import check_fits
-from jaxtickets.nets.functional import functional
+from jaxtickets.nets.functional import example_inputs, functional
 from jaxtickets.nets.inits import INITIALIZERS, signed_constant
 from jaxtickets.nets.positions import multiply_adds, positions
 from jaxtickets.nets.table import NETS, from_json, make, name_of, names, output_layer, to_json
@@ -11,6 +11,7 @@ __all__ = [
     "INITIALIZERS",
     "NETS",
     "check_fits",
+    "example_inputs",
     "from_json",
     "functional",
     "make",

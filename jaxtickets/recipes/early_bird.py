@@ -189,7 +189,7 @@ def unit_space(params: Params, graph: Graph) -> Space:
         return jnp.zeros(len(first), jnp.float32).at[at].add(flat) / jnp.asarray(shared, "float32")
 
     def bits(mask: Mask) -> jax.Array:
-        kernels = masks.pick(mask, tuple(f"{g.producers[0]}/kernel" for g in graph.wiring))
+        kernels = masks.kernels(mask, [g.producers[0] for g in graph.wiring])
         columns = [jnp.any(k, axis=tuple(range(k.ndim - 1))) for k in kernels]
         return jnp.concatenate(columns)[first]
 

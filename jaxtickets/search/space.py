@@ -108,7 +108,7 @@ def units(params: Params, wiring: Wiring, scope: str = "global") -> Space:
         return masks.expand(named, wiring, params)
 
     def columns(tree: PyTree, reduce: Callable[..., Array]) -> Array:
-        kernels = masks.pick(tree, tuple(f"{group.producers[0]}/kernel" for group in wiring))
+        kernels = masks.kernels(tree, [group.producers[0] for group in wiring])
         return jnp.concatenate([reduce(k, axis=tuple(range(k.ndim - 1))) for k in kernels])
 
     return Space(

@@ -9,5 +9,5 @@ from jaxtickets.types import Array, Params, Units
 
 def filters(params: Params, group: Units) -> Array:
     """float`[units, weights]`: each unit's incoming weights, of all its producers; no biases."""
-    kernels = single(masks.pick(params, tuple(f"{layer}/kernel" for layer in group.producers)))
+    kernels = single(masks.kernels(params, group.producers))
     return jnp.concatenate([k.reshape(-1, group.size).T for k in kernels], axis=1)

@@ -243,7 +243,7 @@ def _sizes(
     params, stats = runs.take((dense.params, dense.stats), 0)
     whole = problem.net, Ticket(params, stats, masks.ones(params), np.int32(problem.steps))
     cut = member.net, member.small.trained
-    shape, repeats = problem.dataset.train.images.shape[1:], plan.after.repeats
+    shape, repeats = problem.image_shape, plan.after.repeats
     ticket = folder / "tickets" / _ticket(place, member, plan.after.after[0])
     made = [
         *report.rows(member.gain),

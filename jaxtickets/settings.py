@@ -4,7 +4,7 @@ The library takes functions; settings are for those who choose by name: command 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 MOST_SEED = 2**31 - 1
@@ -92,3 +92,41 @@ def check(settings: Any) -> None:
         for number in value if isinstance(value, tuple) else (value,):
             if bounds and (fault := bounds.fault(number)):
                 raise ValueError(f"{field.name}={number}: {fault}")
+
+
+# --- settings without effect ----------------------------------------------------------------------
+
+
+class Except(NamedTuple):
+    """All values of a setting but these."""
+
+    values: tuple
+
+
+class Without(NamedTuple):
+    """All values of a setting that is a list, but those with this word in it."""
+
+    word: str
+
+
+Choice = dict[str, tuple | Except | Without]
+"""Settings and their values; it is taken where each of them has one of its values."""
+Idle = Mapping[str, Sequence[Choice]]
+"""Setting -> the choices that leave it without effect, each for itself."""
+
+
+def idle_under(idle: Idle, name: str, values: Mapping[str, Any]) -> list[str]:
+    """The settings whose values leave the named one without effect; empty where it has one."""
+    for choice in idle.get(name, ()):
+        if all(among(values[other], known) for other, known in choice.items()):
+            return list(choice)
+    return []
+
+
+def among(value: Any, known: tuple | Except | Without) -> bool:
+    """Whether a value is one of those that are meant."""
+    if isinstance(known, Except):
+        return value not in known.values
+    if isinstance(known, Without):
+        return known.word not in value
+    return value in known

@@ -1,6 +1,6 @@
 """Annealed tickets: every setting runs on a tiny net and keeps its counts; bad ones are refused."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -12,13 +12,15 @@ import pytest
 
 from experiments.harness import annealed, annealed_settings, annealed_start, chain_runs
 from experiments.harness.annealed_settings import Settings
+from experiments.sa_search import idle
 from jaxtickets import losses, masks, optimizers, runs
 from jaxtickets.allocation import ALLOCATIONS
 from jaxtickets.recipes.search_domain import GRANULARITIES, POTENTIALS, Ground, Row
 from jaxtickets.search import energies
 from jaxtickets.search import space as spaces
-from jaxtickets.search.acceptance import ACCEPTANCES
+from jaxtickets.search.acceptance import ACCEPTANCES, Running
 from jaxtickets.search.together import INTERACTIONS
+from jaxtickets.settings import Except, among, idle_under
 from jaxtickets.training import Recipe
 from jaxtickets.types import Feed, Model, Split, Units
 
@@ -654,3 +656,69 @@ def test_a_pattern_takes_thirds_and_has_a_floor():
     assert annealed_start.first_bits(settings, KEY, space, 0.333).sum() == 8 * 2 + 6 * 3 + 3 * 2
     with pytest.raises(ValueError, match="floor=7: the pattern leaves 6 in out"):
         annealed_start.first_bits(replace(settings, floor=7), KEY, space, 0.333)
+
+
+# --- settings without effect ----------------------------------------------------------------------
+
+CHANGED = {
+    "size": 3.0,
+    "size_end": 2.0,
+    "temperature_ratio": 0.5,
+    "cooling": 0.5,
+    "level_first": 3.0,
+    "level_growth": 2.0,
+    "level_most": 2.0,
+    "reheat": 7,
+}
+"""Settings of a plan, and other values of theirs."""
+PLANNED = [
+    (name, choice)
+    for name in CHANGED
+    for choice in idle.IDLE[name]
+    if not {"accept", "proposal"} & set(choice)
+]
+
+
+def chosen(choice):
+    """Settings under which the choice is taken."""
+    known = {field.name: field.metadata["known"] for field in fields(Settings)}
+    taken = {
+        name: next(v for v in known[name] if among(v, values)) for name, values in choice.items()
+    }
+    return Settings(size=20.0, temperature=2.0, steps=60, **taken)
+
+
+@pytest.mark.parametrize(("name", "choice"), PLANNED)
+def test_what_is_said_to_be_without_effect_changes_no_plan(name, choice):
+    settings = chosen(choice)
+    changed = replace(settings, **{name: CHANGED[name]})
+    assert getattr(settings, name) != CHANGED[name]
+    plans = [annealed_start.ticks(made, ones=40, most=30) for made in (settings, changed)]
+    chex.assert_trees_all_equal(*plans)
+
+
+def test_what_has_no_use_for_a_temperature_accepts_the_same_at_any():
+    energies_there = jax.random.normal(KEY, (2, 50))
+    for name in idle.COLD["accept"]:
+        accepted = [
+            jax.vmap(
+                lambda here, there, rule=ACCEPTANCES[name], heat=heat: rule(
+                    KEY, heat, here, there, Running(jnp.float32(0), jnp.float32(1)), jnp.float32(0)
+                )[0]
+            )(*energies_there)
+            for heat in (jnp.float32(0.01), jnp.float32(10))
+        ]
+        np.testing.assert_array_equal(*accepted)
+
+
+def test_what_is_said_to_be_without_effect_names_settings_and_values_that_there_are():
+    known = {field.name: field.metadata["known"] for field in fields(Settings)}
+    for name, choices in idle.IDLE.items():
+        for choice in ({name: ()}, *choices):
+            for other, values in choice.items():
+                assert other in known
+                there = values.values if isinstance(values, Except) else values
+                assert not known[other] or set(there) <= set(known[other])
+    assert idle_under(idle.IDLE, "size_end", vars(Settings())) == []
+    held = vars(Settings(sizes="constant"))
+    assert idle_under(idle.IDLE, "size_end", held) == ["sizes"]

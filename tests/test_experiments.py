@@ -43,6 +43,7 @@ FIGURES = {
     "slimming": ("accuracies", "scales"),
     "energy_study": ("energies",),
     "early_bird": ("mask_distances", "accuracy_over_draw"),
+    "sparse_training": ("evolution", "accuracies", "layers"),
     "sa_frontier": ("accuracy_over_budget", "trained_over_untrained", "where", "evolution"),
     "sparse_execution": ("sparse",),
 }
@@ -88,6 +89,20 @@ BAD = {
         "--preset=openlht": "did you mean openlth",
         "word": "unexpected argument 'word'",
         "--resume --out=EMPTY": "nothing to resume",
+    },
+    "sparse_training": {
+        "--budget=0.01": "too little for granet, give",
+        "--budget=inf": "--budget=inf: must be above 0 and at most 1e+09",
+        "--budget=1e8": "more than 1000000000 training steps",
+        "--density=1": "--density=1.0: must be above 0 and below 1",
+        "--learning_rates=steps --drops=0.5,0.51 --budget=0.4": "fall on one of the",
+        "--drops=0.5": "--drops: has no effect with --learning_rates=cosine",
+        "--granet_from=0": "--granet_from=0.0: must be above 0",
+        "--regrown=1": "--regrown=1.0: must be below 1",
+        "--compare=ticket_last": "did you mean ticket?",
+        "--weights_steps=5": "--weights_steps: has no effect with --weights=init",
+        "--preset=annealing": "unknown preset 'annealing'",
+        "--steps=20": "Unknown command line flag 'steps'",
     },
     "ticket_grid": {
         "--thresholds=100": "--thresholds=100.0: must be above 0 and below 100",

@@ -13,6 +13,7 @@ from experiments.harness import (
     annealed,
     annealed_settings,
     annealed_start,
+    annealed_work,
     budgeted_search,
     rows,
     search_presets,
@@ -129,6 +130,9 @@ def test_a_search_costs_what_its_phase_says_and_keeps_the_count(name):
     chain, row, where = search(name, phase, passed)
     unseen = 2 * HELD_OUT * (phase.steps + 1) if graded else 0  # a gradient in evaluation mode
     assert sum(passed) + unseen == phase.cost <= 5000
+    settings = search_presets.settings(name, phase, HELD_OUT, 2)
+    counted = annealed_work.forward_passes(settings, 1, BATCH, HELD_OUT, VALIDATION, begin)
+    assert counted == phase.cost
     mask = mask_at(where, 2, row, chain.chosen)
     kept = masks.counts(mask, PRUNABLE)
     assert sum(map(int, kept.values())) == KEEP

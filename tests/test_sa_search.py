@@ -10,7 +10,14 @@ from jaxtickets import masks, nets
 from jaxtickets.io.tickets import load_ticket
 
 COMMAND = commands.command("sa_search", "--smoke")
-METHODS = {"ticket", "random", "random_layerwise", "magnitude", "snip", "dense"}
+METHODS = {"ticket", "random", "random_layerwise", "magnitude", "snip", "granet", "dense"}
+PLAIN = commands.command(
+    "sa_search",
+    "--preset=annealing",
+    "--model=lenet300_100",
+    *("--seeds=1", "--chains=2", "--steps=20", "--chunk=10", "--images=50", "--burn_in=5"),
+    *("--epochs=2", "--batch_size=250"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +60,19 @@ def test_every_method_keeps_as_many_weights_as_the_ticket(smoke):
     assert set(kept.values()) == {133_100}
 
 
+def test_what_searched_says_what_it_cost_and_what_it_reached(smoke):
+    rows = {row["method"]: row for row in summary(smoke[0])}
+    losses = ("search_loss", "search_validation_loss", "forward_passes")
+    said = {name for name, row in rows.items() if all(row[field] for field in losses)}
+    assert said == {"ticket", "granet"}
+
+
 def test_records_and_figures_are_there(smoke):
     folder, _ = smoke
     spec = json.loads((folder / "spec.json").read_text())
     assert spec["model"] == "lenet300_100"
     phases = {json.loads(line)["phase"] for line in (folder / "metrics.jsonl").open()}
-    assert phases == {"search", "dense", "train"}
+    assert phases == {"search", "granet-0.5", "dense", "train"}
     for name in ("search", "accuracies", "layers"):
         assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000
 
@@ -83,27 +97,25 @@ def test_a_killed_run_resumes_to_the_same_numbers(phase, smoke, cache, tmp_path)
     assert len(set(keys)) == len(keys)
 
 
-def test_masks_that_evolve_are_resumed_to_the_same_numbers(cache, tmp_path):
-    words = [*COMMAND, "--search=granet", "--density=0.2", "--compare=ticket,random", "--budget=2"]
-    done = commands.run([*words, f"--out={tmp_path / 'whole'}"], cache)
-    assert done.returncode == 0, done.stderr
+def test_masks_that_evolve_are_resumed_to_the_same_numbers(smokes, cache, tmp_path):
+    folder, done = smokes("sparse_training")
     assert "ticket: granet, initial density 0.5" in done.stdout
-    found = {row["method"]: row for row in summary(tmp_path / "whole")}
+    found = {row["method"]: row for row in summary(folder)}
     assert {row["density"] for row in found.values()} == {"0.2"}
     assert float(found["ticket"]["trained_accuracy"]) > float(found["random"]["trained_accuracy"])
-    assert (tmp_path / "whole" / "figures" / "evolution.png").stat().st_size > 10_000
-    rows = [row for row in commands.metrics(tmp_path / "whole") if row["phase"] == "search-0.2"]
+    rows = [row for row in commands.metrics(folder) if row["phase"] == "search-0.2"]
     ends = {row["chain"]: row for row in rows if row["step"] == rows[-1]["step"]}
     assert set(ends) == {0, 1} and ends[0]["loss"] != ends[1]["loss"]
     assert {row["kept"] for row in ends.values()} == {53_240}
     assert rows[0]["left"] > 0.3
     killed = tmp_path / "killed"
-    commands.kill_and_resume([*words, f"--out={killed}"], killed, "search-0.2", cache)
-    assert summary(killed) == summary(tmp_path / "whole")
+    words = commands.command("sparse_training", "--smoke", f"--out={killed}")
+    commands.kill_and_resume(words, killed, "search-0.2", cache)
+    assert summary(killed) == summary(folder)
 
 
 def test_chains_that_meet_resume_to_the_same_numbers(cache, tmp_path):
-    words = [*COMMAND, "--interaction=exchange", "--chains=2", "--compare=ticket"]
+    words = [*PLAIN, "--interaction=exchange", "--compare=ticket"]
     done = commands.run([*words, f"--out={tmp_path / 'whole'}"], cache)
     assert done.returncode == 0, done.stderr
     killed = tmp_path / "killed"
@@ -121,36 +133,38 @@ BAD = {
     "--model=lenet6": "did you mean lenet5",
     "--dataset=mnits": "did you mean mnist",
     "--preset=thesys": "did you mean thesis",
+    "--preset=": "unknown preset ''",
+    "--preset=thesis --model=lenet5": "--preset=thesis is for lenet300_100 and cnn960, not lenet5",
     "--compare=ticket,snap": "did you mean snip",
-    "--preset= --proposal=trained --granularity=units": "needs granularity=weights",
-    "--preset= --granularity=units --steps=25": "multiple of chunk=20",
+    "--preset=rewired --granularity=units --compare=ticket": "needs granularity=weights",
+    "--preset=annealing --granularity=units --steps=25": "multiple of chunk=20",
     "--accept=metropolos": "did you mean metropolis",
-    "--density=0": "outside (0, 1)",
-    "--density=1.5": "outside (0, 1)",
+    "--density=0": "--density=0.0: must be above 0 and below 1",
+    "--density=1.5": "--density=1.5: must be above 0 and below 1",
     "--density=some": "must be numbers",
-    "--density=0.0001 --floor=0": "no weight is left in",
-    "--density=0.0001 --floor=100": "a floor of 100 needs",
+    "--preset=annealing --density=0.0001 --floor=0": "no weight is left in",
+    "--preset=annealing --density=0.0001 --floor=100": "a floor of 100 needs",
     "word": "unexpected argument 'word'",
     "--no_such_flag=1": "no_such_flag",
-    "--preset= --search=granet --steps=20": "--steps: is of --search=walk",
-    "--preset=thesis --search=granet": "--preset=thesis: is of --search=walk",
-    "--search=granet --budget=0.01": "too little for granet, give",
-    "--search=granet --budget=inf": "more than 1000000000 training steps",
-    "--search=granet --budget=1e30": "more than 1000000000 training steps",
-    "--search=granet --density=1": "outside (0, 1)",
-    "--search=granet --learning_rates=steps --drops=0.5,0.51 --budget=0.4": "fall on one of the",
-    "--regrown=0.5": "--regrown: is of --search=granet",
-    "--preset=annealing --budget=10": "--budget: is of --search=granet",
-    "--search=granet --granet_from=0": "--granet_from=0: above 0",
-    "--search=granet --regrown=1": "--regrown=1: must be below 1",
-    "--search=granet --compare=ticket_last": "is of --search=walk",
+    "--budget=4": "Unknown command line flag 'budget'",
+    "--preset=rewired --sizes=constant --size_end=1": "--size_end: has no effect with --sizes",
+    "--preset=annealing --train_steps=5": "--train_steps: has no effect with --energy=fixed",
+    "--preset=rewired --temperature=2": "no effect with --accept=always and --proposal=trained",
+    "--preset=thesis --model=lenet300_100 --burn_in=5": "--burn_in: has no effect with --temper",
+    "--tries=5": "--tries: has no effect with --tabu=0",
+    "--compare=ticket --granet_budget=2": "--granet_budget: has no effect with --compare=ticket",
+    "--weights_steps=5": "--weights_steps: has no effect with --weights=init",
+    "--momentum=0.5": "--momentum: has no effect with --optimizer=adam",
+    "--iterations=28 --epochs=3": "--epochs: has no effect with --iterations=28",
+    "--granet_budget=0.01": "too little for granet, give",
+    "--preset=annealing --scope=pattern --compare=granet": "of single weights, not of units",
     "--chains=0": "--chains=0: must be 1 or more",
-    "--chains=1 --interaction=exchange": "takes --chains=2 or more",
+    "--preset=annealing --chains=1 --interaction=exchange": "takes --chains=2 or more",
     "--steps=0": "--steps=0: must be 1 or more",
     "--steps=25": "multiple of chunk",
     "--seeds=0": "--seeds=0: must be 1 or more",
     "--images=1000000": "images=1000000",
-    "--target=2": "target=2.0: must be in (0, 1]",
+    "--sizes=adaptive --target=2": "--target=2.0: must be above 0 and at most 1",
     "--learning_rate=-1": "--learning_rate=-1.0: must be above 0",
     "--batch_size=100000": "--batch_size=100000",
     "--train_images=5000": "mnist5k has 3500",
@@ -195,7 +209,7 @@ def test_bad_input_ends_in_one_line_before_work_starts(arguments, answers):
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_written(cache, tmp_path):
     folder = tmp_path / "run"
     extra = [f"--out={folder}", "--optimizer=sgd", "--learning_rate=1e30", "--compare=dense"]
-    done = commands.run([*COMMAND, *extra], cache)
+    done = commands.run([*PLAIN, *extra], cache)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert "training loss is not finite at step" in last and "dense 1.0 0" in last

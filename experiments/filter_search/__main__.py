@@ -36,9 +36,9 @@ from experiments.harness.chain_runs import Found
 from experiments.harness.dense_store import Dense, StoreSettings, dense_nets
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
 from experiments.harness.problem import NetSettings, Problem, TrainSettings
-from experiments.harness.sa_presets import thesis_search
 from experiments.harness.seeds import Seed, mask_key, weighted
 from experiments.harness.session import finish_run, set_up, start_run
+from experiments.harness.thesis_annealing import thesis_search
 from experiments.harness.unit_selection import AfterSettings, Choice, CutSettings, Plan
 from jaxtickets.compress import budget, choose
 from jaxtickets.compress.graph import Graph

@@ -76,6 +76,16 @@ def legend_beside(panel: Any, *named: Any) -> None:
     panel.legend(*named, frameon=False, fontsize="small", **where)
 
 
+def logarithmic(panel: Any) -> None:
+    """A logarithmic y axis whose ticks are 1, 2 and 5 times a power of ten, written out."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    panel.set_yscale("log")
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.yaxis.set_minor_locator(NullLocator())
+    panel.yaxis.set_major_formatter("{x:g}")
+
+
 def weights_left(panel: Any, members: Sequence[dict[str, Any]]) -> None:
     """The x axis of weights left in per cent, logarithmic, falling, ticks at the levels."""
     left = sorted({round(100 * row["density"], 1) for row in members}, reverse=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.harness import rows
-from experiments.harness.canvas import save, subplots
+from experiments.harness.canvas import logarithmic, save, subplots
 from experiments.harness.records import read_spec
 
 
@@ -23,8 +23,6 @@ def draw_evolution(folder: Path, phase: str) -> Path:
         if row["phase"].startswith(phase):
             name = row["density"], row["phase"], row["seed"], row["chain"]
             chains.setdefault(name, []).append(row)
-    from matplotlib.ticker import LogLocator, NullLocator
-
     densities = sorted({name[0] for name in chains}, reverse=True)
     fig, axes = subplots(1, 2, (10, 4))
     panels = (
@@ -42,15 +40,13 @@ def draw_evolution(folder: Path, phase: str) -> Path:
                 alpha=0.7,
             )
         panel.set(xlabel="training step of the search", ylabel=label)
+        panel.set_xlim(left=0)
         panel.grid(alpha=0.3)
-    axes.flat[0].set_yscale("log")
-    axes.flat[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.flat[0].yaxis.set_minor_locator(NullLocator())
-    axes.flat[0].yaxis.set_major_formatter("{x:g}")
+    logarithmic(axes.flat[0])
     for i, density in enumerate(densities):
-        axes.flat[1].plot([], [], color=f"C{i}", label=f"to {100 * density:g} %")
+        axes.flat[1].plot([], [], color=f"C{i}", label=f"to {100 * density:g} % of the weights")
     axes.flat[1].legend(frameon=False, loc="lower right")
     many = len(chains)
-    said = f"{many} chain{'s' if many > 1 else ''}"
+    said = f"{many} chain{'s, a line each' if many > 1 else ''}"
     fig.suptitle(f"Masks that evolve: {spec['model']} on {spec['dataset']}, {said}")
     return save(fig, folder, "evolution")

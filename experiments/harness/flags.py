@@ -12,7 +12,16 @@ from absl import flags
 
 from jaxtickets.io.errors import UserError, choose
 from jaxtickets.runs import MODES
-from jaxtickets.settings import MOST_RUNS, Bounds, bounds_of, check, known_of, option
+from jaxtickets.settings import (
+    MOST_RUNS,
+    Bounds,
+    Idle,
+    bounds_of,
+    check,
+    idle_under,
+    known_of,
+    option,
+)
 
 T = TypeVar("T")
 
@@ -97,6 +106,38 @@ def read_all(groups: Sequence[Any], preset: Mapping[str, Any]) -> list[Any]:
       UserError: see `read`.
     """
     return [read(type(group), group, preset) for group in groups]
+
+
+def with_preset(settings: T, preset: Mapping[str, Any]) -> T:
+    """The settings with the preset's values where it has some: what `define` shows as defaults."""
+    assert dataclasses.is_dataclass(settings)
+    names = {field.name for field in dataclasses.fields(settings)} & set(preset)
+    changed: T = dataclasses.replace(settings, **{name: preset[name] for name in names})  # type: ignore[type-var]
+    return changed
+
+
+def refuse_idle(idle: Idle, parts: Sequence[Any]) -> None:
+    """Refuses the first explicit flag that what was chosen leaves without effect.
+
+    Args:
+      idle: which choices leave which flag without effect.
+      parts: the settings that were read.
+
+    Raises:
+      UserError: the message names the flag and the choice.
+    """
+    values = {name: value for part in parts for name, value in vars(part).items()}
+    for name in idle:
+        because = idle_under(idle, name, values) if flags.FLAGS[name].present else []
+        if because:
+            said = " and ".join(f"--{other}={_words(values[other])}" for other in because)
+            raise UserError(f"--{name}: has no effect with {said}, leave it out")
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(_words, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def numbers(name: str, words: Sequence[Any], bounds: Bounds = FINITE) -> tuple[float, ...]:

@@ -24,6 +24,8 @@ from jaxtickets.settings import (
     MOST_STEPS,
     MOST_UNITS,
     Bounds,
+    Except,
+    Idle,
     option,
 )
 from jaxtickets.training import Recipe
@@ -84,6 +86,15 @@ class TrainSettings:
     penalty_strength: float = option(
         1e-4, "what the penalty is multiplied by", least=0, most=MOST_FACTOR
     )
+
+
+IDLE: Idle = {
+    "drops": ({"learning_rates": Except(("steps",))},),
+    "momentum": ({"optimizer": Except(("momentum",))},),
+    "epochs": ({"iterations": Except((0,))},),
+    "penalty_strength": ({"penalty": ("",)},),
+}
+"""What of a training's settings has no effect, and when."""
 
 
 class Problem(NamedTuple):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.harness import chain_runs
 from experiments.harness.budgeted_search import Found, Task, dense_cost
 from experiments.harness.chunked_run import check_finite, run_in_chunks, seconds
 from experiments.harness.problem import Problem, TrainSettings, optimizer_of
@@ -258,6 +259,31 @@ def search(
         best = i * chains + int(np.argmin(losses["search_validation_loss"][i * chains :][:chains]))
         mine = {name: round(float(values[best]), 6) for name, values in losses.items()}
         found.append(Found(runs.take(state.mask, best), one.params, said | mine))
+    return found
+
+
+def tickets(
+    task: Task,
+    densities: Sequence[float],
+    settings: EvolveSettings,
+    train: TrainSettings,
+    budget: float,
+    chains: int = 1,
+) -> list[chain_runs.Found]:
+    """What `search` finds at each density and for each seed, as bits over all prunable weights.
+
+    Args:
+      task: what is looked for; its density isn't used, and phases are `LABEL-DENSITY`.
+      densities: kept fractions.
+      settings, train, budget, chains: see `search`.
+    """
+    found = []
+    for density in densities:
+        one = task._replace(density=density, label=f"{task.label}-{density:g}")
+        made = search(one, settings, train, budget, chains)
+        for seed, (mask, _, said) in zip(task.session.seeds, made, strict=True):
+            bits = masks.flatten(mask, task.session.problem.prunable)
+            found.append(chain_runs.Found(density, seed, bits, bits, said))
     return found
 
 

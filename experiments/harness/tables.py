@@ -31,10 +31,12 @@ def accuracy(when: str, head: str = "") -> Column:
 VALIDATION = Column("validation %", "validation_accuracy")
 """Of the trained net."""
 SEARCH = (
+    Column("search cost", "search_cost", 1, 2),
     Column("search loss", "search_loss", 1, 3),
     Column("on validation", "search_validation_loss", 1, 3),
 )
-"""What a search reached on its own data and, with what validation chose, on the validation data."""
+"""What it took to find a mask, in dense trainings; what a search reached on its own data and, with
+what validation chose, on the validation data."""
 ACCURACIES = (accuracy("untrained"), accuracy("trained"), VALIDATION)
 """Of a mask, before and after training."""
 

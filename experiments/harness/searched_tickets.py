@@ -1,0 +1,106 @@
+"""Tickets that were searched for, trained beside masks that cost no search; a row of each."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from experiments.harness import trained_masks
+from experiments.harness.budgeted_search import dense_cost, price
+from experiments.harness.chain_runs import Found
+from experiments.harness.problem import Problem
+from experiments.harness.seeds import Seed, evidence, mask_key, training_key
+from experiments.harness.session import Session
+from experiments.harness.trained_masks import Entry
+from experiments.harness.training_runs import Start
+from jaxtickets import runs
+from jaxtickets.recipes.baseline_masks import CONTROLS
+from jaxtickets.search.space import Space
+from jaxtickets.types import Array, Mask, Params
+
+METHODS = ("ticket", "ticket_last", *CONTROLS)
+"""What can be trained: what the search chose, what it ended with, and the controls."""
+Weights = Callable[[Mask, Params], Params]
+"""`weights(mask, params) -> params`: what a ticket with that mask begins training from."""
+
+
+def as_they_are(mask: Mask, params: Params) -> Params:
+    """The weights that the mask selects from, unchanged."""
+    del mask
+    return params
+
+
+def train(
+    session: Session,
+    space: Space,
+    found: Sequence[Found],
+    methods: Sequence[str],
+    floor: int,
+    weights: Weights = as_they_are,
+    rivals: Sequence[tuple[str, Found]] = (),
+) -> list[dict[str, Any]]:
+    """Saves the tickets, trains them and what they are compared with; a summary row of each.
+
+    The rows are those of `trained_masks.train_entries`; those of tickets and rivals have also what
+    their searches said. `search_cost` is what it took to find a mask, in dense trainings. Dense
+    nets are trained in a phase of their own, `dense`, before the rest, `train`.
+
+    Args:
+      session: of the run.
+      space: what the bits of masks stand for.
+      found: the searches' results, one for each density and seed.
+      methods: of `METHODS`.
+      floor: the least that a control keeps in each layer.
+      weights: what training begins from.
+      rivals: results of other searches, and what the table calls them.
+    """
+
+    problem = session.problem
+
+    def entry(method: str, density: float, one: Seed, bits: Array) -> Entry:
+        mask = space.mask(bits)
+        name = {"method": method, "density": density, "seed": one.number}
+        params = weights(mask, one.params)
+        return Entry(name, Start(training_key(one), problem.hyper, params, one.stats, mask))
+
+    for one in found:
+        ticket = entry("ticket", one.density, one.seed, one.ticket)
+        trained_masks.save_entry(session.folder, problem, ticket, one.seed.step)
+    seeds = {one.seed.number: one.seed for one in found}
+    summary: list[dict[str, Any]] = []
+    trained: dict[int, Any] = dict.fromkeys(seeds)
+    if {"dense", "magnitude"} & set(methods):
+        dense = [entry("dense", 1.0, one, jnp.ones(space.size, bool)) for one in seeds.values()]
+        ends, summary = trained_masks.train_entries(session, "dense", dense)
+        trained = {number: runs.take(ends.state.params, i) for i, number in enumerate(trained)}
+
+    def compared(one: Found) -> list[Entry]:
+        given = evidence(problem, one.seed, trained[one.seed.number], session.data)
+        entries = []
+        for method in methods:
+            if method == "dense":
+                continue
+            if method in CONTROLS:
+                key = mask_key(one.seed, method, one.density)
+                bits = CONTROLS[method](key, given, space, one.ticket, floor)
+            else:
+                bits = getattr(one, method)
+            entries.append(entry(method, one.density, one.seed, bits))
+        return entries
+
+    entries = [made for one in found for made in compared(one)]
+    entries += [entry(name, one.density, one.seed, one.ticket) for name, one in rivals]
+    if entries:
+        summary += trained_masks.train_entries(session, "train", entries)[1]
+    said = {("ticket", one.density, one.seed.number): one.said for one in found}
+    said |= {(name, one.density, one.seed.number): one.said for name, one in rivals}
+    rows = [row | said.get((row["method"], row["density"], row["seed"]), {}) for row in summary]
+    return [row | _cost(problem, row) for row in rows]
+
+
+def _cost(problem: Problem, row: dict[str, Any]) -> dict[str, float]:
+    """What it took to find the mask of a summary's row, where that is known."""
+    free = 0 if row["method"].startswith("random") else None
+    criterion = row["method"] if row["method"] in ("snip", "magnitude") else ""
+    passes = price(problem, criterion) if criterion else row.get("forward_passes", free)
+    return {} if passes is None else {"search_cost": round(passes / dense_cost(problem), 4)}

@@ -1,0 +1,87 @@
+"""Settings of walks by name, and which flags have no effect beside which.
+
+Rewired masks are `rewired` of `harness.search_presets`.
+"""
+
+from typing import Any
+
+from experiments.harness import problem
+from experiments.harness.search_presets import FINDERS
+from experiments.harness.sparse_runs import GRANET
+from experiments.harness.thesis_annealing import THESIS, THESIS_NETS
+from experiments.sa_search import idle
+from jaxtickets.io.errors import UserError, choose
+from jaxtickets.recipes.baseline_masks import CONTROLS
+from jaxtickets.settings import Except, Idle, Without
+
+DEFAULT = "annealed_rewiring"
+REWIRED: dict[str, Any] = {
+    **FINDERS["rewired"],
+    "density": (0.5,),
+    "chains": 2,
+    "steps": 40,
+    "chunk": 10,
+}
+"""Swaps that a short training speaks for, all of them accepted."""
+ANNEALED_REWIRING: dict[str, Any] = {
+    **FINDERS["rewired"],
+    "compare": ("ticket", *CONTROLS, GRANET),
+    "start": "initial_fisher",
+    "accept": "metropolis",
+    "temperature": 0.03,
+    "temperature_ratio": 0.1,
+    "size": 0.5,
+    "size_end": 0.05,
+    "steps": 10,
+    "chunk": 2,
+    "train_steps": 40,
+    "images": 500,
+}
+"""The same swaps by Metropolis' rule, at a temperature that falls."""
+ANNEALING: dict[str, Any] = {"density": (0.5,), "chains": 4}
+"""Random swaps by Metropolis' rule at a falling temperature, of an untrained net's loss."""
+SMOKE: dict[str, Any] = {
+    **ANNEALED_REWIRING,
+    "model": "lenet300_100",
+    "density": (0.5,),
+    "seeds": 1,
+    "chains": 2,
+    "steps": 20,
+    "chunk": 10,
+    "train_steps": 2,
+    "images": 50,
+    "epochs": 2,
+    "batch_size": 250,
+}
+PRESETS: dict[str, dict[str, Any]] = {
+    DEFAULT: ANNEALED_REWIRING,
+    "rewired": REWIRED,
+    "annealing": ANNEALING,
+    "smoke": SMOKE,
+}
+"""What differs from the settings' own defaults, which are those of plain annealing."""
+NAMES = (*PRESETS, "thesis")
+IDLE: Idle = {
+    **problem.IDLE,
+    **idle.IDLE,
+    "weights_steps": ({"weights": Except(("trained",))},),
+    "granet_budget": ({"compare": Without(GRANET)},),
+}
+"""What leaves which flag without effect."""
+
+
+def preset(name: str, model: str) -> dict[str, Any]:
+    """Flag -> value of a preset.
+
+    Args:
+      name: the preset, one of `NAMES`.
+      model: the net.
+
+    Raises:
+      UserError: there is no such preset, or none for the model.
+    """
+    if choose("preset", name, NAMES) in PRESETS:
+        return PRESETS[name]
+    if model not in THESIS_NETS:
+        raise UserError(f"--preset=thesis is for {' and '.join(THESIS_NETS)}, not {model}")
+    return THESIS | THESIS_NETS[model]

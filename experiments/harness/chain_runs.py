@@ -15,6 +15,7 @@ from experiments.harness.seeds import Seed
 from experiments.harness.session import Session
 from jaxtickets import runs
 from jaxtickets.criteria import Evidence
+from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
 from jaxtickets.recipes.search_domain import Ground, Row, mask_at
 from jaxtickets.runs import Blocks, Shared

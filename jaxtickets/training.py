@@ -1,9 +1,9 @@
 """Masked training: one primitive that advances a state over batches, and a loop over it.
 
 After every step `params == where(mask, params, fill)`, bit for bit: the loss is differentiated at
-the masked weights, the optimiser sees the survivors' gradients only, and the new parameters are
-masked again. Keys are folded from the step, so that a training cut into pieces anywhere gives the
-same numbers, and resuming needs the state alone.
+the masked weights, and a sparse optimiser (`dynamic`) holds the mask, gives its own optimiser the
+survivors' gradients only, and may move the mask. Keys are folded from the step, so that a training
+cut into pieces anywhere gives the same numbers, and resuming needs the state alone.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,8 @@ from jax import lax
 
 from jaxtickets import losses, masks, optimizer_states, runs
 from jaxtickets.data import batches as data_batches
+from jaxtickets.dynamic.base import Sparsify
+from jaxtickets.dynamic.static import masked
 from jaxtickets.types import Array, Key, Loss, Mask, Model, Params, PyTree, Split, Stats, TrainState
 
 Fetch = Callable[[Key, PyTree], Split]
@@ -27,8 +29,7 @@ Metrics = dict[str, Any]
 def init(
     params: Params,
     stats: Stats,
-    mask: Mask,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     fill: Params | None = None,
     method_state: PyTree = (),
     step: Array | int = 0,
@@ -38,53 +39,60 @@ def init(
     A rewound training begins at another `step`: the order of the data and the learning rate go on
     from there, while the optimiser's moments begin anew.
 
+    Args:
+      params, stats: where training begins.
+      optimizer: a sparse one, such as `dynamic.static.masked`.
+      fill: what stands where the mask is False; None: zero.
+      method_state: what a method carries along.
+      step: the training step that the parameters come from.
+
     Raises:
       ValueError: `step` isn't 0, and the optimiser can't go on from it, see
         `optimizer_states.at_step`.
     """
-    params = masks.apply(mask, params, fill)
-    opt_state = optimizer_states.at_step(optimizer, optimizer.init(params), params, step)
-    return TrainState(params, stats, opt_state, mask, method_state, jnp.asarray(step, jnp.int32))
+    opt_state = optimizer.init(params)
+    params = masks.apply(opt_state.mask, params, fill)
+    opt_state = optimizer_states.at_step(optimizer, opt_state, params, step)
+    return TrainState(params, stats, opt_state, method_state, jnp.asarray(step, jnp.int32))
 
 
 def step(
     loss: Loss,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     key: Key,
     state: TrainState,
     batch: Split,
-    fill: Params | None = None,
+    **extra: Any,
 ) -> tuple[TrainState, Metrics]:
-    """One masked step; the key is consumed."""
+    """One masked step; the key is consumed. `extra` is for the optimiser's update."""
     batch = runs.divide(batch)
     differentiate = jax.value_and_grad(loss, has_aux=True)
     (_, (stats, metrics)), gradient = differentiate(state.params, state.stats, batch, key)
-    gradient = masks.apply(state.mask, gradient)
-    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-    params = masks.apply(state.mask, optax.apply_updates(state.params, updates), fill)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params, **extra)
+    params = optax.apply_updates(state.params, updates)
     new = state._replace(params=params, stats=stats, opt_state=opt_state, step=state.step + 1)
     return new, metrics
 
 
 def advance(
     loss: Loss,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     key: Key,
     state: TrainState,
     batches: PyTree,
     fetch: Fetch | None = None,
-    fill: Params | None = None,
+    **extra: Any,
 ) -> tuple[TrainState, Metrics]:
     """One step for each element of `batches`, scanned.
 
     Args:
       loss: the training loss.
-      optimizer: the optax optimiser that made the state.
+      optimizer: the sparse optimiser that made the state.
       key: the run's key, the same for all pieces of a run; step t uses `fold_in(key, t)`.
       state: where to begin.
       batches: PyTree with a leading axis of steps: a stacked `Split`, or what `fetch` understands.
       fetch: `(key, element) -> Split`; the identity by default.
-      fill: what stands where the mask is False; zero by default.
+      **extra: what else the optimiser's update is given at every step.
 
     Returns:
       The state after the last batch, and the loss' metrics, `[steps]` each.
@@ -93,7 +101,7 @@ def advance(
     def body(state: TrainState, element: PyTree) -> tuple[TrainState, Metrics]:
         fetch_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
         batch = fetch(fetch_key, element) if fetch else element
-        return step(loss, optimizer, loss_key, state, batch, fill)
+        return step(loss, optimizer, loss_key, state, batch, **extra)
 
     return lax.scan(body, state, batches)
 
@@ -109,13 +117,8 @@ def evaluate(
     """Mean loss and accuracy over all of `split` in evaluation mode, a batch at a time.
 
     Returns:
-      `{"loss", "accuracy"}`: nats, and a fraction; the loss is NaN where a label is none of the
-      net's classes.
-
-    Raises:
-      ValueError: a label is none of the classes (not seen under tracing).
+      `{"loss", "accuracy"}`: nats, and a fraction.
     """
-    _check_labels(model, prepare, params, stats, split)
     n = split.labels.shape[0]
     batch_size = min(batch_size, n)
     whole = n // batch_size
@@ -140,18 +143,17 @@ def evaluate(
     return {"loss": total[0] / n, "accuracy": total[1] / n}
 
 
-def _check_labels(
-    model: Model, prepare: Callable[[Array], Array], params: Params, stats: Stats, split: Split
-) -> None:
-    """Raises ValueError if a label is none of the net's classes; not seen under tracing."""
-    if isinstance(split.labels, jax.core.Tracer):
-        return
+class Moves(NamedTuple):
+    """A mask that moves by the gradient of many images, and not by that of a batch.
 
-    def logits(params: Params, stats: Stats, images: Array) -> Array:
-        return model.apply(params, stats, prepare(images))[0]
+    Attributes:
+      every: training steps between two moves; divides the steps between two looks.
+      images: that the gradient is of, drawn anew for each move; less where they don't make whole
+        batches, see `data.batches.whole`.
+    """
 
-    one = jax.ShapeDtypeStruct((1, *split.images.shape[1:]), split.images.dtype)
-    losses.check_labels(split.labels, jax.eval_shape(logits, params, stats, one).shape[-1])
+    every: int
+    images: int
 
 
 class Recipe(NamedTuple):
@@ -168,6 +170,9 @@ class Recipe(NamedTuple):
       test_looks: looks between two at the test data, which are for the record alone; 0: never.
       at_look: what becomes of the parameters before each look, in `piece`; None: nothing. What the
         mask leaves out keeps its fill.
+      sparsify: makes the optimiser a sparse one that begins with a mask, see `dynamic`.
+      moves: when the loop moves the mask; None: the optimiser does as it counts its calls.
+      record: `record(state) -> metrics` of scalars: what else is recorded at a look; None: nothing.
     """
 
     model: Model
@@ -179,6 +184,9 @@ class Recipe(NamedTuple):
     every: int
     test_looks: int = 0
     at_look: Callable[[Params], Params] | None = None
+    sparsify: Sparsify = masked
+    moves: Moves | None = None
+    record: Callable[[TrainState], Metrics] | None = None
 
 
 class Splits(NamedTuple):
@@ -250,33 +258,31 @@ def piece(
       data: on the device.
       looks: static; a multiple of `recipe.test_looks` if the test data are looked at.
       keep_at: as in `watch`.
-      fill: as in `advance`.
+      fill: what stands where the mask is False, see `init`.
 
     Returns:
       The training, and `{"step", "train_loss"[looks, every], "train_accuracy", "loss",
       "accuracy"}`, `[looks]` each, the last two on the validation data, `step` the number of steps
-      taken by then; with test data also `"test_accuracy"[looks / test_looks]`, after the last look
-      of each group.
+      taken by then, and what `recipe.record` gives; with test data also
+      `"test_accuracy"[looks / test_looks]`, after the last look of each group.
 
     Raises:
-      ValueError: `looks` isn't a multiple of `recipe.test_looks`, or a label is none of the net's
-        classes (under tracing the loss and the weights become NaN instead).
+      ValueError: `looks` isn't a multiple of `recipe.test_looks`.
     """
-    now = watched.state
-    for split in (data.train, data.validation, *([] if data.test is None else [data.test])):
-        _check_labels(recipe.model, recipe.prepare, now.params, now.stats, split)
-    order_key, step_key = jax.random.split(key)
+    order_key, step_key, move_key = jax.random.split(key, 3)
     n, steps = data.train.labels.shape[0], looks * recipe.every
     index = data_batches.stream(order_key, watched.state.step, steps, n, recipe.batch_size)
     index = index.reshape(looks, recipe.every, recipe.batch_size)
-    optimizer = recipe.optimizer(hyper)
-
+    optimizer = recipe.sparsify(recipe.optimizer(hyper), watched.state.mask, fill)
     fetch = fetcher(recipe, data.train)
 
     def look(watched: Watched, index: Array) -> tuple[Watched, Metrics]:
-        state, metrics = advance(
-            recipe.loss, optimizer, step_key, watched.state, index, fetch, fill
-        )
+        if recipe.moves is None:
+            state, metrics = advance(recipe.loss, optimizer, step_key, watched.state, index, fetch)
+        else:
+            state, metrics = _moving(
+                recipe, recipe.moves, optimizer, (step_key, move_key), watched.state, index, data
+            )
         if recipe.at_look is not None:
             state = state._replace(
                 params=masks.apply(state.mask, recipe.at_look(state.params), fill)
@@ -287,6 +293,7 @@ def piece(
             "train_loss": metrics["loss"],
             "train_accuracy": jnp.mean(metrics["accuracy"]),
             **seen,
+            **(recipe.record(state) if recipe.record else {}),
         }
 
     test = data.test
@@ -338,9 +345,59 @@ def train(
     """
     for asked in (steps, *keep_at):
         check_step(asked, recipe.every, steps)
-    state = init(params, stats, mask, recipe.optimizer(hyper), fill, step=start)
+    optimizer = recipe.sparsify(recipe.optimizer(hyper), mask, fill)
+    state = init(params, stats, optimizer, fill, step=start)
     begun = watch(state, keep_at)
     return piece(recipe, key, hyper, begun, data, steps // recipe.every, keep_at, fill)
+
+
+def _moving(
+    recipe: Recipe,
+    moves: Moves,
+    optimizer: optax.GradientTransformationExtraArgs,
+    keys: tuple[Key, Key],
+    state: TrainState,
+    index: Array,
+    data: Splits,
+) -> tuple[TrainState, Metrics]:
+    """`advance` over `index[every, batch]` with a move of the mask after each `moves.every` steps.
+
+    The keys are that of the steps and that of the images whose gradient moves the mask.
+    """
+    step_key, move_key = keys
+    fetch, n = fetcher(recipe, data.train), data.train.labels.shape[0]
+    many, size = data_batches.whole(moves.images, recipe.batch_size)
+
+    def gradient_of(state: TrainState) -> Params:
+        """The dense gradient of random images, up to a factor, a batch at a time."""
+        draw_key, augment_key, loss_key = jax.random.split(
+            jax.random.fold_in(move_key, state.step), 3
+        )
+        drawn = jax.random.randint(draw_key, (many * size,), 0, n).reshape(many, size)
+
+        def add(total: Params, one: tuple[Key, Key, Array]) -> tuple[Params, None]:
+            augment_key, loss_key, index = one
+            batch = runs.divide(fetch(augment_key, index))
+            gradient, _ = jax.grad(recipe.loss, has_aux=True)(
+                state.params, state.stats, batch, loss_key
+            )
+            return jax.tree.map(jnp.add, total, gradient), None
+
+        keys = jax.random.split(augment_key, many), jax.random.split(loss_key, many)
+        zero = jax.tree.map(jnp.zeros_like, state.params)
+        return lax.scan(add, zero, (keys[0], keys[1], drawn))[0]
+
+    def body(state: TrainState, index: Array) -> tuple[TrainState, Metrics]:
+        state, metrics = advance(recipe.loss, optimizer, step_key, state, index, fetch, move=False)
+        updates, opt_state = optimizer.update(
+            gradient_of(state), state.opt_state, state.params, move=True
+        )
+        params = optax.apply_updates(state.params, updates)
+        return state._replace(params=params, opt_state=opt_state), metrics
+
+    parts = index.reshape(-1, moves.every, index.shape[-1])
+    state, metrics = lax.scan(body, state, parts)
+    return state, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), metrics)
 
 
 def check_step(step: int, every: int, most: int) -> None:

@@ -127,8 +127,7 @@ class TrainState(NamedTuple):
     Attributes:
       params: parameters; `params == where(mask, params, fill)` holds after every step.
       stats: batch statistics.
-      opt_state: the optax optimiser's state.
-      mask: PyTree of bool like `params`.
+      opt_state: the state of a sparse optimiser, see `dynamic.base.SparseState`.
       method_state: what a pruning method carries along; `()` if nothing.
       step: int32 scalar, the number of steps taken.
     """
@@ -136,9 +135,13 @@ class TrainState(NamedTuple):
     params: Params
     stats: Stats
     opt_state: Any
-    mask: Mask
     method_state: Any
     step: Array
+
+    @property
+    def mask(self) -> Mask:
+        """PyTree of bool like `params`: what the optimiser keeps."""
+        return self.opt_state.mask
 
 
 class Loss(Protocol):

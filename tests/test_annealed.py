@@ -12,6 +12,7 @@ import pytest
 
 from experiments.harness import annealed, annealed_settings, annealed_start, chain_runs
 from experiments.harness.annealed_settings import Settings
+from experiments.harness.settings import Except, among, idle_under
 from experiments.sa_search import idle
 from jaxtickets import losses, masks, optimizers, runs
 from jaxtickets.allocation import ALLOCATIONS
@@ -20,7 +21,6 @@ from jaxtickets.search import energies
 from jaxtickets.search import space as spaces
 from jaxtickets.search.acceptance import ACCEPTANCES, Running
 from jaxtickets.search.together import INTERACTIONS
-from jaxtickets.settings import Except, among, idle_under
 from jaxtickets.training import Recipe
 from jaxtickets.types import Feed, Model, Split, Units
 

@@ -17,6 +17,7 @@ from experiments.benchmark.workloads import Work
 from experiments.harness import timing
 from jaxtickets import losses, masks, nets, optimizers, training
 from jaxtickets.compress import graph, promise, shrink
+from jaxtickets.dynamic.static import masked
 from jaxtickets.io.errors import UserError
 from jaxtickets.search import energies
 from jaxtickets.search.difference import Layer
@@ -267,8 +268,8 @@ def test_the_rivals_chains_are_where_they_say(torch, by_difference, monkeypatch)
 def test_steps_from_the_same_weights_end_at_the_same_weights(torch, name, problem):
     model, params, mask, data = problem
     rate = {"momentum": 0.1, "adam": 1.2e-3}[name]
-    optimizer = optimizers.optimizer(name, jnp.float32(rate))
-    state = training.init(params, {}, mask, optimizer)
+    optimizer = masked(optimizers.optimizer(name, jnp.float32(rate)), mask)
+    state = training.init(params, {}, optimizer)
     loss = losses.classification(model, lambda images: images)
     step = jax.jit(partial(training.step, loss, optimizer))
     weights = theirs(torch, masks.apply(mask, params))

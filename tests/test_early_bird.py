@@ -20,6 +20,7 @@ from experiments.harness.seeds import seed, training_key
 from jaxtickets import losses, masks, nets, optimizers, runs, training
 from jaxtickets.compress import choose, graph
 from jaxtickets.criteria import Evidence
+from jaxtickets.dynamic.static import masked
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.tickets import load_ticket
 from jaxtickets.recipes import early_bird, early_masks
@@ -129,8 +130,8 @@ def test_epochs_in_one_program_draw_what_the_kept_weights_say(mlp, evidence):
     @jax.jit
     def run(rate):
         bird = early_bird.begin(mlp, {}, space.size, len(keep), EPOCHS)
-        whole, sgd = masks.ones(mlp), recipe.optimizer(rate)
-        state = training.init(mlp, {}, whole, sgd, method_state=bird)
+        sgd = masked(recipe.optimizer(rate), masks.ones(mlp))
+        state = training.init(mlp, {}, sgd, method_state=bird)
         begun = training.watch(state, keep_at)
         given = recipe, jax.random.key(3), rate
 
@@ -277,8 +278,8 @@ def flown(plan, problem, drawn):
 
     bird = early_bird.Bird(queue, weights(drawn), {})
     bird = jax.tree.map(lambda leaf: leaf[None], bird)
-    mask, sgd = masks.ones(one.params), problem.recipe.optimizer(problem.hyper)
-    state = training.init(weights(plan.epochs), {}, mask, sgd, method_state=bird)
+    sgd = masked(problem.recipe.optimizer(problem.hyper), masks.ones(one.params))
+    state = training.init(weights(plan.epochs), {}, sgd, method_state=bird)
     kept = jax.tree.map(lambda leaf: leaf[None], weights(plan.draw_at[0])), {}
     ends = training.watch(state)._replace(kept=kept)
     return one, jax.tree.map(lambda leaf: leaf[None], ends), bits

@@ -12,8 +12,7 @@ import pytest
 
 import experiments
 import jaxtickets
-from experiments.harness import provenance
-from jaxtickets import settings
+from experiments.harness import provenance, settings
 
 LEADING = "method,density,seed,untrained_accuracy,trained_accuracy,seconds"
 CHECKED = LEADING.replace("method,", "method,check,")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxtickets import gates, losses, masks, optimizers, runs, training
+from jaxtickets.dynamic.static import masked
 from jaxtickets.gates import GATES, bernoulli, edge_popup, gradual
 from jaxtickets.search import energies
 from jaxtickets.types import Model, Split
@@ -519,9 +520,10 @@ def watched_loss(params, stats, batch, key):
 def trained(name, row, batches):
     """A gate trained on a row's weights, 100 steps of 20 points."""
     key, weights = row
-    gate, optimizer = GATES[name](LEAVES, KEEP, steps=100), sgd(RATES[name])
+    gate = GATES[name](LEAVES, KEEP, steps=100)
     g = gate.init(key, weights)
-    state = training.init(g, gates.begin({"seen": jnp.int32(0)}, weights), masks.ones(g), optimizer)
+    optimizer = masked(sgd(RATES[name]), masks.ones(g))
+    state = training.init(g, gates.begin({"seen": jnp.int32(0)}, weights), optimizer)
     batches = jax.tree.map(lambda a: a.reshape(100, 20, *a.shape[1:]), batches)
     loss = gates.loss(gate, watched_loss)
     state, metrics = training.advance(loss, optimizer, key, state, batches)

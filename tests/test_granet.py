@@ -1,6 +1,7 @@
 """GraNet: what is kept when, who goes and who comes, and that pieces make a whole."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +14,14 @@ from experiments.harness.budgeted_search import Task, dense_cost
 from experiments.harness.problem import NetSettings, TrainSettings, build, on_device
 from experiments.harness.seeds import seed
 from experiments.harness.session import Session
+from experiments.harness.settings import check as check_options
 from experiments.harness.sparse_runs import EvolveSettings
 from jaxtickets import losses, masks, runs, training
+from jaxtickets.data import batches
 from jaxtickets.dynamic import granet
-from jaxtickets.dynamic.granet import Round
+from jaxtickets.dynamic.granet import Rounds
 from jaxtickets.io.errors import UserError
+from jaxtickets.training import Moves, Splits
 from jaxtickets.types import Model, Split
 
 KEY = jax.random.key(0)
@@ -58,10 +62,23 @@ OPTIMIZERS = {
 ONE = runs.axis("map", 1, jax.local_devices()[:1])  # each compiles for itself
 
 
-def begun(optimizer, keep=40):
+def begun(inner, rounds, keep=40, every=1, floor=0):
+    """The sparse optimiser, and the state of a training that it begins."""
     params, stats = initial(KEY)
     mask = masks.random(KEY, params, PRUNABLE, keep)
-    return training.init(params, stats, mask, optimizer)
+    optimizer = granet.granet(inner, mask, PRUNABLE, rounds, every, floor)
+    return optimizer, training.init(params, stats, optimizer)
+
+
+def moved(optimizer, state, gradient):
+    """The state after a move by that gradient."""
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params, move=True)
+    params = optax.apply_updates(state.params, updates)
+    return state._replace(params=params, opt_state=opt_state)
+
+
+def rounds_of(ones, grown):
+    return Rounds(jnp.array([ones]), jnp.array([grown]))
 
 
 def flat(tree):
@@ -70,7 +87,7 @@ def flat(tree):
 
 @pytest.mark.parametrize("begin", [20_000, 1_000])
 def test_a_plan_falls_to_the_count_asked_for_and_ends_without_new_weights(begin):
-    ones, grown = granet.plan(50, begin, 1_000)
+    ones, grown = granet.schedule(50, begin, 1_000)
     assert ones[-1] == 1_000 and grown[-1] == 0
     assert np.all(np.diff(ones) <= 0) and np.all(ones[29:] == 1_000)
     assert np.all(grown[37:] == 0) and np.all(grown[:36] > 0)
@@ -81,7 +98,7 @@ def test_a_plan_falls_to_the_count_asked_for_and_ends_without_new_weights(begin)
 
 
 def test_a_plan_never_replaces_what_floors_need():
-    ones, grown = granet.plan(10, 12, 6, least=5)
+    ones, grown = granet.schedule(10, 12, 6, least=5)
     assert np.all(ones - grown >= 5)
 
 
@@ -99,7 +116,7 @@ def test_a_plan_never_replaces_what_floors_need():
 )
 def test_a_plan_refuses_what_cant_be(given, said):
     with pytest.raises(ValueError, match=said):
-        granet.plan(**({"rounds": 10, "begin": 20, "end": 10} | given))
+        granet.schedule(**({"rounds": 10, "begin": 20, "end": 10} | given))
 
 
 COUNTS = [(40, 0), (30, 0), (40, 12), (30, 12), (72, 32)]
@@ -110,13 +127,11 @@ CASES = [(name, *counts) for name in ("momentum", "adam") for counts in COUNTS]
     ("name", "ones", "grown"), CASES + [(name, 30, 12) for name in list(OPTIMIZERS)[2:]]
 )
 def test_the_smallest_go_and_the_most_wanted_come_from_zero(name, ones, grown):
-    optimizer = OPTIMIZERS[name]
-    state = begun(optimizer)
-    moved = jax.tree.map(lambda m: m + 1 if m.ndim else m, state.opt_state)
-    state = state._replace(opt_state=moved)
+    optimizer, state = begun(OPTIMIZERS[name], rounds_of(ones, grown))
+    ahead = jax.tree.map(lambda m: m + 1 if m.ndim else m, state.opt_state.inner)
+    state = state._replace(opt_state=state.opt_state._replace(inner=ahead))
     slope = jax.tree.map(lambda p: jax.random.normal(jax.random.key(7), p.shape), state.params)
-    to = Round(jnp.int32(ones), jnp.int32(grown))
-    after = jax.jit(lambda s, g, to: granet.update(s, g, to, PRUNABLE, optimizer))(state, slope, to)
+    after = jax.jit(partial(moved, optimizer))(state, slope)
     was, now, w, want = (flat(t) for t in (state.mask, after.mask, state.params, slope))
     w, want = np.abs(w), np.abs(want)
     order = np.argsort(np.where(was, -w, np.inf))
@@ -130,28 +145,25 @@ def test_the_smallest_go_and_the_most_wanted_come_from_zero(name, ones, grown):
     np.testing.assert_array_equal(flat(after.params), np.where(kept, flat(state.params), 0))
     np.testing.assert_array_equal(after.params["a"]["bias"], state.params["a"]["bias"])
     assert np.all(after.mask["a"]["bias"])
-    moments = [leaf for leaf in jax.tree.leaves(after.opt_state) if leaf.shape == (9, 6)]
+    moments = [leaf for leaf in jax.tree.leaves(after.opt_state.inner) if leaf.shape == (9, 6)]
     assert moments
     for leaf in moments:
         np.testing.assert_array_equal(leaf, np.where(kept[:54].reshape(9, 6), 1.0, 0.0))
 
 
 def test_an_optimiser_that_keeps_no_number_a_weight_is_refused_in_one_line():
-    optimizer = optax.adafactor(0.1, min_dim_size_to_factor=2)
-    state = begun(optimizer)
-    to = Round(jnp.int32(30), jnp.int32(12))
+    factored = optax.adafactor(0.1, min_dim_size_to_factor=2)
+    optimizer, state = begun(factored, rounds_of(30, 12))
     with pytest.raises(ValueError, match=r"a number a weight, such as SGD or Adam$"):
-        granet.update(state, state.params, to, PRUNABLE, optimizer)
+        moved(optimizer, state, state.params)
 
 
 def test_floors_hold():
-    optimizer = OPTIMIZERS["momentum"]
-    state = begun(optimizer)
+    optimizer, state = begun(OPTIMIZERS["momentum"], rounds_of(10, 2), floor=3)
     small = state.params | {"b": {"kernel": state.params["b"]["kernel"] * 1e-6}}
     state = state._replace(params=small)
     slope = jax.tree.map(jnp.zeros_like, small)
-    to = Round(jnp.int32(10), jnp.int32(2))
-    kept = masks.counts(granet.update(state, slope, to, PRUNABLE, optimizer, 3).mask, PRUNABLE)
+    kept = masks.counts(moved(optimizer, state, slope).mask, PRUNABLE)
     assert int(kept["b/kernel"]) >= 3
 
 
@@ -161,23 +173,42 @@ def data(n=64):
 
 
 def test_pieces_make_a_whole_and_what_is_pruned_stays_zero():
-    recipe = training.Recipe(MODEL, LOSS, lambda hyper: optax.adam(0.01), prepared, None, 8, 1)
-    optimizer = recipe.optimizer(())
-    state = begun(optimizer)
-    to = granet.plan(6, 40, 12)
-
-    def run(state, to):
-        return granet.piece(recipe, KEY, (), state, data(), to, 3, 16, PRUNABLE)
-
-    whole, seen = jax.jit(run)(state, to)
-    first, _ = jax.jit(run)(state, Round(*(a[:2] for a in to)))
-    both, _ = jax.jit(run)(first, Round(*(a[2:] for a in to)))
+    rounds = granet.schedule(6, 40, 12)
+    _, state = begun(optax.adam(0.01), rounds, every=3)
+    run = jax.jit(
+        partial(pieces, LOSS, optax.adam(0.01), rounds, every=3, images=16), static_argnums=2
+    )
+    begin = training.watch(state)
+    whole, seen = run(KEY, begin, 3)
+    both, _ = run(KEY, run(KEY, begin, 1)[0], 2)
     jax.tree.map(np.testing.assert_array_equal, whole, both)
-    assert int(masks.count(whole.mask, PRUNABLE)) == 12 and int(whole.step) == 18
-    assert np.all(flat(whole.params)[~flat(whole.mask)] == 0)
-    assert seen["loss"].shape == (6, 3)
-    again, _ = granet.piece(recipe, jax.random.key(1), (), state, data(), to, 3, 16, PRUNABLE)
-    assert np.any(flat(again.params) != flat(whole.params))
+    end = whole.state
+    assert int(masks.count(end.mask, PRUNABLE)) == 12 and int(end.step) == 18
+    assert np.all(flat(end.params)[~flat(end.mask)] == 0)
+    assert seen["train_loss"].shape == (3, 6) and seen["kept"][-1] == 12
+    again, _ = run(jax.random.key(1), begin, 3)
+    assert np.any(flat(again.state.params) != flat(end.params))
+
+
+def pieces(loss, inner, rounds, key, watched, looks, every, images):
+    """Looks after every second round."""
+
+    def sparsify(inner, mask, fill):
+        return granet.granet(inner, mask, PRUNABLE, rounds, every)
+
+    recipe = training.Recipe(
+        MODEL,
+        loss,
+        lambda hyper: inner,
+        prepared,
+        None,
+        batch_size=8,
+        every=2 * every,
+        sparsify=sparsify,
+        moves=Moves(every, images),
+        record=lambda state: {"kept": masks.count(state.mask, PRUNABLE)},
+    )
+    return training.piece(recipe, key, (), watched, Splits(data(), data(16)), looks)
 
 
 @pytest.mark.parametrize(
@@ -194,15 +225,15 @@ def test_pieces_make_a_whole_and_what_is_pruned_stays_zero():
     ],
 )
 def test_the_gradients_images_make_whole_batches(images, batch_size, expected):
-    assert granet.gradient_batches(images, batch_size) == expected
+    assert batches.whole(images, batch_size) == expected
 
 
 def test_no_number_of_images_makes_batches_of_one():
     for images in range(2, 60):
         for batch_size in range(2, 20):
-            many, size = granet.gradient_batches(images, batch_size)
+            many, size = batches.whole(images, batch_size)
             assert 2 <= size <= batch_size and 2 * images / 3 <= many * size <= images
-            assert granet.gradient_batches(many * size, batch_size) == (many, size)
+            assert batches.whole(many * size, batch_size) == (many, size)
 
 
 def test_the_gradient_of_a_prime_number_of_images_is_of_batches():
@@ -214,10 +245,11 @@ def test_the_gradient_of_a_prime_number_of_images_is_of_batches():
         spread = jnp.mean((logits - jnp.mean(logits, 0, keepdims=True)) ** 2)
         return spread, (stats, {"loss": spread, "accuracy": spread})
 
-    recipe = training.Recipe(MODEL, centred, lambda hyper: optax.sgd(0.0), prepared, None, 4, 1)
-    state, to = begun(optax.sgd(0.0)), Round(jnp.array([40]), jnp.array([12]))
-    after, _ = granet.piece(recipe, KEY, (), state, data(), to, 1, 7, PRUNABLE)
-    came = flat(after.mask) & ~flat(state.mask)
+    rounds = rounds_of(40, 12)
+    _, state = begun(optax.sgd(0.0), rounds)
+    begin = training.watch(state)
+    after, _ = pieces(centred, optax.sgd(0.0), rounds, KEY, begin, 1, every=1, images=7)
+    came = flat(after.state.mask) & ~flat(state.mask)
     missing = np.flatnonzero(~flat(state.mask))
     assert came[missing[12:]].any()  # by a gradient of zeros the first that are missing come
 
@@ -228,21 +260,24 @@ def test_a_plan_costs_what_it_says_and_no_more_than_its_budget(budget):
     found = sparse_runs.plan(problem, budget)
     cost = 3 * (found.steps * 128 + found.rounds * found.images + 1000) + 8 * 500
     assert found.cost == cost <= budget * dense_cost(problem)
-    assert math.prod(granet.gradient_batches(found.images, 128)) == found.images
+    assert math.prod(batches.whole(found.images, 128)) == found.images
     assert found.rounds % sparse_runs.LOOKS == 0
     assert found.cost > 0.85 * budget * dense_cost(problem)
     assert 8 * found.images <= max(8 * 128, found.every * 128 * 1.3)
 
 
-@pytest.mark.parametrize(
-    ("budget", "start", "said"), [(0.01, 0.5, "too little"), (1, 0, "above 0"), (1, 1.5, "above 0")]
-)
-def test_a_plan_that_cant_be_is_one_line(budget, start, said):
+def test_a_budget_that_is_too_small_is_one_line():
     problem = build(NetSettings(model="lenet300_100"), TrainSettings(epochs=15), "", False)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match="too little"):
         sparse_runs.check(
-            EvolveSettings(start), problem, TrainSettings(epochs=15), (0.1,), 1, budget
+            EvolveSettings(), problem, TrainSettings(epochs=15), (0.1,), floor=1, budget=0.01
         )
+
+
+@pytest.mark.parametrize("start", [0, 1.5])
+def test_an_initial_density_is_above_0_and_at_most_1(start):
+    with pytest.raises(ValueError, match=f"granet_from={start}: must be above 0 and at most 1"):
+        check_options(EvolveSettings(start))
 
 
 def test_a_seed_gets_the_mask_of_its_chain_with_the_least_validation_loss(tmp_path):

@@ -7,12 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.harness import imp_settings
+from experiments.harness.imp_settings import ImpSettings
 from experiments.harness.levels import Lineage, Plan, descend
 from experiments.harness.session import Session
+from experiments.harness.settings import check
 from jaxtickets import masks
 from jaxtickets.criteria import CRITERIA, Evidence
 from jaxtickets.recipes import imp
-from jaxtickets.recipes.imp import Going, Settings
+from jaxtickets.recipes.imp import LevelTraining
 from jaxtickets.recipes.ticket_controls import TREATMENTS, Given
 from jaxtickets.types import Model, Split
 
@@ -60,7 +63,7 @@ def test_lineages_that_one_batch_cannot_train_are_refused(ends, rewinds, duty, t
     plan = Plan(
         levels=1,
         prune=None,
-        going=lambda line: Going(True, line.rewind, ends[line.name["seed"]]),
+        going=lambda line: LevelTraining(True, line.rewind, ends[line.name["seed"]]),
         dense_steps=90,
         copies={},
     )
@@ -84,7 +87,7 @@ def test_lineages_that_one_batch_cannot_train_are_refused(ends, rewinds, duty, t
     ids=str,
 )
 def test_settings_that_can_be_pass(changes):
-    imp.check(Settings(**changes))
+    check(ImpSettings(**changes))
 
 
 @pytest.mark.parametrize("name", ["prune_rate", "conv_rate", "output_rate"])
@@ -92,13 +95,13 @@ def test_settings_that_can_be_pass(changes):
 def test_a_rate_of_one_or_more_is_refused(name, value):
     least = "above 0 and " if name == "prune_rate" else ""
     with refused(f"{name}={value}: must be {least}below 1"):
-        imp.check(Settings(**{name: value}))
+        check(ImpSettings(**{name: value}))
 
 
 @pytest.mark.parametrize("value", [0.0, -0.2, float("nan")])
 def test_every_level_must_prune_something(value):
     with refused(f"prune_rate={value}: must be above 0 and below 1"):
-        imp.check(Settings(prune_rate=value))
+        check(ImpSettings(prune_rate=value))
 
 
 @pytest.mark.parametrize(
@@ -112,7 +115,7 @@ def test_every_level_must_prune_something(value):
 )
 def test_numbers_below_the_least_are_refused(name, value, least):
     with refused(f"{name}={value}: must be {least} or more"):
-        imp.check(Settings(**{name: value}))
+        check(ImpSettings(**{name: value}))
 
 
 @pytest.mark.parametrize(
@@ -125,7 +128,7 @@ def test_numbers_below_the_least_are_refused(name, value, least):
 )
 def test_unknown_words_are_refused_with_those_that_are_known(name, known):
     with refused(f"unknown {name} 'lucky': one of {known}"):
-        imp.check(Settings(**{name: "lucky"}))
+        check(ImpSettings(**{name: "lucky"}))
 
 
 # --- rates and counts ----------------------------------------------------------------------------
@@ -139,7 +142,7 @@ def test_rates_are_those_of_the_kind_of_layer():
         "outer/kernel": (20, 10),
         "out/kernel": (20, 10),
     }
-    rates = imp.rates(Settings(conv_rate=0.15, **PAPER), shapes, "out")
+    rates = imp_settings.rates(ImpSettings(conv_rate=0.15, **PAPER), shapes, "out")
     assert rates == {
         "conv/kernel": 0.15,
         "fc/kernel": 0.2,
@@ -151,13 +154,13 @@ def test_rates_are_those_of_the_kind_of_layer():
 
 def test_a_rate_of_zero_means_that_of_the_other_layers():
     shapes = {"conv/kernel": (3, 3, 1, 64), "out/kernel": (20, 10)}
-    settings = Settings(prune_rate=0.3, conv_rate=0, output_rate=0)
-    assert imp.rates(settings, shapes, "out") == {"conv/kernel": 0.3, "out/kernel": 0.3}
+    settings = ImpSettings(prune_rate=0.3, conv_rate=0, output_rate=0)
+    assert imp_settings.rates(settings, shapes, "out") == {"conv/kernel": 0.3, "out/kernel": 0.3}
 
 
 def test_an_output_layer_that_convolves_is_pruned_as_an_output_layer():
     shapes = {"conv/kernel": (3, 3, 1, 64), "out/kernel": (1, 1, 64, 10)}
-    rates = imp.rates(Settings(conv_rate=0.15, **PAPER), shapes, "out")
+    rates = imp_settings.rates(ImpSettings(conv_rate=0.15, **PAPER), shapes, "out")
     assert rates == {"conv/kernel": 0.15, "out/kernel": 0.1}
 
 
@@ -172,7 +175,7 @@ def test_an_output_layer_that_convolves_is_pruned_as_an_output_layer():
     ],
 )
 def test_counts_of_lenet_by_hand(level, counts):
-    keep = imp.keep_counts(Settings(**PAPER), LENET, "out", 10, level)
+    keep = imp_settings.keep_counts(ImpSettings(**PAPER), LENET, "out", 10, level)
     assert keep == dict(zip(LENET, counts, strict=True))
     assert all(type(count) is int for count in keep.values())
 
@@ -180,46 +183,50 @@ def test_counts_of_lenet_by_hand(level, counts):
 def test_counts_of_a_convolution_by_hand():
     # 576 · 0.9² = 466.56, 1,280 · 0.8² = 819.2, 200 · 0.9² = 162
     shapes = {"conv/kernel": (3, 3, 1, 64), "fc/kernel": (64, 20), "out/kernel": (20, 10)}
-    keep = imp.keep_counts(Settings(conv_rate=0.1, **PAPER), shapes, "out", 10, 2)
+    keep = imp_settings.keep_counts(ImpSettings(conv_rate=0.1, **PAPER), shapes, "out", 10, 2)
     assert keep == {"conv/kernel": 467, "fc/kernel": 819, "out/kernel": 162}
 
 
 def test_ranked_together_there_is_one_count_by_one_rate():
     # 266,200 weights: · 0.8² = 170,368, · 0.8³ = 136,294.4; no layer has a rate of its own.
-    settings = Settings(scope="global", conv_rate=0.5, **PAPER)
-    assert imp.keep_counts(settings, LENET, "out", 10, 0) == 266_200
-    assert imp.keep_counts(settings, LENET, "out", 10, 2) == 170_368
-    assert imp.keep_counts(settings, LENET, "out", 10, 3) == 136_294
+    settings = ImpSettings(scope="global", conv_rate=0.5, **PAPER)
+    assert imp_settings.keep_counts(settings, LENET, "out", 10, 0) == 266_200
+    assert imp_settings.keep_counts(settings, LENET, "out", 10, 2) == 170_368
+    assert imp_settings.keep_counts(settings, LENET, "out", 10, 3) == 136_294
 
 
 def test_ranked_together_the_floors_must_fit():
     # 0.5 of 20 weights
     shapes = {"a/kernel": (4, 4), "out/kernel": (2, 2)}
-    settings = Settings(scope="global", prune_rate=0.5, floor=6)
-    assert imp.keep_counts(settings, shapes, "out", 2, 1) == 10  # the small leaf is kept whole
+    settings = ImpSettings(scope="global", prune_rate=0.5, floor=6)
+    assert (
+        imp_settings.keep_counts(settings, shapes, "out", 2, 1) == 10
+    )  # the small leaf is kept whole
     with refused("density 0.5 keeps 10 weights, a floor of 7 needs 11"):
-        imp.keep_counts(Settings(scope="global", prune_rate=0.5, floor=7), shapes, "out", 2, 1)
+        imp_settings.keep_counts(
+            ImpSettings(scope="global", prune_rate=0.5, floor=7), shapes, "out", 2, 1
+        )
 
 
 def test_a_layer_that_a_level_empties_is_named():
     # 30,000 · 0.8^49 = 0.54, · 0.8^50 = 0.43
-    settings = Settings(prune_rate=0.2, output_rate=0.01)
-    assert imp.keep_counts(settings, LENET, "out", 10, 49)["fc2/kernel"] == 1
+    settings = ImpSettings(prune_rate=0.2, output_rate=0.01)
+    assert imp_settings.keep_counts(settings, LENET, "out", 10, 49)["fc2/kernel"] == 1
     with refused(
         "level 50 leaves 0 weights in fc2/kernel, which needs 1: fewer levels or a lower rate"
     ):
-        imp.keep_counts(settings, LENET, "out", 10, 50)
+        imp_settings.keep_counts(settings, LENET, "out", 10, 50)
 
 
 def test_an_output_layer_with_fewer_weights_than_classes_is_named():
     # 1,000 · 0.9^44 = 9.7, · 0.9^45 = 8.7; the hidden layer by then holds 2 weights, and may.
-    settings = Settings(**PAPER)
-    keep = imp.keep_counts(settings, LENET, "out", 10, 44)
+    settings = ImpSettings(**PAPER)
+    keep = imp_settings.keep_counts(settings, LENET, "out", 10, 44)
     assert keep == {"fc1/kernel": 13, "fc2/kernel": 2, "out/kernel": 10}
     with refused(
         "level 45 leaves 9 weights in out/kernel, which needs 10: fewer levels or a lower rate"
     ):
-        imp.keep_counts(settings, LENET, "out", 10, 45)
+        imp_settings.keep_counts(settings, LENET, "out", 10, 45)
 
 
 # --- prune ---------------------------------------------------------------------------------------
@@ -353,13 +360,13 @@ def test_more_than_is_left_cannot_be_kept(mlp):
 @pytest.mark.parametrize(
     ("rewind", "expected"),
     [
-        ("weights", Going(rewound=True, start=50, end=1000)),
-        ("learning_rate", Going(rewound=False, start=50, end=1000)),
-        ("none", Going(rewound=False, start=1000, end=1950)),
+        ("weights", LevelTraining(rewound=True, start=50, end=1000)),
+        ("learning_rate", LevelTraining(rewound=False, start=50, end=1000)),
+        ("none", LevelTraining(rewound=False, start=1000, end=1950)),
     ],
 )
 def test_a_level_trains_from_the_rewind_step_or_as_long_after_the_end(rewind, expected):
-    assert imp.going(Settings(rewind=rewind), 50, 1000) == expected
+    assert imp.level_training(rewind, 50, 1000) == expected
     assert expected.end - expected.start == 950
 
 

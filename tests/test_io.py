@@ -31,10 +31,10 @@ from experiments.harness import (
     setup,
 )
 from experiments.harness.flags import RunSettings, choose, whole_numbers
+from experiments.harness.settings import option
 from jaxtickets.io import checkpoints, trees
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.tickets import load_ticket, save_ticket
-from jaxtickets.settings import option
 from jaxtickets.types import Ticket
 
 
@@ -56,14 +56,12 @@ PROGRAM = '''
     import signal, sys
     signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs begin without
     from absl import flags
-    from jaxtickets.io import errors
+    from experiments.harness import main
     flags.DEFINE_integer("steps", 10, "how many steps", lower_bound=1)
     flags.DEFINE_boolean("resume", False, "go on")
-    errors.run_main(lambda: ({}))
+    main.run_main(lambda: ({}))
 '''
-IN_A_RUN = PROGRAM.replace(
-    "import errors", "import errors; from experiments.harness import records"
-)
+IN_A_RUN = PROGRAM.replace("harness import main", "harness import main, records")
 
 
 def outcome(body: str, *words: str) -> tuple[int, str, str]:
@@ -73,7 +71,7 @@ def outcome(body: str, *words: str) -> tuple[int, str, str]:
 
 
 RAISE = "(_ for _ in ()).throw({})"
-USER = RAISE.replace("{}", "errors.UserError('no such\\n  thing')")
+USER = RAISE.replace("{}", "main.UserError('no such\\n  thing')")
 FULL = RAISE.replace("{}", "OSError(28, 'No space left on device', 'a.csv')")
 DATA = RAISE.replace("{}", "__import__('jaxtickets.data.errors').data.errors.DataError('x')")
 

@@ -16,12 +16,18 @@ README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
+def block(words):
+    """The one block of Python in which these words stand."""
+    (found,) = [text for text in BLOCKS if words in text]
+    return found
+
+
 def test_a_users_own_net_and_arrays_go_from_search_to_plot_in_under_20_lines(
     tmp_path, monkeypatch, capsys
 ):
     matplotlib.use("Agg")
     monkeypatch.chdir(tmp_path)
-    given, composed = BLOCKS[1:3]
+    given, composed = block("class Net(nn.Module)"), block("def chain(key)")
     assert len([line for line in composed.splitlines() if line.strip()]) < 20
     names: dict = {}
     exec(compile(given + composed, "README.md", "exec"), names)
@@ -32,13 +38,26 @@ def test_a_users_own_net_and_arrays_go_from_search_to_plot_in_under_20_lines(
     assert int(kept) == 400
     assert (tmp_path / "chains.png").exists()
 
-    exec(compile(BLOCKS[3], "README.md", "exec"), names)  # the same net by magnitude
+    exec(compile(block("for level in range"), "README.md", "exec"), names)  # by magnitude
     said = [line.split("% left: ") for line in capsys.readouterr().out.splitlines()]
     assert [float(left) for left, _ in said[:3]] == [100.0, 80.0, 64.0]
     assert len(said) == 10
     assert float(said[0][1].rstrip("%")) > 90  # of the last batch
     total = names["masks"].size(names["params"], names["prunable"])
     assert int(names["masks"].count(names["mask"], names["prunable"])) == round(total * 0.8**10)
+
+    own = block("granet.granet(")  # the same net in a loop of one's own
+    assert len([line for line in own.splitlines() if line.strip()]) <= 20
+    exec(compile(own, "README.md", "exec"), names)
+    assert capsys.readouterr().out == "200\n"
+    optimizer, training = names["optimizer"], names["training"]
+    begin = training.init(names["params"], names["stats"], optimizer)
+    end, _ = jax.jit(
+        lambda state: training.advance(
+            names["loss"], optimizer, jax.random.key(0), state, names["batches"]
+        )
+    )(begin)
+    jax.tree.map(np.testing.assert_array_equal, names["state"].mask, end.mask)
 
 
 def test_a_saved_ticket_is_loaded_and_evaluated(tmp_path):
@@ -48,9 +67,10 @@ def test_a_saved_ticket_is_loaded_and_evaluated(tmp_path):
     said = {"net": nets.to_json(net), "dataset": "mnist5k"}
     tickets.save_ticket(tmp_path / "ticket", Ticket(params, stats, mask, jnp.int32(0)), said)
     path = "runs/sa_search/.../tickets/ticket-density0.1-seed0"
-    assert path in BLOCKS[0]
+    loaded = block("load_ticket(")
+    assert path in loaded
     names: dict = {}
-    exec(BLOCKS[0].replace(path, str(tmp_path / "ticket")), names)
+    exec(loaded.replace(path, str(tmp_path / "ticket")), names)
     assert names["logits"].shape == (1000, 10)
     images = (names["held"].test.images / 255 - 0.1307) / 0.3081
     expected = net.apply({"params": masks.apply(mask, params)}, images, train=False)
@@ -59,9 +79,10 @@ def test_a_saved_ticket_is_loaded_and_evaluated(tmp_path):
 
 def test_half_of_the_units_go_for_real(capsys):
     names: dict = {}
-    exec(compile(BLOCKS[4], "README.md", "exec"), names)
+    cut = block("choose.by_layer(")
+    exec(compile(cut, "README.md", "exec"), names)
     assert capsys.readouterr().out.startswith("(10, 25, 250)\n")
-    assert "# (10, 25, 250)" in BLOCKS[4]
+    assert "# (10, 25, 250)" in cut
     small = names["small_ticket"]
     assert small.params["conv2"]["kernel"].shape == (5, 5, 10, 25)
     assert names["found"].before.parameters > 3.9 * names["found"].after.parameters

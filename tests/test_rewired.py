@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from jaxtickets import losses, masks, training
+from jaxtickets.dynamic.static import masked
 from jaxtickets.search import rewired, space
 from jaxtickets.search.rewired import Learnt
 from jaxtickets.types import Model, Split
@@ -122,8 +123,9 @@ def bench():
     def after(mask, key):
         """The weights after the steps that the probe takes."""
         order, noise = jax.random.split(key)
-        state = training.init(params, {}, mask, optimizer)
-        return training.advance(loss, optimizer, noise, state, batches(order))[0].params
+        sparse = masked(optimizer, mask)
+        state = training.init(params, {}, sparse)
+        return training.advance(loss, sparse, noise, state, batches(order))[0].params
 
     def energy(params):
         return float(measure(apply(params, {}, images)[0], labels))

@@ -11,6 +11,7 @@ from jaxtickets import masks, nets, training
 from jaxtickets.compress import choose, graph
 from jaxtickets.criteria import Evidence
 from jaxtickets.criteria.units import find_unit
+from jaxtickets.dynamic.static import masked
 from jaxtickets.recipes import soft_filter_pruning, structured
 
 MNIST = (28, 28, 1)
@@ -80,7 +81,7 @@ def test_zeroed_filters_grow_again_until_they_are_chosen_again():
     recipe, data = problem.recipe._replace(every=3, at_look=at_look), on_device(problem.dataset)
     splits = training.Splits(data.train, data.validation)
     begun = training.init(
-        one.params, one.stats, masks.ones(one.params), recipe.optimizer(problem.hyper)
+        one.params, one.stats, masked(recipe.optimizer(problem.hyper), masks.ones(one.params))
     )
 
     @jax.jit

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ORDER = (
-    ("types", "settings", "keys"),
+    ("types", "keys"),
     (
         "masks",
         "allocation",
@@ -24,10 +24,10 @@ ORDER = (
     ),
     ("nets",),
     ("data",),
+    ("dynamic",),
     ("training",),
     ("criteria",),
     ("search",),
-    ("dynamic",),
     ("gates",),
     ("compress",),
     ("analysis",),

@@ -37,8 +37,10 @@ from experiments.benchmark.figure import draw_benchmark
 from experiments.benchmark.measured import PRODUCTS, Row, compared, speed, timed
 from experiments.benchmark.workloads import Call, anneal, convolve, evaluation, level, train
 from experiments.harness import provenance, setup, timing
+from experiments.harness.main import run_main
+from experiments.harness.settings import choose
 from jaxtickets import runs
-from jaxtickets.io.errors import UserError, choose, run_main
+from jaxtickets.io.errors import UserError
 
 
 def machine() -> Iterator[Row]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxtickets import losses, masks, nets, optimizers, runs, schedules, training
 from jaxtickets.data import augment
+from jaxtickets.dynamic.static import masked
 from jaxtickets.keys import stream
 from jaxtickets.search import annealing, difference, energies, swaps
 from jaxtickets.search import space as spaces
@@ -174,7 +175,7 @@ def train(nets_: int) -> Call:
     )
     rate = jnp.float32(0.1)
     mask = masks.random(stream(0, "benchmark", "mask"), params, masks.prunable(params), 53_240)
-    begun = training.watch(training.init(params, {}, mask, recipe.optimizer(rate)))
+    begun = training.watch(training.init(params, {}, masked(recipe.optimizer(rate), mask)))
 
     def epoch(row: tuple, data: training.Splits) -> Any:
         return training.piece(recipe, row[0], rate, row[1], data, looks=1)

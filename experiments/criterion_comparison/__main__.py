@@ -25,13 +25,14 @@ from experiments.harness import (
 )
 from experiments.harness.dense_store import StoreSettings
 from experiments.harness.flags import RunSettings, define, read_all
+from experiments.harness.main import run_main
 from experiments.harness.problem import Problem
 from experiments.harness.session import finish_run, set_up
+from experiments.harness.settings import choose, option
 from experiments.harness.trained_masks import Entry, train_in_parts
-from jaxtickets.io.errors import UserError, choose, run_main
+from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
 from jaxtickets.recipes.ticket_controls import TREATMENTS, Given, treat
-from jaxtickets.settings import option
 
 CHECKS = ("shuffled", "reinit", "inverted")
 SMOKE: dict[str, Any] = {

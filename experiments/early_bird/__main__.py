@@ -31,9 +31,10 @@ from experiments.early_bird import figure as figures
 from experiments.early_bird.drawing import BirdSettings, Plan
 from experiments.harness import rows, tables, trained_masks
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
+from experiments.harness.main import run_main
 from experiments.harness.problem import NetSettings, TrainSettings
 from experiments.harness.session import finish_run, set_up, start_run
-from jaxtickets.io.errors import choose, run_main
+from experiments.harness.settings import choose
 
 SMOKE: dict[str, Any] = {
     "seeds": 2,

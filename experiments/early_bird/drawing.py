@@ -15,6 +15,7 @@ from experiments.harness.problem import Problem
 from experiments.harness.progress import Progress
 from experiments.harness.seeds import Seed, chance, evidence, training_key
 from experiments.harness.session import Session
+from experiments.harness.settings import MOST_EPOCHS, MOST_FACTOR, MOST_STEPS, option
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import Start, accuracies, chunk_plan, splits_of
 from jaxtickets import allocation, criteria, masks, nets, penalties, runs, training
@@ -22,6 +23,7 @@ from jaxtickets.compress import graph as graphs
 from jaxtickets.compress.graph import Graph
 from jaxtickets.criteria import Evidence
 from jaxtickets.criteria.units import find_unit
+from jaxtickets.dynamic.static import masked
 from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
 from jaxtickets.recipes import early_bird, early_masks
@@ -29,7 +31,6 @@ from jaxtickets.recipes.early_masks import Masks
 from jaxtickets.runs import Blocks
 from jaxtickets.search import space as spaces
 from jaxtickets.search.space import Space
-from jaxtickets.settings import MOST_EPOCHS, MOST_FACTOR, MOST_STEPS, option
 from jaxtickets.training import Splits, Watched
 from jaxtickets.types import Array, Key, Params, PyTree, Split, Stats
 
@@ -224,8 +225,8 @@ def search(session: Session, plan: Plan) -> Watched:
         bird = early_bird.begin(
             case.params, case.stats, plan.space.size, len(plan.keep), plan.epochs
         )
-        whole, optimizer = masks.ones(case.params), recipe.optimizer(case.hyper)
-        state = training.init(case.params, case.stats, whole, optimizer, method_state=bird)
+        optimizer = masked(recipe.optimizer(case.hyper), masks.ones(case.params))
+        state = training.init(case.params, case.stats, optimizer, method_state=bird)
         return training.watch(state, keep_at)
 
     def one(row: tuple[Case, Watched], shared: tuple[Splits, Split]) -> PyTree:

@@ -23,11 +23,12 @@ from experiments.harness import candidate_masks, rows, tables, trained_masks
 from experiments.harness.candidate_masks import GallerySettings
 from experiments.harness.dense_store import StoreSettings
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
+from experiments.harness.main import run_main
 from experiments.harness.problem import NetSettings, Problem, TrainSettings
 from experiments.harness.session import finish_run, set_up
+from experiments.harness.settings import choose
 from experiments.harness.trained_masks import Entry, train_in_parts
 from jaxtickets import masks
-from jaxtickets.io.errors import choose, run_main
 from jaxtickets.keys import stream
 
 SMOKE: dict[str, Any] = {

@@ -15,6 +15,7 @@ from experiments.harness.problem import Problem, TrainSettings, optimizer_of
 from experiments.harness.progress import Progress
 from experiments.harness.seeds import evidence, mask_key
 from experiments.harness.session import Session
+from experiments.harness.settings import MOST_RUNS, MOST_STEPS, option
 from experiments.harness.trained_masks import Entry
 from jaxtickets import losses, runs
 from jaxtickets.criteria import find
@@ -22,7 +23,6 @@ from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
 from jaxtickets.search import energies
 from jaxtickets.search.energies import Energy
-from jaxtickets.settings import MOST_RUNS, MOST_STEPS, option
 from jaxtickets.types import Array, Key, Mask, Params, Scores, Split, Stats
 
 DRAWS = 4

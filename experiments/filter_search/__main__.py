@@ -35,17 +35,18 @@ from experiments.harness import structured_figures as figures
 from experiments.harness.chain_runs import Found
 from experiments.harness.dense_store import Dense, StoreSettings, dense_nets
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
+from experiments.harness.main import run_main
 from experiments.harness.problem import NetSettings, Problem, TrainSettings
 from experiments.harness.seeds import Seed, mask_key, weighted
 from experiments.harness.session import finish_run, set_up, start_run
+from experiments.harness.settings import MOST_RUNS, MOST_STEPS, option
+from experiments.harness.settings import choose as choose_name
 from experiments.harness.thesis_annealing import thesis_search
 from experiments.harness.unit_selection import AfterSettings, Choice, CutSettings, Plan
 from jaxtickets.compress import budget, choose
 from jaxtickets.compress.graph import Graph
-from jaxtickets.io.errors import UserError, run_main
-from jaxtickets.io.errors import choose as choose_name
+from jaxtickets.io.errors import UserError
 from jaxtickets.runs import Axis, take
-from jaxtickets.settings import MOST_RUNS, MOST_STEPS, option
 
 INIT, ENERGIES = "init", ("fixed", "trainability")
 SMOKE: dict[str, Any] = {

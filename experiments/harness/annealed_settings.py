@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.harness.settings import MOST_FACTOR, MOST_STEPS, option
+from experiments.harness.settings import check as check_options
 from jaxtickets import schedules
 from jaxtickets.allocation import ALLOCATIONS
 from jaxtickets.criteria import find
@@ -16,8 +18,6 @@ from jaxtickets.search import (
 from jaxtickets.search import space as spaces
 from jaxtickets.search.acceptance import ACCEPTANCES
 from jaxtickets.search.together import INTERACTIONS
-from jaxtickets.settings import MOST_FACTOR, MOST_STEPS, option
-from jaxtickets.settings import check as check_options
 
 SIZES = ("constant", "geometric", "sawtooth", "adaptive")
 TEMPERATURES = (*schedules.SCHEDULES, "levels")

@@ -14,13 +14,13 @@ from experiments.harness.problem import Problem, TrainSettings, optimizer_of
 from experiments.harness.search_presets import Phase
 from experiments.harness.seeds import evidence, examples, mask_key
 from experiments.harness.session import Session
+from experiments.harness.settings import MOST_RUNS, MOST_STEPS, option
 from jaxtickets import allocation, masks, runs
 from jaxtickets.io.errors import UserError
 from jaxtickets.recipes.search_domain import Row, mask_at
 from jaxtickets.search.annealing import Tick
 from jaxtickets.search.chains import Chain
 from jaxtickets.search.energies import training_cost
-from jaxtickets.settings import MOST_RUNS, MOST_STEPS, option
 from jaxtickets.types import Key, Mask, Params
 
 

@@ -14,6 +14,7 @@ from experiments.harness.flags import BatchSettings, RunSettings, numbers
 from experiments.harness.problem import NetSettings, Problem, TrainSettings
 from experiments.harness.seeds import chance, evidence, mask_key, training_key
 from experiments.harness.session import Session, start_run
+from experiments.harness.settings import option
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import Start, chunk_plan
 from jaxtickets import allocation, criteria, masks, runs
@@ -21,7 +22,6 @@ from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
 from jaxtickets.recipes import iterative_pruning
 from jaxtickets.runs import Axis
-from jaxtickets.settings import option
 from jaxtickets.types import Array, Keep, Key, Mask, Params, PyTree, Scores, Split, Stats
 
 AT_INIT = ("snip", "grasp", "synflow")

@@ -79,6 +79,23 @@ def run_in_chunks(
     return runs.join(blocks)
 
 
+def made_once(session: Session, phase: str, make: Callable[[], PyTree], template: PyTree) -> PyTree:
+    """What `make` gives, from the checkpoint `phase` of a resumed run if it was made before.
+
+    Args:
+      session: the run.
+      phase: its name, of its own.
+      make: makes a PyTree of arrays.
+      template: its shapes and types.
+    """
+    place = session.folder / "checkpoints" / phase
+    if place.exists() and (found := checkpoints.restore(place, template)):
+        return found[1]
+    made = make()
+    checkpoints.save(place, 0, made)
+    return made
+
+
 def check_finite(values: np.ndarray, names: list[str], step: int, what: str) -> None:
     """Stops the run when a value `[runs, steps]` isn't finite.
 

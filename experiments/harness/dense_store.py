@@ -15,13 +15,13 @@ from experiments.harness import setup, source
 from experiments.harness.problem import Problem, TrainSettings
 from experiments.harness.seeds import Seed, training_key
 from experiments.harness.session import Session
+from experiments.harness.settings import option
 from experiments.harness.trained_masks import Entry, save_entry, train_entries, untrained_rows
 from experiments.harness.training_runs import Start
 from jaxtickets import masks, nets, runs
 from jaxtickets.io import processes, tickets
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.files import digest, pretty, write_atomically
-from jaxtickets.settings import option
 from jaxtickets.types import Params, Split, Stats, Ticket
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")

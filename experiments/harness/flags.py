@@ -10,18 +10,19 @@ from typing import Any, TypeVar
 
 from absl import flags
 
-from jaxtickets.io.errors import UserError, choose
-from jaxtickets.runs import MODES
-from jaxtickets.settings import (
+from experiments.harness.settings import (
     MOST_RUNS,
     Bounds,
     Idle,
     bounds_of,
     check,
+    choose,
     idle_under,
     known_of,
     option,
 )
+from jaxtickets.io.errors import UserError
+from jaxtickets.runs import MODES
 
 T = TypeVar("T")
 

@@ -3,7 +3,8 @@
 from typing import Any
 
 from experiments.harness.problem import TrainSettings
-from jaxtickets.io.errors import UserError, choose
+from experiments.harness.settings import choose
+from jaxtickets.io.errors import UserError
 
 SHORT = TrainSettings(
     learning_rate=1.2e-3,

@@ -2,17 +2,18 @@
 
 from typing import Any
 
+from experiments.harness.imp_settings import ImpSettings, keep_counts
 from experiments.harness.levels import Descent, Lineage, Plan
 from experiments.harness.problem import Problem
 from experiments.harness.seeds import evidence
+from experiments.harness.settings import check
 from jaxtickets import criteria, masks, nets
 from jaxtickets.keys import stream
 from jaxtickets.recipes import imp
-from jaxtickets.recipes.imp import Settings
 from jaxtickets.types import Dataset, Keep, Mask
 
 
-def imp_plan(problem: Problem, settings: Settings, copies: dict[str, int], **more: Any) -> Plan:
+def imp_plan(problem: Problem, settings: ImpSettings, copies: dict[str, int], **more: Any) -> Plan:
     """The plan of the procedure.
 
     Args:
@@ -23,15 +24,15 @@ def imp_plan(problem: Problem, settings: Settings, copies: dict[str, int], **mor
       **more: further fields of `Plan`.
 
     Raises:
-      ValueError: the settings can't be, see `imp.check` and `imp.keep_counts`.
+      ValueError: the settings can't be, see `keep_counts`.
     """
-    imp.check(settings)
+    check(settings)
     params = problem.param_shapes
     shapes = masks.shapes(params, problem.prunable)
     output, classes = nets.output_layer(problem.net), problem.dataset.classes
 
     def keep(level: int) -> Keep:
-        return imp.keep_counts(settings, shapes, output, classes, level)
+        return keep_counts(settings, shapes, output, classes, level)
 
     for level in range(1, settings.levels + 1):
         keep(level)
@@ -44,7 +45,7 @@ def imp_plan(problem: Problem, settings: Settings, copies: dict[str, int], **mor
         key = stream(line.seed.number, "level", name, level)
         return imp.prune(key, criteria.find(name), seen, problem.prunable, keep(level), floor)
 
-    def going(line: Lineage) -> imp.Going:
-        return imp.going(settings, line.rewind, problem.steps)
+    def going(line: Lineage) -> imp.LevelTraining:
+        return imp.level_training(settings.rewind, line.rewind, problem.steps)
 
     return Plan(settings.levels, prune, going, problem.steps, copies, **more)

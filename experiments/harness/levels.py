@@ -20,7 +20,7 @@ from jaxtickets import masks, runs
 from jaxtickets.io import checkpoints
 from jaxtickets.keys import stream
 from jaxtickets.optimizers import Hyper
-from jaxtickets.recipes.imp import Going
+from jaxtickets.recipes.imp import LevelTraining
 from jaxtickets.recipes.mask_actions import Fill
 from jaxtickets.recipes.ticket_controls import TREATMENTS, Given, Treatment, treat
 from jaxtickets.training import Watched
@@ -87,7 +87,7 @@ class Plan(NamedTuple):
 
     levels: int
     prune: Callable[[Lineage, Descent, int, Dataset], Mask]
-    going: Callable[[Lineage], Going]
+    going: Callable[[Lineage], LevelTraining]
     dense_steps: int
     copies: dict[str, int]
     copies_every: int = 1

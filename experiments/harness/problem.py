@@ -11,12 +11,7 @@ import optax
 from flax import linen as nn
 
 from experiments.harness.flags import numbers, whole_numbers
-from jaxtickets import data, losses, masks, nets, optimizers
-from jaxtickets.data import augment
-from jaxtickets.io.errors import UserError, choose
-from jaxtickets.optimizers import Hyper
-from jaxtickets.penalties import PENALTIES
-from jaxtickets.settings import (
+from experiments.harness.settings import (
     MOST_EPOCHS,
     MOST_FACTOR,
     MOST_RUNS,
@@ -26,8 +21,14 @@ from jaxtickets.settings import (
     Bounds,
     Except,
     Idle,
+    choose,
     option,
 )
+from jaxtickets import data, losses, masks, nets, optimizers
+from jaxtickets.data import augment
+from jaxtickets.io.errors import UserError
+from jaxtickets.optimizers import Hyper
+from jaxtickets.penalties import PENALTIES
 from jaxtickets.training import Recipe
 from jaxtickets.types import Array, Dataset, Params, Prunable, Wiring
 

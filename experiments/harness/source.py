@@ -8,8 +8,9 @@ from pathlib import Path
 import jaxtickets
 
 TRAINING = (
-    *("data", "nets", "losses.py", "masks.py", "optimizers.py", "penalties.py", "roles.py"),
-    *("runs.py", "training.py", "types.py"),
+    *("data", "dynamic/base.py", "dynamic/static.py", "losses.py", "masks.py", "nets"),
+    *("optimizer_states.py", "optimizers.py", "penalties.py", "roles.py", "runs.py"),
+    *("training.py", "types.py"),
 )
 """The library's files and folders that a dense training runs through."""
 

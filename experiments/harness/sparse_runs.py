@@ -3,29 +3,30 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+import optax
 
 from experiments.harness import chain_runs
 from experiments.harness.budgeted_search import Found, Task, dense_cost
-from experiments.harness.chunked_run import check_finite, run_in_chunks, seconds
+from experiments.harness.chunked_run import check_finite, made_once, seconds
 from experiments.harness.problem import Problem, TrainSettings, optimizer_of
-from experiments.harness.progress import Progress
-from experiments.harness.seeds import Seed, evidence, examples, mask_key
+from experiments.harness.seeds import evidence, examples, mask_key
+from experiments.harness.session import Session
+from experiments.harness.settings import option
+from experiments.harness.training_runs import start_of, train_all
 from jaxtickets import allocation, masks, runs, training
 from jaxtickets.criteria import CRITERIA
+from jaxtickets.data import batches
 from jaxtickets.dynamic import granet
 from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
 from jaxtickets.recipes import imp
-from jaxtickets.runs import Axis, Blocks
 from jaxtickets.search.energies import training_cost
-from jaxtickets.settings import option
-from jaxtickets.training import Recipe
-from jaxtickets.types import Array, Dataset, Key, PyTree, Split, TrainState
+from jaxtickets.training import Moves
+from jaxtickets.types import Array, Mask, Params, PyTree, Split, TrainState
 
 GRANET = "granet"
 """What this way to a mask is called."""
@@ -114,28 +115,13 @@ def plan(problem: Problem, budget: float) -> Plan:
     most = max(rest, 0) // training_cost(batch)
     rounds = LOOKS * max(1, most // (LOOKS * LONGEST), min(LEAST, most // LOOKS // LEAST))
     images = max(batch, min(IMAGES, most * batch // rounds // 8))
-    images = math.prod(granet.gradient_batches(images, batch))
+    images = math.prod(batches.whole(images, batch))
     every = (rest // training_cost(1) // rounds - images) // batch
     if every < 1:
         least = fixed + training_cost(LOOKS * 2 * batch)
         said = f"{1.01 * least / dense_cost(problem):.3g} at least, or train for longer"
         raise UserError(f"--budget={budget:g}: too little for {GRANET}, give {said}")
     return Plan(rounds, every, images, fixed + rounds * training_cost(every * batch + images))
-
-
-def _chunk(planned: Plan, problem: Problem) -> int:
-    """Rounds of a chunk: as many as divide those between two looks and last an epoch at most."""
-    length = planned.rounds // LOOKS
-    epoch = problem.epoch_steps
-    fit = (m for m in range(length, 0, -1) if length % m == 0 and m * planned.every <= epoch)
-    return next(fit, 1)
-
-
-class _Row(NamedTuple):
-    """What one evolution is given."""
-
-    key: Key
-    hyper: PyTree
 
 
 def search(
@@ -148,9 +134,8 @@ def search(
     has learnt is left behind: a mask is for the first weights. Of a seed's chains, which see the
     data in orders of their own, that with the least validation loss at the end gives the mask.
 
-    Metrics rows, one a chain and chunk, hold `step`, `kept` weights and the share `left`,
-    `train_loss`, and eight times, the last at the end, of the validation data `loss` and
-    `accuracy`. `search_seconds` leave out the first masks.
+    Metrics rows, one a chain and look, hold what those of a training do, and `kept` weights and
+    the share `left`. `search_seconds` leave out the first masks.
 
     Args:
       task: what is looked for; its label is the phase's.
@@ -163,102 +148,72 @@ def search(
       UserError: SNIP's scores are not numbers, or a loss isn't.
     """
     session, label, density, floor = task
-    folder, problem, axis = session.folder, session.problem, session.axis
-    data, seeds = session.data, session.seeds
+    problem, seeds = session.problem, session.seeds
     planned, prunable = plan(problem, budget), problem.prunable
-    optimizer = optimizer_of(train, planned.steps)
-    recipe = problem.recipe._replace(optimizer=optimizer, test_looks=0)
     shapes = masks.shapes(seeds[0].params, prunable)
-    size = masks.size(seeds[0].params, prunable)
     last = allocation.global_(shapes, density, floor)
     first = max(last, allocation.global_(shapes, settings.granet_from, floor))
     least = sum(masks.floor_of(floor, shapes).values())
-    to = granet.plan(planned.rounds, first, last, least, settings.regrown)
-    length = _chunk(planned, problem)
-    looks = planned.rounds // LOOKS // length
-    shared = runs.share(training.Splits(data.train, data.validation), axis)
+    rounds = granet.schedule(planned.rounds, first, last, least, settings.regrown)
 
-    def begun(one: Seed) -> TrainState:
-        seen = evidence(problem, one, None, data)
-        key = mask_key(one, GRANET, density)
-        try:
-            mask = imp.prune(key, CRITERIA["snip"], seen, prunable, first, floor)
-        except ValueError as error:
-            raise UserError(f"{GRANET}, seed {one.number}: {error}") from error
-        return training.init(one.params, one.stats, mask, optimizer(problem.hyper))
+    def sparsify(
+        inner: optax.GradientTransformation, mask: Mask, fill: Params | None
+    ) -> optax.GradientTransformationExtraArgs:
+        del fill
+        return granet.granet(inner, mask, prunable, rounds, planned.every, floor)
 
-    def begin() -> tuple[_Row, TrainState]:
-        keys = [
-            stream(one.number, "moving_mask", label, density, i)
-            for one in seeds
-            for i in range(chains)
-        ]
-        given = [_Row(key, problem.hyper) for key in keys]
-        states = [begun(one) for one in seeds]
-        return runs.stack(given), runs.stack([state for state in states for _ in range(chains)])
+    def record(state: TrainState) -> dict[str, Array]:
+        kept = masks.count(state.mask, prunable)
+        return {"kept": kept, "left": kept / masks.size(state.mask, prunable)}
 
-    def advance_one(
-        pair: tuple[_Row, TrainState], now: tuple[granet.Round, Array], splits: training.Splits
-    ) -> tuple[tuple[_Row, TrainState], dict[str, Array]]:
-        (row, state), (to, due) = pair, now
-        how = planned.every, planned.images, prunable, floor
-        state, seen = granet.piece(recipe, row.key, row.hyper, state, splits.train, to, *how)
+    evolving = session._replace(
+        problem=problem.with_recipe(
+            optimizer=optimizer_of(train, planned.steps),
+            every=planned.steps // LOOKS,
+            test_looks=0,
+            sparsify=sparsify,
+            moves=Moves(planned.every, planned.images),
+            record=record,
+        )
+    )
 
-        def look() -> dict[str, Array]:
-            weights = state.params, state.stats
-            return training.evaluate(recipe.model, recipe.prepare, *weights, splits.validation)
+    def first_masks() -> PyTree:
+        """SNIP's, stacked over seeds."""
+        found = []
+        for one in seeds:
+            seen = evidence(problem, one, None, session.data)
+            key = mask_key(one, GRANET, density)
+            try:
+                found.append(imp.prune(key, CRITERIA["snip"], seen, prunable, first, floor))
+            except ValueError as error:
+                raise UserError(f"{GRANET}, seed {one.number}: {error}") from error
+        return runs.stack(found)
 
-        nothing = {"loss": jnp.float32(0), "accuracy": jnp.float32(0)}
-        looked = jax.lax.cond(due, look, lambda: nothing)
-        ones = masks.count(state.mask, prunable)
-        return (row, state), {"kept": ones, "train_loss": jnp.ravel(seen["loss"]), **looked}
-
-    advance = runs.batch(advance_one, axis)
-    names = [
-        {"density": density, "seed": one.number, "chain": i} for one in seeds for i in range(chains)
-    ]
-
-    def is_look(i: int) -> bool:
-        return (i + 1) % looks == 0
-
-    def step(blocks: Blocks, i: int) -> tuple[Blocks, Blocks]:
-        mine = jax.tree.map(lambda a: a[i * length : (i + 1) * length], to)
-        return runs.unzip(advance(blocks, runs.share((mine, np.bool_(is_look(i))), axis), shared))
-
-    validated: dict[str, str | float] = {}
-
-    def report(i: int, seen: dict[str, np.ndarray]) -> tuple[list[dict[str, Any]], dict]:
-        at = (i + 1) * length * planned.every
-        labels = [" ".join(f"{k} {v}" for k, v in name.items()) for name in names]
-        losses = seen["train_loss"]
-        check_finite(losses, labels, at - length * planned.every, "training loss")
-        seen |= {"train_loss": losses.mean(1), "left": seen["kept"] / size}
-        looked = {name: seen.pop(name) for name in ("loss", "accuracy")}
-        if is_look(i):
-            check_finite(looked["loss"][:, None], labels, at, "validation loss")
-            seen |= looked
-            validated["validation"] = looked["accuracy"].mean()
-        made = [
-            {**name, "step": at, **{field: values[j] for field, values in seen.items()}}
-            for j, name in enumerate(names)
-        ]
-        return made, {"weights": seen["left"].mean(), "loss": losses.mean(), **validated}
-
-    images = problem.recipe.batch_size * len(names)
-    formats = {"validation": ".2%", "weights": ".2%"}
-    progress = Progress(f"{label}, {len(names)} chains", planned.steps, formats, "images", images)
-    ends = range(length * planned.every, planned.steps + 1, length * planned.every)
-    state = run_in_chunks(session, label, begin, ends, step, report, progress)[1]
-    losses = _losses(recipe, axis, state, data)
-    spent = round(seconds(folder, label) / len(seeds), 3)
+    mask_shapes = runs.stack([masks.ones(seeds[0].params)] * len(seeds))
+    begun = made_once(session, f"{label}-first", first_masks, mask_shapes)
+    starts, names = [], []
+    for i, one in enumerate(seeds):
+        start = start_of(problem, one._replace(step=0), runs.take(begun, i))
+        for chain in range(chains):
+            key = stream(one.number, "moving_mask", label, density, chain)
+            starts.append(start._replace(key=key))
+            names.append({"density": density, "seed": one.number, "chain": chain})
+    state = train_all(evolving, label, runs.stack(starts), names, end=planned.steps).state
+    losses = _losses(evolving, state)
+    labels = [" ".join(f"{k} {v}" for k, v in name.items()) for name in names]
+    check_finite(
+        losses["search_validation_loss"][:, None], labels, planned.steps, "validation loss"
+    )
+    spent = round(seconds(session.folder, label) / len(seeds), 3)
     once = training_cost(examples(problem.dataset))  # SNIP's, for all chains of a seed
     cost = chains * (planned.cost - once) + once
-    said = {"forward_passes": cost, "search_seconds": spent}
     found = []
     for i, one in enumerate(seeds):
-        best = i * chains + int(np.argmin(losses["search_validation_loss"][i * chains :][:chains]))
-        mine = {name: round(float(values[best]), 6) for name, values in losses.items()}
-        found.append(Found(runs.take(state.mask, best), one.params, said | mine))
+        mine = slice(i * chains, (i + 1) * chains)
+        best = mine.start + int(np.argmin(losses["search_validation_loss"][mine]))
+        values = {name: round(float(each[best]), 6) for name, each in losses.items()}
+        costs = {"forward_passes": cost, "search_seconds": spent}
+        found.append(Found(runs.take(state.mask, best), one.params, costs | values))
     return found
 
 
@@ -287,17 +242,24 @@ def tickets(
     return found
 
 
-def _losses(recipe: Recipe, axis: Axis, state: TrainState, data: Dataset) -> dict[str, np.ndarray]:
+def _losses(session: Session, state: TrainState) -> dict[str, np.ndarray]:
     """float`[chains]`: of the nets that chains end with, on the data they saw and on others.
 
     On as many training images as there are for validation.
     """
+    recipe, data = session.problem.recipe, session.data
     many = len(data.validation.labels)
     seen = jax.tree.map(lambda a: a[:many], data.train)
 
-    def one(row: tuple[PyTree, PyTree], *splits: Split) -> tuple[Array, ...]:
-        how = recipe.model, recipe.prepare, *row
-        return tuple(training.evaluate(*how, split)["loss"] for split in splits)
+    def one(row: tuple[PyTree, PyTree], seen: Split, others: Split) -> tuple[Array, Array]:
+        def loss(split: Split) -> Array:
+            return training.evaluate(recipe.model, recipe.prepare, row[0], row[1], split)["loss"]
 
-    both = runs.over_runs(one, axis, (state.params, state.stats), seen, data.validation)
-    return dict(zip(("search_loss", "search_validation_loss"), map(np.asarray, both), strict=True))
+        return loss(seen), loss(others)
+
+    weights = state.params, state.stats
+    on_seen, on_others = runs.over_runs(one, session.axis, weights, seen, data.validation)
+    return {
+        "search_loss": np.asarray(on_seen),
+        "search_validation_loss": np.asarray(on_others),
+    }

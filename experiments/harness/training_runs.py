@@ -85,9 +85,9 @@ def train_all(
     splits = runs.share(splits_of(problem, session.data), axis)
 
     def begin_one(start: Start) -> Watched:
-        optimizer = recipe.optimizer(start.hyper)
+        optimizer = recipe.sparsify(recipe.optimizer(start.hyper), start.mask, start.fill)
         state = training.init(
-            start.params, start.stats, start.mask, optimizer, fill=start.fill, step=start.step
+            start.params, start.stats, optimizer, fill=start.fill, step=start.step
         )
         return training.watch(state, keep_at)
 

@@ -14,16 +14,16 @@ from experiments.harness.flags import numbers
 from experiments.harness.problem import Problem, TrainSettings
 from experiments.harness.seeds import Seed, chance, evidence, mask_key
 from experiments.harness.session import Session
+from experiments.harness.settings import MOST_EPOCHS, MOST_FACTOR, MOST_UNITS, choose, option
 from jaxtickets import masks, nets, runs
 from jaxtickets.compress.graph import Graph, trace
 from jaxtickets.compress.report import Report
 from jaxtickets.compress.shrink import shrink
 from jaxtickets.criteria import Evidence, UnitCriterion
-from jaxtickets.io.errors import UserError, choose
+from jaxtickets.io.errors import UserError
 from jaxtickets.io.files import digest
 from jaxtickets.recipes import soft_filter_pruning, structured
 from jaxtickets.recipes.structured import AFTERS, Cut, Lengths, Small
-from jaxtickets.settings import MOST_EPOCHS, MOST_FACTOR, MOST_UNITS, option
 from jaxtickets.types import Array, Key, Params, Split, Stats, Ticket, Wiring
 
 

@@ -29,15 +29,17 @@ from experiments.harness.flags import (
     whole_numbers,
 )
 from experiments.harness.imp_presets import SHORT, preset
+from experiments.harness.imp_settings import ImpSettings
 from experiments.harness.level_plan import imp_plan
 from experiments.harness.levels import Plan, descend, lineages_of
+from experiments.harness.main import run_main
 from experiments.harness.problem import NetSettings, Problem
 from experiments.harness.session import finish_run, set_up, start_run
+from experiments.harness.settings import MOST_FACTOR, MOST_RUNS, MOST_STEPS, option
 from experiments.harness.training_runs import chunk_plan
 from experiments.imp_rewind import figure
-from jaxtickets.io.errors import UserError, run_main
+from jaxtickets.io.errors import UserError
 from jaxtickets.recipes import imp
-from jaxtickets.settings import MOST_FACTOR, MOST_RUNS, MOST_STEPS, option
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Question:
 
 GROUPS = (
     Question(),
-    imp.Settings(),
+    ImpSettings(),
     NetSettings(model="lenet300_100"),
     dataclasses.replace(SHORT, test_every=50),
     BatchSettings(),
@@ -99,7 +101,7 @@ def main() -> None:
     finish_run(session.folder)
 
 
-def _plan(question: Question, settings: imp.Settings, problem: Problem) -> tuple[Plan, int]:
+def _plan(question: Question, settings: ImpSettings, problem: Problem) -> tuple[Plan, int]:
     """What is done at every level, and the step that tickets go back to.
 
     Raises:
@@ -113,7 +115,7 @@ def _plan(question: Question, settings: imp.Settings, problem: Problem) -> tuple
     every = problem.recipe.every
     epoch = problem.epoch_steps
     rewind = imp.rewind_step(settings.rewind_step, problem.steps, epoch, every)
-    how = imp.going(settings, rewind, problem.steps)
+    how = imp.level_training(settings.rewind, rewind, problem.steps)
     chunk_plan(problem, [how.start], how.end)
     more = {"copies_every": question.controls_every, "control_levels": controls}
     return imp_plan(problem, settings, copies, **more), rewind

@@ -20,17 +20,19 @@ from absl import flags
 from experiments.harness import rows, trained_masks
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
 from experiments.harness.imp_presets import SHORT
+from experiments.harness.imp_settings import ImpSettings
 from experiments.harness.level_plan import imp_plan
 from experiments.harness.levels import Lineage, descend, rewound_nets
+from experiments.harness.main import run_main
 from experiments.harness.problem import NetSettings, Problem
 from experiments.harness.session import finish_run, set_up, start_run
+from experiments.harness.settings import option
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import chunk_plan
 from experiments.linear_connectivity import figure, interpolation_pairs
 from jaxtickets.analysis import interpolation
-from jaxtickets.io.errors import UserError, run_main
+from jaxtickets.io.errors import UserError
 from jaxtickets.recipes import imp
-from jaxtickets.settings import option
 from jaxtickets.training import Watched
 
 SMOKE: dict[str, Any] = {
@@ -53,7 +55,7 @@ class Question:
 
 GROUPS = (
     Question(),
-    imp.Settings(levels=4, prune_rate=0.6, output_rate=0.3),
+    ImpSettings(levels=4, prune_rate=0.6, output_rate=0.3),
     NetSettings(model="lenet300_100"),
     SHORT,
     BatchSettings(),
@@ -111,7 +113,7 @@ def main() -> None:
     finish_run(session.folder)
 
 
-def _check(question: Question, settings: imp.Settings, problem: Problem) -> list[int]:
+def _check(question: Question, settings: ImpSettings, problem: Problem) -> list[int]:
     """The steps at which trainings part; raises ValueError for what can't be."""
     if settings.rewind != "weights":
         raise ValueError(f"rewind={settings.rewind}: trainings part at rewound weights alone")

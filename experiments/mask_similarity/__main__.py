@@ -24,16 +24,17 @@ from experiments.harness import (
 )
 from experiments.harness.dense_store import StoreSettings
 from experiments.harness.flags import RunSettings, define, numbers, read_all, whole_numbers
+from experiments.harness.main import run_main
 from experiments.harness.problem import Problem
 from experiments.harness.seeds import weighted
 from experiments.harness.session import Session, finish_run, set_up
+from experiments.harness.settings import MOST_STEPS, option
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import start_of
 from experiments.mask_similarity import figure
 from jaxtickets import runs
 from jaxtickets.analysis import similarity
-from jaxtickets.io.errors import UserError, run_main
-from jaxtickets.settings import MOST_STEPS, option
+from jaxtickets.io.errors import UserError
 
 SMOKE: dict[str, Any] = {
     "seeds": 2,

@@ -19,15 +19,15 @@ from absl import flags
 from experiments.harness import candidate_masks, rows, tables, trained_masks
 from experiments.harness.dense_store import StoreSettings, dense_entry
 from experiments.harness.flags import RunSettings, define, read_all
+from experiments.harness.main import run_main
 from experiments.harness.problem import Problem
 from experiments.harness.session import finish_run, set_up
+from experiments.harness.settings import MOST_FACTOR, MOST_STEPS, option
 from experiments.harness.trained_masks import Entry, train_entries
 from experiments.orthogonality import figure
 from jaxtickets import runs
 from jaxtickets.analysis import orthogonality
-from jaxtickets.io.errors import run_main
 from jaxtickets.runs import Axis
-from jaxtickets.settings import MOST_FACTOR, MOST_STEPS, option
 from jaxtickets.types import Mask, Params
 
 SMOKE: dict[str, Any] = {

@@ -21,14 +21,15 @@ from experiments.harness import records, rows, setup, tables, trained_masks
 from experiments.harness.dense_store import StoreSettings, dense_nets
 from experiments.harness.flags import BatchSettings, RunSettings, define, numbers, read_all
 from experiments.harness.levels import Lineage, descend
+from experiments.harness.main import run_main
 from experiments.harness.problem import NetSettings, TrainSettings, build, on_device
 from experiments.harness.seeds import seed
 from experiments.harness.session import Session, finish_run
+from experiments.harness.settings import MOST_EPOCHS, MOST_FACTOR, choose, option
 from experiments.prune_retrain import figure, threshold_levels
 from jaxtickets import nets, runs
-from jaxtickets.io.errors import UserError, choose, run_main
+from jaxtickets.io.errors import UserError
 from jaxtickets.recipes.thresholds import RULES
-from jaxtickets.settings import MOST_EPOCHS, MOST_FACTOR, option
 
 SMOKE: dict[str, Any] = {
     "seeds": 2,

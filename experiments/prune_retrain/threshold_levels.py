@@ -12,7 +12,7 @@ from experiments.harness.levels import Descent, Lineage, Plan
 from experiments.harness.problem import Problem
 from experiments.harness.trained_masks import Entry
 from jaxtickets import masks, nets, runs
-from jaxtickets.recipes.imp import Going
+from jaxtickets.recipes.imp import LevelTraining
 from jaxtickets.recipes.thresholds import cut, thresholds
 from jaxtickets.types import Dataset, Mask, Params
 
@@ -62,7 +62,7 @@ def plan(
         del level, data
         return later(mine, fixed[place(line)], number(line))
 
-    going = Going(rewound=False, start=0, end=problem.steps)
+    going = LevelTraining(rewound=False, start=0, end=problem.steps)
     made = Plan(rounds, prune, lambda line: going, steps, {})
     return made._replace(retrain=_with_less_dropout) if scale_dropout else made
 

@@ -42,17 +42,18 @@ from experiments.harness.flags import (
     refuse_idle,
     with_preset,
 )
+from experiments.harness.main import run_main
 from experiments.harness.problem import NetSettings, TrainSettings
 from experiments.harness.seeds import WEIGHTS, weighted
 from experiments.harness.session import finish_run, set_up, start_run
+from experiments.harness.settings import MOST_RUNS, MOST_STEPS, choose, option
 from experiments.harness.sparse_runs import GRANET, EvolveSettings
 from experiments.harness.trained_masks import LEADING
 from experiments.sa_search.figure import draw_search
 from experiments.sa_search.presets import DEFAULT, IDLE, NAMES, PRESETS, preset
-from jaxtickets.io.errors import UserError, choose, run_main
+from jaxtickets.io.errors import UserError
 from jaxtickets.recipes.baseline_masks import CONTROLS
 from jaxtickets.search.space import PATTERN
-from jaxtickets.settings import MOST_RUNS, MOST_STEPS, option
 from jaxtickets.types import Mask, Params
 
 METHODS = (*searched_tickets.METHODS, GRANET)

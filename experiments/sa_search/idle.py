@@ -1,9 +1,9 @@
 """Which settings of a search over masks have no effect, and beside which others."""
 
 from experiments.harness.annealed_settings import UNMEASURED
+from experiments.harness.settings import Choice, Except, Idle
 from jaxtickets.recipes.search_domain import POTENTIALS
 from jaxtickets.search.space import PATTERN
-from jaxtickets.settings import Choice, Except, Idle
 
 INFORMED = ("informed", "informed_corrected")
 """Proposals that look at the temperature, whatever the rule of acceptance does."""

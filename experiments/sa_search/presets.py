@@ -7,12 +7,12 @@ from typing import Any
 
 from experiments.harness import problem
 from experiments.harness.search_presets import FINDERS
+from experiments.harness.settings import Except, Idle, Without, choose
 from experiments.harness.sparse_runs import GRANET
 from experiments.harness.thesis_annealing import THESIS, THESIS_NETS
 from experiments.sa_search import idle
-from jaxtickets.io.errors import UserError, choose
+from jaxtickets.io.errors import UserError
 from jaxtickets.recipes.baseline_masks import CONTROLS
-from jaxtickets.settings import Except, Idle, Without
 
 DEFAULT = "annealed_rewiring"
 REWIRED: dict[str, Any] = {

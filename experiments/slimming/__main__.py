@@ -19,12 +19,13 @@ from absl import flags
 from experiments.harness import rows
 from experiments.harness.dense_store import StoreSettings
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
+from experiments.harness.main import run_main
 from experiments.harness.problem import NetSettings, TrainSettings
 from experiments.harness.session import finish_run, set_up, start_run
 from experiments.slimming import figure as figures
 from experiments.slimming import slimming_runs, slimming_tables
 from experiments.slimming.slimming_runs import SlimSettings
-from jaxtickets.io.errors import UserError, run_main
+from jaxtickets.io.errors import UserError
 
 SMOKE: dict[str, Any] = {
     "widths": "4,6,20",

@@ -21,6 +21,7 @@ from experiments.harness.dense_store import Dense, StoreSettings, dense_entry, d
 from experiments.harness.problem import Problem, TrainSettings, penalty_of
 from experiments.harness.seeds import Seed, mask_key
 from experiments.harness.session import Session
+from experiments.harness.settings import MOST_EPOCHS, MOST_FACTOR, MOST_UNITS, option
 from experiments.harness.unit_selection import AfterSettings, CutSettings, Member, Plan, digest_of
 from jaxtickets import masks, nets, runs
 from jaxtickets.compress.graph import Graph, trace
@@ -29,7 +30,6 @@ from jaxtickets.criteria import Evidence
 from jaxtickets.criteria.units import find_unit
 from jaxtickets.io import tickets
 from jaxtickets.io.errors import UserError
-from jaxtickets.settings import MOST_EPOCHS, MOST_FACTOR, MOST_UNITS, option
 from jaxtickets.types import Params, Stats, Ticket
 
 CRITERION = "abs_batch_norm"

@@ -22,16 +22,17 @@ from absl import flags
 
 from experiments.harness import records, rows, saved_tickets, setup, tables
 from experiments.harness.flags import RunSettings, define, numbers, read_all, whole_numbers
+from experiments.harness.main import run_main
 from experiments.harness.problem import NetSettings, Problem, TrainSettings, build
 from experiments.harness.session import finish_run
+from experiments.harness.settings import MOST_SEED, choose, option
 from experiments.sparse_execution import figure as figures
 from experiments.sparse_execution import sparse_times
 from experiments.sparse_execution.sparse_times import Limits, Masked
 from jaxtickets import allocation, masks, runs
 from jaxtickets.compress import sparse
-from jaxtickets.io.errors import UserError, choose, run_main
+from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
-from jaxtickets.settings import MOST_SEED, option
 
 LENETS = ("lenet300_100", "lenet5")
 LEADING = ("model", "mask", "density", "seed", "work", "batch", "form")

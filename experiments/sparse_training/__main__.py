@@ -34,15 +34,15 @@ from experiments.harness.flags import (
     read_all,
     refuse_idle,
 )
+from experiments.harness.main import run_main
 from experiments.harness.problem import IDLE, NetSettings, TrainSettings
 from experiments.harness.seeds import WEIGHTS, weighted
 from experiments.harness.session import finish_run, set_up, start_run
+from experiments.harness.settings import MOST_RUNS, MOST_STEPS, MOST_UNITS, Except, choose, option
 from experiments.harness.sparse_runs import EvolveSettings
 from experiments.harness.trained_masks import LEADING
-from jaxtickets.io.errors import choose, run_main
 from jaxtickets.recipes.baseline_masks import CONTROLS
 from jaxtickets.search import space as spaces
-from jaxtickets.settings import MOST_RUNS, MOST_STEPS, MOST_UNITS, Except, option
 
 METHODS = ("ticket", *CONTROLS)
 SMOKE: dict[str, Any] = {

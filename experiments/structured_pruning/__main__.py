@@ -26,10 +26,11 @@ from experiments.harness import (
 from experiments.harness import structured_figures as figures
 from experiments.harness.dense_store import StoreSettings, dense_nets
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
+from experiments.harness.main import run_main
 from experiments.harness.problem import NetSettings, TrainSettings
 from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.unit_selection import AfterSettings, CutSettings
-from jaxtickets.io.errors import UserError, run_main
+from jaxtickets.io.errors import UserError
 
 SMOKE: dict[str, Any] = {
     "model": "lenet5_29k",

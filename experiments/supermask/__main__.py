@@ -23,17 +23,18 @@ from experiments.harness import rows, tables, trained_masks
 from experiments.harness.dense_store import StoreSettings, dense_nets
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
 from experiments.harness.imp_presets import SHORT
+from experiments.harness.imp_settings import ImpSettings
 from experiments.harness.level_plan import imp_plan
 from experiments.harness.levels import Lineage, Plan, descend
+from experiments.harness.main import run_main
 from experiments.harness.problem import NetSettings, Problem
 from experiments.harness.session import finish_run, set_up, start_run
+from experiments.harness.settings import choose, option
 from experiments.supermask import figure
 from jaxtickets import runs
 from jaxtickets.criteria import find, plane
-from jaxtickets.io.errors import UserError, choose, run_main
-from jaxtickets.recipes import imp
+from jaxtickets.io.errors import UserError
 from jaxtickets.recipes.mask_actions import ONES, ZEROS
-from jaxtickets.settings import option
 
 SMOKE: dict[str, Any] = {
     "seeds": 2,
@@ -135,7 +136,7 @@ def _plan(question: Question, problem: Problem) -> Plan:
         choose("mask-1 action", one, tuple(ONES))
     for zero in question.zeros:
         choose("mask-0 action", zero, tuple(ZEROS))
-    settings = imp.Settings(
+    settings = ImpSettings(
         levels=question.levels,
         prune_rate=question.prune_rate,
         conv_rate=question.conv_rate,

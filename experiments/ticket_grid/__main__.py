@@ -17,19 +17,20 @@ from absl import flags
 
 from experiments.harness import rows, tables, trained_masks
 from experiments.harness.flags import BatchSettings, RunSettings, define, numbers, read_all
+from experiments.harness.main import run_main
 from experiments.harness.problem import NetSettings, Problem, TrainSettings
 from experiments.harness.seeds import Seed, evidence, mask_key, training_key
 from experiments.harness.session import finish_run, set_up, start_run
+from experiments.harness.settings import MOST_EPOCHS, MOST_RUNS, option
 from experiments.harness.trained_masks import Entry, train_entries, train_in_parts
 from experiments.harness.training_runs import Start, chunk_plan
 from experiments.ticket_grid import batching_cost, figure
 from jaxtickets import allocation, masks, runs
 from jaxtickets.criteria import CRITERIA
-from jaxtickets.io.errors import UserError, run_main
+from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
 from jaxtickets.recipes import imp
 from jaxtickets.recipes.ticket_controls import TREATMENTS, Given, Treated, treat
-from jaxtickets.settings import MOST_EPOCHS, MOST_RUNS, option
 
 THRESHOLDS = (60, 65, 70, 75, 80, *range(85, 100))
 SMOKE: dict[str, Any] = {

@@ -18,13 +18,14 @@ from absl import flags
 from experiments.harness import candidate_masks, rows, tables, trained_masks
 from experiments.harness.dense_store import StoreSettings, dense_entry
 from experiments.harness.flags import RunSettings, define, numbers, read_all
+from experiments.harness.main import run_main
 from experiments.harness.problem import build
 from experiments.harness.session import finish_run, set_up
+from experiments.harness.settings import MOST_STEPS, option
 from experiments.harness.trained_masks import train_entries
 from experiments.trainability import figure
 from jaxtickets.analysis.trainability import steps_to_reach
-from jaxtickets.io.errors import UserError, run_main
-from jaxtickets.settings import MOST_STEPS, option
+from jaxtickets.io.errors import UserError
 
 SMOKE: dict[str, Any] = {
     "seeds": 2,

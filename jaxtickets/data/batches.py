@@ -76,3 +76,15 @@ def _steps_per_epoch(n: int, batch_size: int) -> int:
     if not 1 <= batch_size <= n:
         raise DataError(f"batch_size must be 1 to the {n} examples that there are: {batch_size}")
     return n // batch_size
+
+
+def whole(images: int, batch_size: int) -> tuple[int, int]:
+    """`(batches, images of each)`: of the images at most, in batches of `batch_size` at most.
+
+    Full batches, or the fewest that could hold all the images, of equal size: whichever leave out
+    fewer images. A batch holds one image only where `images` or `batch_size` is 1, since a batch
+    norm over one example has no gradient. Cutting the product again gives the same batches.
+    """
+    fewest = -(-images // batch_size)
+    ways = (images // batch_size, batch_size), (fewest, images // fewest)
+    return max(ways, key=lambda way: way[0] * way[1])

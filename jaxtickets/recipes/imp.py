@@ -6,44 +6,19 @@ et al., "Comparing rewinding and fine-tuning", 2020 (the learning rate alone, or
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxtickets import allocation, masks
-from jaxtickets.criteria import CRITERIA, Criterion, Evidence
+from jaxtickets import masks
+from jaxtickets.criteria import Criterion, Evidence
 from jaxtickets.recipes.iterative_pruning import narrow
-from jaxtickets.settings import check as check_options
-from jaxtickets.settings import option
 from jaxtickets.types import Keep, Key, Mask, Prunable
 
 REWINDS = ("weights", "learning_rate", "none")
-SCOPES = ("layer", "global")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The procedure by names and numbers; each field is also a flag of the same name."""
-
-    levels: int = option(
-        7, "times that the net is pruned; one level is one-shot", least=1, most=1000
-    )
-    prune_rate: float = option(
-        0.4, "share of a layer's weights left that a level prunes", above=0, below=1
-    )
-    conv_rate: float = option(0.0, "the same for convolutions; 0: as prune_rate", least=0, below=1)
-    output_rate: float = option(
-        0.2, "the same for the output layer; 0: as prune_rate", least=0, below=1
-    )
-    scope: str = option("layer", "ranked in each layer, or all together by prune_rate", SCOPES)
-    floor: int = option(1, "the least that a layer keeps if ranked together", least=0, most=10**9)
-    criterion: str = option("magnitude", "what is pruned: the lowest of", tuple(CRITERIA))
-    rewind: str = option("weights", "what goes back: weights and rate, the rate, none", REWINDS)
-    rewind_step: str = option("0", "to which step: 500, 0.01 (of the training) or 2ep (epochs)")
-
-
-class Going(NamedTuple):
+class LevelTraining(NamedTuple):
     """A level's training: whether it begins from rewound weights, its first and last step."""
 
     rewound: bool
@@ -51,57 +26,45 @@ class Going(NamedTuple):
     end: int
 
 
-def check(settings: Settings) -> None:
-    """Raises ValueError, in one line, for a value that can't be."""
-    check_options(settings)
-
-
-def rates(
-    settings: Settings, shapes: Mapping[str, tuple[int, ...]], output: str
-) -> dict[str, float]:
-    """Path -> the share that a level prunes of what is left there.
+def level_training(rewind: str, step: int, steps: int) -> LevelTraining:
+    """How a pruned net is trained: from the step that it is rewound to, or on from the end.
 
     Args:
-      settings: the rates.
-      shapes: path -> shape of the prunable leaves; four axes are a convolution.
-      output: the output layer's name.
+      rewind: one of `REWINDS`: weights and learning rate go back, the rate alone, or nothing;
+        fine-tuning (`none`) goes on at the learning rate that training ended with, for as long.
+      step: that tickets go back to.
+      steps: of the dense training.
     """
-
-    def rate(path: str, shape: tuple[int, ...]) -> float:
-        special = settings.conv_rate if len(shape) == 4 else 0.0
-        if path.startswith(f"{output}/"):
-            special = settings.output_rate
-        return special or settings.prune_rate
-
-    return {path: rate(path, shape) for path, shape in shapes.items()}
+    if rewind == "none":
+        return LevelTraining(rewound=False, start=steps, end=2 * steps - step)
+    return LevelTraining(rewound=rewind == "weights", start=step, end=steps)
 
 
-def keep_counts(
-    settings: Settings,
+def level_counts(
     shapes: Mapping[str, tuple[int, ...]],
-    output: str,
-    classes: int,
+    rates: Mapping[str, float],
+    least: Mapping[str, int],
     level: int,
-) -> Keep:
-    """What is left after `level` levels: `size · (1 − rate)^level`, rounded.
+) -> dict[str, int]:
+    """What is left of each leaf after `level` levels: `size · (1 − rate)^level`, rounded.
 
-    A count for each leaf, or one for all that are ranked together.
+    Args:
+      shapes: path -> shape.
+      rates: path -> the share of what is left that a level prunes.
+      least: path -> the fewest weights that a leaf may be left with.
+      level: levels that have pruned.
 
     Raises:
-      ValueError: a layer is left with nothing, or the output layer with fewer weights than there
-        are classes.
+      ValueError: a leaf is left with fewer; the message names it.
     """
-    if settings.scope == "global":
-        return allocation.global_(shapes, (1 - settings.prune_rate) ** level, settings.floor)
     left = {
         path: round(float(np.prod(shapes[path])) * (1 - rate) ** level)
-        for path, rate in rates(settings, shapes, output).items()
+        for path, rate in rates.items()
     }
     for path, count in left.items():
-        least = classes if path.startswith(f"{output}/") else 1
-        if count < least:
+        if count < least[path]:
             raise ValueError(
-                f"level {level} leaves {count} weights in {path}, which needs {least}: "
+                f"level {level} leaves {count} weights in {path}, which needs {least[path]}: "
                 "fewer levels or a lower rate"
             )
     return left
@@ -137,16 +100,6 @@ def prune(
     floors = {path: min(floor, int(count)) for path, count in left.items()}
     scores = criterion(key, evidence._replace(prunable=prunable))
     return narrow(scores, evidence.mask, prunable, keep, floors)
-
-
-def going(settings: Settings, rewind: int, steps: int) -> Going:
-    """How a pruned net goes on: `rewind` to `steps`, or as many steps after the end.
-
-    Fine-tuning (`none`) goes on at the learning rate that training ended with.
-    """
-    if settings.rewind == "none":
-        return Going(rewound=False, start=steps, end=2 * steps - rewind)
-    return Going(rewound=settings.rewind == "weights", start=rewind, end=steps)
 
 
 def rewind_step(text: str, steps: int, epoch: int, every: int) -> int:

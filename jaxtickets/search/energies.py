@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxtickets import losses, masks, training
+from jaxtickets.dynamic.static import masked
 from jaxtickets.types import Array, Key, Loss, Mask, Model, Params, Prunable, Scores, Split, Stats
 
 
@@ -144,8 +145,9 @@ def trainability(
 
     def evaluate(key: Key, mask: Mask) -> Array:
         del key
-        state = training.init(effective(mask, params), stats, mask, optimizer)
-        state, _ = training.advance(loss, optimizer, noise_key, state, batches)
+        sparse = masked(optimizer, mask)
+        state = training.init(effective(mask, params), stats, sparse)
+        state, _ = training.advance(loss, sparse, noise_key, state, batches)
         logits, _ = model.apply(state.params, state.stats, images)
         return measure(logits, labels)
 

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxtickets import masks, training
+from jaxtickets.dynamic.static import masked
 from jaxtickets.search import swaps
 from jaxtickets.search.energies import Measure
 from jaxtickets.search.moves import Moves, Proposal, settle
@@ -120,8 +121,9 @@ def trained(
 
     def probe(key: Key, mask: Mask) -> Learnt:
         order_key, noise_key = jax.random.split(key)
-        state = training.init(params, stats, mask, optimizer)
-        state, _ = training.advance(loss, optimizer, noise_key, state, batches(order_key))
+        sparse = masked(optimizer, mask)
+        state = training.init(params, stats, sparse)
+        state, _ = training.advance(loss, sparse, noise_key, state, batches(order_key))
         value, slope = jax.value_and_grad(energy)(state.params, state.stats)
         worth, want = (jnp.abs(masks.flatten(tree, prunable)) for tree in (state.params, slope))
         return Learnt(value.astype(jnp.float32), worth, want)

@@ -1,11 +1,11 @@
-"""Settings: frozen dataclasses whose fields say what they mean and which values they may have.
-
-The library takes functions; settings are for those who choose by name: command lines and files.
-"""
+"""Settings: frozen dataclasses whose fields say what they mean and which values they may have."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import difflib
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from jaxtickets.io.errors import UserError
 
 MOST_SEED = 2**31 - 1
 """JAX takes a seed modulo 2^32: seeds from here on have room to be counted upwards."""
@@ -130,3 +130,16 @@ def among(value: Any, known: tuple | Except | Without) -> bool:
     if isinstance(known, Without):
         return known.word not in value
     return value in known
+
+
+def choose(kind: str, name: str, known: Collection[str]) -> str:
+    """`name` if it is among `known`.
+
+    Raises:
+      UserError: it isn't; the message names the closest match and all that is known.
+    """
+    if name in known:
+        return name
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise UserError(f"unknown {kind} {name!r}: {hint}known: {', '.join(known)}")

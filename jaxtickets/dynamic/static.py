@@ -1,0 +1,52 @@
+"""Static masking: the simplest sparse optimiser, whose mask never moves."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxtickets import masks
+from jaxtickets.dynamic.base import SparseState
+from jaxtickets.types import Mask, Params
+
+
+def masked(
+    inner: optax.GradientTransformation, mask: Mask, fill: Params | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """The optimiser of the kept weights alone; see `dynamic.base` for how it is used.
+
+    Args:
+      inner: any optax optimiser.
+      mask: bool like the parameters.
+      fill: what stands where the mask is False: parameters that hold it there stay as they are;
+        None: zero, wherever they begin.
+    """
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params: Params) -> SparseState:
+        held = masks.apply(mask, params, fill)
+        return SparseState(mask, inner.init(held), (), jnp.int32(0))
+
+    def update(
+        gradient: Params,
+        state: SparseState,
+        params: Params | None = None,
+        *,
+        move: bool | None = None,
+        **extra: Any,
+    ) -> tuple[Params, SparseState]:
+        if params is None:
+            raise ValueError("a sparse optimiser's update needs the parameters")
+        if move:
+            raise ValueError("a static mask doesn't move")
+        kept = masks.apply(state.mask, gradient)
+        updates, inner_state = inner.update(kept, state.inner, params, **extra)
+
+        def leaf(keep: Any, u: Any, p: Any) -> Any:
+            return jnp.where(keep, u, -p if fill is None else jnp.zeros_like(p))
+
+        updates = jax.tree.map(leaf, state.mask, updates, params)
+        return updates, state._replace(inner=inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)

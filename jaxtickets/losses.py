@@ -4,19 +4,58 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxtickets.types import Array, Key, Loss, Model, Params, Split, Stats
 
 
 def cross_entropy(logits: Array, labels: Array) -> jax.Array:
-    """Mean softmax cross-entropy in nats of `logits[n, classes]` against int `labels[n]`."""
-    return jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels))
+    """Mean softmax cross-entropy in nats of `logits[n, classes]` against int `labels[n]`.
+
+    In float32 at least. NaN, and so is its gradient, where a label is none of the classes.
+
+    Raises:
+      ValueError: a label is none of the classes (not seen under tracing).
+    """
+    check_labels(labels, logits.shape[-1])
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    nats = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+    # a product and not a selection, whose gradient would be that of the other examples
+    return jnp.mean(nats * jnp.where(_is_class(labels, logits), 1.0, jnp.nan).astype(nats.dtype))
 
 
 def accuracy(logits: Array, labels: Array) -> jax.Array:
-    """The fraction of `labels[n]` at which `logits[n, classes]` peak, in [0, 1]."""
-    return jnp.mean(jnp.argmax(logits, axis=-1) == labels)
+    """The fraction of `labels[n]` at which `logits[n, classes]` peak, in [0, 1].
+
+    NaN where a label is none of the classes.
+
+    Raises:
+      ValueError: a label is none of the classes (not seen under tracing).
+    """
+    check_labels(labels, logits.shape[-1])
+    hits = jnp.argmax(logits, axis=-1) == labels
+    return jnp.mean(jnp.where(_is_class(labels, logits), hits, jnp.nan))
+
+
+def check_labels(labels: Array, classes: int) -> None:
+    """Raises ValueError unless all of int `labels[n]` are from 0 to `classes - 1`.
+
+    Labels that are traced, or on another process' devices, aren't seen.
+    """
+    if isinstance(labels, jax.core.Tracer) or not getattr(labels, "is_fully_addressable", True):
+        return
+    values = np.asarray(labels)
+    wrong = values[(values < 0) | (values >= classes)]
+    if wrong.size:
+        raise ValueError(
+            f"a label is {wrong[0]}: labels must be whole numbers from 0 to {classes - 1}, since "
+            f"the net has {classes} classes"
+        )
+
+
+def _is_class(labels: Array, logits: Array) -> jax.Array:
+    return (labels >= 0) & (labels < logits.shape[-1])
 
 
 def error_rate(logits: Array, labels: Array) -> jax.Array:

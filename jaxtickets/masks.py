@@ -258,7 +258,6 @@ def jaccard(a: Mask, b: Mask, prunable: Prunable) -> jax.Array:
 # --- select --------------------------------------------------------------------------------------
 
 
-@jax.jit
 def top_k(scores: Array, keep: Array) -> jax.Array:
     """bool`[n]`: the `keep` highest of `scores[n]`, exactly; of equal scores, the first.
 
@@ -266,6 +265,11 @@ def top_k(scores: Array, keep: Array) -> jax.Array:
     takes some twenty-five passes of distinct scores and no sort; where there is none, on the
     indices of those equal to the threshold. `keep` may be traced. NaN ranks below -inf.
     """
+    return _top_k(scores, jnp.asarray(keep, jnp.int32))  # one program, whatever counts are made of
+
+
+@jax.jit
+def _top_k(scores: Array, keep: Array) -> jax.Array:
     n = scores.shape[0]
     scores = scores.astype(jnp.float32)
     bits = lax.bitcast_convert_type(scores, jnp.uint32)
@@ -273,7 +277,6 @@ def top_k(scores: Array, keep: Array) -> jax.Array:
     bits = jnp.where(bits == top, jnp.uint32(0), bits)  # -0.0 and 0.0 are equal
     rank = jnp.where(bits >= top, ~bits, bits | top)  # ordered like the scores
     rank = jnp.where(jnp.isnan(scores), jnp.uint32(0), rank)
-    keep = jnp.asarray(keep, jnp.int32)
 
     def lift(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         bit, threshold, kept = state
@@ -335,11 +338,15 @@ def select(scores: Scores, prunable: Prunable, keep: Keep, floor: Keep = 0) -> M
             floor, {path: leaf.shape for path, leaf in zip(prunable, leaves, strict=True)}
         )
         _check_keep(keep, sum(floors.values()), sum(leaf.size for leaf in leaves), "all leaves")
-        sure = jnp.concatenate(
-            [top_k(leaf, floors[path]) for path, leaf in zip(prunable, leaves, strict=True)]
-        )
-        rest = jnp.where(sure, jnp.nan, jnp.concatenate(leaves))  # NaN ranks last
-        flat = sure | top_k(rest, keep - sum(floors.values()))
+        rest = jnp.concatenate(leaves)
+        if any(floors.values()):
+            sure = jnp.concatenate(
+                [top_k(leaf, floors[path]) for path, leaf in zip(prunable, leaves, strict=True)]
+            )
+            rest = jnp.where(sure, jnp.nan, rest)  # NaN ranks last
+            flat = sure | top_k(rest, keep - sum(floors.values()))
+        else:
+            flat = top_k(rest, keep)
         kept, start = [], 0
         for leaf in leaves:
             kept.append(flat[start : start + leaf.size])

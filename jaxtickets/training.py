@@ -117,8 +117,13 @@ def evaluate(
     """Mean loss and accuracy over all of `split` in evaluation mode, a batch at a time.
 
     Returns:
-      `{"loss", "accuracy"}`: nats, and a fraction.
+      `{"loss", "accuracy"}`: nats, and a fraction; the loss is NaN where a label is none of the
+      net's classes.
+
+    Raises:
+      ValueError: a label is none of the classes (not seen under tracing).
     """
+    _check_labels(model, prepare, params, stats, split)
     n = split.labels.shape[0]
     batch_size = min(batch_size, n)
     whole = n // batch_size
@@ -141,6 +146,20 @@ def evaluate(
         rest = jax.tree.map(lambda a: a[whole * batch_size :], split)
         total = jax.tree.map(jnp.add, total, totals(Split(*rest)))
     return {"loss": total[0] / n, "accuracy": total[1] / n}
+
+
+def _check_labels(
+    model: Model, prepare: Callable[[Array], Array], params: Params, stats: Stats, split: Split
+) -> None:
+    """Raises ValueError if a label is none of the net's classes; not seen under tracing."""
+    if isinstance(split.labels, jax.core.Tracer):
+        return
+
+    def logits(params: Params, stats: Stats, images: Array) -> Array:
+        return model.apply(params, stats, prepare(images))[0]
+
+    one = jax.ShapeDtypeStruct((1, *split.images.shape[1:]), split.images.dtype)
+    losses.check_labels(split.labels, jax.eval_shape(logits, params, stats, one).shape[-1])
 
 
 class Moves(NamedTuple):
@@ -267,8 +286,12 @@ def piece(
       `"test_accuracy"[looks / test_looks]`, after the last look of each group.
 
     Raises:
-      ValueError: `looks` isn't a multiple of `recipe.test_looks`.
+      ValueError: `looks` isn't a multiple of `recipe.test_looks`, or a label is none of the net's
+        classes (under tracing the loss and the weights become NaN instead).
     """
+    now = watched.state
+    for split in (data.train, data.validation, *([] if data.test is None else [data.test])):
+        _check_labels(recipe.model, recipe.prepare, now.params, now.stats, split)
     order_key, step_key, move_key = jax.random.split(key, 3)
     n, steps = data.train.labels.shape[0], looks * recipe.every
     index = data_batches.stream(order_key, watched.state.step, steps, n, recipe.batch_size)

@@ -334,6 +334,35 @@ def test_burn_in_accepts_the_mean_worsening_with_the_asked_chance():
         assert_same(after._replace(scale=1.0), before)  # nothing else has moved
 
 
+@pytest.mark.parametrize(
+    ("up", "other", "allowed", "mean_rise"),
+    [
+        (-2.0, 5.0, "up", 2.0),  # the worse ones are forbidden
+        (3.0, 9.0, "up", 3.0),
+        (-2.0, np.inf, "both", 2.0),  # no energy isn't a change of 0
+        (3.0, 3.0, "none", np.nan),
+    ],
+)
+def test_burn_in_leaves_forbidden_moves_and_those_without_an_energy_out(
+    up, other, allowed, mean_rise
+):
+    start, moves = first(6, 3), swaps.moves(SIX, 3)
+
+    def propose(key, size, walk):
+        proposal = moves.propose(key, size, walk)
+        ways = {"up": ~moves.point(proposal.walk)[0], "both": True, "none": False}
+        return proposal._replace(allowed=jnp.asarray(ways[allowed]))
+
+    def value(bits):
+        return jnp.where(jnp.all(bits == start), 0.0, jnp.where(bits[0], other, up))
+
+    energy = energy_of(value, SIX)
+    kernel = annealing.build(moves._replace(propose=propose), SIX.mask, energy, RULES)
+    state = kernel.init(KEY, start)
+    after = jax.jit(lambda s: annealing.burn_in(kernel, KEY, s, jnp.int32(1), 40, 0.2))(state)
+    np.testing.assert_allclose(after.scale, mean_rise / 1.6094379, rtol=1e-5)
+
+
 def test_fresh_energies_score_both_masks_on_the_same_batch():
     # Each batch adds an offset of up to 1,000, which dwarfs the masks' own energies, in 64ths so
     # that no digit is lost. The offset cancels: the walk is that of the energies without it.

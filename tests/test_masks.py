@@ -323,6 +323,16 @@ def test_both_zeros_are_equal(form, keep):
     np.testing.assert_array_equal(top_k(jnp.array(scores), keep), reference(scores, keep))
 
 
+def test_counts_of_every_kind_share_a_program():
+    scores, before = jnp.arange(7.0), masks._top_k._cache_size()
+    for keep in (3, np.int64(3), jnp.int32(3), jnp.sum(jnp.ones(3, bool))):
+        assert masks.top_k(scores, keep).tolist() == [False] * 4 + [True] * 3
+    assert masks._top_k._cache_size() == before + 1
+    # without a floor nothing is ranked within leaves
+    masks.select({"a": jnp.arange(3.0), "b": jnp.arange(4.0)}, ("a", "b"), 2)
+    assert masks._top_k._cache_size() == before + 1
+
+
 @pytest.mark.parametrize("form", ["eager", "compiled"])
 def test_the_smallest_floats_are_told_apart(form):
     top_k = masks.top_k if form == "eager" else compiled_top_k()

@@ -576,6 +576,34 @@ def test_each_step_has_dropout_of_its_own_from_the_runs_key():
     assert loss(KEY, 7) in seen
 
 
+@pytest.mark.parametrize("label", [-1, CLASSES])
+def test_labels_outside_the_classes_are_refused_in_one_line_or_make_all_nan(label):
+    images, labels = TRAIN
+    bad = Split(images, labels.at[4].set(label))
+    said = rf"a label is {label}: labels must be whole numbers from 0 to {CLASSES - 1}, .*$"
+    logits = jax.random.normal(KEY, (N, CLASSES))
+    for measure in (losses.cross_entropy, losses.accuracy, losses.error_rate):
+        with pytest.raises(ValueError, match=said):
+            measure(logits, np.asarray(bad.labels))
+        assert np.isnan(jax.jit(measure)(logits, bad.labels))
+        assert np.isfinite(jax.jit(measure)(logits, labels))
+    slope = jax.jit(jax.grad(losses.cross_entropy))(logits, bad.labels)
+    assert np.isnan(slope[4]).all()
+    with pytest.raises(ValueError, match=said):
+        training.evaluate(MODEL, prepare, *start(), bad)
+    for data in (training.Splits(bad, VALIDATION), training.Splits(TRAIN, bad)):
+        with pytest.raises(ValueError, match=said):
+            training.train(RECIPE, KEY, 0.1, *start(), mask_of(0), data, 10)
+
+
+def test_the_loss_of_half_precision_logits_is_found_in_single():
+    logits, labels = jnp.linspace(-4, 4, 3 * N).reshape(N, 3), TRAIN.labels
+    half = logits.astype(jnp.float16)
+    got = losses.cross_entropy(half, labels)
+    assert got.dtype == jnp.float32
+    assert got == losses.cross_entropy(half.astype(jnp.float32), labels)
+
+
 def test_classification_adds_the_penalty_to_the_loss():
     # softmax of zeros over three classes: log 3, plus 2 * |w|^2 = 2 * (1 + 4)
     model = Model(lambda key: ({}, {}), lambda p, s, x, key, train: (jnp.zeros((2, 3)), {"n": 1}))

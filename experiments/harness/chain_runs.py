@@ -15,6 +15,7 @@ from experiments.harness.seeds import Seed
 from experiments.harness.session import Session
 from jaxtickets import runs
 from jaxtickets.criteria import Evidence
+from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
 from jaxtickets.recipes.search_domain import Ground, Row, mask_at
 from jaxtickets.runs import Blocks, Shared
@@ -245,6 +246,11 @@ def run_chains(
         info, score = seen
         labels = [" ".join(f"{k} {v}" for k, v in name.items()) for name in names]
         check_finite(info.energy, labels, i * length, "energy")
+        if np.isnan(info.temperature).any():
+            raise UserError(
+                "no start temperature: of the neighbours drawn in the burn-in none is allowed and "
+                "has an energy; give --temperature, or a larger --burn_in"
+            )
         last = {field: values[:, -1] for field, values in info._asdict().items()}
         last |= {"accepted": info.accepted.mean(1), "validation": score}
         at = {"step": (i + 1) * length}

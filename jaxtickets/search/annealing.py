@@ -109,7 +109,8 @@ class Kernel(NamedTuple):
     """`init(key, point) -> State` and `step(key, tick, state) -> (State, Info)`.
 
     `probe(key, size, state) -> rise`: the energy of a random neighbour of the current point less
-    its own, for `burn_in`. Keys are consumed. `point(state)` is the current point.
+    its own, for `burn_in`; NaN where the move there isn't allowed. Keys are consumed.
+    `point(state)` is the current point.
     `refresh(state) -> (state, drift)`, see `Moves.refresh`; the energies stay.
     """
 
@@ -204,7 +205,8 @@ def build(
         move_key, energy_key = jax.random.split(key)
         current = evaluate(energy_key, state.walk) if energy.fresh else state.energy
         proposal = moves.propose(move_key, size, state.walk)
-        return evaluate(energy_key, proposal.walk) - current
+        rise = evaluate(energy_key, proposal.walk) - current
+        return jnp.where(proposal.allowed, rise, jnp.nan)
 
     def refresh(state: State) -> tuple[State, Array]:
         walk, drift = moves.refresh(state.walk)
@@ -256,7 +258,9 @@ def burn_in(
 
     T0 = mean(rise | rise > 0) / -ln(χ) accepts the average worsening move with probability χ;
     Johnson et al., "Optimization by simulated annealing", 1989, and Aarts and Korst. Where no
-    neighbour is worse, the mean size of all changes stands in. The key is consumed.
+    neighbour is worse, the mean size of all changes stands in. Moves that aren't allowed, and those
+    to where the energy isn't finite, don't count; where all are such, the scale is NaN, at which
+    nothing is accepted. The key is consumed.
 
     Args:
       kernel: the kernel.
@@ -268,9 +272,10 @@ def burn_in(
     """
     keys = jax.random.split(key, samples)
     rise = lax.map(lambda k: kernel.probe(k, size, state), keys)
-    worse = (rise > 0) & jnp.isfinite(rise)
+    known = jnp.isfinite(rise)
+    worse = (rise > 0) & known
     mean = jnp.sum(jnp.where(worse, rise, 0.0)) / jnp.maximum(jnp.sum(worse), 1)
-    size_of_all = jnp.mean(jnp.where(jnp.isfinite(rise), jnp.abs(rise), 0.0))
+    size_of_all = jnp.sum(jnp.where(known, jnp.abs(rise), 0.0)) / jnp.sum(known)
     mean = jnp.where(jnp.any(worse), mean, size_of_all)
     return state._replace(scale=(mean / -jnp.log(acceptance)).astype(jnp.float32))
 

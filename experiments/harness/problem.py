@@ -32,8 +32,8 @@ from jaxtickets.penalties import PENALTIES
 from jaxtickets.training import Recipe
 from jaxtickets.types import Array, Dataset, Params, Prunable, Wiring
 
-LEAST_IMAGES = 10
-"""Criteria look at ten batches."""
+LEAST_IMAGES = 20
+"""Criteria look at ten batches; a batch norm over one image has no gradient."""
 UNITS = Bounds(least=1, most=MOST_UNITS)
 INITIALIZERS = ("", *nets.INITIALIZERS)
 

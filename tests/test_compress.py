@@ -274,6 +274,14 @@ def transposed(widths, x):
     return dense(x.mean((1, 2)), widths[1])
 
 
+def resized(widths, x):
+    """A product with a constant, and a shape that only one example has."""
+    x = jax.image.resize(
+        nn.sigmoid(nn.Dense(widths[0], name="a")(x)), (1, 6, 6, widths[0]), "linear"
+    )
+    return dense(x.reshape(1, -1), widths[1])
+
+
 def einsum(widths, x):
     x = nn.sigmoid(nn.Einsum((4, widths[0]), "nhwc,cd->nhwd", name="einsum")(x))
     return dense(x.mean((1, 2)), widths[1])
@@ -310,6 +318,7 @@ WORKS = {
     tokens: (TOKENS, (4, 6), ["embed", "fc0"]),
     two_inputs_and_outputs: (BOTH, (4, 6), ["a", "fc0"]),
     transposed: (IMAGE, (4, 6), ["up", "fc0"]),
+    resized: (IMAGE, (4, 6), ["a", "fc0"]),
     einsum: (IMAGE, (4, 6), ["einsum", "fc0"]),
     gated_recurrent: ((2, 4), (4,), ["fc"]),
     tied_sum: (ROWS, (4, 4, 4, 4), ["a", "c"]),
@@ -404,7 +413,7 @@ REFUSED = {
     attended: ("embed", "dot_general"),
     scanned: ("fc", "scan"),
     heads: ("heads", "dot_general"),
-    local: ("local", "conv_general_dilated"),
+    local: ("local", "dot_general"),
     two_kernels: ("two", "dot_general"),
     sorted_units: ("fc", "sort"),
     spectrum: ("fc", "fft"),

@@ -160,6 +160,8 @@ def walk(jaxpr: Jaxpr, inputs: Sequence[Known], seen: Seen, where: str = "") -> 
 def _rule(eqn: JaxprEqn, inputs: list[Known], seen: Seen) -> Sequence[Known]:
     """An equation's outputs."""
     name, shapes = eqn.primitive.name, [shape_of(var) for var in eqn.outvars]
+    if name in ("dot_general", "conv_general_dilated") and all(map(_is_fixed, inputs)):
+        return [Value(np.full((1,) * len(shape), FIXED), shape) for shape in shapes]
     if name == "dot_general":
         return [_product(eqn.params, inputs, seen)]
     if name == "conv_general_dilated":
@@ -188,9 +190,14 @@ def _rule(eqn: JaxprEqn, inputs: list[Known], seen: Seen) -> Sequence[Known]:
     raise UntraceableError(f"has no rule for channels{_of_layer(known, seen)}")
 
 
+def _is_fixed(value: Known) -> bool:
+    """Whether it is made of constants and of the example alone."""
+    return isinstance(value, Value) and bool((value.labels <= FIXED).all())
+
+
 def _of_layer(values: Sequence[Value], seen: Seen) -> str:
     """Whose units these values have, in words."""
-    there = max(int(value.labels.max()) for value in values)
+    there = max((int(value.labels.max()) for value in values), default=FREE)
     for path, leaf in seen.axes.items():
         if any(there in labels for labels in leaf.values()):
             return f" of {path.split('/', 1)[1].rpartition('/')[0] or path}"
@@ -300,8 +307,15 @@ def _product(params: Mapping[str, Any], inputs: Sequence[Known], seen: Seen) -> 
     """An activation times a kernel, on either side."""
     contracted, (batched, _) = params["dimension_numbers"]
     kinds = [isinstance(value, Weights) for value in inputs]
+    values = [value for value in inputs if isinstance(value, Value)]
+    constant = any((value.labels == FREE).all() for value in values)
+    if len(values) == 2 and constant and not batched:
+        return _mixed(contracted, values, seen)
     if sum(kinds) != 1 or batched:
-        raise UntraceableError("multiplies no activation with one kernel")
+        whose = _of_layer(values, seen)
+        raise UntraceableError(
+            "multiplies no activation with one kernel" + (f", but units{whose}" if whose else "")
+        )
     right = kinds[1]
     value, kernel = inputs if right else reversed(inputs)
     over, rows = contracted if right else reversed(contracted)
@@ -314,6 +328,18 @@ def _product(params: Mapping[str, Any], inputs: Sequence[Known], seen: Seen) -> 
     if right:
         return Value(units.reshape(ones + made), (*rest, *made))
     return Value(units.reshape(made + ones), (*made, *rest))
+
+
+def _mixed(contracted: Sequence[Sequence[int]], inputs: Sequence[Value], seen: Seen) -> Value:
+    """An activation times a constant, such as one that resizes an image: a sum over some axes."""
+    labels: np.ndarray = np.array(FREE)
+    shape: list[int] = []
+    for value, over in zip(inputs, contracted, strict=True):
+        mine = seen.settle(value.labels, over).squeeze(tuple(over))
+        shape += [size for axis, size in enumerate(value.shape) if axis not in over]
+        a = labels.reshape(labels.shape + (1,) * mine.ndim)
+        labels = np.where(a == FREE, mine, a)
+    return Value(labels, tuple(shape))
 
 
 def _read(

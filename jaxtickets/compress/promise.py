@@ -25,7 +25,8 @@ def output_gap(
 ) -> float:
     """The largest difference between the masked net's outputs and the small one's.
 
-    Of two random examples in evaluation mode, as a share of the masked net's largest output.
+    Of two random examples, one at a time, in evaluation mode, as a share of the masked net's
+    largest output.
 
     Args:
       net, ticket, units, graph: as for `shrink`.
@@ -63,12 +64,11 @@ def _outputs(
     draw = np.random.default_rng(0)
 
     def inputs(one: jax.ShapeDtypeStruct) -> np.ndarray:
-        shape = (2, *one.shape[1:])
         floats = jnp.issubdtype(one.dtype, jnp.floating)
-        drawn = draw.normal(size=shape) if floats else draw.integers(0, 2, shape)
+        drawn = draw.normal(size=one.shape) if floats else draw.integers(0, 2, one.shape)
         return np.asarray(drawn, one.dtype)
 
-    images = tuple(inputs(one) for one in nets.example_inputs(graph.image))
+    examples = [tuple(map(inputs, nets.example_inputs(graph.image))) for _ in range(2)]
     model = nets.functional(lax_form(net), graph.image)
 
     def apply(ticket: Ticket, images: Array) -> Array:
@@ -78,9 +78,10 @@ def _outputs(
         return model.apply(params, ticket.stats, images)[0]
 
     with jax.default_matmul_precision("highest"):
-        traced = jax.jit(apply).trace(ticket, images)
+        traced = jax.jit(apply).trace(ticket, examples[0])
         quick = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
-        outputs = traced.lower().compile(quick)(ticket, images)
+        compiled = traced.lower().compile(quick)
+    outputs = [compiled(ticket, example) for example in examples]
     arrays = [np.asarray(leaf) for leaf in jax.tree.leaves(outputs)]
     floats = [a.astype(np.float64) for a in arrays if jnp.issubdtype(a.dtype, jnp.floating)]
     return floats, coarsest(traced.jaxpr.jaxpr)

@@ -67,6 +67,11 @@ BAD = {
     "imp_rewind": {
         f"--seed={10**21}": f"--seed={10**21}: must be 2147483647 or less",
         "--widths=1000000000,1000000000": "must be 1000000 or less",
+        "--widths=1000000,1000000": "--widths=1000000,1000000: 1 trainings take",
+        "--seeds=1000000": "--seeds=1000000: 1000000 trainings take 3.2 TB of memory at the least",
+        "--reinits=1000000": "--reinits=1000000 --randoms=1: 2000004 trainings of a level take",
+        "--width=1000000": "--width=1000000: 1000000 trainings of a block take",
+        "--epochs=1000000 --batch_size=10": "training steps: must be 100000000 or less",
         "--levels=0": "levels=0: must be 1 or more",
         "--levels=40": "which needs 10: fewer levels or a lower rate",
         "--levels=40 --output_rate=0.01 --prune_rate=0.5": "weights in fc2/kernel, which needs 1",
@@ -192,10 +197,17 @@ BAD = {
     "energy_study": {
         "--train_steps=0": "--train_steps=0.0: must be 1 or more",
         "--train_steps=2.5": "must be whole numbers",
+        "--train_steps=100000000": "--train_steps=100000000: 100000000 steps' images take",
+        "--fields=1000000": "--fields=1000000: 1000000 masks of a seed take",
         "--held_out=3500": "--held_out=3500: there are 3500 training images",
         "--preset=mnist5": "did you mean mnist",
     },
+    "sa_search": {
+        "--chains=1000000": "--chains=1000000: 1000000 trainings of a seed take",
+        "--search=walk --chains=1000000": "--chains=1000000: 1000000 chains take",
+    },
     "sa_frontier": {
+        "--chains=1000000 --searches=rewired": "--chains=1000000: 1000000 chains of a seed take",
         "--searches=anealed_fields": "did you mean annealed_fields",
         "--budget=0.5 --searches=rewired": "for 1 phases of 1 chains and 3 training steps",
         "--budget=2 --searches=annealed_fields": "for 2 phases of 2 chains and 3 training steps",
@@ -228,6 +240,7 @@ BAD = {
         "--models=lenet6": "unknown model 'lenet6': did you mean lenet5?",
         "--density=1.5": "--density=1.5: must be above 0 and at most 1",
         "--density=0.000001": "keeps no weight at all",
+        "--batches=1000000000": "--batches, --train_batch: 1000000000: 1000000000 images take",
         "--batches=0": "--batches=0.0: must be 1 or more",
         "--tickets=x=EMPTY/*": "/*: there is no such folder",
     },

@@ -24,6 +24,7 @@ from experiments.harness import (
     canvas,
     compilation,
     flags,
+    memory,
     progress,
     provenance,
     records,
@@ -177,6 +178,34 @@ def test_a_flag_may_be_infinite_but_not_nan(monkeypatch):
     assert most.checkpoint_seconds == float("inf")
     with pytest.raises(UserError, match="--checkpoint_seconds=nan: must be a number"):
         flags.read(RunSettings, RunSettings(), {"checkpoint_seconds": float("nan")})
+
+
+@pytest.mark.parametrize(("count", "fits"), [(10, True), (11, False), (10**30, False)])
+def test_what_clearly_cannot_fit_into_memory_is_refused(count, fits, monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 10e9)
+    if fits:
+        return memory.check("--n=10", count, 1e9, "runs")
+    with pytest.raises(UserError) as error:
+        memory.check(f"--n={count}", count, 1e9, "runs")
+    taken = {11: "11 GB", 10**30: "1e+21 EB"}[count]
+    assert str(error.value) == (
+        f"--n={count}: {count} runs take {taken} of memory at the least, there are 10 GB: "
+        "give less, 10 could fit"
+    )
+
+
+def test_memory_is_what_the_system_says_within_a_containers_limit(tmp_path, monkeypatch):
+    assert memory.available() > 100e6
+    (tmp_path / "max").write_text("12345\n")
+    (tmp_path / "none").write_text("max\n")
+    monkeypatch.setattr(memory, "LIMITS", (tmp_path / "none", tmp_path / "max", tmp_path / "no"))
+    assert memory.available() == 12345 * jax.process_count()
+    gpu = SimpleNamespace(platform="gpu", memory_stats=lambda: {"bytes_limit": 7})
+    monkeypatch.setattr(memory.jax, "devices", lambda: [gpu])
+    monkeypatch.setattr(memory.jax, "local_devices", lambda: [gpu, gpu])
+    assert memory.available() == 14
+    gpu.memory_stats = lambda: None
+    assert memory.available() == float("inf")
 
 
 def test_a_list_is_empty_only_where_that_means_something(monkeypatch):

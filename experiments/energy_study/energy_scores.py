@@ -1,6 +1,7 @@
 """Energies that might tell from the initialisation what a mask will train to, all of one mask."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.harness import candidate_masks, memory_batches
+from experiments.harness import candidate_masks, memory, memory_batches
 from experiments.harness.flags import whole_numbers
 from experiments.harness.problem import Problem, TrainSettings, optimizer_of
 from experiments.harness.progress import Progress
@@ -17,7 +18,7 @@ from experiments.harness.seeds import evidence, mask_key
 from experiments.harness.session import Session
 from experiments.harness.settings import MOST_RUNS, MOST_STEPS, option
 from experiments.harness.trained_masks import Entry
-from jaxtickets import losses, runs
+from jaxtickets import losses, masks, runs
 from jaxtickets.criteria import find
 from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
@@ -86,6 +87,10 @@ def check(settings: PredictorSettings, problem: Problem) -> tuple[int, ...]:
     total = len(problem.dataset.train.labels)
     if settings.held_out >= total:
         raise UserError(f"--held_out={settings.held_out}: there are {total} training images")
+    batch = problem.recipe.batch_size * math.prod(problem.image_shape)
+    memory.check(f"--train_steps={steps[-1]}", steps[-1], DRAWS * batch, "steps' images")
+    bits = masks.size(problem.param_shapes, problem.prunable)
+    memory.check(f"--fields={settings.fields}", settings.fields, bits, "masks of a seed")
     return steps
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from experiments.harness import annealed, annealed_settings, annealed_start
+from experiments.harness import annealed, annealed_settings, annealed_start, memory
 from experiments.harness.annealed_settings import Settings
 from experiments.harness.chain_runs import (
     Found,
@@ -72,6 +72,12 @@ def check(
             raise ValueError(f"interaction={settings.interaction}: takes --chains=2 or more")
         where = annealed.ground_of(
             settings, one.params, problem.prunable, problem.wiring, image, costs
+        )
+        memory.check(
+            f"--chains={chains}" + (f" --tabu={settings.tabu}" if settings.tabu else ""),
+            chains * len(densities),
+            memory.MASKS * where.space.size + memory.WORD * settings.tabu,
+            "chains",
         )
         for density in densities:
             if where.fields is None:

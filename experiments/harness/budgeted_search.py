@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.harness import annealed, annealed_start, search_presets
+from experiments.harness import annealed, annealed_start, memory, search_presets
 from experiments.harness.candidate_masks import OF_INIT, at_init, plain
 from experiments.harness.chain_runs import Plan, first_rows, lowest, run_chains, walk_key, winners
 from experiments.harness.chunked_run import seconds
@@ -92,6 +92,8 @@ def plan(settings: FindSettings, problem: Problem, finder: str, budget: float) -
     total = len(data.train.labels)
     if settings.held_out + size > total:
         raise UserError(f"--held_out={settings.held_out}: there are {total} training images")
+    each = memory.MASKS * masks.size(problem.param_shapes, problem.prunable)
+    memory.check(f"--chains={settings.chains}", settings.chains, each, "chains of a seed")
     alone = search_presets.alone(finder)
     born = search_presets.children(finder)
     if born and settings.chains < 2:  # a population

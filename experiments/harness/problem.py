@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from experiments.harness import memory
 from experiments.harness.flags import numbers, whole_numbers
 from experiments.harness.settings import (
     MOST_EPOCHS,
@@ -177,14 +178,21 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
         nets.check_fits(module, shape, data.classes(net.dataset))
     except ValueError as error:
         raise UserError(str(error)) from error
-    dataset = _shortened(data.load(net.dataset, data_dir or None, prepare), net.train_images)
     model = nets.functional(module, shape)
+    params = jax.eval_shape(model.init, jax.random.key(0))[0]
+    size = memory.training(params)
+    widths = f" --widths={net.widths}" if net.widths else ""
+    memory.check(f"--model={net.model}{widths}", 1, size, "trainings")
+    memory.check(f"--seeds={net.seeds}", net.seeds, size, "trainings")
+    dataset = _shortened(data.load(net.dataset, data_dir or None, prepare), net.train_images)
     if train.batch_size > len(dataset.train.labels):
         raise UserError(
             f"--batch_size={train.batch_size}: there are {len(dataset.train.labels)} examples"
         )
     epoch = len(dataset.train.labels) // train.batch_size
     steps, every = train.iterations or epoch * train.epochs, train.look_every or epoch
+    if steps > MOST_STEPS:
+        raise UserError(f"{steps} training steps: must be {MOST_STEPS} or less, give less --epochs")
     if steps % every:
         raise UserError(f"{steps} training steps: must be a multiple of --look_every={every}")
     if train.test_every % every:
@@ -192,7 +200,6 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
     if train.test_every and steps % train.test_every:
         raise UserError(f"--test_every={train.test_every}: must divide the {steps} training steps")
     normalise = partial(augment.normalise, mean=dataset.mean, std=dataset.std)
-    params = jax.eval_shape(model.init, jax.random.key(0))[0]
     penalty = penalty_of(train, module, params)
     return Problem(
         net=module,

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.harness import records, setup
+import jax
+
+from experiments.harness import memory, records, setup
 from experiments.harness.flags import RunSettings
 from experiments.harness.problem import Problem, build, on_device
 from experiments.harness.seeds import Seed, seed
@@ -52,7 +54,12 @@ def set_up(place: RunSettings, parts: Sequence[Any]) -> tuple[Axis, Problem]:
     *_, net, train, batch = parts
     setup.start(place, batch.precision)
     axis = runs.axis(batch.mode, batch.width)
-    return axis, build(net, train, place.data_dir, place.prepare)
+    problem = build(net, train, place.data_dir, place.prepare)
+    size = memory.training(problem.param_shapes)
+    memory.check(f"--width={batch.width}", batch.width, size, "trainings of a block")
+    copy = sum(array.nbytes for array in jax.tree.leaves(problem.dataset.train))
+    memory.check(f"--devices={place.devices}", place.devices, copy, "copies of the data")
+    return axis, problem
 
 
 def start_run(

@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments.harness import rows, tables, trained_masks
+from experiments.harness import memory, rows, tables, trained_masks
 from experiments.harness.flags import (
     BatchSettings,
     RunSettings,
@@ -74,7 +74,7 @@ GROUPS = (
 def main() -> None:
     """Reads the flags, checks them, descends level by level, draws."""
     place, *parts = _read()
-    question, settings, _, train, _ = parts
+    question, settings, net, train, _ = parts
     axis, problem = set_up(place, parts)
     if settings.rewind == "none" and train.learning_rates == "cosine":
         raise UserError(
@@ -87,6 +87,13 @@ def main() -> None:
         raise UserError(str(error)) from error
     rates = numbers("rates", question.rates or (train.learning_rate,))
     warmups = whole_numbers("warmups", question.warmups) or (train.warmup,)
+    lines = len(rates) * len(warmups) * net.seeds
+    memory.check(
+        f"--seeds={net.seeds} --reinits={question.reinits} --randoms={question.randoms}",
+        lines * (1 + question.reinits + question.randoms),
+        memory.training(problem.param_shapes),
+        "trainings of a level",
+    )
     session = start_run("imp_rewind", place, parts, axis, problem)
     lines = lineages_of(session.seeds, list(itertools.product(rates, warmups)), rewind)
 

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from experiments.harness import records, rows, saved_tickets, setup, tables
+from experiments.harness import memory, records, rows, saved_tickets, setup, tables
 from experiments.harness.flags import RunSettings, define, numbers, read_all, whole_numbers
 from experiments.harness.main import run_main
 from experiments.harness.problem import NetSettings, Problem, TrainSettings, build
@@ -31,6 +31,7 @@ from experiments.sparse_execution import sparse_times
 from experiments.sparse_execution.sparse_times import Limits, Masked
 from jaxtickets import allocation, masks, runs
 from jaxtickets.compress import sparse
+from jaxtickets.data import shape as image_shape
 from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
 
@@ -74,6 +75,9 @@ def main() -> None:
     place, question = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
     batches = whole_numbers("batches", question.batches)
     setup.start(place)
+    image = 4 * math.prod(image_shape(NetSettings().dataset))
+    for batch in (*batches, question.train_batch):
+        memory.check(f"--batches, --train_batch: {batch}", batch, image, "images")
     problems, of_nets, places = {}, {}, []
     for model in question.models:
         net = NetSettings(model=choose("model", model, LENETS), seed=question.seed)

@@ -115,7 +115,7 @@ class Question:
         500, "training images that masks are scored on", least=1, most=10**9
     )
     search_train_steps: int = option(
-        20, "training steps of the trainability energy", least=1, most=MOST_STEPS
+        20, "training steps of the trainability energy", least=1, most=10**6
     )
 
 

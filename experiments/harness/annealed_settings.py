@@ -62,9 +62,7 @@ class Settings:
     pooled: str = option("snip", "the criterion that the first field pools; empty: a flat field")
     sides: tuple = option(("input",), "of fields of weights: sides with potentials", empty=True)
     steps: int = option(500, "steps of each chain", least=1, most=MOST_STEPS)
-    chunk: int = option(
-        20, "steps between two looks at the validation data", least=1, most=MOST_STEPS
-    )
+    chunk: int = option(20, "steps between two looks at the validation data", least=1, most=10**6)
     proposal: str = option(
         "swaps",
         "random, or what a gradient or a training's end favours; or masks anew",
@@ -85,7 +83,7 @@ class Settings:
     evaluation: str = option("auto", "of the first layer: whole, or what swaps change", EVALUATIONS)
     rescale: bool = option(True, "divide surviving weights by sqrt(layer density)")
     train_steps: int = option(
-        20, "masked training steps of the trainability energy", least=1, most=MOST_STEPS
+        20, "masked training steps of the trainability energy", least=1, most=10**6
     )
     accept: str = option("metropolis", "acceptance rule", tuple(ACCEPTANCES))
     running_start: float = option(
@@ -110,13 +108,13 @@ class Settings:
         0, "steps after which the temperature begins again; 0: never", least=0, most=MOST_STEPS
     )
     burn_in: int = option(
-        10, "neighbours that the start temperature is estimated from", least=1, most=MOST_STEPS
+        10, "neighbours that the start temperature is estimated from", least=1, most=10**6
     )
     burn_in_accept: float = option(
         0.05, "share of worse neighbours accepted at the start", above=0, most=1
     )
-    tabu: int = option(0, "recent masks that are not to be met again", least=0, most=MOST_STEPS)
-    tries: int = option(20, "draws for a swap that tabu allows", least=1, most=MOST_STEPS)
+    tabu: int = option(0, "recent masks that are not to be met again", least=0, most=10**6)
+    tries: int = option(20, "draws for a swap that tabu allows", least=1, most=10**6)
     interaction: str = option(
         "none", "what a seed's chains do for each other after a chunk", tuple(INTERACTIONS)
     )

@@ -46,7 +46,7 @@ class GallerySettings:
         "global", "how layers share the weights kept", tuple(allocation.ALLOCATIONS)
     )
     floor: int = option(0, "the least that a layer keeps", least=0, most=10**9)
-    synflow_rounds: int = option(100, "rounds of synflow; the others have one", least=1, most=10**5)
+    synflow_rounds: int = option(100, "rounds of synflow; the others have one", least=1, most=10**4)
     tickets: tuple = option((), "folders of saved tickets, or patterns; LABEL=PATTERN names them")
 
 

@@ -69,6 +69,10 @@ def weighted(problem: Problem, seed: Seed, weights: str, steps: int, data: Datas
     if weights == "init":
         return seed
     recipe = problem.recipe._replace(every=steps, test_looks=0)
+    print(
+        f"seed {seed.number}: {steps} training steps to the weights that masks select from",
+        flush=True,
+    )
     splits, dense = training.Splits(data.train, data.validation), masks.ones(seed.params)
 
     def run(params: Params, stats: Stats) -> training.TrainState:

@@ -50,7 +50,7 @@ class Question:
     """Where trainings part, and how finely the line between them is looked at."""
 
     rewinds: tuple = option(("0", "50", "100", "200", "500"), "steps at which trainings part")
-    points: int = option(11, "nets on the line, with both ends", least=3, most=10**6)
+    points: int = option(11, "nets on the line, with both ends", least=3, most=10**4)
 
 
 GROUPS = (

@@ -22,7 +22,7 @@ from experiments.harness.flags import RunSettings, define, read_all
 from experiments.harness.main import run_main
 from experiments.harness.problem import Problem
 from experiments.harness.session import finish_run, set_up
-from experiments.harness.settings import MOST_FACTOR, MOST_STEPS, option
+from experiments.harness.settings import MOST_FACTOR, option
 from experiments.harness.trained_masks import Entry, train_entries
 from experiments.orthogonality import figure
 from jaxtickets import runs
@@ -43,7 +43,7 @@ class Question:
     """The repair."""
 
     repair_steps: int = option(
-        1000, "steps of gradient descent on the score; 0: none", least=0, most=MOST_STEPS
+        1000, "steps of gradient descent on the score; 0: none", least=0, most=10**6
     )
     repair_rate: float = option(0.1, "its learning rate", above=0, most=MOST_FACTOR)
 

@@ -95,6 +95,7 @@ BAD = {
         "--resume --out=EMPTY": "nothing to resume",
     },
     "sparse_training": {
+        "--chains=1000000": "--chains=1000000: 1000000 trainings of a seed take",
         "--budget=0.01": "too little for granet, give",
         "--budget=inf": "--budget=inf: must be above 0 and at most 1e+09",
         "--budget=1e8": "more than 1000000000 training steps",
@@ -203,8 +204,7 @@ BAD = {
         "--preset=mnist5": "did you mean mnist",
     },
     "sa_search": {
-        "--chains=1000000": "--chains=1000000: 1000000 trainings of a seed take",
-        "--search=walk --chains=1000000": "--chains=1000000: 1000000 chains take",
+        "--chains=1000000": "--chains=1000000: 1000000 chains take",
     },
     "sa_frontier": {
         "--chains=1000000 --searches=rewired": "--chains=1000000: 1000000 chains of a seed take",

@@ -18,6 +18,7 @@ from typing import Any
 from absl import flags
 
 from experiments.harness import (
+    memory,
     method_figures,
     rows,
     searched_tickets,
@@ -102,6 +103,8 @@ def main() -> None:
     densities, floor = numbers("density", question.density), question.floor
     axis, problem = set_up(place, parts)
     sparse_runs.check(evolution, problem, train, densities, floor, question.budget)
+    each = memory.training(problem.param_shapes)
+    memory.check(f"--chains={question.chains}", question.chains, each, "trainings of a seed")
     session = start_run("sparse_training", place, parts, axis, problem)
 
     # --- search

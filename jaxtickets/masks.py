@@ -6,9 +6,11 @@ distance. Only `expand` masks anything else.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxtickets import roles
@@ -159,6 +161,85 @@ def _size(shape: Sequence[int]) -> int:
     return size
 
 
+# --- the door ------------------------------------------------------------------------------------
+
+
+def check_mask(
+    mask: Mask, params: Params, name: str = "the mask", of: str = "the parameters"
+) -> None:
+    """Raises ValueError, in one line, unless `mask` is of bool and like `params`, see `check_like`.
+
+    It looks at structures, shapes and types alone, and so costs compiled code nothing.
+    """
+    check_like(mask, params, name, of)
+    for path, leaf in zip(paths(mask), jax.tree.leaves(mask), strict=True):
+        _check_bool(path, leaf, name)
+
+
+def check_like(tree: PyTree, like: PyTree, name: str, of: str) -> None:
+    """Raises ValueError unless `tree` has the containers, the leaves and the shapes of `like`.
+
+    One line, with the first leaf at fault. `name` and `of` say what the two are.
+    """
+    structures: tuple[Any, Any] = jax.tree.structure(tree), jax.tree.structure(like)
+    leaves = jax.tree.leaves(tree), jax.tree.leaves(like)
+    same = structures[0] == structures[1]
+    if same and all(jnp.shape(a) == jnp.shape(b) for a, b in zip(*leaves, strict=True)):
+        return
+    mine, theirs = (
+        dict(zip(paths(one), some, strict=True))
+        for one, some in zip((tree, like), leaves, strict=True)
+    )
+    for path in theirs:
+        if path not in mine:
+            raise ValueError(f"no leaf '{path}' in {name}: it must be like {of}, leaf by leaf")
+    for path, leaf in mine.items():
+        if path not in theirs:
+            raise ValueError(f"a leaf '{path}' in {name} that isn't in {of}")
+        if jnp.shape(leaf) != jnp.shape(theirs[path]):
+            raise ValueError(
+                f"{name} has the shape {jnp.shape(leaf)} in {path}, where {of} have "
+                f"{jnp.shape(theirs[path])}"
+            )
+    kinds = _containers(*structures)
+    raise ValueError(
+        f"{name} holds {kinds[0]} where {of} hold {kinds[1]}: convert one to the other's containers"
+    )
+
+
+def _containers(one: Any, other: Any) -> tuple[str, str]:
+    """The types of the first containers in which two structures differ."""
+    data = one.node_data(), other.node_data()
+    kinds = tuple("a leaf" if node is None else f"a {node[0].__name__}" for node in data)
+    if kinds[0] == kinds[1]:
+        for children in zip(one.children(), other.children(), strict=False):
+            if children[0] != children[1]:
+                return _containers(*children)
+    return kinds[0], kinds[1]
+
+
+def _check_bool(path: str, leaf: Array, name: str) -> None:
+    if not jnp.issubdtype(jnp.result_type(leaf), jnp.bool_):
+        raise ValueError(f"{name} is {jnp.result_type(leaf)} in {path}: it must be bool")
+
+
+def _bits(mask: Mask, prunable: Prunable) -> list[Array]:
+    """As `pick`; raises ValueError for a leaf that isn't bool."""
+    leaves = pick(mask, prunable)
+    for path, leaf in zip(prunable, leaves, strict=True):
+        _check_bool(path, leaf, "the mask")
+    return leaves
+
+
+def _pairs(a: Mask, b: Mask, prunable: Prunable) -> list[tuple[Array, Array]]:
+    """The leaves of two masks; raises ValueError unless they are bool and of the same shapes."""
+    pairs = list(zip(_bits(a, prunable), _bits(b, prunable), strict=True))
+    for path, (x, y) in zip(prunable, pairs, strict=True):
+        if jnp.shape(x) != jnp.shape(y):
+            raise ValueError(f"masks of the shapes {jnp.shape(x)} and {jnp.shape(y)} in {path}")
+    return pairs
+
+
 # --- apply and measure ---------------------------------------------------------------------------
 
 
@@ -167,11 +248,27 @@ def ones(params: Params) -> Mask:
     return jax.tree.map(lambda p: jnp.ones(jnp.shape(p), bool), params)
 
 
+def zeros(params: Params) -> Scores:
+    """Scores of zero: float32, or float64 where the parameters are."""
+
+    def leaf(p: Array) -> jax.Array:
+        return jnp.zeros(jnp.shape(p), jnp.promote_types(jnp.result_type(p), jnp.float32))
+
+    return jax.tree.map(leaf, params)
+
+
 def apply(mask: Mask, params: Params, fill: Params | None = None) -> Params:
     """`where(mask, params, fill)`, leaf by leaf; `fill` is zero unless given.
 
     A selection and not a product, since 0 * nan is nan.
+
+    Raises:
+      ValueError: the mask isn't one of these parameters (`check_mask`), or the fill isn't like
+        them.
     """
+    check_mask(mask, params)
+    if fill is not None:
+        check_like(fill, params, "the fill", "the parameters")
     if fill is None:
         return jax.tree.map(lambda m, p: jnp.where(m, p, jnp.zeros_like(p)), mask, params)
     return jax.tree.map(jnp.where, mask, params, fill)
@@ -181,7 +278,7 @@ def counts(mask: Mask, prunable: Prunable) -> dict[str, jax.Array]:
     """Path -> number of kept weights, int32."""
     return {
         path: jnp.sum(leaf, dtype=jnp.int32)
-        for path, leaf in zip(prunable, pick(mask, prunable), strict=True)
+        for path, leaf in zip(prunable, _bits(mask, prunable), strict=True)
     }
 
 
@@ -208,7 +305,7 @@ def densities(mask: Mask, prunable: Prunable) -> dict[str, jax.Array]:
 
 def hamming(a: Mask, b: Mask, prunable: Prunable) -> jax.Array:
     """The number of prunable weights in which two masks differ, int32."""
-    pairs = zip(pick(a, prunable), pick(b, prunable), strict=True)
+    pairs = _pairs(a, b, prunable)
     return sum((jnp.sum(x != y, dtype=jnp.int32) for x, y in pairs), jnp.int32(0))
 
 
@@ -236,7 +333,7 @@ def distances(words: Array) -> jax.Array:
 
 
 def _both(a: Mask, b: Mask, prunable: Prunable) -> jax.Array:
-    pairs = zip(pick(a, prunable), pick(b, prunable), strict=True)
+    pairs = _pairs(a, b, prunable)
     return sum((jnp.sum(x & y, dtype=jnp.int32) for x, y in pairs), jnp.int32(0))
 
 
@@ -261,9 +358,11 @@ def jaccard(a: Mask, b: Mask, prunable: Prunable) -> jax.Array:
 def top_k(scores: Array, keep: Array) -> jax.Array:
     """bool`[n]`: the `keep` highest of `scores[n]`, exactly; of equal scores, the first.
 
-    Bisection on the bits of the float32 scores until a threshold keeps as many as asked for, which
-    takes some twenty-five passes of distinct scores and no sort; where there is none, on the
-    indices of those equal to the threshold. `keep` may be traced. NaN ranks below -inf.
+    Bisection on the bits of the scores until a threshold keeps as many as asked for, which takes
+    some twenty-five passes of distinct float32 scores and no sort; where there is none, on the
+    indices of those equal to the threshold. Scores may be of any kind of float, and are ranked as
+    they are; float64 are float32 to JAX unless `jax_enable_x64` is set. `keep` may be traced. NaN
+    ranks below -inf.
     """
     return _top_k(scores, jnp.asarray(keep, jnp.int32))  # one program, whatever counts are made of
 
@@ -271,12 +370,15 @@ def top_k(scores: Array, keep: Array) -> jax.Array:
 @jax.jit
 def _top_k(scores: Array, keep: Array) -> jax.Array:
     n = scores.shape[0]
-    scores = scores.astype(jnp.float32)
-    bits = lax.bitcast_convert_type(scores, jnp.uint32)
-    top = jnp.uint32(1 << 31)
-    bits = jnp.where(bits == top, jnp.uint32(0), bits)  # -0.0 and 0.0 are equal
+    if not jnp.issubdtype(scores.dtype, jnp.floating):
+        scores = scores.astype(float)
+    width = 8 * scores.dtype.itemsize
+    word = jnp.dtype(f"uint{width}")
+    none, top = np.zeros((), word), np.array(1 << (width - 1), word)
+    bits = lax.bitcast_convert_type(scores, word)
+    bits = jnp.where(bits == top, none, bits)  # -0.0 and 0.0 are equal
     rank = jnp.where(bits >= top, ~bits, bits | top)  # ordered like the scores
-    rank = jnp.where(jnp.isnan(scores), jnp.uint32(0), rank)
+    rank = jnp.where(jnp.isnan(scores), none, rank)
 
     def lift(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         bit, threshold, kept = state
@@ -293,7 +395,7 @@ def _top_k(scores: Array, keep: Array) -> jax.Array:
         bit, _, kept = state
         return (bit > 0) & (kept != keep)
 
-    begin = top, jnp.uint32(0), jnp.int32(n)
+    begin = jnp.asarray(top), jnp.asarray(none), jnp.int32(n)
     _, threshold, kept = lax.while_loop(unsettled, lift, begin)
     above, tied = rank > threshold, rank == threshold
     missing = keep - jnp.sum(above, dtype=jnp.int32)
@@ -379,10 +481,11 @@ def _check_keep(keep: Array, least: int, most: int, where: str) -> None:
 
 def random_scores(key: Key, params: Params, prunable: Prunable) -> Scores:
     """Independent uniform scores on the prunable leaves, zero elsewhere; the key is consumed."""
-    leaves = pick(params, prunable)
+    zero = zeros(params)
+    leaves = pick(zero, prunable)
     keys = jax.random.split(key, len(leaves))
-    drawn = [jax.random.uniform(k, jnp.shape(leaf)) for k, leaf in zip(keys, leaves, strict=True)]
-    return put(jax.tree.map(lambda p: jnp.zeros(jnp.shape(p)), params), prunable, drawn)
+    drawn = [jax.random.uniform(k, z.shape, z.dtype) for k, z in zip(keys, leaves, strict=True)]
+    return put(zero, prunable, drawn)
 
 
 def random(key: Key, params: Params, prunable: Prunable, keep: Keep, floor: Keep = 0) -> Mask:
@@ -397,7 +500,7 @@ def shuffle(key: Key, mask: Mask, prunable: Prunable) -> Mask:
 
 def invert(mask: Mask, prunable: Prunable) -> Mask:
     """The complement on the prunable leaves."""
-    return put(mask, prunable, [~leaf for leaf in pick(mask, prunable)])
+    return put(mask, prunable, [~leaf for leaf in _bits(mask, prunable)])
 
 
 # --- units ---------------------------------------------------------------------------------------

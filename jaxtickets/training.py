@@ -47,7 +47,8 @@ def init(
       step: the training step that the parameters come from.
 
     Raises:
-      ValueError: `step` isn't 0, and the optimiser can't go on from it, see
+      ValueError: the mask or the fill isn't one of these parameters (`masks.apply`), or `step`
+        isn't 0, and the optimiser can't go on from it, see
         `optimizer_states.at_step`.
     """
     opt_state = optimizer.init(params)
@@ -68,10 +69,29 @@ def step(
     batch = runs.divide(batch)
     differentiate = jax.value_and_grad(loss, has_aux=True)
     (_, (stats, metrics)), gradient = differentiate(state.params, state.stats, batch, key)
+    stats = _next_stats(stats, state.stats)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params, **extra)
     params = optax.apply_updates(state.params, updates)
     new = state._replace(params=params, stats=stats, opt_state=opt_state, step=state.step + 1)
     return new, metrics
+
+
+def _next_stats(new: Stats, old: Stats) -> Stats:
+    """The statistics that a loss returns, in the precision of those before.
+
+    Images of 64 bits would have a batch norm's statistics of 32 bits become 64.
+
+    Raises:
+      ValueError: they aren't like those before.
+    """
+    masks.check_like(new, old, "the new statistics", "the state's")
+
+    def leaf(now: Array, before: Array) -> Array:
+        kinds = jnp.result_type(now), jnp.result_type(before)
+        floats = all(jnp.issubdtype(kind, jnp.floating) for kind in kinds)
+        return now.astype(kinds[1]) if floats and kinds[0] != kinds[1] else now
+
+    return jax.tree.map(leaf, new, old)
 
 
 def advance(
@@ -132,7 +152,7 @@ def evaluate(
         part = runs.divide(part)
         logits, _ = model.apply(params, stats, prepare(part.images))
         size = part.labels.shape[0]
-        loss = losses.cross_entropy(logits, part.labels) * size
+        loss = losses.cross_entropy(logits, part.labels).astype(float) * size
         hits = jnp.sum(jnp.argmax(logits, -1) == part.labels, dtype=jnp.int32)
         return loss, hits
 
@@ -141,7 +161,8 @@ def evaluate(
 
     head = jax.tree.map(lambda a: a[: whole * batch_size], split)
     parts = jax.tree.map(lambda a: a.reshape(whole, batch_size, *a.shape[1:]), head)
-    total, _ = lax.scan(body, (jnp.float32(0), jnp.int32(0)), Split(*parts))
+    zero = jnp.zeros((), float), jnp.int32(0)
+    total, _ = lax.scan(body, zero, Split(*parts))
     if n % batch_size:
         rest = jax.tree.map(lambda a: a[whole * batch_size :], split)
         total = jax.tree.map(jnp.add, total, totals(Split(*rest)))
@@ -242,7 +263,7 @@ def watch(state: TrainState, keep_at: tuple[int, ...] = ()) -> Watched:
         lambda a: jnp.zeros((len(keep_at), *jnp.shape(a)), a.dtype), (state.params, state.stats)
     )
     kept = _keep(empty, state, keep_at)
-    return Watched(state, state.params, state.stats, jnp.float32(jnp.inf), state.step, kept)
+    return Watched(state, state.params, state.stats, jnp.asarray(jnp.inf, float), state.step, kept)
 
 
 def fetcher(recipe: Recipe, train: Split) -> Fetch:

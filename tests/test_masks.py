@@ -5,12 +5,19 @@ from functools import cache
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import linen as nn
 from flax import nnx
+from flax.core import freeze
 
-from jaxtickets import masks, roles
-from jaxtickets.types import Feed, Units
+from jaxtickets import masks, roles, training
+from jaxtickets.criteria import CRITERIA, Evidence
+from jaxtickets.dynamic.static import masked
+from jaxtickets.io.tickets import save_ticket
+from jaxtickets.recipes.iterative_pruning import narrow
+from jaxtickets.search import energies, space
+from jaxtickets.types import Feed, Ticket, Units
 
 KEY = jax.random.key(3)
 AB = ("a", "b")
@@ -219,6 +226,64 @@ def test_apply_fills_what_is_cut():
     np.testing.assert_array_equal(filled["a"], [[5, 2]])
 
 
+FAULTS = {
+    "container": (freeze, r"holds a FrozenDict where .* a dict: convert one"),
+    "missing": (lambda mask: {"b": mask["b"]}, "no leaf 'a/kernel' in the mask"),
+    "another": (
+        lambda mask: mask | {"c": mask["b"]},
+        "a leaf 'c/kernel' in the mask that isn't in",
+    ),
+    "broadcast": (
+        lambda mask: mask | {"b": {"kernel": mask["b"]["kernel"][:1]}},
+        r"the mask has the shape \(1, 2\) in b/kernel, where .* have \(3, 2\)",
+    ),
+    "floats": (
+        lambda mask: mask | {"b": {"kernel": np.ones((3, 2), "f")}},
+        "the mask is float32 in b/kernel: it must be bool",
+    ),
+}
+DOOR = {layer: {"kernel": jnp.ones((3, 2))} for layer in "ab"}
+AT_DOOR = Evidence(DOOR, DOOR, {}, None, None, None)
+DOORS = {
+    "apply": lambda mask: masks.apply(mask, DOOR),
+    "training": lambda mask: training.init(DOOR, {}, masked(optax.sgd(0.1), mask)),
+    "traced": lambda mask: jax.eval_shape(masks.apply, mask, DOOR),
+    "search": lambda mask: space.weights(DOOR, ("a/kernel",)).bits(mask),
+    "criteria": lambda mask: CRITERIA["magnitude"](KEY, AT_DOOR._replace(mask=mask)),
+    "narrow": lambda mask: narrow(DOOR, mask, ("a/kernel",), 1),
+    "energies": lambda mask: energies.saliency(DOOR, ("a/kernel",)).evaluate(KEY, mask),
+    "io": lambda mask: save_ticket("nowhere", Ticket(DOOR, {}, mask, 0), {}),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_no_mask_is_refused_at_every_door_in_one_line(door, fault):
+    make, said = FAULTS[fault]
+    with pytest.raises(ValueError, match=said) as error:
+        DOORS[door](make(masks.ones(DOOR)))
+    assert "\n" not in str(error.value)
+
+
+def test_a_fill_or_first_weights_of_another_tree_are_refused():
+    with pytest.raises(ValueError, match="no leaf 'b/kernel' in the fill"):
+        masks.apply(masks.ones(DOOR), DOOR, {"a": DOOR["a"]})
+    evidence = AT_DOOR._replace(mask=masks.ones(DOOR), init_params=freeze(DOOR))
+    with pytest.raises(ValueError, match="the first parameters holds a FrozenDict"):
+        CRITERIA["movement"](KEY, evidence)
+
+
+def test_masks_are_compared_by_their_leaves_whatever_holds_them():
+    assert masks.hamming(A, freeze(B), AB) == 4
+    for measure in (masks.hamming, masks.cosine, masks.jaccard):
+        with pytest.raises(ValueError, match=r"masks of the shapes \(2, 2\) and \(1, 2\) in a"):
+            measure(A, B | {"a": B["a"][:1]}, AB)
+    floats = B | {"b": np.full((1, 3), 0.5)}
+    for measure in (masks.density, masks.counts, masks.invert):
+        with pytest.raises(ValueError, match="the mask is float32 in b"):
+            measure(floats, AB)
+
+
 # A and B differ in the bias too, which does not count.
 A = {"a": bits("11 00"), "b": bits("110"), "bias": np.array([True, True])}
 B = {"a": bits("10 10"), "b": bits("011"), "bias": np.array([False, True])}
@@ -340,6 +405,14 @@ def test_the_smallest_floats_are_told_apart(form):
     kept = np.sum([top_k(scores, keep) for keep in range(6)], axis=0)
     # 2e-40 is kept whenever any is, -1e-30 only with all five.
     np.testing.assert_array_equal(kept, [4, 5, 3, 2, 1])
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float8_e4m3fn"])
+def test_short_floats_are_ranked_as_they_are(kind):
+    least = jnp.finfo(kind).smallest_subnormal
+    scores = jnp.array([least, 2 * least.astype("f4"), 1, -1, 0, -0.0, jnp.nan], kind)
+    kept = np.sum([masks.top_k(scores, keep) for keep in range(8)], axis=0)
+    np.testing.assert_array_equal(kept, [5, 6, 7, 2, 4, 3, 1])
 
 
 # --- select --------------------------------------------------------------------------------------

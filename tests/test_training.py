@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
+from flax.core import freeze
 
 from jaxtickets import losses, masks, nets, optimizers, runs, training
 from jaxtickets.data.batches import stream
@@ -669,4 +670,18 @@ def test_unknown_optimisers_and_shapes_raise_one_line():
     ):
         with pytest.raises(ValueError, match=r"unknown .* there are") as error:
             call()
+        assert "\n" not in str(error.value)
+
+
+def test_statistics_of_another_tree_are_refused_in_one_line():
+    params, stats = start()
+    optimizer, batch = optimizers.optimizer("sgd", 0.1), Split(TRAIN.images[:3], TRAIN.labels[:3])
+    batches = jax.tree.map(lambda a: a[None], batch)
+    for given, said in (
+        (freeze(stats), "the new statistics holds a dict where the state's hold a FrozenDict"),
+        ({"bn": {"mean": stats["bn"]["mean"]}}, "in the new statistics that isn't in the state's"),
+    ):
+        state = training.init(params, given, masked(optimizer, masks.ones(params)))
+        with pytest.raises(ValueError, match=said) as error:
+            training.advance(LOSS, optimizer, KEY, state, batches)
         assert "\n" not in str(error.value)

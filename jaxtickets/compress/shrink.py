@@ -41,10 +41,11 @@ def shrink(
       The small net, its ticket, and what was gained.
 
     Raises:
-      ValueError: in one line: a layer would lose all of its units, no width sets a layer's units,
-        the net with the new widths has another channel graph, or its outputs for random inputs are
-        others, and who reads the units by which they differ.
+      ValueError: in one line: the mask isn't one of the parameters, a layer would lose all of its
+        units, no width sets a layer's units, the net with the new widths has another channel graph,
+        or its outputs for random inputs are others, and who reads the units by which they differ.
     """
+    masks.check_mask(ticket.mask, ticket.params)
     small_net, cut = _made(net, ticket, units, graph)
     gap, allowed = gap_and_rounding(net, ticket, units, graph, small_net, cut)
     if not gap <= allowed:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from jaxtickets import masks
 from jaxtickets.criteria.base import Criterion, Evidence, in_single
 from jaxtickets.types import Array, Key, Scores
 
@@ -47,6 +48,10 @@ def criterion(function: Function, same_sign: bool = False) -> Criterion:
 
     def score(key: Key, evidence: Evidence) -> Scores:
         del key
+        masks.check_mask(evidence.mask, evidence.params)
+        masks.check_like(
+            evidence.init_params, evidence.params, "the first parameters", "the parameters"
+        )
         evidence = in_single(evidence)
 
         def leaf(i: Array, f: Array, kept: Array) -> Array:

@@ -189,4 +189,5 @@ def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[jax.Arra
     mask, soft, weights = primals
     _, along_soft, along_weights = tangents
     kept = jnp.where(mask, along_weights, jnp.zeros_like(along_weights))
-    return _through(mask, soft, weights), kept + weights * along_soft
+    slope = kept + weights * along_soft  # the scores may be the more precise
+    return _through(mask, soft, weights), slope.astype(weights.dtype)

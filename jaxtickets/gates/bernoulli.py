@@ -40,8 +40,8 @@ def gate(
 
     def init(key: Key, params: Params) -> Scores:
         del key
-        zero = jax.tree.map(lambda p: jnp.zeros(jnp.shape(p)), params)
-        leaves = [leaf + start for leaf in masks.pick(zero, prunable)]
+        zero = masks.zeros(params)
+        leaves = [jnp.full_like(leaf, start) for leaf in masks.pick(zero, prunable)]
         return masks.put(zero, prunable, leaves)
 
     def apply(key: Key, step: Array, scores: Scores, params: Params) -> tuple[Params, Array]:

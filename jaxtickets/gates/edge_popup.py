@@ -35,11 +35,12 @@ def gate(
 
     def init(key: Key, params: Params) -> Scores:
         """Kaiming uniform with a = sqrt 5, `U(-1 / sqrt(fan_in), 1 / sqrt(fan_in))`."""
-        leaves = masks.pick(params, prunable)
+        zero = masks.zeros(params)
+        leaves = masks.pick(zero, prunable)
         keys = jax.random.split(key, len(leaves))
         draw = nets.INITIALIZERS["kaiming_uniform"].kernel
-        drawn = [draw(k, jnp.shape(leaf)) for k, leaf in zip(keys, leaves, strict=True)]
-        return masks.put(jax.tree.map(lambda p: jnp.zeros(jnp.shape(p)), params), prunable, drawn)
+        drawn = [draw(k, z.shape, z.dtype) for k, z in zip(keys, leaves, strict=True)]
+        return masks.put(zero, prunable, drawn)
 
     def apply(key: Key, step: Array, scores: Scores, params: Params) -> tuple[Params, Array]:
         del key, step

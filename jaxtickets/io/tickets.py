@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxtickets import masks
 from jaxtickets.io import trees
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.files import remove
@@ -36,7 +37,7 @@ def save_ticket(
       The folder.
 
     Raises:
-      ValueError: the mask's tree isn't that of the parameters, or they aren't nested dicts.
+      ValueError: the mask isn't one of the parameters, or they aren't nested dicts.
       OSError: it can't be written; a ticket that is there stays.
     """
     folder = Path(folder)
@@ -76,9 +77,7 @@ def load_ticket(folder: str | os.PathLike[str]) -> tuple[Ticket, dict[str, Any]]
 
 def _structure(ticket: Ticket) -> dict[str, Any]:
     """The ticket as nested dicts with the leaves' numbers in their places."""
-    mask, params = (jax.tree.map(jnp.shape, tree) for tree in (ticket.mask, ticket.params))
-    if mask != params:
-        raise ValueError("the mask's tree or shapes aren't those of the parameters")
+    masks.check_mask(ticket.mask, ticket.params)
     leaves, treedef = jax.tree.flatten(ticket)
     numbers = jax.tree.unflatten(treedef, range(len(leaves)))
     structure = numbers._asdict()

@@ -118,7 +118,11 @@ def narrow(scores: Scores, mask: Mask, prunable: Prunable, keep: Keep, floor: Ke
 
     `keep` is no more than is left, nor `floor` in any leaf. A survivor's NaN is refused outside of
     tracing, and else is its lowest score.
+
+    Raises:
+      ValueError: as in `masks.select`, or the mask isn't one of these scores.
     """
+    masks.check_mask(mask, scores, of="the scores")
 
     def leaf(m: Array, s: Array) -> Array:
         lowest = jnp.finfo(s.dtype).min

@@ -142,14 +142,14 @@ def build(
 
     def evaluate(key: Key, walk: PyTree) -> Array:
         if at is not None:
-            return at(walk).astype(jnp.float32)
-        return energy.evaluate(key, mask_of(moves.point(walk))).astype(jnp.float32)
+            return at(walk).astype(float)
+        return energy.evaluate(key, mask_of(moves.point(walk))).astype(float)
 
     def init(key: Key, point: PyTree) -> State:
         walk_key, energy_key = jax.random.split(key)
         walk = moves.init(walk_key, point)
         first = evaluate(energy_key, walk)
-        start = first if rules.running_start is None else jnp.float32(rules.running_start)
+        start = first if rules.running_start is None else jnp.asarray(rules.running_start, float)
         return State(
             walk=walk,
             energy=first,

@@ -33,7 +33,7 @@ class Chain(NamedTuple):
 
 def begin(state: annealing.State) -> Chain:
     """A chain whose first chunk is yet to come."""
-    return Chain(state, state.best, jnp.float32(jnp.inf))
+    return Chain(state, state.best, jnp.asarray(jnp.inf, float))
 
 
 def chunk(
@@ -56,7 +56,7 @@ def chunk(
     state, drift = kernel.refresh(state)
     info = info._replace(drift=jnp.full_like(info.drift, drift))
     candidate = kernel.point(state) if energy.fresh else state.best
-    score = validate(mask_of(candidate)).astype(jnp.float32)
+    score = validate(mask_of(candidate)).astype(float)
     better = score < chain.chosen_score
     chosen = jax.tree.map(lambda new, old: jnp.where(better, new, old), candidate, chain.chosen)
     least = jnp.where(better, score, chain.chosen_score)  # a NaN is no better

@@ -83,7 +83,7 @@ def first_layer(model: Model, params: Params, stats: Stats, images: Array) -> La
     """The dense layer that reads what no parameter has changed; None if the net has none.
 
     That is a product of a matrix of examples that depends on the images alone and a kernel that
-    nothing else reads, both float32.
+    nothing else reads, both float32 or both float64.
 
     Args:
       model: the net as functions.
@@ -111,7 +111,7 @@ def first_layer(model: Model, params: Params, stats: Stats, images: Array) -> La
                 and examples.aval.ndim == kernel.aval.ndim == 2
                 and examples.aval.shape[0] == images.shape[0]
                 and examples.aval.dtype == kernel.aval.dtype == eqn.outvars[0].aval.dtype
-                and kernel.aval.dtype == jnp.float32
+                and kernel.aval.dtype in (jnp.float32, jnp.float64)
             ):
                 return _cut(closed, at, paths[kernel])
         if inputs & learnt:

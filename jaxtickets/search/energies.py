@@ -39,8 +39,11 @@ MEASURES: dict[str, Measure] = {
 
 
 def scales(mask: Mask, prunable: Prunable) -> dict[str, Array]:
-    """Path -> what `rescale` multiplies that leaf by: one over the square root of its density."""
-    kept = masks.densities(mask, prunable)
+    """Path -> what `rescale` multiplies that leaf by: one over the square root of its density.
+
+    The mask may be of float zeros and ones, as a gate's is in training.
+    """
+    kept = masks.densities(jax.tree.map(lambda bits: bits != 0, mask), prunable)
     return {path: jax.lax.rsqrt(jnp.maximum(kept[path], 1e-12)) for path in prunable}
 
 

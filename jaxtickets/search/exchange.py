@@ -81,12 +81,13 @@ def swap(key: Key, ladder: Ladder, energy: Array, temperature: Array) -> Ladder:
     up = jnp.concatenate([moved, jnp.zeros(1, bool)])  # the chain on this rung goes to the next
     down = jnp.concatenate([jnp.zeros(1, bool), moved])
     to = jnp.arange(rungs) + up - down
+    share = jnp.where(asked & jnp.isfinite(chance), chance, 0.0)
     return Ladder(
         scales=ladder.scales,
         rung=to.astype(jnp.int32)[ladder.rung],
         round=ladder.round + 1,
         asked=ladder.asked + asked,
-        accepted=ladder.accepted + jnp.where(asked & jnp.isfinite(chance), chance, 0.0),
+        accepted=(ladder.accepted + share).astype(ladder.accepted.dtype),
     )
 
 
@@ -106,6 +107,7 @@ def adapt(ladder: Ladder) -> Ladder:
     barrier = jnp.concatenate([jnp.zeros(1), jnp.cumsum(refused)])
     even = jnp.linspace(0.0, barrier[-1], barrier.shape[0])
     scales = jnp.exp(jnp.interp(even, barrier, jnp.log(ladder.scales)))
+    scales = scales.astype(ladder.scales.dtype)
     scales = scales.at[0].set(ladder.scales[0]).at[-1].set(ladder.scales[-1])
     nothing = jnp.zeros_like(ladder.asked)
     return ladder._replace(scales=scales, asked=nothing, accepted=nothing)

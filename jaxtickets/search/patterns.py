@@ -66,7 +66,7 @@ def moves(space: Space, most: int) -> Moves:
         size = jnp.clip(jnp.asarray(size, jnp.int32), 0, min(most, groups))
         length = jnp.uint32(groups)
         stride = jnp.asarray(coprimes(groups))[jax.random.randint(stride_key, (), 0, STRIDES)]
-        first = jax.random.bits(group_key) % length
+        first = jax.random.bits(group_key, (), jnp.uint32) % length
         group = progression(first, stride % length, length, most, groups)
         where = slots(space, group)
         held = walk.bits.at[where].get(mode="fill", fill_value=False)

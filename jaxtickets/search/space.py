@@ -23,7 +23,8 @@ class Space(NamedTuple):
       scope: `global`: ones move anywhere; `layer`: each segment keeps its count; `pattern`: each
         group of inputs of an output does, see `patterns`.
       mask: `mask(bits[n]) -> Mask` over the parameters.
-      bits: `bits(mask) -> bool[n]`, its inverse.
+      bits: `bits(mask) -> bool[n]`, its inverse; a ValueError for what isn't a mask of the
+        parameters.
       pool: `pool(scores) -> float[n]`: what a criterion's scores of weights say of each bit.
       group: of the scope `pattern`, how many inputs a group has.
     """
@@ -72,12 +73,17 @@ def weights(params: Params, prunable: Prunable, scope: str = GLOBAL, group: int 
         inputs = int(np.prod(shape[:-1]))
         if not 2 <= group <= inputs:
             raise ValueError(f"group={group}: must be from 2 to the {inputs} inputs of {path}")
+
+    def bits(mask: Mask) -> Array:
+        masks.check_mask(mask, params)
+        return masks.flatten(mask, prunable)
+
     return Space(
         names=prunable,
         shapes=tuple(shapes.values()),
         scope=_known(scope),
         mask=lambda bits: masks.unflatten(bits, params, prunable),
-        bits=lambda mask: masks.flatten(mask, prunable),
+        bits=bits,
         pool=lambda scores: masks.flatten(scores, prunable),
         group=group,
     )
@@ -111,12 +117,16 @@ def units(params: Params, wiring: Wiring, scope: str = "global") -> Space:
         kernels = masks.kernels(tree, [group.producers[0] for group in wiring])
         return jnp.concatenate([reduce(k, axis=tuple(range(k.ndim - 1))) for k in kernels])
 
+    def bits(mask: Mask) -> Array:
+        masks.check_mask(mask, params)
+        return columns(mask, jnp.any)
+
     return Space(
         names=tuple(group.name for group in wiring),
         shapes=tuple((group.size,) for group in wiring),
         scope=_known(scope),
         mask=mask,
-        bits=lambda mask: columns(mask, jnp.any),
+        bits=bits,
         pool=lambda scores: columns(scores, jnp.mean),
     )
 

@@ -115,9 +115,9 @@ def draw(key: Key, space: Space, walk: Walk, size: Array) -> Draw:
         start=jnp.asarray(starts, jnp.uint32)[pool],
         ones=ones,
         zeros=blanks,
-        one=jax.random.bits(one_key) % ones,
+        one=jax.random.bits(one_key, (), jnp.uint32) % ones,
         one_stride=strides[0] % ones,
-        zero=jax.random.bits(zero_key) % blanks,
+        zero=jax.random.bits(zero_key, (), jnp.uint32) % blanks,
         zero_stride=strides[1] % blanks,
     )
 

@@ -32,7 +32,7 @@ class Memory(NamedTuple):
 
 def words(space: Space) -> Array:
     """uint32`[n, 2]`: the random word of each bit; the same for every walk."""
-    return jax.random.bits(stream(0, "mask_hash"), (space.size, 2))
+    return jax.random.bits(stream(0, "mask_hash"), (space.size, 2), jnp.uint32)
 
 
 def recall(word: Array, bits: Array, length: int) -> Memory:

@@ -71,7 +71,7 @@ BAD = {
         "--seeds=1000000": "--seeds=1000000: 1000000 trainings take 3.2 TB of memory at the least",
         "--reinits=1000000": "--reinits=1000000 --randoms=1: 2000004 trainings of a level take",
         "--width=1000000": "--width=1000000: 1000000 trainings of a block take",
-        "--epochs=1000000 --batch_size=10": "training steps: must be 100000000 or less",
+        "--iterations=0 --epochs=1000000 --batch_size=10": "steps: must be 100000000 or less",
         "--levels=0": "levels=0: must be 1 or more",
         "--levels=40": "which needs 10: fewer levels or a lower rate",
         "--levels=40 --output_rate=0.01 --prune_rate=0.5": "weights in fc2/kernel, which needs 1",

@@ -16,6 +16,7 @@ from experiments.harness.settings import Except, among, idle_under
 from experiments.sa_search import idle
 from jaxtickets import losses, masks, optimizers, runs
 from jaxtickets.allocation import ALLOCATIONS
+from jaxtickets.criteria import CRITERIA
 from jaxtickets.recipes.search_domain import GRANULARITIES, POTENTIALS, Ground, Row
 from jaxtickets.search import energies
 from jaxtickets.search import space as spaces
@@ -467,6 +468,21 @@ def test_a_density_of_one_leaves_nothing_to_search_and_raises_one_line():
         most = annealed_start.largest_swap(BASE, space, bits[None])
         annealed_start.ticks(BASE, int(bits.sum()), most)
     assert "\n" not in str(error.value)
+
+
+def test_first_masks_of_all_seeds_are_scored_by_one_program(evidence):
+    settings = replace(BASE, start="snip", floor=1, scope="global", allocation="global")
+    prunable = masks.prunable(evidence.init_params)
+    space = spaces.weights(evidence.init_params, prunable)
+    before = annealed_start._scores._cache_size()
+    for scale in (1.0, -0.5, 2.0):
+        params = jax.tree.map(lambda w, scale=scale: w * jnp.float32(scale), evidence.init_params)
+        seen = evidence._replace(init_params=params)
+        bits = annealed_start.first_bits(settings, KEY, space, 0.25, seen)
+        scores = CRITERIA["snip"](KEY, seen._replace(params=params))
+        golden = masks.select(scores, prunable, int(bits.sum()), 1)
+        assert masks.hamming(space.mask(bits), golden, prunable) == 0
+    assert annealed_start._scores._cache_size() == before + 1
 
 
 def test_first_masks_are_random_and_allocated_as_asked():

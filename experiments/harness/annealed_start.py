@@ -1,5 +1,6 @@
 """What a search over masks begins with: its first points, and its plan of moves and heat."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,11 +25,26 @@ from jaxtickets.search.space import Space
 from jaxtickets.types import (
     Array,
     Key,
+    PyTree,
     Schedule,
     Scores,
 )
 
 _choose = jax.jit(spaces.choose, static_argnums=(0, 3))
+ARRAYS = Evidence._fields.index("loss")
+"""How many of the first fields of `Evidence` hold arrays; the others are functions and names."""
+
+
+@partial(jax.jit, static_argnums=(0, 1, 3))
+def _scores(
+    criterion: str,
+    space: Space,
+    arrays: tuple[PyTree, ...],
+    functions: tuple[Any, ...],
+    key: Key,
+) -> Array:
+    """The criterion's scores over the space, one program for the chains and seeds of a net."""
+    return space.pool(find(criterion)(key, Evidence(*arrays, *functions)))
 
 
 def first_bits(
@@ -59,7 +75,13 @@ def first_bits(
     scores = jax.random.uniform(key, (space.size,))
     if settings.start and evidence is not None:
         untrained = evidence._replace(params=evidence.init_params)
-        scores = jax.jit(lambda key: space.pool(find(settings.start)(key, untrained)))(key)
+        scores = _scores(
+            settings.start,
+            space,
+            untrained[:ARRAYS],
+            untrained[ARRAYS:],
+            key,
+        )
     bits = _choose(space, scores, keep, settings.floor)
     counts = dict(zip(space.names, spaces.counts(space, bits).tolist(), strict=True))
     allocation.check(counts)

@@ -9,6 +9,18 @@ from jaxtickets.search.energies import training_cost
 from jaxtickets.search.together import replaced
 
 
+def search_passes(settings: Settings, problem: Problem, chains: int) -> int:
+    """`forward_passes` of a search over the masks of a problem's net, first points included."""
+    return forward_passes(
+        settings=settings,
+        chains=chains,
+        batch=problem.recipe.batch_size,
+        images=len(problem.dataset.train.labels),
+        validation=len(problem.dataset.validation.labels),
+        begin=beginning(settings, problem),
+    )
+
+
 def forward_passes(
     settings: Settings, chains: int, batch: int, images: int, validation: int, begin: int = 0
 ) -> int:

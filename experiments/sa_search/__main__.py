@@ -111,14 +111,7 @@ def main() -> None:
     session = session._replace(seeds=seeds)
     found = annealing_runs.anneal(session, "search", checked, question.chains)
     cost = {
-        "forward_passes": annealed_work.forward_passes(
-            settings=settings,
-            chains=question.chains,
-            batch=train.batch_size,
-            images=len(session.data.train.labels),
-            validation=len(session.data.validation.labels),
-            begin=annealed_work.beginning(settings, problem),
-        ),
+        "forward_passes": annealed_work.search_passes(settings, problem, question.chains),
         "search_seconds": round(seconds(session.folder, "search") / len(found), 3),
     }
     found = [one._replace(said=cost | one.said) for one in found]
@@ -144,7 +137,8 @@ def main() -> None:
     draw_search(session.folder)
     method_figures.draw_accuracies(session.folder)
     method_figures.draw_layers(session.folder)
-    print(f"ticket: {annealed_settings.said(settings)}\n{tables.methods(summary)}")
+    said = f"{annealed_settings.said(settings)}, accept={settings.accept}"
+    print(f"ticket: {said}\n{tables.methods(summary)}")
     finish_run(session.folder)
 
 

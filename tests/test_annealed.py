@@ -20,7 +20,7 @@ from jaxtickets.criteria import CRITERIA
 from jaxtickets.recipes.search_domain import GRANULARITIES, POTENTIALS, Ground, Row
 from jaxtickets.search import energies
 from jaxtickets.search import space as spaces
-from jaxtickets.search.acceptance import ACCEPTANCES, Running
+from jaxtickets.search.acceptance import ACCEPTANCES
 from jaxtickets.search.together import INTERACTIONS
 from jaxtickets.training import Recipe
 from jaxtickets.types import Feed, Model, Split, Units
@@ -156,7 +156,7 @@ def searcher(settings, most):
 
     def whole(row, sight):
         def body(chain, start):
-            chain, info = search.chunk(row, chain, start, sight)
+            chain, info, _ = search.chunk(row, chain, start, sight)
             return chain, (chain, info)
 
         starts = jnp.arange(0, settings.steps, settings.chunk)
@@ -718,8 +718,8 @@ def test_what_has_no_use_for_a_temperature_accepts_the_same_at_any():
     for name in idle.COLD["accept"]:
         accepted = [
             jax.vmap(
-                lambda here, there, rule=ACCEPTANCES[name], heat=heat: rule(
-                    KEY, heat, here, there, Running(jnp.float32(0), jnp.float32(1)), jnp.float32(0)
+                lambda here, there, rule=ACCEPTANCES[name], heat=heat: rule.accept(
+                    KEY, heat, here, there, jnp.float32(0), rule.init(here)
                 )[0]
             )(*energies_there)
             for heat in (jnp.float32(0.01), jnp.float32(10))

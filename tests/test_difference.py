@@ -148,7 +148,6 @@ def test_the_chain_is_that_of_plain_evaluation():
     np.testing.assert_array_equal(info.accepted, expected.accepted)
     np.testing.assert_array_equal(bits, same)
     np.testing.assert_allclose(info.energy, expected.energy, rtol=1e-5)
-    np.testing.assert_array_equal(info.hamming, expected.hamming)
 
 
 def test_swaps_of_other_layers_alone_leave_the_sums():
@@ -289,12 +288,15 @@ def test_a_search_by_difference_is_that_by_plain_evaluation():
     ends = []
     for evaluation in ("difference", "plain"):
         chain, go_on = search(evaluation)
-        infos = []
+        infos, drifts = [], []
         for start in (0, 10, 20):
-            chain, info = go_on(chain, start)
+            chain, info, end = go_on(chain, start)
             infos.append(info)
-        ends.append((chain, jax.tree.map(lambda *parts: np.concatenate(parts), *infos)))
-    (chain, info), (plain, expected) = ends
+            drifts.append(float(end.drift))
+            assert int(end.hamming) == int((chain.state.walk.bits != chain.state.start).sum())
+        info = jax.tree.map(lambda *parts: np.concatenate(parts), *infos)
+        ends.append((chain, info, np.array(drifts)))
+    (chain, info, drift), (plain, expected, none) = ends
     assert chain.state.walk.sums.shape == (40, EXAMPLES)
     assert 0.05 < info.accepted.mean() < 0.95
     np.testing.assert_array_equal(info.accepted, expected.accepted)
@@ -302,15 +304,13 @@ def test_a_search_by_difference_is_that_by_plain_evaluation():
     np.testing.assert_array_equal(chain.state.walk.bits, plain.state.walk.bits)
     np.testing.assert_allclose(info.energy, expected.energy, rtol=1e-5)
     # each chunk tells its drift, and leaves none
-    drift = info.drift.reshape(3, 10)
-    assert (drift == drift[:, :1]).all() and (drift > 0).all() and (drift < 1e-4).all()
-    assert (expected.drift == 0).all()
+    assert (drift > 0).all() and (drift < 1e-4).all() and (none == 0).all()
     np.testing.assert_allclose(chain.state.walk.sums, exact(chain.state.walk.bits), atol=3e-6)
 
 
 def test_a_search_goes_on_from_a_checkpoint_to_the_same_numbers(tmp_path):
     begin, go_on = search("difference")
-    chain, _ = go_on(begin, 0)
+    chain, _, _ = go_on(begin, 0)
     checkpoints.save(tmp_path, 1, chain)
     restored = checkpoints.restore(tmp_path, begin)
     assert restored is not None

@@ -29,8 +29,8 @@ from jaxtickets.search import (
     swaps,
     together,
 )
-from jaxtickets.search.acceptance import ACCEPTANCES
-from jaxtickets.search.chains import Chain
+from jaxtickets.search.acceptance import ACCEPTANCES, running_mean
+from jaxtickets.search.chains import Chain, ChunkInfo
 from jaxtickets.search.difference import Layer, Walk
 from jaxtickets.search.moves import Moves
 from jaxtickets.search.space import PATTERN, Space
@@ -151,13 +151,13 @@ class Search(NamedTuple):
 
     Attributes:
       begin: `begin(row, sight) -> Chain`.
-      chunk: `chunk(row, chain, start, sight) -> (Chain, infos)`: runs the ticks
+      chunk: `chunk(row, chain, start, sight) -> (Chain, infos, ChunkInfo)`: runs the ticks
         `start ... start + settings.chunk - 1`; the infos are stacked.
       meeting: what the chains of a group do together, if anything.
     """
 
     begin: Callable[[Row, Sight], Chain]
-    chunk: Callable[..., tuple[Chain, annealing.Info]]
+    chunk: Callable[..., tuple[Chain, annealing.Info, ChunkInfo]]
     meeting: Meeting | None = None
 
 
@@ -179,10 +179,9 @@ def build(
       prunable: the leaves that `rescale` rescales.
       most: the largest swap, see `annealed_start.largest_swap`.
     """
-    mean = settings.accept == "running_mean"
+    mean, known = settings.accept == "running_mean", ACCEPTANCES[settings.accept]
     rules = annealing.Rules(
-        accept=ACCEPTANCES[settings.accept],
-        running_start=(settings.running_start or None) if mean else None,
+        accept=running_mean(settings.running_start or None) if mean else known,
         target=settings.target if settings.sizes == "adaptive" else None,
     )
     space, floor = where.space, _floors(settings, where.space)
@@ -293,7 +292,9 @@ def build(
             state = annealing.burn_in(kernel, burn_key, state, row.ticks.size[0], samples, share)
         return chains.begin(state)
 
-    def chunk(row: Row, chain: Chain, start: Array, sight: Sight) -> tuple[Chain, annealing.Info]:
+    def chunk(
+        row: Row, chain: Chain, start: Array, sight: Sight
+    ) -> tuple[Chain, annealing.Info, ChunkInfo]:
         energy, kernel = parts(row, sight)
         seen = Split(recipe.prepare(sight.validation.images), sight.validation.labels)
         validation = energy_on(row, sight, seen)

@@ -20,7 +20,7 @@ from jaxtickets.keys import stream
 from jaxtickets.recipes.search_domain import Ground, Row, mask_at
 from jaxtickets.runs import Blocks, Shared
 from jaxtickets.search.annealing import Info
-from jaxtickets.search.chains import Chain
+from jaxtickets.search.chains import Chain, ChunkInfo
 from jaxtickets.types import Array, Key, PyTree
 
 
@@ -41,8 +41,8 @@ class Search(Protocol):
         ...
 
     @property
-    def chunk(self) -> Callable[..., tuple[Chain, Info]]:
-        """The chain after the chunk that begins at a step, and what happened in it."""
+    def chunk(self) -> Callable[..., tuple[Chain, Info, ChunkInfo]]:
+        """The chain after the chunk that begins at a step, what happened in it, and its end."""
         ...
 
     @property
@@ -201,9 +201,9 @@ def run_chains(
     """Runs all chains to their end; returns their last states, stacked.
 
     Metrics rows hold, for each chain and chunk, `step`, `energy`, `best_energy`, `temperature`,
-    `size` and `hamming` at the chunk's last step, `accepted` as a mean over the chunk, `drift`, how
-    far sums kept by differences were off at its end, and `validation`, the score of the mask chosen
-    so far.
+    and `size` of the chunk's last step, `accepted` as a mean over the chunk, and of its end
+    `hamming`, the distance from the first mask, `drift`, how far sums kept by differences were off,
+    and `validation`, the score of the mask chosen so far.
 
     Args:
       session, phase: see `run_in_chunks`.
@@ -221,10 +221,10 @@ def run_chains(
 
     def advance_one(
         pair: tuple[PyTree, Chain], start: Array, sight: PyTree
-    ) -> tuple[tuple[PyTree, Chain], tuple[Info, Array]]:
+    ) -> tuple[tuple[PyTree, Chain], tuple[Info, ChunkInfo]]:
         row, chain = pair
-        chain, info = search.chunk(row, chain, start, sight)
-        return (row, chain), (info, chain.chosen_score)
+        chain, info, end = search.chunk(row, chain, start, sight)
+        return (row, chain), (info, end)
 
     advance = runs.batch(advance_one, axis)
 
@@ -242,8 +242,8 @@ def run_chains(
         start = runs.share(np.int32(i * length), axis)
         return runs.unzip(advance(blocks, start, sight))
 
-    def report(i: int, seen: tuple[Info, np.ndarray]) -> tuple[list[dict[str, Any]], dict]:
-        info, score = seen
+    def report(i: int, seen: tuple[Info, ChunkInfo]) -> tuple[list[dict[str, Any]], dict]:
+        info, end = seen
         labels = [" ".join(f"{k} {v}" for k, v in name.items()) for name in names]
         check_finite(info.energy, labels, i * length, "energy")
         if np.isnan(info.temperature).any():
@@ -252,7 +252,8 @@ def run_chains(
                 "has an energy; give --temperature, or a larger --burn_in"
             )
         last = {field: values[:, -1] for field, values in info._asdict().items()}
-        last |= {"accepted": info.accepted.mean(1), "validation": score}
+        last |= {"accepted": info.accepted.mean(1), "validation": end.chosen_score}
+        last |= {"hamming": end.hamming, "drift": end.drift}
         at = {"step": (i + 1) * length}
         made = [
             {**name, **at, **{field: values[j] for field, values in last.items()}}

@@ -16,11 +16,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
-from jaxtickets.search import acceptance
-from jaxtickets.search.acceptance import Accept, Running
+from jaxtickets.search.acceptance import ACCEPTANCES, Rule
 from jaxtickets.search.energies import Energy
 from jaxtickets.search.moves import Moves
 from jaxtickets.types import Array, Key, Mask, PyTree, Schedule
@@ -31,13 +29,11 @@ class Rules(NamedTuple):
 
     Attributes:
       accept: the acceptance rule.
-      running_start: what the `running_mean` rule's mean starts at; the first energy if None.
       target: acceptance rate that the moves' size adapts to; None to follow the plan.
       gain: change of log size for one acceptance above the target.
     """
 
-    accept: Accept = acceptance.metropolis
-    running_start: float | None = None
+    accept: Rule = ACCEPTANCES["metropolis"]
     target: float | None = None
     gain: float = 0.05
 
@@ -69,7 +65,7 @@ class State(NamedTuple):
       start: the first point.
       scale: multiplies the plan's temperatures; 1 unless estimated by `burn_in`.
       log_size: natural log of the adapted size.
-      running: memory of the acceptance rule.
+      memory: of the acceptance rule.
     """
 
     walk: PyTree
@@ -79,7 +75,7 @@ class State(NamedTuple):
     start: PyTree
     scale: Array
     log_size: Array
-    running: Running
+    memory: PyTree
 
 
 class Info(NamedTuple):
@@ -91,9 +87,6 @@ class Info(NamedTuple):
       accepted: bool.
       temperature: that the rule was given.
       size: of the proposed move, such as the ones to switch off.
-      hamming: the moves' distance from the first point: for masks, the bits that differ.
-      drift: how far what the walk keeps by differences was off when it was last found anew, as
-        `chains.chunk` tells it; 0 where energies are evaluated from the mask alone.
     """
 
     energy: Array
@@ -101,8 +94,6 @@ class Info(NamedTuple):
     accepted: Array
     temperature: Array
     size: Array
-    hamming: Array
-    drift: Array = np.float32(0)
 
 
 class Kernel(NamedTuple):
@@ -110,7 +101,7 @@ class Kernel(NamedTuple):
 
     `probe(key, size, state) -> rise`: the energy of a random neighbour of the current point less
     its own, for `burn_in`; NaN where the move there isn't allowed. Keys are consumed.
-    `point(state)` is the current point.
+    `point(state)` is the current point, and `distance(state)` how far it is from the first one.
     `refresh(state) -> (state, drift)`, see `Moves.refresh`; the energies stay.
     """
 
@@ -118,6 +109,7 @@ class Kernel(NamedTuple):
     step: Callable[[Key, Tick, State], tuple[State, Info]]
     probe: Callable[[Key, Array, State], Array]
     point: Callable[[State], PyTree]
+    distance: Callable[[State], Array]
     refresh: Callable[[State], tuple[State, Array]]
 
 
@@ -149,7 +141,6 @@ def build(
         walk_key, energy_key = jax.random.split(key)
         walk = moves.init(walk_key, point)
         first = evaluate(energy_key, walk)
-        start = first if rules.running_start is None else jnp.asarray(rules.running_start, float)
         return State(
             walk=walk,
             energy=first,
@@ -158,7 +149,7 @@ def build(
             start=point,
             scale=jnp.float32(1),
             log_size=limits[1],
-            running=Running(start, jnp.float32(1)),
+            memory=rules.accept.init(first),
         )
 
     def size_of(tick: Tick, state: State) -> Array:
@@ -174,9 +165,9 @@ def build(
         walk = moves.heat(state.walk, temperature)
         proposal = moves.propose(move_key, size_of(tick, state), walk)
         proposed = evaluate(energy_key, proposal.walk)
-        running = acceptance.new_level(state.running, tick.level)
-        accepted, moved = rules.accept(
-            accept_key, temperature, current, proposed, running, proposal.log_ratio
+        memory = rules.accept.new_level(state.memory, tick.level)
+        accepted, moved = rules.accept.accept(
+            accept_key, temperature, current, proposed, proposal.log_ratio, memory
         )
         accepted &= proposal.allowed & jnp.isfinite(proposed)
         walk = moves.settle(proposal, accepted)
@@ -194,10 +185,9 @@ def build(
             start=state.start,
             scale=state.scale,
             log_size=log_size,
-            running=_either(accepted, moved, running),
+            memory=_either(accepted, moved, memory),
         )
-        distance = moves.distance(point, state.start)
-        info = Info(new.energy, new.best_energy, accepted, temperature, proposal.size, distance)
+        info = Info(new.energy, new.best_energy, accepted, temperature, proposal.size)
         # a broken energy must be seen: it is reported in place of the current one
         return new, info._replace(energy=jnp.where(jnp.isfinite(proposed), new.energy, proposed))
 
@@ -212,7 +202,13 @@ def build(
         walk, drift = moves.refresh(state.walk)
         return state._replace(walk=walk), drift
 
-    return Kernel(init, step, probe, lambda state: moves.point(state.walk), refresh)
+    def point_of(state: State) -> PyTree:
+        return moves.point(state.walk)
+
+    def distance(state: State) -> Array:
+        return moves.distance(point_of(state), state.start)
+
+    return Kernel(init, step, probe, point_of, distance, refresh)
 
 
 def plan(

@@ -31,6 +31,21 @@ class Chain(NamedTuple):
     memory: PyTree = ()
 
 
+class ChunkInfo(NamedTuple):
+    """What a chunk ended with.
+
+    Attributes:
+      hamming: int32, how far the walk is from its first point: for masks, the bits that differ.
+      drift: float32, how far what the walk keeps by differences was off; 0 where energies are
+        evaluated from the mask alone.
+      chosen_score: float32, the lowest validation score so far.
+    """
+
+    hamming: Array
+    drift: Array
+    chosen_score: Array
+
+
 def begin(state: annealing.State) -> Chain:
     """A chain whose first chunk is yet to come."""
     return Chain(state, state.best, jnp.asarray(jnp.inf, float))
@@ -44,20 +59,23 @@ def chunk(
     key: Key,
     chain: Chain,
     ticks: annealing.Tick,
-) -> tuple[Chain, annealing.Info]:
+) -> tuple[Chain, annealing.Info, ChunkInfo]:
     """Runs `ticks`, then scores a candidate by `validate(mask) -> scalar`, lower is better.
 
     The candidate is the point of the lowest energy so far; when the energy is a new minibatch's at
     each step, and the lowest therefore a lucky batch's, the current point. `mask_of` is the mask of
     a point. The key is the chain's, the same for all chunks. What the walk keeps by differences is
-    refreshed at the end; `Info.drift`, of all the chunk's steps, is how far it was off.
+    refreshed at the end.
+
+    Returns:
+      The chain, the infos of its steps, stacked, and that of the chunk.
     """
     state, info = annealing.run(kernel, key, chain.state, ticks)
     state, drift = kernel.refresh(state)
-    info = info._replace(drift=jnp.full_like(info.drift, drift))
     candidate = kernel.point(state) if energy.fresh else state.best
     score = validate(mask_of(candidate)).astype(float)
     better = score < chain.chosen_score
     chosen = jax.tree.map(lambda new, old: jnp.where(better, new, old), candidate, chain.chosen)
     least = jnp.where(better, score, chain.chosen_score)  # a NaN is no better
-    return chain._replace(state=state, chosen=chosen, chosen_score=least), info
+    chain = chain._replace(state=state, chosen=chosen, chosen_score=least)
+    return chain, info, ChunkInfo(kernel.distance(state), jnp.float32(drift), least)

@@ -479,7 +479,7 @@ def test_first_masks_of_all_seeds_are_scored_by_one_program(evidence):
         params = jax.tree.map(lambda w, scale=scale: w * jnp.float32(scale), evidence.init_params)
         seen = evidence._replace(init_params=params)
         bits = annealed_start.first_bits(settings, KEY, space, 0.25, seen)
-        scores = CRITERIA["snip"](KEY, seen._replace(params=params))
+        scores = CRITERIA["snip"].score(KEY, seen._replace(params=params))
         golden = masks.select(scores, prunable, int(bits.sum()), 1)
         assert masks.hamming(space.mask(bits), golden, prunable) == 0
     assert annealed_start._scores._cache_size() == before + 1

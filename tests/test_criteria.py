@@ -6,13 +6,21 @@ import numpy as np
 import pytest
 
 from jaxtickets import criteria, losses, masks
-from jaxtickets.criteria import CRITERIA, VARIANTS
+from jaxtickets.criteria import (
+    CRITERIA,
+    VARIANTS,
+    Criterion,
+    at_initialisation,
+    inverted,
+    normalised,
+)
 from jaxtickets.criteria.plane import FUNCTIONS, SAME_SIGN
 from jaxtickets.types import Split
 
 KEY, OTHER = jax.random.key(1), jax.random.key(2)
 PLANE = {name + suffix for name in FUNCTIONS for suffix in ("", SAME_SIGN)}
 KEYED = {"random", "snip", "grasp", "taylor"}
+OF_IMAGES = {"snip", "grasp", "taylor", "fisher", "obd"}
 # What each looks at beside the parameters that it scores; a criterion of the plane, at where the
 # weights began and which are left.
 OF_LOSS = ("stats", "batches", "loss")
@@ -34,14 +42,17 @@ def vector(tree):
 
 @pytest.fixture(scope="module")
 def table(dropping):
-    """All criteria as one program: `table(key, params, images, labels) -> {name: scores}`."""
+    """All criteria as one program: `table(key, params, batches) -> {name: scores}`."""
 
     @jax.jit
-    def scores(key, params, batches):
-        seen = dropping._replace(params=params, batches=batches)
-        return {name: criterion(key, seen) for name, criterion in CRITERIA.items()}
+    def scores(key, params, batches, first):
+        seen = dropping._replace(params=params, batches=batches, init_params=first)
+        return {name: criterion.score(key, seen) for name, criterion in CRITERIA.items()}
 
-    return scores
+    def of(key, params, batches, first=dropping.init_params):
+        return scores(key, params, batches, first)
+
+    return of
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +94,10 @@ def test_scores_are_the_same_compiled_or_not_and_from_what_is_looked_at_alone(
     unseen = set(dropping._fields) - {"params", *LOOKS_AT[name]}
     seen = dropping._replace(**dict.fromkeys(unseen))
     np.testing.assert_allclose(
-        vector(CRITERIA[name](KEY, seen)), compiled, rtol=1e-4, atol=1e-6 * np.abs(compiled).max()
+        vector(CRITERIA[name].score(KEY, seen)),
+        compiled,
+        rtol=1e-4,
+        atol=1e-6 * np.abs(compiled).max(),
     )
 
 
@@ -102,7 +116,7 @@ def test_scores_of_half_precision_weights_are_those_of_the_same_weights_in_singl
     def table(init_params, params):
         seen = evidence._replace(init_params=init_params, params=params)
         names = "snip", "grasp", "taylor", "fisher", "obd", "large_init_large_final"
-        return {name: CRITERIA[name](KEY, seen) for name in names}
+        return {name: CRITERIA[name].score(KEY, seen) for name in names}
 
     with_half, with_wide = table(*half), table(*wide)
     for name, scores in with_half.items():
@@ -119,7 +133,7 @@ def test_a_net_that_computes_in_half_precision_has_the_scores_of_one_that_does_n
     model = evidence.model._replace(apply=apply)
     loss = losses.classification(model, evidence.prepare)
     seen = evidence._replace(model=model, loss=loss)
-    got, expected = (vector(CRITERIA[name](KEY, e)) for e in (seen, evidence))
+    got, expected = (vector(CRITERIA[name].score(KEY, e)) for e in (seen, evidence))
     np.testing.assert_allclose(got, expected, rtol=0.02, atol=0.02 * np.abs(expected).max())
     kept = np.abs(expected) > 1e-3 * np.abs(expected).max()
     assert (np.sign(got) == np.sign(expected))[kept].all()
@@ -135,8 +149,30 @@ def test_only_criteria_of_data_depend_on_them(table, scored, dropping):
         what: {name for name in CRITERIA if (vector(s[name]) != vector(scored[0][name])).any()}
         for what, s in changed.items()
     }
-    assert moved["images"] == {"snip", "grasp", "taylor", "fisher", "obd"}
-    assert moved["labels"] == {"snip", "grasp", "taylor", "fisher"}
+    assert moved["images"] == OF_IMAGES
+    assert moved["labels"] == OF_IMAGES - {"obd"}
+
+
+def test_facts_are_what_scores_do(table, scored, dropping):
+    # A gradient costs; chance reads no weights; and one that needs no training doesn't compare
+    # first weights with trained ones.
+    def changed(**weights):
+        seen = {"init_params": dropping.init_params, "params": dropping.params} | weights
+        scores = table(KEY, seen["params"], dropping.batches, seen["init_params"])
+        return {
+            name for name in CRITERIA if (vector(scores[name]) != vector(scored[0][name])).any()
+        }
+
+    other = jax.tree.map(lambda w: 0.5 - w[::-1], dropping.params)
+    of_first, of_params = changed(init_params=other), changed(params=other)
+    for name, criterion in CRITERIA.items():
+        if criterion.looks_at == "initial":
+            assert not (name in of_first and name in of_params), name
+        else:
+            assert criterion.looks_at == "trained" and name in of_params, name
+        assert criterion.draws == (name not in of_first | of_params), name
+        assert (criterion.cost + criterion.cost_per_class > 0) == (name in OF_IMAGES), name
+        assert criterion.rounds >= 1
 
 
 def test_random_scores_are_independent_uniform_draws(scored):
@@ -148,32 +184,37 @@ def test_random_scores_are_independent_uniform_draws(scored):
 # --- variants and names --------------------------------------------------------------------------
 
 
+@Criterion
 def fixed(key, evidence):
     del key, evidence
     return {"a": jnp.array([[3.0, 0.0], [0.0, -4.0]]), "b": jnp.array([0.0, 0.0]), "c": jnp.ones(4)}
 
 
 def test_initial_scores_are_those_of_the_first_weights(evidence):
-    def weights(key, evidence):
-        del key
-        return evidence.params
-
+    weights = Criterion(lambda key, evidence: evidence.params, cost=3, rounds=2)
     given = evidence._replace(params=jax.tree.map(lambda w: w + 1, evidence.init_params))
-    scores = VARIANTS["initial"](weights)(KEY, given)
-    jax.tree.map(np.testing.assert_array_equal, scores, given.init_params)
+    first = at_initialisation(weights)
+    jax.tree.map(np.testing.assert_array_equal, first.score(KEY, given), given.init_params)
+    assert first[1:] == weights._replace(looks_at="initial")[1:]
 
 
 def test_inverted_scores_are_the_negatives():
-    scores = VARIANTS["inverted"](fixed)(KEY, None)
+    scores = inverted(fixed).score(KEY, None)
     np.testing.assert_array_equal(scores["a"], [[-3, 0], [0, 4]])
     np.testing.assert_array_equal(scores["c"], [-1] * 4)
 
 
 def test_normalised_scores_of_a_leaf_have_the_norm_one_or_are_all_zero():
-    scores = VARIANTS["normalised"](fixed)(KEY, None)
+    scores = normalised(fixed).score(KEY, None)
     np.testing.assert_allclose(scores["a"], [[0.6, 0], [0, -0.8]], rtol=1e-6)
     np.testing.assert_array_equal(scores["b"], [0, 0])
     np.testing.assert_allclose(scores["c"], [0.5] * 4, rtol=1e-6)
+
+
+@pytest.mark.parametrize("variant", [inverted, normalised])
+@pytest.mark.parametrize("name", CRITERIA)
+def test_scores_turned_or_scaled_have_the_facts_of_those_that_they_are_made_of(variant, name):
+    assert variant(CRITERIA[name])[1:] == CRITERIA[name][1:]
 
 
 @pytest.mark.parametrize("name", ["magnitude", "large_init_large_final_same_sign"])
@@ -182,7 +223,7 @@ def test_a_name_finds_its_criterion(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "sign", "normalised"),
+    ("name", "sign", "scaled"),
     [
         ("inverted_magnitude", -1, False),
         ("normalised_magnitude", 1, True),
@@ -191,12 +232,12 @@ def test_a_name_finds_its_criterion(name):
         ("inverted_inverted_magnitude", 1, False),
     ],
 )
-def test_names_may_begin_with_variants(name, sign, normalised, evidence):
+def test_names_may_begin_with_variants(name, sign, scaled, evidence):
     def leaf(w):
-        return sign * np.abs(w) / (np.linalg.norm(w) if normalised else 1)
+        return sign * np.abs(w) / (np.linalg.norm(w) if scaled else 1)
 
     np.testing.assert_allclose(
-        vector(criteria.find(name)(KEY, evidence)),
+        vector(criteria.find(name).score(KEY, evidence)),
         vector(jax.tree.map(leaf, evidence.params)),
         rtol=1e-5,
     )

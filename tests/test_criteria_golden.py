@@ -90,7 +90,7 @@ def net(request):
 @pytest.fixture(scope="module")
 def scores(net):
     """Name -> scores of the criteria that differentiate, as vectors; GraSP's at temperature 1."""
-    graded = {name: CRITERIA[name] for name in GRADED}
+    graded = {name: CRITERIA[name].score for name in GRADED}
     graded["grasp"] = partial(grasp.score, temperature=1.0)
     table = jax.jit(lambda: {name: score(KEY, net.evidence) for name, score in graded.items()})()
     return {name: vector(scores) for name, scores in table.items()}
@@ -131,7 +131,7 @@ def test_taylor_is_the_mean_over_batches_of_the_squared_slope(net, scores):
 def test_with_one_batch_taylor_ranks_as_snip(net):
     pool = Split(BATCHES.images.reshape(1, 6, 3), BATCHES.labels.reshape(1, 6))
     seen = net.evidence._replace(batches=pool)
-    snip, taylor = (vector(CRITERIA[name](KEY, seen)) for name in ("snip", "taylor"))
+    snip, taylor = (vector(CRITERIA[name].score(KEY, seen)) for name in ("snip", "taylor"))
     np.testing.assert_array_equal(np.argsort(snip), np.argsort(taylor))
 
 
@@ -162,7 +162,7 @@ def test_grasp_is_minus_half_of_what_the_squared_gradient_norm_gains_as_a_weight
 
 def test_the_flow_of_grasp_is_through_the_leaves_that_are_named(net):
     seen = net.evidence._replace(prunable=("out/kernel",))
-    named, plain = (vector(CRITERIA["grasp"](KEY, e)) for e in (seen, net.evidence))
+    named, plain = (vector(CRITERIA["grasp"].score(KEY, e)) for e in (seen, net.evidence))
     flow = slope(mean_cost(net), WEIGHTS) * (np.arange(14) >= 10)
     product = slope(mean_cost(net), WEIGHTS + 1e-3 * flow)
     product = (product - slope(mean_cost(net), WEIGHTS - 1e-3 * flow)) / 2e-3
@@ -181,7 +181,7 @@ def test_grasp_divides_the_logits_by_its_temperature(net):
     @jax.jit
     def both():
         cold = net.evidence._replace(model=model._replace(apply=cooler))
-        return CRITERIA["grasp"](KEY, net.evidence), grasp.score(KEY, cold, temperature=1.0)
+        return CRITERIA["grasp"].score(KEY, net.evidence), grasp.score(KEY, cold, temperature=1.0)
 
     ours, expected = map(vector, both())
     assert_close(ours, expected)
@@ -207,7 +207,7 @@ def test_obd_is_not_fisher(scores):
 def test_the_gradient_of_units_is_the_mean_size_of_the_slopes_of_their_incoming_weights(net):
     slopes = np.mean(of_batches(net), 0)
     wiring = tuple(Units(layer, 2, (layer,), (), ()) for layer in PARAMS)
-    scores = UNIT_CRITERIA["gradient"](KEY, net.evidence, wiring)
+    scores = UNIT_CRITERIA["gradient"].score(KEY, net.evidence, wiring)
     for layer, part in tree(slopes).items():
         assert_close(scores[layer], np.abs(part["kernel"]).mean(0))
 
@@ -217,7 +217,7 @@ def test_the_gradient_of_units_is_the_mean_size_of_the_slopes_of_their_incoming_
 
 def test_synflow_is_the_flow_through_a_weight_up_to_one_factor(net):
     first, second = (np.abs(PARAMS[layer]["kernel"]) for layer in ("fc1", "out"))
-    scores = CRITERIA["synflow"](KEY, net.evidence)
+    scores = CRITERIA["synflow"].score(KEY, net.evidence)
     got = np.concatenate([np.ravel(scores[layer]["kernel"]) for layer in ("fc1", "out")])
     flow = first * second.sum(1), first.sum(0)[:, None] * second
     ratio = got / np.concatenate([np.ravel(f) for f in flow])
@@ -228,7 +228,7 @@ def test_synflow_is_the_flow_through_a_weight_up_to_one_factor(net):
 def test_synflow_depends_on_neither_data_nor_biases_nor_signs(net):
     params = jax.tree.map(lambda w: -w if w.ndim == 2 else 7 + w, net.evidence.params)
     seen = net.evidence._replace(params=params, batches=Split(255 - BATCHES.images, None))
-    got, expected = (vector(CRITERIA["synflow"](KEY, e)) for e in (seen, net.evidence))
+    got, expected = (vector(CRITERIA["synflow"].score(KEY, e)) for e in (seen, net.evidence))
     np.testing.assert_array_equal(got, expected)
 
 
@@ -241,7 +241,7 @@ def test_synflow_is_conserved_from_layer_to_layer():
     stats = jax.tree.map(lambda s: 3 + draw.random(s.shape).astype("f"), stats)
     batches = Split(np.zeros((1, 1, 21, 21, 2), "u1"), None)
     seen = Evidence(None, None, stats, None, batches, None, model)
-    synflow = jax.jit(lambda params: CRITERIA["synflow"](KEY, seen._replace(params=params)))
+    synflow = jax.jit(lambda params: CRITERIA["synflow"].score(KEY, seen._replace(params=params)))
     scores, of_sizes = synflow(params), synflow(jax.tree.map(np.abs, params))
     np.testing.assert_array_equal(vector(scores), vector(of_sizes))
     totals = [jnp.sum(leaf) for leaf in masks.pick(scores, masks.prunable(params))]
@@ -282,8 +282,8 @@ UNFIT = {
 def test_synflow_refuses_a_net_whose_flow_cancels_out(name):
     seen = layers(*UNFIT[name])
     with pytest.raises(ValueError, match=r"SynFlow can't score this net: .* cancels out"):
-        CRITERIA["synflow"](KEY, seen)
-    assert np.isnan(vector(jax.jit(lambda: CRITERIA["synflow"](KEY, seen))())).all()
+        CRITERIA["synflow"].score(KEY, seen)
+    assert np.isnan(vector(jax.jit(lambda: CRITERIA["synflow"].score(KEY, seen))())).all()
     with pytest.raises(ValueError, match="SynFlow can't score this net"):
         iterative_pruning.prune(
             KEY, CRITERIA["synflow"], seen, masks.prunable(seen.params), 10, rounds=2
@@ -307,11 +307,11 @@ def test_synflow_refuses_attention_whose_queries_see_no_flow():
     batches = Split(np.zeros((1, 1, 3, 3, 1), "u1"), None)
     seen = Evidence(params, params, stats, masks.ones(params), batches, None, model)
     with pytest.raises(ValueError, match=r"the flow through mix/(key|query)/kernel cancels out"):
-        CRITERIA["synflow"](KEY, seen)
+        CRITERIA["synflow"].score(KEY, seen)
 
 
 def test_synflow_counts_a_scale_that_begins_at_zero_as_ones():
-    zero, one = (CRITERIA["synflow"](KEY, layers(jax.nn.relu, scale=s)) for s in (0.0, 1.0))
+    zero, one = (CRITERIA["synflow"].score(KEY, layers(jax.nn.relu, scale=s)) for s in (0.0, 1.0))
     jax.tree.map(np.testing.assert_array_equal, zero, one)
     assert (zero["branch"]["kernel"] > 0).all() and (zero["norm"]["scale"] > 0).all()
 
@@ -320,7 +320,7 @@ def test_synflow_lets_nothing_through_a_leaf_that_the_mask_has_emptied():
     seen = layers(jax.nn.relu)
     mask = seen.mask | {"branch": {"kernel": np.zeros((4, 4), bool)}}
     params = masks.apply(mask, seen.params)
-    scores = CRITERIA["synflow"](KEY, seen._replace(params=params, mask=mask))
+    scores = CRITERIA["synflow"].score(KEY, seen._replace(params=params, mask=mask))
     assert not scores["branch"]["kernel"].any() and (scores["fc1"]["kernel"] > 0).all()
 
 
@@ -343,7 +343,7 @@ PLANE = {
 
 def in_plane(name, first, last, mask=None):
     mask = masks.ones(first) if mask is None else mask
-    return CRITERIA[name](KEY, Evidence(first, last, {}, mask, None, None))
+    return CRITERIA[name].score(KEY, Evidence(first, last, {}, mask, None, None))
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

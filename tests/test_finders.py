@@ -24,7 +24,7 @@ from experiments.harness.seeds import seed
 from experiments.harness.session import Session
 from experiments.sa_frontier import gate_runs
 from jaxtickets import losses, masks, runs, training
-from jaxtickets.criteria import Evidence
+from jaxtickets.criteria import CRITERIA, Criterion, Evidence
 from jaxtickets.recipes.search_domain import Row, mask_at
 from jaxtickets.search import energies
 from jaxtickets.types import Model, Split
@@ -43,6 +43,10 @@ def initial(key):
         "a": {"kernel": jax.random.normal(first, (9, 6))},
         "b": {"kernel": jax.random.normal(second, (6, 3))},
     }, {}
+
+
+def fixed_scores(key, evidence):
+    raise AssertionError("what scores cost is known without them")
 
 
 def net(passed=None, each=1):
@@ -124,7 +128,7 @@ def search(name, phase, passed=None, seed=0):
 @pytest.mark.parametrize("name", FINDERS)
 def test_a_search_costs_what_its_phase_says_and_keeps_the_count(name):
     passed = []
-    begin, graded = search_presets.beginning(name, 20), search_presets.alone(name)
+    begin, graded = search_presets.beginning(name, 20, 3), search_presets.alone(name)
     how = begin, graded, search_presets.children(name)
     phase = search_presets.phases(5000, 1, 1, 2, BATCH, HELD_OUT, VALIDATION, *how)[0]
     chain, row, where = search(name, phase, passed)
@@ -233,6 +237,22 @@ def test_polishing_takes_what_is_left_of_the_budget_and_no_more():
         search_presets.polish(least - 1, *seen)
     with pytest.raises(ValueError, match="five training images at least"):
         search_presets.polish(10**9, 4, 70)
+
+
+def test_a_criterion_costs_what_its_record_says(monkeypatch):
+    train = TrainSettings(iterations=70, look_every=70, batch_size=10)
+    problem = build(NetSettings(model="lenet300_100"), train, "", False)
+    own = {
+        "first": Criterion(fixed_scores, "initial", cost=2, cost_per_class=3, rounds=4),
+        "last": Criterion(fixed_scores, "trained", cost=2),
+    }
+    for name, criterion in own.items():
+        monkeypatch.setitem(CRITERIA, name, criterion)
+    dense = 3 * 70 * 10
+    expected = {"first": 4 * (2 + 30) * 1000, "last": dense, "inverted_first": 4 * 32 * 1000}
+    expected |= {"initial_last": 2000, "random": 0, "inverted_random": 0, "snip": 3000}
+    expected |= {"grasp": 6000, "synflow": 0, "obd": dense, "initial_obd": 30_000}
+    assert {name: budgeted_search.price(problem, name) for name in expected} == expected
 
 
 def test_a_gate_goes_on_from_its_checkpoint_to_the_same_masks(tmp_path):

@@ -1,11 +1,20 @@
 """Experiments on a gallery of masks: what they compare, reuse, and take from other runs."""
 
+from types import SimpleNamespace
+
 import commands
+import jax
 import numpy as np
 import pytest
 from commands import metrics, summary
 
+from experiments.harness import candidate_masks
+from experiments.harness.candidate_masks import GallerySettings
+from experiments.harness.seeds import Seed
+from jaxtickets import masks
+from jaxtickets.criteria import CRITERIA, Criterion, random
 from jaxtickets.io.tickets import load_ticket
+from jaxtickets.types import Split
 
 
 def grouped(rows, *fields):
@@ -13,6 +22,49 @@ def grouped(rows, *fields):
     for row in rows:
         groups.setdefault(tuple(row[field] for field in fields), []).append(row)
     return groups
+
+
+# --- criteria of the table ---------------------------------------------------------------------
+
+
+def test_a_criterion_is_made_masks_of_by_its_record_alone(evidence, monkeypatch):
+    own = {
+        "first": Criterion(lambda key, seen: seen.params, "initial"),
+        "last": Criterion(lambda key, seen: seen.params, "trained"),
+        "one": Criterion(random.score, "initial"),
+        "many": Criterion(random.score, "initial", draws=True),
+    }
+    for name, criterion in own.items():
+        monkeypatch.setitem(CRITERIA, name, criterion)
+    first, last = evidence.init_params, evidence.params
+    prunable, start = masks.prunable(first), Seed(0, first, {}, 0)
+    recipe = SimpleNamespace(loss=None, model=None, prepare=None)
+    problem = SimpleNamespace(recipe=recipe, prunable=prunable, hyper={})
+    data = SimpleNamespace(train=Split(np.zeros((20, 3), "u1"), np.zeros(20, "i")))
+    settings = GallerySettings(criteria=("first", "last", "initial_last", "one", "many"))
+    keep = {0.5: 21, 0.25: 10}
+    dense = SimpleNamespace(params=jax.tree.map(lambda w: w[None], last), stats={})
+    plan = candidate_masks.Plan(settings, keep, [])
+    session = SimpleNamespace(problem=problem, data=data, seeds=[start])
+    made = {
+        (entry.name["method"], entry.name["density"]): entry.start.mask
+        for entry in candidate_masks.entries_of(session, plan, dense)
+    }
+    for density, count in keep.items():
+        for name, params in {"first": first, "last": last, "initial_last": first}.items():
+            expected = masks.select(params, prunable, count)
+            jax.tree.map(np.testing.assert_array_equal, made[name, density], expected)
+    nested = {
+        name: all(
+            (wide | ~narrow).all()
+            for wide, narrow in zip(*(jax.tree.leaves(made[name, d]) for d in keep), strict=True)
+        )
+        for name in settings.criteria
+    }
+    assert nested == dict.fromkeys(settings.criteria, True) | {"many": False}
+    alone = GallerySettings(criteria=("first", "initial_last", "inverted_many"))
+    assert not candidate_masks.looks_at_trained(alone)
+    assert candidate_masks.looks_at_trained(settings)
 
 
 # --- criterion_comparison ------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from experiments.harness.levels import Lineage, Plan, descend
 from experiments.harness.session import Session
 from experiments.harness.settings import check
 from jaxtickets import masks
-from jaxtickets.criteria import CRITERIA, Evidence
+from jaxtickets.criteria import CRITERIA, Criterion, Evidence
 from jaxtickets.recipes import imp
 from jaxtickets.recipes.imp import LevelTraining
 from jaxtickets.recipes.ticket_controls import TREATMENTS, Given
@@ -319,6 +319,7 @@ def test_ranked_together_a_layer_keeps_its_floor(mlp):
 def test_a_survivor_outranks_what_is_pruned_whatever_its_score(sign, mlp):
     mask = masks.invert(half(mlp), PRUNABLE)  # the first weights are pruned, and win ties
 
+    @Criterion
     def worthless(key, evidence):
         del key
         return jax.tree.map(lambda w: sign * jnp.abs(w), evidence.params)

@@ -249,7 +249,7 @@ DOORS = {
     "training": lambda mask: training.init(DOOR, {}, masked(optax.sgd(0.1), mask)),
     "traced": lambda mask: jax.eval_shape(masks.apply, mask, DOOR),
     "search": lambda mask: space.weights(DOOR, ("a/kernel",)).bits(mask),
-    "criteria": lambda mask: CRITERIA["magnitude"](KEY, AT_DOOR._replace(mask=mask)),
+    "criteria": lambda mask: CRITERIA["magnitude"].score(KEY, AT_DOOR._replace(mask=mask)),
     "narrow": lambda mask: narrow(DOOR, mask, ("a/kernel",), 1),
     "energies": lambda mask: energies.saliency(DOOR, ("a/kernel",)).evaluate(KEY, mask),
     "io": lambda mask: save_ticket("nowhere", Ticket(DOOR, {}, mask, 0), {}),
@@ -270,7 +270,7 @@ def test_a_fill_or_first_weights_of_another_tree_are_refused():
         masks.apply(masks.ones(DOOR), DOOR, {"a": DOOR["a"]})
     evidence = AT_DOOR._replace(mask=masks.ones(DOOR), init_params=freeze(DOOR))
     with pytest.raises(ValueError, match="the first parameters holds a FrozenDict"):
-        CRITERIA["movement"](KEY, evidence)
+        CRITERIA["movement"].score(KEY, evidence)
 
 
 def test_masks_are_compared_by_their_leaves_whatever_holds_them():

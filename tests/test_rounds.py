@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxtickets import losses, masks
-from jaxtickets.criteria import CRITERIA, Evidence
+from jaxtickets.criteria import CRITERIA, Criterion, Evidence
 from jaxtickets.recipes import iterative_pruning
 from jaxtickets.types import Model, Split
 
@@ -92,9 +92,10 @@ def test_what_cannot_be_kept_is_refused(keep, floor, said, evidence):
         iterative_pruning.prune(KEY, CRITERIA["magnitude"], evidence, PRUNABLE, keep, floor)
 
 
+@Criterion
 def unknown_scores(key, evidence):
     """NaN where the weights left are largest, from the second round on."""
-    scores = CRITERIA["magnitude"](key, evidence)
+    scores = CRITERIA["magnitude"].score(key, evidence)
     second = jnp.stack([~m.all() for m in jax.tree.leaves(evidence.mask)]).any()
     return jax.tree.map(lambda s: jnp.where(second & (s > 1), jnp.nan, s), scores)
 
@@ -120,7 +121,7 @@ def one_by_one(key, criterion, evidence, prunable, wanted, floor):
     @jax.jit
     def one(k, mask, count):
         seen = evidence._replace(params=masks.apply(mask, evidence.params), mask=mask)
-        return iterative_pruning.narrow(criterion(k, seen), mask, prunable, count, floor)
+        return iterative_pruning.narrow(criterion.score(k, seen), mask, prunable, count, floor)
 
     left = [evidence.mask]
     for r, k in enumerate(jax.random.split(key, number)):
@@ -144,6 +145,8 @@ def test_rounds_are_exact_nested_and_as_one_by_one(name, keep, floor, evidence):
     assert all(within(new, old) for old, new in pairwise(left))
     got = iterative_pruning.prune(KEY, CRITERIA[name], evidence, PRUNABLE, keep, floor, rounds=3)
     same(got, left[-1])
+    asks = CRITERIA[name]._replace(rounds=3)  # as many as the criterion asks for
+    same(iterative_pruning.prune(KEY, asks, evidence, PRUNABLE, keep, floor), got)
     counts = counted(got)
     assert counts == keep if isinstance(keep, dict) else sum(counts.values()) == keep
     assert min(counts.values()) >= floor
@@ -155,7 +158,7 @@ def test_one_round_is_a_plain_selection(floor, evidence):
     # The first layer would have nothing.
     small = evidence.params | {"fc1": jax.tree.map(lambda w: w / 1000, evidence.params["fc1"])}
     seen = evidence._replace(params=small)
-    scores = CRITERIA["magnitude"](KEY, seen)
+    scores = CRITERIA["magnitude"].score(KEY, seen)
     got = iterative_pruning.prune(KEY, CRITERIA["magnitude"], seen, PRUNABLE, 12, floor)
     same(got, masks.select(scores, PRUNABLE, 12, floor))
     assert counted(got)["fc1/kernel"] == floor
@@ -165,6 +168,7 @@ def test_one_round_is_a_plain_selection(floor, evidence):
 def test_each_round_sees_what_the_one_before_left(through):
     weights = {"a": np.array([[5, 4.75, 3, 0]], "f")}
 
+    @Criterion
     def crowded(key, evidence):
         """A weight less half its partner's: 2.625, 2.25, 3 and -1.5; alone, 5 and 3."""
         del key
@@ -256,7 +260,7 @@ def narrow():
 
 def test_synflow_in_a_hundred_rounds_loses_no_layer_where_one_shot_does(narrow):
     for name in ("magnitude", "snip", "synflow"):
-        scores = CRITERIA[name](KEY, narrow.evidence)
+        scores = CRITERIA[name].score(KEY, narrow.evidence)
         assert (
             min(counted(masks.select(scores, narrow.prunable, 12), narrow.prunable).values()) == 0
         )

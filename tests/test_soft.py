@@ -47,7 +47,7 @@ def test_under_tracing_too_the_choice_is_the_criterions_by_layer(method):
     criterion = structured.find(method.removeprefix(soft_filter_pruning.SOFT), 0.8)
     zeroed = jax.jit(soft_filter_pruning.zeroing(criterion, found, 0.4, 3, 2))(params)
     seen = Evidence(params, params, {}, None, None, None)
-    scores = criterion(jax.random.key(1), seen, found.wiring)
+    scores = criterion.score(jax.random.key(1), seen, found.wiring)
     expected = choose.by_layer(found, scores, 0.4, 3, 2)
     assert [int(mask.sum()) for mask in expected.values()] == [4, 4]
     units = soft_filter_pruning.standing(zeroed, found.wiring)

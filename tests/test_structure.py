@@ -1,12 +1,17 @@
 """The structure of the code: who may import whom, and what stands where."""
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from jaxtickets import gates, nets
+from jaxtickets.criteria import CRITERIA
+from jaxtickets.criteria.units import UNIT_CRITERIA
 
 ROOT = Path(__file__).parent.parent
 ORDER = (
@@ -92,6 +97,52 @@ def test_an_experiment_is_a_folder_with_its_command():
     assert commands == folders - {"harness"}
     loose = {path.name for path in (ROOT / "experiments").glob("*.py")}
     assert loose == {"__init__.py"}
+
+
+FAMILIES = {
+    "jaxtickets.criteria": {*CRITERIA, *UNIT_CRITERIA},
+    "jaxtickets.gates": {*gates.GATES},
+    "jaxtickets.nets": {*nets.NETS},
+}
+"""Where a family is, and the names of its members."""
+CHANCE = {
+    "experiments.harness.searched_tickets",
+    "experiments.sa_frontier.__main__",
+    "experiments.sparse_execution.__main__",
+    "experiments.sparse_execution.figure",
+}
+"""Modules whose own masks are called random: none of a criterion."""
+
+
+OF_STRINGS = ("startswith", "endswith", "removeprefix", "removesuffix")
+
+
+@functools.cache
+def compared(path: Path) -> frozenset[str]:
+    """The words that a file compares with, looks for among others, or cuts off a name."""
+    parts: list[ast.AST] = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Compare):
+            parts += [node.left, *node.comparators]
+        elif isinstance(node, ast.match_case):
+            parts.append(node.pattern)
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") in OF_STRINGS:
+            parts += node.args
+    leaves = (leaf for part in parts for leaf in ast.walk(part) if isinstance(leaf, ast.Constant))
+    return frozenset(leaf.value.strip("_") for leaf in leaves if isinstance(leaf.value, str))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nothing_outside_a_family_branches_on_a_members_name(family):
+    # what a branch would ask for is a fact on the member's record
+    found = {
+        (module, word)
+        for module, path in KNOWN.items()
+        if not f"{module}.".startswith(f"{family}.")
+        for word in FAMILIES[family].intersection(compared(path))
+        if not (word == "random" and module in CHANCE)
+    }
+    assert not found
 
 
 SLOW = {

@@ -64,19 +64,21 @@ def test_scratch_b_takes_the_dense_nets_computation_up_to_a_limit(most, before, 
 
 def test_fpgm_after_a_cut_by_norm_has_a_name_and_an_inverse(mlp, mlp_wiring):
     seen, key = Evidence(mlp, mlp, {}, masks.ones(mlp), None, None), jax.random.key(0)
-    scores = structured.find("fpgm_norm", 0.5)(key, seen, mlp_wiring)
+    scores = structured.find("fpgm_norm", 0.5).score(key, seen, mlp_wiring)
     for group in mlp_wiring:
         norms = np.linalg.norm(mlp[group.name]["kernel"], axis=0)
         left = round(0.5 * group.size)
         smallest = np.argsort(norms)[: group.size - left]
         assert set(np.flatnonzero(scores[group.name] < 0)) == set(smallest)
-    against = structured.find("inverted_fpgm_norm", 0.5)(key, seen, mlp_wiring)
-    plain = find_unit("fpgm")(key, seen, mlp_wiring)
+    against = structured.find("inverted_fpgm_norm", 0.5).score(key, seen, mlp_wiring)
+    plain = find_unit("fpgm").score(key, seen, mlp_wiring)
     for name, values in scores.items():
         np.testing.assert_array_equal(against[name], -values)
         assert not np.allclose(values, plain[name])
         np.testing.assert_allclose(
-            structured.find("fpgm_norm", 1.0)(key, seen, mlp_wiring)[name], plain[name], rtol=1e-6
+            structured.find("fpgm_norm", 1.0).score(key, seen, mlp_wiring)[name],
+            plain[name],
+            rtol=1e-6,
         )
     assert structured.find("l1", 0.5) is find_unit("l1")
 

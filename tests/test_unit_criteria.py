@@ -44,7 +44,7 @@ def scored(normed, wiring):
     @jax.jit
     def table(key, params):
         seen = normed._replace(params=params)
-        return {name: criterion(key, seen, wiring) for name, criterion in UNIT_CRITERIA.items()}
+        return {name: one.score(key, seen, wiring) for name, one in UNIT_CRITERIA.items()}
 
     return [table(key, normed.params) for key in (KEY, KEY, OTHER)]
 
@@ -77,9 +77,26 @@ def test_scores_are_the_same_compiled_or_not_and_from_what_is_looked_at_alone(
     name, scored, normed, wiring
 ):
     seen = normed._replace(**dict.fromkeys(set(normed._fields) - set(LOOKS_AT[name])))
-    scores = UNIT_CRITERIA[name](KEY, seen, wiring)
+    scores = UNIT_CRITERIA[name].score(KEY, seen, wiring)
     assert scores.keys() == scored[0][name].keys()
     np.testing.assert_allclose(vector(scores), vector(scored[0][name]), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", UNIT_CRITERIA)
+def test_facts_are_what_scores_do(name, normed, wiring):
+    bare = {
+        layer: {"kernel": leaves["kernel"]}
+        for layer, leaves in normed.params.items()
+        if "kernel" in leaves
+    }
+    seen = type(normed)(**dict.fromkeys(normed._fields) | {"params": bare})
+    try:
+        scores, other = (UNIT_CRITERIA[name].score(key, seen, wiring) for key in (KEY, OTHER))
+        alone = (vector(scores) == vector(other)).all()
+    except (AttributeError, IndexError, TypeError, ValueError):
+        alone = False  # it asked for what isn't there
+    assert UNIT_CRITERIA[name].weights_alone == alone
+    assert UNIT_CRITERIA[name].draws == (LOOKS_AT[name] == ())
 
 
 def test_random_scores_are_independent_uniform_draws(scored):
@@ -136,7 +153,7 @@ VALUES = {
 
 @pytest.mark.parametrize("name", VALUES)
 def test_values_by_hand(name):
-    scores = UNIT_CRITERIA[name](KEY, EVIDENCE, WIRING)
+    scores = UNIT_CRITERIA[name].score(KEY, EVIDENCE, WIRING)
     for group, expected in zip(("conv", "left"), VALUES[name], strict=True):
         np.testing.assert_allclose(scores[group], expected, rtol=1e-6)
 
@@ -168,21 +185,22 @@ def test_filters_that_fpgm_gives_up_rank_by_norm(keep, mlp, mlp_wiring):
 def test_batch_norm_criteria_need_a_batch_norm(mlp_wiring):
     for name in ("batch_norm", "abs_batch_norm"):
         with pytest.raises(ValueError, match="fc1 has no batch norm to be scored by"):
-            UNIT_CRITERIA[name](KEY, EVIDENCE, mlp_wiring)
+            UNIT_CRITERIA[name].score(KEY, EVIDENCE, mlp_wiring)
 
 
 @pytest.mark.parametrize("name", UNIT_CRITERIA)
 def test_a_name_finds_its_criterion_and_its_inverse(name, scored, normed, wiring):
     assert find_unit(name) is UNIT_CRITERIA[name]
-    inverse = jax.jit(lambda key: find_unit(f"inverted_{name}")(key, normed, wiring))(KEY)
+    inverse = jax.jit(lambda key: find_unit(f"inverted_{name}").score(key, normed, wiring))(KEY)
     np.testing.assert_allclose(vector(inverse), -vector(scored[0][name]), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
-    "name", ["lucky", "inverted_lucky", "inverted_inverted_l1", "inverted_", ""]
+    "name", ["lucky", "inverted_lucky", "l1_inverted", "inverted", "inverted_", ""]
 )
 def test_an_unknown_name_is_refused_with_those_that_are_known(name):
     with pytest.raises(ValueError) as error:
         find_unit(name)
-    known = ", ".join(UNIT_CRITERIA)
-    assert str(error.value) == f"unknown unit criterion '{name}': {known}, or one after inverted_"
+    known, plain = ", ".join(UNIT_CRITERIA), name.removeprefix("inverted_")
+    said = f"unknown unit criterion '{plain}': one of {known}, or one of these after inverted_"
+    assert str(error.value) == said

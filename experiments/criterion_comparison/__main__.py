@@ -30,6 +30,7 @@ from experiments.harness.problem import Problem
 from experiments.harness.session import finish_run, set_up
 from experiments.harness.settings import choose, option
 from experiments.harness.trained_masks import Entry, train_in_parts
+from jaxtickets.criteria import find
 from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
 from jaxtickets.recipes.ticket_controls import TREATMENTS, Given, treat
@@ -40,7 +41,7 @@ SMOKE: dict[str, Any] = {
     "density": (0.2, 0.05),
     "criteria": ("random", "magnitude", "snip", "synflow"),
     "checks": CHECKS,
-    "synflow_rounds": 5,
+    "rounds": 5,
     "epochs": 1,
 }
 THESIS: dict[str, Any] = {
@@ -104,7 +105,7 @@ def main() -> None:
 def _inverted(made: candidate_masks.Candidates) -> list[Entry]:
     """What each criterion keeps last; chance has no inverse."""
     settings = made.plan.settings
-    own = {f"inverted_{name}": name for name in settings.criteria if name != "random"}
+    own = {f"inverted_{name}": name for name in settings.criteria if not find(name).draws}
     inverse = made.plan._replace(
         settings=dataclasses.replace(settings, criteria=tuple(own)), saved=[]
     )

@@ -13,11 +13,12 @@ from experiments.harness.chunked_run import check_finite, run_in_chunks, seconds
 from experiments.harness.flags import numbers, whole_numbers
 from experiments.harness.problem import Problem
 from experiments.harness.progress import Progress
-from experiments.harness.seeds import Seed, chance, evidence, training_key
+from experiments.harness.seeds import Seed, evidence, training_key
 from experiments.harness.session import Session
 from experiments.harness.settings import MOST_EPOCHS, MOST_FACTOR, MOST_STEPS, option
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import Start, accuracies, chunk_plan, splits_of
+from experiments.harness.unit_selection import check_scores
 from jaxtickets import allocation, criteria, masks, nets, penalties, runs, training
 from jaxtickets.compress import graph as graphs
 from jaxtickets.compress.graph import Graph
@@ -152,10 +153,8 @@ def plan(settings: BirdSettings, problem: Problem) -> Plan:
         if settings.criterion == ANNEALED:
             drawn = early_masks.annealed(space, settings.anneal_steps, counts, settings.floor)
         else:
-            score = _scorer(settings, space, graph)
-            drawn = early_masks.ranked(
-                space, score, counts, settings.floor, own=chance(settings.criterion)
-            )
+            score, draws = _scorer(settings, problem, space, graph)
+            drawn = early_masks.ranked(space, score, counts, settings.floor, own=draws)
     except ValueError as error:
         raise UserError(str(error)) from error
     search = problem.with_net(problem.net, penalty, problem.wiring).with_recipe(test_looks=0)
@@ -188,17 +187,15 @@ def _criterion(settings: BirdSettings, graph: Graph | None) -> str:
 
 
 def _scorer(
-    settings: BirdSettings, space: Space, graph: Graph | None
-) -> Callable[[Key, Evidence], Array]:
+    settings: BirdSettings, problem: Problem, space: Space, graph: Graph | None
+) -> tuple[Callable[[Key, Evidence], Array], bool]:
+    """The scores of the space's bits, and whether they are chance alone."""
     if graph is None:
         weigh = criteria.find(settings.criterion)
-        return lambda key, seen: space.pool(weigh(key, seen))
+        return lambda key, seen: space.pool(weigh.score(key, seen)), weigh.draws
     wiring, judge = graph.wiring, find_unit(settings.criterion)
-    if settings.criterion.endswith("batch_norm"):
-        for group in wiring:
-            if not group.norms:
-                raise ValueError(f"{group.name} has no batch norm: choose another criterion")
-    return lambda key, seen: space.pool(judge(key, seen, wiring))
+    check_scores(judge, problem, wiring)
+    return lambda key, seen: space.pool(judge.score(key, seen, wiring)), judge.draws
 
 
 # --- search --------------------------------------------------------------------------------------

@@ -254,7 +254,7 @@ def criteria_of(
     for one in made.session.seeds:
         about = evidence(problem, one, None, made.session.data)
         snip, synflow = (
-            find(name)(mask_key(one, name, 1.0), about) for name in ("snip", "synflow")
+            find(name).score(mask_key(one, name, 1.0), about) for name in ("snip", "synflow")
         )
         found[one.number] = snip, synflow
     return found

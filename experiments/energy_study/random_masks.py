@@ -52,7 +52,7 @@ def of_fields(count: int, problem: Problem, made: Candidates) -> list[Entry]:
     sizes = masks.shapes(params, problem.prunable)
     for one in made.session.seeds:
         about = evidence(problem, one, None, made.session.data)
-        scores = find("snip")(mask_key(one, "snip", 1.0), about)
+        scores = find("snip").score(mask_key(one, "snip", 1.0), about)
         pooled = fields.pooled(space, scores, (1.0, 1.0))
         for density in made.plan.keep:
             keep = allocation.total(sizes, density)

@@ -11,7 +11,7 @@ from experiments.harness.annealed_settings import Settings, mix_of
 from jaxtickets import allocation, schedules
 from jaxtickets.allocation import ALLOCATIONS
 from jaxtickets.compress import budget
-from jaxtickets.criteria import Evidence, find
+from jaxtickets.criteria import Evidence, at_initialisation, find
 from jaxtickets.recipes.search_domain import POTENTIALS, Ground
 from jaxtickets.search import (
     annealing,
@@ -44,7 +44,7 @@ def _scores(
     key: Key,
 ) -> Array:
     """The criterion's scores over the space, one program for the chains and seeds of a net."""
-    return space.pool(find(criterion)(key, Evidence(*arrays, *functions)))
+    return space.pool(find(criterion).score(key, Evidence(*arrays, *functions)))
 
 
 def first_bits(
@@ -131,8 +131,7 @@ def first_field(
     features = fields.features(feature_key, where.fields, evidence, where.pool)
     if not settings.pooled:
         return features, fields.flat(where.fields, mix_of(settings))
-    untrained = evidence._replace(params=evidence.init_params)
-    scores = where.pool(find(settings.pooled)(score_key, untrained))
+    scores = where.pool(at_initialisation(find(settings.pooled)).score(score_key, evidence))
     return features, fields.pooled(where.fields, scores, mix_of(settings))
 
 

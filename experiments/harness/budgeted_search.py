@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.harness import annealed, annealed_start, memory, search_presets
-from experiments.harness.candidate_masks import OF_INIT, at_init, plain
 from experiments.harness.chain_runs import Plan, first_rows, lowest, run_chains, walk_key, winners
 from experiments.harness.chunked_run import seconds
 from experiments.harness.problem import Problem, TrainSettings, optimizer_of
@@ -15,7 +14,7 @@ from experiments.harness.search_presets import Phase
 from experiments.harness.seeds import evidence, examples, mask_key
 from experiments.harness.session import Session
 from experiments.harness.settings import MOST_RUNS, MOST_STEPS, option
-from jaxtickets import allocation, masks, runs
+from jaxtickets import allocation, criteria, masks, runs
 from jaxtickets.io.errors import UserError
 from jaxtickets.recipes.search_domain import Row, mask_at
 from jaxtickets.search.annealing import Tick
@@ -108,7 +107,7 @@ def plan(settings: FindSettings, problem: Problem, finder: str, budget: float) -
             batch=size,
             held_out=settings.held_out,
             validation=len(data.validation.labels),
-            begin=search_presets.beginning(finder, examples(problem.dataset)),
+            begin=search_presets.beginning(finder, examples(data), data.classes),
             graded=alone,
             born=born,
         )
@@ -203,9 +202,9 @@ def random(task: Task, allocate: str) -> list[Found]:
 
 
 def price(problem: Problem, criterion: str) -> int:
-    """Forward passes of one example that a criterion's mask takes: gradients, or training."""
-    if not at_init(criterion) and criterion not in OF_INIT:
+    """Forward passes of one example that a criterion's mask takes: its scores', or training's."""
+    found = criteria.find(criterion)
+    if found.looks_at == "trained":
         return dense_cost(problem)
-    classes = problem.dataset.classes
-    gradients = {"grasp": 2, "snip": 1, "taylor": 1, "fisher": 1, "obd": classes}
-    return training_cost(gradients.get(plain(criterion), 0) * examples(problem.dataset))
+    data = problem.dataset
+    return found.rounds * criteria.forward_passes(found, examples(data), data.classes)

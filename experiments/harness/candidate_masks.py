@@ -12,24 +12,18 @@ from experiments.harness import saved_tickets
 from experiments.harness.dense_store import Dense, StoreSettings, dense_nets
 from experiments.harness.flags import BatchSettings, RunSettings, numbers
 from experiments.harness.problem import NetSettings, Problem, TrainSettings
-from experiments.harness.seeds import chance, evidence, mask_key, training_key
+from experiments.harness.seeds import evidence, mask_key, training_key
 from experiments.harness.session import Session, start_run
 from experiments.harness.settings import option
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import Start, chunk_plan
 from jaxtickets import allocation, criteria, masks, runs
+from jaxtickets.criteria import Criterion
 from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
 from jaxtickets.recipes import iterative_pruning
 from jaxtickets.runs import Axis
-from jaxtickets.types import Array, Keep, Key, Mask, Params, PyTree, Scores, Split, Stats
-
-AT_INIT = ("snip", "grasp", "synflow")
-"""Criteria that score the weights at initialisation, as do those after `initial_`; the others look
-at trained ones too."""
-
-OF_INIT = ("random", "large_init", "small_init")
-"""Criteria that are given trained weights and don't look at them."""
+from jaxtickets.types import Array, Keep, Key, Mask, Params, PyTree, Split, Stats
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,12 @@ class GallerySettings:
         "global", "how layers share the weights kept", tuple(allocation.ALLOCATIONS)
     )
     floor: int = option(0, "the least that a layer keeps", least=0, most=10**9)
-    synflow_rounds: int = option(100, "rounds of synflow; the others have one", least=1, most=10**4)
+    rounds: int = option(
+        0,
+        "of criteria that take several rounds to a mask; 0: as many as each asks for",
+        least=0,
+        most=10**4,
+    )
     tickets: tuple = option((), "folders of saved tickets, or patterns; LABEL=PATTERN names them")
 
 
@@ -162,12 +161,7 @@ def check_starts(plan: Plan, problem: Problem) -> None:
 
 def looks_at_trained(settings: GallerySettings) -> bool:
     """Whether any criterion looks at trained weights."""
-    return not all(at_init(name) or plain(name) in OF_INIT for name in settings.criteria)
-
-
-def at_init(name: str) -> bool:
-    """Whether a criterion scores the weights at initialisation."""
-    return plain(name) in AT_INIT or "initial" in name.split("_")
+    return any(criteria.find(name).looks_at == "trained" for name in settings.criteria)
 
 
 def entries_of(session: Session, plan: Plan, dense: Dense | None) -> list[Entry]:
@@ -186,18 +180,20 @@ def entries_of(session: Session, plan: Plan, dense: Dense | None) -> list[Entry]
         evidence(problem, seeds[0], None, session.data).batches,
     )
     for name in settings.criteria:
-        kind = plain(name)
-        count = settings.synflow_rounds if kind == "synflow" else 1
-        draw = _drawer(problem, name, settings.floor)
+        criterion = criteria.find(name)
+        count = criterion.rounds
+        if count > 1 and settings.rounds:
+            count = settings.rounds
+        draw = _drawer(problem, criterion, settings.floor)
         wanted = [iterative_pruning.counts(sizes, kept, count) for kept in plan.keep.values()]
         drawn = []
         for i, one in enumerate(seeds):
             scored = one.params, one.stats
-            if dense is not None and not at_init(name):
+            if dense is not None and criterion.looks_at == "trained":
                 scored = runs.take((dense.params, dense.stats), i)
             where = one.params, *scored, whole, batches
             keys = [mask_key(one, name, density) for density in plan.keep]
-            if count == 1 and not chance(name):  # scored once for all densities
+            if count == 1 and not criterion.draws:  # scored once for all densities
                 found = draw(keys, *where, wanted)
             else:
                 found = [draw([k], *where, [w])[0] for k, w in zip(keys, wanted, strict=True)]
@@ -216,18 +212,13 @@ def entries_of(session: Session, plan: Plan, dense: Dense | None) -> list[Entry]
     return entries
 
 
-def plain(name: str) -> str:
-    """The criterion of the table that a name with variants ends in."""
-    return max((known for known in criteria.CRITERIA if name.endswith(known)), key=len)
-
-
-def _drawer(problem: Problem, name: str, floor: int) -> Any:
+def _drawer(problem: Problem, criterion: Criterion, floor: int) -> Any:
     """What makes a criterion's masks, compiled once for all seeds.
 
     It takes a key and what is wanted for each of several densities; the first round scores the
     dense net once for all of them, with the first key.
     """
-    criterion, recipe = criteria.find(name), problem.recipe
+    recipe = problem.recipe
 
     @jax.jit
     def draw(
@@ -242,18 +233,13 @@ def _drawer(problem: Problem, name: str, floor: int) -> Any:
         seen = init, params, stats, whole, batches
         given = criteria.Evidence(*seen, recipe.loss, recipe.model, recipe.prepare)
         given = given._replace(prunable=problem.prunable)
-        score = criterion
+        one = criterion
         if len(keys) > 1:
-            scores = criterion(keys[0], given)
-
-            def score(key: Key, evidence: criteria.Evidence) -> Scores:
-                del key, evidence
-                return scores
-
-        parts = zip(keys, wanted, strict=True)
+            scores = criterion.score(keys[0], given)
+            one = criterion._replace(score=lambda key, evidence: scores)
         return [
-            iterative_pruning.prune_to(k, score, given, problem.prunable, w, floor)
-            for k, w in parts
+            iterative_pruning.prune_to(k, one, given, problem.prunable, w, floor)
+            for k, w in zip(keys, wanted, strict=True)
         ]
 
     return draw

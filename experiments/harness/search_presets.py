@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.harness.annealed_settings import Settings
+from jaxtickets.criteria import find, forward_passes
 from jaxtickets.search.energies import training_cost
+from jaxtickets.search.fields import CHANCE
 from jaxtickets.search.together import replaced
 
 ENERGY: dict[str, Any] = {"energy": "trainability", "rescale": False, "burn_in_accept": 0.2}
@@ -213,15 +215,19 @@ def settings(finder: str, phase: Phase, held_out: int, floor: int) -> Settings:
     )
 
 
-def beginning(finder: str, examples: int) -> int:
-    """Forward passes that a chain's features and first point take, with so many examples.
+def beginning(finder: str, examples: int, classes: int) -> int:
+    """Forward passes of one example that a chain's features and first point take.
 
-    A criterion on data, SNIP or Fisher's, takes a gradient for each place where it stands.
+    A criterion costs what its scores do for each place where it stands.
+
+    Args:
+      finder: its name.
+      examples, classes: that criteria look at.
     """
     made = Settings(**FINDERS[finder])
     looked = (*made.features, made.pooled) if made.granularity == "fields" else (made.start,)
-    graded = [name for name in looked if name in ("snip", "fisher")]
-    return training_cost(examples) * len(graded)
+    named = [find(name) for name in looked if name not in ("", CHANCE)]
+    return sum(forward_passes(criterion, examples, classes) for criterion in named)
 
 
 def survivors(scores: np.ndarray, groups: np.ndarray, many: int) -> np.ndarray:

@@ -14,6 +14,7 @@ from experiments.harness.session import Session
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import Start
 from jaxtickets import runs
+from jaxtickets.criteria import CRITERIA
 from jaxtickets.recipes.baseline_masks import CONTROLS
 from jaxtickets.search.space import Space
 from jaxtickets.types import Array, Mask, Params
@@ -101,6 +102,6 @@ def train(
 def _cost(problem: Problem, row: dict[str, Any]) -> dict[str, float]:
     """What it took to find the mask of a summary's row, where that is known."""
     free = 0 if row["method"].startswith("random") else None
-    criterion = row["method"] if row["method"] in ("snip", "magnitude") else ""
-    passes = price(problem, criterion) if criterion else row.get("forward_passes", free)
+    known = row["method"] in CRITERIA
+    passes = price(problem, row["method"]) if known else row.get("forward_passes", free)
     return {} if passes is None else {"search_cost": round(passes / dense_cost(problem), 4)}

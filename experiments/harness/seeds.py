@@ -48,11 +48,6 @@ def mask_key(one: Seed, method: str, density: float) -> Key:
     return stream(one.number, "mask", one.stage, method, density)
 
 
-def chance(method: str) -> bool:
-    """Whether a method's scores are drawn: anew for each density, or masks would be nested."""
-    return method.endswith("random")
-
-
 def weighted(problem: Problem, seed: Seed, weights: str, steps: int, data: Dataset) -> Seed:
     """The seed with other weights.
 

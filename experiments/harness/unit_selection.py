@@ -12,7 +12,7 @@ from flax import linen as nn
 from experiments.harness.dense_store import Dense
 from experiments.harness.flags import numbers
 from experiments.harness.problem import Problem, TrainSettings
-from experiments.harness.seeds import Seed, chance, evidence, mask_key
+from experiments.harness.seeds import Seed, evidence, mask_key
 from experiments.harness.session import Session
 from experiments.harness.settings import MOST_EPOCHS, MOST_FACTOR, MOST_UNITS, choose, option
 from jaxtickets import masks, nets, runs
@@ -107,7 +107,7 @@ def plan(cut: CutSettings, after: AfterSettings, train: TrainSettings, problem: 
         budget that can't be kept, or a net whose units can't be traced; the message names it.
     """
     for name in cut.methods:
-        plain = name.removeprefix(structured.INVERTED)
+        plain = structured.plain(name)
         choose(
             "method",
             plain,
@@ -137,7 +137,7 @@ def plan(cut: CutSettings, after: AfterSettings, train: TrainSettings, problem: 
         graph = trace(problem.net, shape)
         for name, criterion in found.items():
             flag = f"--methods={name}: "
-            _check_scores(criterion, problem, graph.wiring)
+            check_scores(criterion, problem, graph.wiring)
         for share in shares:  # what is kept of each layer by any scores, or at the least
             flag = f"--{asked}={share:g}: "
             equal = {group.name: np.zeros(group.size, "f") for group in graph.wiring}
@@ -158,7 +158,7 @@ def _check_soft(method: str, cut: CutSettings, steps: int, epoch: int) -> None:
         raise UserError(said)
 
 
-def _check_scores(criterion: UnitCriterion, problem: Problem, wiring: Wiring) -> None:
+def check_scores(criterion: UnitCriterion, problem: Problem, wiring: Wiring) -> None:
     """Raises ValueError if the net lacks what the criterion looks at; by shapes alone."""
     params, stats = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))
     size = len(problem.dataset.train.labels) // 10
@@ -184,7 +184,7 @@ def _scores(
 ) -> dict[str, Array]:
     recipe, whole = problem.recipe, masks.ones(first)
     seen = Evidence(first, params, stats, whole, batches, recipe.loss, recipe.model, recipe.prepare)
-    return criterion(key, seen, wiring)
+    return criterion.score(key, seen, wiring)
 
 
 # --- the cut -------------------------------------------------------------------------------------
@@ -251,7 +251,7 @@ def scored(session: Session, plan: Plan, dense: Dense) -> list[Choice]:
             seen = one.params, params, stats, batches
             scores = score(mask_key(one, method, 1.0), *seen)
             for share in plan.shares:
-                if chance(method):
+                if criterion.draws:
                     scores = score(mask_key(one, method, share), *seen)
                 try:
                     units = structured.chosen(plan.how, plan.graph, scores, share)

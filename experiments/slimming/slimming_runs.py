@@ -251,7 +251,8 @@ def _row(row: Row, accuracy: float, before: Size) -> Row:
 def _scales(one: Sparse, graph: Graph) -> list[Row]:
     """|γ| of each group of channels, as a list."""
     seen = Evidence(one.params, one.params, one.stats, None, None, None)
-    found = find_unit(CRITERION)(mask_key(one.seed, CRITERION, 1.0), seen, graph.wiring)
+    key = mask_key(one.seed, CRITERION, 1.0)
+    found = find_unit(CRITERION).score(key, seen, graph.wiring)
     return [
         {"seed": one.seed.number, "group": name, "scales": np.asarray(values).tolist()}
         for name, values in found.items()

@@ -72,7 +72,7 @@ def draw_plane(folder: Path, keep: float = 0.5) -> Path:
     for panel, name in zip(axes.flat, names, strict=False):
         mask = {"w": np.ones(len(first), bool)}
         seen = Evidence(weights["init"], weights["final"], {}, mask, None, None)
-        scores = np.asarray(find(name)(jax.random.key(0), seen)["w"])
+        scores = np.asarray(find(name).score(jax.random.key(0), seen)["w"])
         kept = scores >= np.quantile(scores, 1 - keep)
         panel.plot(first[~kept], last[~kept], ".", ms=1.2, color="0.75")
         panel.plot(first[kept], last[kept], ".", ms=1.2, color="C0")

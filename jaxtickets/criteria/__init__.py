@@ -1,18 +1,34 @@
-"""Criteria: what is a weight worth? `score(key, evidence) -> scores`, a file each."""
+"""Criteria: what is a weight worth? A file each has the score, and the table its facts.
+
+A new criterion is a file with its score, a line in `CRITERIA`, and a row in the tests' table.
+"""
 
 from jaxtickets.criteria import fisher, grasp, obd, plane, random, snip, synflow, taylor
-from jaxtickets.criteria.base import Criterion, Evidence, UnitCriterion
-from jaxtickets.criteria.variants import VARIANTS
+from jaxtickets.criteria.base import (
+    Criterion,
+    Evidence,
+    Score,
+    UnitCriterion,
+    UnitScore,
+    forward_passes,
+)
+from jaxtickets.criteria.variants import (
+    VARIANTS,
+    at_initialisation,
+    inverted,
+    normalised,
+    resolve,
+)
 
 CRITERIA: dict[str, Criterion] = {
     **plane.CRITERIA,
-    "random": random.score,
-    "snip": snip.score,
-    "grasp": grasp.score,
-    "synflow": synflow.score,
-    "taylor": taylor.score,
-    "fisher": fisher.score,
-    "obd": obd.score,
+    "random": Criterion(random.score, "initial", draws=True),
+    "snip": Criterion(snip.score, "initial", cost=3),
+    "grasp": Criterion(grasp.score, "initial", cost=6),
+    "synflow": Criterion(synflow.score, "initial", rounds=100),
+    "taylor": Criterion(taylor.score, cost=3),
+    "fisher": Criterion(fisher.score, cost=3),
+    "obd": Criterion(obd.score, cost_per_class=3),
 }
 
 
@@ -22,16 +38,20 @@ def find(name: str) -> Criterion:
     Raises:
       ValueError: there is none.
     """
-    if name in CRITERIA:
-        return CRITERIA[name]
-    for word, variant in VARIANTS.items():
-        if name.startswith(f"{word}_"):
-            return variant(find(name.removeprefix(f"{word}_")))
-    known = ", ".join(CRITERIA)
-    raise ValueError(
-        f"unknown criterion '{name}': one of {known}, or one of these after "
-        f"{' or '.join(f'{word}_' for word in VARIANTS)}"
-    )
+    return resolve(name, CRITERIA, VARIANTS, "criterion")
 
 
-__all__ = ["CRITERIA", "VARIANTS", "Criterion", "Evidence", "UnitCriterion", "find"]
+__all__ = [
+    "CRITERIA",
+    "VARIANTS",
+    "Criterion",
+    "Evidence",
+    "Score",
+    "UnitCriterion",
+    "UnitScore",
+    "at_initialisation",
+    "find",
+    "forward_passes",
+    "inverted",
+    "normalised",
+]

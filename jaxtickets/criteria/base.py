@@ -1,7 +1,7 @@
-"""What a criterion is given, and what it is."""
+"""What a criterion is given, and what is known of it."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,11 +57,64 @@ class Evidence(NamedTuple):
     prunable: Prunable | None = None
 
 
-Criterion = Callable[[Key, Evidence], Scores]
+Score = Callable[[Key, Evidence], Scores]
 """`score(key, evidence) -> scores`: PyTree of float like the parameters; higher is kept first."""
 
-UnitCriterion = Callable[[Key, Evidence, Wiring], dict[str, Array]]
+UnitScore = Callable[[Key, Evidence, Wiring], dict[str, Array]]
 """`score(key, evidence, wiring) -> {group: float[units]}`; higher is kept first."""
+
+Weights = Literal["initial", "trained"]
+
+
+class Criterion(NamedTuple):
+    """A criterion of weights: its scores, and all that others must know of it.
+
+    Attributes:
+      score: the scores.
+      looks_at: the weights that a mask is made from. `initial`: the score reads `Evidence.params`,
+        and these are the first weights, or it reads no trained weight at all; no training is
+        needed. `trained`: `Evidence.params` are those after a dense training.
+      cost: of the score, in forward passes of one example for each example of the batches; a
+        gradient is three. 0 where no example is looked at.
+      cost_per_class: the same, for each class of the data; added to `cost`.
+      draws: whether the scores are chance alone: each mask then needs a key of its own, and the
+        inverse is chance too.
+      rounds: in which a mask without training in between is made; each round scores what the one
+        before left.
+    """
+
+    score: Score
+    looks_at: Weights = "trained"
+    cost: int = 0
+    cost_per_class: int = 0
+    draws: bool = False
+    rounds: int = 1
+
+
+class UnitCriterion(NamedTuple):
+    """A criterion of units (filters and neurons).
+
+    Attributes:
+      score: the scores.
+      weights_alone: whether the score reads the units' incoming weights in `Evidence.params` and
+        nothing else, no key either, so that any step of a training can ask for it.
+      draws: whether the scores are chance alone: each share kept then needs a key of its own.
+    """
+
+    score: UnitScore
+    weights_alone: bool = False
+    draws: bool = False
+
+
+def forward_passes(criterion: Criterion, examples: int, classes: int) -> int:
+    """Forward passes of one example that the scores take, once.
+
+    Args:
+      criterion: the criterion.
+      examples: of the batches that it looks at.
+      classes: of the data.
+    """
+    return (criterion.cost + criterion.cost_per_class * classes) * examples
 
 
 def single(tree: PyTree) -> PyTree:

@@ -5,26 +5,41 @@ initialisation, `w_f` the same weight after training.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxtickets import masks
-from jaxtickets.criteria.base import Criterion, Evidence, in_single
+from jaxtickets.criteria.base import Criterion, Evidence, Weights, in_single
 from jaxtickets.types import Array, Key, Scores
 
-Function = Callable[[Array, Array, Array], Array]
-"""`f(w_i, w_f, alpha) -> scores`, elementwise; alpha puts `|w_f|` on the scale of `|w_i|`."""
+
+class Function(NamedTuple):
+    """A function of the plane.
+
+    Attributes:
+      of: `of(w_i, w_f, alpha) -> scores`, elementwise; alpha puts `|w_f|` on the scale of `|w_i|`.
+      looks_at: `initial` where `w_f` isn't read.
+    """
+
+    of: Callable[[Array, Array, Array], Array]
+    looks_at: Weights = "trained"
+
 
 FUNCTIONS: dict[str, Function] = {
-    "magnitude": lambda i, f, alpha: jnp.abs(f),
-    "small_final": lambda i, f, alpha: -jnp.abs(f),
-    "large_init": lambda i, f, alpha: jnp.abs(i),
-    "small_init": lambda i, f, alpha: -jnp.abs(i),
-    "large_init_large_final": lambda i, f, alpha: jnp.minimum(alpha * jnp.abs(f), jnp.abs(i)),
-    "small_init_small_final": lambda i, f, alpha: -jnp.maximum(alpha * jnp.abs(f), jnp.abs(i)),
-    "magnitude_increase": lambda i, f, alpha: jnp.abs(f) - jnp.abs(i),
-    "movement": lambda i, f, alpha: jnp.abs(f - i),
+    "magnitude": Function(lambda i, f, alpha: jnp.abs(f)),
+    "small_final": Function(lambda i, f, alpha: -jnp.abs(f)),
+    "large_init": Function(lambda i, f, alpha: jnp.abs(i), looks_at="initial"),
+    "small_init": Function(lambda i, f, alpha: -jnp.abs(i), looks_at="initial"),
+    "large_init_large_final": Function(
+        lambda i, f, alpha: jnp.minimum(alpha * jnp.abs(f), jnp.abs(i))
+    ),
+    "small_init_small_final": Function(
+        lambda i, f, alpha: -jnp.maximum(alpha * jnp.abs(f), jnp.abs(i))
+    ),
+    "magnitude_increase": Function(lambda i, f, alpha: jnp.abs(f) - jnp.abs(i)),
+    "movement": Function(lambda i, f, alpha: jnp.abs(f - i)),
 }
 """`magnitude` is the paper's large final: Han et al., "Learning both weights and connections",
 2015, and the lottery ticket's."""
@@ -57,7 +72,7 @@ def criterion(function: Function, same_sign: bool = False) -> Criterion:
         def leaf(i: Array, f: Array, kept: Array) -> Array:
             first, last = (jnp.sum(jnp.where(kept, jnp.abs(w), 0.0)) for w in (i, f))
             alpha = first / jnp.where(last > 0, last, 1.0)
-            return function(i, f, alpha)
+            return function.of(i, f, alpha)
 
         scores = jax.tree.map(leaf, evidence.init_params, evidence.params, evidence.mask)
         if not same_sign:
@@ -69,7 +84,7 @@ def criterion(function: Function, same_sign: bool = False) -> Criterion:
 
         return jax.tree.map(signed, scores, evidence.init_params, evidence.params)
 
-    return score
+    return Criterion(score, "trained" if same_sign else function.looks_at)
 
 
 CRITERIA: dict[str, Criterion] = {name: criterion(f) for name, f in FUNCTIONS.items()} | {

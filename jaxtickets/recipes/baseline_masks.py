@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxtickets.criteria import CRITERIA, Evidence
+from jaxtickets.criteria import CRITERIA, Evidence, at_initialisation
 from jaxtickets.search.space import Space, choose, counts
 from jaxtickets.types import Array, Key
 
@@ -44,14 +44,13 @@ def magnitude(key: Key, evidence: Evidence, space: Space, ticket: Array, floor: 
     With the parameters at initialisation it is the one-shot winning ticket of Frankle and Carbin,
     2019, section 2; all segments are ranked together.
     """
-    scores = space.pool(CRITERIA["magnitude"](key, evidence))
+    scores = space.pool(CRITERIA["magnitude"].score(key, evidence))
     return choose(space, scores, jnp.sum(ticket), floor)
 
 
 def snip(key: Key, evidence: Evidence, space: Space, ticket: Array, floor: int) -> Array:
     """SNIP at the initialisation, `evidence.init_params`; all segments are ranked together."""
-    untrained = evidence._replace(params=evidence.init_params)
-    scores = space.pool(CRITERIA["snip"](key, untrained))
+    scores = space.pool(at_initialisation(CRITERIA["snip"]).score(key, evidence))
     return choose(space, scores, jnp.sum(ticket), floor)
 
 

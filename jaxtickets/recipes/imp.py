@@ -82,8 +82,8 @@ def prune(
 
     Args:
       key: consumed.
-      criterion: see `criteria`.
-      evidence: trained parameters, and the mask so far.
+      criterion: of `criteria`, or `Criterion(score)` of your own; its score is asked once.
+      evidence: the parameters that it scores, trained as a rule, and the mask so far.
       prunable: the leaves that are ranked.
       keep: as in `masks.select`; no more than is left.
       floor: the least that a leaf keeps when all are ranked together, or what it has left.
@@ -98,7 +98,7 @@ def prune(
         if count > int(there[path]):
             raise ValueError(f"{count} to be kept of {int(there[path])} left in {path}")
     floors = {path: min(floor, int(count)) for path, count in left.items()}
-    scores = criterion(key, evidence._replace(prunable=prunable))
+    scores = criterion.score(key, evidence._replace(prunable=prunable))
     return narrow(scores, evidence.mask, prunable, keep, floors)
 
 

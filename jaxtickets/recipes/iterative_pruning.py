@@ -41,18 +41,18 @@ def prune(
     prunable: Prunable,
     keep: Keep,
     floor: Keep = 0,
-    rounds: int = 1,
+    rounds: int | None = None,
 ) -> Mask:
     """The mask left after `rounds` rounds; each scores the weights that the one before left.
 
     Args:
       key: consumed; each round has its own.
-      criterion: see `criteria`; it sees `evidence.params` masked, and `prunable`.
+      criterion: of `criteria`; its score sees `evidence.params` masked, and `prunable`.
       evidence: its own mask is where the rounds begin; all of it, for a dense net.
       prunable: the leaves that are ranked.
       keep: the count in the end: an integer over all leaves ranked together, or path -> integer.
       floor: see `masks.select`.
-      rounds: how many, 1 for one-shot.
+      rounds: how many, 1 for one-shot; as many as the criterion asks for if None.
 
     Raises:
       ValueError: `rounds` is below 1, `keep` below the floors or above what there is, or (outside
@@ -61,7 +61,7 @@ def prune(
     shapes = masks.shapes(evidence.mask, prunable)
     sizes = {path: int(np.prod(shape)) for path, shape in shapes.items()}
     least = masks.floor_of(floor, shapes)
-    wanted = counts(sizes, keep, rounds)
+    wanted = counts(sizes, keep, criterion.rounds if rounds is None else rounds)
     if not isinstance(keep, Mapping) and not sum(least.values()) <= keep <= sum(sizes.values()):
         raise ValueError(
             f"{keep} to be kept: must be from {sum(least.values())} to {sum(sizes.values())}"
@@ -71,7 +71,8 @@ def prune(
             raise ValueError(f"{keep[path]} to be kept of {sizes[path]} in {path}")
     mask, unknown = prune_to(key, criterion, evidence, prunable, wanted, floor)
     if not isinstance(unknown, jax.core.Tracer) and bool(unknown):
-        criterion(key, evidence._replace(prunable=prunable))  # outside of the scan it says why
+        again = evidence._replace(prunable=prunable)
+        criterion.score(key, again)  # outside of the scan it says why
         raise ValueError("NaN among the scores: nothing can be ranked by them")
     return mask
 
@@ -102,7 +103,8 @@ def prune_to(
         else:
             count = jnp.minimum(count, sum(left.values()))
         params = masks.apply(mask, evidence.params)
-        scores = criterion(k, evidence._replace(params=params, mask=mask, prunable=prunable))
+        seen = evidence._replace(params=params, mask=mask, prunable=prunable)
+        scores = criterion.score(k, seen)
         pairs = zip(masks.pick(mask, prunable), masks.pick(scores, prunable), strict=True)
         unknown = jnp.stack([jnp.any(m & jnp.isnan(s)) for m, s in pairs]).any()
         return narrow(scores, mask, prunable, count, floor), unknown

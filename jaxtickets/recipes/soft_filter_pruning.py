@@ -17,11 +17,11 @@ from jaxtickets.compress.choose import best_of_each
 from jaxtickets.compress.graph import Graph
 from jaxtickets.criteria.base import Evidence, UnitCriterion
 from jaxtickets.criteria.units.filters import filters
-from jaxtickets.recipes.structured import NORMED
+from jaxtickets.recipes.structured import methods
 from jaxtickets.types import Params, Wiring
 
 SOFT = "soft_"
-METHODS = tuple(f"{SOFT}{name}" for name in ("mean_abs", "l1", "l2", "fpgm", NORMED))
+METHODS = tuple(f"{SOFT}{name}" for name, one in methods().items() if one.weights_alone)
 """Those of criteria that look at the weights alone."""
 
 
@@ -43,7 +43,7 @@ def zeroing(
 
     def zero(params: Params) -> Params:
         seen = Evidence(params, params, {}, None, None, None)
-        scores = criterion(jax.random.key(0), seen, graph.wiring)  # draws nothing
+        scores = criterion.score(jax.random.key(0), seen, graph.wiring)  # draws nothing
         units = best_of_each(graph, scores, density, floor, multiple)
         return masks.apply(masks.expand(units, makers, params), params)
 

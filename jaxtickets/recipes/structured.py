@@ -16,15 +16,31 @@ from jaxtickets.compress import choose
 from jaxtickets.compress.choose import Rule, UnitScores
 from jaxtickets.compress.graph import Graph
 from jaxtickets.criteria.base import UnitCriterion
-from jaxtickets.criteria.units import UNIT_CRITERIA, find_unit, geometric_median, inverted
+from jaxtickets.criteria.units import UNIT_CRITERIA, UNIT_VARIANTS, geometric_median
+from jaxtickets.criteria.variants import resolve, split
 from jaxtickets.types import Key, Model, Params, Stats, Ticket
 
 NORMED = "fpgm_norm"
 """FPGM among the filters that a cut by norm leaves."""
-METHODS = (*UNIT_CRITERIA, NORMED)
-INVERTED = "inverted_"
-
 RANKINGS: dict[str, Rule] = {"by_layer": choose.by_layer, "over_layers": choose.over_layers}
+
+
+def methods(norm_keep: float = 1.0) -> dict[str, UnitCriterion]:
+    """Name -> criterion of units: those of `criteria.units`, and `fpgm_norm`.
+
+    Args:
+      norm_keep: of `fpgm_norm`: the share of the filters that the cut by norm leaves.
+    """
+    score = partial(geometric_median.score, norm_keep=norm_keep)
+    return UNIT_CRITERIA | {NORMED: UnitCriterion(score, weights_alone=True)}
+
+
+METHODS = tuple(methods())
+
+
+def plain(method: str) -> str:
+    """The method of a name that may begin with `inverted_`; it may be unknown."""
+    return split(method, METHODS, UNIT_VARIANTS)[1]
 
 
 def find(method: str, norm_keep: float) -> UnitCriterion:
@@ -32,15 +48,12 @@ def find(method: str, norm_keep: float) -> UnitCriterion:
 
     Args:
       method: one of `METHODS`, or one after `inverted_`.
-      norm_keep: of `fpgm_norm`: the share of the filters that the cut by norm leaves.
+      norm_keep: see `methods`.
 
     Raises:
       ValueError: there is none.
     """
-    if method.removeprefix(INVERTED) != NORMED:
-        return find_unit(method)
-    score = partial(geometric_median.score, norm_keep=norm_keep)
-    return score if method == NORMED else inverted(score)
+    return resolve(method, methods(norm_keep), UNIT_VARIANTS, "unit criterion")
 
 
 class Cut(NamedTuple):

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import masks
-from jaxtickets.criteria import Evidence, find
+from jaxtickets.criteria import Evidence, at_initialisation, find
 from jaxtickets.search.moves import Moves, Proposal, settle
 from jaxtickets.types import Array, Keep, Key, Mask, Params, Prunable, Scores
 
@@ -180,14 +180,13 @@ def features(
       evidence: criteria score `evidence.init_params`.
       pool: of fields of units, what scores of weights say of each.
     """
-    untrained = evidence._replace(params=evidence.init_params)
     made = []
     for name, k in zip(space.features, jax.random.split(key, len(space.features)), strict=True):
         if name == CHANCE:
             scores = masks.random_scores(k, pool(evidence.init_params), space.prunable)
             made.append(jax.tree.map(_gumbel, scores))
             continue
-        scores = pool(find(name)(k, untrained))
+        scores = pool(at_initialisation(find(name)).score(k, evidence))
         made.append(jax.tree.map(_log, scores))
     return tuple(made)
 

@@ -1,26 +1,36 @@
 """What is a filter or neuron worth? `score(key, evidence, wiring) -> {group: scores}`."""
 
-from jaxtickets.criteria.base import UnitCriterion
+from collections.abc import Callable
+
+from jaxtickets.criteria.base import Evidence, UnitCriterion
 from jaxtickets.criteria.units import batch_norm, geometric_median, norms, slope, uniform
+from jaxtickets.criteria.variants import resolve
+from jaxtickets.types import Array, Key, Wiring
 
 UNIT_CRITERIA: dict[str, UnitCriterion] = {
-    "mean_abs": norms.mean_abs,
-    "l1": norms.l1,
-    "l2": norms.l2,
-    "sign_mean": norms.sign_mean,
-    "fpgm": geometric_median.score,
-    "batch_norm": batch_norm.scale,
-    "abs_batch_norm": batch_norm.absolute,
-    "gradient": slope.score,
-    "random": uniform.score,
+    "mean_abs": UnitCriterion(norms.mean_abs, weights_alone=True),
+    "l1": UnitCriterion(norms.l1, weights_alone=True),
+    "l2": UnitCriterion(norms.l2, weights_alone=True),
+    "sign_mean": UnitCriterion(norms.sign_mean),
+    "fpgm": UnitCriterion(geometric_median.score, weights_alone=True),
+    "batch_norm": UnitCriterion(batch_norm.scale),
+    "abs_batch_norm": UnitCriterion(batch_norm.absolute),
+    "gradient": UnitCriterion(slope.score),
+    "random": UnitCriterion(uniform.score, draws=True),
 }
 
 
 def inverted(criterion: UnitCriterion) -> UnitCriterion:
     """The scores' negatives: what was kept first goes first."""
-    return lambda key, evidence, wiring: {
-        name: -scores for name, scores in criterion(key, evidence, wiring).items()
-    }
+
+    def score(key: Key, evidence: Evidence, wiring: Wiring) -> dict[str, Array]:
+        scores = criterion.score(key, evidence, wiring)
+        return {name: -values for name, values in scores.items()}
+
+    return criterion._replace(score=score)
+
+
+UNIT_VARIANTS: dict[str, Callable[[UnitCriterion], UnitCriterion]] = {"inverted": inverted}
 
 
 def find_unit(name: str) -> UnitCriterion:
@@ -29,11 +39,7 @@ def find_unit(name: str) -> UnitCriterion:
     Raises:
       ValueError: there is none.
     """
-    plain = name.removeprefix("inverted_")
-    if plain not in UNIT_CRITERIA:
-        known = ", ".join(UNIT_CRITERIA)
-        raise ValueError(f"unknown unit criterion '{name}': {known}, or one after inverted_")
-    return UNIT_CRITERIA[plain] if plain == name else inverted(UNIT_CRITERIA[plain])
+    return resolve(name, UNIT_CRITERIA, UNIT_VARIANTS, "unit criterion")
 
 
-__all__ = ["UNIT_CRITERIA", "find_unit", "inverted"]
+__all__ = ["UNIT_CRITERIA", "UNIT_VARIANTS", "find_unit", "inverted"]

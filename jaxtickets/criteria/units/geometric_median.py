@@ -15,7 +15,7 @@ def score(key: Key, evidence: Evidence, wiring: Wiring, norm_keep: float = 1.0) 
     He et al., "Filter pruning via geometric median", 2019, equation 4. The key is not used.
 
     Args:
-      key, evidence, wiring: see `UnitCriterion`.
+      key, evidence, wiring: see `UnitScore`.
       norm_keep: before that, the share `1 − norm_keep` of the filters with the smallest L2 norm
         goes; these have the lowest scores, below zero and by norm, and distances are to the
         others alone.

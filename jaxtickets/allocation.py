@@ -93,11 +93,11 @@ def apportion(
     for i in room[: kept - int(count.sum())]:
         count[i] += 1
     counts = dict(zip(shapes, (int(c) for c in count), strict=True))
-    check(counts)
+    check_counts(counts)
     return counts
 
 
-def check(counts: Mapping[str, int]) -> None:
+def check_counts(counts: Mapping[str, int]) -> None:
     """Every leaf keeps something.
 
     Raises:

@@ -13,17 +13,17 @@ from jaxtickets.criteria import CRITERIA
 from jaxtickets.dynamic.static import masked
 from jaxtickets.search import (
     acceptance,
-    anew,
     annealing,
     chains,
-    difference,
     energies,
     fields,
+    incremental_energy,
+    independent_draws,
     informed,
+    interacting_chains,
     patterns,
-    rewired,
     swaps,
-    together,
+    trained_swaps,
 )
 from jaxtickets.search import space as spaces
 from jaxtickets.types import Split
@@ -158,7 +158,7 @@ def test_searches():
     cheap = energies.Energy(sums, fresh=False)
     whole, layers = (spaces.weights(params, KERNELS, scope) for scope in spaces.SCOPES[:2])
     slope = informed.fixed(*scored, KERNELS)
-    probe = rewired.trained(
+    probe = trained_swaps.trained(
         given.model,
         given.loss,
         given.optimizer(0.1),
@@ -174,13 +174,13 @@ def test_searches():
         "of layers": (layers, swaps.moves(layers, 3, floor=(1, 1, 1), tabu=3)),
         "informed": (whole, informed.moves(whole, 3, slope, 8)),
         "corrected": (layers, informed.moves(layers, 3, slope, 8, corrected=True)),
-        "anew": (whole, anew.moves(whole, 3)),
-        "rewired": (layers, rewired.moves(layers, 3, probe)),
+        "anew": (whole, independent_draws.moves(whole, 3)),
+        "rewired": (layers, trained_swaps.moves(layers, 3, probe)),
     }
     pattern = spaces.weights(params, KERNELS, spaces.PATTERN, 2)
     walks["patterns"] = pattern, patterns.moves(pattern, 3)
     assert len(walks) >= len(acceptance.ACCEPTANCES)
-    plan = annealing.plan(3, lambda t: 0.1 + 0.0 * t, lambda t: 3.0 - t)
+    plan = annealing.step_plans(3, lambda t: 0.1 + 0.0 * t, lambda t: 3.0 - t)
 
     def search(moves, mask_of, point, rules, energy=cheap):
         kernel = annealing.build(moves, mask_of, energy, rules)
@@ -224,24 +224,26 @@ def test_searches():
         assert info.energy.dtype == jnp.float64, name
         if name != "fields":
             assert chain.chosen.sum() == chain.state.start.sum(), name
-    assert difference.first_layer(given.model, params, stats, images.astype("f4")) is not None
+    assert (
+        incremental_energy.first_layer(given.model, params, stats, images.astype("f4")) is not None
+    )
 
 
-@pytest.mark.parametrize("name", sorted(set(together.INTERACTIONS) - {"none"}))
+@pytest.mark.parametrize("name", sorted(set(interacting_chains.INTERACTIONS) - {"none"}))
 def test_chains_meet(name, mlp):
     where = spaces.weights(mlp, KERNELS)
     energy = energies.Energy(
         lambda key, mask: jnp.mean(jnp.where(where.bits(mask), 1.0, 0.1)), False
     )
     kernel = annealing.build(swaps.moves(where, 2), where.mask, energy, annealing.Rules())
-    group = together.INTERACTIONS[name](together.Rules(4.0, 0.3, where, 1))
+    group = interacting_chains.INTERACTIONS[name](interacting_chains.Rules(4.0, 0.3, where, 1))
 
     @jax.jit
     def meetings(key):
         first = jnp.arange(where.size) < 9
         states = jax.vmap(lambda k: kernel.init(k, first))(jax.random.split(key, 3))
         states, memory = group.begin(states)
-        between = together.Between(jnp.int32(4), jnp.float32(0.1), jnp.float32(0.05))
+        between = interacting_chains.Between(jnp.int32(4), jnp.float32(0.1), jnp.float32(0.05))
         for _ in range(2):
             kinds = jax.tree.map(jnp.result_type, (states, memory))
             states, memory = group.meet(key, kernel, states, memory, between)

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 
 from experiments.harness import annealed, annealed_settings, annealed_start, chain_runs
-from experiments.harness.annealed_settings import Settings
+from experiments.harness.annealed_settings import AnnealingSettings
 from experiments.harness.settings import Except, among, idle_under
 from experiments.sa_search import idle
 from jaxtickets import losses, masks, optimizers, runs
 from jaxtickets.allocation import ALLOCATIONS
 from jaxtickets.criteria import CRITERIA
-from jaxtickets.recipes.search_domain import GRANULARITIES, POTENTIALS, Ground, Row
+from jaxtickets.recipes.search_domain import GRANULARITIES, POTENTIALS, ChainInputs, SearchDomain
 from jaxtickets.search import energies
 from jaxtickets.search import space as spaces
 from jaxtickets.search.acceptance import ACCEPTANCES
-from jaxtickets.search.together import INTERACTIONS
+from jaxtickets.search.interacting_chains import INTERACTIONS
 from jaxtickets.training import Recipe
 from jaxtickets.types import Feed, Model, Split, Units
 
@@ -69,7 +69,7 @@ RECIPE = Recipe(
     every=1,
 )
 SGD = optimizers.optimizer("sgd", 0.1)
-BASE = Settings(
+BASE = AnnealingSettings(
     granularity="weights",
     scope="global",
     floor=0,
@@ -140,19 +140,19 @@ def test_every_choice_is_tried():
 @cache
 def space_of(granularity, scope, group=4):
     settings = replace(BASE, granularity=granularity, scope=scope, group=group)
-    return annealed.ground_of(settings, PARAMS, PRUNABLE, WIRING).space
+    return annealed.domain_of(settings, PARAMS, PRUNABLE, WIRING).space
 
 
 @cache
 def sight_of(energy):
-    return annealed.sight(replace(BASE, energy=energy), prepare, TRAIN, VALIDATION)
+    return annealed.search_data(replace(BASE, energy=energy), prepare, TRAIN, VALIDATION)
 
 
 @cache
 def searcher(settings, most):
     """`(row, sight) -> (chains, infos)`, stacked: a chain from its begin, a chunk at a time."""
     space = space_of(settings.granularity, settings.scope, settings.group)
-    search = annealed.build(settings, RECIPE, SGD, Ground(space), PRUNABLE, most)
+    search = annealed.build(settings, RECIPE, SGD, SearchDomain(space), PRUNABLE, most)
 
     def whole(row, sight):
         def body(chain, start):
@@ -171,17 +171,17 @@ def searcher(settings, most):
 def searched(change, density):
     """The space, the first bits, the beginning, and the chain and info after each step."""
     settings = replace(BASE, **change)
-    annealed_settings.check(settings)
+    annealed_settings.check_search(settings)
     space = space_of(settings.granularity, settings.scope, settings.group)
     bits = annealed_start.first_bits(settings, KEY, space, density)
     most = annealed_start.largest_swap(settings, space, bits[None])
-    row = Row(
+    row = ChainInputs(
         key=jax.random.key(1),
         energy_key=KEY,
         params=PARAMS,
         stats={},
         start=bits,
-        ticks=annealed_start.ticks(settings, int(bits.sum()), most),
+        ticks=annealed_start.step_plans(settings, int(bits.sum()), most),
     )
     sight = sight_of(settings.energy)
     run = searcher(BASE if change in GIVEN else settings, 49 if change in GIVEN else most)
@@ -275,7 +275,7 @@ def test_energies_without_a_measure_are_those_of_the_masked_kernels(change):
 
 
 def plan(ones=40, most=40, **change):
-    return annealed_start.ticks(replace(BASE, **{"steps": 12, **change}), ones, most)
+    return annealed_start.step_plans(replace(BASE, **{"steps": 12, **change}), ones, most)
 
 
 def test_temperatures_run_from_the_start_to_the_ratio_of_it():
@@ -397,16 +397,16 @@ def test_sawtooth_sizes_follow_the_levels():
     ids=str,
 )
 def test_bad_settings_raise_one_line_that_names_the_setting(change):
-    annealed_settings.check(BASE)
+    annealed_settings.check_search(BASE)
     with pytest.raises(ValueError, match=next(iter(change))) as error:
-        annealed_settings.check(replace(BASE, **change))
+        annealed_settings.check_search(replace(BASE, **change))
     assert "\n" not in str(error.value)
 
 
 def test_a_search_says_where_how_and_for_what():
-    assert annealed_settings.said(BASE) == "weights, random swaps, lowering cross-entropy"
+    assert annealed_settings.in_words(BASE) == "weights, random swaps, lowering cross-entropy"
     told = replace(BASE, granularity="unit_fields", energy="trainability", train_steps=9)
-    found = annealed_settings.said(told)
+    found = annealed_settings.in_words(told)
     assert found == (
         "unit fields, random steps of potentials, lowering cross-entropy after 9 training steps"
     )
@@ -415,7 +415,7 @@ def test_a_search_says_where_how_and_for_what():
 def test_a_start_temperature_that_accepts_everything_is_refused():
     # T0 = mean / -ln(1) is no temperature
     with pytest.raises(ValueError, match="burn_in_accept"):
-        annealed_settings.check(replace(BASE, burn_in_accept=1.0))
+        annealed_settings.check_search(replace(BASE, burn_in_accept=1.0))
 
 
 @pytest.mark.parametrize(
@@ -429,15 +429,15 @@ def test_a_start_temperature_that_accepts_everything_is_refused():
 )
 def test_more_images_than_there_are_raise_one_line(change, words):
     with pytest.raises(ValueError, match=words) as error:
-        annealed.sight(replace(BASE, **change), prepare, TRAIN, VALIDATION)
+        annealed.search_data(replace(BASE, **change), prepare, TRAIN, VALIDATION)
     assert "\n" not in str(error.value)
 
 
 def test_sight_scores_on_the_first_images_and_trains_on_others():
-    sight = annealed.sight(replace(BASE, images=0), prepare, TRAIN, VALIDATION)
+    sight = annealed.search_data(replace(BASE, images=0), prepare, TRAIN, VALIDATION)
     assert len(sight.scored.labels) == len(sight.training.labels) == 20
     np.testing.assert_allclose(sight.scored.images, prepare(TRAIN.images), atol=1e-6)
-    sight = annealed.sight(replace(BASE, energy="trainability"), prepare, TRAIN, VALIDATION)
+    sight = annealed.search_data(replace(BASE, energy="trainability"), prepare, TRAIN, VALIDATION)
     np.testing.assert_array_equal(sight.scored.labels, TRAIN.labels[:10])
     np.testing.assert_array_equal(sight.training.images, TRAIN.images[10:])
     np.testing.assert_array_equal(sight.validation.images, VALIDATION.images)
@@ -466,7 +466,7 @@ def test_a_density_of_one_leaves_nothing_to_search_and_raises_one_line():
     with pytest.raises(ValueError, match="density") as error:
         bits = annealed_start.first_bits(BASE, KEY, space, 1.0)
         most = annealed_start.largest_swap(BASE, space, bits[None])
-        annealed_start.ticks(BASE, int(bits.sum()), most)
+        annealed_start.step_plans(BASE, int(bits.sum()), most)
     assert "\n" not in str(error.value)
 
 
@@ -544,16 +544,16 @@ def met(interaction):
     """Two groups of four chains: as they begin, after a chunk, and after they have met."""
     change = {"interaction": interaction, "steps": 8, "chunk": 2, "floor": 10, "temperature": 0.0}
     settings = replace(BASE, **change)
-    annealed_settings.check(settings)
+    annealed_settings.check_search(settings)
     space = space_of("weights", "global")
     chances = jax.random.split(KEY, 8)
     bits = [annealed_start.first_bits(settings, key, space, 0.5) for key in chances]
     most = annealed_start.largest_swap(settings, space, jnp.stack(bits))
-    ticks = annealed_start.ticks(settings, int(bits[0].sum()), most)
+    ticks = annealed_start.step_plans(settings, int(bits[0].sum()), most)
     rows = runs.stack(
-        [Row(k, KEY, PARAMS, {}, b, ticks) for k, b in zip(chances, bits, strict=True)]
+        [ChainInputs(k, KEY, PARAMS, {}, b, ticks) for k, b in zip(chances, bits, strict=True)]
     )
-    search = annealed.build(settings, RECIPE, SGD, Ground(space), PRUNABLE, most)
+    search = annealed.build(settings, RECIPE, SGD, SearchDomain(space), PRUNABLE, most)
     begin, meet = chain_runs._of_groups(search.meeting, 4)
     sight = sight_of("fixed")
 
@@ -651,7 +651,7 @@ def test_a_population_cools_between_chunks_alone_and_weighs_all_of_it():
 
 def made_ticks(**change):
     settings = replace(BASE, steps=8, chunk=2, **change)
-    return annealed_start.ticks(settings, 49, 49)
+    return annealed_start.step_plans(settings, 49, 49)
 
 
 @pytest.mark.parametrize(
@@ -661,13 +661,13 @@ def made_ticks(**change):
 def test_a_pattern_that_can_not_be_is_refused(group, density, words):
     settings = replace(BASE, scope="pattern", group=group)
     with pytest.raises(ValueError, match=words):
-        space = annealed.ground_of(settings, PARAMS, PRUNABLE, WIRING).space
+        space = annealed.domain_of(settings, PARAMS, PRUNABLE, WIRING).space
         annealed_start.first_bits(settings, KEY, space, density)
 
 
 def test_a_pattern_takes_thirds_and_has_a_floor():
     settings = replace(BASE, scope="pattern", group=3)
-    space = annealed.ground_of(settings, PARAMS, PRUNABLE, WIRING).space
+    space = annealed.domain_of(settings, PARAMS, PRUNABLE, WIRING).space
     # of 4, 8 and 6 inputs: groups of 3 keep one, and what is left over keeps one too
     assert annealed_start.first_bits(settings, KEY, space, 0.333).sum() == 8 * 2 + 6 * 3 + 3 * 2
     with pytest.raises(ValueError, match="floor=7: the pattern leaves 6 in out"):
@@ -697,11 +697,11 @@ PLANNED = [
 
 def chosen(choice):
     """Settings under which the choice is taken."""
-    known = {field.name: field.metadata["known"] for field in fields(Settings)}
+    known = {field.name: field.metadata["known"] for field in fields(AnnealingSettings)}
     taken = {
         name: next(v for v in known[name] if among(v, values)) for name, values in choice.items()
     }
-    return Settings(size=20.0, temperature=2.0, steps=60, **taken)
+    return AnnealingSettings(size=20.0, temperature=2.0, steps=60, **taken)
 
 
 @pytest.mark.parametrize(("name", "choice"), PLANNED)
@@ -709,7 +709,7 @@ def test_what_is_said_to_be_without_effect_changes_no_plan(name, choice):
     settings = chosen(choice)
     changed = replace(settings, **{name: CHANGED[name]})
     assert getattr(settings, name) != CHANGED[name]
-    plans = [annealed_start.ticks(made, ones=40, most=30) for made in (settings, changed)]
+    plans = [annealed_start.step_plans(made, ones=40, most=30) for made in (settings, changed)]
     chex.assert_trees_all_equal(*plans)
 
 
@@ -728,13 +728,13 @@ def test_what_has_no_use_for_a_temperature_accepts_the_same_at_any():
 
 
 def test_what_is_said_to_be_without_effect_names_settings_and_values_that_there_are():
-    known = {field.name: field.metadata["known"] for field in fields(Settings)}
+    known = {field.name: field.metadata["known"] for field in fields(AnnealingSettings)}
     for name, choices in idle.IDLE.items():
         for choice in ({name: ()}, *choices):
             for other, values in choice.items():
                 assert other in known
                 there = values.values if isinstance(values, Except) else values
                 assert not known[other] or set(there) <= set(known[other])
-    assert idle_under(idle.IDLE, "size_end", vars(Settings())) == []
-    held = vars(Settings(sizes="constant"))
+    assert idle_under(idle.IDLE, "size_end", vars(AnnealingSettings())) == []
+    held = vars(AnnealingSettings(sizes="constant"))
     assert idle_under(idle.IDLE, "size_end", held) == ["sizes"]

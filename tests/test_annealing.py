@@ -52,7 +52,9 @@ def looked_up(table, where):
 
 def ticks(steps, temperature=1.0, size=1, level=None):
     """A plan of constant temperature and size, or of given arrays."""
-    plan = annealing.plan(steps, lambda t: jnp.zeros(t.shape) + temperature, lambda t: 0.0 * t + 1)
+    plan = annealing.step_plans(
+        steps, lambda t: jnp.zeros(t.shape) + temperature, lambda t: 0.0 * t + 1
+    )
     sizes = jnp.broadcast_to(jnp.asarray(size, jnp.int32), (steps,))
     return plan._replace(size=sizes, level=plan.level if level is None else jnp.asarray(level))
 
@@ -418,11 +420,13 @@ def test_a_proposed_energy_that_is_not_finite_is_refused_and_told():
 
 def test_plan_rounds_sizes_down_to_no_less_than_one():
     # 4.9, 3.6, 2.3, 1.0, -0.3, nothing: 4, 3, 2, 1 (1.0 and below), 1, 1
-    plan = annealing.plan(6, lambda t: 2.0 / (1 + t), lambda t: jnp.maximum(4.91 - 1.3 * t, -1.0))
+    plan = annealing.step_plans(
+        6, lambda t: 2.0 / (1 + t), lambda t: jnp.maximum(4.91 - 1.3 * t, -1.0)
+    )
     assert plan.size.tolist() == [4, 3, 2, 1, 1, 1] and plan.size.dtype == jnp.int32
     np.testing.assert_allclose(plan.temperature, [2, 1, 2 / 3, 0.5, 0.4, 1 / 3], rtol=1e-6)
     assert plan.step.tolist() == list(range(6)) and plan.level.all()
-    plan = annealing.plan(4, lambda t: t * 1.0, lambda t: t * 1.0, lambda t: t % 2 == 0)
+    plan = annealing.step_plans(4, lambda t: t * 1.0, lambda t: t * 1.0, lambda t: t % 2 == 0)
     assert plan.level.tolist() == [True, False, True, False]
 
 
@@ -458,7 +462,7 @@ def test_annealing_finds_the_best_of_all_masks_of_a_tiny_net():
     where, energy, _ = net()
     masks = every_mask(12, 6)
     kernel = built(where, energy, 3)
-    plan = annealing.plan(600, lambda t: 0.1 * 0.03 ** (t / 599), lambda t: 1.0 + t % 2)
+    plan = annealing.step_plans(600, lambda t: 0.1 * 0.03 ** (t / 599), lambda t: 1.0 + t % 2)
 
     @jax.jit
     def chain(key):

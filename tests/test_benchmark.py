@@ -20,7 +20,7 @@ from jaxtickets.compress import graph, promise, shrink
 from jaxtickets.dynamic.static import masked
 from jaxtickets.io.errors import UserError
 from jaxtickets.search import energies
-from jaxtickets.search.difference import Layer
+from jaxtickets.search.incremental_energy import Layer
 from jaxtickets.types import Split, Ticket
 
 WEIGHTS = 784 * 300 + 300 * 100 + 100 * 10

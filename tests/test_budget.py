@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from jaxtickets import masks, nets
-from jaxtickets.compress import budget, choose, graph
+from jaxtickets.compress import budget, graph, unit_selection
 from jaxtickets.criteria import Evidence
-from jaxtickets.recipes.search_domain import Row, ground, mask_at
+from jaxtickets.recipes.search_domain import ChainInputs, mask_at, search_domain
 from jaxtickets.search import fields
 from jaxtickets.search import space as spaces
 
@@ -35,7 +35,7 @@ def test_costs_are_the_multiply_adds_that_are_left(name):
     for share in (0.1, 0.5, 1.0):
         flat = draw.random(sum(costs.sizes)) <= share
         units = dict(zip(traced.units, parts(costs, flat), strict=True))
-        left = choose.multiply_adds(traced, dense, units) / sum(dense.values())
+        left = unit_selection.multiply_adds(traced, dense, units) / sum(dense.values())
         counts = jnp.array([part.sum() for part in units.values()])
         # the host rounds down twice a layer
         slack = 2 * len(dense) / sum(dense.values()) + 3e-7
@@ -55,10 +55,12 @@ def test_the_choice_is_the_hosts_at_once_for_many_scores_and_budgets(name, some)
         named = dict(zip(traced.units, parts(costs, score), strict=True))
 
         def cost(units):
-            return choose.multiply_adds(traced, dense, units)
+            return unit_selection.multiply_adds(traced, dense, units)
 
         most = int(float(share) * total)
-        expected = choose.to_budget(choose.over_layers, traced, named, cost, most, floor=3)
+        expected = unit_selection.to_budget(
+            unit_selection.over_layers, traced, named, cost, most, floor=3
+        )
         units = dict(zip(traced.units, parts(costs, flat), strict=True))
         for name, mask in expected.items():
             np.testing.assert_array_equal(units[name], mask)
@@ -73,7 +75,7 @@ def test_a_floor_is_kept_whatever_the_scores_and_is_the_least():
     for floor, left in ((4, [4, 4, 4]), (30, [20, 30, 30]), (0, [1, 1, 1])):
         pairs = zip(costs.sizes, left, strict=True)
         units = dict(zip(traced.units, (np.arange(n) < few for n, few in pairs), strict=True))
-        least = choose.multiply_adds(traced, dense, units) / sum(dense.values())
+        least = unit_selection.multiply_adds(traced, dense, units) / sum(dense.values())
         assert budget.least(costs, floor) == pytest.approx(least, abs=4e-6)
         for share in (least / 2, least + 1e-5):  # a budget below the least net leaves it whole
             kept = parts(costs, budget.within(costs, low, share, floor))
@@ -85,9 +87,9 @@ def test_costs_of_other_units_are_refused(lenet):
     costs = budget.costs(traced, dense)
     where = "layer", params, ()
     with pytest.raises(ValueError, match="needs unit_fields"):
-        ground("units", *where, traced.wiring, costs=costs)
+        search_domain("units", *where, traced.wiring, costs=costs)
     with pytest.raises(ValueError, match="costs of"):
-        ground("unit_fields", *where, traced.wiring[::-1], ("chance",), costs=costs)
+        search_domain("unit_fields", *where, traced.wiring[::-1], ("chance",), costs=costs)
 
 
 def test_groups_that_share_units_have_no_costs():
@@ -108,10 +110,12 @@ def lenet():
 def test_fields_of_units_keep_to_the_budget_through_every_move(lenet, share):
     traced, dense, params, stats = lenet
     costs = budget.costs(traced, dense)
-    where = ground("unit_fields", "layer", params, (), traced.wiring, ("chance",), costs=costs)
+    where = search_domain(
+        "unit_fields", "layer", params, (), traced.wiring, ("chance",), costs=costs
+    )
     about = Evidence(params, params, stats, masks.ones(params), None, None)
     known = fields.features(KEY, where.fields, about, where.pool)
-    row = Row(KEY, KEY, params, stats, None, None, known, jnp.float32(share))
+    row = ChainInputs(KEY, KEY, params, stats, None, None, known, jnp.float32(share))
     moves = fields.moves(where.fields)
     point, seen = fields.flat(where.fields, [1.0]), set()
     bits = jax.jit(lambda point: where.space.bits(mask_at(where, 1, row, point)))
@@ -120,7 +124,7 @@ def test_fields_of_units_keep_to_the_budget_through_every_move(lenet, share):
         point = moves.settle(proposal, jnp.bool_(True))
         units = spaces.named(where.space, bits(point))
         counts = tuple(int(mask.sum()) for mask in units.values())
-        assert choose.multiply_adds(traced, dense, units) <= share * sum(dense.values())
+        assert unit_selection.multiply_adds(traced, dense, units) <= share * sum(dense.values())
         assert min(counts) >= 1
         seen.add(counts)
     assert len(seen) > 10
@@ -129,10 +133,10 @@ def test_fields_of_units_keep_to_the_budget_through_every_move(lenet, share):
 def test_fields_of_units_without_costs_keep_their_number_and_follow_a_criterion(lenet):
     traced, _, params, stats = lenet
     names = ("large_init", "chance")
-    where = ground("unit_fields", "layer", params, (), traced.wiring, names)
+    where = search_domain("unit_fields", "layer", params, (), traced.wiring, names)
     about = Evidence(params, params, stats, masks.ones(params), None, None)
     known = fields.features(KEY, where.fields, about, where.pool)
-    row = Row(KEY, KEY, params, stats, None, None, known, jnp.int32(60))
+    row = ChainInputs(KEY, KEY, params, stats, None, None, known, jnp.int32(60))
     point = fields.flat(where.fields, [1.0, 0.0])
     mean = where.space.pool(jax.tree.map(jnp.abs, params))
     expected = where.space.mask(spaces.choose(where.space, mean, 60, 1))

@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from experiments.harness import latency, timing
 from jaxtickets import nets
-from jaxtickets.compress import choose, graph, promise, report
+from jaxtickets.compress import graph, promise, report, unit_selection
 from jaxtickets.compress.shrink import shrink
 from jaxtickets.io import tickets
 from jaxtickets.types import Ticket
@@ -531,17 +531,21 @@ def counts(units):
 
 
 def test_by_layer_keeps_the_best_of_each(chain):
-    units = choose.by_layer(*chain, 0.5)
+    units = unit_selection.by_layer(*chain, 0.5)
     np.testing.assert_array_equal(units["conv1"], np.arange(10) >= 5)
     np.testing.assert_array_equal(units["conv2"], [True, False, True, False])
     np.testing.assert_array_equal(units["fc1"], [True, False])
     densities = {"conv1": 0.3, "conv2": 1.0, "fc1": 0.5}
-    assert counts(choose.by_layer(*chain, densities)) == [3, 4, 1]
+    assert counts(unit_selection.by_layer(*chain, densities)) == [3, 4, 1]
 
 
 def test_over_layers_ranks_all_units_together(chain):
-    assert counts(choose.over_layers(*chain, 12 / 16)) == [10, 1, 1]  # 6.5 to 15.5, then 5 and 4
-    units = choose.over_layers(*chain, 10 / 16, floor=2)
+    assert counts(unit_selection.over_layers(*chain, 12 / 16)) == [
+        10,
+        1,
+        1,
+    ]  # 6.5 to 15.5, then 5 and 4
+    units = unit_selection.over_layers(*chain, 10 / 16, floor=2)
     assert counts(units) == [6, 2, 2]
     np.testing.assert_array_equal(units["conv1"], np.arange(10) >= 4)
 
@@ -559,19 +563,19 @@ def test_over_layers_ranks_all_units_together(chain):
     ],
 )
 def test_counts_floors_and_multiples(chain, density, floor, multiple, expected):
-    assert counts(choose.by_layer(*chain, density, floor, multiple)) == expected
+    assert counts(unit_selection.by_layer(*chain, density, floor, multiple)) == expected
 
 
 def test_an_emptied_layer_is_named(chain):
     with pytest.raises(ValueError, match=r"no unit is left in fc1: .* set a floor"):
-        choose.by_layer(*chain, 0.2)
+        unit_selection.by_layer(*chain, 0.2)
     with pytest.raises(ValueError, match="no unit is left in conv2"):
-        choose.over_layers(*chain, 0.5, multiple=2)
+        unit_selection.over_layers(*chain, 0.5, multiple=2)
     with pytest.raises(ValueError, match="no unit is left in conv2"):
-        choose.by_layer(*chain, {"conv1": 1.0, "conv2": 0.1, "fc1": 1.0})
+        unit_selection.by_layer(*chain, {"conv1": 1.0, "conv2": 0.1, "fc1": 1.0})
 
 
-@pytest.mark.parametrize("rule", [choose.by_layer, choose.over_layers])
+@pytest.mark.parametrize("rule", [unit_selection.by_layer, unit_selection.over_layers])
 def test_rules_refuse_what_is_no_choice(chain, rule):
     found, scores = chain
     for density in (0, -0.1, 1.1):
@@ -584,26 +588,26 @@ def test_rules_refuse_what_is_no_choice(chain, rule):
     with pytest.raises(ValueError, match="NaN among the scores of conv2"):
         rule(found, {**scores, "conv2": np.array([1, np.nan, 2, 3])}, 0.5)
     with pytest.raises(ValueError, match="a floor of 3 needs 8"):
-        choose.over_layers(found, scores, 0.4, floor=3)
+        unit_selection.over_layers(found, scores, 0.4, floor=3)
 
 
-@pytest.mark.parametrize("rule", [choose.by_layer, choose.over_layers])
+@pytest.mark.parametrize("rule", [unit_selection.by_layer, unit_selection.over_layers])
 def test_the_budget_takes_the_largest_choice_that_fits(chain, rule):
     found, scores = chain
     dense = nets.multiply_adds(nets.make("lenet5", widths=(10, 4, 2)), MNIST)
 
     def cost(units):
-        return choose.multiply_adds(found, dense, units)
+        return unit_selection.multiply_adds(found, dense, units)
 
     choices = [rule(found, scores, keep / 16, floor=1) for keep in range(3, 17)]
     for budget in (cost(choices[-1]), cost(choices[6]), cost(choices[6]) + 1, cost(choices[0])):
-        units = choose.to_budget(rule, found, scores, cost, budget)
-        without = choose.to_budget(rule, found, scores, cost, budget, floor=0)
+        units = unit_selection.to_budget(rule, found, scores, cost, budget)
+        without = unit_selection.to_budget(rule, found, scores, cost, budget, floor=0)
         for name, mask in units.items():
             np.testing.assert_array_equal(without[name], mask)
         assert cost(units) == max(cost(c) for c in choices if cost(c) <= budget)
     with pytest.raises(ValueError, match="can't be kept: the least choice costs"):
-        choose.to_budget(rule, found, scores, cost, cost(choices[0]) - 1)
+        unit_selection.to_budget(rule, found, scores, cost, cost(choices[0]) - 1)
 
 
 def test_multiply_adds_of_a_choice_are_those_of_the_shrunk_net():
@@ -612,7 +616,7 @@ def test_multiply_adds_of_a_choice_are_those_of_the_shrunk_net():
     units = random_units(found.wiring)
     small, _, gain = shrink(net, ticket_of(net, CIFAR), units, found)
     left = sum(nets.multiply_adds(small, CIFAR).values())
-    assert choose.multiply_adds(found, dense, units) == left == gain.after.multiply_adds
+    assert unit_selection.multiply_adds(found, dense, units) == left == gain.after.multiply_adds
     assert gain.before.multiply_adds == sum(dense.values()) > left
 
 
@@ -624,14 +628,16 @@ def test_shared_channels_stay_or_go_in_all_groups():
         "conv3": np.array([9.0, 8, 0, 1, 3, 0, 7, 6, 5]),
         "conv2": np.arange(5.0),
     }
-    units = choose.by_layer(found, scores, 0.5)
+    units = unit_selection.by_layer(found, scores, 0.5)
     np.testing.assert_array_equal(units["conv1"], [True, False, True, False])
     own = [True, True, False, False, False]  # of five of its own, two
     np.testing.assert_array_equal(units["conv3"], [*own[:2], *units["conv1"], *own[2:]])
     net = Residual()
     small, _, _ = shrink(net, ticket_of(net, SMALL), units, found)
     assert small.widths == (2, 4, 2)
-    total = choose.over_layers(found, scores, 0.5)  # seven of fourteen: 9 to 5, then 4 and 4
+    total = unit_selection.over_layers(
+        found, scores, 0.5
+    )  # seven of fourteen: 9 to 5, then 4 and 4
     assert sum(counts(total)) - np.sum(total["conv1"]) == 7
     np.testing.assert_array_equal(total["conv3"][2:6], total["conv1"])
 
@@ -644,7 +650,7 @@ def test_shuffled_units_have_the_counts_of_the_given_ones_where_groups_share_uni
     traced = graph.trace(net, CIFAR)
     units = random_units(traced.wiring, density=0.4)
     there = graph.kept(traced, units)
-    found = choose.shuffled(jax.random.key(0), traced, units)
+    found = unit_selection.shuffled(jax.random.key(0), traced, units)
     again = graph.kept(traced, found)
     assert (again != there).any()
     for name, places in traced.units.items():

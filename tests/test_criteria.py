@@ -14,7 +14,7 @@ from jaxtickets.criteria import (
     inverted,
     normalised,
 )
-from jaxtickets.criteria.plane import FUNCTIONS, SAME_SIGN
+from jaxtickets.criteria.initial_final import FUNCTIONS, SAME_SIGN
 from jaxtickets.types import Split
 
 KEY, OTHER = jax.random.key(1), jax.random.key(2)

@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from jaxtickets import losses, masks, nets
 from jaxtickets.criteria import CRITERIA, Evidence, grasp
-from jaxtickets.criteria.plane import FUNCTIONS, SAME_SIGN
+from jaxtickets.criteria.initial_final import FUNCTIONS, SAME_SIGN
 from jaxtickets.criteria.units import UNIT_CRITERIA
 from jaxtickets.recipes import iterative_pruning
 from jaxtickets.types import Model, Split, Units

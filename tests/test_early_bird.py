@@ -13,17 +13,17 @@ import pytest
 
 from experiments.early_bird import drawing as driver
 from experiments.early_bird import drawn_tickets
-from experiments.early_bird.drawing import BirdSettings
+from experiments.early_bird.drawing import DrawSettings
 from experiments.early_bird.figure import matrix
 from experiments.harness.problem import NetSettings, TrainSettings, build
 from experiments.harness.seeds import seed, training_key
 from jaxtickets import losses, masks, nets, optimizers, runs, training
-from jaxtickets.compress import choose, graph
+from jaxtickets.compress import graph, unit_selection
 from jaxtickets.criteria import Evidence
 from jaxtickets.dynamic.static import masked
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.tickets import load_ticket
-from jaxtickets.recipes import early_bird, early_masks
+from jaxtickets.recipes import drawn_masks, early_bird
 from jaxtickets.search import space as spaces
 from jaxtickets.types import Split
 
@@ -125,7 +125,7 @@ def test_epochs_in_one_program_draw_what_the_kept_weights_say(mlp, evidence):
 
     def masks_now(state):
         scores = space.pool(jax.tree.map(jnp.abs, state.params))
-        return early_masks.choose_all(space, scores, jnp.array(keep))
+        return drawn_masks.choose_all(space, scores, jnp.array(keep))
 
     @jax.jit
     def run(rate):
@@ -184,8 +184,8 @@ def test_units_are_chosen_as_compress_chooses_them_shared_ones_too(residual):
     for floor in (1, 2):
         scores = {name: draw.random(len(p)).astype("f") for name, p in traced.units.items()}
         keep = round(0.6 * space.size)
-        bits = early_masks.choose_all(space, space.pool(scores), jnp.array([keep]), floor)[0]
-        expected = choose.over_layers(traced, scores, 0.6, floor)
+        bits = drawn_masks.choose_all(space, space.pool(scores), jnp.array([keep]), floor)[0]
+        expected = unit_selection.over_layers(traced, scores, 0.6, floor)
         found = early_bird.units_of(traced, bits)
         for name, units in expected.items():
             np.testing.assert_array_equal(found[name], units)
@@ -203,7 +203,7 @@ def test_annealed_masks_are_exact_better_than_their_start_and_the_weights_alone_
 
     @partial(jax.jit, static_argnums=0)
     def draw(steps, step, params):
-        found = early_masks.annealed(space, steps, keep, floor=1)
+        found = drawn_masks.annealed(space, steps, keep, floor=1)
         return found(jax.random.key(0), step, seen._replace(params=params))
 
     bits = draw(200, 4, evidence.params)
@@ -231,7 +231,7 @@ def test_masks_by_chance_of_several_densities_are_nested_unless_they_have_scores
 ):
     space = spaces.weights(mlp, masks.prunable(mlp))
     score = lambda key, seen: jax.random.uniform(key, (space.size,))  # noqa: E731
-    found = early_masks.ranked(space, score, (30, 12), floor=1, own=own)
+    found = drawn_masks.ranked(space, score, (30, 12), floor=1, own=own)
     large, small = found(jax.random.key(0), jnp.int32(3), evidence)
     assert (large.sum(), small.sum()) == (30, 12)
     assert bool((small & ~large).any()) is own
@@ -239,7 +239,7 @@ def test_masks_by_chance_of_several_densities_are_nested_unless_they_have_scores
 
 def test_early_birds_by_chance_have_scores_of_their_own(problem):
     settings = dataclasses.replace(SETTINGS, criterion="random", density=(0.5, 0.1))
-    plan = driver.plan(settings, problem)
+    plan = driver.plan_draws(settings, problem)
     params = seed(problem, 0).params
     seen = Evidence(params, params, {}, masks.ones(params), None, None)
     large, small = plan.masks(jax.random.key(0), jnp.int32(3), seen)
@@ -249,7 +249,7 @@ def test_early_birds_by_chance_have_scores_of_their_own(problem):
 
 # --- tickets -------------------------------------------------------------------------------------
 
-SETTINGS = BirdSettings(density=(0.25,), draw_at=(2,))
+SETTINGS = DrawSettings(density=(0.25,), draw_at=(2,))
 
 
 def problem_of(**settings):
@@ -276,7 +276,7 @@ def flown(plan, problem, drawn):
     def weights(epoch):
         return jax.tree.map(lambda w: jnp.full_like(w, epoch) if w.ndim == 1 else w, one.params)
 
-    bird = early_bird.Bird(queue, weights(drawn), {})
+    bird = early_bird.DrawState(queue, weights(drawn), {})
     bird = jax.tree.map(lambda leaf: leaf[None], bird)
     sgd = masked(problem.recipe.optimizer(problem.hyper), masks.ones(one.params))
     state = training.init(weights(plan.epochs), {}, sgd, method_state=bird)
@@ -286,7 +286,7 @@ def flown(plan, problem, drawn):
 
 
 def made(settings, problem, drawn=7):
-    plan = driver.plan(settings, problem)
+    plan = driver.plan_draws(settings, problem)
     one, ends, bits = flown(plan, problem, drawn)
     groups = drawn_tickets.tickets(plan, problem, [one], ends)
     entries = {e.name["method"]: (g.problem, e) for g in groups for e in g.entries}
@@ -359,7 +359,7 @@ def test_the_search_has_the_penalty_on_scales_and_its_tickets_have_none(problem)
     net = NetSettings(model="lenet5", widths="2,3,4", batch_norm=True)
     normed = build(net, TrainSettings(batch_size=500, epochs=8), "", False)
     settings = dataclasses.replace(SETTINGS, granularity="units", scale_l1=0.5, density=(0.5,))
-    plan = driver.plan(settings, normed)
+    plan = driver.plan_draws(settings, normed)
     shapes, _ = jax.eval_shape(normed.recipe.model.init, jax.random.key(0))
     ones = jax.tree.map(lambda a: np.ones(a.shape, "f"), shapes)
     assert float(plan.search.penalty(ones)) == 0.5 * (2 + 3 + 4)
@@ -375,7 +375,7 @@ def test_what_was_drawn_at_the_last_epoch_is_no_early_bird(problem):
 def test_bad_settings_are_refused(problem):
     def refused(words, problem=problem, **settings):
         with pytest.raises(UserError, match=words):
-            driver.plan(dataclasses.replace(SETTINGS, **settings), problem)
+            driver.plan_draws(dataclasses.replace(SETTINGS, **settings), problem)
 
     refused("fc1 has no batch norm", granularity="units", criterion="abs_batch_norm")
     refused("unknown unit criterion 'magnitude'", granularity="units", criterion="magnitude")

@@ -263,7 +263,7 @@ def test_a_run_that_goes_on_keeps_the_energies_it_has_and_makes_the_rest(tmp_pat
 
         monkeypatch.setattr(energy_scores, "predict", predict)
         session = Session(tmp_path, None, axis, None, [], 60.0)
-        made = energy_scores.predict_in_parts(
+        made = energy_scores.energies_of_masks(
             session, None, (), entries, {0: (params, params)}, jnp.float32(7)
         )
         return [row["by"] for row in made]

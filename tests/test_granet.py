@@ -257,7 +257,7 @@ def test_the_gradient_of_a_prime_number_of_images_is_of_batches():
 @pytest.mark.parametrize("budget", [0.4, 1.0, 3.0])
 def test_a_plan_costs_what_it_says_and_no_more_than_its_budget(budget):
     problem = build(NetSettings(model="lenet300_100"), TrainSettings(epochs=15), "", False)
-    found = sparse_runs.plan(problem, budget)
+    found = sparse_runs.plan_sparse_training(problem, budget)
     cost = 3 * (found.steps * 128 + found.rounds * found.images + 1000) + 8 * 500
     assert found.cost == cost <= budget * dense_cost(problem)
     assert math.prod(batches.whole(found.images, 128)) == found.images
@@ -269,7 +269,7 @@ def test_a_plan_costs_what_it_says_and_no_more_than_its_budget(budget):
 def test_a_budget_that_is_too_small_is_one_line():
     problem = build(NetSettings(model="lenet300_100"), TrainSettings(epochs=15), "", False)
     with pytest.raises(UserError, match="too little"):
-        sparse_runs.check(
+        sparse_runs.check_sparse_training(
             EvolveSettings(), problem, TrainSettings(epochs=15), (0.1,), floor=1, budget=0.01
         )
 
@@ -291,7 +291,7 @@ def test_a_seed_gets_the_mask_of_its_chain_with_the_least_validation_loss(tmp_pa
         (tmp_path / place / rows.METRICS).touch()
         session = Session(tmp_path / place, problem, axis, data, seeds, 1e9)
         task = Task(session, "search", density=0.05, floor=1)
-        return sparse_runs.search(task, EvolveSettings(), train, 1.5, chains)
+        return sparse_runs.train_sparse(task, EvolveSettings(), train, 1.5, chains)
 
     one, two = found("one", 1), found("two", 2)
     ends = {}

@@ -9,14 +9,14 @@ import pytest
 
 from experiments.harness import imp_settings
 from experiments.harness.imp_settings import ImpSettings
-from experiments.harness.levels import Lineage, Plan, descend
+from experiments.harness.levels import LevelPlan, Lineage, descend
 from experiments.harness.session import Session
 from experiments.harness.settings import check
 from jaxtickets import masks
 from jaxtickets.criteria import CRITERIA, Criterion, Evidence
 from jaxtickets.recipes import imp
 from jaxtickets.recipes.imp import LevelTraining
-from jaxtickets.recipes.ticket_controls import TREATMENTS, Given
+from jaxtickets.recipes.ticket_controls import CONTROLS, ControlInputs
 from jaxtickets.types import Model, Split
 
 KEY, OTHER = jax.random.key(3), jax.random.key(4)
@@ -60,7 +60,7 @@ def kernels(tree, prunable):
 )
 def test_lineages_that_one_batch_cannot_train_are_refused(ends, rewinds, duty, tmp_path):
     lines = [Lineage(None, None, {"seed": i}, rewind) for i, rewind in enumerate(rewinds)]
-    plan = Plan(
+    plan = LevelPlan(
         levels=1,
         prune=None,
         going=lambda line: LevelTraining(True, line.rewind, ends[line.name["seed"]]),
@@ -476,35 +476,35 @@ def given():
     ]
     stats = {"bn": {"mean": jnp.arange(20.0)}}
     mask = masks.put(masks.ones(params), TREATED, bits)
-    return Given(Model(init, None), TREATED, params, stats, mask)
+    return ControlInputs(Model(init, None), TREATED, params, stats, mask)
 
 
-@pytest.mark.parametrize("name", TREATMENTS)
+@pytest.mark.parametrize("name", CONTROLS)
 def test_a_treatment_keeps_the_count_of_each_layer(name, given):
-    got = kernels(TREATMENTS[name](KEY, given).mask, TREATED)
+    got = kernels(CONTROLS[name](KEY, given).mask, TREATED)
     assert {path: int(leaf.sum()) for path, leaf in got.items()} == LEFT
 
 
-@pytest.mark.parametrize("name", TREATMENTS)
+@pytest.mark.parametrize("name", CONTROLS)
 def test_a_treatment_masks_prunable_leaves_alone(name, given):
-    mask = TREATMENTS[name](KEY, given).mask
+    mask = CONTROLS[name](KEY, given).mask
     others = [path for path in masks.paths(mask) if path not in TREATED]
     assert len(others) == 6 and all(leaf.all() for leaf in masks.pick(mask, others))
 
 
-@pytest.mark.parametrize("name", TREATMENTS)
+@pytest.mark.parametrize("name", CONTROLS)
 def test_a_treatment_keeps_trees_shapes_and_types(name, given):
     def form(tree):
         return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
 
-    treated = TREATMENTS[name](KEY, given)
+    treated = CONTROLS[name](KEY, given)
     for part in ("params", "stats", "mask"):
         assert form(getattr(treated, part)) == form(getattr(given, part))
 
 
-@pytest.mark.parametrize("name", TREATMENTS)
+@pytest.mark.parametrize("name", CONTROLS)
 def test_a_treatment_is_a_function_of_its_key(name, given):
-    one, again, other = (TREATMENTS[name](key, given) for key in (KEY, KEY, OTHER))
+    one, again, other = (CONTROLS[name](key, given) for key in (KEY, KEY, OTHER))
     same(one, again)
     pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
     assert any(bool((x != y).any()) for x, y in pairs) == (name != "ticket")
@@ -512,14 +512,14 @@ def test_a_treatment_is_a_function_of_its_key(name, given):
 
 @pytest.mark.parametrize("name", REINITIALISED)
 def test_new_initialisations_are_the_models_in_every_leaf(name, given):
-    treated = TREATMENTS[name](KEY, given)
+    treated = CONTROLS[name](KEY, given)
     key = jax.random.split(KEY)[0] if name == "random" else KEY
     same((treated.params, treated.stats), init(key))
 
 
-@pytest.mark.parametrize("name", [name for name in TREATMENTS if name not in REINITIALISED])
+@pytest.mark.parametrize("name", [name for name in CONTROLS if name not in REINITIALISED])
 def test_without_a_new_initialisation_all_but_the_prunable_weights_stay(name, given):
-    treated = TREATMENTS[name](KEY, given)
+    treated = CONTROLS[name](KEY, given)
     same(treated.stats, given.stats)
     others = [path for path in masks.paths(given.params) if path not in TREATED]
     same(masks.pick(treated.params, others), masks.pick(given.params, others))
@@ -527,14 +527,14 @@ def test_without_a_new_initialisation_all_but_the_prunable_weights_stay(name, gi
         same(treated.params, given.params)
 
 
-@pytest.mark.parametrize("name", [name for name in TREATMENTS if name not in RESHUFFLED])
+@pytest.mark.parametrize("name", [name for name in CONTROLS if name not in RESHUFFLED])
 def test_without_a_new_mask_it_is_the_tickets(name, given):
-    same(TREATMENTS[name](KEY, given).mask, given.mask)
+    same(CONTROLS[name](KEY, given).mask, given.mask)
 
 
 @pytest.mark.parametrize("name", RESHUFFLED)
 def test_a_new_mask_overlaps_with_the_tickets_by_chance_alone(name, given):
-    new = kernels(TREATMENTS[name](KEY, given).mask, TREATED)
+    new = kernels(CONTROLS[name](KEY, given).mask, TREATED)
     for path, old in kernels(given.mask, TREATED).items():
         # Hypergeometric: the mean is k²/n, four standard deviations either side.
         k, n = LEFT[path], old.size
@@ -543,14 +543,14 @@ def test_a_new_mask_overlaps_with_the_tickets_by_chance_alone(name, given):
 
 
 def test_a_random_nets_mask_does_not_follow_its_weights(given):
-    treated = TREATMENTS["random"](KEY, given)
+    treated = CONTROLS["random"](KEY, given)
     seen = evidence(treated.params, masks.ones(treated.mask))
     largest = imp.prune(KEY, MAGNITUDE, seen, TREATED, LEFT)
     assert masks.cosine(treated.mask, largest, TREATED) < 0.5
 
 
 def test_resampled_weights_are_survivors_of_their_own_layer(given):
-    drawn = kernels(TREATMENTS["resampled"](KEY, given).params, TREATED)
+    drawn = kernels(CONTROLS["resampled"](KEY, given).params, TREATED)
     weights, kept = kernels(given.params, TREATED), kernels(given.mask, TREATED)
     for path in TREATED:
         assert np.isin(drawn[path], weights[path][kept[path]]).all()
@@ -558,7 +558,7 @@ def test_resampled_weights_are_survivors_of_their_own_layer(given):
 
 def test_resampled_weights_are_drawn_with_replacement_and_evenly(given):
     keys = [jax.random.fold_in(KEY, i) for i in range(5)]
-    draws = [kernels(TREATMENTS["resampled"](key, given).params, TREATED) for key in keys]
+    draws = [kernels(CONTROLS["resampled"](key, given).params, TREATED) for key in keys]
     weights, kept = kernels(given.params, TREATED), kernels(given.mask, TREATED)
     for path in TREATED:
         k = LEFT[path]
@@ -574,7 +574,7 @@ def test_resampled_weights_are_drawn_with_replacement_and_evenly(given):
 
 def test_layers_are_resampled_independently(given):
     twins = [tree | {"fc2": tree["fc1"]} for tree in (given.params, given.mask)]
-    params = TREATMENTS["resampled"](KEY, given._replace(params=twins[0], mask=twins[1])).params
+    params = CONTROLS["resampled"](KEY, given._replace(params=twins[0], mask=twins[1])).params
     assert (params["fc1"]["kernel"] == params["fc2"]["kernel"]).mean() < 0.1
 
 

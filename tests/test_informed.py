@@ -75,7 +75,7 @@ def ends(scope, candidates, corrected, size):
     )
     moves = informed.moves(where, 3, slope_over(where), candidates, corrected)
     kernel = annealing.build(moves, where.mask, energy, annealing.Rules())
-    plan = annealing.plan(3, lambda t: 0.0 * t + TEMPERATURE, lambda t: 0.0 * t + size)
+    plan = annealing.step_plans(3, lambda t: 0.0 * t + TEMPERATURE, lambda t: 0.0 * t + size)
 
     def chain(key):
         start_key, init_key, key = jax.random.split(key, 3)
@@ -189,7 +189,7 @@ def test_counts_are_exact_orders_whole_and_slopes_those_of_the_mask_all_along(sc
     moves = informed.moves(where, 6, slope, 9, corrected, floor)
     energy = Energy(lambda key, mask: jnp.sum(where.bits(mask) * slope(mask)), fresh=False)
     kernel = annealing.build(moves, where.mask, energy, annealing.Rules())
-    plan = annealing.plan(300, lambda t: 8.0 + 0.0 * t, lambda t: 1.0 + t % 6)
+    plan = annealing.step_plans(300, lambda t: 8.0 + 0.0 * t, lambda t: 1.0 + t % 6)
 
     def body(state, tick):
         key = jax.random.fold_in(KEY, tick.step)

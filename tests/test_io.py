@@ -184,9 +184,9 @@ def test_a_flag_may_be_infinite_but_not_nan(monkeypatch):
 def test_what_clearly_cannot_fit_into_memory_is_refused(count, fits, monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: 10e9)
     if fits:
-        return memory.check("--n=10", count, 1e9, "runs")
+        return memory.check_memory("--n=10", count, 1e9, "runs")
     with pytest.raises(UserError) as error:
-        memory.check(f"--n={count}", count, 1e9, "runs")
+        memory.check_memory(f"--n={count}", count, 1e9, "runs")
     taken = {11: "11 GB", 10**30: "1e+21 EB"}[count]
     assert str(error.value) == (
         f"--n={count}: {count} runs take {taken} of memory at the least, there are 10 GB: "

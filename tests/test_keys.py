@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from experiments.harness import chain_runs
-from experiments.harness.annealed_settings import Settings
-from experiments.harness.chain_runs import Plan
+from experiments.harness.annealed_settings import AnnealingSettings
+from experiments.harness.chain_runs import ChainName
 from experiments.harness.seeds import Seed, mask_key
 from jaxtickets import keys, masks
 from jaxtickets.allocation import total
 from jaxtickets.criteria import Evidence
 from jaxtickets.keys import PURPOSES, stream
-from jaxtickets.recipes.baseline_masks import CONTROLS
-from jaxtickets.recipes.search_domain import Ground
+from jaxtickets.recipes.baseline_masks import BASELINES
+from jaxtickets.recipes.search_domain import SearchDomain
 from jaxtickets.search import space as spaces
 
 ROOT = Path(__file__).parents[1]
@@ -142,7 +142,7 @@ def test_random_masks_of_two_densities_of_a_seed_are_not_nested(method, one):
     for density in (0.5, 0.2):
         ticket = jnp.arange(space.size) < total({"all": (space.size,)}, density)
         key = mask_key(seed, method, density)
-        draws.append(np.asarray(CONTROLS[method](key, None, space, ticket, 1)))
+        draws.append(np.asarray(BASELINES[method](key, None, space, ticket, 1)))
     large, small = draws
     if method == "random_layerwise":  # the ticket's counts: all of these lie in the first layer
         large, small = (bits[: space.sizes[0]] for bits in draws)
@@ -153,11 +153,11 @@ def test_random_masks_of_two_densities_of_a_seed_are_not_nested(method, one):
 
 def test_first_masks_and_walks_of_two_densities_or_searches_of_a_seed_differ(one):
     seed, space = one
-    settings = Settings(steps=20, images=0)
-    plans = [Plan(density, seed, 0) for density in (0.5, 0.2)]
+    settings = AnnealingSettings(steps=20, images=0)
+    plans = [ChainName(density, seed, 0) for density in (0.5, 0.2)]
 
     def rows(label):
-        return chain_runs.first_rows(label, settings, Ground(space), plans, about)[0]
+        return chain_runs.first_rows(label, settings, SearchDomain(space), plans, about)[0]
 
     def about(seed) -> Evidence:
         raise AssertionError("no criterion draws the first masks")
@@ -173,6 +173,6 @@ def test_first_masks_and_walks_of_two_densities_or_searches_of_a_seed_differ(one
 
 def test_chains_of_a_seed_share_their_energy(one):
     seed, _ = one
-    plans = [Plan(0.5, seed, chain) for chain in (0, 1)]
+    plans = [ChainName(0.5, seed, chain) for chain in (0, 1)]
     same, other = (words(chain_runs.energy_key("search", plan)) for plan in plans)
-    assert same == other != words(chain_runs.energy_key("search", Plan(0.2, seed, 0)))
+    assert same == other != words(chain_runs.energy_key("search", ChainName(0.2, seed, 0)))

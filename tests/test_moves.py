@@ -35,7 +35,7 @@ def test_a_correction_makes_a_lopsided_proposal_visit_places_as_boltzmann_says()
     # independent walks that start where Boltzmann says and are there still after three steps
     chains, temperature = 40_000, 0.6
     energy = Energy(lambda key, place: LEVELS[place], fresh=False)
-    plan = annealing.plan(3, lambda t: 0.0 * t + temperature, lambda t: 1.0 + t % 2)
+    plan = annealing.step_plans(3, lambda t: 0.0 * t + temperature, lambda t: 1.0 + t % 2)
     share = np.exp(-np.asarray(LEVELS) / temperature)
     expected = chains * share / share.sum()
 
@@ -79,7 +79,7 @@ def test_real_sizes_follow_the_plan_or_adapt_to_the_target():
     )
     energy = Energy(lambda key, point: (point["x"] ** 2 + point["y"] ** 2) / 2, fresh=False)
     origin = {"x": jnp.float32(0), "y": jnp.float32(0)}
-    plan = annealing.plan(3000, lambda t: 0.0 * t + 1, lambda t: 0.3 + 0.0 * t, whole=False)
+    plan = annealing.step_plans(3000, lambda t: 0.0 * t + 1, lambda t: 0.3 + 0.0 * t, whole=False)
 
     @partial(jax.jit, static_argnums=0)
     def search(target):

@@ -115,7 +115,7 @@ def test_a_walk_meets_masks_as_often_as_boltzmann_says():
 
     energy = Energy(lambda key, mask: level(where.bits(mask)), fresh=False)
     kernel = annealing.build(patterns.moves(where, 4), where.mask, energy, annealing.Rules())
-    plan = annealing.plan(40, lambda t: 0.0 * t + 0.4, lambda t: 1.0 + t % 2)
+    plan = annealing.step_plans(40, lambda t: 0.0 * t + 0.4, lambda t: 1.0 + t % 2)
 
     @partial(jax.jit, compiler_options=QUICK)
     def end(key):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.early_bird import drawing
-from experiments.early_bird.drawing import BirdSettings
+from experiments.early_bird.drawing import DrawSettings
 from experiments.harness.problem import NetSettings, TrainSettings, build, penalty_of
 from jaxtickets import nets
 from jaxtickets.io.errors import UserError
@@ -92,18 +92,18 @@ def test_early_bird_keeps_the_penalty_and_has_its_own_where_units_are_searched()
     problem = build(NetSettings(model="lenet300_100", widths="5,4"), train, "", False)
     params, stats = problem.recipe.model.init(jax.random.key(3))
     batch = jax.tree.map(lambda a: a[:20], problem.dataset.train)
-    search = drawing.plan(BirdSettings(draw_at=(1,)), problem).search
+    search = drawing.plan_draws(DrawSettings(draw_at=(1,)), problem).search
     found = [p.recipe.loss(params, stats, batch, jax.random.key(0))[0] for p in (problem, search)]
     assert float(found[0]) == float(found[1])
     with pytest.raises(UserError, match="--penalty: where units are searched, --scale_l1 says it"):
-        drawing.plan(BirdSettings(granularity="units", draw_at=(1,)), problem)
+        drawing.plan_draws(DrawSettings(granularity="units", draw_at=(1,)), problem)
 
     net = NetSettings(widths="2,3,4", batch_norm=True)
     plain = build(net, dataclasses.replace(train, penalty=""), "", False)
-    units = BirdSettings(granularity="units", density=(0.5,), draw_at=(1,), scale_l1=0.5)
+    units = DrawSettings(granularity="units", density=(0.5,), draw_at=(1,), scale_l1=0.5)
     shapes = jax.eval_shape(plain.recipe.model.init, jax.random.key(0))
     params, stats = jax.tree.map(lambda a: 0.1 * jnp.ones(a.shape, a.dtype), shapes)
-    searched = drawing.plan(units, plain).search
+    searched = drawing.plan_draws(units, plain).search
     batch = jax.tree.map(lambda a: a[:2], plain.dataset.train)
     ends = [
         jax.jit(p.recipe.loss)(params, stats, batch, jax.random.key(0))[0]

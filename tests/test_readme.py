@@ -79,7 +79,7 @@ def test_a_saved_ticket_is_loaded_and_evaluated(tmp_path):
 
 def test_half_of_the_units_go_for_real(capsys):
     names: dict = {}
-    cut = block("choose.by_layer(")
+    cut = block("unit_selection.by_layer(")
     exec(compile(cut, "README.md", "exec"), names)
     assert capsys.readouterr().out.startswith("(10, 25, 250)\n")
     assert "# (10, 25, 250)" in cut

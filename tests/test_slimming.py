@@ -38,7 +38,7 @@ class Bench:
         net = NetSettings(widths="4,6,20", batch_norm=True)
         self.problem = build(net, TRAIN, "", False)
         self.slim = SlimSettings(rates=(0.5,), passes=2)
-        self.plan = slimming_runs.plan(self.slim, TRAIN, self.problem)
+        self.plan = slimming_runs.plan_passes(self.slim, TRAIN, self.problem)
         init = self.problem.recipe.model.init
         shapes = jax.eval_shape(init, jax.random.key(0))
         with pytest.MonkeyPatch.context() as patch:  # initialisation would be compiled

@@ -17,26 +17,26 @@ from experiments.harness import (
     annealed_settings,
     annealing_runs,
     cached_trainings,
+    filter_cuts,
     rows,
     structured_tables,
-    unit_selection,
 )
 from experiments.harness import structured_runs as driver
-from experiments.harness.chain_runs import Found
+from experiments.harness.chain_runs import FoundTicket
 from experiments.harness.dense_store import Dense
+from experiments.harness.filter_cuts import AfterSettings, Choice, CutSettings
 from experiments.harness.problem import NetSettings, TrainSettings, build
 from experiments.harness.seeds import seed
 from experiments.harness.session import Session
-from experiments.harness.unit_selection import AfterSettings, Choice, CutSettings
 from jaxtickets import losses, masks, nets, runs, training
-from jaxtickets.compress import choose, graph
+from jaxtickets.compress import graph, unit_selection
 from jaxtickets.criteria import Evidence
 from jaxtickets.criteria.units import find_unit
 from jaxtickets.io import tickets
 from jaxtickets.io.errors import UserError
 from jaxtickets.penalties import group_lasso
 from jaxtickets.recipes import structured
-from jaxtickets.recipes.search_domain import ground
+from jaxtickets.recipes.search_domain import search_domain
 from jaxtickets.recipes.structured import AFTERS, Cut, Lengths
 from jaxtickets.types import Ticket
 
@@ -64,48 +64,48 @@ def test_scratch_b_takes_the_dense_nets_computation_up_to_a_limit(most, before, 
 
 def test_fpgm_after_a_cut_by_norm_has_a_name_and_an_inverse(mlp, mlp_wiring):
     seen, key = Evidence(mlp, mlp, {}, masks.ones(mlp), None, None), jax.random.key(0)
-    scores = structured.find("fpgm_norm", 0.5).score(key, seen, mlp_wiring)
+    scores = structured.find_method("fpgm_norm", 0.5).score(key, seen, mlp_wiring)
     for group in mlp_wiring:
         norms = np.linalg.norm(mlp[group.name]["kernel"], axis=0)
         left = round(0.5 * group.size)
         smallest = np.argsort(norms)[: group.size - left]
         assert set(np.flatnonzero(scores[group.name] < 0)) == set(smallest)
-    against = structured.find("inverted_fpgm_norm", 0.5).score(key, seen, mlp_wiring)
+    against = structured.find_method("inverted_fpgm_norm", 0.5).score(key, seen, mlp_wiring)
     plain = find_unit("fpgm").score(key, seen, mlp_wiring)
     for name, values in scores.items():
         np.testing.assert_array_equal(against[name], -values)
         assert not np.allclose(values, plain[name])
         np.testing.assert_allclose(
-            structured.find("fpgm_norm", 1.0).score(key, seen, mlp_wiring)[name],
+            structured.find_method("fpgm_norm", 1.0).score(key, seen, mlp_wiring)[name],
             plain[name],
             rtol=1e-6,
         )
-    assert structured.find("l1", 0.5) is find_unit("l1")
+    assert structured.find_method("l1", 0.5) is find_unit("l1")
 
 
 def test_shares_are_of_units_or_of_multiply_adds():
     net = nets.make("lenet5", widths=(10, 4, 2))
     found, costs = graph.trace(net, MNIST), nets.multiply_adds(net, MNIST)
     scores = {group.name: np.arange(group.size, dtype="f") for group in found.wiring}
-    of_units = structured.chosen(Cut(choose.by_layer, 1, 1, {}), found, scores, 0.5)
+    of_units = structured.chosen(Cut(unit_selection.by_layer, 1, 1, {}), found, scores, 0.5)
     assert [int(mask.sum()) for mask in of_units.values()] == [5, 2, 1]
-    of_costs = structured.chosen(Cut(choose.by_layer, 1, 1, costs), found, scores, 0.3)
-    choices = [choose.by_layer(found, scores, keep / 16, 1) for keep in range(1, 17)]
-    spent = [choose.multiply_adds(found, costs, units) for units in choices]
+    of_costs = structured.chosen(Cut(unit_selection.by_layer, 1, 1, costs), found, scores, 0.3)
+    choices = [unit_selection.by_layer(found, scores, keep / 16, 1) for keep in range(1, 17)]
+    spent = [unit_selection.multiply_adds(found, costs, units) for units in choices]
     most = max(cost for cost in spent if cost <= 0.3 * sum(costs.values()))
-    assert choose.multiply_adds(found, costs, of_costs) == most < max(spent)
+    assert unit_selection.multiply_adds(found, costs, of_costs) == most < max(spent)
 
 
 def test_random_units_of_two_shares_of_a_seed_are_not_nested():
     problem = small_problem(nets.make("lenet300_100", widths=(300, 100)))
     cut = dataclasses.replace(CUT, methods=("random",), rates=(0.5, 0.2))
-    plan = unit_selection.plan(cut, AFTER, TRAIN, problem)
+    plan = filter_cuts.plan_cuts(cut, AFTER, TRAIN, problem)
     one = seed(problem, 3)
     dense = Dense(runs.stack([one.params]), {}, [], {})
     session = Session(Path(), problem, runs.axis("map"), problem.dataset, [one], 60.0)
     large, small = (
         np.concatenate(list(choice.units.values()))
-        for choice in unit_selection.scored(session, plan, dense)
+        for choice in filter_cuts.scored(session, plan, dense)
     )
     assert (large.sum(), small.sum()) == (200, 80)
     assert abs(np.mean(large[small]) - 0.5) < 4 * np.sqrt(0.25 / 80)
@@ -147,7 +147,7 @@ class Bench:
             [learnt | {"seed": one.number} for one in self.seeds],
             {one.number: folder / "dense" for one in self.seeds},
         )
-        self.plan = unit_selection.plan(CUT, AFTER, TRAIN, self.problem)
+        self.plan = filter_cuts.plan_cuts(CUT, AFTER, TRAIN, self.problem)
         self.session = Session(
             folder=folder,
             problem=self.problem,
@@ -156,8 +156,8 @@ class Bench:
             seeds=self.seeds,
             checkpoint_seconds=60.0,
         )
-        chosen = unit_selection.scored(self.session, self.plan, self.dense)
-        self.groups = unit_selection.cut(self.plan, self.problem, chosen)
+        chosen = filter_cuts.scored(self.session, self.plan, self.dense)
+        self.groups = filter_cuts.cut(self.plan, self.problem, chosen)
         whole = Ticket(ends[0], {}, masks.ones(ends[0]), np.int32(40))
         tickets.save_ticket(folder / "dense", whole, {})
         monkeypatch.setattr(cached_trainings, "train_entries", self.train)
@@ -311,13 +311,13 @@ class Mixing(nn.Module):
 
 def test_a_net_whose_units_can_not_be_traced_is_refused():
     with pytest.raises(UserError, match=r"the units of Mixing can't be traced: .*cumsum"):
-        unit_selection.plan(CUT, AFTER, TRAIN, small_problem(Mixing()))
+        filter_cuts.plan_cuts(CUT, AFTER, TRAIN, small_problem(Mixing()))
 
 
 def test_ranking_over_layers_needs_a_floor(bench):
     bad = dataclasses.replace(CUT, ranking="over_layers", floor=0)
     with pytest.raises(UserError, match="--ranking=over_layers --floor=0: a layer may be emptied"):
-        unit_selection.plan(bad, AFTER, TRAIN, bench.problem)
+        filter_cuts.plan_cuts(bad, AFTER, TRAIN, bench.problem)
 
 
 def test_differences_are_paired_by_seed():
@@ -448,17 +448,19 @@ def test_a_filter_search_keeps_its_share_and_rewinds_to_the_first_weights(smokes
 def test_what_a_search_over_later_weights_found_begins_with_the_first_ones(bench):
     one = bench.seeds[1]
     later = one._replace(params=jax.tree.map(lambda w: w + 1, one.params), step=30)
-    where = ground("units", "global", one.params, (), bench.plan.graph.wiring)
+    where = search_domain("units", "global", one.params, (), bench.plan.graph.wiring)
     bits = jnp.arange(14) % 3 > 0
-    found = Found(0.5, later, bits, bits, {})
-    checked = annealing_runs.Checked(annealed_settings.Settings(), where, None, (0.5,))
+    found = FoundTicket(0.5, later, bits, bits, {})
+    checked = annealing_runs.CheckedAnnealing(
+        annealed_settings.AnnealingSettings(), where, None, (0.5,)
+    )
     choice = filter_search.choice("annealed_at_3", found, checked, bench.seeds, bench.dense)
     assert choice.seed is one and choice.method == "annealed_at_3"
     np.testing.assert_array_equal(choice.units["fc1"], bits[:8])
     np.testing.assert_array_equal(choice.units["fc2"], bits[8:])
     trained = runs.take(bench.dense.params, 1)
     jax.tree.map(np.testing.assert_array_equal, choice.params, trained)
-    ((member,),) = unit_selection.cut(bench.plan, bench.problem, [choice]).values()
+    ((member,),) = filter_cuts.cut(bench.plan, bench.problem, [choice]).values()
     start = member.small.first
     kept = np.asarray(one.params["fc1"]["kernel"])[:, np.asarray(bits[:8])]
     np.testing.assert_array_equal(start.params["fc1"]["kernel"], kept)
@@ -488,23 +490,23 @@ def test_a_search_over_fields_keeps_to_the_budget_and_says_what_it_reached(bench
     shares = (0.6, 0.3)
     problem = bench.problem._replace(wiring=traced.wiring)
     cut = CutSettings(methods=("random",), budget=shares, ranking="over_layers")
-    plan = unit_selection.plan(cut, AFTER, TRAIN, problem)
-    checked = filter_search.check(question, plan, problem, 3, ONE)["trainability"]
+    plan = filter_cuts.plan_cuts(cut, AFTER, TRAIN, problem)
+    checked = filter_search.check_searches(question, plan, problem, 3, ONE)["trainability"]
     session = bench.session._replace(folder=tmp_path, problem=problem)
-    found = annealing_runs.anneal(session, "annealed", checked, chains=1)
+    found = annealing_runs.run_annealing(session, "annealed", checked, chains=1)
     assert [(one.density, one.seed) for one in found] == [
         (share, one) for share in shares for one in bench.seeds
     ]
     for one in found:
         made = filter_search.choice("annealed", one, checked, bench.seeds, bench.dense)
-        spent = choose.multiply_adds(traced, dense, made.units) / sum(dense.values())
+        spent = unit_selection.multiply_adds(traced, dense, made.units) / sum(dense.values())
         assert one.density - 0.15 < spent <= one.density  # a unit of eight is 0.12
         assert made.said == one.said and one.said["search_loss"] > 0
     with pytest.raises(UserError, match=r"a budget of 0.01 .* the least net takes 0\.12"):
-        filter_search.check(question, plan._replace(shares=(0.01,)), problem, 3, ONE)
+        filter_search.check_searches(question, plan._replace(shares=(0.01,)), problem, 3, ONE)
     bits = dataclasses.replace(question, granularity="units")
     with pytest.raises(UserError, match="granularity=units: a budget of multiply-adds needs unit_"):
-        filter_search.check(bits, plan, problem, 3, ONE)
+        filter_search.check_searches(bits, plan, problem, 3, ONE)
 
 
 def test_a_search_is_called_by_its_energy_and_its_weights():

@@ -345,7 +345,7 @@ def test_a_search_with_tabu_does_not_revisit_its_last_masks():
     where, bits = line([3], sizes=(6,))
     energy = Energy(lambda key, mask: jnp.float32(0), fresh=False)
     kernel = annealing.build(swaps.moves(where, 3, tabu=4), where.mask, energy, annealing.Rules())
-    ticks = annealing.plan(400, lambda t: t * 0.0 + 1, lambda t: 1 + t // 4 % 3)
+    ticks = annealing.step_plans(400, lambda t: t * 0.0 + 1, lambda t: 1 + t // 4 % 3)
 
     def body(state, tick):
         state, info = kernel.step(jax.random.fold_in(KEY, tick.step), tick, state)

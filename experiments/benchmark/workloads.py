@@ -10,7 +10,7 @@ from jaxtickets import losses, masks, nets, optimizers, runs, schedules, trainin
 from jaxtickets.data import augment
 from jaxtickets.dynamic.static import masked
 from jaxtickets.keys import stream
-from jaxtickets.search import annealing, difference, energies, swaps
+from jaxtickets.search import annealing, energies, incremental_energy, swaps
 from jaxtickets.search import space as spaces
 from jaxtickets.types import Model, Params, Split
 
@@ -93,7 +93,9 @@ def evaluation(weights: int) -> Work:
     )
 
 
-def difference_evaluation(layer: difference.Layer, weights: int, size: int, steps: int) -> Work:
+def difference_evaluation(
+    layer: incremental_energy.Layer, weights: int, size: int, steps: int
+) -> Work:
     """The work of evaluating it by difference, its sums found anew after `steps`.
 
     Weights and mask are read, all sums too, those of units that a swap may change also written, and
@@ -125,11 +127,13 @@ def anneal(chains: int, steps: int = 50, size: int = 2000, by_difference: bool =
         energy = energies.fixed(model, params, {}, images, labels, losses.cross_entropy)
         if not by_difference:
             return annealing.build(moves, space.mask, energy, annealing.Rules())
-        layer = difference.first_layer(model, params, {}, data.images)
+        layer = incremental_energy.first_layer(model, params, {}, data.images)
         assert layer is not None
-        at = difference.fixed(layer, space, params, {}, images, labels, losses.cross_entropy)
+        at = incremental_energy.fixed(
+            layer, space, params, {}, images, labels, losses.cross_entropy
+        )
         columns = layer.columns(params, {}, images)
-        walk = difference.moves(moves, space, layer, params["fc1"]["kernel"], columns)
+        walk = incremental_energy.moves(moves, space, layer, params["fc1"]["kernel"], columns)
         return annealing.build(walk, space.mask, energy, annealing.Rules(), at)
 
     def begin(key: jax.Array, params: Params, data: Split) -> tuple[jax.Array, annealing.State]:
@@ -140,7 +144,7 @@ def anneal(chains: int, steps: int = 50, size: int = 2000, by_difference: bool =
     def search(row: tuple[Any, Any], params: Params, data: Split) -> Any:
         key, state = row
         constant = schedules.constant(1e-3, steps)
-        plan = annealing.plan(steps, constant, schedules.constant(size, steps))
+        plan = annealing.step_plans(steps, constant, schedules.constant(size, steps))
         made = kernel(params, data)
         state, info = annealing.run(made, key, state, plan)
         return made.refresh(state), info
@@ -154,7 +158,7 @@ def anneal(chains: int, steps: int = 50, size: int = 2000, by_difference: bool =
     advance = runs.batch(search, axis)
     work = evaluation(space.size)
     if by_difference:
-        layer = difference.first_layer(model, params, {}, normalise(data.images))
+        layer = incremental_energy.first_layer(model, params, {}, normalise(data.images))
         assert layer is not None
         work = difference_evaluation(layer, space.size, size, steps)
     return lambda: advance(rows, *shared).blocks, work.times(steps * chains)

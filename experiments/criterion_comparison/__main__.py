@@ -33,7 +33,7 @@ from experiments.harness.trained_masks import Entry, train_in_parts
 from jaxtickets.criteria import find
 from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
-from jaxtickets.recipes.ticket_controls import TREATMENTS, Given, treat
+from jaxtickets.recipes.ticket_controls import CONTROLS, ControlInputs, apply_control
 
 CHECKS = ("shuffled", "reinit", "inverted")
 SMOKE: dict[str, Any] = {
@@ -76,7 +76,7 @@ def main() -> None:
     question = parts[0]
     axis, problem = set_up(place, parts)
     trained = question.train
-    made = candidate_masks.begin(
+    made = candidate_masks.start_candidates(
         "criterion_comparison", place, store, parts, axis, problem, trained
     )
     entries, data = list(made.entries), made.session.data
@@ -119,9 +119,11 @@ def _inverted(made: candidate_masks.Candidates) -> list[Entry]:
 def _treated(problem: Problem, entry: Entry, check: str) -> Entry:
     """The entry's mask, shuffled within layers or on a new initialisation."""
     start, said = entry.start, entry.name
-    given = Given(problem.recipe.model, problem.prunable, start.params, start.stats, start.mask)
+    given = ControlInputs(
+        problem.recipe.model, problem.prunable, start.params, start.stats, start.mask
+    )
     key = stream(said["seed"], "check", said["method"], said["density"], check)
-    params, stats, mask = treat(TREATMENTS[check], key, given)
+    params, stats, mask = apply_control(CONTROLS[check], key, given)
     return Entry(said | {"check": check}, start._replace(params=params, stats=stats, mask=mask))
 
 

@@ -28,7 +28,7 @@ from absl import flags
 
 from experiments.early_bird import drawing, drawn_tickets
 from experiments.early_bird import figure as figures
-from experiments.early_bird.drawing import BirdSettings, Plan
+from experiments.early_bird.drawing import DrawPlan, DrawSettings
 from experiments.harness import rows, tables, trained_masks
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
 from experiments.harness.main import run_main
@@ -60,7 +60,7 @@ VGG16: dict[str, Any] = {
 PRESETS = {"": {}, "smoke": SMOKE, "vgg16": VGG16}
 GROUPS = (
     RunSettings(),
-    BirdSettings(),
+    DrawSettings(),
     NetSettings(model="lenet300_100"),
     TrainSettings(optimizer="momentum", learning_rate=0.1, epochs=20),
     BatchSettings(),
@@ -73,11 +73,11 @@ def main() -> None:
     choose("preset", name, tuple(PRESETS))
     place, settings, *parts = read_all(GROUPS, PRESETS[name])
     axis, problem = set_up(place, parts)
-    plan = drawing.plan(settings, problem)
+    plan = drawing.plan_draws(settings, problem)
     spec = [plan.settings, *parts]
     session = start_run("early_bird", place, spec, axis, problem)
     seeds = session.seeds
-    ends = drawing.search(session, plan)
+    ends = drawing.train_and_draw(session, plan)
     drawn = drawing.write_drawn(session.folder, plan, seeds, ends)
     summary = drawing.dense_rows(session, plan, ends)
     for i, (small, entries) in enumerate(drawn_tickets.tickets(plan, problem, seeds, ends)):
@@ -93,7 +93,7 @@ def main() -> None:
     finish_run(session.folder)
 
 
-def _step(entry: trained_masks.Entry, plan: Plan) -> int:
+def _step(entry: trained_masks.Entry, plan: DrawPlan) -> int:
     """The training step that an entry's weights come from."""
     return int(entry.name["drawn_epoch"]) * plan.epoch
 

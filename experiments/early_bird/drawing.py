@@ -10,6 +10,7 @@ import numpy as np
 
 from experiments.harness import rows, trained_masks
 from experiments.harness.chunked_run import check_finite, run_in_chunks, seconds
+from experiments.harness.filter_cuts import check_scores
 from experiments.harness.flags import numbers, whole_numbers
 from experiments.harness.problem import Problem
 from experiments.harness.progress import Progress
@@ -18,7 +19,6 @@ from experiments.harness.session import Session
 from experiments.harness.settings import MOST_EPOCHS, MOST_FACTOR, MOST_STEPS, option
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import Start, accuracies, chunk_plan, splits_of
-from experiments.harness.unit_selection import check_scores
 from jaxtickets import allocation, criteria, masks, nets, penalties, runs, training
 from jaxtickets.compress import graph as graphs
 from jaxtickets.compress.graph import Graph
@@ -27,8 +27,8 @@ from jaxtickets.criteria.units import find_unit
 from jaxtickets.dynamic.static import masked
 from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
-from jaxtickets.recipes import early_bird, early_masks
-from jaxtickets.recipes.early_masks import Masks
+from jaxtickets.recipes import drawn_masks, early_bird
+from jaxtickets.recipes.drawn_masks import Masks
 from jaxtickets.runs import Blocks
 from jaxtickets.search import space as spaces
 from jaxtickets.search.space import Space
@@ -42,7 +42,7 @@ ANNEALED = "annealed"
 
 
 @dataclass(frozen=True)
-class BirdSettings:
+class DrawSettings:
     """What is ranked, when a ticket is drawn, and what becomes of it."""
 
     granularity: str = option("weights", "what is cut", ("weights", "units"))
@@ -72,7 +72,7 @@ class BirdSettings:
     )
 
 
-class Plan(NamedTuple):
+class DrawPlan(NamedTuple):
     """The settings, checked.
 
     Attributes:
@@ -87,7 +87,7 @@ class Plan(NamedTuple):
       epochs: of the dense training.
     """
 
-    settings: BirdSettings
+    settings: DrawSettings
     keep: dict[float, int]
     draw_at: tuple[int, ...]
     space: Space
@@ -98,7 +98,7 @@ class Plan(NamedTuple):
     epochs: int
 
 
-class Case(NamedTuple):
+class DrawInputs(NamedTuple):
     """What the search of one seed is given.
 
     Attributes:
@@ -115,7 +115,7 @@ class Case(NamedTuple):
     stats: Stats
 
 
-def plan(settings: BirdSettings, problem: Problem) -> Plan:
+def plan_draws(settings: DrawSettings, problem: Problem) -> DrawPlan:
     """Checks all that can be checked before work starts.
 
     Raises:
@@ -151,14 +151,14 @@ def plan(settings: BirdSettings, problem: Problem) -> Plan:
         keep = {d: allocation.global_(shapes, d, settings.floor) for d in densities}
         counts = tuple(keep.values())
         if settings.criterion == ANNEALED:
-            drawn = early_masks.annealed(space, settings.anneal_steps, counts, settings.floor)
+            drawn = drawn_masks.annealed(space, settings.anneal_steps, counts, settings.floor)
         else:
             score, draws = _scorer(settings, problem, space, graph)
-            drawn = early_masks.ranked(space, score, counts, settings.floor, own=draws)
+            drawn = drawn_masks.ranked(space, score, counts, settings.floor, own=draws)
     except ValueError as error:
         raise UserError(str(error)) from error
     search = problem.with_net(problem.net, penalty, problem.wiring).with_recipe(test_looks=0)
-    return Plan(settings, keep, draw_at, space, drawn, graph, search, epoch, epochs)
+    return DrawPlan(settings, keep, draw_at, space, drawn, graph, search, epoch, epochs)
 
 
 def _epochs_of(draw_at: Sequence[str], epochs: int) -> tuple[int, ...]:
@@ -173,7 +173,7 @@ def _on_scales(strength: float, output: str) -> Callable[[Params], Array]:
     return lambda params: strength * penalties.scales(params, output)
 
 
-def _criterion(settings: BirdSettings, graph: Graph | None) -> str:
+def _criterion(settings: DrawSettings, graph: Graph | None) -> str:
     """The criterion's name, if none is given: the paper's where there are scales to rank by.
 
     Else the mean of |w|, since sums (L1) favour layers that read many inputs: ranked together with
@@ -187,7 +187,7 @@ def _criterion(settings: BirdSettings, graph: Graph | None) -> str:
 
 
 def _scorer(
-    settings: BirdSettings, problem: Problem, space: Space, graph: Graph | None
+    settings: DrawSettings, problem: Problem, space: Space, graph: Graph | None
 ) -> tuple[Callable[[Key, Evidence], Array], bool]:
     """The scores of the space's bits, and whether they are chance alone."""
     if graph is None:
@@ -201,8 +201,8 @@ def _scorer(
 # --- search --------------------------------------------------------------------------------------
 
 
-def search(session: Session, plan: Plan) -> Watched:
-    """The dense trainings to their end, stacked over seeds; their method state is a `Bird`.
+def train_and_draw(session: Session, plan: DrawPlan) -> Watched:
+    """The dense trainings to their end, stacked over seeds; their method state is a `DrawState`.
 
     `kept` holds the weights of the epochs `plan.draw_at`. Metrics rows, one a seed and epoch, hold
     the training's numbers; one a seed, density and epoch, the `distances` of its mask to those of
@@ -218,7 +218,7 @@ def search(session: Session, plan: Plan) -> Watched:
     batches = evidence(problem, seeds[0], None, data).batches
     shared = runs.share((splits_of(problem, data), batches), axis)
 
-    def begin_one(case: Case) -> Watched:
+    def begin_one(case: DrawInputs) -> Watched:
         bird = early_bird.begin(
             case.params, case.stats, plan.space.size, len(plan.keep), plan.epochs
         )
@@ -226,7 +226,7 @@ def search(session: Session, plan: Plan) -> Watched:
         state = training.init(case.params, case.stats, optimizer, method_state=bird)
         return training.watch(state, keep_at)
 
-    def one(row: tuple[Case, Watched], shared: tuple[Splits, Split]) -> PyTree:
+    def one(row: tuple[DrawInputs, Watched], shared: tuple[Splits, Split]) -> PyTree:
         (case, watched), (splits, batches) = row, shared
 
         def draw(state: training.TrainState) -> Array:
@@ -282,7 +282,7 @@ def search(session: Session, plan: Plan) -> Watched:
     def begin() -> PyTree:
         cases = runs.stack(
             [
-                Case(
+                DrawInputs(
                     key=training_key(one),
                     draw_key=stream(one.number, "early_bird"),
                     hyper=problem.hyper,
@@ -303,7 +303,7 @@ def search(session: Session, plan: Plan) -> Watched:
 
 
 def write_drawn(
-    folder: Path, plan: Plan, seeds: Sequence[Seed], ends: Watched
+    folder: Path, plan: DrawPlan, seeds: Sequence[Seed], ends: Watched
 ) -> list[dict[str, Any]]:
     """Writes `drawn.csv`, a row a density and seed, and returns the rows.
 
@@ -326,7 +326,7 @@ def write_drawn(
     return made
 
 
-def dense_rows(session: Session, plan: Plan, ends: Watched) -> list[dict[str, Any]]:
+def dense_rows(session: Session, plan: DrawPlan, ends: Watched) -> list[dict[str, Any]]:
     """A summary row of each dense net at the end of the search's training, see `train_entries`."""
     problem, axis, data, seeds = plan.search, session.axis, session.data, session.seeds
     entries = [

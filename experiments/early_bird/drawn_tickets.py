@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.early_bird.drawing import ANNEALED, Plan
+from experiments.early_bird.drawing import ANNEALED, DrawPlan
 from experiments.harness.problem import Problem
 from experiments.harness.seeds import Seed, examples, mask_key, training_key
 from experiments.harness.trained_masks import Entry
@@ -16,20 +16,20 @@ from jaxtickets.compress.shrink import shrink
 from jaxtickets.criteria import Evidence
 from jaxtickets.recipes import early_bird
 from jaxtickets.recipes.baseline_masks import random_layerwise
-from jaxtickets.recipes.early_bird import Bird
+from jaxtickets.recipes.early_bird import DrawState
 from jaxtickets.search.energies import training_cost
 from jaxtickets.training import Watched
 from jaxtickets.types import Array, Params, Stats, Ticket
 
 
-class Group(NamedTuple):
+class TicketBatch(NamedTuple):
     """Tickets of one net: a batch."""
 
     problem: Problem
     entries: list[Entry]
 
 
-class Ware(NamedTuple):
+class DrawnTicket(NamedTuple):
     """A ticket before it is cut.
 
     Attributes:
@@ -49,7 +49,9 @@ class Ware(NamedTuple):
     anew: bool
 
 
-def tickets(plan: Plan, problem: Problem, seeds: Sequence[Seed], ends: Watched) -> list[Group]:
+def tickets(
+    plan: DrawPlan, problem: Problem, seeds: Sequence[Seed], ends: Watched
+) -> list[TicketBatch]:
     """All that is trained after the search, cut, in groups of the same net.
 
     Of each density and seed:
@@ -66,7 +68,7 @@ def tickets(plan: Plan, problem: Problem, seeds: Sequence[Seed], ends: Watched) 
     Names hold the `drawn_epoch` of the weights, the share of `multiply_adds` that is left, and
     `dense_trainings`, see `cost`.
     """
-    groups: dict[str, Group] = {}
+    groups: dict[str, TicketBatch] = {}
     for row, density in enumerate(plan.keep):
         for i, one in enumerate(seeds):
             for ware in _wares(plan, one, runs.take(ends, i), row, density):
@@ -76,7 +78,7 @@ def tickets(plan: Plan, problem: Problem, seeds: Sequence[Seed], ends: Watched) 
                 label = json.dumps(nets.to_json(net))
                 if label not in groups:
                     wiring = nets.wiring(net, problem.image_shape)
-                    groups[label] = Group(problem.with_net(net, None, wiring), [])
+                    groups[label] = TicketBatch(problem.with_net(net, None, wiring), [])
                 name = {
                     "method": ware.method,
                     "density": density,
@@ -93,7 +95,9 @@ def tickets(plan: Plan, problem: Problem, seeds: Sequence[Seed], ends: Watched) 
     return list(groups.values())
 
 
-def cost(plan: Plan, problem: Problem, epochs: int, start: int, share: float, looks: int) -> float:
+def cost(
+    plan: DrawPlan, problem: Problem, epochs: int, start: int, share: float, looks: int
+) -> float:
     """What a ticket has cost in the end, in dense trainings.
 
     A dense training to the epoch that its mask comes from, the annealing of so many masks where
@@ -116,8 +120,8 @@ def cost(plan: Plan, problem: Problem, epochs: int, start: int, share: float, lo
     return (dense + share * own) / training_cost(problem.steps * size)
 
 
-def _wares(plan: Plan, one: Seed, end: Watched, row: int, density: float) -> list[Ware]:
-    bird: Bird = end.state.method_state
+def _wares(plan: DrawPlan, one: Seed, end: Watched, row: int, density: float) -> list[DrawnTicket]:
+    bird: DrawState = end.state.method_state
     queue, *early = runs.take(bird, row)
     anew = plan.settings.after == "retrain"
 
@@ -125,7 +129,7 @@ def _wares(plan: Plan, one: Seed, end: Watched, row: int, density: float) -> lis
         return early_bird.mask_at(queue, epoch, plan.space.size)
 
     last, drawn = bits(plan.epochs), int(queue.drawn)
-    late = Ware("late", (end.state.params, end.state.stats), last, plan.epochs, 1, True)
+    late = DrawnTicket("late", (end.state.params, end.state.stats), last, plan.epochs, 1, True)
     made = []
     if 0 < drawn < plan.epochs:
         weights = early[0], early[1]
@@ -133,17 +137,19 @@ def _wares(plan: Plan, one: Seed, end: Watched, row: int, density: float) -> lis
         key = mask_key(one, "random_layerwise", density)
         chance = random_layerwise(key, about, plan.space, bits(drawn), plan.settings.floor)
         made = [
-            Ware("early_bird", weights, bits(drawn), drawn, drawn, anew),
-            Ware("random_layerwise", weights, chance, drawn, drawn, anew),
-            Ware("late_mask", weights, last, drawn, drawn + 1, anew),
+            DrawnTicket("early_bird", weights, bits(drawn), drawn, drawn, anew),
+            DrawnTicket("random_layerwise", weights, chance, drawn, drawn, anew),
+            DrawnTicket("late_mask", weights, last, drawn, drawn + 1, anew),
         ]
     for at, epoch in enumerate(plan.draw_at):
-        ware = Ware(f"drawn_at_{epoch}", runs.take(end.kept, at), bits(epoch), epoch, 1, anew)
+        ware = DrawnTicket(
+            f"drawn_at_{epoch}", runs.take(end.kept, at), bits(epoch), epoch, 1, anew
+        )
         made.append(ware)
     return [*made, late]
 
 
-def _cut(plan: Plan, problem: Problem, ware: Ware) -> tuple[Any, Ticket, float]:
+def _cut(plan: DrawPlan, problem: Problem, ware: DrawnTicket) -> tuple[Any, Ticket, float]:
     """The net, its ticket, and the share of multiply-adds that is left.
 
     Units go for real, weights by a mask.

@@ -18,7 +18,7 @@ from absl import flags
 
 from experiments.energy_study import energy_scores, random_masks
 from experiments.energy_study import figure as figure
-from experiments.energy_study.energy_scores import PredictorSettings
+from experiments.energy_study.energy_scores import EnergySettings
 from experiments.harness import candidate_masks, rows, tables, trained_masks
 from experiments.harness.candidate_masks import GallerySettings
 from experiments.harness.dense_store import StoreSettings
@@ -51,7 +51,7 @@ CRITERIA = ("random", "large_init", "snip", "grasp", "synflow", "fisher")
 GROUPS = (
     RunSettings(),
     StoreSettings(),
-    PredictorSettings(),
+    EnergySettings(),
     GallerySettings(criteria=CRITERIA, density=(0.1, 0.03), floor=1),
     NetSettings(model="lenet300_100", use_bias=False, initializer="kaiming_normal", seeds=2),
     TrainSettings(optimizer="momentum", learning_rate=0.1),
@@ -66,15 +66,19 @@ def main() -> None:
     place, store, *parts = read_all(GROUPS, PRESETS[name])
     settings, _, _, train, _ = parts
     axis, problem = set_up(place, parts)
-    steps = energy_scores.check(settings, problem)
-    made = candidate_masks.begin("energy_study", place, store, parts, axis, problem, trained=False)
+    steps = energy_scores.check_train_steps(settings, problem)
+    made = candidate_masks.start_candidates(
+        "energy_study", place, store, parts, axis, problem, trained=False
+    )
     entries = [*made.entries, *_shuffled(problem, made)]
     entries += random_masks.of_fields(settings.fields, problem, made)
 
-    look = energy_scores.look(settings, problem, steps[-1], made.session.seeds[0].number)
+    look = energy_scores.evaluation_data(settings, problem, steps[-1], made.session.seeds[0].number)
     scored = energy_scores.criteria_of(problem, made)
-    cost = energy_scores.costs(problem, train, steps, energy_scores.row(entries[0], scored), look)
-    energies = energy_scores.predict_in_parts(made.session, train, steps, entries, scored, look)
+    cost = energy_scores.costs(
+        problem, train, steps, energy_scores.energy_inputs(entries[0], scored), look
+    )
+    energies = energy_scores.energies_of_masks(made.session, train, steps, entries, scored, look)
     summary = train_in_parts(made.session, "train", entries)
     for row, of in zip(summary, energies, strict=True):
         row |= {f"energy/{name}": round(value, 6) for name, value in of.items()}

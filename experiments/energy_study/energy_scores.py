@@ -35,7 +35,7 @@ PART = 16
 
 
 @dataclass(frozen=True)
-class PredictorSettings:
+class EnergySettings:
     """How energies judge masks, and how many there are beside those of criteria."""
 
     fields: int = option(
@@ -47,7 +47,7 @@ class PredictorSettings:
     held_out: int = option(500, "training images that nets are scored on", least=1, most=10**9)
 
 
-class Row(NamedTuple):
+class EnergyInputs(NamedTuple):
     """What the energies of a mask look at: arrays.
 
     Attributes:
@@ -65,7 +65,7 @@ class Row(NamedTuple):
     synflow: Scores
 
 
-class Look(NamedTuple):
+class EvaluationData(NamedTuple):
     """The data: training images alone, the same for all masks.
 
     Attributes:
@@ -77,7 +77,7 @@ class Look(NamedTuple):
     training: Split
 
 
-def check(settings: PredictorSettings, problem: Problem) -> tuple[int, ...]:
+def check_train_steps(settings: EnergySettings, problem: Problem) -> tuple[int, ...]:
     """The numbers of training steps, ascending.
 
     Raises:
@@ -88,13 +88,15 @@ def check(settings: PredictorSettings, problem: Problem) -> tuple[int, ...]:
     if settings.held_out >= total:
         raise UserError(f"--held_out={settings.held_out}: there are {total} training images")
     batch = problem.recipe.batch_size * math.prod(problem.image_shape)
-    memory.check(f"--train_steps={steps[-1]}", steps[-1], DRAWS * batch, "steps' images")
+    memory.check_memory(f"--train_steps={steps[-1]}", steps[-1], DRAWS * batch, "steps' images")
     bits = masks.size(problem.param_shapes, problem.prunable)
-    memory.check(f"--fields={settings.fields}", settings.fields, bits, "masks of a seed")
+    memory.check_memory(f"--fields={settings.fields}", settings.fields, bits, "masks of a seed")
     return steps
 
 
-def look(settings: PredictorSettings, problem: Problem, steps: int, first: int) -> Look:
+def evaluation_data(
+    settings: EnergySettings, problem: Problem, steps: int, first: int
+) -> EvaluationData:
     """Cuts off what nets are scored on; the rest, in `DRAWS` random orders, is trained on.
 
     Args:
@@ -115,7 +117,7 @@ def look(settings: PredictorSettings, problem: Problem, steps: int, first: int) 
     keys = [stream(first, "energy_data", draw) for draw in range(DRAWS)]
     index = jax.vmap(order)(jnp.stack(keys))
     scored = problem.recipe.prepare(jnp.asarray(train.images[:n]))
-    return Look(
+    return EvaluationData(
         Split(scored, jnp.asarray(train.labels[:n])),
         Split(jnp.asarray(train.images)[index], jnp.asarray(train.labels)[index]),
     )
@@ -126,8 +128,12 @@ def both(logits: Array, labels: Array) -> Array:
     return jnp.stack([losses.cross_entropy(logits, labels), losses.error_rate(logits, labels)])
 
 
-def predict(
-    problem: Problem, train: TrainSettings, steps: tuple[int, ...], row: Row, look: Look
+def energies_of_mask(
+    problem: Problem,
+    train: TrainSettings,
+    steps: tuple[int, ...],
+    row: EnergyInputs,
+    look: EvaluationData,
 ) -> dict[str, Array]:
     """Name -> energy of the row's mask, all lower-is-better; see `costs` for their costs."""
     found: dict[str, Array] = {}
@@ -137,13 +143,13 @@ def predict(
     return found
 
 
-def predict_in_parts(
+def energies_of_masks(
     session: Session,
     train: TrainSettings,
     steps: tuple[int, ...],
     entries: Sequence[Entry],
     scored: dict[int, tuple[Scores, Scores]],
-    look: Look,
+    look: EvaluationData,
 ) -> list[dict[str, float]]:
     """`predict` for all entries, a few at a time; a resumed run finds those that are done.
 
@@ -158,11 +164,11 @@ def predict_in_parts(
     """
     problem, axis, folder = session.problem, session.axis, session.folder
     params = entries[0].start.params
-    done, missing = memory_batches.plan(folder, "energies", axis, entries, params, PART)
+    done, missing = memory_batches.batches_left(folder, "energies", axis, entries, params, PART)
     found = [known["energies"] for known in done]
 
-    def of_one(row: Row, look: Look) -> dict[str, Array]:
-        return predict(problem, train, steps, row, look)
+    def of_one(row: EnergyInputs, look: EvaluationData) -> dict[str, Array]:
+        return energies_of_mask(problem, train, steps, row, look)
 
     evaluate, shared = runs.batch(of_one, axis), runs.share(look, axis)
     progress = Progress("energies", len(entries), unit="masks")
@@ -170,7 +176,7 @@ def predict_in_parts(
         progress.announce()
         for part, mine in missing:
             names = [", ".join(f"{k} {v}" for k, v in entry.name.items()) for entry in mine]
-            given = runs.split(runs.stack([row(entry, scored) for entry in mine]), axis)
+            given = runs.split(runs.stack([energy_inputs(entry, scored) for entry in mine]), axis)
             energies_of = runs.join(evaluate(given, shared))
             for energy, values in energies_of.items():
                 for at in np.flatnonzero(~np.isfinite(values))[:1]:
@@ -189,7 +195,11 @@ def predict_in_parts(
 
 
 def costs(
-    problem: Problem, train: TrainSettings, steps: tuple[int, ...], row: Row, look: Look
+    problem: Problem,
+    train: TrainSettings,
+    steps: tuple[int, ...],
+    row: EnergyInputs,
+    look: EvaluationData,
 ) -> dict[str, int]:
     """Name -> cost of an evaluation in forward passes of one example."""
     made: dict[str, int] = {}
@@ -204,7 +214,11 @@ def _named(name: str, pair: Any) -> dict[str, Any]:
 
 
 def _energies(
-    problem: Problem, train: TrainSettings, steps: tuple[int, ...], row: Row, look: Look
+    problem: Problem,
+    train: TrainSettings,
+    steps: tuple[int, ...],
+    row: EnergyInputs,
+    look: EvaluationData,
 ) -> dict[str, Energy]:
     """Energies whose names begin with `loss` give the error rate too."""
     recipe, key = problem.recipe, row.key
@@ -260,8 +274,8 @@ def criteria_of(
     return found
 
 
-def row(entry: Entry, scored: dict[int, tuple[Scores, Scores]]) -> Row:
+def energy_inputs(entry: Entry, scored: dict[int, tuple[Scores, Scores]]) -> EnergyInputs:
     """What the energies of an entry's mask look at."""
     start, name = entry.start, entry.name
     key = stream(name["seed"], "energy", "study", name["density"])
-    return Row(key, start.params, start.stats, start.mask, *scored[name["seed"]])
+    return EnergyInputs(key, start.params, start.stats, start.mask, *scored[name["seed"]])

@@ -26,14 +26,15 @@ from absl import flags
 from experiments.harness import (
     annealed_settings,
     annealing_runs,
+    filter_cuts,
     soft_filter_pruning,
     structured_runs,
     structured_tables,
-    unit_selection,
 )
 from experiments.harness import structured_figures as figures
-from experiments.harness.chain_runs import Found
+from experiments.harness.chain_runs import FoundTicket
 from experiments.harness.dense_store import Dense, StoreSettings, dense_nets
+from experiments.harness.filter_cuts import AfterSettings, Choice, CutPlan, CutSettings
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
 from experiments.harness.main import run_main
 from experiments.harness.problem import NetSettings, Problem, TrainSettings
@@ -42,8 +43,7 @@ from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.settings import MOST_RUNS, MOST_STEPS, option
 from experiments.harness.settings import choose as choose_name
 from experiments.harness.thesis_annealing import thesis_search
-from experiments.harness.unit_selection import AfterSettings, Choice, CutSettings, Plan
-from jaxtickets.compress import budget, choose
+from jaxtickets.compress import budget, unit_selection
 from jaxtickets.compress.graph import Graph
 from jaxtickets.io.errors import UserError
 from jaxtickets.runs import Axis, take
@@ -136,16 +136,16 @@ def main() -> None:
     place, store, *parts = _read()
     question, cut, after, net, train, _ = parts
     axis, problem = set_up(place, parts)
-    plan = unit_selection.plan(cut, after, train, problem)
+    plan = filter_cuts.plan_cuts(cut, after, train, problem)
     problem = problem._replace(wiring=plan.graph.wiring)
     epoch = problem.epoch_steps
     epochs = _epochs(question.weights_from, problem.steps // epoch)
     _check_groups(plan.graph, net.model)
-    searches = check(question, plan, problem, net.seed, axis)
+    searches = check_searches(question, plan, problem, net.seed, axis)
     session = start_run("filter_search", place, parts, axis, problem)
     seeds, dense = session.seeds, dense_nets(session, train, store)
 
-    choices = unit_selection.scored(session, plan, dense)
+    choices = filter_cuts.scored(session, plan, dense)
     choices += soft_filter_pruning.choices(session, plan)
     for number in epochs:
         kind = "trained" if number else INIT
@@ -154,10 +154,10 @@ def main() -> None:
         )
         for energy, checked in searches.items():
             name = _name(energy, number)
-            found = annealing_runs.anneal(begun, name, checked, question.chains)
+            found = annealing_runs.run_annealing(begun, name, checked, question.chains)
             made = [choice(name, one, checked, seeds, dense) for one in found]
             choices += [*made, *(shuffled(one, plan.graph) for one in made if question.shuffled)]
-    groups = unit_selection.cut(plan, problem, choices)
+    groups = filter_cuts.cut(plan, problem, choices)
     summary = structured_runs.train_nets(session, plan, groups, dense)
 
     figures.draw_widths(session.folder)
@@ -167,9 +167,9 @@ def main() -> None:
     finish_run(session.folder)
 
 
-def check(
-    question: Question, plan: Plan, problem: Problem, first: int, axis: Axis
-) -> dict[str, annealing_runs.Checked]:
+def check_searches(
+    question: Question, plan: CutPlan, problem: Problem, first: int, axis: Axis
+) -> dict[str, annealing_runs.CheckedAnnealing]:
     """Energy -> the search that lowers it, of shares of the units or of the multiply-adds.
 
     Raises:
@@ -177,7 +177,7 @@ def check(
     """
     costs = budget.costs(plan.graph, plan.how.costs) if plan.cut.budget else None
     return {
-        energy: annealing_runs.check(
+        energy: annealing_runs.check_annealing(
             _search(question, plan.cut, energy),
             problem,
             first,
@@ -198,8 +198,8 @@ def _name(energy: str, epochs: int) -> str:
 
 def choice(
     name: str,
-    found: Found,
-    checked: annealing_runs.Checked,
+    found: FoundTicket,
+    checked: annealing_runs.CheckedAnnealing,
     seeds: Sequence[Seed],
     dense: Dense,
 ) -> Choice:
@@ -216,10 +216,14 @@ def shuffled(found: Choice, graph: Graph) -> Choice:
     """Random units, in each layer as many as a search found."""
     method = f"{found.method}_shuffled"
     key = mask_key(found.seed, method, found.share)
-    return found._replace(method=method, units=choose.shuffled(key, graph, found.units), said={})
+    return found._replace(
+        method=method, units=unit_selection.shuffled(key, graph, found.units), said={}
+    )
 
 
-def _search(question: Question, cut: CutSettings, energy: str) -> annealed_settings.Settings:
+def _search(
+    question: Question, cut: CutSettings, energy: str
+) -> annealed_settings.AnnealingSettings:
     """The annealing that lowers an energy, as one that lowers weights' is set up."""
     base = thesis_search("cnn960") if question.search == "thesis" else {}
     asked = {
@@ -234,7 +238,7 @@ def _search(question: Question, cut: CutSettings, energy: str) -> annealed_setti
         "train_steps": question.search_train_steps,
         "chunk": 20 if question.search_steps % 20 == 0 else question.search_steps,
     }
-    return annealed_settings.Settings(**{**base, **asked})
+    return annealed_settings.AnnealingSettings(**{**base, **asked})
 
 
 def _epochs(words: Sequence[str], most: int) -> list[int]:

@@ -1,7 +1,7 @@
 """Annealed tickets: a search over the masks of a net that isn't trained, put together by name.
 
-`Settings` names the parts; `begin` makes a chain and `chunk` advances it, both for one chain and
-pure, to be batched over chains, seeds and densities by `runs`.
+`AnnealingSettings` names the parts; `begin` makes a chain and `chunk` advances it, both for one
+chain and pure, to be batched over chains, seeds and densities by `runs`.
 """
 
 from collections.abc import Callable
@@ -11,30 +11,30 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.harness.annealed_settings import DIFFERENCE, Settings
+from experiments.harness.annealed_settings import DIFFERENCE, AnnealingSettings
 from jaxtickets import losses, masks
 from jaxtickets.compress.budget import Costs
 from jaxtickets.data.batches import stream
-from jaxtickets.recipes.search_domain import Ground, Row, ground, mask_at
+from jaxtickets.recipes.search_domain import ChainInputs, SearchDomain, mask_at, search_domain
 from jaxtickets.search import (
-    anew,
     annealing,
     chains,
-    difference,
     energies,
     fields,
+    incremental_energy,
+    independent_draws,
     informed,
+    interacting_chains,
     patterns,
-    rewired,
     swaps,
-    together,
+    trained_swaps,
 )
 from jaxtickets.search.acceptance import ACCEPTANCES, running_mean
 from jaxtickets.search.chains import Chain, ChunkInfo
-from jaxtickets.search.difference import Layer, Walk
+from jaxtickets.search.incremental_energy import Layer, Walk
+from jaxtickets.search.interacting_chains import INTERACTIONS
 from jaxtickets.search.moves import Moves
 from jaxtickets.search.space import PATTERN, Space
-from jaxtickets.search.together import INTERACTIONS
 from jaxtickets.training import Recipe
 from jaxtickets.types import (
     Array,
@@ -50,7 +50,7 @@ from jaxtickets.types import (
 )
 
 
-class Sight(NamedTuple):
+class SearchData(NamedTuple):
     """The data that a search may see: arrays, the same for all chains. Never test data.
 
     Attributes:
@@ -64,7 +64,9 @@ class Sight(NamedTuple):
     validation: Split
 
 
-def sight(settings: Settings, prepare: Callable, train: Split, validation: Split) -> Sight:
+def search_data(
+    settings: AnnealingSettings, prepare: Callable, train: Split, validation: Split
+) -> SearchData:
     """Cuts the first `images` training images off for scoring.
 
     For `trainability` the training steps see the rest alone. Else the rest stays with the others.
@@ -78,24 +80,24 @@ def sight(settings: Settings, prepare: Callable, train: Split, validation: Split
         raise ValueError(f"images={n}: the data set has {total} for scoring and training")
     rest = slice(n, None) if settings.energy == "trainability" else slice(None)
     scored = Split(prepare(jnp.asarray(train.images[:n])), jnp.asarray(train.labels[:n]))
-    return Sight(scored, Split(train.images[rest], train.labels[rest]), validation)
+    return SearchData(scored, Split(train.images[rest], train.labels[rest]), validation)
 
 
-def ground_of(
-    settings: Settings,
+def domain_of(
+    settings: AnnealingSettings,
     params: Params,
     prunable: Prunable,
     wiring: Wiring,
     image: tuple[int, ...] = (),
     costs: Costs | None = None,
-) -> Ground:
+) -> SearchDomain:
     """The ground that the settings name; see `ground` for the rest."""
     where = settings.granularity, settings.scope, params, prunable, wiring
-    return ground(*where, settings.features, settings.sides, image, settings.group, costs)
+    return search_domain(*where, settings.features, settings.sides, image, settings.group, costs)
 
 
 def first_layer(
-    settings: Settings,
+    settings: AnnealingSettings,
     model: Model,
     params: Params,
     stats: Stats,
@@ -124,13 +126,13 @@ def first_layer(
         return None
     if not asked and jax.default_backend() != "cpu":
         return None
-    layer = difference.first_layer(model, params, stats, images)
+    layer = incremental_energy.first_layer(model, params, stats, images)
     if layer is None or layer.path not in prunable:
         if asked:
             raise ValueError("evaluation=difference: the net has no dense, pruned first layer")
         return None
     smallest = most if settings.sizes == "constant" else 1  # other sizes shrink
-    return layer if asked or difference.pays(layer, smallest, settings.chunk) else None
+    return layer if asked or incremental_energy.pays(layer, smallest, settings.chunk) else None
 
 
 class Meeting(NamedTuple):
@@ -143,7 +145,7 @@ class Meeting(NamedTuple):
     """
 
     begin: Callable[[Chain], Chain]
-    meet: Callable[[Row, Chain, Array, Sight], Chain]
+    meet: Callable[[ChainInputs, Chain, Array, SearchData], Chain]
 
 
 class Search(NamedTuple):
@@ -156,16 +158,16 @@ class Search(NamedTuple):
       meeting: what the chains of a group do together, if anything.
     """
 
-    begin: Callable[[Row, Sight], Chain]
+    begin: Callable[[ChainInputs, SearchData], Chain]
     chunk: Callable[..., tuple[Chain, annealing.Info, ChunkInfo]]
     meeting: Meeting | None = None
 
 
 def build(
-    settings: Settings,
+    settings: AnnealingSettings,
     recipe: Recipe,
     optimizer: optax.GradientTransformation,
-    where: Ground,
+    where: SearchDomain,
     prunable: Prunable,
     most: int,
 ) -> Search:
@@ -187,11 +189,11 @@ def build(
     space, floor = where.space, _floors(settings, where.space)
     effective = effective_params(settings, prunable)
 
-    def energy_on(row: Row, sight: Sight, images: Split) -> energies.Energy:
+    def energy_on(row: ChainInputs, sight: SearchData, images: Split) -> energies.Energy:
         on = row, sight, images
         return _energy(settings, recipe, optimizer, effective, prunable, *on)
 
-    def parts(row: Row, sight: Sight) -> tuple[energies.Energy, annealing.Kernel]:
+    def parts(row: ChainInputs, sight: SearchData) -> tuple[energies.Energy, annealing.Kernel]:
         if settings.energy == "minibatch":
             energy = energies.minibatch(
                 recipe.model,
@@ -218,7 +220,7 @@ def build(
         return energy, annealing.build(walked, masked(row), energy, rules, at)
 
     def by_difference(
-        layer: Layer, walked: Moves, row: Row, sight: Sight
+        layer: Layer, walked: Moves, row: ChainInputs, sight: SearchData
     ) -> tuple[Moves, Callable[[Walk], Array]]:
         (kernel,) = masks.pick(row.params, (layer.path,))
         columns = layer.columns(row.params, row.stats, sight.scored.images)
@@ -227,7 +229,7 @@ def build(
             one = jnp.float32(1)
             return energies.scales(kept, (layer.path,))[layer.path] if settings.rescale else one
 
-        at = difference.fixed(
+        at = incremental_energy.fixed(
             layer,
             space,
             row.params,
@@ -237,19 +239,19 @@ def build(
             effective,
             scale,
         )
-        return difference.moves(walked, space, layer, kernel, columns), at
+        return incremental_energy.moves(walked, space, layer, kernel, columns), at
 
-    def masked(row: Row) -> Callable[[PyTree], Mask]:
+    def masked(row: ChainInputs) -> Callable[[PyTree], Mask]:
         return lambda point: mask_at(where, settings.floor, row, point)
 
-    def rewiring(row: Row, sight: Sight) -> Moves:
+    def rewiring(row: ChainInputs, sight: SearchData) -> Moves:
         n = len(sight.training.labels)
 
         def batches(key: Key) -> Split:
             index = stream(key, 0, settings.train_steps, n, recipe.batch_size)
             return Split(*(array[index] for array in sight.training))
 
-        probe = rewired.trained(
+        probe = trained_swaps.trained(
             recipe.model,
             recipe.loss,
             optimizer,
@@ -260,15 +262,15 @@ def build(
             energies.MEASURES[settings.measure],
             prunable,
         )
-        return rewired.moves(space, most, probe, settings.floor)
+        return trained_swaps.moves(space, most, probe, settings.floor)
 
-    def moves(row: Row, sight: Sight) -> Moves:
+    def moves(row: ChainInputs, sight: SearchData) -> Moves:
         if where.fields is not None:
             return fields.moves(where.fields, max(settings.size, 1e-3))
         if space.scope == PATTERN:
             return patterns.moves(space, most)
         if settings.proposal == "anew":
-            return anew.moves(space, most, floor)
+            return independent_draws.moves(space, most, floor)
         if settings.proposal == "swaps":
             return swaps.moves(space, most, floor, settings.tabu, settings.tries)
         slope = informed.fixed(
@@ -283,7 +285,7 @@ def build(
         corrected = settings.proposal == "informed_corrected"
         return informed.moves(space, most, slope, settings.candidates, corrected, floor)
 
-    def begin(row: Row, sight: Sight) -> Chain:
+    def begin(row: ChainInputs, sight: SearchData) -> Chain:
         _, kernel = parts(row, sight)
         init_key, burn_key, _ = jax.random.split(row.key, 3)
         state = kernel.init(init_key, row.start)
@@ -293,7 +295,7 @@ def build(
         return chains.begin(state)
 
     def chunk(
-        row: Row, chain: Chain, start: Array, sight: Sight
+        row: ChainInputs, chain: Chain, start: Array, sight: SearchData
     ) -> tuple[Chain, annealing.Info, ChunkInfo]:
         energy, kernel = parts(row, sight)
         seen = Split(recipe.prepare(sight.validation.images), sight.validation.labels)
@@ -308,29 +310,31 @@ def build(
         key = jax.random.split(row.key, 3)[2]
         return chains.chunk(kernel, energy, masked(row), validate, key, chain, now)
 
-    def kernel_of(row: Row, sight: Sight) -> annealing.Kernel:
+    def kernel_of(row: ChainInputs, sight: SearchData) -> annealing.Kernel:
         return parts(row, sight)[1]
 
     return Search(begin, chunk, _meeting(settings, space, kernel_of))
 
 
 def _meeting(
-    settings: Settings, space: Space, kernel_of: Callable[[Row, Sight], annealing.Kernel]
+    settings: AnnealingSettings,
+    space: Space,
+    kernel_of: Callable[[ChainInputs, SearchData], annealing.Kernel],
 ) -> Meeting | None:
     """The meetings that the settings name."""
     made = INTERACTIONS[settings.interaction]
     if made is None:
         return None
-    rules = together.Rules(settings.ladder, settings.replaced, space, settings.floor)
+    rules = interacting_chains.Rules(settings.ladder, settings.replaced, space, settings.floor)
     group = made(rules)
 
     def begin(chain: Chain) -> Chain:
         state, memory = group.begin(chain.state)
         return chain._replace(state=state, memory=memory)
 
-    def meet(row: Row, chain: Chain, start: Array, sight: Sight) -> Chain:
+    def meet(row: ChainInputs, chain: Chain, start: Array, sight: SearchData) -> Chain:
         planned = row.ticks.temperature
-        between = together.Between(
+        between = interacting_chains.Between(
             rounds=jnp.int32(settings.steps // settings.chunk),
             temperature=planned[start - 1],
             next=planned[start],
@@ -343,35 +347,39 @@ def _meeting(
     return Meeting(begin, meet)
 
 
-def _learnt(walk: rewired.Walk) -> Array:
+def _learnt(walk: trained_swaps.Walk) -> Array:
     """The energy at a walk that has been trained."""
     return walk.learnt.energy
 
 
-def effective_params(settings: Settings, prunable: Prunable) -> Callable[[Mask, Params], Params]:
+def effective_params(
+    settings: AnnealingSettings, prunable: Prunable
+) -> Callable[[Mask, Params], Params]:
     """`(mask, params) -> params` as the search sees them: masked, and rescaled if asked for."""
     return lambda mask, params: masks.apply(mask, ticket_params(settings, mask, params, prunable))
 
 
-def ticket_params(settings: Settings, mask: Mask, params: Params, prunable: Prunable) -> Params:
+def ticket_params(
+    settings: AnnealingSettings, mask: Mask, params: Params, prunable: Prunable
+) -> Params:
     """The dense parameters of a ticket with that mask: rescaled if asked for, not masked."""
     return energies.rescale(mask, params, prunable) if settings.rescale else params
 
 
-def _floors(settings: Settings, space: Space) -> tuple[int, ...] | None:
+def _floors(settings: AnnealingSettings, space: Space) -> tuple[int, ...] | None:
     if settings.scope == "layer" or not settings.floor:
         return None
     return tuple(min(settings.floor, size) for size in space.sizes)
 
 
 def _energy(
-    settings: Settings,
+    settings: AnnealingSettings,
     recipe: Recipe,
     optimizer: optax.GradientTransformation,
     effective: Callable[[Mask, Params], Params],
     prunable: Prunable,
-    row: Row,
-    sight: Sight,
+    row: ChainInputs,
+    sight: SearchData,
     on: Split,
 ) -> energies.Energy:
     """The energy that the settings name, on fixed normalised images."""

@@ -17,7 +17,7 @@ from jaxtickets.search import (
 )
 from jaxtickets.search import space as spaces
 from jaxtickets.search.acceptance import ACCEPTANCES
-from jaxtickets.search.together import INTERACTIONS
+from jaxtickets.search.interacting_chains import INTERACTIONS
 
 SIZES = ("constant", "geometric", "sawtooth", "adaptive")
 TEMPERATURES = (*schedules.SCHEDULES, "levels")
@@ -46,7 +46,7 @@ _SHARE = "a number, or a share of the ones if below 1; 0: all; for fields nats"
 
 
 @dataclass(frozen=True)
-class Settings:
+class AnnealingSettings:
     """A search by names and numbers; each field is also a flag of the same name."""
 
     granularity: str = option("weights", "bits, or fields of potentials over these", GRANULARITIES)
@@ -124,7 +124,7 @@ class Settings:
     replaced: float = option(0.25, "of crossover and restart, the share of chains", above=0, most=1)
 
 
-def mix_of(settings: Settings) -> tuple[float, ...]:
+def mix_of(settings: AnnealingSettings) -> tuple[float, ...]:
     """The numbers that `settings.mix` lists.
 
     Raises:
@@ -136,7 +136,7 @@ def mix_of(settings: Settings) -> tuple[float, ...]:
         raise ValueError(f"mix={settings.mix}: must be numbers, such as 1,0.5") from None
 
 
-def said(settings: Settings) -> str:
+def in_words(settings: AnnealingSettings) -> str:
     """A search in a few words."""
     measure, steps = settings.measure.replace("_", "-"), settings.train_steps
     goal = ENERGIES[settings.energy].format(measure=measure, train_steps=steps)
@@ -145,7 +145,7 @@ def said(settings: Settings) -> str:
     return f"{settings.granularity.replace('_', ' ')}, {how}, {goal}"
 
 
-def check(settings: Settings) -> None:
+def check_search(settings: AnnealingSettings) -> None:
     """Raises ValueError, in one line, for a value that can't be."""
     check_options(settings)
     if settings.steps % settings.chunk:
@@ -197,7 +197,7 @@ def check(settings: Settings) -> None:
         raise ValueError("burn_in_accept=1.0: below 1, or the start temperature is infinite")
 
 
-def _check_interaction(settings: Settings) -> None:
+def _check_interaction(settings: AnnealingSettings) -> None:
     name = f"interaction={settings.interaction}"
     if settings.energy == "minibatch" or settings.proposal == "trained":
         raise ValueError(
@@ -219,7 +219,7 @@ def _check_interaction(settings: Settings) -> None:
         raise ValueError(f"replaced={settings.replaced}: a share of the chains, in (0, 1)")
 
 
-def _check_needs(settings: Settings, name: str, needed: Mapping[str, Any]) -> None:
+def _check_needs(settings: AnnealingSettings, name: str, needed: Mapping[str, Any]) -> None:
     for other, value in needed.items():
         if getattr(settings, other) != value:
             raise ValueError(f"{name}={getattr(settings, name)}: needs {other}={value}")

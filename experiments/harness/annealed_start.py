@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.harness.annealed_settings import Settings, mix_of
+from experiments.harness.annealed_settings import AnnealingSettings, mix_of
 from jaxtickets import allocation, schedules
 from jaxtickets.allocation import ALLOCATIONS
 from jaxtickets.compress import budget
 from jaxtickets.criteria import Evidence, at_initialisation, find
-from jaxtickets.recipes.search_domain import POTENTIALS, Ground
+from jaxtickets.recipes.search_domain import POTENTIALS, SearchDomain
 from jaxtickets.search import (
     annealing,
     fields,
@@ -48,7 +48,7 @@ def _scores(
 
 
 def first_bits(
-    settings: Settings,
+    settings: AnnealingSettings,
     key: Key,
     space: Space,
     density: float,
@@ -84,7 +84,7 @@ def first_bits(
         )
     bits = _choose(space, scores, keep, settings.floor)
     counts = dict(zip(space.names, spaces.counts(space, bits).tolist(), strict=True))
-    allocation.check(counts)
+    allocation.check_counts(counts)
     if space.scope == spaces.PATTERN:
         for name, size in zip(space.names, space.sizes, strict=True):
             if counts[name] < min(settings.floor, size):
@@ -94,7 +94,7 @@ def first_bits(
     return bits
 
 
-def field_keep(settings: Settings, where: Ground, density: float) -> Array:
+def field_keep(settings: AnnealingSettings, where: SearchDomain, density: float) -> Array:
     """What a field keeps: a count of weights or units, allocated in all, or a share of the costs.
 
     Raises:
@@ -116,14 +116,14 @@ def _check(density: float) -> None:
         raise ValueError(f"density {density} is outside (0, 1): there is nothing to search")
 
 
-def _keep(settings: Settings, space: Space, density: float) -> Any:
+def _keep(settings: AnnealingSettings, space: Space, density: float) -> Any:
     """Ones in all, or in each segment, as the allocation says."""
     shapes = dict(zip(space.names, space.shapes, strict=True))
     return ALLOCATIONS[settings.allocation](shapes, density, settings.floor)
 
 
 def first_field(
-    settings: Settings, key: Key, where: Ground, evidence: Evidence
+    settings: AnnealingSettings, key: Key, where: SearchDomain, evidence: Evidence
 ) -> tuple[tuple[Scores, ...], Field]:
     """The features of a chain's fields, and its first field; key consumed."""
     assert where.fields is not None
@@ -135,7 +135,7 @@ def first_field(
     return features, fields.pooled(where.fields, scores, mix_of(settings))
 
 
-def ticks(settings: Settings, ones: int, most: int) -> annealing.Tick:
+def step_plans(settings: AnnealingSettings, ones: int, most: int) -> annealing.StepPlan:
     """The plan of a chain with `ones` ones, whose largest swap is `most`.
 
     A field's sizes are in nats, whatever `ones` and `most` are.
@@ -170,7 +170,7 @@ def ticks(settings: Settings, ones: int, most: int) -> annealing.Tick:
         size = schedules.constant(first, steps)
     begins = (np.diff(levels, prepend=-1) != 0).astype(np.float32)
     level = schedules.table(begins) if settings.temperatures == "levels" else None
-    return annealing.plan(steps, temperature, size, level, whole)
+    return annealing.step_plans(steps, temperature, size, level, whole)
 
 
 def _held(temperature: Schedule, chunk: int) -> Schedule:
@@ -185,7 +185,7 @@ def swap_size(asked: float, ones: int) -> int:
     return max(1, round(asked * ones if asked < 1 else asked))
 
 
-def largest_swap(settings: Settings, space: Space, bits: Array) -> int:
+def largest_swap(settings: AnnealingSettings, space: Space, bits: Array) -> int:
     """The static bound of swap sizes, for `bits[rows, n]`.
 
     Adaptive sizes stop at half of what can be swapped: near the whole, a walk would flip to and fro

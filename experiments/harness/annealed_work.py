@@ -1,15 +1,15 @@
 """What a search over masks costs, counted and not timed."""
 
-from experiments.harness.annealed_settings import Settings
+from experiments.harness.annealed_settings import AnnealingSettings
 from experiments.harness.budgeted_search import price
 from experiments.harness.problem import Problem
 from jaxtickets.recipes.search_domain import POTENTIALS
 from jaxtickets.search import fields
 from jaxtickets.search.energies import training_cost
-from jaxtickets.search.together import replaced
+from jaxtickets.search.interacting_chains import replaced
 
 
-def search_passes(settings: Settings, problem: Problem, chains: int) -> int:
+def search_passes(settings: AnnealingSettings, problem: Problem, chains: int) -> int:
     """`forward_passes` of a search over the masks of a problem's net, first points included."""
     return forward_passes(
         settings=settings,
@@ -22,7 +22,12 @@ def search_passes(settings: Settings, problem: Problem, chains: int) -> int:
 
 
 def forward_passes(
-    settings: Settings, chains: int, batch: int, images: int, validation: int, begin: int = 0
+    settings: AnnealingSettings,
+    chains: int,
+    batch: int,
+    images: int,
+    validation: int,
+    begin: int = 0,
 ) -> int:
     """Forward passes of one example that the chains of a seed take at most; a gradient is two more.
 
@@ -60,7 +65,7 @@ def forward_passes(
     return chains * (begin + walked) + new
 
 
-def beginning(settings: Settings, problem: Problem) -> int:
+def beginning(settings: AnnealingSettings, problem: Problem) -> int:
     """Forward passes that a chain's first point and features take, from criteria."""
     names: tuple[str, ...] = (settings.start,)
     if settings.granularity in POTENTIALS:

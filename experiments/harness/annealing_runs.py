@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from experiments.harness import annealed, annealed_settings, annealed_start, memory
-from experiments.harness.annealed_settings import Settings
+from experiments.harness.annealed_settings import AnnealingSettings
 from experiments.harness.chain_runs import (
-    Found,
-    Plan,
+    ChainName,
+    FoundTicket,
     best,
     first_key,
     first_rows,
@@ -20,11 +20,11 @@ from experiments.harness.session import Session
 from jaxtickets import runs
 from jaxtickets.compress.budget import Costs
 from jaxtickets.io.errors import UserError
-from jaxtickets.recipes.search_domain import Ground
+from jaxtickets.recipes.search_domain import SearchDomain
 from jaxtickets.runs import Axis, Shared
 
 
-class Checked(NamedTuple):
+class CheckedAnnealing(NamedTuple):
     """A search that can be.
 
     Attributes:
@@ -34,21 +34,21 @@ class Checked(NamedTuple):
       densities: kept fractions.
     """
 
-    settings: Settings
-    where: Ground
+    settings: AnnealingSettings
+    where: SearchDomain
     sight: Shared
     densities: tuple[float, ...]
 
 
-def check(
-    settings: Settings,
+def check_annealing(
+    settings: AnnealingSettings,
     problem: Problem,
     first: int,
     densities: Sequence[float],
     axis: Axis,
     chains: int = 1,
     costs: Costs | None = None,
-) -> Checked:
+) -> CheckedAnnealing:
     """Looks up all that a search needs.
 
     Args:
@@ -58,7 +58,7 @@ def check(
       densities: kept fractions of weights, units, or with `costs` of multiply-adds.
       axis: the run axis.
       chains: of each density and seed.
-      costs: of fields of units, see `Ground`.
+      costs: of fields of units, see `SearchDomain`.
 
     Raises:
       UserError: a setting that can't be, too few chains to meet, a density with nothing to
@@ -67,13 +67,13 @@ def check(
     one = seed(problem, first)
     image = problem.image_shape
     try:
-        annealed_settings.check(settings)
+        annealed_settings.check_search(settings)
         if settings.interaction != "none" and chains < 2:
             raise ValueError(f"interaction={settings.interaction}: takes --chains=2 or more")
-        where = annealed.ground_of(
+        where = annealed.domain_of(
             settings, one.params, problem.prunable, problem.wiring, image, costs
         )
-        memory.check(
+        memory.check_memory(
             f"--chains={chains}" + (f" --tabu={settings.tabu}" if settings.tabu else ""),
             chains * len(densities),
             memory.MASKS * where.space.size + memory.WORD * settings.tabu,
@@ -81,11 +81,11 @@ def check(
         )
         for density in densities:
             if where.fields is None:
-                key = first_key("check", Plan(density, one, 0))
+                key = first_key("check", ChainName(density, one, 0))
                 annealed_start.first_bits(settings, key, where.space, density)
             else:
                 annealed_start.field_keep(settings, where, density)
-        sight = annealed.sight(
+        sight = annealed.search_data(
             settings, problem.recipe.prepare, problem.dataset.train, problem.dataset.validation
         )
         left, size = len(sight.training.labels), problem.recipe.batch_size
@@ -104,10 +104,12 @@ def check(
         )
     except ValueError as error:
         raise UserError(str(error)) from error
-    return Checked(settings, where, runs.share(sight, axis), tuple(densities))
+    return CheckedAnnealing(settings, where, runs.share(sight, axis), tuple(densities))
 
 
-def anneal(session: Session, phase: str, checked: Checked, chains: int) -> list[Found]:
+def run_annealing(
+    session: Session, phase: str, checked: CheckedAnnealing, chains: int
+) -> list[FoundTicket]:
     """Searches with several chains of each density and seed; returns the best of each.
 
     Args:
@@ -119,7 +121,7 @@ def anneal(session: Session, phase: str, checked: Checked, chains: int) -> list[
     """
     settings, where, problem = checked.settings, checked.where, session.problem
     plans = [
-        Plan(density, one, chain)
+        ChainName(density, one, chain)
         for density in checked.densities
         for one in session.seeds
         for chain in range(chains)

@@ -7,7 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.harness import annealed, annealed_start, memory, search_presets
-from experiments.harness.chain_runs import Plan, first_rows, lowest, run_chains, walk_key, winners
+from experiments.harness.chain_runs import (
+    ChainName,
+    first_rows,
+    lowest,
+    run_chains,
+    walk_key,
+    winners,
+)
 from experiments.harness.chunked_run import seconds
 from experiments.harness.problem import Problem, TrainSettings, optimizer_of
 from experiments.harness.search_presets import Phase
@@ -16,8 +23,8 @@ from experiments.harness.session import Session
 from experiments.harness.settings import MOST_RUNS, MOST_STEPS, option
 from jaxtickets import allocation, criteria, masks, runs
 from jaxtickets.io.errors import UserError
-from jaxtickets.recipes.search_domain import Row, mask_at
-from jaxtickets.search.annealing import Tick
+from jaxtickets.recipes.search_domain import ChainInputs, mask_at
+from jaxtickets.search.annealing import StepPlan
 from jaxtickets.search.chains import Chain
 from jaxtickets.search.energies import training_cost
 from jaxtickets.types import Key, Mask, Params
@@ -61,7 +68,7 @@ class Task(NamedTuple):
     floor: int
 
 
-class Found(NamedTuple):
+class FoundMask(NamedTuple):
     """What a method gives for a seed.
 
     Attributes:
@@ -81,7 +88,9 @@ def dense_cost(problem: Problem) -> int:
     return training_cost(problem.steps * problem.recipe.batch_size)
 
 
-def plan(settings: FindSettings, problem: Problem, finder: str, budget: float) -> list[Phase]:
+def plan_phases(
+    settings: FindSettings, problem: Problem, finder: str, budget: float
+) -> list[Phase]:
     """The phases of a finder's search that costs `budget` dense trainings of each seed.
 
     Raises:
@@ -92,7 +101,7 @@ def plan(settings: FindSettings, problem: Problem, finder: str, budget: float) -
     if settings.held_out + size > total:
         raise UserError(f"--held_out={settings.held_out}: there are {total} training images")
     each = memory.MASKS * masks.size(problem.param_shapes, problem.prunable)
-    memory.check(f"--chains={settings.chains}", settings.chains, each, "chains of a seed")
+    memory.check_memory(f"--chains={settings.chains}", settings.chains, each, "chains of a seed")
     alone = search_presets.alone(finder)
     born = search_presets.children(finder)
     if born and settings.chains < 2:  # a population
@@ -116,32 +125,32 @@ def plan(settings: FindSettings, problem: Problem, finder: str, budget: float) -
         raise UserError(said) from error
 
 
-def search(
+def search_by_phases(
     task: Task, finder: str, settings: FindSettings, train: TrainSettings, budget: float
-) -> list[Found]:
+) -> list[FoundMask]:
     """The finder's mask for each seed, chosen by validation; phases are `LABEL-1` and so on.
 
     Args:
       task: what is looked for.
-      finder: of `finders.FINDERS`.
+      finder: of `search_presets.FINDERS`.
       settings, budget: see `plan`.
       train: how nets are trained in the energy.
     """
     session, label, density, floor = task
     problem, seeds, axis = session.problem, session.seeds, session.axis
-    planned = plan(settings, problem, finder, budget)
+    planned = plan_phases(settings, problem, finder, budget)
     how = dataclasses.replace(train, learning_rates=settings.shape)
     image = problem.image_shape
     phases = [search_presets.settings(finder, phase, settings.held_out, floor) for phase in planned]
-    where = annealed.ground_of(phases[0], seeds[0].params, problem.prunable, problem.wiring, image)
-    chains = [Plan(density, one, i) for one in seeds for i in range(planned[0].chains)]
+    where = annealed.domain_of(phases[0], seeds[0].params, problem.prunable, problem.wiring, image)
+    chains = [ChainName(density, one, i) for one in seeds for i in range(planned[0].chains)]
     rows, most = first_rows(
         label, phases[0], where, chains, lambda one: evidence(problem, one, None, session.data)
     )
     ones = allocation.total(masks.shapes(seeds[0].params, problem.prunable), density)
     spent = 0.0
     for i, (phase, named) in enumerate(zip(planned, phases, strict=True)):
-        sight = annealed.sight(
+        sight = annealed.search_data(
             named, problem.recipe.prepare, problem.dataset.train, problem.dataset.validation
         )
         optimizer = optimizer_of(how, phase.train_steps)(problem.hyper)
@@ -166,7 +175,7 @@ def search(
             chosen = search_presets.survivors(scores, groups, planned[i + 1].chains)
             chains = [chains[at] for at in chosen]
             keys = [walk_key(label, chain, i + 1) for chain in chains]
-            ticks = annealed_start.ticks(phases[i + 1], ones, most)
+            ticks = annealed_start.step_plans(phases[i + 1], ones, most)
             rows = _go_on(rows, ends, chosen, keys, ticks)
     cost = sum(phase.cost for phase in planned)
     found = []
@@ -177,18 +186,20 @@ def search(
             "search_seconds": round(spent / len(seeds), 3),
         }
         mask = mask_at(where, floor, row, point)
-        found.append(Found(mask, row.params, said | lowest(ends, at)))
+        found.append(FoundMask(mask, row.params, said | lowest(ends, at)))
     return found
 
 
-def _go_on(rows: Row, ends: Chain, chosen: np.ndarray, keys: Sequence[Key], ticks: Tick) -> Row:
+def _go_on(
+    rows: ChainInputs, ends: Chain, chosen: np.ndarray, keys: Sequence[Key], ticks: StepPlan
+) -> ChainInputs:
     """The chains at `chosen`, with new keys and a new plan, beginning where they were best."""
     going = runs.take(rows, chosen)
     best = runs.take(ends.state.best, chosen)
     return going._replace(key=runs.stack(keys), start=best, ticks=runs.stack([ticks] * len(chosen)))
 
 
-def random(task: Task, allocate: str) -> list[Found]:
+def random(task: Task, allocate: str) -> list[FoundMask]:
     """Random masks with the counts of `allocation.ALLOCATIONS`, for nothing."""
     problem, seeds = task.session.problem, task.session.seeds
     shapes = masks.shapes(seeds[0].params, problem.prunable)
@@ -196,7 +207,7 @@ def random(task: Task, allocate: str) -> list[Found]:
     keys = [mask_key(one, f"random_{allocate}", task.density) for one in seeds]
     said = {"forward_passes": 0}
     return [
-        Found(masks.random(key, one.params, problem.prunable, keep), one.params, said)
+        FoundMask(masks.random(key, one.params, problem.prunable, keep), one.params, said)
         for key, one in zip(keys, seeds, strict=True)
     ]
 

@@ -32,7 +32,7 @@ def train(
     if not entries:
         return {}
     params = next(iter(entries.values())).start.params
-    found, missing = memory_batches.plan(
+    found, missing = memory_batches.batches_left(
         session.folder, phase, session.axis, list(entries.values()), params
     )
     names = iter([*entries][len(found) :])

@@ -58,7 +58,7 @@ GROUPS = (
 """The last settings of an experiment on a gallery, with the defaults that they share."""
 
 
-class Plan(NamedTuple):
+class MaskPlan(NamedTuple):
     """The masks of a run, before any is made.
 
     Attributes:
@@ -84,13 +84,13 @@ class Candidates(NamedTuple):
     """
 
     session: Session
-    plan: Plan
+    plan: MaskPlan
     dense: Dense | None
     summary: list[dict[str, Any]]
     entries: list[Entry]
 
 
-def begin(
+def start_candidates(
     experiment: str,
     place: RunSettings,
     store: StoreSettings,
@@ -115,7 +115,7 @@ def begin(
       UserError: see `plan` and `check_starts`; NaN among a criterion's scores.
     """
     *own, settings, net, train, batch = parts
-    planned = plan(settings, problem)
+    planned = plan_masks(settings, problem)
     if not (settings.criteria or planned.saved or others):
         raise UserError("--criteria is empty: give one, or --tickets to look at")
     if trained:
@@ -130,7 +130,7 @@ def begin(
     return Candidates(session, planned, dense, summary, entries)
 
 
-def plan(settings: GallerySettings, problem: Problem) -> Plan:
+def plan_masks(settings: GallerySettings, problem: Problem) -> MaskPlan:
     """Checks all that can be checked before work starts.
 
     Raises:
@@ -146,11 +146,11 @@ def plan(settings: GallerySettings, problem: Problem) -> Plan:
         keep = {density: allocate(shapes, density, settings.floor) for density in densities}
     except ValueError as error:
         raise UserError(str(error)) from error
-    places, saved = saved_tickets.find(settings.tickets, problem)
-    return Plan(dataclasses.replace(settings, tickets=places), keep, saved)
+    places, saved = saved_tickets.find_saved(settings.tickets, problem)
+    return MaskPlan(dataclasses.replace(settings, tickets=places), keep, saved)
 
 
-def check_starts(plan: Plan, problem: Problem) -> None:
+def check_starts(plan: MaskPlan, problem: Problem) -> None:
     """Raises UserError for a saved ticket that can't be trained from the step that it is of."""
     for name, ticket in plan.saved:
         try:
@@ -164,7 +164,7 @@ def looks_at_trained(settings: GallerySettings) -> bool:
     return any(criteria.find(name).looks_at == "trained" for name in settings.criteria)
 
 
-def entries_of(session: Session, plan: Plan, dense: Dense | None) -> list[Entry]:
+def entries_of(session: Session, plan: MaskPlan, dense: Dense | None) -> list[Entry]:
     """An entry for each criterion, density and seed, and one for each saved ticket.
 
     A criterion's mask lies over the weights of its seed; a saved ticket keeps its own, and is

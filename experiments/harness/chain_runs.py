@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.harness import annealed, annealed_start
-from experiments.harness.annealed_settings import Settings
+from experiments.harness.annealed_settings import AnnealingSettings
 from experiments.harness.chunked_run import check_finite, run_in_chunks
 from experiments.harness.progress import Progress
 from experiments.harness.seeds import Seed
@@ -17,14 +17,14 @@ from jaxtickets import runs
 from jaxtickets.criteria import Evidence
 from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
-from jaxtickets.recipes.search_domain import Ground, Row, mask_at
+from jaxtickets.recipes.search_domain import ChainInputs, SearchDomain, mask_at
 from jaxtickets.runs import Blocks, Shared
 from jaxtickets.search.annealing import Info
 from jaxtickets.search.chains import Chain, ChunkInfo
 from jaxtickets.types import Array, Key, PyTree
 
 
-class Plan(NamedTuple):
+class ChainName(NamedTuple):
     """One chain: its density, its seed, and its number within the seed."""
 
     density: float
@@ -51,7 +51,7 @@ class Search(Protocol):
         ...
 
 
-class Found(NamedTuple):
+class FoundTicket(NamedTuple):
     """The best of the chains of a density and a seed.
 
     Attributes:
@@ -74,11 +74,11 @@ FORMATS = {"T": ".1e", "best": ".4f", "mean": ".4f", "accepted": ".0%", "k": ".4
 
 def first_rows(
     label: str,
-    settings: Settings,
-    where: Ground,
-    plans: Sequence[Plan],
+    settings: AnnealingSettings,
+    where: SearchDomain,
+    plans: Sequence[ChainName],
     about: Callable[[Seed], Evidence],
-) -> tuple[Row, int]:
+) -> tuple[ChainInputs, int]:
     """What all chains are given, stacked, and the largest swap that any of them can make.
 
     Args:
@@ -102,62 +102,66 @@ def first_rows(
     ]
     most = annealed_start.largest_swap(settings, where.space, jnp.stack(bits))
     made = [
-        Row(
+        ChainInputs(
             key=walk_key(label, plan),
             energy_key=energy_key(label, plan),
             params=plan.seed.params,
             stats=plan.seed.stats,
             start=b,
-            ticks=annealed_start.ticks(settings, int(b.sum()), most),
+            ticks=annealed_start.step_plans(settings, int(b.sum()), most),
         )
         for b, plan in zip(bits, plans, strict=True)
     ]
     return runs.stack(made), most
 
 
-def first_key(label: str, plan: Plan) -> Key:
+def first_key(label: str, plan: ChainName) -> Key:
     """What a chain's first point is drawn with."""
     return stream(plan.seed.number, "first_mask", label, plan.density, plan.chain)
 
 
-def walk_key(label: str, plan: Plan, phase: int = 0) -> Key:
+def walk_key(label: str, plan: ChainName, phase: int = 0) -> Key:
     """A chain's key, in a search that has phases one of each."""
     return stream(plan.seed.number, "walk", label, plan.density, plan.chain, phase)
 
 
-def energy_key(label: str, plan: Plan) -> Key:
+def energy_key(label: str, plan: ChainName) -> Key:
     """The key of the energy, one for all chains of a seed: they are compared by it."""
     return stream(plan.seed.number, "energy", label, plan.density)
 
 
 def _field_row(
     label: str,
-    settings: Settings,
-    where: Ground,
+    settings: AnnealingSettings,
+    where: SearchDomain,
     about: Callable[[Seed], Evidence],
-    plan: Plan,
-) -> Row:
+    plan: ChainName,
+) -> ChainInputs:
     one, first = plan.seed, first_key(label, plan)
     features, start = annealed_start.first_field(settings, first, where, about(one))
-    return Row(
+    return ChainInputs(
         key=walk_key(label, plan),
         energy_key=energy_key(label, plan),
         params=one.params,
         stats=one.stats,
         start=start,
-        ticks=annealed_start.ticks(settings, 0, 0),
+        ticks=annealed_start.step_plans(settings, 0, 0),
         features=features,
         keep=annealed_start.field_keep(settings, where, plan.density),
     )
 
 
 def best(
-    settings: Settings, where: Ground, plans: Sequence[Plan], given: Row, ends: Chain
-) -> list[Found]:
+    settings: AnnealingSettings,
+    where: SearchDomain,
+    plans: Sequence[ChainName],
+    given: ChainInputs,
+    ends: Chain,
+) -> list[FoundTicket]:
     """For each density and seed, the chain whose mask scores lowest on the validation data."""
 
     @jax.jit
-    def bits(row: Row, point: PyTree) -> Array:
+    def bits(row: ChainInputs, point: PyTree) -> Array:
         return where.space.bits(mask_at(where, settings.floor, row, point))
 
     found = []
@@ -165,7 +169,7 @@ def best(
         row, plan = runs.take(given, i), plans[i]
         last = ends.state.walk.bits if where.fields is None else ends.state.walk
         ticket, at_end = (bits(row, runs.take(points, i)) for points in (ends.chosen, last))
-        found.append(Found(plan.density, plan.seed, ticket, at_end, lowest(ends, i)))
+        found.append(FoundTicket(plan.density, plan.seed, ticket, at_end, lowest(ends, i)))
     return found
 
 
@@ -177,7 +181,7 @@ def lowest(ends: Chain, i: int) -> dict[str, float]:
     }
 
 
-def winners(plans: Sequence[Plan], ends: Chain) -> list[int]:
+def winners(plans: Sequence[ChainName], ends: Chain) -> list[int]:
     """For each density and seed, which chain's mask scores lowest on the validation data."""
     groups: dict[tuple[float, int], list[int]] = {}
     for i, plan in enumerate(plans):

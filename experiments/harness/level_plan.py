@@ -3,7 +3,7 @@
 from typing import Any
 
 from experiments.harness.imp_settings import ImpSettings, keep_counts
-from experiments.harness.levels import Descent, Lineage, Plan
+from experiments.harness.levels import Descent, LevelPlan, Lineage
 from experiments.harness.problem import Problem
 from experiments.harness.seeds import evidence
 from experiments.harness.settings import check
@@ -13,7 +13,9 @@ from jaxtickets.recipes import imp
 from jaxtickets.types import Dataset, Keep, Mask
 
 
-def imp_plan(problem: Problem, settings: ImpSettings, copies: dict[str, int], **more: Any) -> Plan:
+def imp_plan(
+    problem: Problem, settings: ImpSettings, copies: dict[str, int], **more: Any
+) -> LevelPlan:
     """The plan of the procedure.
 
     Args:
@@ -48,4 +50,4 @@ def imp_plan(problem: Problem, settings: ImpSettings, copies: dict[str, int], **
     def going(line: Lineage) -> imp.LevelTraining:
         return imp.level_training(settings.rewind, line.rewind, problem.steps)
 
-    return Plan(settings.levels, prune, going, problem.steps, copies, **more)
+    return LevelPlan(settings.levels, prune, going, problem.steps, copies, **more)

@@ -22,7 +22,7 @@ from jaxtickets.keys import stream
 from jaxtickets.optimizers import Hyper
 from jaxtickets.recipes.imp import LevelTraining
 from jaxtickets.recipes.mask_actions import Fill
-from jaxtickets.recipes.ticket_controls import TREATMENTS, Given, Treatment, treat
+from jaxtickets.recipes.ticket_controls import CONTROLS, Control, ControlInputs, apply_control
 from jaxtickets.training import Watched
 from jaxtickets.types import Dataset, Mask, Params, Stats
 
@@ -48,7 +48,7 @@ class Lineage(NamedTuple):
     name: dict[str, Any]
     rewind: int = 0
     criterion: str = ""
-    ones: Treatment = TREATMENTS["ticket"]
+    ones: Control = CONTROLS["ticket"]
     zeros: Fill | None = None
 
 
@@ -70,7 +70,7 @@ class Descent(NamedTuple):
     rewound_stats: Stats
 
 
-class Plan(NamedTuple):
+class LevelPlan(NamedTuple):
     """What is done at every level.
 
     Attributes:
@@ -102,7 +102,7 @@ Look = Callable[[Sequence[Entry], Watched], list[dict[str, Any]]]
 
 def descend(
     session: Session,
-    plan: Plan,
+    plan: LevelPlan,
     lineages: Sequence[Lineage],
     after: Callable[[list[dict[str, Any]]], object],
     rewound: tuple[Params, Stats] | None = None,
@@ -198,7 +198,7 @@ def _dense(problem: Problem, line: Lineage) -> Entry:
 
 def _level(
     session: Session,
-    plan: Plan,
+    plan: LevelPlan,
     lineages: Sequence[Lineage],
     descent: Descent,
     level: int,
@@ -208,7 +208,7 @@ def _level(
     with_copies = level and (level % plan.copies_every == 0 or level == plan.levels)
     copies = {"ticket": 1, **(plan.copies if with_copies else {})}
     if level in plan.control_levels:
-        copies |= {name: 1 for name in TREATMENTS if not copies.get(name)}
+        copies |= {name: 1 for name in CONTROLS if not copies.get(name)}
     tickets: list[Entry] = []
     others: list[Entry] = []
     for i, line in enumerate(lineages):
@@ -216,20 +216,20 @@ def _level(
         how = plan.going(line)
         mask = plan.prune(line, mine, level, session.data) if level else mine.mask
         density = round(float(masks.density(mask, problem.prunable)), 6)
-        given = Given(
+        given = ControlInputs(
             problem.recipe.model,
             problem.prunable,
             params=mine.rewound if how.rewound else mine.params,
             stats=mine.rewound_stats if how.rewound else mine.stats,
             mask=mask,
         )
-        for method in TREATMENTS:
+        for method in CONTROLS:
             for copy, order in itertools.product(range(copies.get(method, 0)), range(plan.orders)):
                 draw = stream(line.seed.number, "treatment", level, method, copy)
                 again = order or (level if not how.rewound and how.start == 0 else 0)
                 seen = training_key(line.seed, again)
-                treatment = line.ones if method == "ticket" else TREATMENTS[method]
-                treated = treat(treatment, draw, given)
+                treatment = line.ones if method == "ticket" else CONTROLS[method]
+                treated = apply_control(treatment, draw, given)
                 fill = line.zeros(mine.begun, mine.params) if line.zeros else None
                 start = Start(
                     key=seen,

@@ -23,7 +23,7 @@ LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_by
 UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
-def check(asked: str, count: int, each: float, kind: str) -> None:
+def check_memory(asked: str, count: int, each: float, kind: str) -> None:
     """Refuses what clearly can't fit.
 
     Args:

@@ -24,7 +24,7 @@ EVALUATION_COPIES = 10
 """The same of its evaluation."""
 
 
-def plan(
+def batches_left(
     folder: Path, phase: str, axis: Axis, entries: Sequence[E], params: Params, most: int = 0
 ) -> tuple[list[dict[str, Any]], list[tuple[str, Sequence[E]]]]:
     """What was trained before, and what is left to train, in parts that fit into memory.

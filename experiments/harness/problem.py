@@ -182,8 +182,8 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
     params = jax.eval_shape(model.init, jax.random.key(0))[0]
     size = memory.training(params)
     widths = f" --widths={net.widths}" if net.widths else ""
-    memory.check(f"--model={net.model}{widths}", 1, size, "trainings")
-    memory.check(f"--seeds={net.seeds}", net.seeds, size, "trainings")
+    memory.check_memory(f"--model={net.model}{widths}", 1, size, "trainings")
+    memory.check_memory(f"--seeds={net.seeds}", net.seeds, size, "trainings")
     dataset = _shortened(data.load(net.dataset, data_dir or None, prepare), net.train_images)
     if train.batch_size > len(dataset.train.labels):
         raise UserError(

@@ -96,7 +96,7 @@ def open_run(
     return Run(folder, resume)
 
 
-def begin(experiment: str, place: RunSettings, parts: Sequence[Any], axis: Axis) -> Run:
+def open_run_of_flags(experiment: str, place: RunSettings, parts: Sequence[Any], axis: Axis) -> Run:
     """Opens the run that flags ask for, and prints on what it runs and where it writes.
 
     Args:

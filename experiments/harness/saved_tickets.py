@@ -28,7 +28,7 @@ class Saved(NamedTuple):
     ticket: Ticket
 
 
-def find(patterns: Sequence[str], problem: Problem) -> tuple[tuple[str, ...], list[Saved]]:
+def find_saved(patterns: Sequence[str], problem: Problem) -> tuple[tuple[str, ...], list[Saved]]:
     """The tickets that patterns name: label, folder and digest of each, and themselves.
 
     Args:

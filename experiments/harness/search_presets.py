@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.harness.annealed_settings import Settings
+from experiments.harness.annealed_settings import AnnealingSettings
 from jaxtickets.criteria import find, forward_passes
 from jaxtickets.search.energies import training_cost
 from jaxtickets.search.fields import CHANCE
-from jaxtickets.search.together import replaced
+from jaxtickets.search.interacting_chains import replaced
 
 ENERGY: dict[str, Any] = {"energy": "trainability", "rescale": False, "burn_in_accept": 0.2}
 FIELDS: dict[str, Any] = {**ENERGY, "granularity": "fields", "size": 0.5, "size_end": 0.1}
@@ -72,7 +72,7 @@ POLISH_IMAGES = 10_000
 class Polish(NamedTuple):
     """How a mask is polished, and the forward passes of one example that it costs at most."""
 
-    settings: Settings
+    settings: AnnealingSettings
     cost: int
 
 
@@ -98,7 +98,7 @@ def polish(budget: int, images: int, validation: int) -> Polish:
     if chunk < 1:
         least = fixed + LOOKS * each
         raise ValueError(f"polishing takes {least} forward passes at least, {budget} are left")
-    settings = Settings(
+    settings = AnnealingSettings(
         proposal="informed",
         rescale=False,
         images=images,
@@ -195,7 +195,7 @@ def phases(
     return made
 
 
-def settings(finder: str, phase: Phase, held_out: int, floor: int) -> Settings:
+def settings(finder: str, phase: Phase, held_out: int, floor: int) -> AnnealingSettings:
     """The settings of a finder's phase.
 
     Args:
@@ -204,7 +204,7 @@ def settings(finder: str, phase: Phase, held_out: int, floor: int) -> Settings:
       held_out: training images that trained nets are scored on.
       floor: the least that a layer keeps.
     """
-    return Settings(
+    return AnnealingSettings(
         **FINDERS[finder],
         steps=phase.steps,
         chunk=phase.chunk,
@@ -224,7 +224,7 @@ def beginning(finder: str, examples: int, classes: int) -> int:
       finder: its name.
       examples, classes: that criteria look at.
     """
-    made = Settings(**FINDERS[finder])
+    made = AnnealingSettings(**FINDERS[finder])
     looked = (*made.features, made.pooled) if made.granularity == "fields" else (made.start,)
     named = [find(name) for name in looked if name not in ("", CHANCE)]
     return sum(forward_passes(criterion, examples, classes) for criterion in named)

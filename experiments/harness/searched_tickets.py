@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from experiments.harness import trained_masks
 from experiments.harness.budgeted_search import dense_cost, price
-from experiments.harness.chain_runs import Found
+from experiments.harness.chain_runs import FoundTicket
 from experiments.harness.problem import Problem
 from experiments.harness.seeds import Seed, evidence, mask_key, training_key
 from experiments.harness.session import Session
@@ -15,11 +15,11 @@ from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import Start
 from jaxtickets import runs
 from jaxtickets.criteria import CRITERIA
-from jaxtickets.recipes.baseline_masks import CONTROLS
+from jaxtickets.recipes.baseline_masks import BASELINES
 from jaxtickets.search.space import Space
 from jaxtickets.types import Array, Mask, Params
 
-METHODS = ("ticket", "ticket_last", *CONTROLS)
+METHODS = ("ticket", "ticket_last", *BASELINES)
 """What can be trained: what the search chose, what it ended with, and the controls."""
 Weights = Callable[[Mask, Params], Params]
 """`weights(mask, params) -> params`: what a ticket with that mask begins training from."""
@@ -34,11 +34,11 @@ def as_they_are(mask: Mask, params: Params) -> Params:
 def train(
     session: Session,
     space: Space,
-    found: Sequence[Found],
+    found: Sequence[FoundTicket],
     methods: Sequence[str],
     floor: int,
     weights: Weights = as_they_are,
-    rivals: Sequence[tuple[str, Found]] = (),
+    rivals: Sequence[tuple[str, FoundTicket]] = (),
 ) -> list[dict[str, Any]]:
     """Saves the tickets, trains them and what they are compared with; a summary row of each.
 
@@ -75,15 +75,15 @@ def train(
         ends, summary = trained_masks.train_entries(session, "dense", dense)
         trained = {number: runs.take(ends.state.params, i) for i, number in enumerate(trained)}
 
-    def compared(one: Found) -> list[Entry]:
+    def compared(one: FoundTicket) -> list[Entry]:
         given = evidence(problem, one.seed, trained[one.seed.number], session.data)
         entries = []
         for method in methods:
             if method == "dense":
                 continue
-            if method in CONTROLS:
+            if method in BASELINES:
                 key = mask_key(one.seed, method, one.density)
-                bits = CONTROLS[method](key, given, space, one.ticket, floor)
+                bits = BASELINES[method](key, given, space, one.ticket, floor)
             else:
                 bits = getattr(one, method)
             entries.append(entry(method, one.density, one.seed, bits))

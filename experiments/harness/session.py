@@ -56,9 +56,9 @@ def set_up(place: RunSettings, parts: Sequence[Any]) -> tuple[Axis, Problem]:
     axis = runs.axis(batch.mode, batch.width)
     problem = build(net, train, place.data_dir, place.prepare)
     size = memory.training(problem.param_shapes)
-    memory.check(f"--width={batch.width}", batch.width, size, "trainings of a block")
+    memory.check_memory(f"--width={batch.width}", batch.width, size, "trainings of a block")
     copy = sum(array.nbytes for array in jax.tree.leaves(problem.dataset.train))
-    memory.check(f"--devices={place.devices}", place.devices, copy, "copies of the data")
+    memory.check_memory(f"--devices={place.devices}", place.devices, copy, "copies of the data")
     return axis, problem
 
 
@@ -75,7 +75,7 @@ def start_run(
       problem: the net and its data.
     """
     *_, net, _, _ = parts
-    run = records.begin(experiment, place, parts, axis)
+    run = records.open_run_of_flags(experiment, place, parts, axis)
     return Session(
         folder=run.folder,
         problem=problem,

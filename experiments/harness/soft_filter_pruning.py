@@ -2,13 +2,13 @@
 
 from experiments.harness import cached_trainings
 from experiments.harness.dense_store import dense_entry
+from experiments.harness.filter_cuts import Choice, CutPlan
 from experiments.harness.session import Session
-from experiments.harness.unit_selection import Choice, Plan
 from jaxtickets.io import tickets
 from jaxtickets.recipes import soft_filter_pruning
 
 
-def choices(session: Session, plan: Plan) -> list[Choice]:
+def choices(session: Session, plan: CutPlan) -> list[Choice]:
     """The units that are left after soft training, with the weights that it ends with.
 
     Each training takes as long as the dense net's, from the same first weights and in the same

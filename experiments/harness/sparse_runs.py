@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from experiments.harness import chain_runs
-from experiments.harness.budgeted_search import Found, Task, dense_cost
+from experiments.harness.budgeted_search import FoundMask, Task, dense_cost
 from experiments.harness.chunked_run import check_finite, made_once, seconds
 from experiments.harness.problem import Problem, TrainSettings, optimizer_of
 from experiments.harness.seeds import evidence, examples, mask_key
@@ -60,7 +60,7 @@ class EvolveSettings:
     )
 
 
-class Plan(NamedTuple):
+class SparseTrainingPlan(NamedTuple):
     """An evolution, planned from its budget.
 
     Attributes:
@@ -81,7 +81,7 @@ class Plan(NamedTuple):
         return self.rounds * self.every
 
 
-def check(
+def check_sparse_training(
     settings: EvolveSettings,
     problem: Problem,
     train: TrainSettings,
@@ -98,10 +98,10 @@ def check(
             allocation.global_(masks.shapes(params, problem.prunable), density, floor)
         except ValueError as error:
             raise UserError(str(error)) from error
-    optimizer_of(train, plan(problem, budget).steps)
+    optimizer_of(train, plan_sparse_training(problem, budget).steps)
 
 
-def plan(problem: Problem, budget: float) -> Plan:
+def plan_sparse_training(problem: Problem, budget: float) -> SparseTrainingPlan:
     """The longest evolution that costs no more than `budget` dense trainings.
 
     Raises:
@@ -121,12 +121,14 @@ def plan(problem: Problem, budget: float) -> Plan:
         least = fixed + training_cost(LOOKS * 2 * batch)
         said = f"{1.01 * least / dense_cost(problem):.3g} at least, or train for longer"
         raise UserError(f"--budget={budget:g}: too little for {GRANET}, give {said}")
-    return Plan(rounds, every, images, fixed + rounds * training_cost(every * batch + images))
+    return SparseTrainingPlan(
+        rounds, every, images, fixed + rounds * training_cost(every * batch + images)
+    )
 
 
-def search(
+def train_sparse(
     task: Task, settings: EvolveSettings, train: TrainSettings, budget: float, chains: int = 1
-) -> list[Found]:
+) -> list[FoundMask]:
     """The mask that each seed's net ends with when it is trained by `dynamic.granet`.
 
     It begins with SNIP's mask of `settings.granet_from` of the weights, or of the density where
@@ -149,7 +151,7 @@ def search(
     """
     session, label, density, floor = task
     problem, seeds = session.problem, session.seeds
-    planned, prunable = plan(problem, budget), problem.prunable
+    planned, prunable = plan_sparse_training(problem, budget), problem.prunable
     shapes = masks.shapes(seeds[0].params, prunable)
     last = allocation.global_(shapes, density, floor)
     first = max(last, allocation.global_(shapes, settings.granet_from, floor))
@@ -213,7 +215,7 @@ def search(
         best = mine.start + int(np.argmin(losses["search_validation_loss"][mine]))
         values = {name: round(float(each[best]), 6) for name, each in losses.items()}
         costs = {"forward_passes": cost, "search_seconds": spent}
-        found.append(Found(runs.take(state.mask, best), one.params, costs | values))
+        found.append(FoundMask(runs.take(state.mask, best), one.params, costs | values))
     return found
 
 
@@ -224,7 +226,7 @@ def tickets(
     train: TrainSettings,
     budget: float,
     chains: int = 1,
-) -> list[chain_runs.Found]:
+) -> list[chain_runs.FoundTicket]:
     """What `search` finds at each density and for each seed, as bits over all prunable weights.
 
     Args:
@@ -235,10 +237,10 @@ def tickets(
     found = []
     for density in densities:
         one = task._replace(density=density, label=f"{task.label}-{density:g}")
-        made = search(one, settings, train, budget, chains)
+        made = train_sparse(one, settings, train, budget, chains)
         for seed, (mask, _, said) in zip(task.session.seeds, made, strict=True):
             bits = masks.flatten(mask, task.session.problem.prunable)
-            found.append(chain_runs.Found(density, seed, bits, bits, said))
+            found.append(chain_runs.FoundTicket(density, seed, bits, bits, said))
     return found
 
 

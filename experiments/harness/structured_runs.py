@@ -17,12 +17,12 @@ from flax import linen as nn
 from experiments.harness import cached_trainings, latency, rows
 from experiments.harness.cached_trainings import Row
 from experiments.harness.dense_store import Dense
+from experiments.harness.filter_cuts import CutPlan, Member
 from experiments.harness.problem import Problem, optimizer_of, penalty_of
 from experiments.harness.seeds import training_key
 from experiments.harness.session import Session
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import Start, accuracies
-from experiments.harness.unit_selection import Member, Plan
 from jaxtickets import masks, runs
 from jaxtickets.compress import report
 from jaxtickets.compress.report import Report
@@ -55,7 +55,7 @@ LEARNT = (
 
 
 def train_net(
-    session: Session, place: str, plan: Plan, members: Sequence[Member], dense: Dense
+    session: Session, place: str, plan: CutPlan, members: Sequence[Member], dense: Dense
 ) -> list[Row]:
     """The summary rows of all trainings of one small net: a row each member and `after`.
 
@@ -65,7 +65,7 @@ def train_net(
 
     Args:
       session: the dense net and its training; `nets` and `tickets` are in its folder.
-      place: the net's folder in `nets`, from `unit_selection.cut`.
+      place: the net's folder in `nets`, from `filter_cuts.cut`.
       plan: what is done.
       members: the cuts to the net's widths.
       dense: the dense nets, trained.
@@ -105,13 +105,13 @@ def train_net(
 
 
 def train_nets(
-    session: Session, plan: Plan, groups: Mapping[str, Sequence[Member]], dense: Dense
+    session: Session, plan: CutPlan, groups: Mapping[str, Sequence[Member]], dense: Dense
 ) -> list[Row]:
     """All small nets trained; writes `summary.csv` and `sizes.csv`, and returns the summary.
 
     Args:
       session, plan, dense: see `train_net`.
-      groups: the small nets, from `unit_selection.cut`.
+      groups: the small nets, from `filter_cuts.cut`.
     """
     folder, summary = session.folder, list[Row]()
     for number, (net, members) in enumerate(groups.items(), start=1):
@@ -162,7 +162,7 @@ def size_rows(folder: Path, places: Mapping[str, nn.Module]) -> list[Row]:
     ]
 
 
-def _batches(plan: Plan, gain: Report) -> list[tuple[str, ...]]:
+def _batches(plan: CutPlan, gain: Report) -> list[tuple[str, ...]]:
     """The trainings asked for; those of the same length and rate are together, in one batch."""
     batches: dict[tuple[int, bool], tuple[str, ...]] = {}
     for after in plan.after.after:
@@ -171,12 +171,12 @@ def _batches(plan: Plan, gain: Report) -> list[tuple[str, ...]]:
     return list(batches.values())
 
 
-def _steps(plan: Plan, after: str, gain: Report) -> int:
+def _steps(plan: CutPlan, after: str, gain: Report) -> int:
     before, left = gain.before.multiply_adds, gain.after.multiply_adds
     return AFTERS[after].steps(plan.lengths, before, left)
 
 
-def _smaller(problem: Problem, member: Member, plan: Plan, after: str) -> Problem:
+def _smaller(problem: Problem, member: Member, plan: CutPlan, after: str) -> Problem:
     """The problem with the small net, trained as `after` says.
 
     The penalty of the dense training is on the small net's weights too; fine-tuning is without.
@@ -234,7 +234,7 @@ _masked = jax.jit(masks.apply)
 
 
 def _sizes(
-    folder: Path, place: str, plan: Plan, problem: Problem, member: Member, dense: Dense
+    folder: Path, place: str, plan: CutPlan, problem: Problem, member: Member, dense: Dense
 ) -> list[Row]:
     """Rows of `quantity`, `before`, `after`, `ratio`: of the first member, measured once."""
     part = folder / "nets" / place
@@ -274,7 +274,7 @@ def _speed_ups(sizes: Sequence[Row]) -> dict[str, float]:
 
 
 def in_order(
-    plan: Plan, groups: Mapping[str, Sequence[Member]], summary: Sequence[Row]
+    plan: CutPlan, groups: Mapping[str, Sequence[Member]], summary: Sequence[Row]
 ) -> list[Row]:
     """The rows of all nets by method, share and training, in the order in which they were given."""
     methods = [*plan.cut.methods]

@@ -75,5 +75,5 @@ THESIS_NETS: dict[str, dict[str, Any]] = {
 
 def thesis_search(model: str) -> dict[str, Any]:
     """The thesis' settings of the annealing alone, for `annealed_settings.Settings`."""
-    known = {field.name for field in dataclasses.fields(annealed_settings.Settings)}
+    known = {field.name for field in dataclasses.fields(annealed_settings.AnnealingSettings)}
     return {k: v for k, v in (THESIS | THESIS_NETS[model]).items() if k in known}

@@ -91,7 +91,9 @@ def train_in_parts(
     if not entries:
         return []
     params = entries[0].start.params
-    made, missing = memory_batches.plan(session.folder, phase, session.axis, entries, params, most)
+    made, missing = memory_batches.batches_left(
+        session.folder, phase, session.axis, entries, params, most
+    )
     for name, mine in missing:
         done = train_entries(session, name, mine)[1]
         memory_batches.finish(session.folder, name, done)

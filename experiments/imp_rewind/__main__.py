@@ -31,7 +31,7 @@ from experiments.harness.flags import (
 from experiments.harness.imp_presets import SHORT, preset
 from experiments.harness.imp_settings import ImpSettings
 from experiments.harness.level_plan import imp_plan
-from experiments.harness.levels import Plan, descend, lineages_of
+from experiments.harness.levels import LevelPlan, descend, lineages_of
 from experiments.harness.main import run_main
 from experiments.harness.problem import NetSettings, Problem
 from experiments.harness.session import finish_run, set_up, start_run
@@ -88,7 +88,7 @@ def main() -> None:
     rates = numbers("rates", question.rates or (train.learning_rate,))
     warmups = whole_numbers("warmups", question.warmups) or (train.warmup,)
     lines = len(rates) * len(warmups) * net.seeds
-    memory.check(
+    memory.check_memory(
         f"--seeds={net.seeds} --reinits={question.reinits} --randoms={question.randoms}",
         lines * (1 + question.reinits + question.randoms),
         memory.training(problem.param_shapes),
@@ -108,7 +108,7 @@ def main() -> None:
     finish_run(session.folder)
 
 
-def _plan(question: Question, settings: ImpSettings, problem: Problem) -> tuple[Plan, int]:
+def _plan(question: Question, settings: ImpSettings, problem: Problem) -> tuple[LevelPlan, int]:
     """What is done at every level, and the step that tickets go back to.
 
     Raises:

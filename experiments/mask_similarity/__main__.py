@@ -69,9 +69,13 @@ def main() -> None:
     question, settings, net, *_ = parts
     steps = _steps(question)
     densities = numbers("density", settings.density)
-    searched = annealed_settings.Settings(steps=question.anneal_steps)
-    checked = annealing_runs.check(searched, problem, net.seed, densities, axis) if steps else None
-    made = candidate_masks.begin(
+    searched = annealed_settings.AnnealingSettings(steps=question.anneal_steps)
+    checked = (
+        annealing_runs.check_annealing(searched, problem, net.seed, densities, axis)
+        if steps
+        else None
+    )
+    made = candidate_masks.start_candidates(
         "mask_similarity", place, store, parts, axis, problem, trained=False
     )
     groups: dict[float, list[Entry]] = {}
@@ -96,7 +100,7 @@ def _steps(question: Question) -> tuple[int, ...]:
 
 
 def _annealed(
-    session: Session, checked: annealing_runs.Checked, steps: tuple[int, ...]
+    session: Session, checked: annealing_runs.CheckedAnnealing, steps: tuple[int, ...]
 ) -> list[Entry]:
     """The annealed mask of each density and seed, over the weights after each number of steps."""
     problem, entries = session.problem, []
@@ -105,7 +109,7 @@ def _annealed(
         seeds = [weighted(problem, one, kind, step, session.data) for one in session.seeds]
         # by its name each search has first masks of its own, so that likeness is the search's doing
         begun = session._replace(seeds=seeds)
-        for one in annealing_runs.anneal(begun, f"anneal-{step}", checked, chains=1):
+        for one in annealing_runs.run_annealing(begun, f"anneal-{step}", checked, chains=1):
             mask = checked.where.space.mask(one.ticket)
             said = {
                 "method": f"annealed_at_{step}",

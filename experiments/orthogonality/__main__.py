@@ -56,7 +56,9 @@ def main() -> None:
     place, store, question, *parts = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
     axis, problem = set_up(place, parts)
     spec = question, *parts
-    made = candidate_masks.begin("orthogonality", place, store, spec, axis, problem, trained=True)
+    made = candidate_masks.start_candidates(
+        "orthogonality", place, store, spec, axis, problem, trained=True
+    )
     entries = made.entries
     if question.repair_steps:
         entries = [*entries, *_repaired(problem, axis, entries, question)]

@@ -94,7 +94,7 @@ def main() -> None:
     for problem in built if question.scale_dropout else ():
         if "dropout" not in nets.to_json(problem.net):
             raise UserError(f"--scale_dropout: {nets.name_of(problem.net)} has no dropout")
-    run = records.begin("prune_retrain", place, parts, axis)
+    run = records.open_run_of_flags("prune_retrain", place, parts, axis)
 
     summary: list[dict[str, Any]] = []
     for name, problem, again in zip(models, built, retraining, strict=True):
@@ -119,7 +119,7 @@ def main() -> None:
             ]
             owners = np.tile(np.arange(len(seeds)), len(batch_of))
             trained = runs.take((dense.params, dense.stats), owners)
-            plan = threshold_levels.plan(
+            plan = threshold_levels.threshold_plan(
                 again,
                 question.rule,
                 question.rounds,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.harness import tables
-from experiments.harness.levels import Descent, Lineage, Plan
+from experiments.harness.levels import Descent, LevelPlan, Lineage
 from experiments.harness.problem import Problem
 from experiments.harness.trained_masks import Entry
 from jaxtickets import masks, nets, runs
@@ -17,7 +17,7 @@ from jaxtickets.recipes.thresholds import cut, thresholds
 from jaxtickets.types import Dataset, Mask, Params
 
 
-def plan(
+def threshold_plan(
     problem: Problem,
     rule: str,
     rounds: int,
@@ -25,7 +25,7 @@ def plan(
     lines: Sequence[Lineage],
     dense: Params,
     steps: int,
-) -> Plan:
+) -> LevelPlan:
     """What is cut in every round, each followed by the problem's training.
 
     Args:
@@ -63,7 +63,7 @@ def plan(
         return later(mine, fixed[place(line)], number(line))
 
     going = LevelTraining(rewound=False, start=0, end=problem.steps)
-    made = Plan(rounds, prune, lambda line: going, steps, {})
+    made = LevelPlan(rounds, prune, lambda line: going, steps, {})
     return made._replace(retrain=_with_less_dropout) if scale_dropout else made
 
 

@@ -30,7 +30,7 @@ from experiments.harness import (
     tables,
     trained_masks,
 )
-from experiments.harness.budgeted_search import FindSettings, Found, Task, price
+from experiments.harness.budgeted_search import FindSettings, FoundMask, Task, price
 from experiments.harness.candidate_masks import GallerySettings
 from experiments.harness.dense_store import StoreSettings
 from experiments.harness.flags import BatchSettings, RunSettings, define, numbers, read_all
@@ -141,14 +141,14 @@ def main() -> None:
     looks = halving_runs.looks_at(question.race, problem)
     for method in question.searches:
         if method in FINDERS:
-            budgeted_search.plan(settings, problem, method, min(budgets))
+            budgeted_search.plan_phases(settings, problem, method, min(budgets))
     if GRANET in question.searches:
         kept = numbers("density", listed.density)
         for budget in budgets:
-            sparse_runs.check(evolution, problem, train, kept, listed.floor, budget)
+            sparse_runs.check_sparse_training(evolution, problem, train, kept, listed.floor, budget)
     if set(question.searches) & set(POLISHED):
         gate_runs.polish_plan(problem, min(budgets))
-    made = candidate_masks.begin(
+    made = candidate_masks.start_candidates(
         "sa_frontier", place, store, parts, axis, problem, trained=True, others=True
     )
 
@@ -159,13 +159,13 @@ def main() -> None:
         for entry in made.entries
     ]
 
-    def found(method: str, density: float, budget: float) -> list[Found]:
+    def found(method: str, density: float, budget: float) -> list[FoundMask]:
         label = f"{method}-{density:g}" + (f"-{budget:g}" if budget else "")
         task = Task(made.session, label, density, floor)
         if method == GRANET:
-            return sparse_runs.search(task, evolution, train, budget)
+            return sparse_runs.train_sparse(task, evolution, train, budget)
         if method in FINDERS:
-            return budgeted_search.search(task, method, settings, train, budget)
+            return budgeted_search.search_by_phases(task, method, settings, train, budget)
         if method in POLISHED:
             return gate_runs.polished(task, POLISHED[method], budget)
         if method in gates.GATES:
@@ -201,7 +201,7 @@ def _entries(
     made: candidate_masks.Candidates,
     method: str,
     density: float,
-    found: Sequence[Found],
+    found: Sequence[FoundMask],
     budget: float | None,
 ) -> list[Entry]:
     """What a method found for each seed, saved as tickets."""

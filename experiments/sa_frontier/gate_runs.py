@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from experiments.harness import annealed, annealed_start, search_presets
-from experiments.harness.budgeted_search import Found, Task, dense_cost
-from experiments.harness.chain_runs import Plan, energy_key, lowest, run_chains, walk_key
+from experiments.harness.budgeted_search import FoundMask, Task, dense_cost
+from experiments.harness.chain_runs import ChainName, energy_key, lowest, run_chains, walk_key
 from experiments.harness.chunked_run import seconds
 from experiments.harness.problem import Problem
 from experiments.harness.seeds import training_key
@@ -15,12 +15,12 @@ from experiments.harness.training_runs import Start, train_all
 from jaxtickets import allocation, gates, masks, runs
 from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
-from jaxtickets.recipes.search_domain import Row
+from jaxtickets.recipes.search_domain import ChainInputs
 from jaxtickets.search import energies
 from jaxtickets.types import Key, Mask, Params, PyTree, Split, Stats
 
 
-def gated(task: Task, name: str) -> list[Found]:
+def gated(task: Task, name: str) -> list[FoundMask]:
     """Masks of a gate trained for as long as the dense net is, on frozen weights.
 
     Counts are uniform over the layers, as edge-popup's paper has them, and the weights are rescaled
@@ -62,7 +62,7 @@ def gated(task: Task, name: str) -> list[Found]:
         "search_seconds": round(seconds(session.folder, label) / len(seeds), 3),
     }
     each = (runs.take(found, i) for i in range(len(seeds)))
-    return [Found(mask, params, said) for mask, params in each]
+    return [FoundMask(mask, params, said) for mask, params in each]
 
 
 def polish_plan(problem: Problem, budget: float) -> search_presets.Polish:
@@ -88,7 +88,7 @@ def parted(split: Split, last: int) -> tuple[Split, Split]:
     return jax.tree.map(lambda x: x[:-last], split), jax.tree.map(lambda x: x[-last:], split)
 
 
-def polished(task: Task, gate: str, budget: float) -> list[Found]:
+def polished(task: Task, gate: str, budget: float) -> list[FoundMask]:
     """A gate's masks, and from there annealing by informed swaps: the best by validation.
 
     The counts of all layers stay, and the energy is the loss of the untrained net on training
@@ -106,21 +106,21 @@ def polished(task: Task, gate: str, budget: float) -> list[Found]:
     apart = session._replace(data=data._replace(train=seen))
     before = task._replace(session=apart, label=f"{label}-gate")
     begun = gated(before, gate)
-    where = annealed.ground_of(settings, begun[0].params, problem.prunable, problem.wiring)
+    where = annealed.domain_of(settings, begun[0].params, problem.prunable, problem.wiring)
     bits = [where.space.bits(one.mask) for one in begun]
     most = annealed_start.largest_swap(settings, where.space, np.stack(bits))
     rows = [
-        Row(
-            key=walk_key(label, Plan(density, one, 0)),
-            energy_key=energy_key(label, Plan(density, one, 0)),
+        ChainInputs(
+            key=walk_key(label, ChainName(density, one, 0)),
+            energy_key=energy_key(label, ChainName(density, one, 0)),
             params=found.params,
             stats=one.stats,
             start=b,
-            ticks=annealed_start.ticks(settings, int(b.sum()), most),
+            ticks=annealed_start.step_plans(settings, int(b.sum()), most),
         )
         for one, found, b in zip(seeds, begun, bits, strict=True)
     ]
-    scored = annealed.sight(settings, problem.recipe.prepare, unseen, data.validation)
+    scored = annealed.search_data(settings, problem.recipe.prepare, unseen, data.validation)
     optimizer = problem.recipe.optimizer(problem.hyper)
     made = annealed.build(settings, problem.recipe, optimizer, where, problem.prunable, most)
     names = [{"density": density, "seed": one.number, "chain": 0} for one in seeds]
@@ -143,5 +143,5 @@ def polished(task: Task, gate: str, budget: float) -> list[Found]:
     found = []
     for i, one in enumerate(begun):
         mask = where.space.mask(runs.take(ends.chosen, i))
-        found.append(Found(mask, one.params, said | lowest(ends, i)))
+        found.append(FoundMask(mask, one.params, said | lowest(ends, i)))
     return found

@@ -52,7 +52,7 @@ from experiments.harness.trained_masks import LEADING
 from experiments.sa_search.figure import draw_search
 from experiments.sa_search.presets import DEFAULT, IDLE, NAMES, PRESETS, preset
 from jaxtickets.io.errors import UserError
-from jaxtickets.recipes.baseline_masks import CONTROLS
+from jaxtickets.recipes.baseline_masks import BASELINES
 from jaxtickets.search.space import PATTERN
 from jaxtickets.types import Mask, Params
 
@@ -74,7 +74,7 @@ class Question:
         least=1,
         most=MOST_STEPS,
     )
-    compare: tuple = option(("ticket", *CONTROLS), f"what is trained, of {', '.join(METHODS)}")
+    compare: tuple = option(("ticket", *BASELINES), f"what is trained, of {', '.join(METHODS)}")
     granet_budget: float = option(
         1.0, "dense trainings that a search of compare=granet may cost", above=0, most=1e9
     )
@@ -83,7 +83,7 @@ class Question:
 GROUPS = (
     RunSettings(),
     Question(),
-    annealed_settings.Settings(),
+    annealed_settings.AnnealingSettings(),
     NetSettings(),
     TrainSettings(),
     BatchSettings(),
@@ -96,11 +96,13 @@ def main() -> None:
     question, settings, net, train, _ = parts
     axis, problem = set_up(place, parts)
     densities, floor = numbers("density", question.density), settings.floor
-    checked = annealing_runs.check(settings, problem, net.seed, densities, axis, question.chains)
+    checked = annealing_runs.check_annealing(
+        settings, problem, net.seed, densities, axis, question.chains
+    )
     grown = densities if GRANET in question.compare else ()
     if grown:
         budget = question.granet_budget
-        sparse_runs.check(EvolveSettings(), problem, train, grown, floor, budget)
+        sparse_runs.check_sparse_training(EvolveSettings(), problem, train, grown, floor, budget)
     session = start_run("sa_search", place, parts, axis, problem)
 
     # --- search
@@ -109,7 +111,7 @@ def main() -> None:
         for one in session.seeds
     ]
     session = session._replace(seeds=seeds)
-    found = annealing_runs.anneal(session, "search", checked, question.chains)
+    found = annealing_runs.run_annealing(session, "search", checked, question.chains)
     cost = {
         "forward_passes": annealed_work.search_passes(settings, problem, question.chains),
         "search_seconds": round(seconds(session.folder, "search") / len(found), 3),
@@ -137,7 +139,7 @@ def main() -> None:
     draw_search(session.folder)
     method_figures.draw_accuracies(session.folder)
     method_figures.draw_layers(session.folder)
-    said = f"{annealed_settings.said(settings)}, accept={settings.accept}"
+    said = f"{annealed_settings.in_words(settings)}, accept={settings.accept}"
     print(f"ticket: {said}\n{tables.methods(summary)}")
     finish_run(session.folder)
 

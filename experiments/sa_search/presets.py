@@ -12,7 +12,7 @@ from experiments.harness.sparse_runs import GRANET
 from experiments.harness.thesis_annealing import THESIS, THESIS_NETS
 from experiments.sa_search import idle
 from jaxtickets.io.errors import UserError
-from jaxtickets.recipes.baseline_masks import CONTROLS
+from jaxtickets.recipes.baseline_masks import BASELINES
 
 DEFAULT = "annealed_rewiring"
 REWIRED: dict[str, Any] = {
@@ -25,7 +25,7 @@ REWIRED: dict[str, Any] = {
 """Swaps that a short training speaks for, all of them accepted."""
 ANNEALED_REWIRING: dict[str, Any] = {
     **FINDERS["rewired"],
-    "compare": ("ticket", *CONTROLS, GRANET),
+    "compare": ("ticket", *BASELINES, GRANET),
     "start": "initial_fisher",
     "accept": "metropolis",
     "temperature": 0.03,

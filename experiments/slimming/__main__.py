@@ -50,7 +50,7 @@ def main() -> None:
     place, store, *parts = _read()
     slim, _, train, _ = parts
     axis, problem = set_up(place, parts)
-    plan = slimming_runs.plan(slim, train, problem)
+    plan = slimming_runs.plan_passes(slim, train, problem)
     session = start_run("slimming", place, parts, axis, problem)
     folder = session.folder
     summary = slimming_runs.train_passes(session, slim, plan, store)

@@ -1,8 +1,8 @@
 """Network slimming in passes: trained with a penalty on scales, cut by them, fine-tuned, again.
 
 A strength of the penalty has a folder `strength-S` and in it one for each pass, `pass-N`, with the
-parts of `structured.train_net`; `pass-N/sparse` has the trainings with the penalty from the second
-pass on, those of the first are dense nets in the store.
+parts of `structured_runs.train_net`; `pass-N/sparse` has the trainings with the penalty from the
+second pass on, those of the first are dense nets in the store.
 """
 
 import dataclasses
@@ -15,14 +15,14 @@ from typing import NamedTuple
 import numpy as np
 from flax import linen as nn
 
-from experiments.harness import cached_trainings, structured_runs, unit_selection
+from experiments.harness import cached_trainings, filter_cuts, structured_runs
 from experiments.harness.cached_trainings import Row
 from experiments.harness.dense_store import Dense, StoreSettings, dense_entry, dense_nets
+from experiments.harness.filter_cuts import AfterSettings, CutPlan, CutSettings, Member, digest_of
 from experiments.harness.problem import Problem, TrainSettings, penalty_of
 from experiments.harness.seeds import Seed, mask_key
 from experiments.harness.session import Session
 from experiments.harness.settings import MOST_EPOCHS, MOST_FACTOR, MOST_UNITS, option
-from experiments.harness.unit_selection import AfterSettings, CutSettings, Member, Plan, digest_of
 from jaxtickets import masks, nets, runs
 from jaxtickets.compress.graph import Graph, trace
 from jaxtickets.compress.report import Report, Size, size
@@ -39,7 +39,7 @@ LEADING = (
 )
 """The first columns of a summary."""
 UNSAID = ("method", "after", "dense_accuracy", "untrained_accuracy", "trained_accuracy")
-"""Columns of `structured.train_net` that have other names here, or nothing to say."""
+"""Columns of `structured_runs.train_net` that have other names here, or nothing to say."""
 SCALES = "scales"
 """The phase of the metrics rows that hold a net's scales, a row a group of channels."""
 
@@ -92,11 +92,11 @@ class Sparse(NamedTuple):
     accuracy: float
 
 
-def plan(slim: SlimSettings, train: TrainSettings, problem: Problem) -> Plan:
+def plan_passes(slim: SlimSettings, train: TrainSettings, problem: Problem) -> CutPlan:
     """Checks all that can be checked before work starts; the shares are of the whole net's units.
 
     Raises:
-      UserError: as `cutting.plan` does, or strengths or rates that can't be.
+      UserError: as `filter_cuts.plan_cuts` does, or strengths or rates that can't be.
     """
     if len(slim.rates) not in (1, slim.passes):
         raise UserError(f"--rates: {len(slim.rates)} for {slim.passes} passes: give one, or each")
@@ -105,7 +105,7 @@ def plan(slim: SlimSettings, train: TrainSettings, problem: Problem) -> Plan:
     after = AfterSettings(
         ("finetune",), slim.finetune_epochs, slim.finetune_rate, repeats=slim.repeats
     )
-    return unit_selection.plan(cut, after, train, problem)
+    return filter_cuts.plan_cuts(cut, after, train, problem)
 
 
 def rates(slim: SlimSettings) -> tuple[float, ...]:
@@ -114,7 +114,7 @@ def rates(slim: SlimSettings) -> tuple[float, ...]:
 
 
 def train_passes(
-    session: Session, slim: SlimSettings, plan: Plan, store: StoreSettings
+    session: Session, slim: SlimSettings, plan: CutPlan, store: StoreSettings
 ) -> list[Row]:
     """The summary rows, one a strength, pass and seed; all scales are kept in the metrics.
 
@@ -194,7 +194,7 @@ def further(
 
 
 def choose(
-    session: Session, plan: Plan, trained: Sequence[Sparse], rate: float, dense: Dense
+    session: Session, plan: CutPlan, trained: Sequence[Sparse], rate: float, dense: Dense
 ) -> dict[str, list[Member]]:
     """The cuts by |γ| over all layers, by a digest of the widths; gains are over the dense net."""
     problem = session.problem
@@ -209,8 +209,8 @@ def choose(
         small = problem._replace(net=net)
         ends = runs.stack([(one.params, one.stats) for one in mine])
         smaller = session._replace(problem=small, seeds=[one.seed for one in mine])
-        scored = unit_selection.scored(smaller, now, Dense(ends[0], ends[1], [], {}))
-        for place, members in unit_selection.cut(now, small, scored).items():
+        scored = filter_cuts.scored(smaller, now, Dense(ends[0], ends[1], [], {}))
+        for place, members in filter_cuts.cut(now, small, scored).items():
             for member in members:
                 units = {n: (stay, whole[n]) for n, (stay, _) in member.gain.units.items()}
                 gain = Report(units, before, member.gain.after)
@@ -238,7 +238,7 @@ def _of_dense(problem: Problem, seeds: Sequence[Seed], dense: Dense) -> list[Spa
 
 
 def _row(row: Row, accuracy: float, before: Size) -> Row:
-    """A row of `structured.train_net` in the columns of the summary."""
+    """A row of `structured_runs.train_net` in the columns of the summary."""
     accuracies = {"sparse_accuracy": accuracy, "tuned_accuracy": row["trained_accuracy"]}
     left = {
         "parameters_left": round(row["parameters"] / before.parameters, 6),
@@ -279,5 +279,5 @@ def _alike(many: Sequence[nn.Module]) -> dict[str, list[int]]:
     return found
 
 
-def _graph(plan: Plan, problem: Problem, net: nn.Module) -> Graph:
+def _graph(plan: CutPlan, problem: Problem, net: nn.Module) -> Graph:
     return plan.graph if net == problem.net else trace(net, plan.graph.image)

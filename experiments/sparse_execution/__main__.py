@@ -77,7 +77,7 @@ def main() -> None:
     setup.start(place)
     image = 4 * math.prod(image_shape(NetSettings().dataset))
     for batch in (*batches, question.train_batch):
-        memory.check(f"--batches, --train_batch: {batch}", batch, image, "images")
+        memory.check_memory(f"--batches, --train_batch: {batch}", batch, image, "images")
     problems, of_nets, places = {}, {}, []
     for model in question.models:
         net = NetSettings(model=choose("model", model, LENETS), seed=question.seed)
@@ -85,7 +85,7 @@ def main() -> None:
         found, of_nets[model] = _masked(model, problems[model], question)
         places += found
     spec = dataclasses.replace(question, tickets=tuple(places))
-    run = records.begin("sparse_execution", place, [spec], runs.axis())
+    run = records.open_run_of_flags("sparse_execution", place, [spec], runs.axis())
     done = [{k: v for k, v in row.items() if k != "phase"} for row in rows.read_metrics(run.folder)]
     limits = Limits(question.repeats, question.seconds, question.memory)
     works = [("inference", batch) for batch in batches] + [("training", question.train_batch)]
@@ -118,7 +118,7 @@ def _masked(model: str, problem: Problem, question: Question) -> tuple[list[str]
         mask = masks.random(key, params, problem.prunable, keep)
         said = {"model": model, "mask": "random", "density": density, "seed": question.seed}
         made.append(Masked(said, params, mask))
-    places, saved = saved_tickets.find(question.tickets, problem)
+    places, saved = saved_tickets.find_saved(question.tickets, problem)
     for name, ticket in saved:
         said = {"model": model, "mask": name["method"]}
         said |= {"density": name["density"], "seed": name["seed"]}

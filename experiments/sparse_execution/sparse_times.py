@@ -65,7 +65,8 @@ def cell(
     labels = jnp.arange(batch) % problem.dataset.classes
     masked = masks.apply(one.mask, one.params)
     order = sparse.layers(
-        one.params, [path.removesuffix("/kernel") for path in nets.positions(problem.net, shape)]
+        one.params,
+        [path.removesuffix("/kernel") for path in nets.positions(problem.net, shape)],
     )
     programs: dict[str, tuple[Callable, Any, Any]] = {
         "dense": (lambda _, params, images: apply(params, {}, images)[0], one.mask, masked)

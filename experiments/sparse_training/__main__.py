@@ -42,10 +42,10 @@ from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.settings import MOST_RUNS, MOST_STEPS, MOST_UNITS, Except, choose, option
 from experiments.harness.sparse_runs import EvolveSettings
 from experiments.harness.trained_masks import LEADING
-from jaxtickets.recipes.baseline_masks import CONTROLS
+from jaxtickets.recipes.baseline_masks import BASELINES
 from jaxtickets.search import space as spaces
 
-METHODS = ("ticket", *CONTROLS)
+METHODS = ("ticket", *BASELINES)
 SMOKE: dict[str, Any] = {
     "model": "lenet300_100",
     "density": (0.2,),
@@ -102,9 +102,9 @@ def main() -> None:
         choose("method", method, METHODS)
     densities, floor = numbers("density", question.density), question.floor
     axis, problem = set_up(place, parts)
-    sparse_runs.check(evolution, problem, train, densities, floor, question.budget)
+    sparse_runs.check_sparse_training(evolution, problem, train, densities, floor, question.budget)
     each = memory.training(problem.param_shapes)
-    memory.check(f"--chains={question.chains}", question.chains, each, "trainings of a seed")
+    memory.check_memory(f"--chains={question.chains}", question.chains, each, "trainings of a seed")
     session = start_run("sparse_training", place, parts, axis, problem)
 
     # --- search

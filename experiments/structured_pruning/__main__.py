@@ -18,18 +18,18 @@ from typing import Any
 from absl import flags
 
 from experiments.harness import (
+    filter_cuts,
     soft_filter_pruning,
     structured_runs,
     structured_tables,
-    unit_selection,
 )
 from experiments.harness import structured_figures as figures
 from experiments.harness.dense_store import StoreSettings, dense_nets
+from experiments.harness.filter_cuts import AfterSettings, CutSettings
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
 from experiments.harness.main import run_main
 from experiments.harness.problem import NetSettings, TrainSettings
 from experiments.harness.session import finish_run, set_up, start_run
-from experiments.harness.unit_selection import AfterSettings, CutSettings
 from jaxtickets.io.errors import UserError
 
 SMOKE: dict[str, Any] = {
@@ -60,13 +60,13 @@ def main() -> None:
     if cut.budget and flags.FLAGS["rates"].present:
         raise UserError("--rates and --budget: give one of them")
     axis, problem = set_up(place, parts)
-    plan = unit_selection.plan(cut, after, train, problem)
+    plan = filter_cuts.plan_cuts(cut, after, train, problem)
     session = start_run("structured_pruning", place, parts, axis, problem)
     dense = dense_nets(session, train, store)
 
-    choices = unit_selection.scored(session, plan, dense)
+    choices = filter_cuts.scored(session, plan, dense)
     choices += soft_filter_pruning.choices(session, plan)
-    groups = unit_selection.cut(plan, problem, choices)
+    groups = filter_cuts.cut(plan, problem, choices)
     summary = structured_runs.train_nets(session, plan, groups, dense)
     figures.draw_widths(session.folder)
     figures.draw_accuracies(session.folder)

@@ -25,14 +25,14 @@ from experiments.harness.flags import BatchSettings, RunSettings, define, read_a
 from experiments.harness.imp_presets import SHORT
 from experiments.harness.imp_settings import ImpSettings
 from experiments.harness.level_plan import imp_plan
-from experiments.harness.levels import Lineage, Plan, descend
+from experiments.harness.levels import LevelPlan, Lineage, descend
 from experiments.harness.main import run_main
 from experiments.harness.problem import NetSettings, Problem
 from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.settings import choose, option
 from experiments.supermask import figure
 from jaxtickets import runs
-from jaxtickets.criteria import find, plane
+from jaxtickets.criteria import find, initial_final
 from jaxtickets.io.errors import UserError
 from jaxtickets.recipes.mask_actions import ONES, ZEROS
 
@@ -46,7 +46,7 @@ SMOKE: dict[str, Any] = {
     "look_every": 60,
 }
 ZHOU: dict[str, Any] = {
-    "criteria": (*plane.CRITERIA, "random"),
+    "criteria": (*initial_final.CRITERIA, "random"),
     "dataset": "mnist",
     "initializer": "glorot_normal",
     "levels": 24,
@@ -130,7 +130,7 @@ def main() -> None:
     finish_run(session.folder)
 
 
-def _plan(question: Question, problem: Problem) -> Plan:
+def _plan(question: Question, problem: Problem) -> LevelPlan:
     """The procedure; raises UserError for what can't be."""
     for one in question.ones:
         choose("mask-1 action", one, tuple(ONES))

@@ -15,7 +15,7 @@ from experiments.harness.canvas import (
     words,
 )
 from experiments.harness.records import read_spec
-from jaxtickets.criteria import Evidence, find, plane
+from jaxtickets.criteria import Evidence, find, initial_final
 
 
 def draw_supermasks(folder: Path) -> Path:
@@ -61,7 +61,7 @@ def draw_plane(folder: Path, keep: float = 0.5) -> Path:
 
     A schematic: weights drawn from a correlated normal distribution, `keep` of them kept (blue).
     """
-    names = [name for name in read_spec(folder)["criteria"] if name in plane.CRITERIA]
+    names = [name for name in read_spec(folder)["criteria"] if name in initial_final.CRITERIA]
     draw = np.random.default_rng(0)
     first = draw.standard_normal(4000)
     last = 0.7 * first + 0.7 * draw.standard_normal(4000) * 1.2

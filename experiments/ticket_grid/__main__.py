@@ -30,7 +30,7 @@ from jaxtickets.criteria import CRITERIA
 from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
 from jaxtickets.recipes import imp
-from jaxtickets.recipes.ticket_controls import TREATMENTS, Given, Treated, treat
+from jaxtickets.recipes.ticket_controls import CONTROLS, ControlInputs, ControlStart, apply_control
 
 THRESHOLDS = (60, 65, 70, 75, 80, *range(85, 100))
 SMOKE: dict[str, Any] = {
@@ -85,7 +85,7 @@ def main() -> None:
 
     # --- the dense nets, and their parameters at the rewind points
 
-    def entry(method: str, one: Seed, treated: Treated, **where: Any) -> Entry:
+    def entry(method: str, one: Seed, treated: ControlStart, **where: Any) -> Entry:
         step = where.get("rewind", 0) * epoch
         density = round(float(masks.density(treated.mask, problem.prunable)), 6)
         name = {"method": method, "density": density, "seed": one.number, **where}
@@ -101,7 +101,8 @@ def main() -> None:
 
     steps = tuple(rewind * epoch for rewind in rewinds)
     whole = [
-        entry("dense", one, Treated(one.params, one.stats, masks.ones(one.params))) for one in seeds
+        entry("dense", one, ControlStart(one.params, one.stats, masks.ones(one.params)))
+        for one in seeds
     ]
     ends, summary = train_entries(session, "dense", whole, keep_at=steps)
 
@@ -114,9 +115,11 @@ def main() -> None:
             key = mask_key(one, "magnitude", 1 - threshold / 100)
             magnitude = CRITERIA["magnitude"]
             mask = imp.prune(key, magnitude, seen, problem.prunable, count, question.floor)
-            given = Given(problem.recipe.model, problem.prunable, one.params, one.stats, mask)
+            given = ControlInputs(
+                problem.recipe.model, problem.prunable, one.params, one.stats, mask
+            )
             draw = stream(one.number, "grid", threshold, "reinit", 0)
-            treated = treat(TREATMENTS["reinit"], draw, given)
+            treated = apply_control(CONTROLS["reinit"], draw, given)
             entries.append(entry("reinit", one, treated, threshold=threshold))
             for at, rewind in enumerate(rewinds):
                 params, stats = runs.take(kept, at)
@@ -124,7 +127,7 @@ def main() -> None:
                 for method in ("ticket", "shuffled"):
                     draw = stream(one.number, "grid", threshold, method, rewind)
                     where = {"threshold": threshold, "rewind": rewind}
-                    treated = treat(TREATMENTS[method], draw, given)
+                    treated = apply_control(CONTROLS[method], draw, given)
                     entries.append(entry(method, one, treated, **where))
     summary += train_in_parts(session, "grid", entries, most=question.part)
 

@@ -73,7 +73,9 @@ def main() -> None:
         test_every=0,
     )
     short = build(net, first, place.data_dir, place.prepare)
-    made = candidate_masks.begin("trainability", place, store, parts, axis, problem, trained=False)
+    made = candidate_masks.start_candidates(
+        "trainability", place, store, parts, axis, problem, trained=False
+    )
     entries = [*made.entries, *(dense_entry(problem, one) for one in made.session.seeds)]
     entries = [entry._replace(start=entry.start._replace(step=0)) for entry in entries]
     first_steps = made.session._replace(problem=short)

@@ -16,7 +16,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxtickets import masks, nets
-from jaxtickets.compress.labels import (
+from jaxtickets.compress.unit_tracing import (
     FIXED,
     FREE,
     Axes,

@@ -11,7 +11,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from jaxtickets import masks, nets
 from jaxtickets.compress.graph import Graph
 from jaxtickets.nets.convolution import lax_form
-from jaxtickets.nets.moves import opened
+from jaxtickets.nets.element_moves import opened
 from jaxtickets.types import Array, Ticket, UnitMask
 
 

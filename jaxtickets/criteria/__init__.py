@@ -3,7 +3,7 @@
 A new criterion is a file with its score, a line in `CRITERIA`, and a row in the tests' table.
 """
 
-from jaxtickets.criteria import fisher, grasp, obd, plane, random, snip, synflow, taylor
+from jaxtickets.criteria import fisher, grasp, initial_final, obd, random, snip, synflow, taylor
 from jaxtickets.criteria.base import (
     Criterion,
     Evidence,
@@ -21,7 +21,7 @@ from jaxtickets.criteria.variants import (
 )
 
 CRITERIA: dict[str, Criterion] = {
-    **plane.CRITERIA,
+    **initial_final.CRITERIA,
     "random": Criterion(random.score, "initial", draws=True),
     "snip": Criterion(snip.score, "initial", cost=3),
     "grasp": Criterion(grasp.score, "initial", cost=6),

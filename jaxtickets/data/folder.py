@@ -32,7 +32,7 @@ def find(source: Source, base: Path) -> Path | None:
     return max(versions, key=_version, default=None)
 
 
-def check(source: Source, folder: Path) -> None:
+def check_folder(source: Source, folder: Path) -> None:
     """Raises DataError unless the set's description is whole and tells of the right records."""
     try:
         info = json.loads((folder / "dataset_info.json").read_text())

@@ -27,7 +27,7 @@ def load(source: Source, data_dir: str | PathLike[str] | None, prepare: bool) ->
       DataError: the set is not prepared (known without importing TFDS), can't be, or is damaged.
     """
     folder = _folder(source, data_dir, prepare)
-    folders.check(source, folder)
+    folders.check_folder(source, folder)
     train, test = _decoded(source, folder)
     rest, validation = cut(len(train.labels), source.validation)
     return Dataset(

@@ -1,10 +1,10 @@
 """Nets: flax modules by name, as pure functions, and how they are wired."""
 
-from jaxtickets.nets.fits import check_fits
 from jaxtickets.nets.functional import example_inputs, functional
 from jaxtickets.nets.inits import INITIALIZERS, signed_constant
-from jaxtickets.nets.positions import multiply_adds, positions
-from jaxtickets.nets.table import NETS, from_json, make, name_of, names, output_layer, to_json
+from jaxtickets.nets.input_check import check_fits
+from jaxtickets.nets.operation_counts import multiply_adds, positions
+from jaxtickets.nets.registry import NETS, from_json, make, name_of, names, output_layer, to_json
 from jaxtickets.nets.wiring import wiring
 
 __all__ = [

@@ -8,7 +8,7 @@ import jax
 from flax import linen as nn
 
 from jaxtickets.nets.functional import functional
-from jaxtickets.nets.table import name_of
+from jaxtickets.nets.registry import name_of
 from jaxtickets.types import Feed, Params, Units, Wiring
 
 CHAINED = re.compile(r"(conv|fc)\d+|out")

@@ -54,7 +54,7 @@ def snip(key: Key, evidence: Evidence, space: Space, ticket: Array, floor: int) 
     return choose(space, scores, jnp.sum(ticket), floor)
 
 
-CONTROLS: dict[str, Control] = {
+BASELINES: dict[str, Control] = {
     "random": random,
     "random_layerwise": random_layerwise,
     "magnitude": magnitude,

@@ -93,7 +93,7 @@ def mask_at(queue: Queue, number: Array, size: int) -> jax.Array:
 # --- in a training -------------------------------------------------------------------------------
 
 
-class Bird(NamedTuple):
+class DrawState(NamedTuple):
     """The method state of a training that draws tickets of several densities, stacked over these.
 
     Attributes:
@@ -110,24 +110,26 @@ Draw = Callable[[TrainState], jax.Array]
 """`draw(state) -> bool[densities, n]`: the masks that would be cut now."""
 
 
-def begin(params: Params, stats: Stats, size: int, densities: int, length: int = WINDOW) -> Bird:
+def begin(
+    params: Params, stats: Stats, size: int, densities: int, length: int = WINDOW
+) -> DrawState:
     """Nothing is drawn yet; `size` and `length` as in `empty`."""
 
     def stacked(leaf: Array) -> jax.Array:
         return jnp.broadcast_to(leaf, (densities, *jnp.shape(leaf)))
 
-    return Bird(*jax.tree.map(stacked, (empty(size, length), params, stats)))
+    return DrawState(*jax.tree.map(stacked, (empty(size, length), params, stats)))
 
 
 def observe(
     state: TrainState, draw: Draw, tolerance: float, window: int = WINDOW
 ) -> tuple[TrainState, Metrics]:
-    """The state after a look at its masks; its method state is a `Bird`.
+    """The state after a look at its masks; its method state is a `DrawState`.
 
     Returns:
       The state, and `{"distances"[densities, length - 1], "drawn"[densities]}`, see `push`.
     """
-    bird: Bird = state.method_state
+    bird: DrawState = state.method_state
     pushed = jax.vmap(lambda queue, bits: push(queue, bits, tolerance, window))
     queue, distances = pushed(bird.queue, draw(state))
     now = (queue.drawn > 0) & (bird.queue.drawn == 0)
@@ -137,7 +139,7 @@ def observe(
 
     weights = jax.tree.map(kept, (bird.params, bird.stats), (state.params, state.stats))
     seen = {"distances": distances, "drawn": queue.drawn}
-    return state._replace(method_state=Bird(queue, *weights)), seen
+    return state._replace(method_state=DrawState(queue, *weights)), seen
 
 
 def epoch(
@@ -156,7 +158,7 @@ def epoch(
 
     Args:
       recipe, key, hyper, watched, data, keep_at: see `training.piece`; the method state is a
-        `Bird`.
+        `DrawState`.
       steps: static, a multiple of `recipe.every`.
       draw: makes the masks.
       tolerance, window: see `push`.
@@ -177,7 +179,7 @@ def unit_space(params: Params, graph: Graph) -> Space:
     """One bit a unit of a traced net; units that groups share, as in residual nets, are one bit.
 
     A segment is a group, of the units that no group before it has; a shared unit's score is the
-    mean of its groups', as in `compress.choose`. `pool` takes a criterion's scores of units.
+    mean of its groups', as in `compress.filter_cuts`. `pool` takes a criterion's scores of units.
     """
     at, first, owner = _places(graph)
     shared = np.bincount(at)

@@ -12,26 +12,26 @@ import jax.numpy as jnp
 
 from jaxtickets import masks, nets
 from jaxtickets.recipes import ticket_controls
-from jaxtickets.recipes.ticket_controls import Given, Treated, Treatment
+from jaxtickets.recipes.ticket_controls import Control, ControlInputs, ControlStart
 from jaxtickets.types import Array, Key, Params
 
 
-def reshuffle(key: Key, given: Given) -> Treated:
+def reshuffle(key: Key, given: ControlInputs) -> ControlStart:
     """The survivors' weights in another order within each layer; the key is consumed."""
     leaves = masks.pick(given.params, given.prunable)
     kept = masks.pick(given.mask, given.prunable)
     keys = jax.random.split(key, len(leaves))
     moved = [_permute(*three) for three in zip(keys, leaves, kept, strict=True)]
-    return Treated(masks.put(given.params, given.prunable, moved), given.stats, given.mask)
+    return ControlStart(masks.put(given.params, given.prunable, moved), given.stats, given.mask)
 
 
-def signed_constant(key: Key, given: Given) -> Treated:
+def signed_constant(key: Key, given: ControlInputs) -> ControlStart:
     """`sign(w) · std(layer)`: the signs of the weights alone, see `nets.signed_constant`."""
     del key
-    return Treated(nets.signed_constant(given.params), given.stats, given.mask)
+    return ControlStart(nets.signed_constant(given.params), given.stats, given.mask)
 
 
-ONES: dict[str, Treatment] = {
+ONES: dict[str, Control] = {
     "rewind": ticket_controls.ticket,
     "reinit": ticket_controls.reinit,
     "reshuffle": reshuffle,

@@ -24,7 +24,7 @@ POTENTIALS = ("fields", "unit_fields")
 GRANULARITIES = ("weights", "units", *POTENTIALS)
 
 
-class Ground(NamedTuple):
+class SearchDomain(NamedTuple):
     """Where chains walk; static.
 
     Attributes:
@@ -44,7 +44,7 @@ class Ground(NamedTuple):
         return spaces.named(self.space, self.space.pool(scores)) if self.units else scores
 
 
-class Row(NamedTuple):
+class ChainInputs(NamedTuple):
     """What one chain is given: arrays.
 
     Attributes:
@@ -62,12 +62,12 @@ class Row(NamedTuple):
     params: Params
     stats: Stats
     start: PyTree
-    ticks: annealing.Tick
+    ticks: annealing.StepPlan
     features: tuple[Scores, ...] = ()
     keep: Array = np.int32(0)
 
 
-def ground(
+def search_domain(
     granularity: str,
     scope: str,
     params: Params,
@@ -78,7 +78,7 @@ def ground(
     image: tuple[int, ...] = (),
     group: int = 0,
     costs: Costs | None = None,
-) -> Ground:
+) -> SearchDomain:
     """The ground that the words name.
 
     Args:
@@ -87,7 +87,7 @@ def ground(
       params, prunable, wiring: the net.
       features, sides, image: of fields, see `fields.space`.
       group: of patterns, see `space.weights`.
-      costs: see `Ground`.
+      costs: see `SearchDomain`.
 
     Raises:
       ValueError: fields or units can't be what is asked for, or costs aren't of these units.
@@ -95,20 +95,20 @@ def ground(
     if costs is not None and granularity != "unit_fields":
         raise ValueError(f"granularity={granularity}: a budget of multiply-adds needs unit_fields")
     if granularity == "units":
-        return Ground(spaces.units(params, wiring, scope), units=True)
+        return SearchDomain(spaces.units(params, wiring, scope), units=True)
     if granularity == "unit_fields":
         of_units = spaces.units(params, wiring)
         if costs is not None and costs.names != of_units.names:
             raise ValueError(f"costs of {costs.names}, where the units are {of_units.names}")
         over = fields.of_units(of_units.names, of_units.sizes, features)
-        return Ground(of_units, over, units=True, costs=costs)
+        return SearchDomain(of_units, over, units=True, costs=costs)
     bits = spaces.weights(params, prunable, scope, group)
     if granularity == "fields":
-        return Ground(bits, fields.space(params, prunable, features, sides, image))
-    return Ground(bits)
+        return SearchDomain(bits, fields.space(params, prunable, features, sides, image))
+    return SearchDomain(bits)
 
 
-def mask_at(where: Ground, floor: int, row: Row, point: PyTree) -> Mask:
+def mask_at(where: SearchDomain, floor: int, row: ChainInputs, point: PyTree) -> Mask:
     """The mask of a point of the row's chain; a field keeps at least `floor` in each segment."""
     if where.fields is None:
         return where.space.mask(point)

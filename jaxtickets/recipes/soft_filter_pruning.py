@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import masks
-from jaxtickets.compress.choose import best_of_each
 from jaxtickets.compress.graph import Graph
+from jaxtickets.compress.unit_selection import best_of_each
 from jaxtickets.criteria.base import Evidence, UnitCriterion
 from jaxtickets.criteria.units.filters import filters
 from jaxtickets.recipes.structured import methods

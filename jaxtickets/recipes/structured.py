@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxtickets.compress import choose
-from jaxtickets.compress.choose import Rule, UnitScores
+from jaxtickets.compress import unit_selection
 from jaxtickets.compress.graph import Graph
+from jaxtickets.compress.unit_selection import Rule, UnitScores
 from jaxtickets.criteria.base import UnitCriterion
 from jaxtickets.criteria.units import UNIT_CRITERIA, UNIT_VARIANTS, geometric_median
 from jaxtickets.criteria.variants import resolve, split
@@ -22,7 +22,10 @@ from jaxtickets.types import Key, Model, Params, Stats, Ticket
 
 NORMED = "fpgm_norm"
 """FPGM among the filters that a cut by norm leaves."""
-RANKINGS: dict[str, Rule] = {"by_layer": choose.by_layer, "over_layers": choose.over_layers}
+RANKINGS: dict[str, Rule] = {
+    "by_layer": unit_selection.by_layer,
+    "over_layers": unit_selection.over_layers,
+}
 
 
 def methods(norm_keep: float = 1.0) -> dict[str, UnitCriterion]:
@@ -43,7 +46,7 @@ def plain(method: str) -> str:
     return split(method, METHODS, UNIT_VARIANTS)[1]
 
 
-def find(method: str, norm_keep: float) -> UnitCriterion:
+def find_method(method: str, norm_keep: float) -> UnitCriterion:
     """The criterion of units of that name; `inverted_l1` is the inverse of `l1`.
 
     Args:
@@ -86,9 +89,9 @@ def chosen(cut: Cut, graph: Graph, scores: UnitScores, share: float) -> dict[str
     """
     if not cut.costs:
         return cut.rule(graph, scores, share, cut.floor, cut.multiple)
-    cost = partial(choose.multiply_adds, graph, cut.costs)
+    cost = partial(unit_selection.multiply_adds, graph, cut.costs)
     budget = int(share * sum(cut.costs.values()))
-    return choose.to_budget(cut.rule, graph, scores, cost, budget, cut.floor, cut.multiple)
+    return unit_selection.to_budget(cut.rule, graph, scores, cost, budget, cut.floor, cut.multiple)
 
 
 # --- what is left is trained ---------------------------------------------------------------------

@@ -15,7 +15,7 @@ from jaxtickets import masks
 from jaxtickets.types import Array, Key, Mask, Model, Params, Prunable, Stats
 
 
-class Given(NamedTuple):
+class ControlInputs(NamedTuple):
     """A ticket as treatments see it.
 
     Attributes:
@@ -32,7 +32,7 @@ class Given(NamedTuple):
     mask: Mask
 
 
-class Treated(NamedTuple):
+class ControlStart(NamedTuple):
     """Where a treatment's training begins."""
 
     params: Params
@@ -40,37 +40,37 @@ class Treated(NamedTuple):
     mask: Mask
 
 
-Treatment = Callable[[Key, Given], Treated]
+Control = Callable[[Key, ControlInputs], ControlStart]
 """`treatment(key, given) -> treated`; the key is consumed."""
 
 
-def ticket(key: Key, given: Given) -> Treated:
+def ticket(key: Key, given: ControlInputs) -> ControlStart:
     """The ticket itself."""
     del key
-    return Treated(given.params, given.stats, given.mask)
+    return ControlStart(given.params, given.stats, given.mask)
 
 
-def reinit(key: Key, given: Given) -> Treated:
+def reinit(key: Key, given: ControlInputs) -> ControlStart:
     """The ticket's mask on a new initialisation: is it the structure alone?"""
-    return Treated(*given.model.init(key), given.mask)
+    return ControlStart(*given.model.init(key), given.mask)
 
 
-def random(key: Key, given: Given) -> Treated:
+def random(key: Key, given: ControlInputs) -> ControlStart:
     """A randomly sampled sparse net: a new initialisation under a random mask."""
     init_key, mask_key = jax.random.split(key)
     mask = masks.shuffle(mask_key, given.mask, given.prunable)
-    return Treated(*given.model.init(init_key), mask)
+    return ControlStart(*given.model.init(init_key), mask)
 
 
-def shuffled(key: Key, given: Given) -> Treated:
+def shuffled(key: Key, given: ControlInputs) -> ControlStart:
     """The ticket's weights under its mask shuffled within layers: does its place matter?
 
     Differs from `random` in the weights, which are the ticket's, rewound ones included.
     """
-    return Treated(given.params, given.stats, masks.shuffle(key, given.mask, given.prunable))
+    return ControlStart(given.params, given.stats, masks.shuffle(key, given.mask, given.prunable))
 
 
-def resampled(key: Key, given: Given) -> Treated:
+def resampled(key: Key, given: ControlInputs) -> ControlStart:
     """The ticket's mask, each weight drawn anew from its layer's surviving weights.
 
     Drawn with replacement: is it the distribution of the survivors that helps?
@@ -79,10 +79,10 @@ def resampled(key: Key, given: Given) -> Treated:
     kept = masks.pick(given.mask, given.prunable)
     keys = jax.random.split(key, len(leaves))
     drawn = [_resample(*three) for three in zip(keys, leaves, kept, strict=True)]
-    return Treated(masks.put(given.params, given.prunable, drawn), given.stats, given.mask)
+    return ControlStart(masks.put(given.params, given.prunable, drawn), given.stats, given.mask)
 
 
-TREATMENTS: dict[str, Treatment] = {
+CONTROLS: dict[str, Control] = {
     "ticket": ticket,
     "reinit": reinit,
     "random": random,
@@ -91,7 +91,7 @@ TREATMENTS: dict[str, Treatment] = {
 }
 
 
-def treat(treatment: Treatment, key: Key, given: Given) -> Treated:
+def apply_control(treatment: Control, key: Key, given: ControlInputs) -> ControlStart:
     """What the treatment gives, as one compiled program for each net."""
     return _compiled(
         treatment, given.model, given.prunable, key, given.params, given.stats, given.mask
@@ -100,15 +100,15 @@ def treat(treatment: Treatment, key: Key, given: Given) -> Treated:
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _compiled(
-    treatment: Treatment,
+    treatment: Control,
     model: Model,
     prunable: Prunable,
     key: Key,
     params: Params,
     stats: Stats,
     mask: Mask,
-) -> Treated:
-    return treatment(key, Given(model, prunable, params, stats, mask))
+) -> ControlStart:
+    return treatment(key, ControlInputs(model, prunable, params, stats, mask))
 
 
 def _resample(key: Key, leaf: Array, kept: Array) -> jax.Array:

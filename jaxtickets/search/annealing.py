@@ -7,7 +7,7 @@ untrained net, by swaps that keep the density exactly, an undergraduate thesis o
     space = weights(params, prunable)
     kernel = annealing.build(swaps.moves(space, most=2000), space.mask, energy, annealing.Rules())
     state = kernel.init(key, space.bits(mask))
-    state, trace = annealing.run(kernel, key, state, annealing.plan(steps, temperature, size))
+    state, trace = annealing.run(kernel, key, state, annealing.step_plans(steps, temperature, size))
     ticket_mask = space.mask(state.best)
 """
 
@@ -38,7 +38,7 @@ class Rules(NamedTuple):
     gain: float = 0.05
 
 
-class Tick(NamedTuple):
+class StepPlan(NamedTuple):
     """What the outside decides about a step; `plan` stacks them for the scan.
 
     Attributes:
@@ -106,7 +106,7 @@ class Kernel(NamedTuple):
     """
 
     init: Callable[[Key, PyTree], State]
-    step: Callable[[Key, Tick, State], tuple[State, Info]]
+    step: Callable[[Key, StepPlan, State], tuple[State, Info]]
     probe: Callable[[Key, Array, State], Array]
     point: Callable[[State], PyTree]
     distance: Callable[[State], Array]
@@ -128,7 +128,7 @@ def build(
       energy: of masks.
       rules: how the kernel decides.
       at: `at(walk) -> scalar`: the energy at a walk of one that knows more than its point, such as
-        `difference.fixed`; by default that of the point's mask.
+        `incremental_energy.fixed`; by default that of the point's mask.
     """
     limits = jnp.log(jnp.float32(moves.least)), jnp.log(jnp.float32(moves.most))
 
@@ -152,13 +152,13 @@ def build(
             memory=rules.accept.init(first),
         )
 
-    def size_of(tick: Tick, state: State) -> Array:
+    def size_of(tick: StepPlan, state: State) -> Array:
         if rules.target is None:
             return jnp.minimum(tick.size, moves.most)
         size = jnp.exp(state.log_size)
         return jnp.round(size).astype(jnp.int32) if moves.whole else size
 
-    def step(key: Key, tick: Tick, state: State) -> tuple[State, Info]:
+    def step(key: Key, tick: StepPlan, state: State) -> tuple[State, Info]:
         move_key, energy_key, accept_key = jax.random.split(key, 3)
         current = evaluate(energy_key, state.walk) if energy.fresh else state.energy
         temperature = tick.temperature * state.scale
@@ -211,13 +211,13 @@ def build(
     return Kernel(init, step, probe, point_of, distance, refresh)
 
 
-def plan(
+def step_plans(
     steps: int,
     temperature: Schedule,
     size: Schedule,
     level: Schedule | None = None,
     whole: bool = True,
-) -> Tick:
+) -> StepPlan:
     """The ticks of a search, stacked: `[steps]` each.
 
     Args:
@@ -232,16 +232,16 @@ def plan(
     sizes = size(step).astype(jnp.float32)
     if whole:
         sizes = jnp.maximum(jnp.floor(sizes + 1e-3), 1).astype(jnp.int32)  # 1e-3: float noise
-    return Tick(step, temperature(step).astype(jnp.float32), sizes, begins)
+    return StepPlan(step, temperature(step).astype(jnp.float32), sizes, begins)
 
 
-def run(kernel: Kernel, key: Key, state: State, ticks: Tick) -> tuple[State, Info]:
+def run(kernel: Kernel, key: Key, state: State, ticks: StepPlan) -> tuple[State, Info]:
     """Steps through `ticks`, a stack; returns the state and the stacked infos.
 
     Step t uses `fold_in(key, t)`, so that a search cut into pieces anywhere gives the same numbers.
     """
 
-    def body(state: State, tick: Tick) -> tuple[State, Info]:
+    def body(state: State, tick: StepPlan) -> tuple[State, Info]:
         return kernel.step(jax.random.fold_in(key, tick.step), tick, state)
 
     return lax.scan(body, state, ticks)

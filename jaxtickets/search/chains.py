@@ -58,7 +58,7 @@ def chunk(
     validate: Callable[[Mask], Array],
     key: Key,
     chain: Chain,
-    ticks: annealing.Tick,
+    ticks: annealing.StepPlan,
 ) -> tuple[Chain, annealing.Info, ChunkInfo]:
     """Runs `ticks`, then scores a candidate by `validate(mask) -> scalar`, lower is better.
 

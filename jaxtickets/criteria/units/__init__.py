@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from jaxtickets.criteria.base import Evidence, UnitCriterion
-from jaxtickets.criteria.units import batch_norm, geometric_median, norms, slope, uniform
+from jaxtickets.criteria.units import batch_norm, geometric_median, gradient, norms, random
 from jaxtickets.criteria.variants import resolve
 from jaxtickets.types import Array, Key, Wiring
 
@@ -15,8 +15,8 @@ UNIT_CRITERIA: dict[str, UnitCriterion] = {
     "fpgm": UnitCriterion(geometric_median.score, weights_alone=True),
     "batch_norm": UnitCriterion(batch_norm.scale),
     "abs_batch_norm": UnitCriterion(batch_norm.absolute),
-    "gradient": UnitCriterion(slope.score),
-    "random": UnitCriterion(uniform.score, draws=True),
+    "gradient": UnitCriterion(gradient.score),
+    "random": UnitCriterion(random.score, draws=True),
 }
 
 

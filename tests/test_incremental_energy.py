@@ -10,11 +10,11 @@ import pytest
 from jax import lax
 
 from experiments.harness import annealed, annealed_settings, annealed_start
-from experiments.harness.annealed_settings import Settings
+from experiments.harness.annealed_settings import AnnealingSettings
 from jaxtickets import losses, masks, nets, optimizers
 from jaxtickets.io import checkpoints
-from jaxtickets.recipes.search_domain import Ground, Row
-from jaxtickets.search import annealing, difference, energies, swaps
+from jaxtickets.recipes.search_domain import ChainInputs, SearchDomain
+from jaxtickets.search import annealing, energies, incremental_energy, swaps
 from jaxtickets.search import space as spaces
 from jaxtickets.training import Recipe
 from jaxtickets.types import Model, Split
@@ -40,7 +40,7 @@ PLAIN = energies.fixed(
     losses.cross_entropy,
     partial(energies.rescaled, prunable=PRUNABLE),
 )
-LAYER = difference.first_layer(MODEL, PARAMS, STATS, IMAGES)
+LAYER = incremental_energy.first_layer(MODEL, PARAMS, STATS, IMAGES)
 FC1 = "fc1/kernel"
 FLOOR = tuple(int(n) - 2 for n in spaces.counts(SPACE, BITS))  # refuses many a swap
 # what is compiled without much optimisation is compiled sooner
@@ -51,7 +51,7 @@ jit = partial(jax.jit, compiler_options=QUICK)
 def moves(most, columns=None, **limits):
     columns = LAYER.columns(PARAMS, STATS, IMAGES) if columns is None else columns
     inner = swaps.moves(SPACE, most, **limits)
-    return difference.moves(inner, SPACE, LAYER, PARAMS["fc1"]["kernel"], columns)
+    return incremental_energy.moves(inner, SPACE, LAYER, PARAMS["fc1"]["kernel"], columns)
 
 
 def kernel(most, by_difference=True, **limits):
@@ -59,7 +59,7 @@ def kernel(most, by_difference=True, **limits):
     rules = annealing.Rules()
     if not by_difference:
         return annealing.build(swaps.moves(SPACE, most, **limits), SPACE.mask, PLAIN, rules)
-    at = difference.fixed(
+    at = incremental_energy.fixed(
         LAYER,
         SPACE,
         PARAMS,
@@ -82,7 +82,7 @@ def exact(bits):
 
 
 def plan(steps, sizes, temperature):
-    tick = annealing.plan(steps, lambda t: 0.0 * t + temperature, lambda t: 0.0 * t + 1)
+    tick = annealing.step_plans(steps, lambda t: 0.0 * t + temperature, lambda t: 0.0 * t + 1)
     return tick._replace(size=jnp.resize(jnp.asarray(sizes, jnp.int32), (steps,)))
 
 
@@ -153,7 +153,9 @@ def test_the_chain_is_that_of_plain_evaluation():
 def test_swaps_of_other_layers_alone_leave_the_sums():
     where = spaces.weights(PARAMS, PRUNABLE, "layer")
     columns = LAYER.columns(PARAMS, STATS, IMAGES)
-    made = difference.moves(swaps.moves(where, 10), where, LAYER, PARAMS["fc1"]["kernel"], columns)
+    made = incremental_energy.moves(
+        swaps.moves(where, 10), where, LAYER, PARAMS["fc1"]["kernel"], columns
+    )
 
     @jit
     def proposed(key):
@@ -204,7 +206,7 @@ def test_the_rest_of_the_net_is_the_net_from_its_first_sums_on():
 def test_a_net_that_begins_with_a_convolution_has_no_such_layer(conv):
     model = nets.functional(nets.make("lenet5_lecun", conv=conv), (28, 28, 1))
     shapes = jax.eval_shape(model.init, KEY)
-    assert difference.first_layer(model, *shapes, jnp.zeros((2, 28, 28, 1))) is None
+    assert incremental_energy.first_layer(model, *shapes, jnp.zeros((2, 28, 28, 1))) is None
 
 
 def scaled(params, x):  # the images meet a parameter first
@@ -232,7 +234,7 @@ def test_only_a_kernel_that_meets_the_images_themselves_is_cut_out(net, path):
     params = {name: leaf.astype("f") for name, leaf in params.items()}
     images = draw.normal(size=(5, 4)).astype("f")
     model = Model(lambda key: (params, {}), lambda p, stats, x: (net(p, x), stats))
-    layer = difference.first_layer(model, params, {}, images)
+    layer = incremental_energy.first_layer(model, params, {}, images)
     assert (layer and layer.path) == path
     if layer:
         columns = layer.columns(params, {}, images)
@@ -257,7 +259,7 @@ RECIPE = Recipe(
     batch_size=4,
     every=1,
 )
-BASE = Settings(
+BASE = AnnealingSettings(
     scope="global",
     steps=30,
     chunk=10,
@@ -273,13 +275,13 @@ BASE = Settings(
 def search(evaluation):
     """Of three chunks: functions that begin and go on, and what they take."""
     settings = replace(BASE, evaluation=evaluation)
-    annealed_settings.check(settings)
+    annealed_settings.check_search(settings)
     bits = annealed_start.first_bits(settings, KEY, SPACE, 0.3)
     most = annealed_start.largest_swap(settings, SPACE, bits[None])
-    made = annealed.build(settings, RECIPE, SGD, Ground(SPACE), PRUNABLE, most)
-    ticks = annealed_start.ticks(settings, int(bits.sum()), most)
-    row = Row(jax.random.key(1), KEY, PARAMS, STATS, bits, ticks)
-    sight = annealed.sight(settings, RECIPE.prepare, TRAIN, VALIDATION)
+    made = annealed.build(settings, RECIPE, SGD, SearchDomain(SPACE), PRUNABLE, most)
+    ticks = annealed_start.step_plans(settings, int(bits.sum()), most)
+    row = ChainInputs(jax.random.key(1), KEY, PARAMS, STATS, bits, ticks)
+    sight = annealed.search_data(settings, RECIPE.prepare, TRAIN, VALIDATION)
     advance = jit(made.chunk)
     return jit(made.begin)(row, sight), lambda chain, at: advance(row, chain, at, sight)
 
@@ -325,7 +327,7 @@ def _is_key(leaf):
 
 def chosen(most=20, model=MODEL, params=PARAMS, images=IMAGES, prunable=PRUNABLE, **change):
     settings = replace(BASE, **{"evaluation": "auto", **change})
-    annealed_settings.check(settings)
+    annealed_settings.check_search(settings)
     return annealed.first_layer(settings, model, params, STATS, images, prunable, most)
 
 

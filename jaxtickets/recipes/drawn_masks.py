@@ -76,7 +76,7 @@ def annealed(space: Space, steps: int, keep: Sequence[int], floor: int = 0) -> M
             draw_key, init_key, walk_key = jax.random.split(jax.random.fold_in(key, kept), 3)
             chance = jax.random.uniform(draw_key, (space.size,))
             most = max(1, round(LARGEST * kept))
-            ticks = annealing.plan(
+            ticks = annealing.step_plans(
                 steps,
                 schedules.geometric(HOTTEST, steps, COLDEST),
                 schedules.geometric(most, steps, 1),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtickets.search import anew, space
+from jaxtickets.search import independent_draws, space
 
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 PARAMS = {"a": {"kernel": np.zeros((2, 2), "f")}, "b": {"kernel": np.zeros((1, 3), "f")}}
@@ -16,7 +16,7 @@ KEYS = jax.random.split(jax.random.key(0), 7_000)
 
 def drawn(scope, bits, floor=None):
     where = space.weights(PARAMS, ("a/kernel", "b/kernel"), scope)
-    moves = anew.moves(where, 3, floor)
+    moves = independent_draws.moves(where, 3, floor)
 
     @partial(jax.jit, compiler_options=QUICK)
     @jax.vmap

@@ -6,7 +6,7 @@ import pytest
 
 from jaxtickets import masks
 from jaxtickets.recipes.mask_actions import ONES, ZEROS
-from jaxtickets.recipes.ticket_controls import Given
+from jaxtickets.recipes.ticket_controls import ControlInputs
 from jaxtickets.types import Model
 
 KEY = jax.random.key(3)
@@ -17,7 +17,7 @@ def given(mlp):
     prunable = masks.prunable(mlp)
     fresh = jax.tree.map(lambda leaf: np.full_like(leaf, 9.0), mlp)
     model = Model(lambda key: (fresh, {}), lambda *arguments: arguments)
-    return Given(model, prunable, mlp, {}, masks.random(KEY, mlp, prunable, 21))
+    return ControlInputs(model, prunable, mlp, {}, masks.random(KEY, mlp, prunable, 21))
 
 
 @pytest.mark.parametrize("name", ONES)

@@ -8,8 +8,8 @@ import pytest
 
 from jaxtickets import losses, masks, training
 from jaxtickets.dynamic.static import masked
-from jaxtickets.search import rewired, space
-from jaxtickets.search.rewired import Learnt
+from jaxtickets.search import space, trained_swaps
+from jaxtickets.search.trained_swaps import Learnt
 from jaxtickets.types import Model, Split
 
 KEY = jax.random.key(0)
@@ -28,7 +28,7 @@ def fixed(key, mask):
 
 def proposed(scope, size, floor=0, bits=BITS):
     where = space.weights(PARAMS, PRUNABLE, scope)
-    moves = rewired.moves(where, 32, fixed, floor)
+    moves = trained_swaps.moves(where, 32, fixed, floor)
     walk = moves.init(KEY, jnp.asarray(bits))
     return moves, walk, moves.propose(KEY, jnp.int32(size), walk)
 
@@ -67,7 +67,7 @@ def test_no_layer_falls_below_the_floor():
         return fixed(key, mask)._replace(worth=jnp.float32(weak), want=jnp.float32(weak))
 
     for floor in (0, 3):
-        moves = rewired.moves(where, 32, probe, floor)
+        moves = trained_swaps.moves(where, 32, probe, floor)
         walk = moves.init(KEY, jnp.asarray(BITS))
         new = np.asarray(moves.propose(KEY, jnp.int32(8), walk).walk.bits)
         assert new.sum() == BITS.sum() and new[24:].sum() == floor
@@ -76,7 +76,7 @@ def test_no_layer_falls_below_the_floor():
 def test_floors_are_kept_whatever_the_size_and_the_count_is_exact():
     # a floor of 6 holds 12 of the 16 ones, so that no more than 4 can move
     where = space.weights(PARAMS, PRUNABLE, "global")
-    moves = rewired.moves(where, 32, fixed, floor=6)
+    moves = trained_swaps.moves(where, 32, fixed, floor=6)
     proposal = jax.jit(lambda: moves.propose(KEY, jnp.int32(9), moves.init(KEY, BITS)))()
     new = np.asarray(proposal.walk.bits)
     assert new.sum() == BITS.sum() and int(proposal.size) == 4
@@ -116,7 +116,7 @@ def bench():
     held = batches(jax.random.key(9))
     images, labels = held.images.reshape(15, 6), held.labels.ravel()
     measure = losses.cross_entropy
-    probe = rewired.trained(
+    probe = trained_swaps.trained(
         model, loss, optimizer, params, {}, batches, images, labels, measure, PRUNABLE
     )
 

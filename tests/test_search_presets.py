@@ -25,7 +25,7 @@ from experiments.harness.session import Session
 from experiments.sa_frontier import gate_runs
 from jaxtickets import losses, masks, runs, training
 from jaxtickets.criteria import CRITERIA, Criterion, Evidence
-from jaxtickets.recipes.search_domain import Row, mask_at
+from jaxtickets.recipes.search_domain import ChainInputs, mask_at
 from jaxtickets.search import energies
 from jaxtickets.types import Model, Split
 
@@ -92,18 +92,18 @@ def parts(name, phase, passed=None, seed=0):
         prepared,
     )
     settings = search_presets.settings(name, phase, HELD_OUT, 2)
-    annealed_settings.check(settings)
-    where = annealed.ground_of(settings, params, PRUNABLE, (), IMAGE)
+    annealed_settings.check_search(settings)
+    where = annealed.domain_of(settings, params, PRUNABLE, (), IMAGE)
     key = jax.random.key(seed)
     bits = annealed_start.first_bits(settings, key, where.space, 0.4, about)
     most = annealed_start.largest_swap(settings, where.space, bits[None])
-    ticks = annealed_start.ticks(settings, KEEP, most)
-    row = Row(key, KEY, params, stats, bits, ticks)
+    ticks = annealed_start.step_plans(settings, KEEP, most)
+    row = ChainInputs(key, KEY, params, stats, bits, ticks)
     if where.fields is not None:
         features, start = annealed_start.first_field(settings, key, where, about)
-        row = Row(key, KEY, params, stats, start, ticks, features, jnp.int32(KEEP))
+        row = ChainInputs(key, KEY, params, stats, start, ticks, features, jnp.int32(KEEP))
     split = examples(jax.random.key(1), HELD_OUT + 4 * BATCH), examples(KEY, VALIDATION)
-    sight = annealed.sight(settings, prepared, *split)
+    sight = annealed.search_data(settings, prepared, *split)
     made = annealed.build(settings, recipe, optax.sgd(0.1), where, PRUNABLE, most)
     return made, row, sight, where
 

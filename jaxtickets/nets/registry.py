@@ -10,7 +10,7 @@ from jaxtickets.nets.alexnet import AlexNet
 from jaxtickets.nets.cnn960 import CNN960
 from jaxtickets.nets.conv246 import Conv2, Conv4, Conv6
 from jaxtickets.nets.convolution import convolution
-from jaxtickets.nets.forms import FORMS, form_of
+from jaxtickets.nets.image_scale import FORMS, form_of
 from jaxtickets.nets.inits import initializer
 from jaxtickets.nets.lenet5 import LeNet5
 from jaxtickets.nets.lenet5_29k import LeNet529k

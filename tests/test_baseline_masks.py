@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxtickets import masks
-from jaxtickets.recipes.baseline_masks import CONTROLS
+from jaxtickets.recipes.baseline_masks import BASELINES
 from jaxtickets.search import space
 
 KEY = jax.random.key(1)
@@ -32,10 +32,10 @@ def where(request, mlp, mlp_wiring):
     return chosen, jnp.asarray(np.concatenate(parts))
 
 
-@pytest.fixture(scope="module", params=CONTROLS)
+@pytest.fixture(scope="module", params=BASELINES)
 def controlled(request, evidence, where):
     """A control's name, and its bits bool`[8, n]` for eight keys."""
-    control = CONTROLS[request.param]
+    control = BASELINES[request.param]
     draw = jax.jit(jax.vmap(lambda key: control(key, evidence, *where, FLOOR)))
     return request.param, draw(KEYS)
 
@@ -52,7 +52,7 @@ def test_controls_keep_the_floor_of_each_segment(controlled, where):
 
 def test_a_controls_bits_are_the_same_compiled_or_not(controlled, evidence, where):
     name, bits = controlled
-    np.testing.assert_array_equal(bits[1], CONTROLS[name](KEYS[1], evidence, *where, FLOOR))
+    np.testing.assert_array_equal(bits[1], BASELINES[name](KEYS[1], evidence, *where, FLOOR))
 
 
 def test_a_controls_bits_are_a_mask_of_the_space(controlled, where):
@@ -80,7 +80,7 @@ def test_controls_look_at_initial_or_at_trained_weights(name, looks_at, evidence
     @jax.vmap
     def bits(initial, trained):
         given = evidence._replace(init_params=initial, params=trained)
-        return CONTROLS[name](KEY, given, *where, FLOOR)
+        return BASELINES[name](KEY, given, *where, FLOOR)
 
     # The weights as they are, other initial weights, other trained weights
     draw = np.random.default_rng(2)
@@ -105,5 +105,5 @@ def test_units_are_kept_by_the_mean_magnitude_of_their_weights(mlp, mlp_wiring, 
         "out": mlp["out"],
     }
     where = space.units(mlp, mlp_wiring), jnp.arange(9) < 3
-    bits = CONTROLS["magnitude"](KEY, evidence._replace(params=params), *where, 0)
+    bits = BASELINES["magnitude"](KEY, evidence._replace(params=params), *where, 0)
     np.testing.assert_array_equal(np.flatnonzero(bits), [1, 3, 8])

@@ -8,7 +8,7 @@ import pytest
 from experiments.harness.problem import NetSettings, TrainSettings, build, on_device
 from experiments.harness.seeds import seed, training_key
 from jaxtickets import masks, nets, training
-from jaxtickets.compress import choose, graph
+from jaxtickets.compress import graph, unit_selection
 from jaxtickets.criteria import Evidence
 from jaxtickets.criteria.units import find_unit
 from jaxtickets.dynamic.static import masked
@@ -44,11 +44,11 @@ def test_the_smallest_filters_of_each_layer_are_zeroed_with_their_biases_and_not
 def test_under_tracing_too_the_choice_is_the_criterions_by_layer(method):
     net = nets.make("lenet300_100", widths=(9, 7))
     params, found = drawn(net), graph.trace(net, MNIST)
-    criterion = structured.find(method.removeprefix(soft_filter_pruning.SOFT), 0.8)
+    criterion = structured.find_method(method.removeprefix(soft_filter_pruning.SOFT), 0.8)
     zeroed = jax.jit(soft_filter_pruning.zeroing(criterion, found, 0.4, 3, 2))(params)
     seen = Evidence(params, params, {}, None, None, None)
     scores = criterion.score(jax.random.key(1), seen, found.wiring)
-    expected = choose.by_layer(found, scores, 0.4, 3, 2)
+    expected = unit_selection.by_layer(found, scores, 0.4, 3, 2)
     assert [int(mask.sum()) for mask in expected.values()] == [4, 4]
     units = soft_filter_pruning.standing(zeroed, found.wiring)
     for name, mask in expected.items():

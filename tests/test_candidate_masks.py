@@ -44,7 +44,7 @@ def test_a_criterion_is_made_masks_of_by_its_record_alone(evidence, monkeypatch)
     settings = GallerySettings(criteria=("first", "last", "initial_last", "one", "many"))
     keep = {0.5: 21, 0.25: 10}
     dense = SimpleNamespace(params=jax.tree.map(lambda w: w[None], last), stats={})
-    plan = candidate_masks.Plan(settings, keep, [])
+    plan = candidate_masks.MaskPlan(settings, keep, [])
     session = SimpleNamespace(problem=problem, data=data, seeds=[start])
     made = {
         (entry.name["method"], entry.name["density"]): entry.start.mask

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
-from jaxtickets.nets.moves import MOVES, body_of, compact, module_of, shape_of
+from jaxtickets.nets.element_moves import MOVES, body_of, compact, module_of, shape_of
 
 FREE, FIXED = -1, 0
 """Labels of what is no unit: a constant; an entry of the images or a logit, which stays."""

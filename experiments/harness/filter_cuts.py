@@ -73,7 +73,7 @@ class AfterSettings:
     repeats: int = option(100, "calls whose median is a net's latency", least=1, most=10**6)
 
 
-class Plan(NamedTuple):
+class CutPlan(NamedTuple):
     """A run's pipeline, before any net is trained.
 
     Attributes:
@@ -99,7 +99,9 @@ class Plan(NamedTuple):
     soft: dict[str, UnitCriterion]
 
 
-def plan(cut: CutSettings, after: AfterSettings, train: TrainSettings, problem: Problem) -> Plan:
+def plan_cuts(
+    cut: CutSettings, after: AfterSettings, train: TrainSettings, problem: Problem
+) -> CutPlan:
     """Checks all that can be checked before work starts.
 
     Raises:
@@ -123,7 +125,7 @@ def plan(cut: CutSettings, after: AfterSettings, train: TrainSettings, problem: 
     costs = nets.multiply_adds(problem.net, shape) if cut.budget else {}
     how = Cut(structured.RANKINGS[cut.ranking], cut.floor, cut.multiple, costs)
     found = {
-        name: structured.find(name.removeprefix(soft_filter_pruning.SOFT), cut.norm_keep)
+        name: structured.find_method(name.removeprefix(soft_filter_pruning.SOFT), cut.norm_keep)
         for name in cut.methods
     }
     softly = {name: one for name, one in found.items() if name in soft_filter_pruning.METHODS}
@@ -145,7 +147,7 @@ def plan(cut: CutSettings, after: AfterSettings, train: TrainSettings, problem: 
     except ValueError as error:
         raise UserError(f"{flag}{error}") from error
     hard = {name: one for name, one in found.items() if name not in softly}
-    return Plan(cut, after, train, hard, tuple(shares), how, graph, lengths, epoch, softly)
+    return CutPlan(cut, after, train, hard, tuple(shares), how, graph, lengths, epoch, softly)
 
 
 def _check_soft(method: str, cut: CutSettings, steps: int, epoch: int) -> None:
@@ -231,7 +233,7 @@ class Member(NamedTuple):
     said: Mapping[str, float]
 
 
-def scored(session: Session, plan: Plan, dense: Dense) -> list[Choice]:
+def scored(session: Session, plan: CutPlan, dense: Dense) -> list[Choice]:
     """Every criterion's choice of every share: a net is scored once for all, by chance for each.
 
     Raises:
@@ -261,7 +263,7 @@ def scored(session: Session, plan: Plan, dense: Dense) -> list[Choice]:
     return made
 
 
-def cut(plan: Plan, problem: Problem, choices: Sequence[Choice]) -> dict[str, list[Member]]:
+def cut(plan: CutPlan, problem: Problem, choices: Sequence[Choice]) -> dict[str, list[Member]]:
     """The small nets, by a digest of their widths.
 
     Raises:

@@ -56,7 +56,7 @@ def number(states):
 def test_exchange_leaves_every_rung_as_boltzmann_says_and_without_its_rule_does_not():
     # independent ladders of four rungs, four rounds, a step of each chain after each
     scales, unit, ladders = np.array([0.4, 0.8, 1.6, 3.2], "f"), 0.5, 10_000
-    plan = annealing.plan(1, lambda t: 0.0 * t + unit, lambda t: 1.0 + 0.0 * t)
+    plan = annealing.step_plans(1, lambda t: 0.0 * t + unit, lambda t: 1.0 + 0.0 * t)
 
     @partial(jax.jit, compiler_options=QUICK)
     def ends(trust):

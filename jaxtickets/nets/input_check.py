@@ -9,7 +9,7 @@ from flax import linen as nn
 
 from jaxtickets.nets.functional import functional
 from jaxtickets.nets.layers import ImageTooSmallError
-from jaxtickets.nets.table import NETS, name_of
+from jaxtickets.nets.registry import NETS, name_of
 
 
 def check_fits(net: nn.Module, shape: Sequence[int], classes: int) -> None:

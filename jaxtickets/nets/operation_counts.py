@@ -11,8 +11,16 @@ from flax import linen as nn
 from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from jaxtickets.nets.convolution import lax_form
+from jaxtickets.nets.element_moves import (
+    MOVES,
+    body_of,
+    compact,
+    module_of,
+    opened,
+    scan_counts,
+    shape_of,
+)
 from jaxtickets.nets.functional import Example, example_inputs, functional
-from jaxtickets.nets.moves import MOVES, body_of, compact, module_of, opened, scan_counts, shape_of
 
 
 def positions(net: nn.Module, shape: Example) -> dict[str, int]:

@@ -1,1 +1,1 @@
-"""Searches over masks: state spaces, proposals, energies, acceptance rules, annealing."""
+"""Searches over masks: spaces, moves, energies, acceptance rules, annealing, interacting chains."""

@@ -1,9 +1,9 @@
-"""Acceptance: does the walk move to the mask that was proposed?
+"""Acceptance rules: does the walk move to the proposed mask?
 
-A rule decides by the energies here and there, E and E', at a temperature T; most rules carry no
-memory and are functions `(key, temperature, energy, proposed, log_ratio) -> accepted`, whose key is
-consumed. `log_ratio`, `ln q(back) - ln q(forth)`, corrects for proposals that aren't symmetric
-(Hastings, 1970); the rules that draw no chance have no use for it.
+A rule compares the current energy E with the proposed energy E' at a temperature T. Most rules have
+no memory: they are functions `(key, temperature, energy, proposed, log_ratio) -> accepted`, which
+consume the key. `log_ratio`, `ln q(x | x') - ln q(x' | x)`, corrects for asymmetric proposals
+(Hastings, 1970); deterministic rules ignore it.
 """
 
 from collections.abc import Callable
@@ -22,11 +22,12 @@ class Rule(NamedTuple):
     """An acceptance rule.
 
     Attributes:
-      init: `init(energy) -> memory`, at the first point's energy.
-      accept: `accept(key, temperature, energy, proposed, log_ratio, memory) -> (accepted, memory)`;
-        the memory is that of an accepted proposal. The key is consumed.
-      new_level: `new_level(memory, begins) -> memory`: the memory once a new temperature level
-        begins, where the bool `begins` says so.
+      init: `init(energy) -> memory`, from the energy of the first point.
+      accept: `accept(key, temperature, energy, proposed, log_ratio, memory) -> (accepted, memory)`.
+        The returned memory is valid if the proposal is accepted; otherwise the caller keeps the old
+        one. The key is consumed.
+      new_level: `new_level(memory, begins) -> memory`: updates the memory where a new temperature
+        level begins; `begins` is a bool scalar.
     """
 
     init: Callable[[Array], PyTree]
@@ -35,7 +36,7 @@ class Rule(NamedTuple):
 
 
 def memoryless(accept: Memoryless) -> Rule:
-    """The rule of a function without a memory."""
+    """The rule of a function that has no memory."""
 
     def with_memory(
         key: Key,
@@ -55,7 +56,8 @@ def metropolis(
 ) -> jax.Array:
     """Accept with probability `min(1, exp(-(E' - E) / T + log_ratio))`.
 
-    Metropolis et al., 1953; Hastings, 1970. It leaves `exp(-E / T)` unchanged.
+    Metropolis et al., 1953; Hastings, 1970. The rule leaves the distribution `exp(-E / T)`
+    invariant.
     """
     return _boltzmann(key, temperature, proposed - energy, log_ratio)
 
@@ -63,7 +65,7 @@ def metropolis(
 def greedy(
     key: Key, temperature: Array, energy: Array, proposed: Array, log_ratio: Array | float = 0.0
 ) -> jax.Array:
-    """Accept what isn't worse: hill climbing, with moves along plateaus."""
+    """Accept if `E' <= E`: hill climbing that also moves along plateaus."""
     del key, temperature, log_ratio
     return proposed <= energy
 
@@ -71,7 +73,7 @@ def greedy(
 def threshold(
     key: Key, temperature: Array, energy: Array, proposed: Array, log_ratio: Array | float = 0.0
 ) -> jax.Array:
-    """Accept what is worse by at most T; Dueck and Scheuer, "Threshold accepting", 1990."""
+    """Accept if `E' - E <= T`: Dueck and Scheuer, "Threshold accepting", 1990."""
     del key, log_ratio
     return proposed - energy <= temperature
 
@@ -79,17 +81,17 @@ def threshold(
 def always(
     key: Key, temperature: Array, energy: Array, proposed: Array, log_ratio: Array | float = 0.0
 ) -> jax.Array:
-    """Accept all, and at T = 0 what isn't worse: for proposals that know where to go."""
+    """Accept every finite E' if T > 0, and `E' <= E` at T = 0; for informed proposals."""
     del key, log_ratio
     return jnp.isfinite(proposed) & ((temperature > 0) | (proposed <= energy))
 
 
 class Running(NamedTuple):
-    """The memory of `running_mean`: float32 scalars.
+    """The memory of `running_mean`.
 
     Attributes:
-      mean: of the energies accepted at this temperature.
-      count: how many went into it.
+      mean: float scalar, the mean of the energies accepted at this temperature.
+      count: float32 scalar, the number of energies in that mean.
     """
 
     mean: Array
@@ -97,14 +99,15 @@ class Running(NamedTuple):
 
 
 def running_mean(start: float | None = None) -> Rule:
-    """Metropolis against the mean of the energies accepted at this temperature, m.
+    """Metropolis against m, the mean of the energies accepted at this temperature.
 
-    Accept with probability `min(1, exp(-(E' - m) / T + log_ratio))`; what is accepted enters the
-    mean. At a new temperature the mean so far counts as one energy. The annealing thesis (2020);
-    its accuracies in % divided by 100 are one minus the error rates here.
+    Accept with probability `min(1, exp(-(E' - m) / T + log_ratio))`; an accepted energy enters the
+    mean. At a new temperature, the mean so far counts as one energy. The rule is that of the
+    annealing thesis (2020), whose accuracies in %, divided by 100, are one minus the error rates
+    here.
 
     Args:
-      start: what the mean starts at; None: the first energy.
+      start: the initial mean; None starts from the energy of the first point.
     """
 
     def init(energy: Array) -> Running:

@@ -1,8 +1,9 @@
-"""Simulated annealing: an `init` / `step` kernel over any space, and a scanned driver.
+"""Simulated annealing: an `init` / `step` kernel over any space, and a scan over its steps.
 
-Each step proposes a move, evaluates the energy of where it leads to, accepts it by a rule at a
-temperature, and undoes it otherwise. Kirkpatrick, Gelatt and Vecchi, 1983; over the masks of an
-untrained net, by swaps that keep the density exactly, an undergraduate thesis of 2020.
+Each step proposes a move, evaluates the energy after it, and accepts or undoes the move by a rule
+at a temperature. Kirkpatrick, Gelatt and Vecchi, "Optimization by simulated annealing", 1983. An
+undergraduate thesis of 2020 searched the masks of an untrained net in this way, by swaps that keep
+the density exactly.
 
     space = weights(params, prunable)
     kernel = annealing.build(swaps.moves(space, most=2000), space.mask, energy, annealing.Rules())
@@ -25,12 +26,14 @@ from jaxtickets.types import Array, Key, Mask, PyTree, Schedule
 
 
 class Rules(NamedTuple):
-    """How a kernel decides; static.
+    """How a kernel accepts moves and adapts their size; static.
 
     Attributes:
       accept: the acceptance rule.
-      target: acceptance rate that the moves' size adapts to; None to follow the plan.
-      gain: change of log size for one acceptance above the target.
+      target: the acceptance rate to which the size of the moves adapts; None to use the sizes of
+        the step plans.
+      gain: the rate of adaptation: the log size changes by `gain * (accepted - target)` at each
+        step.
     """
 
     accept: Rule = ACCEPTANCES["metropolis"]
@@ -39,12 +42,13 @@ class Rules(NamedTuple):
 
 
 class StepPlan(NamedTuple):
-    """What the outside decides about a step; `plan` stacks them for the scan.
+    """What the schedules prescribe for a step, as scalars; `step_plans` stacks them for the scan.
 
     Attributes:
       step: int32.
-      temperature: in units of the energy, or of the state's `scale`.
-      size: of the move: int32, ones to switch off; float32 where sizes aren't whole.
+      temperature: float32; the kernel multiplies it by the state's `scale`.
+      size: the size of the move, for example the number of ones to switch off: int32, or float32
+        where sizes are not whole.
       level: bool, whether a new temperature level begins.
     """
 
@@ -55,17 +59,17 @@ class StepPlan(NamedTuple):
 
 
 class State(NamedTuple):
-    """A chain.
+    """The state of an annealing chain.
 
     Attributes:
       walk: the current point, and what proposals need beside it.
-      energy: the current point's energy.
-      best: the point of the lowest energy so far.
-      best_energy: its energy.
-      start: the first point.
-      scale: multiplies the plan's temperatures; 1 unless estimated by `burn_in`.
-      log_size: natural log of the adapted size.
-      memory: of the acceptance rule.
+      energy: float scalar, the energy of the current point.
+      best: the point of the lowest energy so far; bool`[n]` where points are bit vectors.
+      best_energy: float scalar, its energy.
+      start: the first point, shaped like `best`.
+      scale: float32 scalar, multiplies the planned temperatures; 1 unless `burn_in` estimates it.
+      log_size: float32 scalar, the natural log of the adapted size.
+      memory: the memory of the acceptance rule.
     """
 
     walk: PyTree
@@ -79,14 +83,14 @@ class State(NamedTuple):
 
 
 class Info(NamedTuple):
-    """What happened in a step.
+    """Diagnostics of a step, as scalars.
 
     Attributes:
-      energy: of the point after the step.
-      best_energy: the lowest so far.
+      energy: float, the energy after the step; the proposed energy if that is not finite.
+      best_energy: float, the lowest energy so far.
       accepted: bool.
-      temperature: that the rule was given.
-      size: of the proposed move, such as the ones to switch off.
+      temperature: float32, the temperature that the acceptance rule used.
+      size: the size of the proposed move: int32, or float32 where sizes are not whole.
     """
 
     energy: Array
@@ -97,12 +101,16 @@ class Info(NamedTuple):
 
 
 class Kernel(NamedTuple):
-    """`init(key, point) -> State` and `step(key, tick, state) -> (State, Info)`.
+    """An annealing kernel, as pure functions; keys are consumed.
 
-    `probe(key, size, state) -> rise`: the energy of a random neighbour of the current point less
-    its own, for `burn_in`; NaN where the move there isn't allowed. Keys are consumed.
-    `point(state)` is the current point, and `distance(state)` how far it is from the first one.
-    `refresh(state) -> (state, drift)`, see `Moves.refresh`; the energies stay.
+    Attributes:
+      init: `init(key, point) -> State`.
+      step: `step(key, tick, state) -> (State, Info)`; `tick` is a `StepPlan`.
+      probe: `probe(key, size, state) -> rise`, float scalar: the energy of a random neighbour minus
+        that of the current point; NaN if the move is not allowed. `burn_in` uses it.
+      point: `point(state) -> point`, the current point.
+      distance: `distance(state) -> scalar`, the distance of the current point from the first one.
+      refresh: `refresh(state) -> (state, drift)`, see `Moves.refresh`; the energies do not change.
     """
 
     init: Callable[[Key, PyTree], State]
@@ -120,15 +128,15 @@ def build(
     rules: Rules,
     at: Callable[[PyTree], Array] | None = None,
 ) -> Kernel:
-    """The annealing kernel of moves, an energy and rules.
+    """Builds the annealing kernel from moves, an energy and rules.
 
     Args:
-      moves: how a walk goes on.
-      mask_of: the mask of a point.
-      energy: of masks.
-      rules: how the kernel decides.
-      at: `at(walk) -> scalar`: the energy at a walk of one that knows more than its point, such as
-        `incremental_energy.fixed`; by default that of the point's mask.
+      moves: the moves of the space.
+      mask_of: `mask_of(point) -> Mask`.
+      energy: the energy of a mask.
+      rules: acceptance, and adaptation of the size.
+      at: `at(walk) -> scalar`: the energy of a walk that holds more than its point, such as
+        `incremental_energy.fixed`; None evaluates `energy` at the mask of the point.
     """
     limits = jnp.log(jnp.float32(moves.least)), jnp.log(jnp.float32(moves.most))
 
@@ -188,7 +196,7 @@ def build(
             memory=_either(accepted, moved, memory),
         )
         info = Info(new.energy, new.best_energy, accepted, temperature, proposal.size)
-        # a broken energy must be seen: it is reported in place of the current one
+        # a non-finite proposed energy is reported in place of the current one, so that it is seen
         return new, info._replace(energy=jnp.where(jnp.isfinite(proposed), new.energy, proposed))
 
     def probe(key: Key, size: Array, state: State) -> Array:
@@ -218,14 +226,14 @@ def step_plans(
     level: Schedule | None = None,
     whole: bool = True,
 ) -> StepPlan:
-    """The ticks of a search, stacked: `[steps]` each.
+    """The plans of a search's steps, stacked: `[steps]` each.
 
     Args:
-      steps: how many.
+      steps: the number of steps.
       temperature: step -> temperature.
-      size: step -> size of the move; if whole, rounded down, at least 1.
-      level: step -> whether a new temperature level begins; at every step by default.
-      whole: whether sizes are whole numbers, as `Moves.whole`.
+      size: step -> size of the move; rounded down and at least 1 if `whole`.
+      level: step -> whether a new temperature level begins; None begins one at every step.
+      whole: whether sizes are whole numbers, as in `Moves.whole`.
     """
     step = jnp.arange(steps, dtype=jnp.int32)
     begins = jnp.ones(steps, bool) if level is None else level(step).astype(bool)
@@ -236,9 +244,10 @@ def step_plans(
 
 
 def run(kernel: Kernel, key: Key, state: State, ticks: StepPlan) -> tuple[State, Info]:
-    """Steps through `ticks`, a stack; returns the state and the stacked infos.
+    """Runs the stacked steps `ticks`; returns the state and the stacked infos.
 
-    Step t uses `fold_in(key, t)`, so that a search cut into pieces anywhere gives the same numbers.
+    Step t uses `fold_in(key, t)`, so that a search gives the same numbers however it is cut into
+    chunks.
     """
 
     def body(state: State, tick: StepPlan) -> tuple[State, Info]:
@@ -250,20 +259,20 @@ def run(kernel: Kernel, key: Key, state: State, ticks: StepPlan) -> tuple[State,
 def burn_in(
     kernel: Kernel, key: Key, state: State, size: Array, samples: int, acceptance: float
 ) -> State:
-    """The state with its `scale` set to a start temperature, estimated from random neighbours.
+    """Sets the state's `scale` to a start temperature, estimated from random neighbours.
 
-    T0 = mean(rise | rise > 0) / -ln(χ) accepts the average worsening move with probability χ;
-    Johnson et al., "Optimization by simulated annealing", 1989, and Aarts and Korst. Where no
-    neighbour is worse, the mean size of all changes stands in. Moves that aren't allowed, and those
-    to where the energy isn't finite, don't count; where all are such, the scale is NaN, at which
-    nothing is accepted. The key is consumed.
+    `T0 = mean(rise | rise > 0) / -ln(χ)`, the temperature at which the average worsening move is
+    accepted with probability χ: Johnson et al., "Optimization by simulated annealing", 1989; Aarts
+    and Korst. If no neighbour is worse, the mean absolute change replaces the mean rise. Moves that
+    are not allowed, and moves to a non-finite energy, are left out; if that leaves none, the scale
+    is NaN, and the chain accepts nothing. The key is consumed.
 
     Args:
       kernel: the kernel.
       key: consumed.
-      state: where the neighbours are drawn.
-      size: of the moves.
-      samples: how many draws.
+      state: the state whose neighbours are drawn.
+      size: the size of the moves.
+      samples: the number of neighbours.
       acceptance: χ, in (0, 1).
     """
     keys = jax.random.split(key, samples)
@@ -277,7 +286,7 @@ def burn_in(
 
 
 def best_of(states: State, others: State) -> State:
-    """Stacked `states`, each with the better of its own best point and that of `others`."""
+    """Replaces the best point of each of the stacked `states` by that of `others` if better."""
     worse = others.best_energy < states.best_energy
 
     def better(mine: Array, theirs: Array) -> Array:

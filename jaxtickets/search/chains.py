@@ -1,7 +1,7 @@
-"""A chain of a search, advanced in chunks; after each, the best point so far meets validation data.
+"""One chain of a search, advanced in chunks; after each chunk its best point is validated.
 
-The best by energy is found inside the scan, the best by validation between the chunks: what a
-chain returns isn't the one that fits the energy's own images best.
+The scan tracks the point of the lowest energy. Between chunks, the validation score selects the
+point that the chain returns, so that the result does not merely fit the examples of the energy.
 """
 
 from collections.abc import Callable
@@ -19,10 +19,10 @@ class Chain(NamedTuple):
     """A search in progress.
 
     Attributes:
-      state: the annealer's.
-      chosen: the point of the lowest validation score so far.
-      chosen_score: that score.
-      memory: of meetings with other chains, see `together`.
+      state: the annealing state.
+      chosen: the point of the lowest validation score so far, shaped like the points.
+      chosen_score: float scalar, that score; infinite before the first chunk ends.
+      memory: the state of interactions with other chains, see `interacting_chains`.
     """
 
     state: annealing.State
@@ -32,13 +32,14 @@ class Chain(NamedTuple):
 
 
 class ChunkInfo(NamedTuple):
-    """What a chunk ended with.
+    """Diagnostics at the end of a chunk, scalars.
 
     Attributes:
-      hamming: int32, how far the walk is from its first point: for masks, the bits that differ.
-      drift: float32, how far what the walk keeps by differences was off; 0 where energies are
-        evaluated from the mask alone.
-      chosen_score: float32, the lowest validation score so far.
+      hamming: the distance of the walk from its first point: the number of bits that differ
+        (int32), or `Moves.distance` of other spaces.
+      drift: float32, the largest error of what the walk updates incrementally; 0 where energies are
+        computed from the mask alone.
+      chosen_score: float, the lowest validation score so far.
     """
 
     hamming: Array
@@ -47,7 +48,7 @@ class ChunkInfo(NamedTuple):
 
 
 def begin(state: annealing.State) -> Chain:
-    """A chain whose first chunk is yet to come."""
+    """A chain before its first chunk."""
     return Chain(state, state.best, jnp.asarray(jnp.inf, float))
 
 
@@ -60,15 +61,24 @@ def chunk(
     chain: Chain,
     ticks: annealing.StepPlan,
 ) -> tuple[Chain, annealing.Info, ChunkInfo]:
-    """Runs `ticks`, then scores a candidate by `validate(mask) -> scalar`, lower is better.
+    """Runs the steps `ticks`, then validates a candidate point.
 
-    The candidate is the point of the lowest energy so far; when the energy is a new minibatch's at
-    each step, and the lowest therefore a lucky batch's, the current point. `mask_of` is the mask of
-    a point. The key is the chain's, the same for all chunks. What the walk keeps by differences is
-    refreshed at the end.
+    The candidate is the point of the lowest energy so far. If the energy draws a new minibatch at
+    each step, its lowest value only marks a lucky batch, and the candidate is the current point
+    instead. At the end, `Kernel.refresh` recomputes what the walk updates incrementally.
+
+    Args:
+      kernel: the annealing kernel.
+      energy: the kernel's energy.
+      mask_of: `mask_of(point) -> Mask`.
+      validate: `validate(mask) -> scalar`, lower is better; NaN never replaces the point chosen so
+        far.
+      key: the chain's key, the same for all chunks.
+      chain: the chain before the chunk.
+      ticks: the plans of the chunk's steps, stacked.
 
     Returns:
-      The chain, the infos of its steps, stacked, and that of the chunk.
+      The chain, the stacked infos of its steps, and the info of the chunk.
     """
     state, info = annealing.run(kernel, key, chain.state, ticks)
     state, drift = kernel.refresh(state)

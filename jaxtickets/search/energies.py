@@ -1,7 +1,7 @@
-"""Energies: what a search lowers. `energy(key, mask) -> scalar`, lower is better.
+"""Energies: the quantity that a search minimises. `energy(key, mask) -> scalar`, lower is better.
 
-The parameters are those of the closure: at initialisation, after k training steps, or with signed
-constants (`nets.signed_constant`) - the energy doesn't know. Test data never comes here.
+An energy closes over its parameters. They may be initial weights, weights after k training steps,
+or signed constants (`nets.signed_constant`). Energies never use test data.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,13 +17,14 @@ from jaxtickets.types import Array, Key, Loss, Mask, Model, Params, Prunable, Sc
 
 
 class Energy(NamedTuple):
-    """What is lowered.
+    """An energy.
 
     Attributes:
-      evaluate: `evaluate(key, mask) -> float32 scalar`.
-      fresh: whether the value depends on the key, as with a new minibatch a step. The search then
-        scores the current mask and the proposed one with the same key, which costs twice as much.
-      cost: of an evaluation, in forward passes of one example; a gradient counts as two more.
+      evaluate: `evaluate(key, mask) -> scalar`, float32 for float32 parameters.
+      fresh: whether the value depends on the key, as with a new minibatch at each step. The search
+        then evaluates both the current and the proposed mask with the same key, at twice the cost.
+      cost: the cost of an evaluation, in forward passes of one example; a gradient counts as two
+        more.
     """
 
     evaluate: Callable[[Key, Mask], Array]
@@ -39,21 +40,20 @@ MEASURES: dict[str, Measure] = {
 
 
 def scales(mask: Mask, prunable: Prunable) -> dict[str, Array]:
-    """Path -> what `rescale` multiplies that leaf by: one over the square root of its density.
+    """Path -> the factor of that leaf in `rescale`: `1 / sqrt(density)`, a float32 scalar.
 
-    The mask may be of float zeros and ones, as a gate's is in training.
+    The mask may also hold float zeros and ones, like that of a gate in training.
     """
     kept = masks.densities(jax.tree.map(lambda bits: bits != 0, mask), prunable)
     return {path: jax.lax.rsqrt(jnp.maximum(kept[path], 1e-12)) for path in prunable}
 
 
 def rescale(mask: Mask, params: Params, prunable: Prunable) -> Params:
-    """All weights of each prunable leaf divided by the square root of the leaf's density.
+    """Divides each prunable leaf by the square root of its density: `w · sqrt(size / kept)`.
 
-    The weights that the mask keeps then have the pre-activations' variance of the dense net:
-    `w · sqrt(size / kept)`, leaf by leaf; the dynamic weight rescaling of Zhou et al., 2019,
-    section 5, but with the root, so that variances and not means of |w| are kept. Nothing is
-    masked.
+    The kept weights then give pre-activations of the same variance as the dense net. This is the
+    dynamic weight rescaling of Zhou et al., 2019, section 5, with a square root, so that it
+    preserves variances and not means of |w|. Nothing is masked.
     """
     factor = scales(mask, prunable)
     leaves = [
@@ -64,7 +64,7 @@ def rescale(mask: Mask, params: Params, prunable: Prunable) -> Params:
 
 
 def rescaled(mask: Mask, params: Params, prunable: Prunable) -> Params:
-    """The masked parameters, `rescale`d; an empty leaf stays zero."""
+    """The `rescale`d parameters, masked; a leaf of which nothing is kept stays zero."""
     return masks.apply(mask, rescale(mask, params, prunable))
 
 
@@ -77,15 +77,15 @@ def fixed(
     measure: Measure,
     effective: Callable[[Mask, Params], Params] = masks.apply,
 ) -> Energy:
-    """The measure over given images, in evaluation mode: all training data, or a fixed subset.
+    """The measure over fixed images in evaluation mode: all training data, or a subset.
 
     Args:
       model: the net as functions.
-      params, stats: the weights that the mask selects from.
+      params, stats: the weights that the mask selects from, and the batch statistics.
       images: float`[n, h, w, c]`, normalised.
       labels: int`[n]`.
       measure: `(logits, labels) -> scalar`.
-      effective: `(mask, params) -> params`: `masks.apply`, or `rescaled` over given leaves.
+      effective: `(mask, params) -> params`: `masks.apply`, or `rescaled` over the prunable leaves.
     """
 
     def evaluate(key: Key, mask: Mask) -> Array:
@@ -109,7 +109,8 @@ def minibatch(
 ) -> Energy:
     """The measure over a new random minibatch at each step, drawn with replacement.
 
-    As `fixed`, but `images` are raw and `prepare` normalises those that are drawn.
+    The arguments are those of `fixed`, except that `images` are raw; `prepare` normalises the drawn
+    ones.
     """
 
     def evaluate(key: Key, mask: Mask) -> Array:
@@ -135,15 +136,15 @@ def trainability(
 ) -> Energy:
     """The measure on held-out images after j masked training steps from the parameters.
 
-    Always the same j batches in the same order and the same dropout (common random numbers), so
-    that the difference between two masks is the masks' own.
+    Every evaluation uses the same j batches in the same order and the same dropout (common random
+    numbers), so that two energies differ only because their masks do.
 
     Args:
       model, params, stats, measure, effective: as in `fixed`.
-      loss, optimizer: of the training steps.
+      loss, optimizer: the loss and the optimiser of the training steps.
       batches: stacked training batches, leading axis j.
-      images, labels: normalised images that the batches don't hold.
-      noise_key: the key of all trainings.
+      images, labels: normalised images that the batches do not hold, and their labels.
+      noise_key: the key of every training.
     """
 
     def evaluate(key: Key, mask: Mask) -> Array:
@@ -158,7 +159,7 @@ def trainability(
 
 
 def training_cost(examples: int) -> int:
-    """Forward passes of one example that training on so many examples is worth: three each."""
+    """The cost of training on `examples` examples, in forward passes of one example: three each."""
     return 3 * examples
 
 
@@ -170,17 +171,17 @@ def gradient_flow(
     key: Key,
     effective: Callable[[Mask, Params], Params] = masks.apply,
 ) -> Energy:
-    """Minus the norm of the loss' gradient in the weights that the mask keeps.
+    """Minus the norm of the loss gradient over the weights that the mask keeps.
 
-    `-‖M ∘ ∇L(M ∘ w)‖₂`: how fast a gradient step would lower the loss, to first order; what GraSP
-    wants to keep (Wang et al., "Picking winning tickets before training by preserving gradient
+    `-‖M ∘ ∇L(M ∘ w)‖₂`: to first order, how fast a gradient step lowers the loss. GraSP prunes so
+    as to preserve it (Wang et al., "Picking winning tickets before training by preserving gradient
     flow", 2020).
 
     Args:
       loss: the training loss.
       params, stats, effective: as in `fixed`.
       batch: images and labels as the loss takes them.
-      key: of dropout, the same for all masks.
+      key: the key of dropout, the same for all masks.
     """
 
     def evaluate(unused: Key, mask: Mask) -> Array:
@@ -192,10 +193,10 @@ def gradient_flow(
 
 
 def saliency(scores: Scores, prunable: Prunable) -> Energy:
-    """The share of a criterion's scores that the mask loses: pruning as a search.
+    """The share of a criterion's total score that the mask loses: pruning as a search.
 
-    Its lowest mask of a count is the criterion's own. The scores, such as SNIP's or SynFlow's, are
-    those of the dense net, found once.
+    The mask of minimal energy at a count is the one that the criterion selects. The scores, such as
+    SNIP's or SynFlow's, are those of the dense net and are computed once.
     """
     whole = jnp.sum(masks.flatten(scores, prunable))
 
@@ -212,7 +213,7 @@ def orthogonality(
     prunable: Prunable,
     effective: Callable[[Mask, Params], Params] = masks.apply,
 ) -> Energy:
-    """How far the layers are from orthogonal, see `losses.orthogonality`; sees no data.
+    """The distance of the layers from orthogonality, see `losses.orthogonality`; uses no data.
 
     Args:
       params: the weights that the mask selects from.
@@ -228,10 +229,10 @@ def orthogonality(
 
 
 def mixture(parts: Sequence[Energy], shares: Sequence[float]) -> Energy:
-    """The sum of energies times their shares; with equal shares of several draws, their mean.
+    """The sum of energies times their shares; equal shares of several draws give their mean.
 
     Raises:
-      ValueError: there are no parts, or not as many shares.
+      ValueError: there are no energies, or not one share for each.
     """
     if not parts or len(parts) != len(shares):
         raise ValueError(f"{len(parts)} energies and {len(shares)} shares: one share each")

@@ -1,17 +1,17 @@
-"""Replica exchange: chains at several temperatures, neighbours of which change places.
+"""Replica exchange: chains at several temperatures; neighbouring temperatures swap their chains.
 
-Rungs of a ladder are temperatures; each chain stands on one. Between chunks of steps, the chains of
-neighbouring rungs change places with probability
+The rungs of a ladder are temperatures, and each chain is on one rung. Between chunks of steps, the
+chains of neighbouring rungs i and j swap rungs with probability
 
     min(1, exp((1 / T_i - 1 / T_j) (E_i - E_j)))
 
-which leaves each rung's Boltzmann distribution unchanged: a good mask sinks to the cold rungs, and
-a chain that is stuck rises to the hot ones. Hukushima and Nemoto, "Exchange Monte Carlo method and
-application to spin glass simulations", 1996. Even and odd pairs take turns (Syed et al.,
-"Non-reversible parallel tempering", 2022), whose way of spacing the rungs is here too.
+which leaves the Boltzmann distribution of each rung invariant. A good mask moves to the cold rungs,
+and a chain that is stuck moves to the hot ones. Hukushima and Nemoto, "Exchange Monte Carlo method
+and application to spin glass simulations", 1996. Even and odd pairs alternate, and `adapt` spaces
+the rungs, as in Syed et al., "Non-reversible parallel tempering", 2022.
 
-Only temperatures move, the states' `scale`; masks stay with their chains. All functions are of all
-chains at once, leading axis chains, and see nothing but scalars:
+A swap exchanges the temperatures of two chains, the `scale` of their states; masks stay with their
+chains. All functions take all chains at once, with a leading axis of chains, and read only scalars:
 
     ladder = exchange.begin(scales)
     states = exchange.place(ladder, states)
@@ -19,7 +19,7 @@ chains at once, leading axis chains, and see nothing but scalars:
     ladder = exchange.swap(key, ladder, states.energy, temperature)
     states = exchange.place(ladder, states)
 
-Energies must not be fresh at each step: two that are compared are those of the same examples.
+The energy must not draw new examples at each step: a swap compares energies of the same examples.
 """
 
 from typing import NamedTuple
@@ -32,14 +32,15 @@ from jaxtickets.types import Array, Key
 
 
 class Ladder(NamedTuple):
-    """Temperatures, and who stands where.
+    """The temperatures, and the rung of each chain.
 
     Attributes:
-      scales: float32`[rungs]`, rising; each times the plan's temperature is a rung's.
-      rung: int32`[chains]`, the rung of each chain; as many rungs as chains.
-      round: int32, how often chains were asked to change places.
-      asked: float32`[rungs - 1]`, how often the chains of a rung and the next were asked to.
-      accepted: float32`[rungs - 1]`, the sum of their probabilities to do so.
+      scales: float32`[rungs]`, increasing; a rung's temperature is its scale times the planned
+        temperature.
+      rung: int32`[chains]`, the rung of each chain; there are as many rungs as chains.
+      round: int32 scalar, the number of rounds of swaps so far.
+      asked: float32`[rungs - 1]`, the number of swaps tried between a rung and the next.
+      accepted: float32`[rungs - 1]`, the sum of the acceptance probabilities of those swaps.
     """
 
     scales: Array
@@ -50,7 +51,7 @@ class Ladder(NamedTuple):
 
 
 def begin(scales: Array) -> Ladder:
-    """A ladder of `scales[rungs]`, rising, chain i on rung i; two rungs or more."""
+    """The ladder of the increasing `scales[rungs]`, with chain i on rung i; two rungs or more."""
     scales = jnp.asarray(scales, jnp.float32)
     rungs = scales.shape[0]
     nothing = jnp.zeros(rungs - 1, jnp.float32)
@@ -58,18 +59,18 @@ def begin(scales: Array) -> Ladder:
 
 
 def place(ladder: Ladder, states: State) -> State:
-    """Stacked states with the temperatures of their rungs."""
+    """Sets the `scale` of each of the stacked states to that of its rung."""
     return states._replace(scale=ladder.scales[ladder.rung])
 
 
 def swap(key: Key, ladder: Ladder, energy: Array, temperature: Array) -> Ladder:
-    """Neighbours change places, or don't: even rungs and the next in one round, odd in the other.
+    """One round of swaps, of even rungs with the next or of odd rungs with the next, in turn.
 
     Args:
       key: consumed.
-      ladder: before.
-      energy: float32`[chains]`, of the current masks.
-      temperature: what `scales` are multiplied by, the plan's.
+      ladder: the ladder before the round.
+      energy: float`[chains]`, the energies of the current masks.
+      temperature: float32 scalar, the planned temperature, which multiplies `scales`.
     """
     rungs = ladder.scales.shape[0]
     at = jnp.argsort(ladder.rung)  # the chain on each rung
@@ -78,7 +79,7 @@ def swap(key: Key, ladder: Ladder, energy: Array, temperature: Array) -> Ladder:
     chance = jnp.exp(jnp.minimum(jnp.diff(cold) * rise, 0.0))
     asked = jnp.arange(rungs - 1) % 2 == ladder.round % 2
     moved = asked & (jax.random.uniform(key, (rungs - 1,)) < chance)
-    up = jnp.concatenate([moved, jnp.zeros(1, bool)])  # the chain on this rung goes to the next
+    up = jnp.concatenate([moved, jnp.zeros(1, bool)])  # the chain on this rung moves to the next
     down = jnp.concatenate([jnp.zeros(1, bool), moved])
     to = jnp.arange(rungs) + up - down
     share = jnp.where(asked & jnp.isfinite(chance), chance, 0.0)
@@ -92,18 +93,19 @@ def swap(key: Key, ladder: Ladder, energy: Array, temperature: Array) -> Ladder:
 
 
 def rates(ladder: Ladder) -> Array:
-    """float32`[rungs - 1]`: mean probabilities to change places; 1 where nobody was asked yet."""
+    """float32`[rungs - 1]`: mean acceptance probabilities of swaps; 1 before any was tried."""
     return jnp.where(ladder.asked > 0, ladder.accepted / jnp.maximum(ladder.asked, 1), 1.0)
 
 
 def adapt(ladder: Ladder) -> Ladder:
-    """The ladder with its inner rungs moved so that all neighbours refuse as often.
+    """Moves the inner rungs so that all neighbouring pairs reject swaps equally often.
 
-    The refusals summed from the coldest rung up, Λ, are taken as a function of log T, linear
-    between rungs; the new rungs are at equal distances of Λ. The ends stay, counting begins again.
-    Syed et al., 2022, section 5.4. Adapting for ever is not exact: do so before what counts.
+    The rejection rates, summed from the coldest rung up, give a function Λ of log T, linear between
+    rungs. The new rungs are at equal distances in Λ; the outer rungs stay, and the counts restart
+    at 0. Syed et al., 2022, section 5.4. A chain whose ladder keeps adapting does not sample
+    exactly, so adapt only before the steps that count.
     """
-    refused = jnp.maximum(1 - rates(ladder), 1e-3)  # rising, so that it can be inverted
+    refused = jnp.maximum(1 - rates(ladder), 1e-3)  # positive, so that Λ can be inverted
     barrier = jnp.concatenate([jnp.zeros(1), jnp.cumsum(refused)])
     even = jnp.linspace(0.0, barrier[-1], barrier.shape[0])
     scales = jnp.exp(jnp.interp(even, barrier, jnp.log(ladder.scales)))

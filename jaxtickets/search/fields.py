@@ -1,19 +1,20 @@
-"""Fields: where the weights are kept, in place of which; a space of hundreds of numbers, not bits.
+"""Fields: a search over how many weights each layer and unit keeps, not over which.
 
-Where a mask keeps weights (how many in each layer, of each input, of each unit) decides most of
-what it is worth once trained, and which weights those are decides little. A point is a field: a
-potential for each layer, for units on the input or the output side of layers, and for what is known
-of each weight. Weight i -> o of layer l has the score
+How many weights a mask keeps in each layer, of each input and of each unit decides most of its
+accuracy after training; which weights these are decides little. A point of this space is a field of
+a few hundred numbers: potentials of layers, of units on the input or output side of layers, and
+coefficients of features of the weights. Weight i -> o of layer l has the score
 
     s = Σ_k mix_k · feature_k[l, i, o] + layer_l + input_l[i] + output_l[o]
 
-and the mask keeps the highest scores, exactly as many as asked for, so that every move keeps the
-total: raising one unit's potential takes weights from all others. With `chance` among the features,
+and the mask keeps the highest scores, exactly as many as asked for. Every move therefore keeps the
+total: raising one unit's potential takes weights from all others. With the feature `chance`,
 independent Gumbel noise, the kept weights are a random draw without replacement with probabilities
-proportional to exp(potential): the potentials are log densities. With a criterion's logarithm as
-feature, they correct that criterion, and a flat field is the criterion itself.
+proportional to exp(potential): the potentials are log densities. With the logarithm of a
+criterion's scores as a feature, the potentials correct that criterion; the flat field is the
+criterion itself.
 
-Fields may also be of units: unit o of group l has the score `Σ_k mix_k · feature_k[l, o] + layer_l
+A field may also rank units: unit o of group l has the score `Σ_k mix_k · feature_k[l, o] + layer_l
 + output_l[o]`.
 """
 
@@ -32,20 +33,20 @@ from jaxtickets.types import Array, Keep, Key, Mask, Params, Prunable, Scores
 CHANCE = "chance"
 SIDES = ("input", "output")
 LOWEST = 1e-4
-"""A feature's least value, as a share of its layer's mean, before the logarithm."""
+"""The smallest value of a feature before the logarithm, as a share of its layer's mean."""
 Pool = Callable[[Scores], Scores]
-"""`pool(scores of weights) -> {group: float[units]}`, or the scores themselves."""
+"""`pool(scores) -> {group: float[units]}` from scores of weights, or the identity."""
 
 
 class Side(NamedTuple):
     """The units on one side of a layer.
 
     Attributes:
-      leaf: path of the layer's kernel.
+      leaf: the path of the layer's kernel.
       side: `input` or `output`: the kernel's last axis but one, or its last.
       size: the number of units.
-      grid: `(height, width)` where the units are pixels, so that neighbours can move together;
-        channels run fastest. `()` where units have no neighbours.
+      grid: `(height, width)` if the units are pixels, so that neighbours can move together;
+        channels vary fastest. `()` if units have no neighbours.
     """
 
     leaf: str
@@ -55,18 +56,18 @@ class Side(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Its name in a field."""
+        """The side's name in a field."""
         return f"{self.leaf} {self.side}"
 
 
 class Space(NamedTuple):
-    """What a field has potentials for.
+    """The parts of a field.
 
     Attributes:
       prunable: the leaves that masks prune.
       shapes: their shapes.
-      sides: the sides with potentials.
-      features: names of what is known of each weight.
+      sides: the sides that have potentials.
+      features: the names of the features.
     """
 
     prunable: Prunable
@@ -76,12 +77,12 @@ class Space(NamedTuple):
 
 
 class Field(NamedTuple):
-    """A point.
+    """A point of the space.
 
     Attributes:
-      layers: float`[leaves]`.
-      units: side name -> float`[units]`.
-      mix: float`[features]`.
+      layers: float32`[leaves]`, the potentials of layers.
+      units: side name -> float32`[units]`, the potentials of units.
+      mix: float32`[features]`, the coefficients of the features.
     """
 
     layers: Array
@@ -96,17 +97,17 @@ def space(
     sides: Sequence[str] = ("input",),
     image: tuple[int, ...] = (),
 ) -> Space:
-    """The fields over a net's kernels.
+    """The space of fields over a net's kernels.
 
     Args:
       params: parameters, for their shapes; the prunable leaves are kernels `[..., in, out]`.
       prunable: the leaves that masks prune.
-      features: what is known of each weight: `chance`, and names of criteria.
-      sides: which sides of each layer have potentials: `input`, `output`, both, or none.
-      image: `(h, w, c)` of the images: a kernel with h · w · c inputs reads them as pixels.
+      features: the features of each weight: `chance`, and names of criteria.
+      sides: the sides of each layer that have potentials: `input`, `output`, both, or none.
+      image: `(h, w, c)` of the images; a dense kernel with h · w · c inputs reads them as pixels.
 
     Raises:
-      ValueError: an unknown side or criterion, or no feature at all.
+      ValueError: an unknown side or criterion, or no feature.
     """
     for side in sides:
         if side not in SIDES:
@@ -123,17 +124,17 @@ def space(
 
 
 def of_units(names: Sequence[str], sizes: Sequence[int], features: Sequence[str]) -> Space:
-    """The fields over a net's units: a potential for each group, and one for each unit.
+    """The space of fields over a net's units: a potential for each group and for each unit.
 
-    In the place of leaves are the groups, and in that of a mask `{group: bool[units]}`.
+    Groups take the place of leaves, and a mask is `{group: bool[units]}`.
 
     Args:
-      names, sizes: of the groups.
-      features: what is known of each unit: `chance`, and names of criteria of weights, of which a
-        unit has the mean.
+      names, sizes: the groups' names and numbers of units.
+      features: the features of each unit: `chance`, and names of criteria of weights, whose scores
+        are averaged over each unit.
 
     Raises:
-      ValueError: an unknown criterion, or no feature at all.
+      ValueError: an unknown criterion, or no feature.
     """
     _check(features)
     sides = (Side(name, "output", size, ()) for name, size in zip(names, sizes, strict=True))
@@ -141,7 +142,7 @@ def of_units(names: Sequence[str], sizes: Sequence[int], features: Sequence[str]
 
 
 def flat(space: Space, mix: Sequence[float]) -> Field:
-    """The field without potentials, and with the given mixture of features."""
+    """The field whose potentials are all 0, with the coefficients `mix[features]`."""
     units = {side.name: jnp.zeros(side.size) for side in space.sides}
     return Field(jnp.zeros(len(space.prunable)), units, jnp.asarray(mix, jnp.float32))
 
@@ -149,13 +150,14 @@ def flat(space: Space, mix: Sequence[float]) -> Field:
 def pooled(space: Space, scores: Scores, mix: Sequence[float]) -> Field:
     """The field whose potentials are the logarithms of mean scores, of layers and of units.
 
-    A layer's potential is the log mean of its scores, a unit's the log of its own mean over the
-    layer's. With `chance` alone, random masks then have the densities that the scores speak for.
+    A layer's potential is the log of its mean score; a unit's is the log of its mean score over
+    that of the layer. With `chance` alone, the random masks then have densities in proportion to
+    these means.
 
     Args:
-      space: of the field.
-      scores: a criterion's, not negative.
-      mix: of the features.
+      space: the space of the field.
+      scores: a criterion's scores, not negative.
+      mix: the coefficients of the features.
     """
     leaves = dict(zip(space.prunable, masks.pick(scores, space.prunable), strict=True))
     means = {leaf: jnp.maximum(jnp.mean(values), 1e-30) for leaf, values in leaves.items()}
@@ -172,13 +174,13 @@ def pooled(space: Space, scores: Scores, mix: Sequence[float]) -> Field:
 def features(
     key: Key, space: Space, evidence: Evidence, pool: Pool = lambda scores: scores
 ) -> tuple[Scores, ...]:
-    """What is known of each weight at initialisation: Gumbel noise, and criteria's logarithms.
+    """The features of each weight at initialisation: Gumbel noise, and the logs of scores.
 
     Args:
       key: consumed; each feature has its own.
-      space: of the fields.
+      space: the space of the fields.
       evidence: criteria score `evidence.init_params`.
-      pool: of fields of units, what scores of weights say of each.
+      pool: for fields of units, turns scores of weights into scores of units.
     """
     made = []
     for name, k in zip(space.features, jax.random.split(key, len(space.features)), strict=True):
@@ -192,7 +194,7 @@ def features(
 
 
 def score(space: Space, features: Sequence[Scores], field: Field) -> Scores:
-    """The scores of a field, over the prunable leaves; zero elsewhere."""
+    """The scores of a field over the prunable leaves; 0 elsewhere."""
     sides: Mapping[tuple[str, str], Array] = {
         (side.leaf, side.side): field.units[side.name] for side in space.sides
     }
@@ -212,21 +214,21 @@ def score(space: Space, features: Sequence[Scores], field: Field) -> Scores:
 
 
 def mask(space: Space, features: Sequence[Scores], keep: Keep, floor: Keep, field: Field) -> Mask:
-    """The mask of a field: exactly `keep` weights, at least `floor` in each leaf."""
+    """The mask of a field: keeps exactly `keep` weights, and at least `floor` in each leaf."""
     return masks.select(score(space, features, field), space.prunable, keep, floor)
 
 
 def moves(space: Space, most: float = 3.0, least: float = 0.01) -> Moves:
-    """Random walks over fields; all symmetric, and all of zero mean.
+    """Random walks over fields; every move is symmetric and has zero mean.
 
-    A move adds normal noise of standard deviation `size` to one part of the field, each kind as
-    likely as the other: to one layer's potential; to one feature's share (a fifth of the noise); to
-    some units of a side, at least one, each taking part with a probability drawn from 1 to 1/64, on
-    a logarithmic scale; or, where the units are pixels, to a smooth bump of neighbours, a Gaussian
-    around a random pixel with a radius from one pixel to half the image, on a logarithmic scale.
+    A move adds normal noise of standard deviation `size` to one part of the field. The kinds of
+    part are equally likely: the potential of one layer; the coefficient of one feature, with a
+    fifth of the noise; units of one side, at least one, each with a probability drawn log-uniformly
+    from 1/64 to 1; or, where units are pixels, a Gaussian bump around a random pixel, with a radius
+    drawn log-uniformly from one pixel to half the image.
 
     Args:
-      space: of the fields.
+      space: the space of the fields.
       most, least: the largest and smallest size, in nats.
     """
     grids = tuple(side for side in space.sides if side.grid)
@@ -294,7 +296,7 @@ def moves(space: Space, most: float = 3.0, least: float = 0.01) -> Moves:
 
 
 def distance(a: Field, b: Field) -> Array:
-    """The Euclidean distance of two fields, in nats."""
+    """float32 scalar: the Euclidean distance of two fields, in nats."""
     squares = jax.tree.map(lambda x, y: jnp.sum(jnp.square(x - y)), a, b)
     return jnp.sqrt(sum(jax.tree.leaves(squares), jnp.float32(0)))
 

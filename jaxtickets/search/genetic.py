@@ -1,11 +1,11 @@
-"""A population of chains that breed: crossover, tournaments, restarts from the best.
+"""Genetic search over a population of chains: crossover, tournaments, restarts from the best.
 
-Between chunks of annealing, chains may take each other's places: a child has what its two parents
-have in common, and of the rest as much as they had. Holland, "Adaptation in natural and artificial
-systems", 1975; with local search in between, a memetic algorithm. None of this keeps a Boltzmann
-distribution: it is for finding, not for sampling.
+Between chunks of annealing, new points replace those of the worst chains. A child keeps the ones
+that its two parents share and a random part of those that only one of them has. Holland,
+"Adaptation in natural and artificial systems", 1975; combined with local search, a memetic
+algorithm. None of this preserves a Boltzmann distribution: it optimises and does not sample.
 
-All functions are of stacked states, leading axis chains; bits are those of a `Space`.
+All functions take stacked states, with a leading axis of chains; bits are those of a `Space`.
 """
 
 import jax
@@ -17,15 +17,16 @@ from jaxtickets.types import Array, Key, PyTree
 
 
 def crossover(key: Key, space: Space, one: Array, other: Array, floor: int = 0) -> Array:
-    """bool`[n]`: a child of two bit vectors of equal counts, with that count exactly.
+    """bool`[n]`: a child of two bit vectors with the same count as both.
 
-    Ones that both have stay, zeros too; of the bits that one of them has, a random half is kept, so
-    that the count is the parents', in each segment where each keeps its own. The key is consumed.
+    Bits on which the parents agree stay. Of the ones that only one parent has, a random part is
+    kept, as many as restore the parents' count; in the scope `layer`, each segment's count. The key
+    is consumed.
 
     Args:
-      space: says where counts hold.
-      one, other: bool`[n]`, parents.
-      floor: the least number of ones in each segment, which both parents have.
+      space: its scope says which counts are kept.
+      one, other: bool`[n]`, the parents, of equal counts.
+      floor: the fewest ones in each segment, which both parents have.
     """
     chance = jax.random.uniform(key, one.shape)
     score = jnp.where(one & other, 2.0, jnp.where(one | other, chance, -1.0))
@@ -37,9 +38,10 @@ def crossover(key: Key, space: Space, one: Array, other: Array, floor: int = 0) 
 
 
 def tournament(key: Key, energy: Array, size: int, winners: int) -> Array:
-    """int32`[winners]`: each the chain of the lowest `energy[chains]` of `size` drawn at random.
+    """int32`[winners]`: each winner has the lowest energy of `size` chains drawn at random.
 
-    Drawn with replacement; what isn't finite loses. The key is consumed.
+    Chains are drawn with replacement from `energy[chains]`; a non-finite energy loses. The key is
+    consumed.
     """
     drawn = jax.random.randint(key, (winners, size), 0, energy.shape[0])
     least = jnp.argmin(jnp.where(jnp.isfinite(energy), energy, jnp.inf)[drawn], axis=1)
@@ -49,15 +51,15 @@ def tournament(key: Key, energy: Array, size: int, winners: int) -> Array:
 def breed(
     key: Key, kernel: Kernel, space: Space, states: State, children: int, size: int, floor: int = 0
 ) -> State:
-    """The worst chains give way to children of parents that won tournaments.
+    """Replaces the worst chains by children of parents that won tournaments.
 
     Args:
       key: consumed.
-      kernel: begins the children's walks.
-      space: of the bits.
+      kernel: its `init` starts the children's walks.
+      space: the space of the bits.
       states: stacked.
-      children: how many; static, fewer than there are chains.
-      size: of the tournaments.
+      children: the number of children; static, fewer than the chains.
+      size: the number of chains in a tournament.
       floor: see `crossover`.
     """
     first_key, second_key, cross_key, place_key = jax.random.split(key, 4)
@@ -71,19 +73,19 @@ def breed(
 
 
 def restart(key: Key, kernel: Kernel, states: State, chains: int) -> State:
-    """The worst `chains` begin again at the best point that any has met; the key is consumed."""
+    """Restarts the worst `chains` at the best point that any chain has met; the key is consumed."""
     best = jnp.argmin(states.best_energy)
     points = jax.tree.map(lambda leaf: jnp.stack([leaf[best]] * chains), states.best)
     return _replace_worst(key, kernel, states, points, chains)
 
 
 def _replace_worst(key: Key, kernel: Kernel, states: State, points: PyTree, chains: int) -> State:
-    """Chains of the highest energy go on from `points[chains]`; what isn't finite is highest."""
+    """Restarts the chains of the highest energies, non-finite ones first, at `points[chains]`."""
     energy = jnp.where(jnp.isfinite(states.energy), states.energy, jnp.inf)
     worst = jnp.argsort(energy)[-chains:]
     old = jax.tree.map(lambda leaf: leaf[worst], states)
     keys = jax.random.split(key, chains)
-    # one after another: a net each would be evaluated at once otherwise
+    # one after another: `vmap` would evaluate all their nets at once
     new = jax.lax.map(lambda pair: kernel.init(*pair), (keys, points))
     new = new._replace(start=old.start, scale=old.scale, log_size=old.log_size)
     new = best_of(new, old)

@@ -1,17 +1,15 @@
-"""Energies by difference: the first layer's sums are kept along a walk, and swaps change them.
+"""Incremental energies: swaps update the first layer's pre-activations, which the walk stores.
 
-Before its first non-linearity a net is linear. For a first layer that is dense, with inputs x, a
-kernel w and a mask m, the sums of unit u over all examples,
+For a dense first layer with inputs x, kernel w and mask m, the pre-activation of unit u,
 
     z[u] = sum_i  m[i, u] w[i, u] x[i],
 
-change by `± w[i, u] x[i]` for each weight (i, u) that a swap switches: 2 k rows of additions, in
-place of a product of all inputs with all units. The rest of the net is evaluated from the sums. It
-is cut out of the net's own jaxpr, so that no architecture is written twice.
+changes by `± w[i, u] x[i]` for each weight (i, u) that a swap switches. A swap of k pairs adds 2 k
+rows instead of multiplying all inputs by all units. The rest of the net is evaluated from these
+sums; it is cut out of the net's own jaxpr, so that no architecture is written twice.
 
-Sums that are changed over and over drift from those of the mask by rounding. They are found anew
-by `Moves.refresh`, which tells how far they were off. A refused proposal leaves them as they were,
-bit by bit.
+Rounding errors accumulate in the stored sums. `Moves.refresh` recomputes the sums and reports their
+largest error. A rejected proposal restores the previous sums bit for bit.
 """
 
 from collections.abc import Callable
@@ -30,19 +28,19 @@ from jaxtickets.search.space import Space
 from jaxtickets.types import Array, Key, Mask, Model, Params, Stats
 
 ADDITION = 10
-"""What a multiply-add of an update costs, in multiply-adds of a matrix product; on CPUs."""
+"""The cost of a multiply-add of an update, in multiply-adds of a matrix product; on CPUs."""
 
 
 class Layer(NamedTuple):
-    """A net's first layer, dense, cut out of it.
+    """A net's dense first layer, cut out of the net.
 
     Attributes:
-      path: of the kernel, `[inputs, units]`.
-      inputs, units: its shape.
-      columns: `columns(params, stats, images) -> float32[inputs, n]`: what the layer reads, which
-        depends on the images alone.
-      rest: `rest(params, stats, images, sums[n, units]) -> logits[n, classes]`: the net in
-        evaluation mode from the kernel's products on, the layer's bias included.
+      path: the path of the kernel, `[inputs, units]`.
+      inputs, units: the shape of the kernel.
+      columns: `columns(params, stats, images) -> float[inputs, n]`: the layer's inputs, which
+        depend only on the images.
+      rest: `rest(params, stats, images, sums[n, units]) -> logits[n, classes]`: the rest of the net
+        in evaluation mode, from the kernel's products on, starting with the layer's bias.
     """
 
     path: str
@@ -53,21 +51,21 @@ class Layer(NamedTuple):
 
     @property
     def weights(self) -> int:
-        """The number of the kernel's weights."""
+        """The number of weights in the kernel."""
         return self.inputs * self.units
 
     @property
     def limit(self) -> int:
-        """So many weights that change at once cost no more than the whole product."""
+        """The most changed weights for which an update is no slower than the whole product."""
         return self.weights // ADDITION
 
 
 class Walk(NamedTuple):
-    """A walk of swaps, and the sums where it stands.
+    """A walk of swaps with its stored sums.
 
     Attributes:
       swapped: the walk of `swaps.moves`.
-      sums: float32`[units, n]`.
+      sums: float`[units, n]`, the first layer's sums at the current point, like the kernel's dtype.
     """
 
     swapped: swaps.Walk
@@ -80,14 +78,15 @@ class Walk(NamedTuple):
 
 
 def first_layer(model: Model, params: Params, stats: Stats, images: Array) -> Layer | None:
-    """The dense layer that reads what no parameter has changed; None if the net has none.
+    """The dense layer that reads inputs no parameter has affected; None if the net has none.
 
-    That is a product of a matrix of examples that depends on the images alone and a kernel that
-    nothing else reads, both float32 or both float64.
+    The layer is a product of a matrix `[n, inputs]` that depends only on the images with a kernel
+    that is read nowhere else; both are float32 or both float64.
 
     Args:
       model: the net as functions.
-      params, stats, images: of the shapes and types to come; values don't matter.
+      params, stats, images: arrays of the shapes and dtypes that `Layer` will receive; values are
+        not read.
     """
 
     def logits(params: Params, stats: Stats, images: Array) -> Array:
@@ -120,7 +119,7 @@ def first_layer(model: Model, params: Params, stats: Stats, images: Array) -> La
 
 
 def _cut(closed: ClosedJaxpr, at: int, path: str) -> Layer:
-    """The layer whose product is equation `at`."""
+    """The layer whose product is equation `at` of the jaxpr."""
     jaxpr = closed.jaxpr
     product = jaxpr.eqns[at]
     examples, kernel = product.invars
@@ -142,30 +141,30 @@ def _cut(closed: ClosedJaxpr, at: int, path: str) -> Layer:
 
 
 def pays(layer: Layer, smallest: int, steps: int) -> bool:
-    """Whether a walk is faster with sums that are kept than without.
+    """Whether a walk with stored sums is faster than one without.
 
-    A step with a swap of more than `Layer.limit` weights finds the sums anew, so that differences
-    cost hardly more than plain evaluation even then: it is the smallest swaps that decide. Keeping
-    and choosing sums is worth an addition of each unit's.
+    A swap of more than `Layer.limit` weights recomputes the sums, so that large swaps cost hardly
+    more than plain evaluation; the smallest swaps decide. Storing and selecting sums is counted as
+    one addition per unit.
 
     Args:
       layer: the layer.
       smallest: the smallest swap of the walk.
-      steps: between two refreshments, each a product.
+      steps: the number of steps between two refreshes, each of which costs a product.
     """
     step = min((2 * smallest + layer.units) * ADDITION, layer.weights)
     return step + layer.weights / steps < layer.weights
 
 
 def moves(inner: Moves, space: Space, layer: Layer, kernel: Array, columns: Array) -> Moves:
-    """The moves of `swaps.moves`, with the sums kept beside the walk.
+    """Adds stored sums to the moves of `swaps.moves`.
 
     Args:
-      inner: what `swaps.moves(space, ...)` gives.
-      space: of weights; the layer's kernel is one of its segments.
+      inner: the result of `swaps.moves(space, ...)`.
+      space: a space of weights; the layer's kernel is one of its segments.
       layer: the first layer.
-      kernel: float32`[inputs, units]`, dense and as it is before any scaling.
-      columns: float32`[inputs, n]`, see `Layer`.
+      kernel: float`[inputs, units]`, the dense kernel, before any rescaling.
+      columns: float`[inputs, n]`, see `Layer`.
     """
     start = space.starts[space.names.index(layer.path)]
     most = int(inner.most)
@@ -177,14 +176,14 @@ def moves(inner: Moves, space: Space, layer: Layer, kernel: Array, columns: Arra
         return lax.dot_general(masked, columns, (((0,), (0,)), ((), ())))
 
     def entries(index: Array) -> tuple[Array, Array, Array]:
-        """Input, unit and weight of bits; the weight of another layer's is none to this one."""
+        """Input, unit and weight of each bit index; the weight is 0 for a bit of another layer."""
         place = index - start
         inside = (place >= 0) & (place < layer.weights)
         place = jnp.clip(place, 0, layer.weights - 1)
         return place // layer.units, place % layer.units, jnp.where(inside, flat[place], 0.0)
 
     def change(sums: Array, off: Array, on: Array, live: Array) -> Array:
-        """The sums with some weights off and as many on, one after another: they share units."""
+        """Switches the weights `off` and `on`, one pair after another: pairs may share units."""
         gone, come = entries(off), entries(on)
 
         def pair(i: Array, sums: Array) -> Array:
@@ -246,12 +245,13 @@ def fixed(
     effective: Callable[[Mask, Params], Params] = masks.apply,
     scale: Callable[[Mask], Array] = lambda mask: jnp.float32(1),
 ) -> Callable[[Walk], Array]:
-    """The energy of `energies.fixed` at a walk of `moves`, from its sums: `energy(walk) -> scalar`.
+    """The energy of `energies.fixed` as `energy(walk) -> scalar`, from the sums in the walk.
 
     Args:
       layer, space: as in `moves`.
       params, stats, images, labels, measure, effective: as in `energies.fixed`.
-      scale: what `effective` multiplies the layer's kernel by, beside masking it; a scalar.
+      scale: `scale(mask) -> scalar`: the factor that `effective` applies to the layer's kernel
+        beside masking it.
     """
 
     def energy(walk: Walk) -> Array:

@@ -1,7 +1,7 @@
-"""Masks drawn anew: each proposal is a random mask, wherever the walk stands.
+"""Independent draws: each proposal is a random mask that does not depend on the current one.
 
-Accepted when it is better, the walk is random search: the best of all masks drawn. Under
-Metropolis' rule it is an independence sampler, symmetric since all masks are equally likely.
+With greedy acceptance this is random search: it keeps the best of all masks drawn. With Metropolis'
+rule it is an independence sampler, which is symmetric because all masks are equally likely.
 """
 
 from typing import NamedTuple
@@ -16,20 +16,20 @@ from jaxtickets.types import Array, Key
 
 
 class Walk(NamedTuple):
-    """Where a walk stands: bool`[n]`."""
+    """A walk: its point, `bits`, bool`[n]`."""
 
     bits: Array
 
 
 def moves(space: Space, most: int, floor: tuple[int, ...] | None = None) -> Moves:
-    """Moves over bits`[n]` to a uniformly random mask of the same count; sizes asked for are idle.
+    """Moves over `bits[n]` to a uniformly random mask with as many ones; `size` is ignored.
 
-    In scope `layer` each segment keeps its count, in scope `global` all together do.
+    In the scope `layer` each segment keeps its count; in the scope `global` only the total is kept.
 
     Args:
       space: the state space.
-      most: the largest size that will be asked for.
-      floor: the least number of ones in each segment; a mask that has fewer isn't allowed.
+      most: the largest size that a proposal may ask for.
+      floor: the fewest ones in each segment; a mask with fewer is not allowed.
     """
 
     def propose(key: Key, size: Array, walk: Walk) -> Proposal:

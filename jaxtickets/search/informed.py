@@ -1,21 +1,21 @@
-"""Informed swaps: of a few thousand random pairs, those that the gradient thinks well of.
+"""Informed swaps: the gradient selects among a few thousand random pairs.
 
-Candidates are pairs of a one and a zero, drawn as swaps are, in O(candidates). The derivative g of
-the energy with respect to a relaxed mask says what swapping a pair would change, to first order:
+Candidates are pairs of a one and a zero, drawn like swaps, in O(candidates). With g the derivative
+of the energy with respect to a relaxed mask, swapping a pair changes the energy, to first order, by
 
     d = g[zero] - g[one]
 
-and k pairs are chosen one after another with probabilities proportional to `exp(-d / (2 T))`, by
-adding Gumbel noise and taking the k highest. The square root of the Boltzmann factor makes the
-proposal locally balanced: Zanella, "Informed proposals for local MCMC in discrete spaces", 2020; by
-gradients, Grathwohl et al., "Oops I took a gradient", 2021. As T goes to 0 the best candidates are
-taken; at the infinite temperature of a walk that hasn't been told any, random ones.
+k pairs are drawn one after another with probabilities proportional to `exp(-d / (2 T))`, by adding
+Gumbel noise and taking the k highest. The square root of the Boltzmann factor makes the proposal
+locally balanced: Zanella, "Informed proposals for local MCMC in discrete spaces", 2020; with
+gradients, Grathwohl et al., "Oops I took a gradient", 2021. At T = 0 the best candidates are taken.
+A walk that has not been given a temperature has T = ∞ and takes random ones.
 
-The proposal isn't symmetric. The correction is exact: the same positions of the walk's order are as
-likely to be drawn from where the swap leads to, so that the candidates are the same pairs, those
-that were swapped being turned round; and choosing these in the reverse order, by the gradient
-there, is the way back. That costs a gradient a step, otherwise there is one for each acceptance,
-and under `vmap`, where a `cond` runs both branches, one a step too.
+The proposal is not symmetric, and its correction is exact. After the swap, the same positions of
+the walk's order are equally likely to be drawn, so the candidates are the same pairs, with the
+swapped ones reversed. The inverse move draws the swapped pairs in reverse order with the gradient
+after the swap. The correction costs a gradient at each step; without it, there is a gradient only
+for each accepted move, or, under `vmap`, where `cond` runs both branches, at each step.
 """
 
 from collections.abc import Callable
@@ -34,15 +34,15 @@ from jaxtickets.search.swaps import Walk
 from jaxtickets.types import Array, Key, Mask, Model, Params, Prunable, Stats
 
 Slope = Callable[[Mask], Array]
-"""`slope(mask) -> float32[n]`: the energy's derivative with respect to each bit, relaxed."""
+"""`slope(mask) -> float[n]`: the derivative of the energy with respect to each relaxed bit."""
 
 
 class Local(NamedTuple):
-    """What a walk remembers of where it stands.
+    """What a walk stores about its current point.
 
     Attributes:
-      slope: float32`[n]`, the derivatives there.
-      temperature: float32, of the step to come.
+      slope: float32`[n]`, the derivatives of the energy at the point.
+      temperature: float32 scalar, the temperature of the coming step.
     """
 
     slope: Array
@@ -57,15 +57,16 @@ def moves(
     corrected: bool = False,
     floor: tuple[int, ...] | None = None,
 ) -> Moves:
-    """Informed swaps as moves over bits`[n]`; the size is the number of ones to switch off.
+    """Informed swaps as moves over `bits[n]`; the size is the number of ones to switch off.
 
     Args:
       space: the state space.
-      most: the largest swap that will be asked for; never more than there are candidates.
+      most: the largest size that a proposal may ask for; at most `candidates`.
       slope: the derivatives at a mask.
-      candidates: how many pairs are looked at.
-      corrected: whether proposals tell the `log_ratio` that keeps Metropolis' rule exact.
-      floor: the least number of ones in each segment; a swap that goes below is refused.
+      candidates: the number of candidate pairs.
+      corrected: whether proposals compute the `log_ratio` that makes Metropolis' rule exact;
+        otherwise it is 0.
+      floor: the fewest ones in each segment; a swap below the floor is not allowed.
     """
     count = max(min(candidates, space.size // 2), 1)
     most = max(min(most, count), 1)
@@ -133,14 +134,17 @@ def fixed(
 ) -> Slope:
     """The derivatives of `energies.fixed` over the bits of `space.weights`.
 
-    Bit i relaxed to c multiplies its weight: `dE/dc = v · dE/dw`, at the effective weights w, v
-    being the weight that is effective where the bit is on. What a bit does to its layer's density,
-    and so to a rescaling by it, is left out; swaps within a layer don't change that.
+    Bit i, relaxed to c, multiplies its weight: `dE/dc = v · dE/dw` at the effective weights w,
+    where v is the weight's value if its bit is on. The derivative ignores that a bit changes the
+    density of its layer, and so any rescaling by it; swaps within a layer do not change the
+    density.
 
     Args:
-      model, params, stats, images, labels, measure: as in `energies.fixed`; the measure is smooth.
+      model, params, stats, images, labels, measure: as in `energies.fixed`; the measure must be
+        differentiable.
       prunable: the leaves that the bits stand for.
-      values: `(mask, params) -> params`: v, before it is masked, `energies.rescale` for instance.
+      values: `(mask, params) -> params`: the values v before masking, for example
+        `energies.rescale`.
     """
 
     def loss(effective: Params) -> Array:
@@ -155,20 +159,20 @@ def fixed(
 
 
 def _log_chance(logit: Array, taken: Array) -> Array:
-    """Log chance of taking the first entries of `logit[c]`, one after another, out of all."""
+    """The log probability of drawing the taken entries, the first of `logit[c]`, in their order."""
     left = lax.cumlogsumexp(logit, reverse=True)
     return jnp.sum(jnp.where(taken, logit - left, 0.0))
 
 
 def _log_chance_back(logit: Array, taken: Array) -> Array:
-    """As `_log_chance`, but those that are taken are taken from the last to the first."""
+    """Like `_log_chance`, but the taken entries are drawn from the last to the first."""
     rest = jax.nn.logsumexp(jnp.where(taken, -jnp.inf, logit))
     left = jnp.logaddexp(lax.cumlogsumexp(jnp.where(taken, logit, -jnp.inf)), rest)
     return jnp.sum(jnp.where(taken, logit - left, 0.0))
 
 
 def _layer_change(space: Space, off: Array, on: Array, taken: Array) -> Array:
-    """int32`[segments]`: how the pairs that are taken change each segment's count."""
+    """int32`[segments]`: the change of each segment's count by the taken pairs."""
     one = taken.astype(jnp.int32)
     zero = jnp.zeros(len(space.starts), jnp.int32)
     return zero.at[segment(space, on)].add(one).at[segment(space, off)].add(-one)

@@ -1,8 +1,9 @@
-"""What the chains of one search do for each other between two chunks of steps, by name.
+"""Interactions of the chains of one search between two chunks of steps, by name.
 
-A group is chains over the same weights at the same density. All functions are of a group's stacked
-states, leading axis chains, and of their memory, whose leaves have that axis too, so that both can
-be cut into blocks and spread over devices between two meetings.
+A group is a set of chains over the same weights at the same density. All functions take the stacked
+states of a group, with a leading axis of chains, and the group's memory, whose leaves have the same
+leading axis. States and memory can thus be cut into blocks and spread over devices between two
+interactions.
 """
 
 from collections.abc import Callable
@@ -18,16 +19,16 @@ from jaxtickets.search.space import Space
 from jaxtickets.types import Array, Key, PyTree
 
 LEAST_SCALE = 1e-9
-"""Of temperatures."""
+"""The smallest mean scale of temperatures, so that inverse temperatures are finite."""
 
 
 class Between(NamedTuple):
-    """When a group meets.
+    """The time of an interaction, as scalars.
 
     Attributes:
-      rounds: int32, how many chunks there are.
-      temperature: of the plan at the end of the last chunk.
-      next: of the plan as the next one begins.
+      rounds: int32, the number of chunks of the whole search.
+      temperature: float32, the planned temperature at the end of the last chunk.
+      next: float32, the planned temperature at the start of the next chunk.
     """
 
     rounds: Array
@@ -36,13 +37,13 @@ class Between(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """How a group meets; static.
+    """The settings of the interactions; static.
 
     Attributes:
-      ladder: of replica exchange, the hottest rung's temperature over the coldest's.
-      replaced: of crossover and restarts, the share of chains that gives way.
-      space: of the bits that are crossed.
-      floor: see `genetic.crossover`.
+      ladder: for replica exchange, the ratio of the hottest rung's temperature to the coldest's.
+      replaced: for crossover and restarts, the share of chains that is replaced.
+      space: for crossover, the space of the bits.
+      floor: for crossover, see `genetic.crossover`.
     """
 
     ladder: float
@@ -52,7 +53,7 @@ class Rules(NamedTuple):
 
 
 class Together(NamedTuple):
-    """An interaction.
+    """An interaction, as pure functions.
 
     Attributes:
       begin: `begin(states) -> (states, memory)`, before the first chunk.
@@ -65,10 +66,10 @@ class Together(NamedTuple):
 
 
 def exchanging(rules: Rules) -> Together:
-    """Replica exchange: the plan's temperature is the coldest rung's, the others are hotter.
+    """Replica exchange: the planned temperature is that of the coldest rung; the others are hotter.
 
-    In the first half of the rounds, at each power of two from 8 on, the rungs are moved so that all
-    neighbours refuse as often (`exchange.adapt`); from then on the ladder stays as it is.
+    In the first half of the rounds, at each power of two from 8 on, `exchange.adapt` moves the
+    rungs. After that the ladder stays fixed.
     """
 
     def begin(states: State) -> tuple[State, PyTree]:
@@ -94,7 +95,7 @@ def exchanging(rules: Rules) -> Together:
 
 
 def populating(rules: Rules) -> Together:
-    """Population annealing: resampled as the plan cools; where it is heated, all go on alike."""
+    """Population annealing: resamples when the plan cools; changes nothing when it heats."""
 
     def meet(
         key: Key, kernel: Kernel, states: State, memory: PyTree, between: Between
@@ -107,7 +108,7 @@ def populating(rules: Rules) -> Together:
 
 
 def crossing(rules: Rules) -> Together:
-    """Crossover: the worst chains give way to children of winners of tournaments of two."""
+    """Crossover: replaces the worst chains by children of winners of tournaments of two."""
 
     def meet(
         key: Key, kernel: Kernel, states: State, memory: PyTree, between: Between
@@ -119,7 +120,7 @@ def crossing(rules: Rules) -> Together:
 
 
 def restarting(rules: Rules) -> Together:
-    """Restarts: the worst chains begin again at the best mask that any has met."""
+    """Restarts: restarts the worst chains at the best mask that any chain has met."""
 
     def meet(
         key: Key, kernel: Kernel, states: State, memory: PyTree, between: Between
@@ -137,24 +138,24 @@ INTERACTIONS: dict[str, Callable[[Rules], Together] | None] = {
     "crossover": crossing,
     "restart": restarting,
 }
-"""By name."""
+"""Name -> the interaction's factory; None for independent chains."""
 
 
 def replaced(share: float, chains: int) -> int:
-    """How many of the chains give way: at least one, and not all."""
+    """The number of chains to replace: at least one, and not all."""
     return min(max(1, round(share * chains)), chains - 1)
 
 
 def _told(ladder: Ladder, chains: int) -> Ladder:
-    """The ladder, known to each chain."""
+    """The ladder, repeated for each chain."""
     return jax.tree.map(lambda leaf: jnp.stack([leaf] * chains), ladder)
 
 
 def _at_one_temperature(states: State) -> tuple[State, PyTree]:
-    """All chains at the mean of the temperatures that they were found to need."""
+    """Gives all chains the mean of their temperature scales."""
     return states._replace(scale=jnp.full_like(states.scale, _mean_scale(states))), ()
 
 
 def _mean_scale(states: State) -> Array:
-    """Above 0, also where no neighbour was worse: inverse temperatures must be finite."""
+    """float32 scalar, at least `LEAST_SCALE`, also if burn-in found no worse neighbour."""
     return jnp.maximum(jnp.mean(states.scale), LEAST_SCALE)

@@ -1,8 +1,9 @@
-"""Moves: how a walk goes from a point to a neighbour, whatever its points are.
+"""The interface between a search and its space: how a walk proposes a neighbour, or goes back.
 
-The annealing kernel proposes, evaluates and settles, and knows no more than this of the space that
-it walks over: bits that become a mask (`swaps.moves`, `informed.moves`), or any tree of arrays. A
-walk is a point and what its proposals need beside it; no step copies it.
+The annealing kernel proposes a move, evaluates its energy, and settles it. It knows nothing else
+about the space. A point may be a bit vector that becomes a mask (`swaps.moves`, `informed.moves`)
+or any tree of arrays. A walk holds a point and whatever the next proposal needs beside it, such as
+an index of its ones.
 """
 
 from collections.abc import Callable
@@ -16,15 +17,16 @@ from jaxtickets.types import Array, Key, PyTree
 
 
 class Proposal(NamedTuple):
-    """Where a walk would go.
+    """A proposed move.
 
     Attributes:
-      walk: the walk there.
-      allowed: bool, False for what must not be accepted, such as a count below a floor.
-      log_ratio: float32, `ln q(back) - ln q(forth)`, the logarithm of how likely the walk there
-        proposes to come back against how likely this proposal was; 0 for symmetric proposals.
-      size: what is really moved: int32, or float32 where sizes aren't whole.
-      undo: what `settle` needs to go back.
+      walk: the walk after the move.
+      allowed: bool scalar, False if the move must not be accepted, for example because a layer
+        would fall below its floor.
+      log_ratio: float32 scalar, `ln q(x | x') - ln q(x' | x)` for a move from x to x': the log of
+        the Hastings correction; 0 for a symmetric proposal.
+      size: how much the move changes: int32 scalar, or float32 where sizes are not whole numbers.
+      undo: what `Moves.settle` needs to undo the move.
     """
 
     walk: PyTree
@@ -35,22 +37,24 @@ class Proposal(NamedTuple):
 
 
 class Moves(NamedTuple):
-    """The moves of a space: pure functions, and the sizes that they take.
+    """The moves of a space, as pure functions, and the range of their sizes.
 
     Attributes:
       init: `init(key, point) -> walk`; the key is consumed.
       propose: `propose(key, size, walk) -> Proposal`; the key is consumed.
-      settle: `settle(proposal, accepted) -> walk`: the proposal's walk, or else the one before.
-      point: `point(walk) -> point`, a tree of arrays: bool`[n]` where points are bits.
-      distance: `distance(point, point) -> scalar`: the number of bits that differ, or what stands
-        for it.
+      settle: `settle(proposal, accepted) -> walk`: the proposed walk if `accepted`, else the walk
+        before the proposal.
+      point: `point(walk) -> point`, a tree of arrays; bool`[n]` where points are bit vectors.
+      distance: `distance(point, point) -> scalar`: the Hamming distance of bit vectors, or another
+        metric of the space.
       most: the largest size.
-      least: the least size.
+      least: the smallest size.
       whole: whether sizes are whole numbers.
-      heat: `heat(walk, temperature) -> walk`: the walk is told the temperature of the step to come,
-        for proposals that depend on it; nothing by default.
-      refresh: `refresh(walk) -> (walk, drift)`: what a walk keeps by differences is found anew, and
-        how far it was off: the largest difference. Nothing and 0 by default.
+      heat: `heat(walk, temperature) -> walk`: stores the temperature of the coming step in the
+        walk, for proposals that depend on it. The default stores nothing.
+      refresh: `refresh(walk) -> (walk, drift)`: recomputes what the walk updates incrementally;
+        `drift` is the largest absolute error that had accumulated, a float32 scalar. The default
+        recomputes nothing and returns a drift of 0.
     """
 
     init: Callable[[Key, PyTree], PyTree]
@@ -66,7 +70,7 @@ class Moves(NamedTuple):
 
 
 def settle(proposal: Proposal, accepted: Array) -> PyTree:
-    """`Moves.settle` of proposals whose `undo` is the walk before: one of the two, leaf by leaf."""
+    """`Moves.settle` for proposals whose `undo` is the walk before the move: selects a walk."""
     return jax.tree.map(
         lambda new, old: jnp.where(accepted, new, old), proposal.walk, proposal.undo
     )

@@ -1,9 +1,10 @@
-"""N:M patterns: in every group of M inputs of an output exactly N weights are kept.
+"""N:M patterns: in every group of M inputs of an output, exactly N weights are kept.
 
-Groups are runs of M along a kernel's inputs, in the order of its rows; where M doesn't divide them,
-the R that are left over are a group that keeps `ceil(N R / M)`. Hardware skips zeros of the 2:4
-pattern: Mishra et al., "Accelerating sparse deep neural networks", 2021. A move swaps a random one
-for a random zero in k random groups, one pair each; since counts stay, it is symmetric.
+A group is M consecutive inputs of one output, in the order of the kernel's rows. If M does not
+divide the number of inputs, the R inputs that remain form a group that keeps `ceil(N R / M)`.
+Hardware skips the zeros of the 2:4 pattern: Mishra et al., "Accelerating sparse deep neural
+networks", 2021. A move selects k random groups and swaps a random one with a random zero in each.
+The counts do not change, so the proposal is symmetric.
 """
 
 from typing import NamedTuple
@@ -19,16 +20,17 @@ from jaxtickets.types import Array, Key
 
 
 class Walk(NamedTuple):
-    """Where a walk stands: `bits[n]`, bool."""
+    """A walk: its point, `bits`, bool`[n]`."""
 
     bits: Array
 
 
 class Swap(NamedTuple):
-    """Pairs that a move switches: int32`[most]`, `n` where there is none.
+    """The pairs that a move swaps: int32`[most]` each, `n` in unused places.
 
     Attributes:
-      off, on: indices of bits.
+      off: the indices of the bits that are switched off.
+      on: the indices of the bits that are switched on.
     """
 
     off: Array
@@ -36,7 +38,7 @@ class Swap(NamedTuple):
 
 
 class _Leaves(NamedTuple):
-    """Of each leaf, int`[leaves]`: its inputs and outputs, where its bits and its groups begin."""
+    """Of each leaf, int`[leaves]`: inputs, outputs, indices of its first bit and first group."""
 
     inputs: np.ndarray
     outputs: np.ndarray
@@ -45,19 +47,20 @@ class _Leaves(NamedTuple):
 
 
 def count(space: Space) -> int:
-    """The number of groups, the most that a move can change."""
+    """The number of groups, which is the largest size of a move."""
     inputs, outputs = _matrices(space)
     return int((-(-inputs // space.group) * outputs).sum())
 
 
 def moves(space: Space, most: int) -> Moves:
-    """Swaps within groups as moves over bits`[n]`; the size is the number of groups.
+    """Moves that swap pairs within groups, over `bits[n]`; the size is the number of groups.
 
-    A group left over may be full, and stays as it is; a move of such groups alone isn't allowed.
+    A remainder group may be full and then cannot change. A move that draws only such groups is not
+    allowed.
 
     Args:
-      space: of the scope `pattern`.
-      most: the largest size that will be asked for.
+      space: a space with the scope `pattern`.
+      most: the largest size that a proposal may ask for.
     """
     most, groups = max(most, 1), count(space)
 
@@ -96,7 +99,7 @@ def moves(space: Space, most: int) -> Moves:
 
 
 def slots(space: Space, group: Array) -> Array:
-    """int32`[k, M]`: the bits of groups `[k]`; `n` for slots that a group of the rest lacks."""
+    """int32`[k, M]`: the bit indices of `group[k]`; `n` in places that a short group lacks."""
     leaves = _leaves(space)
     later = jnp.asarray(leaves.groups[1:], group.dtype)
     leaf = jnp.sum(group[:, None] >= later[None], axis=1)

@@ -1,19 +1,20 @@
-"""Population annealing: at each cooling, good chains are copied and bad ones left.
+"""Population annealing: at each cooling, good chains are copied and bad ones dropped.
 
-A population of chains is in equilibrium at T; at T' < T it is again once each chain is copied, in
-the mean, in proportion to
+A population of chains in equilibrium at T is in equilibrium at T' < T once each chain is copied, on
+average, in proportion to
 
     w_i = exp(-(1 / T' - 1 / T) E_i)
 
-and then each walks on at T'. Hukushima and Iba, "Population annealing and its application to a spin
-glass", 2003; Machta, "Population annealing with weighted averages", 2010. The draw is systematic:
-one random number for all, so that each chain has the whole number of copies just below or above.
+Each chain then continues at T'. Hukushima and Iba, "Population annealing and its application to a
+spin glass", 2003; Machta, "Population annealing with weighted averages", 2010. The draw is
+systematic: one random number serves all chains, so that the copies of each chain are its expected
+number, rounded up or down.
 
-    states, found = population.cool(key, states, temperature, colder)    # scales times the plan's
+    states, info = population.cool(key, states, temperature, colder)     # scales times the plan's
     ...                                                                  # a chunk at the colder
 
-All functions are of stacked states, leading axis chains. Only chains that are copied need moving.
-Energies must not be fresh at each step.
+All functions take stacked states, with a leading axis of chains. Only copied chains move to new
+places. The energy must not draw new examples at each step.
 """
 
 from typing import NamedTuple
@@ -26,12 +27,12 @@ from jaxtickets.types import Array, Key
 
 
 class Found(NamedTuple):
-    """What a cooling says.
+    """Diagnostics of a cooling.
 
     Attributes:
-      parents: int32`[chains]`: whose copy each chain is.
-      log_ratio: float32, the logarithm of the mean weight: an estimate of `ln Z(T') - ln Z(T)`.
-      share: float32 in (0, 1], the effective share of the population, `(Σ w)^2 / (n Σ w^2)`.
+      parents: int32`[chains]`: the index of the chain that each chain is a copy of.
+      log_ratio: float32 scalar, the log of the mean weight: an estimate of `ln Z(T') - ln Z(T)`.
+      share: float32 scalar in (0, 1], the effective share of the population, `(Σ w)^2 / (n Σ w^2)`.
     """
 
     parents: Array
@@ -40,12 +41,12 @@ class Found(NamedTuple):
 
 
 def cool(key: Key, states: State, temperature: Array, colder: Array) -> tuple[State, Found]:
-    """The population resampled for the next temperature; the best point so far isn't lost.
+    """Resamples the population for the next temperature; the best points so far are kept.
 
     Args:
       key: consumed.
       states: stacked.
-      temperature, colder: float32, or `[chains]`: T and T', scales included.
+      temperature, colder: T and T', scales included: float32 scalars, or `[chains]`.
     """
     log_weight = -(1 / colder - 1 / temperature) * states.energy
     log_weight = jnp.where(jnp.isfinite(log_weight), log_weight, -jnp.inf)
@@ -58,11 +59,12 @@ def cool(key: Key, states: State, temperature: Array, colder: Array) -> tuple[St
 
 
 def resample(key: Key, log_weight: Array) -> Array:
-    """int32`[n]`: parents, each i as often as `n w_i / Σ w`, rounded down or up.
+    """int32`[n]`: parents; parent i occurs `n w_i / Σ w` times, rounded down or up.
 
-    Systematic resampling: `(u + 0 ... n - 1) / n` looked up in the cumulated weights, with one u. A
-    parent that is drawn at all is its own: its other copies go where a parent wasn't. The key is
-    consumed; the weights are not all zero.
+    Systematic resampling: the points `(u + 0 ... n - 1) / n`, with one uniform u, are looked up in
+    the cumulative weights. A parent that is drawn stays in its own place; its further copies fill
+    the places of parents that were not drawn. The key is consumed; the weights must not all be
+    zero.
     """
     n = log_weight.shape[0]
     upto = jnp.cumsum(jax.nn.softmax(log_weight))
@@ -70,6 +72,6 @@ def resample(key: Key, log_weight: Array) -> Array:
     drawn = jnp.minimum(jnp.searchsorted(upto / upto[-1], at, side="right"), n - 1)
     again = jnp.diff(drawn, prepend=-1) == 0
     gone = jnp.ones(n, bool).at[drawn].set(False)
-    copies = drawn[jnp.argsort(~again, stable=True)]  # second copies first, as many as are gone
+    copies = drawn[jnp.argsort(~again, stable=True)]  # further copies come first
     places = jnp.where(jnp.sort(gone)[::-1], jnp.argsort(~gone, stable=True), n)
     return jnp.arange(n, dtype=jnp.int32).at[places].set(copies.astype(jnp.int32), mode="drop")

@@ -1,7 +1,7 @@
 """State spaces: what the bits of a walk stand for.
 
-A search walks over a vector of bits. A space says how the vector becomes a mask, and cuts it into
-segments: the leaves or groups whose counts matter.
+A search changes a vector of bits. A `Space` defines how that vector becomes a mask, and divides it
+into segments: the leaves or unit groups whose counts are controlled.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,18 +15,20 @@ from jaxtickets.types import Array, Keep, Mask, Params, Prunable, PyTree, Scores
 
 
 class Space(NamedTuple):
-    """Bits, and what they mean.
+    """A vector of `n` bits and its meaning.
 
     Attributes:
       names: the segments' names.
-      shapes: the segments' shapes, which allocations look at: a leaf's, or `(units,)`.
-      scope: `global`: ones move anywhere; `layer`: each segment keeps its count; `pattern`: each
-        group of inputs of an output does, see `patterns`.
+      shapes: the segments' shapes, from which allocations are computed: a leaf's shape, or
+        `(units,)`.
+      scope: `global`: ones move freely between segments; `layer`: each segment keeps its count;
+        `pattern`: each group of inputs of an output keeps its count, see `patterns`.
       mask: `mask(bits[n]) -> Mask` over the parameters.
-      bits: `bits(mask) -> bool[n]`, its inverse; a ValueError for what isn't a mask of the
-        parameters.
-      pool: `pool(scores) -> float[n]`: what a criterion's scores of weights say of each bit.
-      group: of the scope `pattern`, how many inputs a group has.
+      bits: `bits(mask) -> bool[n]`, the inverse of `mask`; raises ValueError if its argument is not
+        a mask of the parameters.
+      pool: `pool(scores) -> float[n]`: the score of each bit, from a criterion's scores of the
+        weights.
+      group: the number of inputs in a group, for the scope `pattern`.
     """
 
     names: tuple[str, ...]
@@ -49,7 +51,7 @@ class Space(NamedTuple):
 
     @property
     def starts(self) -> tuple[int, ...]:
-        """Where each segment begins; the first is 0."""
+        """The index of each segment's first bit."""
         return tuple(int(s) for s in np.cumsum([0, *self.sizes[:-1]]))
 
 
@@ -57,16 +59,16 @@ SCOPES = GLOBAL, LAYER, PATTERN = ("global", "layer", "pattern")
 
 
 def weights(params: Params, prunable: Prunable, scope: str = GLOBAL, group: int = 0) -> Space:
-    """One bit a prunable weight; a segment is a leaf.
+    """The space with one bit for each prunable weight; a segment is a leaf.
 
     Args:
       params: parameters, for their shapes.
       prunable: the leaves that are searched; the others stay dense.
       scope: see `Space`.
-      group: of the scope `pattern`, how many inputs a group has, 2 or more.
+      group: the number of inputs in a group, 2 or more, for the scope `pattern`.
 
     Raises:
-      ValueError: a group that no leaf has, or that one leaf hasn't the inputs for.
+      ValueError: an unknown scope, or a group of fewer than 2 inputs or of more than a leaf has.
     """
     shapes = masks.shapes(params, prunable)
     for path, shape in shapes.items() if scope == PATTERN else ():
@@ -90,11 +92,11 @@ def weights(params: Params, prunable: Prunable, scope: str = GLOBAL, group: int 
 
 
 def units(params: Params, wiring: Wiring, scope: str = "global") -> Space:
-    """One bit a unit (filter or neuron); a segment is a group of the wiring.
+    """The space with one bit for each unit (filter or neuron); a segment is a group of the wiring.
 
-    A unit that is off takes along its weights, bias, batch-norm scale and shift, and the next
-    layers' input rows: `masks.expand`. `bits` reads a unit as off when its column of its first
-    producer's kernel is all off. A unit's score is the mean of those of that column.
+    Switching a unit off removes its weights, bias, batch-norm scale and shift, and the input rows
+    of the layers that read it (`masks.expand`). `bits` reads a unit as off if its column of the
+    first producer's kernel is all False. A unit's score is the mean score of that column.
 
     Args:
       params: parameters, for their shapes.
@@ -105,7 +107,7 @@ def units(params: Params, wiring: Wiring, scope: str = "global") -> Space:
       ValueError: another scope.
     """
     if scope == PATTERN:
-        raise ValueError("scope=pattern: is of weights, not of units")
+        raise ValueError("scope=pattern: applies to weights only, not to units")
     ends = np.cumsum([group.size for group in wiring])
 
     def mask(bits: Array) -> Mask:
@@ -132,14 +134,16 @@ def units(params: Params, wiring: Wiring, scope: str = "global") -> Space:
 
 
 def choose(space: Space, scores: Array, keep: Keep, floor: int = 0) -> Array:
-    """bool`[n]`: the highest of `scores[n]`, as `masks.select` chooses, segments being leaves.
+    """bool`[n]`: selects the highest of `scores[n]`, like `masks.select` with segments as leaves.
+
+    In the scope `pattern`, the highest scores of each group are selected.
 
     Args:
-      space: the state space; with the scope `pattern`, the highest of each group.
-      scores: higher is kept first.
-      keep: an integer over all segments, or segment -> integer; of a pattern one of
-        `pattern_totals`, or the sum is.
-      floor: the least that a segment keeps when all are ranked together.
+      space: the state space.
+      scores: float`[n]`, higher is kept first.
+      keep: an integer over all segments, or segment -> integer. In the scope `pattern`, the integer
+        (or the sum of the integers) must be one of `pattern_totals`.
+      floor: the fewest ones in each segment when all segments are ranked together.
     """
     tree = named(space, scores)
     if space.scope == PATTERN:
@@ -154,19 +158,19 @@ def choose(space: Space, scores: Array, keep: Keep, floor: int = 0) -> Array:
 
 
 def named(space: Space, values: Array) -> dict[str, Array]:
-    """Segment -> its part of values`[n]`."""
+    """Splits `values[n]` by segment: segment name -> its part."""
     return dict(zip(space.names, jnp.split(values, space.starts[1:]), strict=True))
 
 
 def segment(space: Space, index: Array) -> Array:
-    """The segment of each bit index, int32."""
+    """The segment of each bit index: int32, shaped like `index`."""
     later = jnp.asarray(space.starts[1:], jnp.int32)
     later = later.reshape(*[1] * index.ndim, -1)
     return jnp.sum(index[..., None] >= later, axis=-1, dtype=jnp.int32)
 
 
 def counts(space: Space, bits: Array) -> Array:
-    """int32`[segments]`: ones in each segment."""
+    """int32`[segments]`: the number of ones in each segment."""
     parts = jnp.split(bits, space.starts[1:])
     return jnp.stack([jnp.sum(part, dtype=jnp.int32) for part in parts])
 
@@ -178,9 +182,10 @@ def _known(scope: str) -> str:
 
 
 def pattern_totals(space: Space) -> np.ndarray:
-    """int64`[M + 1]`: how many ones there are where each group of M inputs keeps 0, 1, ..., M.
+    """int64`[M + 1]`: the number of ones when each group of M inputs keeps 0, 1, ..., M.
 
-    The R inputs that are left over of a leaf keep `ceil(N R / M)` of each output.
+    If M does not divide a leaf's inputs, the R inputs that remain keep `ceil(N R / M)` of each
+    output.
     """
     each = np.arange(space.group + 1)
     total = np.zeros_like(each)
@@ -193,13 +198,13 @@ def pattern_totals(space: Space) -> np.ndarray:
 
 
 def _highest(scores: Array, shape: tuple[int, ...], group: int, each: Array) -> Array:
-    """bool`[n]` of a leaf's scores`[n]`: the highest `each` of every group of inputs."""
+    """bool`[n]`: selects the `each` highest of every group of inputs, from a leaf's `scores[n]`."""
     outputs = shape[-1]
     table = -scores.reshape(-1, outputs)
     table = jnp.where(jnp.isnan(table), jnp.inf, table)
     inputs = table.shape[0]
     rest = -inputs % group
-    table = jnp.pad(table, ((0, rest), (0, 0)), constant_values=jnp.inf)  # last, by their index
+    table = jnp.pad(table, ((0, rest), (0, 0)), constant_values=jnp.inf)  # padding ranks last
     table = table.reshape(-1, group, outputs)
     order = jnp.argsort(jnp.argsort(table, axis=1), axis=1)
     members = jnp.full(table.shape[0], group).at[-1].set(group - rest)

@@ -1,14 +1,15 @@
-"""Swaps: k ones become zeros and k zeros ones, drawn and undone in O(k).
+"""Swaps: k ones become zeros and k zeros become ones, drawn and undone in O(k).
 
-The walk keeps the indices in an `order` in which, within each pool, the ones come first. A draw is
-two arithmetic progressions, one over the ones and one over the zeros of a pool:
-`(offset + j · stride) mod K` for j < k; the stride is coprime to K, so the positions are distinct.
-Swapping the entries at the j-th positions moves k ones; doing it again undoes it. A pool is the
-whole vector, or a segment of it where each keeps its count.
+A walk stores a permutation `order` of the bit indices in which, within each pool, the ones come
+first. A pool is the whole vector, or one segment where each segment keeps its count. A draw is two
+arithmetic progressions, one over the ones of a pool and one over its zeros: `(offset + j · stride)
+mod K` for j < k. The stride is coprime to K, so the positions are distinct. Exchanging the entries
+of `order` at the j-th positions of both progressions swaps k ones; exchanging them again undoes the
+swap.
 
-Since the entries at two positions of a random order are a random pair, each one and each zero is
-equally likely to be drawn; a draw and its undoing are equally likely, so that the proposal is
-symmetric, as Metropolis' rule asks. Drawing positions with replacement would corrupt the order.
+The order is random, so each one and each zero is equally likely to be drawn. A swap and its inverse
+are equally likely, so the proposal is symmetric, as Metropolis' rule requires. Positions must not
+be drawn with replacement: repeated ones would corrupt the order.
 """
 
 from collections.abc import Callable
@@ -30,13 +31,13 @@ STRIDES = 1024
 
 
 class Walk(NamedTuple):
-    """Where a walk stands.
+    """A walk over bit vectors.
 
     Attributes:
-      bits: bool`[n]`.
+      bits: bool`[n]`, the current point.
       order: int32`[n]`: a permutation of the indices; in each pool first the ones, then the zeros.
       ones: int32`[pools]`: the number of ones in each pool; swaps never change it.
-      memory: what moves remember beside: the tabu memory, `informed.Local`, or `()`.
+      memory: extra state of the moves: a `tabu.Memory`, an `informed.Local`, or `()`.
     """
 
     bits: Array
@@ -46,14 +47,14 @@ class Walk(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """A swap, as scalars: uint32 but for `size`.
+    """A swap, as scalars: uint32 except for `size`.
 
     Attributes:
       size: k, int32.
-      start: where the pool begins.
-      ones, zeros: how many of each the pool has, at least 1.
-      one, one_stride: the progression over the ones.
-      zero, zero_stride: the progression over the zeros.
+      start: the first position of the pool.
+      ones, zeros: the number of ones and of zeros in the pool, each at least 1.
+      one, one_stride: offset and stride of the progression over the ones.
+      zero, zero_stride: offset and stride of the progression over the zeros.
     """
 
     size: Array
@@ -67,14 +68,14 @@ class Draw(NamedTuple):
 
 
 def pools(space: Space) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Starts and sizes of the parts of the vector within which ones move."""
+    """Starts and sizes of the pools, the parts of the vector within which ones move."""
     if space.scope == "layer":
         return space.starts, space.sizes
     return (0,), (space.size,)
 
 
 def init(key: Key, space: Space, bits: Array) -> Walk:
-    """A walk at `bits[n]`, its order random within the ones and within the zeros.
+    """A walk at `bits[n]` whose order is random within the ones and within the zeros of each pool.
 
     The key is consumed.
     """
@@ -90,12 +91,12 @@ def init(key: Key, space: Space, bits: Array) -> Walk:
 
 
 def draw(key: Key, space: Space, walk: Walk, size: Array) -> Draw:
-    """A random swap of `size` ones and zeros; the key is consumed.
+    """Draws a random swap of `size` ones and zeros; the key is consumed.
 
-    With several pools, one that can swap is chosen, each with the same probability: a layer of a
-    hundred weights is visited as often as one of a million. It swaps its share of `size`, in
-    proportion to the pairs that it can hold, `min(ones, zeros)`, and at least one. A pool never
-    swaps more than it holds.
+    With several pools, one of those that can swap is drawn uniformly, so that a layer of a hundred
+    weights is visited as often as one of a million. It swaps its share of `size`, in proportion to
+    the number of pairs it can hold, `min(ones, zeros)`, at least one pair, and never more than it
+    can hold.
     """
     pool_key, one_key, zero_key, stride_key = jax.random.split(key, 4)
     starts, sizes = pools(space)
@@ -151,7 +152,7 @@ def over_positions(
 
 
 def toggle(space: Space, walk: Walk, drawn: Draw, most: int, when: Array | bool = True) -> Walk:
-    """Swaps the entries of a draw; a second time undoes it. Does nothing unless `when`."""
+    """Applies a draw to a walk; applying it again undoes it. Does nothing unless `when`."""
 
     def body(carry: tuple, ones: Array, zeros: Array, live: Array) -> tuple:
         bits, order = carry
@@ -164,9 +165,9 @@ def toggle(space: Space, walk: Walk, drawn: Draw, most: int, when: Array | bool 
 def swap_entries(
     bits: Array, order: Array, ones: Array, zeros: Array, live: Array
 ) -> tuple[Array, Array]:
-    """`bits[n]` and `order[n]` with the entries at positions `ones[k]` and `zeros[k]` swapped.
+    """Swaps the entries of `order[n]` at positions `ones[k]` and `zeros[k]`, and updates `bits[n]`.
 
-    The positions are distinct where `live[k]`; the others stay.
+    Only positions where `live[k]` is True are swapped; they must be distinct.
     """
     off, on = order[ones], order[zeros]
     nowhere = jnp.int32(order.shape[0])
@@ -178,9 +179,10 @@ def swap_entries(
 
 
 def positions(space: Space, drawn: Draw, count: int) -> tuple[Array, Array]:
-    """uint32`[count]` twice: the first positions of a draw's progressions, `size` or more.
+    """uint32`[count]` twice: the first `count` positions of a draw's two progressions.
 
-    They are distinct up to the number of ones, and of zeros. At most `(2^32 // n)^2`.
+    `count` may exceed the draw's `size`. The positions are distinct up to the number of ones, or of
+    zeros. `count` is at most `(2^32 // n)^2`.
     """
     ones = progression(drawn.one, drawn.one_stride, drawn.ones, count, space.size)
     zeros = progression(drawn.zero, drawn.zero_stride, drawn.zeros, count, space.size)
@@ -188,15 +190,15 @@ def positions(space: Space, drawn: Draw, count: int) -> tuple[Array, Array]:
 
 
 def progression(first: Array, stride: Array, length: Array, count: int, longest: int) -> Array:
-    """uint32`[count]`: `(first + j stride) mod length` for `j < count`.
+    """uint32`[count]`: `(first + j · stride) mod length` for `j < count`.
 
     Args:
-      first, stride, length: uint32; the first two below `length`.
-      count: static.
-      longest: static, what `length` is at most; `count` is at most `(2^32 // longest)^2`.
+      first, stride, length: uint32 scalars; the first two are less than `length`.
+      count: static; at most `(2^32 // longest)^2`.
+      longest: static upper bound of `length`.
     """
     lane = np.arange(count)
-    width = 2**32 // longest  # below it, products fit into 32 bits
+    width = 2**32 // longest  # products with factors below `width` fit into 32 bits
     low, high = jnp.uint32(lane % width), jnp.uint32(lane // width)
     jump = jnp.uint32(min(width, 2**32 - 1)) * stride % length
     return (first + low * stride % length + high * jump % length) % length
@@ -205,21 +207,22 @@ def progression(first: Array, stride: Array, length: Array, count: int, longest:
 def over_changes(
     space: Space, proposal: Proposal, most: int, body: Callable[..., Any], carry: Any
 ) -> Any:
-    """Folds `body(carry, off[c], on[c], live[c])` over what a proposal of `moves` switches.
+    """Folds `body(carry, off[c], on[c], live[c])` over the bits that a proposal switches.
 
-    `off` and `on` are indices of bits; the first of the `c` are live, the others stay as they are.
+    The proposal is one of `moves`. `off` and `on` are bit indices; entries where `live` is False
+    did not change.
     """
     drawn, _ = proposal.undo
     order = proposal.walk.order
 
     def indices(carry: Any, ones: Array, zeros: Array, live: Array) -> Any:
-        return body(carry, order[zeros], order[ones], live)  # they have changed places
+        return body(carry, order[zeros], order[ones], live)  # the swap exchanged them already
 
     return over_positions(space, drawn, most, indices, carry)
 
 
 def layer_change(space: Space, walk: Walk, drawn: Draw, most: int) -> Array:
-    """int32`[segments]`: how a draw would change each segment's count."""
+    """int32`[segments]`: the change of each segment's count by a draw."""
 
     def body(change: Array, ones: Array, zeros: Array, live: Array) -> Array:
         one = live.astype(jnp.int32)
@@ -233,7 +236,7 @@ def layer_change(space: Space, walk: Walk, drawn: Draw, most: int) -> Array:
 def hash_after(
     space: Space, word: Array, memory: Memory, walk: Walk, drawn: Draw, most: int
 ) -> Array:
-    """uint32`[2]`: the hash of the mask that a draw would lead to."""
+    """uint32`[2]`: the hash of the mask after a draw."""
 
     def body(change: Array, ones: Array, zeros: Array, live: Array) -> Array:
         both = word[walk.order[ones]] ^ word[walk.order[zeros]]
@@ -250,15 +253,16 @@ def moves(
     tabu: int = 0,
     tries: int = 20,
 ) -> Moves:
-    """Swaps as moves over bits`[n]`; the size is the number of ones to switch off.
+    """Swaps as moves over `bits[n]`; the size is the number of ones to switch off.
 
     Args:
       space: the state space.
-      most: the largest swap that will be asked for.
-      floor: the least number of ones in each segment; a swap that goes below isn't allowed, so that
-        proposals stay symmetric.
-      tabu: how many recent masks, the current one among them, are not to be met again.
-      tries: how often a swap is drawn for `tabu`; then it is not allowed.
+      most: the largest size that a proposal may ask for.
+      floor: the fewest ones in each segment. A swap below the floor is drawn but not allowed, so
+        that proposals stay symmetric.
+      tabu: the number of recent masks, the current one included, that a swap must not return to.
+      tries: how many swaps are drawn until one avoids those masks; after that the move is not
+        allowed.
     """
     most = max(most, 1)
     word = words(space) if tabu else None
@@ -269,14 +273,14 @@ def moves(
         return walk._replace(memory=recall(word, bits, tabu)) if tabu else walk
 
     def above(walk: Walk, drawn: Draw) -> Array:
-        """Whether a draw leaves each segment its floor."""
+        """Whether a draw leaves each segment at or above its floor."""
         if floor is None:
             return jnp.bool_(True)
         after = counts(space, walk.bits) + layer_change(space, walk, drawn, most)
         return jnp.all(after >= jnp.asarray(floor))
 
     def pick(key: Key, size: Array, walk: Walk) -> tuple[Draw, Array, Array]:
-        """A draw, whether it is allowed, and the hash it leads to."""
+        """A draw, whether it is allowed, and the hash of the mask after it."""
         if not tabu:
             drawn = draw(key, space, walk, size)
             return drawn, above(walk, drawn), nothing
@@ -314,12 +318,12 @@ def moves(
 
 
 def hamming(bits: Array, others: Array) -> Array:
-    """int32: the number of bits that differ."""
+    """int32 scalar: the number of bits that differ."""
     return jnp.sum(bits != others, dtype=jnp.int32)
 
 
 def most(space: Space, bits: np.ndarray) -> int:
-    """The largest swap that makes sense for any of `bits[..., n]`: all pools whole; on the host."""
+    """The largest useful swap at any of `bits[..., n]`, over all pools; computed on the host."""
     room: Any = 0
     for start, size in zip(*pools(space), strict=True):
         ones = np.asarray(bits)[..., start : start + size].sum(-1)
@@ -329,7 +333,7 @@ def most(space: Space, bits: np.ndarray) -> int:
 
 @lru_cache
 def coprimes(n: int) -> np.ndarray:
-    """uint32`[STRIDES]`: primes above n, hence coprime to every K <= n, spread up to 4 n."""
+    """uint32`[STRIDES]`: primes above n, hence coprime to every K <= n, spread evenly."""
     low = max(n, 1 << 12)
     sieve = np.ones(4 * low, bool)
     sieve[:2] = False

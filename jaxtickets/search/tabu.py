@@ -1,7 +1,7 @@
-"""Tabu: an exact-match memory of the masks a walk has been at, by hash.
+"""Tabu: a memory of the last masks of a walk, compared by hash.
 
-A mask's hash is the exclusive or of a random 64-bit word for each of its ones (Zobrist, 1970), so
-that a swap updates it in O(k). Two masks share a hash by accident once in 2^64.
+The hash of a mask is the exclusive or of a random 64-bit word for each of its ones (Zobrist, 1970),
+so that a swap updates it in O(k). Two masks share a hash by accident with probability 2^-64.
 """
 
 from collections.abc import Callable
@@ -17,12 +17,12 @@ from jaxtickets.types import Array
 
 
 class Memory(NamedTuple):
-    """The hash of the current mask, and those of the last masks.
+    """The hashes of the current mask and of the last masks.
 
     Attributes:
-      hash: uint32`[2]`.
-      past: uint32`[length, 2]`, a ring, the current mask's hash among them.
-      next: int32, the entry that is overwritten next.
+      hash: uint32`[2]`, of the current mask.
+      past: uint32`[length, 2]`, a ring buffer that includes the current mask's hash.
+      next: int32 scalar, the entry that is overwritten next.
     """
 
     hash: Array
@@ -36,7 +36,7 @@ def words(space: Space) -> Array:
 
 
 def recall(word: Array, bits: Array, length: int) -> Memory:
-    """A memory of `length` masks, with the mask `bits[n]` in it; `word` is `words`' result."""
+    """A memory of `length` masks that holds the mask `bits[n]`; `word` is the result of `words`."""
     hash_ = xor(jnp.where(bits[:, None], word, jnp.uint32(0)))
     past = jnp.zeros((length, 2), jnp.uint32)
     if length:
@@ -45,12 +45,12 @@ def recall(word: Array, bits: Array, length: int) -> Memory:
 
 
 def known(memory: Memory, hash_: Array) -> Array:
-    """Whether a mask with that hash is among the last ones."""
+    """bool scalar: whether a mask with this hash is among the last masks."""
     return jnp.any(jnp.all(memory.past == hash_[None], axis=-1))
 
 
 def remember(memory: Memory, hash_: Array, when: Array) -> Memory:
-    """The memory after moving to the mask with that hash, or unchanged unless `when`."""
+    """The memory after a move to the mask with this hash; unchanged unless `when`."""
     past = memory.past.at[memory.next].set(hash_)
     moved = Memory(hash_, past, (memory.next + 1) % past.shape[0])
     return jax.tree.map(lambda new, old: jnp.where(when, new, old), moved, memory)

@@ -1,15 +1,16 @@
-"""Rewired masks: swaps that a few training steps speak for; the net is rewound each time.
+"""Trained swaps: a few training steps select the weights to swap; the net is rewound each time.
 
-The energy of a mask is the held-out loss E after j training steps; those steps know more than E.
-At the weights w_j that they end with, the kept weights with the smallest |w_j| have proven least,
-and among the others those with the largest |dE/dw| would lower E most: these are swapped, and the
-net is rewound and trained anew. Nothing dense is trained, and the gradient comes with the energy.
+The energy of a mask is the held-out loss E after j training steps. The same steps also inform the
+next proposal. At the weights w_j after these steps, the move drops the kept weights with the
+smallest |w_j| and grows the pruned weights with the largest |dE/dw|. The net is then rewound and
+trained with the new mask. No dense net is trained, and the gradient is computed together with the
+energy.
 
 The rule is that of dynamic sparse training (Evci et al., "Rigging the lottery: making all tickets
-winners", 2020), where a mask changes in the course of one training and what it ends with fits the
-weights of that training. Here every mask is tried from the same initialisation, as iterative
-magnitude pruning tries its own (Frankle and Carbin, 2019), so that it is one to be rewound; and
-layers and units exchange weights freely, at an exact count.
+winners", 2020). There, the mask changes during one training and fits the weights of that training.
+Here, every mask is trained from the same initialisation, as in iterative magnitude pruning (Frankle
+and Carbin, 2019), so that the result is a ticket that can be rewound. Layers and units exchange
+weights freely, at an exact total count.
 """
 
 from collections.abc import Callable
@@ -29,12 +30,12 @@ from jaxtickets.types import Array, Key, Loss, Mask, Model, Params, Prunable, Sp
 
 
 class Learnt(NamedTuple):
-    """What training a mask's net for a few steps shows.
+    """What a few training steps of a mask show.
 
     Attributes:
-      energy: float32, the held-out loss after it.
-      worth: float32`[n]`: |w_j|.
-      want: float32`[n]`: |dE/dw| there.
+      energy: float32 scalar, the held-out loss after the steps.
+      worth: float`[n]`, the drop score |w_j|; the lowest are dropped.
+      want: float`[n]`, the grow score |dE/dw| at w_j; the highest are grown.
     """
 
     energy: Array
@@ -43,7 +44,12 @@ class Learnt(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """Where a walk stands: bool`[n]`, and what was learnt there."""
+    """A walk.
+
+    Attributes:
+      bits: bool`[n]`, the current point.
+      learnt: what training showed at it.
+    """
 
     bits: Array
     learnt: Learnt
@@ -53,17 +59,18 @@ Probe = Callable[[Key, Mask], Learnt]
 
 
 def moves(space: Space, most: int, probe: Probe, floor: int = 0) -> Moves:
-    """Rewiring as moves over bits`[n]`; the size is the number of ones to switch off.
+    """Trained swaps as moves over `bits[n]`; the size is the number of ones to switch off.
 
-    In scope `layer` each segment swaps its share of the size, by its ones, and keeps its count.
+    In the scope `layer` each segment keeps its count and swaps a share of the size in proportion to
+    its ones.
 
     Args:
-      space: over the weights.
-      most: the largest size that will be asked for.
-      probe: what training shows; called once a proposal.
-      floor: the least that a segment keeps where ones move between segments.
+      space: a space over the weights.
+      most: the largest size that a proposal may ask for.
+      probe: `probe(key, mask) -> Learnt`; called once for each proposal.
+      floor: the fewest ones in each segment when ones move between segments.
     """
-    bound = sum(min(floor, size) for size in space.sizes)  # these are kept, whatever the size
+    bound = sum(min(floor, size) for size in space.sizes)  # ones that no move can drop
 
     def init(key: Key, bits: Array) -> Walk:
         return Walk(bits, probe(key, space.mask(bits)))
@@ -104,15 +111,15 @@ def trained(
     measure: Measure,
     prunable: Prunable,
 ) -> Probe:
-    """What j masked training steps from the parameters show, see `Learnt`.
+    """The `Probe` that takes j masked training steps from the parameters.
 
     Args:
-      model, loss, optimizer: of the training steps.
-      params, stats: where every training begins.
-      batches: `batches(key) -> Split`, stacked, leading axis j: others for each proposal, so that
-        what proves itself does so on all of the data.
-      images, labels: normalised images that the batches don't hold.
-      measure: smooth, of the energy.
+      model, loss, optimizer: the net, the loss and the optimiser of the training steps.
+      params, stats: where every training starts.
+      batches: `batches(key) -> Split`, stacked, leading axis j: different batches for each
+        proposal, so that drop scores do not depend on one fixed part of the data.
+      images, labels: normalised images that the batches do not hold, and their labels.
+      measure: the measure of the energy, differentiable.
       prunable: the leaves that the bits stand for.
     """
 

@@ -364,7 +364,8 @@ def test_the_search_has_the_penalty_on_scales_and_its_tickets_have_none(problem)
     ones = jax.tree.map(lambda a: np.ones(a.shape, "f"), shapes)
     assert float(plan.search.penalty(ones)) == 0.5 * (2 + 3 + 4)
     penalised = problem._replace(penalty=plan.search.penalty)
-    assert drawn_tickets._of_net(penalised, problem.net).penalty is None
+    _, _, entries = made(SETTINGS, penalised)
+    assert entries and all(ticket.penalty is None for ticket, _ in entries.values())
 
 
 def test_what_was_drawn_at_the_last_epoch_is_no_early_bird(problem):

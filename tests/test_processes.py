@@ -13,8 +13,9 @@ TOGETHER = """
 import json, os, sys
 import jax, numpy as np
 from pathlib import Path
+from experiments.harness import setup
 from jaxtickets import runs
-from jaxtickets.io import processes, setup
+from jaxtickets.io import processes
 from jaxtickets.io.errors import UserError
 
 devices, port, count, number = map(int, sys.argv[1:5])

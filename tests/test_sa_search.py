@@ -93,7 +93,8 @@ def test_a_killed_run_resumes_to_the_same_numbers(phase, smoke, cache, tmp_path)
     commands.kill_and_resume([*COMMAND, f"--out={folder}"], folder, phase, cache)
     assert summary(folder) == summary(smoke[0])
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
-    keys = [tuple(str(row.get(k)) for k in ("phase", "chunk", "method", "chain")) for row in rows]
+    names = ("phase", "chunk", "method", "chain", "step")
+    keys = [tuple(str(row.get(name)) for name in names) for row in rows]
     assert len(set(keys)) == len(keys)
 
 

@@ -13,6 +13,7 @@ from experiments.harness import rows
 from experiments.harness.dense_store import Dense
 from experiments.harness.problem import NetSettings, TrainSettings, build
 from experiments.harness.seeds import mask_key, seed, training_key
+from experiments.harness.session import Session
 from experiments.slimming import slimming_runs
 from experiments.slimming.slimming_runs import SlimSettings, Sparse
 from jaxtickets import masks, nets, runs
@@ -52,8 +53,9 @@ class Bench:
         ]
 
     def cut(self, sparse):
-        given = self.plan, self.problem, sparse, 0.5, self.dense, self.problem.dataset
-        return [m for members in slimming_runs.choose(*given).values() for m in members]
+        session = Session(None, self.problem, None, self.problem.dataset, self.seeds, 60.0)
+        chosen = slimming_runs.choose(session, self.plan, sparse, 0.5, self.dense)
+        return [member for members in chosen.values() for member in members]
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +79,11 @@ def largest(scales, keep):
 
 def test_a_pass_keeps_its_share_of_the_channels_it_finds_and_gains_over_the_dense_net(bench):
     first = bench.cut(bench.sparse)
-    again = [
-        Sparse(m.seed, m.net, m.small.trained.params, m.small.trained.stats, 0.5) for m in first
-    ]
+    again = []
+    for m in first:
+        begin, end = m.small.first, m.small.trained
+        one = m.seed._replace(params=begin.params, stats=begin.stats)
+        again.append(Sparse(one, m.net, end.params, end.stats, 0.5))
     dense = bench.sparse[0]
     whole = size(
         Ticket(dense.params, dense.stats, masks.ones(dense.params), np.int32(0)),

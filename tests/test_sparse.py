@@ -178,6 +178,6 @@ def test_where_a_form_begins_to_pay(curve, density):
 def test_calls_are_timed_as_often_as_the_limits_say_and_five_times_at_least(
     repeats, seconds, calls, monkeypatch
 ):
-    monkeypatch.setattr(sparse_times.measure, "median_times", lambda calls, repeats: [0.5, 1.5])
+    monkeypatch.setattr(sparse_times.timing, "median_times", lambda calls, repeats: [0.5, 1.5])
     limits = sparse_times.Limits(repeats, seconds, memory=0)
     assert sparse_times._times([int, int], limits).shape == (calls, 2)

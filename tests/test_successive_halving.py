@@ -66,7 +66,7 @@ def test_looks_are_shares_of_a_training():
     assert halving_runs.looks_at((0.15, 0.35), problem) == [2, 5]
     assert halving_runs.looks_at(("0.01", "0.02"), problem) == [1]
     assert halving_runs.looks_at((), problem) == []
-    with pytest.raises(UserError, match=r"--race=0\.4,0\.2: must rise between 0 and 1"):
+    with pytest.raises(UserError, match=r"--race=0\.4,0\.2: must rise$"):
         halving_runs.looks_at((0.4, 0.2), problem)
 
 

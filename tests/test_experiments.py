@@ -12,7 +12,7 @@ import pytest
 
 import experiments
 import jaxtickets
-from experiments.harness import provenance, settings
+from experiments.harness import pages, provenance, settings
 
 LEADING = "method,density,seed,untrained_accuracy,trained_accuracy,seconds"
 CHECKED = LEADING.replace("method,", "method,check,")
@@ -59,6 +59,25 @@ def test_a_run_leaves_its_records_and_figures_and_says_where(experiment, smokes)
     for name in FIGURES[experiment]:
         assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000
     assert "Warning" not in done.stderr
+
+
+@pytest.mark.parametrize("experiment", FIGURES)
+def test_a_page_has_the_table_that_the_run_prints(experiment, smokes, tmp_path):
+    folder, done = smokes(experiment)
+    pages.keep(folder, "smoke", tmp_path)
+    page = tmp_path / "experiments" / experiment / "README.md"
+    markers = f"<!-- table: {experiment}/smoke -->", "<!-- end -->"
+    page.write_text("\n".join(["# Question", "", *markers, ""]), encoding="utf-8")
+    text = pages.write(page, tmp_path)
+    table = text.partition("```text\n")[2].partition("\n```")[0].splitlines()
+    printed = {line.rstrip() for line in done.stdout.splitlines()}
+    assert len(table) > 1 and set(table) <= printed
+    assert f"    python -m experiments.{experiment} --smoke" in text
+    seeds = json.loads((folder / "spec.json").read_text()).get("seeds", 1)
+    assert f"\nn = {seeds}, mean" in text
+    assert all(line in text for line in markers)
+    page.write_text(text, encoding="utf-8")
+    assert pages.write(page, tmp_path) == text
 
 
 # --- bad input -----------------------------------------------------------------------------------

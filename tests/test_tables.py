@@ -1,7 +1,12 @@
 """Tables: means with their spread, differences with their intervals, what was not measured."""
 
-from experiments.harness import structured_tables, tables
-from experiments.slimming import slimming_tables
+import json
+
+import pytest
+
+from experiments.harness import pages, structured_tables, tables
+from experiments.slimming import page as slimming
+from jaxtickets.io.errors import UserError
 
 
 def row(method, density, trained, kept, **more):
@@ -89,8 +94,47 @@ def test_small_nets_stand_with_what_validation_says_of_them_and_of_their_search(
 def test_slim_nets_stand_with_what_validation_says_of_them():
     names = {"strength": 1e-4, "pass": 1, "sparse_accuracy": 0.95, "tuned_accuracy": 0.94}
     left = {"parameters_left": 0.5, "multiply_adds_left": 0.25}
-    head, line = slimming_tables.table([STRUCTURED | names | left]).splitlines()
+    head, line = slimming.table([STRUCTURED | names | left]).splitlines()
     assert " ".join(head.split()).startswith(
         "penalty pass kept n sparse % cut % fine-tuned % validation % parameters"
     )
     assert line.split()[:8] == ["0.0001", "1", "0.5", "1", "95.00", "30.00", "94.00", "96.00"]
+
+
+# --- pages ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", pages.pages(), ids=lambda page: str(page.relative_to(pages.ROOT)))
+def test_the_tables_of_a_page_are_what_its_kept_records_give(page):
+    assert page.read_text(encoding="utf-8") == pages.write(page)
+
+
+def test_what_is_kept_of_runs_is_small_and_stands_in_a_page():
+    kept = [path for path in pages.ROOT.glob("experiments/*/results/*")]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages.pages())
+    for path in kept:
+        assert path.stat().st_size < pages.MOST_BYTES, path
+        if path.suffix == ".json":
+            assert f"<!-- table: {path.parent.parent.name}/{path.stem} -->" in text, path
+
+
+def test_a_run_that_has_not_ended_has_no_table(tmp_path):
+    session = {"command": "python -m experiments.x", "started": "2026-01-01T00:00:00+00:00"}
+    (tmp_path / "provenance.json").write_text(json.dumps({"sessions": [session | {"ended": None}]}))
+    with pytest.raises(UserError, match="has not ended, --resume goes on with it"):
+        pages.origin(tmp_path, {})
+
+
+def test_a_command_is_told_without_the_places_of_its_run():
+    said = "/venv/bin/python -m experiments.x --smoke --out=/tmp/run --dense_store d --noprepare"
+    more = "--density=0.2,0.1 --resume --data_dir /data --tickets='a=b/*'"
+    kept = "python -m experiments.x --smoke --density=0.2,0.1 '--tickets=a=b/*'"
+    assert pages.command(f"{said} {more}") == kept
+
+
+def test_a_page_keeps_the_columns_that_its_table_reads():
+    def table(rows):
+        return " ".join(f"{row['method']} {row.get('rate') or ''}" for row in rows)
+
+    record = [{"method": "snip", "seed": 0, "rate": 0.1, "seconds": 2.0}]
+    assert pages.needed(table, [record]) == [[{"method": "snip", "seed": 0, "rate": 0.1}]]

@@ -23,13 +23,13 @@ The README has the numbers to expect, with spread, device and time.
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from absl import flags
 
 from experiments.early_bird import drawing, drawn_tickets
 from experiments.early_bird import figure as figures
 from experiments.early_bird.drawing import DrawPlan, DrawSettings
-from experiments.harness import rows, tables, trained_masks
+from experiments.early_bird.page import table
+from experiments.harness import rows, trained_masks
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
 from experiments.harness.main import run_main
 from experiments.harness.problem import NetSettings, TrainSettings
@@ -89,7 +89,7 @@ def main() -> None:
     rows.write_summary(session.folder, _ordered(_with_savings(summary)), *trained_masks.LEADING)
     figures.draw_distances(session.folder)
     figures.draw_accuracy(session.folder)
-    print(_table(rows.read_summary(session.folder), drawn))
+    print(table(rows.read_summary(session.folder), drawn))
     finish_run(session.folder)
 
 
@@ -123,48 +123,6 @@ def _ordered(summary: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _place(row: dict[str, Any]) -> tuple[float, int]:
     return row["density"], row["seed"]
-
-
-def _table(summary: Sequence[dict[str, Any]], drawn: Sequence[dict[str, Any]]) -> str:
-    """The methods, then for each density when it was drawn, what that saved, and what it cost."""
-    lines = [tables.methods(summary)]
-    for density in dict.fromkeys(row["density"] for row in drawn):
-        mine = [row for row in drawn if row["density"] == density]
-        found = [row["drawn"] for row in mine if row["drawn"]]
-        of = {
-            method: {
-                row["seed"]: row
-                for row in summary
-                if (row["method"], row["density"]) == (method, density)
-            }
-            for method in ("early_bird", "late")
-        }
-        said = f"density {density:g}: drawn by {len(found)} of {len(mine)} seeds"
-        if found:
-            at = tables.spread(found, 1, 1)
-            far = np.mean([row["distance"] for row in mine if row["drawn"]])
-            said += f" at epoch {at} of {mine[0]['epochs']}, masks {far:.3f} apart"
-            if (chance := mine[0]["chance"]) is not None:
-                said += f" (random ones {chance:.3f})"
-        else:
-            far = np.mean([row["distance"] for row in mine])
-            said += f": the last masks are {far:.3f} apart"
-        lines.append(said)
-        if of["early_bird"]:
-            accuracies = [
-                {seed: row["trained_accuracy"] for seed, row in of[method].items()}
-                for method in ("early_bird", "late")
-            ]
-            mean, half = tables.paired(accuracies[0], accuracies[1])
-            saved = [row["saved"] for row in of["early_bird"].values()]
-            more = np.mean(saved) < 0
-            share = tables.spread([-x for x in saved] if more else saved, digits=1)
-            work = "more work" if more else "of the work saved"
-            lines.append(
-                f"  {share} % {work}; less the late ticket {100 * mean:+.2f} points, "
-                f"paired 95 % interval {100 * (mean - half):+.2f} to {100 * (mean + half):+.2f}"
-            )
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

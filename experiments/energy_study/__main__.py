@@ -19,7 +19,8 @@ from absl import flags
 from experiments.energy_study import energy_scores, random_masks
 from experiments.energy_study import figure as figure
 from experiments.energy_study.energy_scores import EnergySettings
-from experiments.harness import candidate_masks, rows, tables, trained_masks
+from experiments.energy_study.page import table
+from experiments.harness import candidate_masks, rows, trained_masks
 from experiments.harness.candidate_masks import GallerySettings
 from experiments.harness.dense_store import StoreSettings
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
@@ -86,7 +87,7 @@ def main() -> None:
     found = _correlations(summary, cost)
     rows.write_csv(made.session.folder / "correlations.csv", found)
     figure.draw_energies(made.session.folder, found)
-    print(_table(found))
+    print(table(found))
     finish_run(made.session.folder)
 
 
@@ -128,23 +129,6 @@ def _correlations(summary: Sequence[dict[str, Any]], cost: dict[str, int]) -> li
                 what | masks_of | {"correlation": round(float(np.mean(each)), 4), "spread": spread}
             )
     return made
-
-
-def _table(found: Sequence[dict[str, Any]]) -> str:
-    """An energy a row, the correlation at each density and the cost beside it."""
-    densities = list(dict.fromkeys(row["density"] for row in found))
-    lines = [["energy", *(f"{density:g}" for density in densities), "forward passes"]]
-    for name in dict.fromkeys(row["energy"] for row in found):
-        mine = [row for row in found if row["energy"] == name]
-        said = [
-            f"{row['correlation']:+.2f}" + (f" ± {row['spread']:.2f}" if row["spread"] else "")
-            for row in mine
-        ]
-        lines.append([name, *said, f"{mine[0]['cost']}"])
-    return (
-        "rank correlation with validation accuracy, trained; mean ± deviation over seeds\n"
-        f"{tables.aligned(lines)}"
-    )
 
 
 if __name__ == "__main__":

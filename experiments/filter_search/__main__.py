@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from experiments.filter_search.page import table
 from experiments.harness import (
     annealed_settings,
     annealing_runs,
     filter_cuts,
     soft_filter_pruning,
     structured_runs,
-    structured_tables,
 )
 from experiments.harness import structured_figures as figures
 from experiments.harness.chain_runs import FoundTicket
@@ -162,8 +162,7 @@ def main() -> None:
 
     figures.draw_widths(session.folder)
     figures.draw_accuracies(session.folder)
-    print(structured_tables.table(summary))
-    print(structured_tables.worth(summary))
+    print(table(summary))
     finish_run(session.folder)
 
 

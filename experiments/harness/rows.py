@@ -107,19 +107,23 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], *leading: str) -> P
 
 
 def read_summary(folder: Path) -> list[Row]:
-    """The rows of `summary.csv`; cells that look like numbers or bools are, empty ones are None.
+    """The rows of `summary.csv`, see `read_csv`."""
+    return read_csv(folder / SUMMARY)
+
+
+def read_csv(path: Path) -> list[Row]:
+    """A table's rows; cells that look like numbers or bools are, empty ones are None.
 
     Raises:
-      UserError: there is no summary.
+      UserError: there is no such file.
     """
-    path = folder / SUMMARY
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return [
                 {name: _value(cell) for name, cell in row.items()} for row in csv.DictReader(file)
             ]
     except OSError as error:
-        raise UserError(f"no summary in {folder}: {error.strerror}") from error
+        raise UserError(f"no {path.stem} in {path.parent}: {error.strerror}") from error
 
 
 def _cell(value: Any) -> Any:

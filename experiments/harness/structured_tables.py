@@ -20,7 +20,7 @@ def grouped(summary: Sequence[Row]) -> dict[tuple[str, float, str], list[Row]]:
     """The rows of each method, share and training after the cut."""
     groups: dict[tuple[str, float, str], list[Row]] = {}
     for row in summary:
-        groups.setdefault((row["method"], row["rate"], row["after"]), []).append(row)
+        groups.setdefault((row["method"], row["rate"], row["after"] or ""), []).append(row)
     return groups
 
 

@@ -119,7 +119,7 @@ def methods(summary: Sequence[Row]) -> str:
     """
     groups = grouped(summary)
     checked = any(check for _, check, _ in groups)
-    layers = [name for name in summary[0] if name.startswith("kept/")]
+    layers = kept_layers(summary[0])
     there = present((*ACCURACIES, *SEARCH), summary)
     head = ["method", *(["check"] if checked else []), "density", "n"]
     head += [column.head for column in there]
@@ -132,12 +132,16 @@ def methods(summary: Sequence[Row]) -> str:
     return "\n".join([aligned(lines), *lost(summary)])
 
 
+def kept_layers(row: Row) -> list[str]:
+    """The columns with the weights kept in each layer of the row's net."""
+    return [name for name in row if name.startswith("kept/") and row[name] is not None]
+
+
 def lost(summary: Sequence[Row]) -> list[str]:
     """A line for each method and density that has emptied a layer."""
     found = []
     for (method, check, density), members in grouped(summary).items():
-        layers = [name for name in members[0] if name.startswith("kept/")]
-        empty = [name for name in layers if not all(row[name] for row in members)]
+        empty = [name for name in kept_layers(members[0]) if not all(row[name] for row in members)]
         if empty:
             which = f"{method} ({check})" if check else method
             where = ", ".join(sorted(name.removeprefix("kept/") for name in empty))

@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments.harness import memory, rows, tables, trained_masks
+from experiments.harness import memory, rows, trained_masks
 from experiments.harness.flags import (
     BatchSettings,
     RunSettings,
@@ -38,6 +38,7 @@ from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.settings import MOST_FACTOR, MOST_RUNS, MOST_STEPS, option
 from experiments.harness.training_runs import chunk_plan
 from experiments.imp_rewind import figure
+from experiments.imp_rewind.page import table
 from jaxtickets.io.errors import UserError
 from jaxtickets.recipes import imp
 
@@ -103,8 +104,7 @@ def main() -> None:
             _draw(session.folder)
 
     summary = descend(session, plan, lines, after=report)
-    for words, members in figure.hyper_groups(summary).items():
-        print("\n".join(line for line in (words, tables.methods(members)) if line))
+    print(table(summary))
     finish_run(session.folder)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from experiments.harness import rows
 from experiments.harness.canvas import reach, save, subplots, weights_left
 from experiments.harness.records import read_spec
+from experiments.imp_rewind.page import hyper_groups
 
 Rows = Sequence[dict[str, Any]]
 
@@ -142,18 +143,6 @@ def draw_layer_densities(folder: Path) -> Path:
     panel.legend(frameon=False)
     panel.set_title(f"Where tickets keep weights: {spec['model']} on {spec['dataset']}")
     return save(fig, folder, "layers")
-
-
-def hyper_groups(summary: Rows) -> dict[str, list[dict[str, Any]]]:
-    """The rows of each learning rate and warm-up, by words that name them; one if one was tried."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in summary:
-        words = ""
-        if "rate" in row:
-            words = f"learning rate {row['rate']:g}"
-            words += f", warm-up {row['warmup']} steps" if row["warmup"] else ""
-        groups.setdefault(words, []).append(row)
-    return groups
 
 
 def rewinding(spec: dict[str, Any]) -> str:

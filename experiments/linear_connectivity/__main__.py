@@ -30,6 +30,7 @@ from experiments.harness.settings import option
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import chunk_plan
 from experiments.linear_connectivity import figure, interpolation_pairs
+from experiments.linear_connectivity.page import table
 from jaxtickets.analysis import interpolation
 from jaxtickets.io.errors import UserError
 from jaxtickets.recipes import imp
@@ -109,7 +110,7 @@ def main() -> None:
     descend(session, plan, lines, after=report, rewound=rewound, look=look)
     figure.draw_barriers(session.folder)
     figure.draw_lines(session.folder)
-    print(interpolation_pairs.table(rows.read_summary(session.folder)))
+    print(table(rows.read_summary(session.folder)))
     finish_run(session.folder)
 
 

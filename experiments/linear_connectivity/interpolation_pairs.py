@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.harness import tables
 from experiments.harness.session import Session
 from experiments.harness.trained_masks import Entry
 from jaxtickets import runs
@@ -56,18 +55,3 @@ def lines(
 def pair(name: dict[str, Any]) -> tuple:
     """What the two trainings of a pair have in common."""
     return tuple((key, value) for key, value in name.items() if key != "order")
-
-
-def table(summary: Sequence[dict[str, Any]]) -> str:
-    """Barrier and accuracy of each method, level and rewind point, as text."""
-    groups: dict[tuple, list[dict[str, Any]]] = {}
-    for row in summary:
-        groups.setdefault((row["method"], row["density"], row["rewind"]), []).append(row)
-    lines = [f"{'method':10}{'density':>10}{'parted at':>11}{'n':>4}{'barrier, points':>18}"
-             f"{'accuracy %':>16}"]  # fmt: skip
-    for (method, density, rewind), members in groups.items():
-        barrier = tables.spread([r["test_barrier"] for r in members if r["order"] == 0])
-        accuracy = tables.spread([r["trained_accuracy"] for r in members])
-        n = len({row["seed"] for row in members})
-        lines.append(f"{method:10}{density:>10.4g}{rewind:>11}{n:>4}{barrier:>18}{accuracy:>16}")
-    return "\n".join(lines)

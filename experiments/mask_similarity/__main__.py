@@ -20,7 +20,6 @@ from experiments.harness import (
     annealing_runs,
     candidate_masks,
     rows,
-    tables,
 )
 from experiments.harness.dense_store import StoreSettings
 from experiments.harness.flags import RunSettings, define, numbers, read_all, whole_numbers
@@ -32,6 +31,7 @@ from experiments.harness.settings import MOST_STEPS, option
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import start_of
 from experiments.mask_similarity import figure
+from experiments.mask_similarity.page import table
 from jaxtickets import runs
 from jaxtickets.analysis import similarity
 from jaxtickets.io.errors import UserError
@@ -86,7 +86,7 @@ def main() -> None:
 
     rows.write_summary(made.session.folder, pairs, *LEADING)
     figure.draw_similarity(made.session.folder)
-    print(_table(pairs))
+    print(table(pairs))
     finish_run(made.session.folder)
 
 
@@ -143,25 +143,6 @@ def _pairs(problem: Problem, density: float, entries: list[Entry]) -> list[dict[
                     }
                 )
     return made
-
-
-def _table(pairs: list[dict[str, Any]]) -> str:
-    """Mean ± sample standard deviation of the cosine over pairs of different masks, all layers.
-
-    Masks of one seed lie over the same first weights, and so are apart from the others.
-    """
-    groups: dict[tuple[float, str, str, str], list[dict[str, Any]]] = {}
-    for row in pairs:
-        alike = row["seed_a"] == row["seed_b"]
-        if row["layer"] == "all" and not (alike and row["method_a"] == row["method_b"]):
-            names = sorted((row["method_a"], row["method_b"]))
-            key = row["density"], *names, "same" if alike else "other"
-            groups.setdefault(key, []).append(row)
-    lines = [["masks", "density", "seed", "pairs", "cosine %", "by chance %"]]
-    for (density, a, b, kind), members in sorted(groups.items(), key=lambda item: -item[0][0]):
-        values = [tables.spread([row[m] for row in members]) for m in ("cosine", "chance")]
-        lines.append([f"{a}, {b}", f"{density:g}", kind, str(len(members)), *values])
-    return tables.aligned(lines)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments.harness import candidate_masks, rows, tables, trained_masks
+from experiments.harness import candidate_masks, rows, trained_masks
 from experiments.harness.dense_store import StoreSettings, dense_entry
 from experiments.harness.flags import RunSettings, define, read_all
 from experiments.harness.main import run_main
@@ -25,6 +25,7 @@ from experiments.harness.session import finish_run, set_up
 from experiments.harness.settings import MOST_FACTOR, option
 from experiments.harness.trained_masks import Entry, train_entries
 from experiments.orthogonality import figure
+from experiments.orthogonality.page import table
 from jaxtickets import runs
 from jaxtickets.analysis import orthogonality
 from jaxtickets.runs import Axis
@@ -69,8 +70,7 @@ def main() -> None:
 
     rows.write_summary(made.session.folder, summary, *trained_masks.CHECKED)
     figure.draw_orthogonality(made.session.folder)
-    print(_table(summary))
-    print(_correlations(summary))
+    print(table(summary))
     finish_run(made.session.folder)
 
 
@@ -104,52 +104,6 @@ def _repaired(
         )
         for i, entry in enumerate(entries)
     ]
-
-
-COLUMNS = (
-    tables.Column("score", "orthogonality", 1, 5, always=True),
-    tables.accuracy("trained"),
-    tables.VALIDATION,
-)
-
-
-def _table(summary: list[dict[str, Any]]) -> str:
-    there = tables.present(COLUMNS, summary)
-    lines = [["method", "check", "density", "n", *(column.head for column in there)]]
-    for (method, check, density), members in tables.grouped(summary).items():
-        named = [method, check, f"{density:g}", str(len(members))]
-        lines.append([*named, *tables.cells(there, members)])
-    return tables.aligned(lines)
-
-
-def _correlations(summary: list[dict[str, Any]]) -> str:
-    """Pearson's r of score and trained accuracy at each density, unrepaired.
-
-    Between methods, over their means; and within them, over seeds less their method's mean.
-    """
-    lines = []
-    pruned = [row for row in summary if row["method"] != "dense" and not row.get("check")]
-    for density in sorted({row["density"] for row in pruned}, reverse=True):
-        groups: dict[str, list[tuple[float, float]]] = {}
-        for row in pruned:
-            if row["density"] == density:
-                pair = row["orthogonality"], row["trained_accuracy"]
-                groups.setdefault(row["method"], []).append(pair)
-        means = [np.mean(members, axis=0) for members in groups.values()]
-        centred = [np.array(m) - mean for m, mean in zip(groups.values(), means, strict=True)]
-        between, within = _pearson(np.array(means)), _pearson(np.concatenate(centred))
-        lines.append(
-            f"density {density:g}: r of score and accuracy {between} between {len(means)} methods, "
-            f"{within} within them"
-        )
-    return "\n".join(lines)
-
-
-def _pearson(pairs: np.ndarray) -> str:
-    """r of `[n, 2]`, or `-` where fewer than three points or no spread leave it undefined."""
-    if len(pairs) < 3 or min(pairs.std(0)) < 1e-12:
-        return "-"
-    return f"{np.corrcoef(pairs.T)[0, 1]:+.2f}"
 
 
 if __name__ == "__main__":

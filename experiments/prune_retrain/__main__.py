@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments.harness import records, rows, setup, tables, trained_masks
+from experiments.harness import records, rows, setup, trained_masks
 from experiments.harness.dense_store import StoreSettings, dense_nets
 from experiments.harness.flags import BatchSettings, RunSettings, define, numbers, read_all
 from experiments.harness.levels import Lineage, descend
@@ -27,6 +27,7 @@ from experiments.harness.seeds import seed
 from experiments.harness.session import Session, finish_run
 from experiments.harness.settings import MOST_EPOCHS, MOST_FACTOR, choose, option
 from experiments.prune_retrain import figure, threshold_levels
+from experiments.prune_retrain.page import table
 from jaxtickets import nets, runs
 from jaxtickets.io.errors import UserError
 from jaxtickets.recipes.thresholds import RULES
@@ -137,8 +138,7 @@ def main() -> None:
             summary += threshold_levels.counted(name, problem, found, question.rule)
         rows.write_summary(run.folder, summary, *trained_masks.LEADING)
         figure.draw_pruning(run.folder)
-        mine = [row for row in summary if row["model"] == name]
-        print("\n".join([threshold_levels.table(mine), *tables.lost(mine)]))
+    print(table(rows.read_summary(run.folder)))
     finish_run(run.folder)
 
 

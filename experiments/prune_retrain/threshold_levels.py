@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.harness import tables
 from experiments.harness.levels import Descent, LevelPlan, Lineage
 from experiments.harness.problem import Problem
 from experiments.harness.trained_masks import Entry
@@ -100,49 +99,6 @@ def counted(
             }
         )
     return made
-
-
-COLUMNS = (
-    tables.accuracy("untrained", "cut %"),
-    tables.accuracy("trained", "retrained %"),
-    tables.VALIDATION,
-)
-"""A cut net's accuracies have other names here than a mask's."""
-
-
-def table(summary: Sequence[dict[str, Any]]) -> str:
-    """The last round of each threshold: mean ± sample standard deviation over seeds."""
-    last = max(row["round"] for row in summary)
-    groups: dict[float, list[dict[str, Any]]] = {}
-    for row in summary:
-        if row["method"] == "dense" or row["round"] == last:
-            groups.setdefault(row.get("threshold", 0.0), []).append(row)
-    layers = [name for name in summary[0] if name.startswith("kept/")]
-    there = tables.present(COLUMNS, summary)
-    lines = [
-        [
-            *("threshold", "n", *(column.head for column in there)),
-            *("parameters", "factor", "MFLOP"),
-            *(name.split("/")[1] for name in layers),
-        ]
-    ]
-    for threshold, members in groups.items():
-        mean = {
-            name: float(np.mean([row[name] for row in members]))
-            for name in ("parameters", "compression", "multiply_adds", *layers)
-        }
-        lines.append(
-            [
-                f"{threshold:g}" if threshold else "dense",
-                str(len(members)),
-                *tables.cells(there, members),
-                f"{mean['parameters']:.0f}",
-                f"{mean['compression']:.1f}x",
-                f"{2 * mean['multiply_adds'] / 1e6:.3f}",
-                *(f"{mean[name]:.0f}" for name in layers),
-            ]
-        )
-    return f"{summary[0]['model']}, after {last} rounds\n{tables.aligned(lines)}"
 
 
 def _with_less_dropout(problem: Problem, entries: Sequence[Entry]) -> Problem:

@@ -27,7 +27,6 @@ from experiments.harness import (
     evolution_figure,
     rows,
     sparse_runs,
-    tables,
     trained_masks,
 )
 from experiments.harness.budgeted_search import FindSettings, FoundMask, Task, price
@@ -43,14 +42,13 @@ from experiments.harness.sparse_runs import GRANET, EvolveSettings
 from experiments.harness.trained_masks import Entry, train_in_parts
 from experiments.harness.training_runs import start_of
 from experiments.sa_frontier import figure, gate_runs, halving_runs
+from experiments.sa_frontier.page import table
 from jaxtickets import gates
 from jaxtickets.io.errors import UserError
 
 RANDOM = ("uniform", "erk")
 LEADING = ("method", "budget", "dense_trainings", *trained_masks.LEADING[1:])
 """The first columns of the summary."""
-CHEAP = ("snip", "grasp", "synflow", "initial_fisher", "random_erk")
-"""Rivals that train nothing and search nothing."""
 SEARCHES = (GRANET, *FINDERS, *gates.GATES, *POLISHED, *(f"random_{name}" for name in RANDOM))
 BUDGETED = (GRANET, *FINDERS, *POLISHED)
 """Searches that go on for as long as their budget lasts."""
@@ -192,7 +190,7 @@ def main() -> None:
     if GRANET in question.searches:
         evolution_figure.draw_evolution(folder, f"{GRANET}-")
     figure.draw_where(folder, entries, problem.prunable, image)
-    print(_table(summary, max(budgets)))
+    print(table(summary))
     finish_run(made.session.folder)
 
 
@@ -214,39 +212,6 @@ def _entries(
         trained_masks.save_entry(made.session.folder, problem, entry, one.step, place)
         entries.append(entry)
     return entries
-
-
-def _table(summary: Sequence[dict[str, Any]], budget: float) -> str:
-    """Methods at the largest budget, then each search against what costs nothing and is best.
-
-    Best on the validation data: the test data decide nothing.
-    """
-    largest = [row for row in summary if row.get("budget") in (None, budget)]
-    lines = [tables.methods(largest)]
-    for density in sorted({row["density"] for row in largest if row["method"] != "dense"})[::-1]:
-        of, judged = (
-            {
-                name: {row["seed"]: row[field] for row in largest if _is(row, name, density)}
-                for name in dict.fromkeys(row["method"] for row in largest)
-            }
-            for field in ("trained_accuracy", "validation_accuracy")
-        )
-        cheap = [name for name in CHEAP if of.get(name)]
-        if not cheap:
-            continue
-        best = max(cheap, key=lambda name: sum(judged[name].values()))
-        for name in (GRANET, *FINDERS, halving_runs.RACED):
-            if of.get(name):
-                mean, half = tables.paired(of[name], of[best])
-                lines.append(
-                    f"{name} less {best} at {density:g}: {100 * mean:+.2f} points, paired 95 % "
-                    f"interval {100 * (mean - half):+.2f} to {100 * (mean + half):+.2f}"
-                )
-    return "\n".join(lines)
-
-
-def _is(row: dict[str, Any], name: str, density: float) -> bool:
-    return row["method"] == name and row["density"] == density
 
 
 if __name__ == "__main__":

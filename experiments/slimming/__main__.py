@@ -23,7 +23,7 @@ from experiments.harness.main import run_main
 from experiments.harness.problem import NetSettings, TrainSettings
 from experiments.harness.session import finish_run, set_up, start_run
 from experiments.slimming import figure as figures
-from experiments.slimming import slimming_runs, slimming_tables
+from experiments.slimming import page, slimming_runs
 from experiments.slimming.slimming_runs import SlimSettings
 from jaxtickets.io.errors import UserError
 
@@ -57,7 +57,7 @@ def main() -> None:
     rows.write_summary(folder, summary, *slimming_runs.LEADING)
     figures.draw_accuracies(folder)
     figures.draw_scales(folder)
-    print(slimming_tables.table(summary))
+    print(page.table(summary))
     finish_run(session.folder)
 
 

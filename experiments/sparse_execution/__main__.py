@@ -20,7 +20,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from experiments.harness import memory, records, rows, saved_tickets, setup, tables
+from experiments.harness import memory, records, rows, saved_tickets, setup
 from experiments.harness.flags import RunSettings, define, numbers, read_all, whole_numbers
 from experiments.harness.main import run_main
 from experiments.harness.problem import NetSettings, Problem, TrainSettings, build
@@ -28,9 +28,9 @@ from experiments.harness.session import finish_run
 from experiments.harness.settings import MOST_SEED, choose, option
 from experiments.sparse_execution import figure as figures
 from experiments.sparse_execution import sparse_times
+from experiments.sparse_execution.page import table
 from experiments.sparse_execution.sparse_times import Limits, Masked
 from jaxtickets import allocation, masks, runs
-from jaxtickets.compress import sparse
 from jaxtickets.data import shape as image_shape
 from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
@@ -100,7 +100,7 @@ def main() -> None:
                     print(_line(cell, made), flush=True)
     rows.write_summary(run.folder, done, *LEADING)
     figures.draw_sparse(run.folder)
-    print(_table(done))
+    print(table(done))
     finish_run(run.folder)
 
 
@@ -130,35 +130,6 @@ def _line(cell: dict[str, Any], made: Sequence[dict[str, Any]]) -> str:
     ratios = [f"{row['form']} {row['ratio']:.2f}" for row in made if "ratio" in row]
     words = f"{cell['model']} {cell['mask']} {cell['density']:g} {cell['work']} {cell['batch']}"
     return f"{words}: dense {made[0]['dense_ms']:.3g} ms, times faster: {', '.join(ratios)}"
-
-
-def _table(done: Sequence[dict[str, Any]]) -> str:
-    """For each net and work, the density below which each form pays; random masks.
-
-    It pays where it is faster in three of four paired calls.
-    """
-    mine = [row for row in done if row["mask"] == "random" and "ratio" in row]
-    works = list(dict.fromkeys((row["work"], row["batch"]) for row in mine))
-    lines = [["pays below", "form", *(f"{work}, {batch}" for work, batch in works)]]
-    for model in dict.fromkeys(row["model"] for row in mine):
-        for form in sparse.FORMS:
-            cells = []
-            for work in works:
-                here = model, form, *work
-                curve = [
-                    (row["density"], row["ratio_low"])
-                    for row in mine
-                    if (row["model"], row["form"], row["work"], row["batch"]) == here
-                ]
-                cells.append(_words(sparse_times.pays_below(curve)) if curve else "")
-            lines.append([model, form, *cells])
-    return tables.aligned(lines)
-
-
-def _words(density: float) -> str:
-    if density in (0.0, math.inf):
-        return "always" if density else "never"
-    return f"{100 * density:.2g} %"
 
 
 if __name__ == "__main__":

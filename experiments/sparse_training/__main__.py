@@ -23,7 +23,6 @@ from experiments.harness import (
     rows,
     searched_tickets,
     sparse_runs,
-    tables,
 )
 from experiments.harness.budgeted_search import Task
 from experiments.harness.evolution_figure import draw_evolution
@@ -42,6 +41,7 @@ from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.settings import MOST_RUNS, MOST_STEPS, MOST_UNITS, Except, choose, option
 from experiments.harness.sparse_runs import EvolveSettings
 from experiments.harness.trained_masks import LEADING
+from experiments.sparse_training.page import table
 from jaxtickets.recipes.baseline_masks import BASELINES
 from jaxtickets.search import space as spaces
 
@@ -132,7 +132,7 @@ def main() -> None:
     method_figures.draw_layers(session.folder)
     print(
         f"ticket: granet, initial density {evolution.granet_from:g}, for {question.budget:g} dense "
-        f"trainings' work a chain\n{tables.methods(summary)}"
+        f"trainings' work a chain\n{table(summary)}"
     )
     finish_run(session.folder)
 

@@ -21,7 +21,6 @@ from experiments.harness import (
     filter_cuts,
     soft_filter_pruning,
     structured_runs,
-    structured_tables,
 )
 from experiments.harness import structured_figures as figures
 from experiments.harness.dense_store import StoreSettings, dense_nets
@@ -30,6 +29,7 @@ from experiments.harness.flags import BatchSettings, RunSettings, define, read_a
 from experiments.harness.main import run_main
 from experiments.harness.problem import NetSettings, TrainSettings
 from experiments.harness.session import finish_run, set_up, start_run
+from experiments.structured_pruning.page import table
 from jaxtickets.io.errors import UserError
 
 SMOKE: dict[str, Any] = {
@@ -70,8 +70,7 @@ def main() -> None:
     summary = structured_runs.train_nets(session, plan, groups, dense)
     figures.draw_widths(session.folder)
     figures.draw_accuracies(session.folder)
-    print(structured_tables.table(summary))
-    print(structured_tables.worth(summary))
+    print(table(summary))
     finish_run(session.folder)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments.harness import rows, tables, trained_masks
+from experiments.harness import rows, trained_masks
 from experiments.harness.dense_store import StoreSettings, dense_nets
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
 from experiments.harness.imp_presets import SHORT
@@ -31,6 +31,7 @@ from experiments.harness.problem import NetSettings, Problem
 from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.settings import choose, option
 from experiments.supermask import figure
+from experiments.supermask.page import table
 from jaxtickets import runs
 from jaxtickets.criteria import find, initial_final
 from jaxtickets.io.errors import UserError
@@ -61,7 +62,6 @@ CRITERIA = (
     *("magnitude", "magnitude_same_sign", "magnitude_increase", "movement"),
     *("large_init_large_final", "large_init", "small_final", "random"),
 )
-UNTRAINED = "untrained_validation_accuracy"
 PRESETS = {"": {}, "smoke": SMOKE, "zhou": ZHOU}
 
 
@@ -126,7 +126,7 @@ def main() -> None:
 
     descend(session, plan, lines, after=report, dense=trained)
     figure.draw_plane(session.folder)
-    print(_table(rows.read_summary(session.folder)))
+    print(table(rows.read_summary(session.folder)))
     finish_run(session.folder)
 
 
@@ -153,23 +153,6 @@ def _plan(question: Question, problem: Problem) -> LevelPlan:
 def _named(summary: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows with the criterion as their method."""
     return [{**row, "method": row["criterion"]} for row in summary]
-
-
-def _table(summary: list[dict[str, Any]]) -> str:
-    """Each combination at its best level untrained, by validation; mean ± deviation over seeds."""
-    groups: dict[tuple, dict[float, list[dict[str, Any]]]] = {}
-    for row in summary:
-        key = tuple(row.get(name) or "" for name in ("method", "ones", "zeros"))
-        groups.setdefault(key, {}).setdefault(row["density"], []).append(row)
-    there = tables.present(tables.ACCURACIES, summary)
-    lines = [["criterion", "ones", "zeros", "density", "n", *(column.head for column in there)]]
-    for key, levels in groups.items():
-        score = {d: np.mean([r[UNTRAINED] for r in members]) for d, members in levels.items()}
-        best = max(score, key=lambda density: score[density])
-        members = levels[best]
-        found = tables.cells(there, members)
-        lines.append([*key, f"{best:.3g}", str(len(members)), *found])
-    return tables.aligned(lines)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments.harness import rows, tables, trained_masks
+from experiments.harness import rows, trained_masks
 from experiments.harness.flags import BatchSettings, RunSettings, define, numbers, read_all
 from experiments.harness.main import run_main
 from experiments.harness.problem import NetSettings, Problem, TrainSettings
@@ -25,6 +25,7 @@ from experiments.harness.settings import MOST_EPOCHS, MOST_RUNS, option
 from experiments.harness.trained_masks import Entry, train_entries, train_in_parts
 from experiments.harness.training_runs import Start, chunk_plan
 from experiments.ticket_grid import batching_cost, figure
+from experiments.ticket_grid.page import table
 from jaxtickets import allocation, masks, runs
 from jaxtickets.criteria import CRITERIA
 from jaxtickets.io.errors import UserError
@@ -134,7 +135,7 @@ def main() -> None:
     # --- report
     rows.write_summary(session.folder, summary, *trained_masks.LEADING)
     figure.draw_grid(session.folder)
-    print(tables.methods([row for row in summary if row.get("rewind", 0) == 0]))
+    print(table(summary))
     if question.cost_trainings:
         some = runs.stack([e.start for e in entries[: question.cost_trainings]])
         costs = batching_cost.compare(problem, axis, some, data)

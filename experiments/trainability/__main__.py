@@ -12,10 +12,9 @@ The README has the numbers to expect, with spread, device and time.
 import dataclasses
 from typing import Any
 
-import numpy as np
 from absl import flags
 
-from experiments.harness import candidate_masks, rows, tables, trained_masks
+from experiments.harness import candidate_masks, rows, trained_masks
 from experiments.harness.dense_store import StoreSettings, dense_entry
 from experiments.harness.flags import RunSettings, define, numbers, read_all
 from experiments.harness.main import run_main
@@ -24,6 +23,7 @@ from experiments.harness.session import finish_run, set_up
 from experiments.harness.settings import MOST_STEPS, option
 from experiments.harness.trained_masks import train_entries
 from experiments.trainability import figure
+from experiments.trainability.page import table
 from jaxtickets.analysis.trainability import steps_to_reach
 from jaxtickets.io.errors import UserError
 
@@ -89,24 +89,12 @@ def main() -> None:
 
     rows.write_summary(made.session.folder, summary, *trained_masks.LEADING)
     figure.draw_first_steps(made.session.folder)
-    print(_table(summary, targets))
+    print(table(summary))
     finish_run(made.session.folder)
 
 
 def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
     return all(a[name] == b[name] for name in ("method", "density", "seed"))
-
-
-def _table(summary: list[dict[str, Any]], targets: tuple[float, ...]) -> str:
-    """Steps to each loss, mean ± sample standard deviation over seeds; `-` if a seed never does."""
-    lines = [["method", "density", "n", *(f"steps to {t:g}" for t in targets)]]
-    for (method, _, density), members in tables.grouped(summary).items():
-        cells = []
-        for target in targets:
-            steps = [row[f"steps_to/{target:g}"] for row in members]
-            cells.append("-" if np.isnan(steps).any() else tables.spread(steps, 1, 0))
-        lines.append([method, f"{density:g}", str(len(members)), *cells])
-    return tables.aligned(lines)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""What network slimming found, as text: a line a strength of the penalty and pass."""
+"""What the page shows of a run: a line for each strength of the penalty and each pass."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from experiments.harness import tables
-from experiments.harness.cached_trainings import Row
 from experiments.harness.structured_runs import BATCHES
+from experiments.harness.tables import Row
 
+RECORDS = ("summary.csv",)
+FIGURE = "accuracies"
 ACCURACIES = (
     tables.accuracy("sparse"),
     tables.accuracy("cut"),

@@ -1,0 +1,263 @@
+"""Result pages: the tables between their markers are written from runs' records, none by hand.
+
+    python -m experiments.harness.pages --run=runs/sa_search/FOLDER --label=lenet5
+
+keeps in `experiments/sa_search/results/` what the table needs of a run that has ended
+(`lenet5.csv`), where the run comes from (`lenet5.json`) and its figure (`lenet5.png`), and writes
+command, table and origin between the two lines
+
+    <!-- table: sa_search/lenet5 -->
+    <!-- end -->
+
+of the README and of every result page that has them. Without `--run` all tables are written again
+from what is kept.
+
+An experiment's `page.py` says what its page shows: `RECORDS`, files of a run's folder, the first of
+them with a row a seed; `table`, which makes the text of their rows that the run prints too; and
+`FIGURE`, the name of one of the run's figures.
+"""
+
+import dataclasses
+import importlib
+import json
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from os.path import relpath
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from experiments.harness import provenance, rows
+from experiments.harness.dense_store import StoreSettings
+from experiments.harness.flags import RunSettings
+from experiments.harness.main import run_main
+from experiments.harness.records import read_spec
+from experiments.harness.rows import Row
+from jaxtickets.io.errors import UserError
+from jaxtickets.io.files import pretty, write_atomically
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"<!-- table: (\w+)/([\w.-]+) -->\n.*?<!-- end -->", re.DOTALL)
+MOST_BYTES = 100_000
+"""Of any file that is kept."""
+
+
+def page_of(experiment: str) -> Any:
+    """An experiment's module `page`: its `RECORDS`, `table` and `FIGURE`.
+
+    Raises:
+      UserError: it has none.
+    """
+    try:
+        return importlib.import_module(f"experiments.{experiment}.page")
+    except ModuleNotFoundError as error:
+        raise UserError(f"{experiment} has no page: {error}") from error
+
+
+def keep(folder: Path, label: str, root: Path = ROOT) -> str:
+    """Keeps what a page needs of a run's folder; returns the experiment's name.
+
+    Args:
+      folder: of a run that has ended.
+      label: the table's name among those of its experiment.
+      root: of the checkout.
+
+    Raises:
+      UserError: the run has not ended, or lacks a record; or a file would be too large.
+    """
+    spec = read_spec(folder)
+    experiment = spec["experiment"]
+    page = page_of(experiment)
+    records = needed(page.table, [rows.read_csv(folder / name) for name in page.RECORDS])
+    said = origin(folder, spec)
+    home = root / "experiments" / experiment / "results"
+    home.mkdir(parents=True, exist_ok=True)
+    for name, record in zip(page.RECORDS, records, strict=True):
+        _small(rows.write_csv(_record(home, label, name), record))
+    write_atomically(home / f"{label}.json", pretty(said))
+    draw(folder / "figures" / f"{page.FIGURE}.png", home / f"{label}.png")
+    return experiment
+
+
+def needed(table: Callable[..., str], records: Sequence[Sequence[Row]]) -> list[Sequence[Row]]:
+    """The records without the columns that the table doesn't read; the seed's stays."""
+    text, kept = table(*records), list(records)
+    for i, record in enumerate(records):
+        for column in dict.fromkeys(name for row in record for name in row if name != "seed"):
+            less = [{k: v for k, v in row.items() if k != column} for row in kept[i]]
+            fewer = [*kept[:i], less, *kept[i + 1 :]]
+            if _same(table, fewer, text):
+                kept = fewer
+    return kept
+
+
+def _same(table: Callable[..., str], records: Sequence[Sequence[Row]], text: str) -> bool:
+    try:
+        return table(*records) == text
+    except (LookupError, TypeError, ValueError):  # what is missing is read
+        return False
+
+
+def origin(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
+    """Where a run comes from: command, number of seeds, time, devices, commit and versions.
+
+    Raises:
+      UserError: it has not ended.
+    """
+    sessions = provenance.read(folder)
+    if not sessions or not sessions[-1]["ended"]:
+        raise UserError(f"{folder}: the run has not ended, --resume goes on with it")
+    times = [[session[name] for name in ("started", "ended")] for session in sessions]
+    whole = all(end for _, end in times)  # a process that was killed has left no end
+    last = sessions[-1]
+    return {
+        "command": command(last["command"]),
+        "seeds": spec.get("seeds", 1),
+        "seconds": sum(_seconds(*pair) for pair in times) if whole else None,
+        "date": last["ended"][:10],
+        **{name: last[name] for name in ("devices", "cpu", "commit")},
+        "versions": {name: last["versions"][name] for name in ("python", "jax")},
+    }
+
+
+def _seconds(start: str, end: str) -> float:
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+
+
+PLACES = [field for kind in (RunSettings, StoreSettings) for field in dataclasses.fields(kind)]
+SWITCHES = {f"{no}{field.name}" for field in PLACES if field.type is bool for no in ("", "no")}
+VALUES = {field.name for field in PLACES} - SWITCHES
+
+
+def command(words: str) -> str:
+    """A run's command without the flags that don't decide its numbers.
+
+    Args:
+      words: as `provenance` has it, with the interpreter's path.
+    """
+    _, module, *arguments = shlex.split(words[words.index(" -m ") :])
+    kept, rest = ["python", "-m", module], iter(arguments)
+    for word in rest:
+        name, is_set, _ = word.lstrip("-").partition("=")
+        if name in VALUES and not is_set:
+            next(rest, None)  # its value
+        elif name not in SWITCHES | VALUES:
+            kept.append(word)
+    return shlex.join(kept)
+
+
+def draw(source: Path, target: Path) -> None:
+    """Copies a figure, with few colours and as small as it must be to be kept.
+
+    Raises:
+      UserError: there is none.
+    """
+    from PIL import Image
+
+    try:
+        picture = Image.open(source).convert("RGB")
+    except OSError as error:
+        raise UserError(f"no figure {source}: {error}") from error
+    share = min(1.0, 1600 / picture.width)
+    while True:
+        size = round(share * picture.width), round(share * picture.height)
+        picture.resize(size, Image.Resampling.LANCZOS).quantize(128).save(target, optimize=True)
+        if target.stat().st_size < MOST_BYTES:
+            return
+        share *= 0.9
+
+
+def _small(path: Path) -> None:
+    size = path.stat().st_size
+    if size >= MOST_BYTES:
+        path.unlink()
+        raise UserError(f"{path}: {size} bytes, at most {MOST_BYTES} are kept of a run")
+
+
+def _record(home: Path, label: str, name: str) -> Path:
+    """Where a record is kept: `LABEL.csv` for the summary, `LABEL-NAME.csv` for others."""
+    return home / (f"{label}.csv" if name == rows.SUMMARY else f"{label}-{name}")
+
+
+# --- pages ----------------------------------------------------------------------------------------
+
+
+def block(experiment: str, label: str, page: Path, root: Path = ROOT) -> str:
+    """What stands between the markers of a page: command, table, and where it comes from.
+
+    Raises:
+      UserError: no such run was kept.
+    """
+    home = root / "experiments" / experiment / "results"
+    shown = page_of(experiment)
+    places = [_record(home, label, name) for name in shown.RECORDS]
+    text = shown.table(*(rows.read_csv(place) for place in places))
+    said = json.loads((home / f"{label}.json").read_text(encoding="utf-8"))
+    table = "\n".join(line.rstrip() for line in text.splitlines())
+    where = Path(relpath(places[0], page.parent)).as_posix()
+    return f"\n    {said['command']}\n\n```text\n{table}\n```\n\n{_origin_line(said, where)}\n"
+
+
+def _origin_line(said: dict[str, Any], where: str) -> str:
+    n, devices = said["seeds"], said["devices"]
+    if devices["kind"] == "cpu":
+        machine = f"{devices['count']} CPU device{'s' * (devices['count'] > 1)} ({said['cpu']})"
+    else:
+        machine = f"{devices['count']} x {devices['kind']}"
+    took = "not timed" if said["seconds"] is None else _time(said["seconds"])
+    head, _, dirty = (said["commit"] or "unknown").partition("-")
+    commit = head[:10] + (" with changes" if dirty else "")
+    return (
+        f"n = {n}, mean ± sample standard deviation over seeds; {machine}, {took}; commit {commit}"
+        f", jax {said['versions']['jax']}, {said['date']}; [rows]({where})."
+    )
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def write(page: Path, root: Path = ROOT) -> str:
+    """The page's text with every table written again from what is kept."""
+
+    def again(match: re.Match[str]) -> str:
+        experiment, label = match.groups()
+        inside = block(experiment, label, page, root)
+        return f"<!-- table: {experiment}/{label} -->\n{inside}\n<!-- end -->"
+
+    return BLOCK.sub(again, page.read_text(encoding="utf-8"))
+
+
+def pages(root: Path = ROOT) -> list[Path]:
+    """The README, the experiments' overview if there is one, and all result pages."""
+    places = ("README.md", "experiments/README.md", "experiments/*/README.md")
+    return [page for place in places for page in sorted(root.glob(place))]
+
+
+def main() -> None:
+    """Keeps a run if one is given, and writes the tables of all pages."""
+    folder, label = flags.FLAGS.run, flags.FLAGS.label
+    if folder:
+        if not re.fullmatch(r"[\w.-]+", label):
+            raise UserError(
+                f"--label={label}: letters, digits, dots and dashes that name the table"
+            )
+        experiment = keep(Path(folder), label)
+        marker = f"<!-- table: {experiment}/{label} -->"
+        if not any(marker in page.read_text(encoding="utf-8") for page in pages()):
+            print(f"put {marker} and <!-- end --> into a page, and run this without --run")
+    for page in pages():
+        text = write(page)
+        if text != page.read_text(encoding="utf-8"):
+            write_atomically(page, text)
+            print(f"written: {page.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("run", "", "the folder of a run to keep; empty: none")
+    flags.DEFINE_string("label", "", "the name of its table among those of its experiment")
+    run_main(main)

@@ -1,0 +1,59 @@
+"""What the page shows of a run: what is left after the last round of each threshold."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from experiments.harness import tables
+from experiments.harness.tables import Row
+
+RECORDS = ("summary.csv",)
+FIGURE = "pruning"
+COLUMNS = (
+    tables.accuracy("untrained", "cut %"),
+    tables.accuracy("trained", "retrained %"),
+    tables.VALIDATION,
+)
+"""A cut net's accuracies have other names here than a mask's."""
+
+
+def table(summary: Sequence[Row]) -> str:
+    """A table for each net, and a line for each method and density that has emptied a layer."""
+    nets = dict.fromkeys(row["model"] for row in summary)
+    of_nets = [[row for row in summary if row["model"] == net] for net in nets]
+    return "\n\n".join("\n".join([_table(rows), *tables.lost(rows)]) for rows in of_nets)
+
+
+def _table(summary: Sequence[Row]) -> str:
+    """The last round of each threshold: mean ± sample standard deviation over seeds."""
+    last = max(row["round"] for row in summary)
+    groups: dict[float, list[Row]] = {}
+    for row in summary:
+        if row["method"] == "dense" or row["round"] == last:
+            groups.setdefault(row.get("threshold") or 0.0, []).append(row)
+    layers = tables.kept_layers(summary[0])
+    there = tables.present(COLUMNS, summary)
+    lines = [
+        [
+            *("threshold", "n", *(column.head for column in there)),
+            *("parameters", "factor", "MFLOP"),
+            *(name.split("/")[1] for name in layers),
+        ]
+    ]
+    for threshold, members in groups.items():
+        mean = {
+            name: float(np.mean([row[name] for row in members]))
+            for name in ("parameters", "compression", "multiply_adds", *layers)
+        }
+        lines.append(
+            [
+                f"{threshold:g}" if threshold else "dense",
+                str(len(members)),
+                *tables.cells(there, members),
+                f"{mean['parameters']:.0f}",
+                f"{mean['compression']:.1f}x",
+                f"{2 * mean['multiply_adds'] / 1e6:.3f}",
+                *(f"{mean[name]:.0f}" for name in layers),
+            ]
+        )
+    return f"{summary[0]['model']}, after {last} rounds\n{tables.aligned(lines)}"

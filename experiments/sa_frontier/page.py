@@ -1,0 +1,48 @@
+"""What the page shows of a run: masks at the largest budget, and searches against what is free."""
+
+from collections.abc import Sequence
+
+from experiments.harness import tables
+from experiments.harness.search_presets import FINDERS
+from experiments.harness.sparse_runs import GRANET
+from experiments.harness.tables import Row
+from experiments.sa_frontier.halving_runs import RACED
+
+RECORDS = ("summary.csv",)
+FIGURE = "accuracy_over_budget"
+CHEAP = ("snip", "grasp", "synflow", "initial_fisher", "random_erk")
+"""Rivals that train nothing and search nothing."""
+
+
+def table(summary: Sequence[Row]) -> str:
+    """Methods at the largest budget, then each search against what costs nothing and is best.
+
+    Best on the validation data: the test data decide nothing.
+    """
+    budget = max((row["budget"] for row in summary if row.get("budget")), default=None)
+    largest = [row for row in summary if row.get("budget") in (None, budget)]
+    lines = [tables.methods(largest)]
+    for density in sorted({row["density"] for row in largest if row["method"] != "dense"})[::-1]:
+        of, judged = (
+            {
+                name: {row["seed"]: row[field] for row in largest if _is(row, name, density)}
+                for name in dict.fromkeys(row["method"] for row in largest)
+            }
+            for field in ("trained_accuracy", "validation_accuracy")
+        )
+        cheap = [name for name in CHEAP if of.get(name)]
+        if not cheap:
+            continue
+        best = max(cheap, key=lambda name: sum(judged[name].values()))
+        for name in (GRANET, *FINDERS, RACED):
+            if of.get(name):
+                mean, half = tables.paired(of[name], of[best])
+                lines.append(
+                    f"{name} less {best} at {density:g}: {100 * mean:+.2f} points, paired 95 % "
+                    f"interval {100 * (mean - half):+.2f} to {100 * (mean + half):+.2f}"
+                )
+    return "\n".join(lines)
+
+
+def _is(row: Row, name: str, density: float) -> bool:
+    return row["method"] == name and row["density"] == density

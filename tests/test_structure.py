@@ -108,7 +108,7 @@ FAMILIES = {
 CHANCE = {
     "experiments.harness.searched_tickets",
     "experiments.sa_frontier.__main__",
-    "experiments.sparse_execution.__main__",
+    "experiments.sparse_execution.page",
     "experiments.sparse_execution.figure",
 }
 """Modules whose own masks are called random: none of a criterion."""

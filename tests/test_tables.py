@@ -106,7 +106,11 @@ def test_slim_nets_stand_with_what_validation_says_of_them():
 
 @pytest.mark.parametrize("page", pages.pages(), ids=lambda page: str(page.relative_to(pages.ROOT)))
 def test_the_tables_of_a_page_are_what_its_kept_records_give(page):
-    assert page.read_text(encoding="utf-8") == pages.write(page)
+    text = page.read_text(encoding="utf-8")
+    assert text == pages.write(page)
+    for block in pages.BLOCK.finditer(text):
+        record = pages.ROOT / "experiments" / block[1] / "results" / f"{block[2]}.json"
+        assert record.exists() or "\n```" not in block[0]  # no table before its run
 
 
 def test_what_is_kept_of_runs_is_small_and_stands_in_a_page():

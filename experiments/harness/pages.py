@@ -222,10 +222,12 @@ def _time(seconds: float) -> str:
 
 
 def write(page: Path, root: Path = ROOT) -> str:
-    """The page's text with every table written again from what is kept."""
+    """The page's text with every table written again from what is kept; others stay as they are."""
 
     def again(match: re.Match[str]) -> str:
         experiment, label = match.groups()
+        if not (root / "experiments" / experiment / "results" / f"{label}.json").exists():
+            return match.group()
         inside = block(experiment, label, page, root)
         return f"<!-- table: {experiment}/{label} -->\n{inside}\n<!-- end -->"
 

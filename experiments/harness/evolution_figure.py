@@ -9,9 +9,9 @@ from experiments.harness.records import read_spec
 
 
 def draw_evolution(folder: Path, phase: str) -> Path:
-    """Weights left and validation accuracy of every chain against the step.
+    """The scheduled share of weights left, and each chain's validation accuracy, over the steps.
 
-    A colour is a density; a line a chain, those of all seeds and budgets.
+    A colour is a density; on the right a line is a chain, those of all seeds and budgets.
 
     Args:
       folder: the run's.
@@ -19,33 +19,38 @@ def draw_evolution(folder: Path, phase: str) -> Path:
     """
     spec = read_spec(folder)
     chains: dict[tuple, list[dict[str, Any]]] = {}
+    schedules: dict[tuple, list[dict[str, Any]]] = {}
     for row in rows.read_metrics(folder):
         if row["phase"].startswith(phase):
-            name = row["density"], row["phase"], row["seed"], row["chain"]
-            chains.setdefault(name, []).append(row)
+            name = row["density"], row["phase"], row.get("seed"), row.get("chain")
+            (chains if "chain" in row else schedules).setdefault(name, []).append(row)
     densities = sorted({name[0] for name in chains}, reverse=True)
     fig, axes = subplots(1, 2, (10, 4))
-    panels = (
-        ("left", "weights left (%)"),
-        ("accuracy", "validation accuracy of the sparse net (%)"),
-    )
-    for panel, (field, label) in zip(axes.flat, panels, strict=True):
-        for (density, *_), chain in chains.items():
-            seen = [row for row in chain if field in row]
+    left, right = axes.flat
+
+    def draw(
+        panel: Any, groups: dict[tuple, list[dict[str, Any]]], field: str, **style: Any
+    ) -> None:
+        for (density, *_), members in groups.items():
             panel.plot(
-                [row["step"] for row in seen],
-                [100 * row[field] for row in seen],
+                [row["step"] for row in members],
+                [100 * row[field] for row in members],
                 color=f"C{densities.index(density)}",
-                lw=0.9,
-                alpha=0.7,
+                **style,
             )
-        panel.set(xlabel="training step of the search", ylabel=label)
+
+    draw(left, schedules, "left", drawstyle="steps-post", lw=1.2)
+    draw(right, chains, "accuracy", marker=".", ms=4, lw=0.9, alpha=0.7)
+    left.set(ylabel="weights left (%)")
+    right.set(ylabel="validation accuracy of the sparse net (%)")
+    for panel in (left, right):
+        panel.set(xlabel="training step of the search")
         panel.set_xlim(left=0)
         panel.grid(alpha=0.3)
-    logarithmic(axes.flat[0])
+    logarithmic(left)
     for i, density in enumerate(densities):
-        axes.flat[1].plot([], [], color=f"C{i}", label=f"to {100 * density:g} % of the weights")
-    axes.flat[1].legend(frameon=False, loc="lower right")
+        right.plot([], [], color=f"C{i}", label=f"to {100 * density:g} % of the weights")
+    right.legend(frameon=False, loc="lower right")
     many = len(chains)
     said = f"{many} chain{'s, a line each' if many > 1 else ''}"
     fig.suptitle(f"Masks that evolve: {spec['model']} on {spec['dataset']}, {said}")

@@ -11,6 +11,7 @@ import optax
 
 from experiments.harness import chain_runs
 from experiments.harness.budgeted_search import FoundMask, Task, dense_cost
+from experiments.harness.cached_trainings import keep as keep_rows
 from experiments.harness.chunked_run import check_finite, made_once, seconds
 from experiments.harness.problem import Problem, TrainSettings, optimizer_of
 from experiments.harness.seeds import evidence, examples, mask_key
@@ -136,8 +137,9 @@ def train_sparse(
     has learnt is left behind: a mask is for the first weights. Of a seed's chains, which see the
     data in orders of their own, that with the least validation loss at the end gives the mask.
 
-    Metrics rows, one a chain and look, hold what those of a training do, and `kept` weights and
-    the share `left`. `search_seconds` leave out the first masks.
+    Metrics rows, one a chain and look, hold what those of a training do, and the `kept` weights.
+    Those of the phase `LABEL-schedule` hold the share of the weights that is `left` from each
+    `step` on. `search_seconds` leave out the first masks.
 
     Args:
       task: what is looked for; its label is the phase's.
@@ -158,6 +160,13 @@ def train_sparse(
     least = sum(masks.floor_of(floor, shapes).values())
     rounds = granet.schedule(planned.rounds, first, last, least, settings.regrown)
 
+    size = masks.size(seeds[0].params, prunable)
+    schedule = [
+        {"density": density, "step": i * planned.every, "left": int(kept) / size}
+        for i, kept in enumerate([first, *rounds.ones])
+    ]
+    keep_rows(session.folder, f"{label}-schedule", schedule)
+
     def sparsify(
         inner: optax.GradientTransformation, mask: Mask, fill: Params | None
     ) -> optax.GradientTransformationExtraArgs:
@@ -165,8 +174,7 @@ def train_sparse(
         return granet.granet(inner, mask, prunable, rounds, planned.every, floor)
 
     def record(state: TrainState) -> dict[str, Array]:
-        kept = masks.count(state.mask, prunable)
-        return {"kept": kept, "left": kept / masks.size(state.mask, prunable)}
+        return {"kept": masks.count(state.mask, prunable)}
 
     evolving = session._replace(
         problem=problem.with_recipe(

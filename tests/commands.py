@@ -111,8 +111,20 @@ for experiment, *arguments in cases:
 """
 
 
-def answers(cases: list[list[str]], cache: Path) -> list[tuple[int, str]]:
-    """Exit status and output for each case, which is an experiment and its arguments."""
-    done = run([sys.executable, "-c", CHILDREN, json.dumps(cases)], cache)
+READ = 77
+READ_ALONE = f"""
+import sys
+from experiments.harness import setup
+setup.start = setup.configure = lambda *_, **__: sys.exit({READ})
+"""
+"""Ends an experiment with this status once it has read its flags, before JAX is set up."""
+
+
+def answers(cases: list[list[str]], cache: Path, first: str = "") -> list[tuple[int, str]]:
+    """Exit status and output for each case, which is an experiment and its arguments.
+
+    `first` is run before all.
+    """
+    done = run([sys.executable, "-c", first + CHILDREN, json.dumps(cases)], cache)
     assert done.returncode == 0, done.stderr
     return [tuple(json.loads(line)) for line in done.stdout.splitlines()]

@@ -1,19 +1,25 @@
-"""The README's Python runs as written."""
+"""The README and the pages: their Python runs as written, their commands are understood."""
 
 import re
-from pathlib import Path
+import shlex
 
+import commands
 import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
 
+from experiments.harness import pages
 from jaxtickets import masks, nets
 from jaxtickets.io import tickets
 from jaxtickets.types import Ticket
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+TEXTS = {page: page.read_text(encoding="utf-8") for page in pages.pages()}
+BLOCKS = [
+    block
+    for text in TEXTS.values()
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+]
 
 
 def block(words):
@@ -86,3 +92,44 @@ def test_half_of_the_units_go_for_real(capsys):
     small = names["small_ticket"]
     assert small.params["conv2"]["kernel"].shape == (5, 5, 10, 25)
     assert names["found"].before.parameters > 3.9 * names["found"].after.parameters
+
+
+COMMAND = r"python -m experiments\.([a-z_]+)\b(?!\.)((?:[^\n\\`]|\\\n)*)"
+
+
+def stated():
+    """Each command of the README and the pages: an experiment and its arguments."""
+    found = []
+    for text in TEXTS.values():
+        for experiment, words in re.findall(COMMAND, text):
+            words = words.replace("\\\n", " ")
+            if words.count("'") % 2:  # the last is of what the command stands in
+                words = words.rpartition("'")[0]
+            found.append([experiment, *shlex.split(words, comments=True)])
+    return [list(words) for words in dict.fromkeys(map(tuple, found))]
+
+
+def test_the_commands_of_all_pages_are_understood(cache):
+    cases = stated()
+    folders = (pages.ROOT / "experiments").glob("*/__main__.py")
+    assert {case[0] for case in cases} == {folder.parent.name for folder in folders}
+    assert len(cases) > 60
+    for case, (status, said) in zip(
+        cases, commands.answers(cases, cache, commands.READ_ALONE), strict=True
+    ):
+        without_torch = "PyTorch is not installed" in said
+        assert status == commands.READ or without_torch, (case, said)
+
+
+def test_links_and_pictures_of_all_pages_are_there():
+    for page, text in TEXTS.items():
+        for place in re.findall(r"\]\((?!http)([^)#]*)(?:#[^)]*)?\)", text):
+            assert (page.parent / place).exists(), (page, place)
+
+
+def test_every_experiment_has_a_page_and_the_readme_is_short():
+    for command in (pages.ROOT / "experiments").glob("*/__main__.py"):
+        page = command.parent / "README.md"
+        assert TEXTS[page].startswith("# ")
+        assert f"({page.relative_to(pages.ROOT).as_posix()})" in TEXTS[pages.ROOT / "README.md"]
+    assert len(TEXTS[pages.ROOT / "README.md"].splitlines()) < 250

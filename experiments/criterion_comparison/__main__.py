@@ -8,7 +8,7 @@ networks at initialization: why are we missing the mark?", 2021).
     python -m experiments.criterion_comparison
     python -m experiments.criterion_comparison --preset=thesis --data_dir=FOLDER
 
-The README has the numbers to expect, with spread, device and time.
+The README beside it has the numbers to expect, with spread, device and time.
 """
 
 import dataclasses

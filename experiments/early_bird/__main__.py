@@ -17,7 +17,7 @@ cheaper than training: with the defaults a mask takes one and a half dense train
 "untrained" is right after the cut. The dense net is the one that tickets are drawn from, so where
 units are cut it is trained with the penalty on batch-norm scales.
 
-The README has the numbers to expect, with spread, device and time.
+The README beside it has the numbers to expect, with spread, device and time.
 """
 
 from collections.abc import Sequence

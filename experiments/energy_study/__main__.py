@@ -7,7 +7,7 @@ the trained net's validation accuracy, beside its cost, says what an energy is w
     python -m experiments.energy_study
     python -m experiments.energy_study --preset=mnist --data_dir=FOLDER
 
-The README has the numbers to expect, with spread, device and time.
+The README beside it has the numbers to expect, with spread, device and time.
 """
 
 from collections.abc import Sequence

@@ -13,7 +13,7 @@ after a few training steps.
     python -m experiments.filter_search --granularity=unit_fields --budget=0.2,0.05
     python -m experiments.filter_search --model=cnn960 --dataset=cifar10 --preset=thesis
 
-The README has the numbers to expect, with spread, device and time.
+The README beside it has the numbers to expect, with spread, device and time.
 """
 
 import dataclasses

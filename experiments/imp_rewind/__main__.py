@@ -9,7 +9,7 @@ hypothesis", 2019.
     python -m experiments.imp_rewind --preset=lth --model=lenet300_100 --data_dir=FOLDER
     python -m experiments.imp_rewind --rates=0.1,0.01 --optimizer=momentum
 
-The README has the numbers to expect, with spread, device and time.
+The README beside it has the numbers to expect, with spread, device and time.
 """
 
 import dataclasses

@@ -7,7 +7,7 @@ et al., "Linear mode connectivity and the lottery ticket hypothesis", 2020.
 
     python -m experiments.linear_connectivity
 
-The README has the numbers to expect, with spread, device and time.
+The README beside it has the numbers to expect, with spread, device and time.
 """
 
 import dataclasses

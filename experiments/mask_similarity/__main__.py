@@ -7,7 +7,7 @@ and layer by layer, beside the cosine that masks with the same count in each lay
     python -m experiments.mask_similarity
     python -m experiments.mask_similarity --tickets=annealed=runs/sa_search/*/tickets/*
 
-The README has the numbers to expect, with spread, device and time.
+The README beside it has the numbers to expect, with spread, device and time.
 """
 
 import dataclasses

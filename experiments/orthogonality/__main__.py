@@ -6,7 +6,7 @@ then the same masks with their weights moved by gradient descent towards orthogo
     python -m experiments.orthogonality
     python -m experiments.orthogonality --tickets=annealed=runs/sa_search/*/tickets/*
 
-The README has the numbers to expect, with spread, device and time.
+The README beside it has the numbers to expect, with spread, device and time.
 """
 
 import dataclasses

@@ -8,7 +8,7 @@ neural networks", 2015.
     python -m experiments.prune_retrain
     python -m experiments.prune_retrain --rule=deviation --thresholds=0.5,1,1.5 --models=lenet5
 
-The README has the numbers to expect, with spread, device and time.
+The README beside it has the numbers to expect, with spread, device and time.
 """
 
 import dataclasses

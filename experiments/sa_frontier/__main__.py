@@ -12,7 +12,7 @@ these trainings are a race between those that need no dense one, whose winner is
     python -m experiments.sa_frontier --preset=quick
     python -m experiments.sa_frontier --preset=mnist --data_dir=FOLDER
 
-The README has the numbers to expect, with spread, device and time.
+The README beside it has the numbers to expect, with spread, device and time.
 """
 
 import dataclasses

@@ -12,7 +12,7 @@ training), GraNet's, which evolves in one sparse training, and the dense net.
     python -m experiments.sa_search --preset=annealing --model=lenet5
     python -m experiments.sa_search --preset=thesis --model=lenet300_100 --density=0.3,0.2,0.1
 
-The README has the numbers to expect, with spread, device and time.
+The README beside it has the numbers to expect, with spread, device and time.
 """
 
 import dataclasses

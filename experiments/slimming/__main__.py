@@ -8,7 +8,7 @@ network slimming", 2017. Beside it the same without a penalty: what is the penal
     python -m experiments.slimming
     python -m experiments.slimming --model=resnet20 --dataset=cifar10 --strengths=0,1e-4,1e-3
 
-The default net is LeNet-5 with batch norm. The README has the numbers to expect, with spread,
+The default net is LeNet-5 with batch norm. The README beside it has the numbers, with spread,
 device and time.
 """
 

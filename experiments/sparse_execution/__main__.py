@@ -8,8 +8,8 @@ the gradient for the kept weights.
     python -m experiments.sparse_execution
     python -m experiments.sparse_execution --models=lenet5 --tickets=runs/sa_search/*/tickets/*
 
-Masks are random, with one density in every layer, or those of saved tickets. The README has the
-numbers to expect, with device and time.
+Masks are random, with one density in every layer, or those of saved tickets. The README
+beside it has the numbers to expect, with device and time.
 """
 
 import dataclasses

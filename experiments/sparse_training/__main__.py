@@ -9,7 +9,7 @@ after dense training, and the dense net.
     python -m experiments.sparse_training
     python -m experiments.sparse_training --density=0.1,0.03 --budget=2
 
-The README has the numbers to expect, with spread, device and time.
+The README beside it has the numbers to expect, with spread, device and time.
 """
 
 import dataclasses

@@ -10,7 +10,7 @@ Methods named soft_ zero filters at the end of each epoch of a training of their
     python -m experiments.structured_pruning --methods=l2,soft_l2,fpgm,soft_fpgm
     python -m experiments.structured_pruning --model=resnet20 --dataset=cifar10 --budget=0.5,0.25
 
-The README has the numbers to expect, with spread, device and time.
+The README beside it has the numbers to expect, with spread, device and time.
 """
 
 from typing import Any

@@ -8,7 +8,7 @@ al., "Deconstructing lottery tickets: zeros, signs, and the supermask", 2019.
     python -m experiments.supermask
     python -m experiments.supermask --preset=zhou --data_dir=FOLDER
 
-The README has the numbers to expect, with spread, device and time.
+The README beside it has the numbers to expect, with spread, device and time.
 """
 
 import dataclasses

@@ -7,7 +7,7 @@ threshold, are one batch.
 
     python -m experiments.ticket_grid
 
-The README has the numbers to expect, with spread, device and time.
+The README beside it has the numbers to expect, with spread, device and time.
 """
 
 import dataclasses

@@ -6,7 +6,7 @@ batch; the table says how many steps each takes to reach given training losses.
     python -m experiments.trainability
     python -m experiments.trainability --tickets=annealed=runs/sa_search/*/tickets/*
 
-The README has the numbers to expect, with spread, device and time.
+The README beside it has the numbers to expect, with spread, device and time.
 """
 
 import dataclasses

@@ -128,7 +128,7 @@ def test_dense_nets_are_trained_once_for_all_experiments(smokes):
     ]
     assert sum(trained) == 1
     said = [smokes(name)[1].stdout for name in commands.GALLERIES]
-    assert sum("2 of 2 dense nets were trained before" in text for text in said) == 3
+    assert sum("2 of 2 dense nets are loaded from" in text for text in said) == 3
     dense = {
         row["trained_accuracy"]
         for name in ("criterion_comparison", "orthogonality")

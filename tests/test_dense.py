@@ -60,7 +60,7 @@ def test_stored_nets_are_the_trained_ones_and_only_new_seeds_are_trained(bench, 
     assert bench.trained == [0, 1]
     again = bench.nets([1, 2, 0], run="other")
     assert (
-        bench.trained == [2] and "2 of 3 dense nets were trained before" in capsys.readouterr().out
+        bench.trained == [2] and "2 of 3 dense nets are loaded from" in capsys.readouterr().out
     )
     for old, new in ((0, 2), (1, 0)):
         np.testing.assert_array_equal(
@@ -100,7 +100,7 @@ def test_a_damaged_net_is_trained_again(bench, capsys):
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     again = bench.nets([0], run="other")
-    assert bench.trained == [0] and "it is trained again" in capsys.readouterr().out
+    assert bench.trained == [0] and "the net is trained again" in capsys.readouterr().out
     np.testing.assert_array_equal(first.params["out"]["kernel"], again.params["out"]["kernel"])
 
 

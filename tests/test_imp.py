@@ -50,11 +50,11 @@ def kernels(tree, prunable):
 @pytest.mark.parametrize(
     ("ends", "rewinds", "duty"),
     [
-        ((90, 60), (0, 0), "end at one step, theirs are 60, 90"),
+        ((90, 60), (0, 0), "end at one step, but have steps 60, 90"),
         (
             (90, 90),
             (30, 0),
-            "go back to one step, or be given what they go back to, theirs are 0, ",
+            "rewind to one step, unless `rewound` is given, but have steps 0, ",
         ),
     ],
 )

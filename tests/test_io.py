@@ -134,7 +134,7 @@ def test_an_interrupt_names_the_folder_that_goes_on(tmp_path):
     process = start(IN_A_RUN.replace("{}", body))
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == f"stopped; the same command with --resume --out={tmp_path}/run goes on\n"
+    assert err == f"stopped; the same command with --resume --out={tmp_path}/run continues the run\n"
 
 
 def test_a_full_disk_names_the_file_and_how_the_run_goes_on(tmp_path):
@@ -143,8 +143,8 @@ def test_a_full_disk_names_the_file_and_how_the_run_goes_on(tmp_path):
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert err == (
-        "error: can't use a.csv: No space left on device; when that is put right, "
-        f"the same command with --resume --out={tmp_path}/run goes on\n"
+        "error: can't use a.csv: No space left on device; when this is corrected, "
+        f"the same command with --resume --out={tmp_path}/run continues the run\n"
     )
 
 
@@ -189,8 +189,8 @@ def test_what_clearly_cannot_fit_into_memory_is_refused(count, fits, monkeypatch
         memory.check_memory(f"--n={count}", count, 1e9, "runs")
     taken = {11: "11 GB", 10**30: "1e+21 EB"}[count]
     assert str(error.value) == (
-        f"--n={count}: {count} runs take {taken} of memory at the least, there are 10 GB: "
-        "give less, 10 could fit"
+        f"--n={count}: {count} runs take at least {taken} of memory, but 10 GB are available: "
+        "at most 10 can fit"
     )
 
 
@@ -325,7 +325,7 @@ def test_a_folder_in_use_is_refused_and_left_alone(tmp_path, spec, resume, says)
 
 def test_a_folder_of_other_files_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(UserError, match="holds files that aren't a run's"):
+    with pytest.raises(UserError, match="holds files that are no run"):
         records.open_run("anneal", Spec(), out=tmp_path)
     assert list(tmp_path.iterdir()) == [tmp_path / "thesis.tex"]
     with pytest.raises(UserError, match="can't use"):

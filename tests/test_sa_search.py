@@ -172,7 +172,7 @@ BAD = {
     "--learning_rate=-1": "--learning_rate=-1.0: must be above 0",
     "--batch_size=100000": "--batch_size=100000",
     "--train_images=5000": "mnist5k has 3500",
-    "--train_images=19": "--train_images=19: 20 at least",
+    "--train_images=19": "--train_images=19: give 20 or more",
     "--dataset=mnist --data_dir=/nowhere": "/nowhere",
     "--resume --out=EMPTY": "nothing to resume",
     "--out=OTHER": "holds another run",

@@ -1,1 +1,1 @@
-"""What experiments share: runs from settings to records, resumable, with tables and figures."""
+"""The code that experiments share: settings, resumable runs, records, tables and figures."""

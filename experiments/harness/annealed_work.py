@@ -1,4 +1,4 @@
-"""What a search over masks costs, counted and not timed."""
+"""The cost of a search over masks, in forward passes."""
 
 from experiments.harness.annealed_settings import AnnealingSettings
 from experiments.harness.budgeted_search import price

@@ -1,6 +1,6 @@
-"""Trainings done once and for all: their rows are kept, their tickets saved, their state removed.
+"""Trainings that are never repeated: rows and tickets are kept, checkpoints are removed.
 
-A run that goes on finds what is done and trains the rest.
+A resumed run loads the finished trainings and does the rest.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,13 +21,13 @@ def train(
     phase: str,
     entries: Mapping[str, Entry],
 ) -> dict[str, Row]:
-    """Ticket -> row of `train_entries`; as many at a time as fit into memory.
+    """Trains entries, as many at a time as fit into memory; returns ticket -> summary row.
 
     Args:
-      session: see `train_entries`; metrics and checkpoints are in its folder.
-      home: in `home/tickets` are the tickets at the end of training.
-      phase: the name of the trainings in the session's folder.
-      entries: name of the ticket -> what is trained.
+      session: see `train_entries`. Metrics and checkpoints go into its folder.
+      home: the trained tickets are saved in `home/tickets`.
+      phase: the prefix of the phases' names.
+      entries: the trained ticket's name -> what is trained.
     """
     if not entries:
         return {}
@@ -48,12 +48,12 @@ def train(
 
 
 def keep(part: Path, phase: str, made: Sequence[Row]) -> None:
-    """Writes rows into the metrics in `part`, in place of those that a kill left there."""
+    """Writes the rows of a phase into the metrics in `part`, replacing those of a killed run."""
     rows.keep_metrics(part, lambda row: row["phase"] != phase)
     rows.append_metrics(part, *({"phase": phase, **row} for row in made))
 
 
 def known(part: Path, phase: str) -> list[Row]:
-    """The rows of `keep`, none if there are none yet."""
+    """The rows that `keep` has written for a phase; empty if there are none yet."""
     found = [row for row in rows.read_metrics(part) if row["phase"] == phase]
     return [{name: value for name, value in row.items() if name != "phase"} for row in found]

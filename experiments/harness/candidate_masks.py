@@ -1,4 +1,4 @@
-"""Masks to be compared: made by criteria, or taken from the tickets of other runs."""
+"""Candidate masks: made by criteria, or loaded from the saved tickets of other runs."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -28,25 +28,27 @@ from jaxtickets.types import Array, Keep, Key, Mask, Params, PyTree, Split, Stat
 
 @dataclass(frozen=True)
 class GallerySettings:
-    """Which masks; each field is also a flag of the same name."""
+    """The candidate masks. Each field is also a flag of the same name."""
 
     criteria: tuple = option(
         ("random", "magnitude", "magnitude_same_sign", "snip", "grasp", "synflow"),
-        "what prunes; inverted_, normalised_ or initial_ before a name change its scores",
+        "pruning criteria; the prefixes inverted_, normalised_ and initial_ make variants",
         empty=True,
     )
     density: tuple = option((0.2,), "kept fractions of the prunable weights", above=0, most=1)
     allocation: str = option(
-        "global", "how layers share the weights kept", tuple(allocation.ALLOCATIONS)
+        "global", "how the kept weights are shared among layers", tuple(allocation.ALLOCATIONS)
     )
-    floor: int = option(0, "the least that a layer keeps", least=0, most=10**9)
+    floor: int = option(0, "minimum number of weights that a layer keeps", least=0, most=10**9)
     rounds: int = option(
         0,
-        "of criteria that take several rounds to a mask; 0: as many as each asks for",
+        "pruning rounds of criteria that prune iteratively; 0: each criterion's own number",
         least=0,
         most=10**4,
     )
-    tickets: tuple = option((), "folders of saved tickets, or patterns; LABEL=PATTERN names them")
+    tickets: tuple = option(
+        (), "folders of saved tickets, or glob patterns; LABEL=PATTERN names their method"
+    )
 
 
 GROUPS = (
@@ -55,16 +57,16 @@ GROUPS = (
     TrainSettings(),
     BatchSettings(),
 )
-"""The last settings of an experiment on a gallery, with the defaults that they share."""
+"""The last settings of every experiment on candidate masks, with their shared defaults."""
 
 
 class MaskPlan(NamedTuple):
-    """The masks of a run, before any is made.
+    """The plan of a run's candidate masks.
 
     Attributes:
-      settings: which, with the folder and a digest of each ticket in place of patterns.
-      keep: density -> what is kept.
-      saved: tickets of other runs.
+      settings: the settings, with the folder and a digest of each ticket in place of patterns.
+      keep: density -> how many weights are kept, in all or in each leaf.
+      saved: the tickets of other runs.
     """
 
     settings: GallerySettings
@@ -73,14 +75,14 @@ class MaskPlan(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """A run that has begun, with its masks.
+    """A started run with its candidate masks.
 
     Attributes:
       session: the run.
-      plan: what was asked for.
-      dense: their dense nets, trained; None where nothing needs them.
-      summary: a row of each dense net; empty where there are none.
-      entries: see `entries_of`.
+      plan: the plan of the masks.
+      dense: the trained dense nets; None if nothing needs them.
+      summary: a row of each dense net; empty if there are none.
+      entries: an entry for each mask, see `entries_of`.
     """
 
     session: Session
@@ -100,24 +102,24 @@ def start_candidates(
     trained: bool,
     others: bool = False,
 ) -> Candidates:
-    """Checks what is left to check, opens the run, and makes the masks.
+    """Checks the settings of the masks, starts the run, and makes the masks.
 
     Args:
       experiment, place, axis, problem: see `start_run`.
-      store: where dense nets are.
-      parts: settings, the last four those of `GROUPS`; the spec has the plan's settings in place
-        of the gallery's.
-      trained: whether masks are trained as dense nets are, from the step that they are of, beside
-        these; else dense nets are there only if a criterion looks at them.
-      others: whether the experiment has masks beside the gallery's, which then may be empty.
+      store: the store of dense nets.
+      parts: the settings; the last four are those of `GROUPS`. The spec contains the plan's
+        settings in place of the first of these four.
+      trained: whether the experiment trains the masks and compares them with dense nets. If not,
+        dense nets are trained only if a criterion needs trained weights.
+      others: whether the experiment has other masks too. If so, there may be no candidates.
 
     Raises:
-      UserError: see `plan` and `check_starts`; NaN among a criterion's scores.
+      UserError: see `plan_masks` and `check_starts`; or a criterion's scores contain NaN.
     """
     *own, settings, net, train, batch = parts
     planned = plan_masks(settings, problem)
     if not (settings.criteria or planned.saved or others):
-        raise UserError("--criteria is empty: give one, or --tickets to look at")
+        raise UserError("--criteria is empty: give one or more, or --tickets")
     if trained:
         check_starts(planned, problem)
     spec = [*own, planned.settings, net, train, batch]
@@ -131,10 +133,10 @@ def start_candidates(
 
 
 def plan_masks(settings: GallerySettings, problem: Problem) -> MaskPlan:
-    """Checks all that can be checked before work starts.
+    """Checks the settings of the candidate masks and loads the saved tickets.
 
     Raises:
-      UserError: a criterion, a density or a ticket that can't be; the message names it.
+      UserError: a criterion, a density or a ticket is invalid; the message names it.
     """
     params = problem.param_shapes
     shapes = masks.shapes(params, problem.prunable)
@@ -151,7 +153,7 @@ def plan_masks(settings: GallerySettings, problem: Problem) -> MaskPlan:
 
 
 def check_starts(plan: MaskPlan, problem: Problem) -> None:
-    """Raises UserError for a saved ticket that can't be trained from the step that it is of."""
+    """Raises UserError if a saved ticket can't be trained from the step of its weights."""
     for name, ticket in plan.saved:
         try:
             chunk_plan(problem, [int(ticket.rewind_step)], problem.steps)
@@ -160,15 +162,15 @@ def check_starts(plan: MaskPlan, problem: Problem) -> None:
 
 
 def looks_at_trained(settings: GallerySettings) -> bool:
-    """Whether any criterion looks at trained weights."""
+    """Whether any criterion scores trained weights."""
     return any(criteria.find(name).looks_at == "trained" for name in settings.criteria)
 
 
 def entries_of(session: Session, plan: MaskPlan, dense: Dense | None) -> list[Entry]:
     """An entry for each criterion, density and seed, and one for each saved ticket.
 
-    A criterion's mask lies over the weights of its seed; a saved ticket keeps its own, and is
-    trained in the order of data of its own seed. Without dense nets, no criterion may look at
+    A criterion's mask is applied to the weights of its seed. A saved ticket keeps its own weights
+    and is trained in its own seed's order of the data. If `dense` is None, no criterion may score
     trained weights.
     """
     settings, entries = plan.settings, []
@@ -193,12 +195,12 @@ def entries_of(session: Session, plan: MaskPlan, dense: Dense | None) -> list[En
                 scored = runs.take((dense.params, dense.stats), i)
             where = one.params, *scored, whole, batches
             keys = [mask_key(one, name, density) for density in plan.keep]
-            if count == 1 and not criterion.draws:  # scored once for all densities
+            if count == 1 and not criterion.draws:  # one score serves all densities
                 found = draw(keys, *where, wanted)
             else:
                 found = [draw([k], *where, [w])[0] for k, w in zip(keys, wanted, strict=True)]
             if any(unknown for _, unknown in found):
-                raise UserError(f"--criteria={name}: NaN among its scores, seed {one.number}")
+                raise UserError(f"--criteria={name}: its scores contain NaN, seed {one.number}")
             drawn.append([mask for mask, _ in found])
         for at, density in enumerate(plan.keep):
             for one, made in zip(seeds, drawn, strict=True):
@@ -213,10 +215,10 @@ def entries_of(session: Session, plan: MaskPlan, dense: Dense | None) -> list[En
 
 
 def _drawer(problem: Problem, criterion: Criterion, floor: int) -> Any:
-    """What makes a criterion's masks, compiled once for all seeds.
+    """Returns a compiled function that makes a criterion's masks, the same for all seeds.
 
-    It takes a key and what is wanted for each of several densities; the first round scores the
-    dense net once for all of them, with the first key.
+    The function takes a list of keys and a list of counts, one for each density. The first round
+    scores the dense net once for all densities, with the first key.
     """
     recipe = problem.recipe
 

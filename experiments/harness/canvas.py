@@ -1,4 +1,4 @@
-"""What all figures share: axes without a screen, and where they are saved."""
+"""The parts that all figures share: figures without a display, saving, axes and legends."""
 
 import textwrap
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ def subplots(height: int, width: int, size: tuple[float, float]) -> Any:
 
 
 def save(fig: Any, folder: Path, name: str) -> Path:
-    """Writes `figures/NAME.png` in the run's folder, closes the figure, returns the path.
+    """Writes `figures/NAME.png` in the run's folder, closes the figure, and returns the path.
 
-    A title wider than the figure is broken into lines.
+    A title that is wider than the figure is broken into lines.
     """
     from matplotlib import pyplot
 
@@ -42,42 +42,42 @@ def save(fig: Any, folder: Path, name: str) -> Path:
         with naming(path):
             fig.savefig(path)
     except OSError:
-        path.unlink(missing_ok=True)  # half of it
+        path.unlink(missing_ok=True)  # it may be incomplete
         raise
     pyplot.close(fig)
     return place / f"{name}.png"
 
 
 def reach(values: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
-    """Means `[n]` of groups of values, and bars `[2, n]` from the least to the greatest."""
+    """The mean of each group, and error bars to its minimum and maximum: float`[n]`, `[2, n]`."""
     mean = np.array([np.mean(v) for v in values])
     ends = [mean - [min(v) for v in values], [max(v) for v in values] - mean]
     return mean, np.maximum(ends, 0)  # a mean of equal values may be off by a rounding
 
 
 def words(name: str) -> str:
-    """A name as it reads."""
+    """A name with spaces in place of underscores."""
     return name.replace("_", " ")
 
 
 def densities(summary: Sequence[dict[str, Any]]) -> list[float]:
-    """The densities of what is pruned, falling."""
+    """The densities of the pruned nets, in falling order."""
     return sorted({row["density"] for row in summary if row["method"] != "dense"}, reverse=True)
 
 
 def deviation(values: Sequence[float]) -> float:
-    """The sample standard deviation, 0 of a single value."""
+    """The sample standard deviation; 0 for a single value."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
 def legend_beside(panel: Any, *named: Any) -> None:
-    """A legend to the right of the panel, of what is in it or else of `named`."""
+    """A legend to the right of the panel, of the panel's own lines or of the `named` ones."""
     where = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
     panel.legend(*named, frameon=False, fontsize="small", **where)
 
 
 def logarithmic(panel: Any) -> None:
-    """A logarithmic y axis whose ticks are 1, 2 and 5 times a power of ten, written out."""
+    """Sets a logarithmic y axis with ticks at 1, 2 and 5 times powers of ten, as plain numbers."""
     from matplotlib.ticker import LogLocator, NullLocator
 
     panel.set_yscale("log")
@@ -87,7 +87,7 @@ def logarithmic(panel: Any) -> None:
 
 
 def weights_left(panel: Any, members: Sequence[dict[str, Any]]) -> None:
-    """The x axis of weights left in per cent, logarithmic, falling, ticks at the levels."""
+    """Sets a logarithmic, falling x axis of the weights left in per cent, with ticks at levels."""
     left = sorted({round(100 * row["density"], 1) for row in members}, reverse=True)
     panel.set_xscale("log")
     ticks = left[:: max(1, len(left) // 6)]

@@ -1,4 +1,4 @@
-"""A long batch of runs in chunks: progress, metrics, checkpoints, and resuming after a kill."""
+"""Executes a batch of runs in chunks, with progress, metrics, checkpoints and resume."""
 
 import operator
 import time
@@ -20,10 +20,11 @@ from jaxtickets.runs import Blocks
 from jaxtickets.types import PyTree
 
 Advance = Callable[[Blocks, int], tuple[Blocks, PyTree]]
-"""`advance(state, i) -> (state, info)`: chunk i of all runs; both are blocks, info for a report."""
+"""`advance(state, i) -> (state, info)` executes chunk i of all runs. State and info are blocks."""
 
 Report = Callable[[int, PyTree], tuple[list[dict[str, Any]], Mapping[str, float | str]]]
-"""`report(i, info) -> (metrics rows, progress values)` of the joined info; raises on non-finite."""
+"""`report(i, info) -> (metrics rows, progress values)` from the joined info of chunk i. It raises
+UserError if a value isn't finite."""
 
 
 def run_in_chunks(
@@ -36,20 +37,20 @@ def run_in_chunks(
     progress: Progress,
     shapes: Callable[[], PyTree] | None = None,
 ) -> PyTree:
-    """The state of all runs after the last chunk, whatever happened in between.
+    """Executes all chunks and returns the final state of all runs, joined.
 
-    Resumes from the newest checkpoint in `checkpoints/PHASE` of the session's folder, if there is
-    one. Metrics rows get `phase`, `chunk` and the `seconds` that the chunk took.
+    A resumed run starts from the newest checkpoint in `checkpoints/PHASE` of the session's folder,
+    and gives the same result. Metrics rows get `phase`, `chunk` and the chunk's `seconds`.
 
     Args:
       session: the folder, the run axis, and the time between two checkpoints.
       phase: the batch's name.
-      begin: makes the first state, joined: a PyTree with a leading axis of runs.
-      ends: the step that each chunk ends at, for the live line.
-      advance, report: see above.
+      begin: makes the initial state, a PyTree with a leading axis of runs.
+      ends: the last step of each chunk, for the live line.
+      advance, report: see `Advance` and `Report`.
       progress: shows the live line.
-      shapes: the shapes and types of the first state, for a resumed run, which doesn't make it;
-        None: it is made to learn them.
+      shapes: gives the shapes and types of the initial state, so that a resumed run needn't make
+        it; None: a resumed run calls `begin` for them.
     """
     folder, axis = session.folder, session.axis
     place = folder / "checkpoints" / phase
@@ -80,13 +81,13 @@ def run_in_chunks(
 
 
 def made_once(session: Session, phase: str, make: Callable[[], PyTree], template: PyTree) -> PyTree:
-    """What `make` gives, from the checkpoint `phase` of a resumed run if it was made before.
+    """The result of `make`. A resumed run loads it from the checkpoint `phase` if it is there.
 
     Args:
       session: the run.
-      phase: its name, of its own.
+      phase: the checkpoint's name, which no other phase has.
       make: makes a PyTree of arrays.
-      template: its shapes and types.
+      template: a PyTree with the same structure, shapes and types.
     """
     place = session.folder / "checkpoints" / phase
     if place.exists() and (found := checkpoints.restore(place, template)):
@@ -97,22 +98,28 @@ def made_once(session: Session, phase: str, make: Callable[[], PyTree], template
 
 
 def check_finite(values: np.ndarray, names: list[str], step: int, what: str) -> None:
-    """Stops the run when a value `[runs, steps]` isn't finite.
+    """Stops the run if a value isn't finite.
+
+    Args:
+      values: float`[runs, steps]`.
+      names: the name of each run.
+      step: the step of the first column.
+      what: the name of the quantity.
 
     Raises:
-      UserError: saying what, in which run and at which step; `step` is that of the first column.
+      UserError: a value isn't finite. The message gives the quantity, the run and the step.
     """
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
         run, offset = bad[np.argmin(bad[:, 1])]
         raise UserError(
             f"the {what} is not finite at step {step + int(offset)} in {names[run]}: lower the "
-            "learning rate or choose other weights; what was written until then is kept"
+            "learning rate or choose other weights; the records until then are kept"
         )
 
 
 def seconds(folder: Path, phase: str) -> float:
-    """Seconds that a phase has taken, over all processes that worked on it."""
+    """The seconds that a phase has taken, summed over all sessions of a resumed run."""
     mine = [row for row in rows.read_metrics(folder) if row["phase"] == phase]
     spent = {row["chunk"]: row["seconds"] for row in mine}
     return sum(spent.values())

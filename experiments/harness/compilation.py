@@ -1,4 +1,4 @@
-"""Compilation: programs kept between processes and shared by a CPU's devices, and what it takes."""
+"""The compilation cache, which CPU devices and processes share, and the compile time by phase."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -11,11 +11,11 @@ from jax._src import cache_key
 
 
 def keep_in(folder: Path) -> None:
-    """Keeps every program that JAX compiles, unless JAX has been told already where to.
+    """Keeps every program that JAX compiles in `folder`, or in the folder that JAX already has.
 
-    On CPUs JAX takes programs that differ in nothing but their device for two, and compiles each;
-    on GPUs it doesn't. The machine code is the same, and an executable that is read is placed on
-    the device that it is wanted for. So devices are left out of what programs are known by.
+    JAX's cache key contains the device on CPUs (not on GPUs), so the same program is compiled once
+    for each device. The machine code is the same, and JAX loads a cached executable onto the device
+    that asks for it. So the device is removed from the key.
     """
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -33,21 +33,21 @@ def _without_device(hash_: Any, options: Any, strip_device_assignment: bool = Fa
     _hash_options(hash_, options, strip_device_assignment or alone)
 
 
-# --- what it takes -------------------------------------------------------------------------------
+# --- compile time --------------------------------------------------------------------------------
 
 ELSEWHERE = "elsewhere"
-"""What is compiled outside of all phases."""
+"""The name for compilation outside of all phases."""
 STARTED, ENDED = "compile_requests_use_cache", "backend_compile_duration"
-"""JAX's events; it tells of a start only where it keeps programs."""
+"""The ends of JAX's event names. JAX reports a start only if its cache is on."""
 
 
 @contextmanager
 def watched(phase: str, show: Callable[[bool], None]) -> Iterator[None]:
-    """Counts what is compiled in the meantime as the phase's.
+    """Counts the compile time within the context as the phase's.
 
     Args:
-      phase: its name.
-      show: called with True as a compilation starts, and with False as one ends.
+      phase: the phase's name.
+      show: called with True when a compilation starts, and with False when one ends.
     """
 
     def started(event: str, **_: Any) -> None:
@@ -69,9 +69,9 @@ def watched(phase: str, show: Callable[[bool], None]) -> Iterator[None]:
 
 
 def seconds() -> dict[str, float]:
-    """Phase -> seconds that this process has compiled, or read what others had compiled.
+    """Phase -> seconds that this process spent on compiling or on reading the cache.
 
-    Devices that do so at the same time add up. What is outside of all phases is `ELSEWHERE`.
+    Devices that compile at the same time add up. Time outside of all phases is `ELSEWHERE`.
     """
     rest = _in_all["seconds"] - sum(_of_phases.values())
     return {phase: round(spent, 3) for phase, spent in {**_of_phases, ELSEWHERE: rest}.items()}

@@ -1,4 +1,4 @@
-"""Dense nets, trained once: several criteria and several experiments look at the same ones."""
+"""A store of trained dense nets, so that experiments and criteria share them."""
 
 import dataclasses
 import hashlib
@@ -29,18 +29,18 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 @dataclasses.dataclass(frozen=True)
 class StoreSettings:
-    """Where dense nets are kept; it doesn't decide any number."""
+    """Where dense nets are stored. It doesn't change any number."""
 
-    dense_store: str = option("runs/dense", "folder of dense nets, trained once for all runs")
+    dense_store: str = option("runs/dense", "folder of trained dense nets that runs share")
 
 
 class Dense(NamedTuple):
-    """Trained dense nets.
+    """Trained dense nets, one for each seed.
 
     Attributes:
-      params, stats: at the end of training, stacked over seeds.
-      summary: a row of `train_entries` for each.
-      places: number of the seed -> the folder of its ticket.
+      params, stats: the trained nets, with a leading axis of seeds.
+      summary: a row of `train_entries` for each net.
+      places: seed number -> the folder of its ticket.
     """
 
     params: Params
@@ -50,19 +50,19 @@ class Dense(NamedTuple):
 
 
 def dense_nets(session: Session, training: TrainSettings, store: StoreSettings) -> Dense:
-    """The dense net of each seed at the end of its training: from the store, or trained into it.
+    """The trained dense net of each seed: loaded from the store, or trained and stored there.
 
-    A stored net is used if all that decides its numbers is the same: net, data, training, seed,
-    the way runs are batched, the machine's kind, the versions of what trains, and the code of
-    `source.TRAINING`. `dense.json` in the run's folder says which were used.
+    A stored net is used if everything that decides its numbers is the same: net, data, training,
+    seed, the batching of runs, the kind of device, the versions of the packages, and the code in
+    `source.TRAINING`. `dense.json` in the run's folder lists the tickets that were used.
 
     Args:
       session: the net, its recipe, and the seeds.
       training: the settings that the problem was built from.
-      store: a folder of tickets, named by digest.
+      store: the folder of tickets, which are named by digest.
 
     Raises:
-      UserError: nets must be trained, and the store can't hold them.
+      UserError: a net must be trained, and the store can't be written.
     """
     problem, axis, seeds = session.problem, session.axis, session.seeds
     context = {
@@ -82,7 +82,7 @@ def dense_nets(session: Session, training: TrainSettings, store: StoreSettings) 
         _copy(Path(store.dense_store) / "tickets" / one_hash)
     found = {i: one for i, name in enumerate(hashes) if (one := _load(home, name))}
     if found:
-        print(f"{len(found)} of {len(seeds)} dense nets were trained before: {home}")
+        print(f"{len(found)} of {len(seeds)} dense nets are loaded from {home}")
     missing = [i for i in range(len(seeds)) if i not in found]
     if missing:
         processes.told(lambda: _check_store(store))
@@ -112,18 +112,18 @@ TRAINED = (
     *("trained_accuracy", "validation_accuracy", "early_stop_accuracy", "early_stop_step"),
     *("seconds", "train_steps"),
 )
-"""What a stored net knows of its training; the other columns are found anew."""
+"""The columns that are stored with a net. The other columns are computed for each run."""
 
 
 def dense_entry(problem: Problem, one: Seed) -> Entry:
-    """The seed's net with nothing pruned, at its first weights."""
+    """The training of the seed's dense net from its initial weights."""
     mask = masks.ones(one.params)
     start = Start(training_key(one), problem.hyper, one.params, one.stats, mask, one.step)
     return Entry({"method": "dense", "density": 1.0, "seed": one.number}, start)
 
 
 def _check_store(store: StoreSettings) -> None:
-    """Makes the store's folder; raises UserError if it can't be written into."""
+    """Makes the store's folder; raises UserError if it can't be written."""
     place = Path(store.dense_store) / "tickets"
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -135,20 +135,20 @@ def _check_store(store: StoreSettings) -> None:
 
 
 def _copy(place: Path) -> None:
-    """A net that the first process has stored, in the stores of the others."""
+    """Copies a net from the store of the first process into those of the others."""
     if processes.told(place.exists):
         processes.copied(place)
 
 
 def _load(home: Path, name: str) -> tuple[Ticket, dict[str, Any]] | None:
-    """A stored net; a damaged one is removed, since it can be trained again."""
+    """The stored net; None if it isn't there. A damaged one is removed and trained again."""
     place = home / "tickets" / name
     if not place.exists():
         return None
     try:
         return tickets.load_ticket(place)
     except UserError as error:
-        print(f"{error}: it is trained again")
+        print(f"{error}: the net is trained again")
         shutil.rmtree(place, ignore_errors=True)
         return None
 

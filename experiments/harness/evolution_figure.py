@@ -1,4 +1,4 @@
-"""Masks that evolve in a training: how many weights are left, and what the net can do."""
+"""A figure of sparse training: weights left and validation accuracy during the training."""
 
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,13 @@ from experiments.harness.records import read_spec
 
 
 def draw_evolution(folder: Path, phase: str) -> Path:
-    """The scheduled share of weights left, and each chain's validation accuracy, over the steps.
+    """Draws the scheduled weights left and each chain's validation accuracy against the step.
 
-    A colour is a density; on the right a line is a chain, those of all seeds and budgets.
+    Each density has a colour. On the right, each chain of each seed and budget has a line.
 
     Args:
-      folder: the run's.
-      phase: what the names of the phases begin with.
+      folder: the run's folder.
+      phase: the prefix of the phases' names.
     """
     spec = read_spec(folder)
     chains: dict[tuple, list[dict[str, Any]]] = {}
@@ -52,6 +52,6 @@ def draw_evolution(folder: Path, phase: str) -> Path:
         right.plot([], [], color=f"C{i}", label=f"to {100 * density:g} % of the weights")
     right.legend(frameon=False, loc="lower right")
     many = len(chains)
-    said = f"{many} chain{'s, a line each' if many > 1 else ''}"
-    fig.suptitle(f"Masks that evolve: {spec['model']} on {spec['dataset']}, {said}")
+    said = f"{many} chain{'s, one line each' if many > 1 else ''}"
+    fig.suptitle(f"Sparse training: {spec['model']} on {spec['dataset']}, {said}")
     return save(fig, folder, "evolution")

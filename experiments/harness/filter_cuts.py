@@ -1,4 +1,4 @@
-"""Which units go: criteria and shares checked, units chosen for every seed, nets made small."""
+"""Structured pruning up to the cut: checks settings, chooses units, and makes the small nets."""
 
 import dataclasses
 import math
@@ -29,62 +29,67 @@ from jaxtickets.types import Array, Key, Params, Split, Stats, Ticket, Wiring
 
 @dataclasses.dataclass(frozen=True)
 class CutSettings:
-    """Which units stay; each field is also a flag of the same name."""
+    """Which units are kept. Each field is also a flag of the same name."""
 
     methods: tuple = option(
         ("random", "l1", "fpgm"),
-        f"what scores units: {', '.join(structured.METHODS)}; inverted_ before a name turns it; "
-        f"or zeroes them epoch by epoch in training: {', '.join(soft_filter_pruning.METHODS)}",
+        f"methods that score units: {', '.join(structured.METHODS)} (the prefix inverted_ reverses "
+        "the scores); methods that zero filters after each epoch of training: "
+        f"{', '.join(soft_filter_pruning.METHODS)}",
     )
-    rates: tuple = option((0.5, 0.3), "shares of the units kept", above=0, most=1)
+    rates: tuple = option((0.5, 0.3), "kept fractions of the units", above=0, most=1)
     budget: tuple = option(
-        (), "shares of the multiply-adds kept, in place of --rates", above=0, most=1
+        (), "kept fractions of the multiply-adds, instead of --rates", above=0, most=1
     )
     ranking: str = option(
-        "by_layer", "where units are held against each other", tuple(structured.RANKINGS)
+        "by_layer", "whether units are ranked within or across layers", tuple(structured.RANKINGS)
     )
-    floor: int = option(1, "the least units that a layer keeps", least=0, most=MOST_UNITS)
-    multiple: int = option(1, "layers keep multiples of so many units", least=1, most=MOST_UNITS)
+    floor: int = option(1, "minimum number of units that a layer keeps", least=0, most=MOST_UNITS)
+    multiple: int = option(
+        1, "each layer keeps a multiple of this number of units", least=1, most=MOST_UNITS
+    )
     norm_keep: float = option(
-        0.9, "of fpgm_norm: the share of filters that a cut by norm leaves", above=0, most=1
+        0.9, "fraction of filters that fpgm_norm keeps by norm before it ranks", above=0, most=1
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class AfterSettings:
-    """What becomes of the small nets; each field is also a flag of the same name."""
+    """How the small nets are trained. Each field is also a flag of the same name."""
 
-    after: tuple = option(tuple(AFTERS), f"how they are trained: {', '.join(AFTERS)}")
+    after: tuple = option(tuple(AFTERS), f"trainings after the cut: {', '.join(AFTERS)}")
     finetune_epochs: int = option(
         2,
-        "passes over the training data of fine-tuning, which is without --penalty",
+        "epochs of fine-tuning, which has no --penalty",
         least=1,
         most=MOST_EPOCHS,
     )
     finetune_rate: float = option(
         0.1,
-        "learning rate of fine-tuning, constant, a factor of the first one",
+        "constant learning rate of fine-tuning, as a fraction of --learning_rate",
         above=0,
         most=MOST_FACTOR,
     )
     longest: float = option(
-        2.0, "the most dense trainings that scratch_b takes; inf: no limit", least=1, most=math.inf
+        2.0, "maximum length of scratch_b, in dense trainings; inf: none", least=1, most=math.inf
     )
-    repeats: int = option(100, "calls whose median is a net's latency", least=1, most=10**6)
+    repeats: int = option(
+        100, "number of timed calls; a net's latency is their median", least=1, most=10**6
+    )
 
 
 class CutPlan(NamedTuple):
-    """A run's pipeline, before any net is trained.
+    """The plan of a run of structured pruning.
 
     Attributes:
       cut, after, train: the settings.
-      criteria: method -> its criterion.
-      shares: of the units or of the multiply-adds, falling.
-      how: how units are chosen.
-      graph: the net's.
-      lengths: of trainings.
-      epoch: steps of an epoch.
-      soft: method -> the criterion by which filters are zeroed while the net trains.
+      criteria: method -> its criterion, for methods that score trained nets.
+      shares: the kept fractions of the units or of the multiply-adds, in falling order.
+      how: how units are chosen by their scores.
+      graph: the net's traced graph.
+      lengths: the lengths of the trainings.
+      epoch: training steps in an epoch.
+      soft: method -> its criterion, for methods that zero filters during training.
     """
 
     cut: CutSettings
@@ -102,11 +107,11 @@ class CutPlan(NamedTuple):
 def plan_cuts(
     cut: CutSettings, after: AfterSettings, train: TrainSettings, problem: Problem
 ) -> CutPlan:
-    """Checks all that can be checked before work starts.
+    """Checks the settings and makes the plan.
 
     Raises:
-      UserError: a method, a share or a training that can't be, a share that empties a layer or a
-        budget that can't be kept, or a net whose units can't be traced; the message names it.
+      UserError: a method, a share or a training is invalid, a share empties a layer, a budget can't
+        be met, or the net's units can't be traced. The message names it.
     """
     for name in cut.methods:
         plain = structured.plain(name)
@@ -120,7 +125,7 @@ def plan_cuts(
     asked = "budget" if cut.budget else "rates"
     shares = sorted(numbers(asked, cut.budget or cut.rates), reverse=True)
     if cut.ranking == "over_layers" and cut.floor == 0:
-        raise UserError("--ranking=over_layers --floor=0: a layer may be emptied, give a floor")
+        raise UserError("--ranking=over_layers --floor=0: a layer may be emptied, raise --floor")
     shape = problem.image_shape
     costs = nets.multiply_adds(problem.net, shape) if cut.budget else {}
     how = Cut(structured.RANKINGS[cut.ranking], cut.floor, cut.multiple, costs)
@@ -140,7 +145,7 @@ def plan_cuts(
         for name, criterion in found.items():
             flag = f"--methods={name}: "
             check_scores(criterion, problem, graph.wiring)
-        for share in shares:  # what is kept of each layer by any scores, or at the least
+        for share in shares:  # equal scores show whether the share can be met at all
             flag = f"--{asked}={share:g}: "
             equal = {group.name: np.zeros(group.size, "f") for group in graph.wiring}
             structured.chosen(how, graph, equal, share)
@@ -151,17 +156,17 @@ def plan_cuts(
 
 
 def _check_soft(method: str, cut: CutSettings, steps: int, epoch: int) -> None:
-    """Raises UserError if filters can't be zeroed layer by layer at the end of each epoch."""
+    """Raises UserError unless filters can be zeroed in each layer at the end of each epoch."""
     if cut.budget or cut.ranking != "by_layer":
         other = "--budget" if cut.budget else f"--ranking={cut.ranking}"
-        raise UserError(f"--methods={method} zeroes a share of each layer: give no {other}")
+        raise UserError(f"--methods={method} zeroes a share of each layer: leave out {other}")
     if steps % epoch:
-        said = f"--methods={method}: {steps} training steps: must be whole epochs of {epoch}"
+        said = f"--methods={method}: {steps} training steps: must be whole epochs of {epoch} steps"
         raise UserError(said)
 
 
 def check_scores(criterion: UnitCriterion, problem: Problem, wiring: Wiring) -> None:
-    """Raises ValueError if the net lacks what the criterion looks at; by shapes alone."""
+    """Raises ValueError if the criterion can't score the net. Only shapes are evaluated."""
     params, stats = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))
     size = len(problem.dataset.train.labels) // 10
     batches = jax.eval_shape(
@@ -193,15 +198,15 @@ def _scores(
 
 
 class Choice(NamedTuple):
-    """Which units of one seed's net stay.
+    """The units of one seed's net that are kept.
 
     Attributes:
-      method: what chose them.
-      share: what was asked for, of the units or of the multiply-adds.
-      seed: with the weights that the small net is rewound to.
-      params, stats: the trained weights that the small net may go on with.
-      units: `{group: bool[units]}`.
-      said: of a search, `search_loss` and `search_validation_loss`; else empty.
+      method: the method that chose them.
+      share: the kept fraction of the units or of the multiply-adds that was asked for.
+      seed: the seed, with the weights to which the small net is rewound.
+      params, stats: the trained weights, from which the small net may be fine-tuned.
+      units: `{group: bool[units]}`, True for units that are kept.
+      said: `search_loss` and `search_validation_loss` of a search; else empty.
     """
 
     method: str
@@ -214,14 +219,14 @@ class Choice(NamedTuple):
 
 
 class Member(NamedTuple):
-    """A cut of one seed's net.
+    """A small net, cut from one seed's net.
 
     Attributes:
-      name: method, rate (the share that was asked for) and seed.
-      seed: its seed.
-      net: the small net.
-      small: its tickets, and its functions.
-      gain: what was saved.
+      name: its fields in rows: method, rate (the share that was asked for) and seed.
+      seed: the seed, with the dense net's weights.
+      net: the small Flax module.
+      small: the small net's functions, and its tickets with rewound and with trained weights.
+      gain: the report of what the cut saves.
       said: see `Choice`.
     """
 
@@ -234,10 +239,12 @@ class Member(NamedTuple):
 
 
 def scored(session: Session, plan: CutPlan, dense: Dense) -> list[Choice]:
-    """Every criterion's choice of every share: a net is scored once for all, by chance for each.
+    """The units that each criterion keeps at each share, for each seed.
+
+    A net is scored once for all shares. A criterion that draws at random scores again for each.
 
     Raises:
-      UserError: NaN among the scores.
+      UserError: the scores contain NaN.
     """
     problem, seeds = session.problem, session.seeds
     batches = evidence(problem, seeds[0], None, session.data).batches
@@ -264,10 +271,10 @@ def scored(session: Session, plan: CutPlan, dense: Dense) -> list[Choice]:
 
 
 def cut(plan: CutPlan, problem: Problem, choices: Sequence[Choice]) -> dict[str, list[Member]]:
-    """The small nets, by a digest of their widths.
+    """Makes the small nets: digest of the widths -> members.
 
     Raises:
-      UserError: a net that can't be shrunk.
+      UserError: a net can't be shrunk.
     """
     groups: dict[str, list[Member]] = {}
     for choice in choices:
@@ -289,5 +296,5 @@ def cut(plan: CutPlan, problem: Problem, choices: Sequence[Choice]) -> dict[str,
 
 
 def digest_of(net: nn.Module) -> str:
-    """A digest of a net's widths: what small nets are known by."""
+    """A digest of a net's widths, which names the small net."""
     return digest(nets.to_json(net)["widths"])[:12]

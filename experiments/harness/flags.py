@@ -1,6 +1,6 @@
-"""Settings as absl flags: a flag for each field, an explicit flag before a preset.
+"""Settings as absl flags, one flag for each field. An explicit flag overrides a preset.
 
-Flags are defined under `__main__` only, by `define`; importing this module defines none.
+Only `define` defines flags, and only an experiment's `__main__` calls it.
 """
 
 import dataclasses
@@ -33,49 +33,55 @@ PRECISIONS = {
     "tf32": "tensorfloat32",
     "bfloat16": "bfloat16",
 }
-"""What the flag says -> what JAX calls it. Left to itself, JAX takes less than float32 on GPUs and
-TPUs. Weights, masks, sums and counts are as they are in all."""
+"""Value of the flag -> JAX's name. JAX's own default is less precise than float32 on GPUs and TPUs.
+The precision of weights, masks, sums and counts never changes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RunSettings:
-    """Where and how a run is executed; these don't decide its numbers."""
+    """Where and how a run is executed. These settings don't change its numbers."""
 
-    out: str = option("", "the run's folder; empty: a new one under runs/")
-    resume: bool = option(False, "continue --out, or else the newest run of the same spec")
-    data_dir: str = option("", "folder of prepared TFDS data; empty: TFDS's own")
+    out: str = option("", "folder of the run; empty: a new one under runs/")
+    resume: bool = option(False, "continue the run in --out, or the newest run with the same spec")
+    data_dir: str = option("", "folder of prepared TFDS data; empty: TFDS's default")
     prepare: bool = option(False, "prepare the data set first; needs TensorFlow")
-    devices: int = option(0, "virtual CPU devices; 0: one a core", least=0, most=1024)
-    checkpoint_seconds: float = option(60.0, "time between two checkpoints", least=0, most=math.inf)
-    distributed: bool = option(False, "share the work with other processes, found by JAX")
-    coordinator: str = option("", "HOST:PORT of the first process, where JAX can't find it")
-    num_processes: int = option(0, "how many there are, with --coordinator", least=0, most=10**6)
-    process_id: int = option(-1, "which this one is, with --coordinator", least=-1, most=10**6)
+    devices: int = option(0, "number of virtual CPU devices; 0: one per core", least=0, most=1024)
+    checkpoint_seconds: float = option(
+        60.0, "seconds between two checkpoints", least=0, most=math.inf
+    )
+    distributed: bool = option(False, "share the work with other processes that JAX finds")
+    coordinator: str = option("", "HOST:PORT of the first process, if JAX can't find it")
+    num_processes: int = option(0, "number of processes, with --coordinator", least=0, most=10**6)
+    process_id: int = option(
+        -1, "number of this process, from 0, with --coordinator", least=-1, most=10**6
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchSettings:
-    """How runs are computed; it decides the last bits, or more, and so is part of the spec."""
+    """How runs are batched. It changes at least the last bits, so it is part of the spec."""
 
     mode: str = option("auto", "how runs are batched", ("auto", *MODES))
     width: int = option(
-        0, "runs in a block; 0: 32 where they run at once, else 1", least=0, most=MOST_RUNS
+        0, "runs per block; 0: 32 if the mode runs a block at once, else 1", least=0, most=MOST_RUNS
     )
-    precision: str = option("float32", "of matrix products on accelerators", tuple(PRECISIONS))
+    precision: str = option(
+        "float32", "precision of matrix products on accelerators", tuple(PRECISIONS)
+    )
 
 
 def define(*settings: Any) -> None:
-    """Defines a flag for each field of some settings, with its value as the default."""
+    """Defines a flag for each field of the settings. The field's value is the flag's default."""
     for group in settings:
         for field in dataclasses.fields(group):
             _define(field, getattr(group, field.name))
 
 
 def read(kind: type[T], defaults: T, preset: Mapping[str, Any]) -> T:
-    """The settings that the flags say: explicit flags, then the preset, then the defaults.
+    """The settings of a run: from explicit flags first, then the preset, then the defaults.
 
     Raises:
-      UserError: a value that can't be.
+      UserError: a value is invalid.
     """
     assert dataclasses.is_dataclass(kind)
     values = {}
@@ -101,7 +107,7 @@ def read(kind: type[T], defaults: T, preset: Mapping[str, Any]) -> T:
 
 
 def read_all(groups: Sequence[Any], preset: Mapping[str, Any]) -> list[Any]:
-    """The settings of several groups, whose values are the defaults, in their order.
+    """The settings of several groups, in their order. The groups' values are the defaults.
 
     Raises:
       UserError: see `read`.
@@ -110,7 +116,7 @@ def read_all(groups: Sequence[Any], preset: Mapping[str, Any]) -> list[Any]:
 
 
 def with_preset(settings: T, preset: Mapping[str, Any]) -> T:
-    """The settings with the preset's values where it has some: what `define` shows as defaults."""
+    """The settings with the preset's values, so that `define` shows these as defaults."""
     assert dataclasses.is_dataclass(settings)
     names = {field.name for field in dataclasses.fields(settings)} & set(preset)
     changed: T = dataclasses.replace(settings, **{name: preset[name] for name in names})  # type: ignore[type-var]
@@ -118,14 +124,14 @@ def with_preset(settings: T, preset: Mapping[str, Any]) -> T:
 
 
 def refuse_idle(idle: Idle, parts: Sequence[Any]) -> None:
-    """Refuses the first explicit flag that what was chosen leaves without effect.
+    """Refuses an explicit flag that has no effect under the other settings.
 
     Args:
-      idle: which choices leave which flag without effect.
+      idle: flag -> the choices under which it has no effect.
       parts: the settings that were read.
 
     Raises:
-      UserError: the message names the flag and the choice.
+      UserError: the message names the flag and the settings that leave it without effect.
     """
     values = {name: value for part in parts for name, value in vars(part).items()}
     for name in idle:
@@ -145,12 +151,12 @@ def numbers(name: str, words: Sequence[Any], bounds: Bounds = FINITE) -> tuple[f
     """The numbers of a list flag.
 
     Args:
-      name: the flag's.
-      words: words, or numbers.
-      bounds: of each.
+      name: the flag's name.
+      words: its items, words or numbers.
+      bounds: the bounds of each item.
 
     Raises:
-      UserError: a word isn't a finite number or is out of bounds, or there is none.
+      UserError: an item isn't a finite number or is out of bounds, or the list is empty.
     """
     text = ",".join(map(str, words))
     try:
@@ -160,7 +166,7 @@ def numbers(name: str, words: Sequence[Any], bounds: Bounds = FINITE) -> tuple[f
     if not all(map(math.isfinite, values)):
         raise UserError(f"--{name}={text}: must be finite numbers")
     if not values:
-        raise UserError(f"--{name} is empty: give a number, or several with commas between")
+        raise UserError(f"--{name} is empty: give one or more numbers, comma-separated")
     for value in values:
         if fault := bounds.fault(value):
             raise UserError(f"--{name}={text}: {fault}")
@@ -171,7 +177,7 @@ def whole_numbers(name: str, words: Sequence[Any], bounds: Bounds = FINITE) -> t
     """The whole numbers of a list flag, which may be empty.
 
     Raises:
-      UserError: a word isn't a whole number, or is out of bounds.
+      UserError: an item isn't a whole number or is out of bounds.
     """
     values = numbers(name, words, bounds) if words else ()
     if any(value != int(value) for value in values):
@@ -182,14 +188,14 @@ def whole_numbers(name: str, words: Sequence[Any], bounds: Bounds = FINITE) -> t
 def _listed(
     field: dataclasses.Field, value: Sequence[Any], default: Sequence[Any]
 ) -> tuple[Any, ...]:
-    """A list flag's value; one of numbers is made of them, so that one list is one spec."""
+    """A list flag's value. Numbers are parsed, so that the same list gives the same spec."""
     name, values = field.name, tuple(value)
     if not values and (field.metadata.get("empty") or not default):
         return values
     if bounds_of(field):
         values = numbers(name, values)
     if not values:
-        raise UserError(f"--{name} is empty: give one, or several with commas between")
+        raise UserError(f"--{name} is empty: give one or more, comma-separated")
     for item in () if field.metadata.get("repeats") else values:
         if values.count(item) > 1:
             raise UserError(f"--{name} has {item} twice")

@@ -1,4 +1,7 @@
-"""Settings of the lottery ticket paper (2019), in small too, of OpenLTH's LeNet, and of seconds."""
+"""Presets of iterative pruning: the lottery ticket paper (2019), OpenLTH's LeNet, and `smoke`.
+
+`smoke` takes seconds. `SHORT` is a shorter version of the paper's training.
+"""
 
 from typing import Any
 
@@ -13,7 +16,7 @@ SHORT = TrainSettings(
     iterations=1000,
     look_every=50,
 )
-"""The paper's training of lenet300_100 in small: the default of what prunes that net repeatedly."""
+"""A shorter version of the paper's training of lenet300_100: the default of iterative pruning."""
 SMOKE: dict[str, Any] = {
     "seeds": 2,
     "levels": 2,
@@ -90,15 +93,15 @@ PRESETS = {
 
 
 def preset(name: str, model: str, dataset: str) -> dict[str, Any]:
-    """Flag -> value of a preset.
+    """The flags that a preset sets: name -> value.
 
     Args:
-      name: of the preset, may be empty.
+      name: the preset's name; empty: no preset.
       model: the net.
-      dataset: the data set asked for, empty for the preset's.
+      dataset: the data set asked for; empty: the preset's.
 
     Raises:
-      UserError: there is no such preset, or none for the model, or it doesn't fit the data set.
+      UserError: the preset is unknown, or isn't defined for the net or the data set.
     """
     choose("preset", name, ("", "smoke", *PRESETS))
     if name in ("", "smoke"):

@@ -1,4 +1,4 @@
-"""The settings of iterative pruning, and what they say of each leaf and level."""
+"""The settings of iterative pruning, and the number of weights they keep at each level."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,33 +15,43 @@ SCOPES = ("layer", "global")
 
 @dataclass(frozen=True)
 class ImpSettings:
-    """The procedure by names and numbers; each field is also a flag of the same name."""
+    """The pruning procedure. Each field is also a flag of the same name."""
 
-    levels: int = option(
-        7, "times that the net is pruned; one level is one-shot", least=1, most=1000
-    )
+    levels: int = option(7, "number of pruning levels; 1: one-shot", least=1, most=1000)
     prune_rate: float = option(
-        0.4, "share of a layer's weights left that a level prunes", above=0, below=1
+        0.4, "fraction of a layer's remaining weights that a level prunes", above=0, below=1
     )
-    conv_rate: float = option(0.0, "the same for convolutions; 0: as prune_rate", least=0, below=1)
+    conv_rate: float = option(0.0, "--prune_rate of convolutions; 0: the same", least=0, below=1)
     output_rate: float = option(
-        0.2, "the same for the output layer; 0: as prune_rate", least=0, below=1
+        0.2, "--prune_rate of the output layer; 0: the same", least=0, below=1
     )
-    scope: str = option("layer", "ranked in each layer, or all together by prune_rate", SCOPES)
-    floor: int = option(1, "the least that a layer keeps if ranked together", least=0, most=10**9)
-    criterion: str = option("magnitude", "what is pruned: the lowest of", tuple(CRITERIA))
-    rewind: str = option("weights", "what goes back: weights and rate, the rate, none", REWINDS)
-    rewind_step: str = option("0", "to which step: 500, 0.01 (of the training) or 2ep (epochs)")
+    scope: str = option(
+        "layer", "rank weights within each layer, or all together (by --prune_rate alone)", SCOPES
+    )
+    floor: int = option(
+        1, "minimum number of weights that a layer keeps, with --scope=global", least=0, most=10**9
+    )
+    criterion: str = option(
+        "magnitude", "pruning criterion; the lowest scores are pruned", tuple(CRITERIA)
+    )
+    rewind: str = option(
+        "weights",
+        "what is rewound: the weights and the learning rate, only the rate, or nothing",
+        REWINDS,
+    )
+    rewind_step: str = option(
+        "0", "step to rewind to: 500, 0.01 (fraction of the training) or 2ep (epochs)"
+    )
 
 
 def rates(
     settings: ImpSettings, shapes: Mapping[str, tuple[int, ...]], output: str
 ) -> dict[str, float]:
-    """Path -> the share that a level prunes of what is left there.
+    """Path -> the fraction of the leaf's remaining weights that a level prunes.
 
     Args:
       settings: the rates.
-      shapes: path -> shape of the prunable leaves; four axes are a convolution.
+      shapes: path -> shape of each prunable leaf. A leaf with four axes is a convolution.
       output: the output layer's name.
     """
 
@@ -61,11 +71,16 @@ def keep_counts(
     classes: int,
     level: int,
 ) -> Keep:
-    """What is left after `level` levels: a count for each leaf, or one for all ranked together.
+    """The number of weights kept after `level` levels: one for each leaf, or one for all leaves.
+
+    Args:
+      settings: the pruning procedure.
+      shapes, output: see `rates`.
+      classes: the number of classes.
+      level: the level.
 
     Raises:
-      ValueError: a layer is left with nothing, or the output layer with fewer weights than there
-        are classes.
+      ValueError: a layer would keep no weight, or the output layer fewer than `classes`.
     """
     if settings.scope == "global":
         return allocation.global_(shapes, (1 - settings.prune_rate) ** level, settings.floor)

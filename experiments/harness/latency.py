@@ -1,4 +1,4 @@
-"""What a smaller network saves in use: measured times, memory and bytes on disk."""
+"""Compares a smaller net with the dense one: measured latency, memory and size on disk."""
 
 import os
 from collections.abc import Sequence
@@ -22,23 +22,23 @@ def compare(
     batches: Sequence[int] = (1, 128),
     repeats: int = 100,
 ) -> list[dict[str, Any]]:
-    """Latency and memory of two nets in evaluation mode, compiled, on the default device.
+    """The latency and memory of two nets in evaluation mode, compiled, on the default device.
 
-    Latency is the median of many calls, after one that isn't counted; the two nets are called in
-    turns, so that what else the machine does meets both, and the ratio is worth more than the
-    times. Memory is what XLA's analysis of the compiled program gives for arguments, outputs and
-    temporaries.
+    Latency is the median of many calls, after a first call that isn't timed. The two nets are
+    called in turns, so that other load on the machine affects both. The ratio is therefore more
+    reliable than the times. Memory is XLA's estimate for the compiled program: arguments, outputs
+    and temporaries.
 
     Args:
-      before: a net and its ticket, unbatched; its mask is applied beforehand.
-      after: the smaller ones.
+      before: a net and its ticket, unbatched. The mask is applied before timing.
+      after: the smaller net and its ticket.
       shape: `(h, w, c)` of the images.
-      batches: how many images a call gets.
-      repeats: calls of each.
+      batches: the numbers of images in a call.
+      repeats: the number of timed calls.
 
     Returns:
-      Rows like those of `compress.report.rows`: `quantity`, `before`, `after`, and `ratio`, before
-      over after; times in milliseconds, memory in bytes.
+      Rows like those of `compress.report.rows`: `quantity`, `before`, `after`, and `ratio`, which
+      is before / after. Times are in milliseconds, memory is in bytes.
     """
     rows = []
     for batch in batches:
@@ -63,7 +63,7 @@ def _logits(model: Model, params: Params, stats: Stats, images: Array) -> Array:
 
 
 def on_disk(before: Path, after: Path) -> dict[str, Any]:
-    """The row of the sizes of two tickets' folders, all files counted."""
+    """A row with the total file sizes of two tickets' folders, in bytes."""
 
     def size(folder: Path) -> int:
         return sum(os.path.getsize(path) for path in folder.rglob("*") if path.is_file())
@@ -72,7 +72,7 @@ def on_disk(before: Path, after: Path) -> dict[str, Any]:
 
 
 def _memory(compiled: Any) -> int:
-    """Bytes of a compiled program's arguments, outputs and temporaries."""
+    """The bytes of a compiled program's arguments, outputs and temporaries."""
     found = compiled.memory_analysis()
     sizes = found.argument_size_in_bytes, found.output_size_in_bytes, found.temp_size_in_bytes
     return sum(sizes) - found.alias_size_in_bytes

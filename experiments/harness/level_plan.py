@@ -1,4 +1,4 @@
-"""Iterative pruning as a plan for `levels.descend`."""
+"""The plan of iterative magnitude pruning for `levels.descend`."""
 
 from typing import Any
 
@@ -16,17 +16,19 @@ from jaxtickets.types import Dataset, Keep, Mask
 def imp_plan(
     problem: Problem, settings: ImpSettings, copies: dict[str, int], **more: Any
 ) -> LevelPlan:
-    """The plan of the procedure.
+    """The plan of iterative pruning.
+
+    A lineage's own criterion overrides that of the settings. For criteria, the initial weights are
+    those at the start of the level before.
 
     Args:
       problem: the net and its recipe.
-      settings: the procedure; a lineage's own criterion is used in place of the settings' one. A
-        weight's first value is the one that the level before began with.
-      copies: see `Plan`.
-      **more: further fields of `Plan`.
+      settings: the pruning procedure.
+      copies: see `LevelPlan`.
+      **more: further fields of `LevelPlan`.
 
     Raises:
-      ValueError: the settings can't be, see `keep_counts`.
+      ValueError: the settings are invalid, see `keep_counts`.
     """
     check(settings)
     params = problem.param_shapes

@@ -1,4 +1,4 @@
-"""Descends from level to level, each a batch of trainings, from records to records; resumable."""
+"""Iterative pruning: executes a run's levels, each of which is one resumable batch of trainings."""
 
 import itertools
 import shutil
@@ -27,20 +27,20 @@ from jaxtickets.training import Watched
 from jaxtickets.types import Dataset, Mask, Params, Stats
 
 ROWS = "summary"
-"""The phase of the metrics rows that hold a finished level's summary."""
+"""The phase of the metrics rows that hold the summary rows of finished levels."""
 
 
 class Lineage(NamedTuple):
-    """One line of tickets, each pruned from the one before.
+    """A sequence of tickets, one for each level, each pruned from the one before.
 
     Attributes:
-      seed: its seed.
-      hyper: its learning rate and warm-up.
-      name: what its rows say of it: seed, and what else differs between lineages.
-      rewind: the step that its tickets go back to.
-      criterion: what prunes it; empty for the settings' one.
-      ones: what its tickets' survivors begin with.
-      zeros: what its tickets' pruned weights are kept at; None: zero, in all lineages.
+      seed: the seed.
+      hyper: learning rate and warm-up steps, scalars.
+      name: its fields in rows: the seed, and what else differs between lineages.
+      rewind: the training step to which its tickets are rewound.
+      criterion: the pruning criterion; empty: that of the settings.
+      ones: gives the weights that a ticket keeps their values.
+      zeros: gives the pruned weights of a ticket their values; None: zero, in all lineages.
     """
 
     seed: Seed
@@ -53,13 +53,13 @@ class Lineage(NamedTuple):
 
 
 class Descent(NamedTuple):
-    """What a level leaves to the next one, stacked over lineages.
+    """The state between two levels. Every leaf has a leading axis of lineages.
 
     Attributes:
-      mask: the level's.
-      begun: the weights that its training began with.
-      params, stats: at the end of its training.
-      rewound, rewound_stats: the weights that tickets go back to.
+      mask: the finished level's mask.
+      begun: the parameters at the start of its training.
+      params, stats: the parameters and statistics at the end of its training.
+      rewound, rewound_stats: the parameters and statistics at the rewind step.
     """
 
     mask: Mask
@@ -71,17 +71,17 @@ class Descent(NamedTuple):
 
 
 class LevelPlan(NamedTuple):
-    """What is done at every level.
+    """The plan of a run's levels.
 
     Attributes:
-      levels: how many there are, beside level 0.
-      prune: `prune(line, what the level before left, level, data) -> the level's mask`.
-      going: `going(line) -> how a level's training goes on`.
-      dense_steps: the training steps of the dense nets.
-      copies: treatment -> how many of it a lineage has beside the ticket.
-      copies_every: levels from one with these copies to the next; the last level has them too.
-      control_levels: levels with one of each further treatment.
-      orders: how many times each net is trained, in other orders of the data.
+      levels: the number of levels after level 0, which is dense.
+      prune: `prune(line, descent after the level before, level, data) -> the level's mask`.
+      going: `going(line) -> LevelTraining`: how a level's nets are trained.
+      dense_steps: the number of training steps of the dense nets.
+      copies: control -> how many copies of it a lineage trains beside the ticket.
+      copies_every: trains these copies at every n-th level, and at the last.
+      control_levels: the levels that also train one copy of every other control.
+      orders: how many times each net is trained, each time in another order of the data.
       retrain: `retrain(problem, a level's entries) -> the problem that they are trained on`.
     """
 
@@ -97,7 +97,7 @@ class LevelPlan(NamedTuple):
 
 
 Look = Callable[[Sequence[Entry], Watched], list[dict[str, Any]]]
-"""`look(entries, their ends, stacked) -> a dict of columns for each entry`."""
+"""`look(entries, their final states, stacked) -> a dict of more columns for each entry`."""
 
 
 def descend(
@@ -109,31 +109,31 @@ def descend(
     look: Look | None = None,
     dense: tuple[Params, Stats] | None = None,
 ) -> list[dict[str, Any]]:
-    """All levels, from the dense net (level 0) on; the summary rows of `train_entries`.
+    """Executes all levels, from the dense nets (level 0) on; returns the rows of `train_entries`.
 
-    Rows are named by method (`dense`, then the treatments), density, seed, level, copy and order.
-    Tickets are saved before they are trained. A level's end is a checkpoint, of which the last two
-    are kept; a level's training has its own, removed at its end.
+    Rows are named by method (`dense`, `ticket` or a control), density, seed, level, copy and order.
+    Tickets are saved before they are trained. The state after each level is a checkpoint; the last
+    two are kept. The training within a level has its own checkpoints, which are removed at its end.
 
     Args:
-      session: the net, its recipe and data, and where records go, see `train_all`.
-      plan: what is done.
-      lineages: the lines, all advanced at once.
+      session: the net, its recipe and data, and the run's folder, see `train_all`.
+      plan: the plan of the levels.
+      lineages: the lineages, which are trained in one batch.
       after: called with all summary rows at the end of each level.
-      rewound: the weights that lineages go back to, stacked; None: level 0 trains the dense nets
-        from their initialisation and keeps them on its way.
-      look: more columns for the summary rows of a level.
-      dense: the dense nets at the end of their training, stacked like the lineages: level 0 isn't
-        trained then, and tickets go back to the initialisation.
+      rewound: parameters and statistics at the rewind step, stacked over lineages; None: level 0
+        trains the dense nets from their initialisation and keeps these weights.
+      look: gives more columns for the summary rows of a level.
+      dense: the trained dense nets, stacked over lineages. If given, level 0 isn't trained, and
+        tickets are rewound to the initialisation.
 
     Raises:
-      ValueError: lineages differ in the last step of a level's training, or in the step that they
-        go back to where level 0 keeps the weights of one.
+      ValueError: lineages differ in the last step of a level's training; or they differ in the
+        rewind step, and neither `rewound` nor `dense` is given.
     """
     end = _shared({plan.going(line).end for line in lineages}, "end at one step")
     rewinds = {line.rewind for line in lineages}
     if rewound is None and dense is None:
-        _shared(rewinds, "go back to one step, or be given what they go back to")
+        _shared(rewinds, "rewind to one step, unless `rewound` is given")
     folder, problem = session.folder, session.problem
     place = folder / "checkpoints" / "levels"
     first, descent = 0, None
@@ -170,16 +170,16 @@ def descend(
         checkpoints.save(place, level, descent)
         shutil.rmtree(folder / "checkpoints" / phases[level], ignore_errors=True)
         after(summary(folder))
-    if first == len(phases):  # killed after the last level, and perhaps before this
+    if first == len(phases):  # the run may have been killed before this call
         after(summary(folder))
     return summary(folder)
 
 
 def _shared(steps: set[int], duty: str) -> int:
-    """The one step of all lineages, which share a batch; raises ValueError if there are several."""
+    """The one step that all lineages share; raises ValueError if there are several."""
     if len(steps) > 1:
         of_each = ", ".join(map(str, sorted(steps)))
-        raise ValueError(f"lineages of one descent must {duty}, theirs are {of_each}")
+        raise ValueError(f"lineages of one descent must {duty}, but have steps {of_each}")
     return next(iter(steps))
 
 
@@ -203,7 +203,7 @@ def _level(
     descent: Descent,
     level: int,
 ) -> list[Entry]:
-    """A level's entries: the lineages' tickets first, then their treatments and other orders."""
+    """A level's entries: first the lineages' tickets, then their controls and other orders."""
     problem = session.problem
     with_copies = level and (level % plan.copies_every == 0 or level == plan.levels)
     copies = {"ticket": 1, **(plan.copies if with_copies else {})}
@@ -248,7 +248,7 @@ def _level(
 
 
 def _descent(ends: Any, begun: Params, before: Descent | None) -> Descent:
-    """What the level leaves; its first rows are the tickets (or the dense nets)."""
+    """The state after a level. Its first rows are the tickets (or the dense nets)."""
     lines = jax.tree.leaves(begun)[0].shape[0]
     state, kept = runs.take((ends.state, ends.kept), np.arange(lines))
     if before is not None:
@@ -266,7 +266,7 @@ def _descent(ends: Any, begun: Params, before: Descent | None) -> Descent:
 
 
 def _undescended(params: Params, stats: Stats) -> Descent:
-    """Before level 0: nothing is pruned, and what is rewound to is all there is."""
+    """The state before level 0: nothing is pruned, and all weights are those at the rewind step."""
     return Descent(masks.ones(params), params, params, stats, params, stats)
 
 
@@ -304,7 +304,7 @@ def lineages_of(
 
 
 def rewound_nets(session: Session, rewinds: Sequence[int]) -> tuple[Params, Stats]:
-    """The dense nets' parameters and statistics at the rewind points, stacked like the lineages."""
+    """The dense nets' parameters and statistics at the rewind steps, stacked like the lineages."""
     seeds = session.seeds
     if max(rewinds) == 0:
         return runs.stack([(one.params, one.stats) for one in seeds])

@@ -1,8 +1,9 @@
-"""Errors that a user can put right end in one line on stderr, without a traceback.
+"""The entry point of experiments: parses flags, runs, and turns user errors into one line.
 
-Exit status: 1 for an error in the run's world (files, data, names), 2 for the command line, 130
-after Ctrl-C. A programming error keeps its traceback. Nothing here imports JAX, so that a mistyped
-flag is answered at once.
+An error that the user can correct is printed as one line on stderr, without a traceback. The exit
+status is 1 for errors in files, data or names, 2 for the command line, and 130 after Ctrl-C. A
+programming error keeps its traceback. This module doesn't import JAX, so that the answer to a
+mistyped flag is immediate.
 """
 
 import errno
@@ -18,11 +19,11 @@ HELP = frozenset({"--help", "-help", "-h", "--helpshort", "-helpshort"})
 
 
 def run_main(run: Callable[[], object], argv: Sequence[str] | None = None) -> NoReturn:
-    """Parses the flags, calls `run` and exits; what an experiment calls under `__main__`.
+    """Parses the flags, calls `run` and exits. An experiment calls it under `__main__`.
 
     Args:
-      run: the experiment; reads its flags from `absl.flags.FLAGS`.
-      argv: the program's name and its arguments; those of the process if None.
+      run: the experiment, which reads its flags from `absl.flags.FLAGS`.
+      argv: the program's name and its arguments; None: those of the process.
     """
     sys.exit(_status(run, list(sys.argv if argv is None else argv)))
 
@@ -65,7 +66,7 @@ DISK = frozenset(
         *(errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
     }
 )
-"""Errors of the operating system that are the disk's, or of a file where a folder belongs."""
+"""Operating system errors that come from the disk, or from a file in the place of a folder."""
 
 
 def _is_for_the_user(error: Exception) -> bool:
@@ -81,24 +82,24 @@ def _stopped() -> str:
 
 
 def _full_disk(error: OSError) -> str:
-    """What can't be written and why; and how the run goes on where it has begun."""
+    """Says which file can't be written, why, and how to resume a run that has started."""
     folder = _folder()
     said = f"can't use {error.filename or folder or 'the disk'}: {error.strerror}"
-    return f"{said}; when that is put right, {_goes_on(folder)}" if folder else said
+    return f"{said}; when this is corrected, {_goes_on(folder)}" if folder else said
 
 
 def _goes_on(folder: Any) -> str:
-    return f"the same command with --resume --out={folder} goes on"
+    return f"the same command with --resume --out={folder} continues the run"
 
 
 def _folder() -> Any:
-    """The folder of the run that has begun, None if none has."""
+    """The folder of the run that this process has started; None if there is none."""
     records = _if_imported("experiments.harness.records")
     return records.current() if records else None
 
 
 def _if_imported(module: str) -> Any:
-    """A module that can matter only if the run has imported it: this one must stay light."""
+    """The module if it is already imported, else None. This module must import quickly."""
     return sys.modules.get(module)
 
 
@@ -108,7 +109,7 @@ def _say(message: str, status: int) -> int:
 
 
 def help_text() -> str:
-    """The main module's docstring and the flags that it and jaxtickets define, in that order."""
+    """The text of `--help`: the experiment's docstring, then its flags."""
     by_module = flags.FLAGS.flags_by_module_dict()
     own = list(by_module.get(sys.argv[0], []))
     for module, defined in by_module.items():

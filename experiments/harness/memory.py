@@ -1,6 +1,6 @@
-"""Whether what is asked for can fit into memory at all: asked before work starts, and before JAX.
+"""Refuses runs that can't fit into memory, before any work starts.
 
-What a run takes is told from below, so that nothing is refused which might fit.
+The memory of a run is estimated from below, so no run is refused that might fit.
 """
 
 import math
@@ -13,47 +13,47 @@ from jaxtickets.io.errors import UserError
 from jaxtickets.types import PyTree
 
 LEAST_COPIES = 3
-"""Of its parameters, that a training holds at least: first, now, and at its early stop."""
+"""The copies of its parameters that a training holds at least: initial, current, early stop."""
 MASKS = 3
-"""Masks that a chain holds at least, a byte a bit: the current one, the best, and a proposal."""
+"""The masks that a chain holds at least, a byte per bit: current, best and proposal."""
 WORD = 4
-"""Bytes of what a tabu memory keeps of a mask."""
+"""The bytes that a tabu memory keeps of each mask."""
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-"""Where a container's limit stands, in bytes or as a word."""
+"""The files that hold a container's memory limit, in bytes or as a word."""
 UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
 def check_memory(asked: str, count: int, each: float, kind: str) -> None:
-    """Refuses what clearly can't fit.
+    """Refuses a number of things that clearly can't fit into memory.
 
     Args:
-      asked: the flags that ask for it, in words.
+      asked: the flags that ask for them, such as `--seeds=9`.
       count: how many are asked for.
-      each: bytes that one takes at the least.
-      kind: what they are, in the plural.
+      each: the bytes that one takes at least.
+      kind: what they are, in the plural, such as `trainings`.
 
     Raises:
-      UserError: together they take more than there is; the message says how many would fit.
+      UserError: together they take more than is available. The message says how many could fit.
     """
     free = available()
     if count * each > free:
-        fits = f"give less, {int(free / each)} could fit" if free > each else "not one fits"
+        fits = f"at most {int(free / each)} can fit" if free > each else "not even one fits"
         raise UserError(
-            f"{asked}: {count} {kind} take {words(count * each)} of memory at the least, there are "
-            f"{words(free)}: {fits}"
+            f"{asked}: {count} {kind} take at least {words(count * each)} of memory, but "
+            f"{words(free)} are available: {fits}"
         )
 
 
 def training(params: PyTree) -> int:
-    """Bytes that a training takes at the least; `params` are its parameters, or their shapes."""
+    """The bytes that a training takes at least. `params` are its parameters, or their shapes."""
     leaves = jax.tree.leaves(params)
     return LEAST_COPIES * sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
 
 def available() -> float:
-    """Bytes of memory that arrays of all processes may take; infinite where nobody says.
+    """The bytes of memory available to the arrays of all processes; infinite if unknown.
 
-    Of the accelerators where there are some; else what the machine has free, swap included, within
+    With accelerators it is their memory. Else it is the machine's free memory, swap included, up to
     the container's limit.
     """
     devices = jax.devices()
@@ -76,7 +76,7 @@ def _host() -> float:
 
 
 def _physical() -> float:
-    """All of the machine's memory, where the operating system says."""
+    """The machine's total memory; infinite if the operating system doesn't say."""
     try:
         return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (ValueError, OSError, AttributeError):
@@ -91,6 +91,6 @@ def _number(path: Path) -> float:
 
 
 def words(size: float) -> str:
-    """Bytes in words, such as `4.3 GB`."""
+    """A number of bytes with its unit, such as `4.3 GB`."""
     power = min(int(math.log10(max(size, 1)) / 3), len(UNITS) - 1)
     return f"{size / 1000**power:.3g} {UNITS[power]}"

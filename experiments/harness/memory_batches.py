@@ -1,4 +1,4 @@
-"""Batches too large for memory: in parts, each done once and for all, whatever the devices."""
+"""Splits a batch that is too large for memory into parts. A finished part is never repeated."""
 
 import re
 import shutil
@@ -18,34 +18,34 @@ E = TypeVar("E")
 
 BYTES = 3e9
 COPIES = 40
-"""What a run's training takes, in copies of its parameters: state, moments, early stop, mask, and
-what is in flight while batches are cut, joined and saved; measured."""
+"""The memory of one run's training, in copies of its parameters: the state, the moments, the early
+stop, the mask, and temporaries while batches are split, joined and saved. Measured."""
 EVALUATION_COPIES = 10
-"""The same of its evaluation."""
+"""The memory of one run's evaluation, in the same unit."""
 
 
 def batches_left(
     folder: Path, phase: str, axis: Axis, entries: Sequence[E], params: Params, most: int = 0
 ) -> tuple[list[dict[str, Any]], list[tuple[str, Sequence[E]]]]:
-    """What was trained before, and what is left to train, in parts that fit into memory.
+    """The rows of the entries that are already trained, and the parts that are left to train.
 
-    A part is a whole number of the axis' blocks, so that the numbers are those of one batch. Each
-    is a phase of its own, `PHASE-00` and so on, done once and for all. How large it is depends on
-    the number of devices, and so may change from one session of a run to the next: rows are those
-    of the first entries, in whatever parts they were trained, and a part that was begun with
-    another number of entries begins anew.
+    A part is a whole number of the axis' blocks, so its numbers are the same as in one large batch.
+    Each part is a phase of its own: `PHASE-00`, `PHASE-01`, ... The size of a part depends on the
+    number of devices, which may change when a run is resumed. Finished rows therefore belong to the
+    first entries, however these were split, and an unfinished part with another number of entries
+    starts again.
 
     Args:
-      folder: the run's.
-      phase: what the phases' names begin with.
+      folder: the run's folder.
+      phase: the prefix of the parts' names.
       axis: the run axis.
-      entries: what is to be trained.
-      params: of one of them, for its size.
-      most: entries of a part; 0: what takes about `BYTES`.
+      entries: everything that is to be trained.
+      params: the parameters of one entry, for their size.
+      most: entries in a part; 0: as many as take about `BYTES` of memory.
 
     Returns:
-      The rows that `finish` has written, of the first entries; and name and entries of each
-      part that is missing.
+      The rows that `finish` has written, which belong to the first entries; and the name and the
+      entries of each part that is left.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for row in rows.read_metrics(folder):
@@ -66,31 +66,31 @@ def batches_left(
 
 
 def finish(folder: Path, name: str, done: Sequence[Mapping[str, Any]]) -> None:
-    """Keeps a part's rows, by which it is known to be finished, and drops its state."""
+    """Writes a finished part's rows, which mark it as finished, and removes its checkpoints."""
     rows.append_metrics(folder, *({"phase": f"{name}-rows", **row} for row in done))
     shutil.rmtree(folder / "checkpoints" / name, ignore_errors=True)
 
 
 def _forget_others(place: Path, count: int) -> None:
-    """Removes checkpoints that aren't of so many trainings."""
+    """Removes the checkpoints of a part unless they hold `count` trainings."""
     for path in place.glob(f"*/{trees.MANIFEST}"):
         try:
             leaves = trees.read_manifest(path.parent)["leaves"]
         except trees.DamagedError:
-            continue  # `restore` says so
+            continue  # `restore` reports it
         if leaves[0]["shape"][0] != count:
             shutil.rmtree(place)
             return
 
 
 def fitting(params: Params, axis: Axis, copies: int, asked: int = 0) -> int:
-    """How many runs of so many copies of `params` fit into memory, in whole turns of the axis.
+    """How many runs fit into memory at a time, rounded down to whole turns of the axis.
 
     Args:
-      params: of one run.
+      params: the parameters of one run.
       axis: the run axis.
-      copies: what a run takes.
-      asked: in place of what fits; 0: that.
+      copies: the memory of one run, in copies of `params`.
+      asked: the number of runs to round instead of the number that fits; 0: the latter.
     """
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     unit = runs.turn(axis)

@@ -1,4 +1,4 @@
-"""Methods side by side: accuracy of their masks, and where these keep weights."""
+"""Figures that compare methods: the accuracies of their masks, and the weights of each layer."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,16 +44,16 @@ CHECKS = {
     "shuffled": (":", "x"),
     "reinit": ("--", "s"),
 }
-"""Line and marker of each check of a method; whole for the method's own."""
+"""Line style and marker of each check of a method; solid for the method's own."""
 SAME_COUNTS = ("shuffled", "reinit")
-"""Checks that keep as many weights in each layer as the method does."""
+"""Checks that keep as many weights in each layer as the method itself."""
 
 Kind = tuple[str, str]
-"""A method, and the check of it; empty for the method's own."""
+"""A method and a check of it; the check is empty for the method's own rows."""
 
 
 def label(method: str, check: str = "") -> str:
-    """What a figure calls a method, or a check of it."""
+    """The name of a method, or of a check of it, in figures."""
     if check or method not in LABELS:
         said = " ".join(NAMES.get(word, word) for word in _words(method))
         return f"{said}, {check}" if check else said
@@ -65,7 +65,7 @@ def _words(method: str) -> list[str]:
 
 
 def ordered(summary: Sequence[dict[str, Any]]) -> list[str]:
-    """The methods of a summary: those with a place of their own first, then as they come."""
+    """The methods of a summary: first those of `LABELS`, then the others as they appear."""
     there = dict.fromkeys(row["method"] for row in summary)
     return [m for m in LABELS if m in there] + [m for m in there if m not in LABELS]
 
@@ -77,9 +77,10 @@ def kinds(summary: Sequence[dict[str, Any]]) -> list[Kind]:
 
 
 def draw_against_density(folder: Path) -> Path:
-    """Test accuracy, untrained and trained, against weights left: a line a method.
+    """Draws test accuracy, untrained and trained, against the weights left, a line for each method.
 
-    Mean over seeds; bars are standard deviations. Checks of a method are in its colour, broken.
+    Points are means over seeds; error bars are standard deviations. Checks of a method have its
+    colour and another line style.
     """
     summary, spec = rows.read_summary(folder), read_spec(folder)
     methods = [method for method in ordered(summary) if method != "dense"]
@@ -131,9 +132,9 @@ def draw_against_density(folder: Path) -> Path:
 
 
 def draw_lost(folder: Path) -> Path:
-    """The share of each layer that is kept, method by method; a cross where a layer is lost.
+    """Draws the kept fraction of each layer for each method, and a cross if the layer is empty.
 
-    Mean over seeds; lost if it is in any seed.
+    Fractions are means over seeds. A cross means that the layer is empty in at least one seed.
     """
     summary, spec = rows.read_summary(folder), read_spec(folder)
     layers = [name for name in summary[0] if name.startswith("density/")]
@@ -168,16 +169,16 @@ def draw_lost(folder: Path) -> Path:
     for panel in axes[-1]:
         panel.set_xlabel("weights left (%)")
     bar = fig.colorbar(image, ax=axes, shrink=0.8)
-    bar.set_label("kept share of the layer (power of ten)")
+    bar.set_label("log10 of the kept fraction")
     fig.suptitle(
-        f"{spec['model']} on {spec['dataset']}: what each layer keeps; crosses: lost",
+        f"{spec['model']} on {spec['dataset']}: kept fraction of each layer; cross: layer is empty",
         fontsize="medium",
     )
     return save(fig, folder, "lost")
 
 
 def draw_accuracies(folder: Path) -> Path:
-    """Test accuracy of each method, untrained and trained: mean, standard deviation, each seed."""
+    """Draws the test accuracy of each method, untrained and trained: mean, deviation, each seed."""
     summary = rows.read_summary(folder)
     spec = read_spec(folder)
     shown = kinds(summary)
@@ -208,13 +209,13 @@ def draw_accuracies(folder: Path) -> Path:
     seeds = len({row["seed"] for row in summary})
     fig.suptitle(
         f"{spec['model']} on {spec['dataset']}: mean and standard deviation of {seeds} seeds, "
-        "small dots: the seeds"
+        "small dots: each seed"
     )
     return save(fig, folder, "accuracies")
 
 
 def draw_layers(folder: Path) -> Path:
-    """Density of each layer under each method: mean and standard deviation over seeds."""
+    """Draws the density of each layer for each method: mean and standard deviation over seeds."""
     summary = rows.read_summary(folder)
     spec = read_spec(folder)
     layers = [name for name in summary[0] if name.startswith("density/")]
@@ -240,14 +241,14 @@ def draw_layers(folder: Path) -> Path:
     seeds = len({row["seed"] for row in summary})
     fig.suptitle(
         f"Where the weights are kept: {what}\n"
-        f"mean and standard deviation of {seeds} seeds; dashed: all layers together",
+        f"mean and standard deviation of {seeds} seeds; dashed: density of the whole net",
         fontsize="medium",
     )
     return save(fig, folder, "layers")
 
 
 def _point(panel: Any, x: float, values: Sequence[float], colour: str) -> None:
-    """Mean with its standard deviation, and the values beside it."""
+    """Draws the mean with its standard deviation, and the values beside it."""
     if not values:
         return
     panel.errorbar(x, np.mean(values), deviation(values), fmt="o", color=colour, capsize=4, ms=6)
@@ -259,5 +260,5 @@ def _kind(row: dict[str, Any]) -> Kind:
 
 
 def _counted(summary: Sequence[dict[str, Any]]) -> list[Kind]:
-    """What keeps counts of its own in the layers."""
+    """The methods and checks whose layer counts aren't those of another row."""
     return [kind for kind in kinds(summary) if kind[0] != "dense" and kind[1] not in SAME_COUNTS]

@@ -1,4 +1,4 @@
-"""From names to functions: a net, its data, and how it is trained on them."""
+"""Builds the problem that flags describe: a net, its data and its training."""
 
 import dataclasses
 from collections.abc import Callable
@@ -34,59 +34,70 @@ from jaxtickets.training import Recipe
 from jaxtickets.types import Array, Dataset, Params, Prunable, Wiring
 
 LEAST_IMAGES = 20
-"""Criteria look at ten batches; a batch norm over one image has no gradient."""
+"""Criteria use ten batches, and batch norm over a single image has no gradient."""
 UNITS = Bounds(least=1, most=MOST_UNITS)
 INITIALIZERS = ("", *nets.INITIALIZERS)
 
 
 @dataclasses.dataclass(frozen=True)
 class NetSettings:
-    """Which net on which data."""
+    """The net and the data set."""
 
-    model: str = option("lenet5", "the net", nets.names())
-    widths: str = option("", "units of its layers, with commas between; empty: as published")
-    dataset: str = option("mnist5k", "the data set", data.NAMES)
+    model: str = option("lenet5", "network architecture", nets.names())
+    widths: str = option("", "units of each layer, comma-separated; empty: as published")
+    dataset: str = option("mnist5k", "data set", data.NAMES)
     train_images: int = option(
-        0, "the first so many training images alone; 0: all", least=0, most=10**9
+        0, "train on the first N training images only; 0: all", least=0, most=10**9
     )
-    initializer: str = option("", "first weights; empty: as the net's source", INITIALIZERS)
-    use_bias: bool = option(True, "whether layers have biases")
-    batch_norm: bool = option(False, "batch norm after hidden layers: of nets that leave it open")
-    prune_output: bool = option(True, "whether the output layer is pruned")
+    initializer: str = option("", "weight initialiser; empty: as published", INITIALIZERS)
+    use_bias: bool = option(True, "give layers a bias")
+    batch_norm: bool = option(
+        False, "add batch norm after hidden layers, if the net has the option"
+    )
+    prune_output: bool = option(True, "prune the output layer too")
     seed: int = option(
-        0, "first seed: of initialisation, data order, masks and search", least=0, most=MOST_SEED
+        0,
+        "first seed; a seed fixes initialisation, data order, masks and search",
+        least=0,
+        most=MOST_SEED,
     )
-    seeds: int = option(3, "how many seeds", least=1, most=MOST_RUNS)
+    seeds: int = option(3, "number of seeds", least=1, most=MOST_RUNS)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainSettings:
     """How nets are trained."""
 
-    optimizer: str = option("adam", "the optimiser", optimizers.NAMES)
-    learning_rate: float = option(0.001, "learning rate at its height", above=0, most=MOST_FACTOR)
-    learning_rates: str = option("cosine", "its shape over the training", optimizers.SHAPES)
-    drops: str = option("0.5,0.75", "where learning_rates=steps falls tenfold, of the training")
-    momentum: float = option(0.9, "of momentum", least=0, most=1)
+    optimizer: str = option("adam", "optimiser", optimizers.NAMES)
+    learning_rate: float = option(0.001, "peak learning rate", above=0, most=MOST_FACTOR)
+    learning_rates: str = option("cosine", "learning rate schedule", optimizers.SHAPES)
+    drops: str = option(
+        "0.5,0.75",
+        "fractions of the training at which --learning_rates=steps divides the rate by ten",
+    )
+    momentum: float = option(0.9, "coefficient of --optimizer=momentum", least=0, most=1)
     weight_decay: float = option(
         0.0, "lambda of the L2 penalty lambda/2 w^2", least=0, most=MOST_FACTOR
     )
     warmup: int = option(0, "steps of linear warm-up", least=0, most=MOST_STEPS)
-    batch_size: int = option(128, "examples a step", least=1, most=10**9)
+    batch_size: int = option(128, "examples per training step", least=1, most=10**9)
     epochs: int = option(5, "passes over the training data", least=1, most=MOST_EPOCHS)
     iterations: int = option(
-        0, "training steps, in place of epochs; 0: epochs", least=0, most=MOST_STEPS
+        0, "training steps; 0: as many as --epochs takes", least=0, most=MOST_STEPS
     )
     look_every: int = option(
-        0, "steps between looks at the validation data; 0: an epoch", least=0, most=MOST_STEPS
+        0, "steps between evaluations on validation data; 0: one epoch", least=0, most=MOST_STEPS
     )
     test_every: int = option(
-        0, "steps between records of test accuracy; 0: at the end", least=0, most=MOST_STEPS
+        0,
+        "steps between evaluations on test data; 0: at the end only",
+        least=0,
+        most=MOST_STEPS,
     )
-    augmented: bool = option(False, "pad, crop and flip the training images")
-    penalty: str = option("", "what is added to the loss; empty: nothing", ("", *PENALTIES))
+    augmented: bool = option(False, "pad, crop and flip the training images at random")
+    penalty: str = option("", "penalty added to the loss; empty: none", ("", *PENALTIES))
     penalty_strength: float = option(
-        1e-4, "what the penalty is multiplied by", least=0, most=MOST_FACTOR
+        1e-4, "factor of the penalty in the loss", least=0, most=MOST_FACTOR
     )
 
 
@@ -96,21 +107,21 @@ IDLE: Idle = {
     "epochs": ({"iterations": Except((0,))},),
     "penalty_strength": ({"penalty": ("",)},),
 }
-"""What of a training's settings has no effect, and when."""
+"""The training flags that can be without effect, and the choices under which they are."""
 
 
 class Problem(NamedTuple):
-    """A net, its data and its training, ready to use.
+    """A net, its data and its training.
 
     Attributes:
-      net: the flax module.
-      dataset: on the host.
-      recipe: how it is trained.
-      hyper: its learning rate and warm-up.
-      prunable: the leaves that are pruned.
-      wiring: its groups of units; empty if it isn't known.
-      steps: training steps in all.
-      penalty: what the recipe's loss adds to cross-entropy, None: nothing.
+      net: the Flax module.
+      dataset: the data set, as arrays on the host.
+      recipe: how the net is trained.
+      hyper: learning rate and warm-up steps, scalars.
+      prunable: the paths of the leaves that are pruned.
+      wiring: the net's groups of units; empty if they are unknown.
+      steps: the number of training steps.
+      penalty: `penalty(params) -> scalar`, which the loss adds to cross-entropy; None: none.
     """
 
     net: nn.Module
@@ -129,7 +140,7 @@ class Problem(NamedTuple):
 
     @property
     def epoch_steps(self) -> int:
-        """Training steps of an epoch."""
+        """The number of training steps in an epoch."""
         return len(self.dataset.train.labels) // self.recipe.batch_size
 
     @property
@@ -138,7 +149,7 @@ class Problem(NamedTuple):
         return jax.eval_shape(self.recipe.model.init, jax.random.key(0))[0]
 
     def with_recipe(self, **changes: Any) -> "Problem":
-        """The same problem with other fields of its recipe."""
+        """The same problem with some fields of its recipe changed."""
         return self._replace(recipe=self.recipe._replace(**changes))
 
     def with_net(
@@ -147,9 +158,9 @@ class Problem(NamedTuple):
         """The same data and training with another net.
 
         Args:
-          net: the flax module.
-          penalty: what its loss adds to cross-entropy; None: nothing.
-          wiring: its groups of units; empty if nobody asks for them.
+          net: the Flax module.
+          penalty: the term that its loss adds to cross-entropy; None: none.
+          wiring: its groups of units; empty if they aren't needed.
         """
         model = nets.functional(net, self.image_shape)
         loss = losses.classification(model, self.recipe.prepare, penalty)
@@ -158,10 +169,17 @@ class Problem(NamedTuple):
 
 
 def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) -> Problem:
-    """Looks everything up, checks that it fits, and loads the data.
+    """Builds the problem: checks that net, data and training fit together, and loads the data.
+
+    Args:
+      net: the net and the data set.
+      train: the training.
+      data_dir: the folder of prepared TFDS data; empty for TFDS's default.
+      prepare: whether to prepare the data set first.
 
     Raises:
-      UserError, DataError: a name is unknown, or something doesn't fit or isn't there.
+      UserError: a name is unknown, or the settings don't fit each other, the data or the memory.
+      DataError: the data set isn't there or is damaged.
     """
     choose("model", net.model, nets.names())
     choose("dataset", net.dataset, data.NAMES)
@@ -187,16 +205,20 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
     dataset = _shortened(data.load(net.dataset, data_dir or None, prepare), net.train_images)
     if train.batch_size > len(dataset.train.labels):
         raise UserError(
-            f"--batch_size={train.batch_size}: there are {len(dataset.train.labels)} examples"
+            f"--batch_size={train.batch_size}: there are only {len(dataset.train.labels)} training "
+            "images"
         )
     epoch = len(dataset.train.labels) // train.batch_size
     steps, every = train.iterations or epoch * train.epochs, train.look_every or epoch
     if steps > MOST_STEPS:
-        raise UserError(f"{steps} training steps: must be {MOST_STEPS} or less, give less --epochs")
+        raise UserError(f"{steps} training steps: must be {MOST_STEPS} or less, lower --epochs")
     if steps % every:
         raise UserError(f"{steps} training steps: must be a multiple of --look_every={every}")
     if train.test_every % every:
-        raise UserError(f"--test_every={train.test_every}: must be a multiple of {every}, a look")
+        raise UserError(
+            f"--test_every={train.test_every}: must be a multiple of {every}, the steps between "
+            "evaluations (--look_every)"
+        )
     if train.test_every and steps % train.test_every:
         raise UserError(f"--test_every={train.test_every}: must divide the {steps} training steps")
     normalise = partial(augment.normalise, mean=dataset.mean, std=dataset.std)
@@ -223,10 +245,10 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
 
 
 def _shortened(dataset: Dataset, size: int) -> Dataset:
-    """The data set with its first `size` training examples alone; with all of them at 0."""
+    """The data set with only its first `size` training images; with all of them if 0."""
     there = len(dataset.train.labels)
     if size > there or 0 < size < LEAST_IMAGES:
-        said = f"{dataset.name} has {there}" if size > there else f"{LEAST_IMAGES} at least"
+        said = f"{dataset.name} has {there}" if size > there else f"give {LEAST_IMAGES} or more"
         raise UserError(f"--train_images={size}: {said}")
     return dataset._replace(train=jax.tree.map(lambda x: x[: size or there], dataset.train))
 
@@ -234,15 +256,15 @@ def _shortened(dataset: Dataset, size: int) -> Dataset:
 def penalty_of(
     train: TrainSettings, net: nn.Module, params: Params
 ) -> Callable[[Params], Array] | None:
-    """The penalty times its strength, as a function of the parameters; None if none is asked for.
+    """The penalty times its strength, as a function of the parameters; None for no penalty.
 
     Args:
-      train: says which.
+      train: names the penalty and its strength.
       net: the net.
       params: its parameters, or their shapes.
 
     Raises:
-      UserError: the net lacks what is penalised.
+      UserError: the net has no parameters of the kind that the penalty is on.
     """
     if not train.penalty:
         return None
@@ -262,17 +284,21 @@ def penalty_of(
 def optimizer_of(
     train: TrainSettings, steps: int
 ) -> Callable[[Hyper], optax.GradientTransformation]:
-    """The optimiser of a training of `steps` steps, as a function of what differs between runs.
+    """The optimiser of a training of `steps` steps, as a function of the hyperparameters of a run.
 
     Raises:
-      UserError: the drops of the learning rate aren't shares of the training, or fall together.
+      UserError: `--drops` aren't fractions of the training, or two fall on the same step.
     """
     drops = numbers("drops", train.drops.split(","))
     if train.learning_rates == "steps":
         if not all(0 < drop < 1 for drop in drops):
-            raise UserError(f"--drops={train.drops}: shares of the training, between 0 and 1")
+            raise UserError(
+                f"--drops={train.drops}: must be fractions of the training, between 0 and 1"
+            )
         if len({round(drop * steps) for drop in drops}) < len(drops):
-            raise UserError(f"--drops={train.drops}: two fall on one of the {steps} steps")
+            raise UserError(
+                f"--drops={train.drops}: two fall on the same one of the {steps} training steps"
+            )
     decay = optimizers.decay_shape(train.learning_rates, steps, drops)
 
     def optimizer(hyper: Hyper) -> optax.GradientTransformation:
@@ -289,7 +315,7 @@ def optimizer_of(
 
 
 def on_device(dataset: Dataset) -> Dataset:
-    """The data set with its splits as arrays on the default device."""
+    """The data set with its splits on the default device."""
     names = ("train", "validation", "test")
     splits = {name: jax.tree.map(jnp.asarray, getattr(dataset, name)) for name in names}
     return dataset._replace(**splits)

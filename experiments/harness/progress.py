@@ -1,7 +1,7 @@
-"""A live line that says how far a run is, what it has found, how fast it goes, what is left.
+"""The live line of a run: its progress, current values, speed and remaining time.
 
-On a terminal one line is rewritten; elsewhere (a file, a pipe) a line is printed every few
-seconds. The first and the last are always shown.
+A terminal shows one line that is rewritten. A file or a pipe gets a new line every few seconds. The
+first and the last line are always shown.
 """
 
 import shutil
@@ -27,12 +27,12 @@ def line(
     """One progress line.
 
     Args:
-      label: what runs, such as `search`.
+      label: the name of the work, such as `search`.
       step, total: steps done, and steps in all.
-      values: numbers or words to show, in this order.
-      formats: name -> format specification, `.4g` where there is none.
-      rate: how fast it goes, such as `1850 eval/s`; left out if empty.
-      left: seconds to go; left out if None.
+      values: name -> number or word to show, in this order.
+      formats: name -> format specification; `.4g` for names that are missing.
+      rate: the speed, such as `1850 eval/s`; left out if empty.
+      left: the remaining seconds; left out if None.
     """
     done = 100 * step // total if total else 100
     shown = [f"{name} {_format(value, formats.get(name))}" for name, value in values.items()]
@@ -56,14 +56,14 @@ def _format(value: Value, spec: str | None) -> str:
 
 
 class Progress:
-    """Shows `line`s on a stream; a context manager, so that an error starts on a line of its own.
+    """Shows `line`s on a stream. As a context manager it ends the line before an error is printed.
 
-    The clock of the rate starts at the first update, which the compilation comes before.
+    The clock of the rate starts at the first update, so the rate excludes the first compilation.
 
     Attributes:
       label, total, formats: see `line`.
-      unit: what is counted per second; no rate is shown if empty.
-      per_step: how many of them a step holds, such as the chains of a search.
+      unit: what the rate counts per second; empty: no rate is shown.
+      per_step: how many of these units a step has, such as the chains of a search.
     """
 
     def __init__(
@@ -85,15 +85,15 @@ class Progress:
         self._clock = clock
         self._first: tuple[float, int] | None = None
         self._shown_at = 0.0
-        self._hidden = ""  # the newest line, if it came too soon to be shown
+        self._hidden = ""  # the newest line if it isn't shown yet
         self._announced = False
         self._text_now = ""  # the newest line, shown or not
-        self._open = False  # the cursor stands behind a line on a terminal
+        self._open = False  # the terminal's cursor is at the end of an unfinished line
 
     def announce(self) -> None:
-        """Shows, once, that the work begins; the clock isn't started.
+        """Shows, once, that the work begins. The rate's clock isn't started.
 
-        A log is told that compilation comes first.
+        In a log the line says that compilation comes first.
         """
         if self._announced:
             return
@@ -104,13 +104,13 @@ class Progress:
         )
 
     def compiling(self, now: bool) -> None:
-        """Tells that a program is being compiled now, or no longer: a terminal shows it."""
+        """Shows on a terminal whether a program is being compiled now."""
         if self._live and self._text_now:
             text = f"{self._text_now}  {COMPILING}" if now else self._text_now
             self._show(text, self._clock())
 
     def update(self, step: int, **values: Value) -> None:
-        """Tells that `step` steps are done, and what to show with it."""
+        """Sets the number of steps done and the values to show with it."""
         now = self._clock()
         last = step >= self.total
         due = self._first is None or last or now - self._shown_at >= self._every
@@ -125,7 +125,7 @@ class Progress:
             self.close()
 
     def close(self) -> None:
-        """Shows what is still hidden and ends the line."""
+        """Shows the newest line if it isn't shown yet, and ends it."""
         if self._hidden:
             self._show(self._hidden, self._clock())
         if self._open:

@@ -1,4 +1,4 @@
-"""Where numbers come from: the source's commit, the versions, the machine, the times."""
+"""The provenance of a run's numbers: commit, versions, machine and times."""
 
 import importlib.metadata
 import json
@@ -20,19 +20,19 @@ _FILE = "provenance.json"
 
 
 def start(folder: Path) -> None:
-    """Adds this process to the sessions in `provenance.json`; a resumed run has several."""
+    """Adds this process to the sessions in `provenance.json`. A resumed run has several."""
     _write(folder, [*read(folder), session()])
 
 
 def finish(folder: Path) -> None:
-    """Writes the end's time into the last session, and what compilation took by phase."""
+    """Writes the end time and the compilation seconds of each phase into the last session."""
     *earlier, last = read(folder)
     end = {"ended": _now(), "compile_seconds": compilation.seconds()}
     _write(folder, [*earlier, last | end])
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """The sessions, oldest first; none if there is no file.
+    """The sessions, oldest first; empty if there is no file.
 
     Raises:
       UserError: the file is damaged.
@@ -51,7 +51,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def session() -> dict[str, Any]:
-    """What this process is: command line, commit, versions, devices, start; `ended` is None."""
+    """This process's command line, commit, versions, devices and start time; `ended` is None."""
     import jax
 
     devices = jax.devices()
@@ -68,10 +68,10 @@ def session() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of jaxtickets' source, with `-dirty` if a Python file of the checkout isn't in it.
+    """The commit of jaxtickets' source, with `-dirty` if Python files differ from it or are new.
 
-    None where the source isn't in a git checkout of its own: an installed copy may lie inside
-    another project's.
+    None if git doesn't track the source: an installed copy may lie inside another project's
+    checkout.
     """
     folder = str(Path(jaxtickets.__file__).parent)
     if _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:

@@ -1,11 +1,11 @@
-"""A run's folder: made, found again, and kept for one process.
+"""A run's folder: how it is made, found again for `--resume`, and locked.
 
     runs/EXPERIMENT/TIME-HASH/   TIME in UTC, HASH of `spec.json`
-      spec.json                  the experiment and all that decides its numbers
+      spec.json                  the experiment and all settings that decide its numbers
       provenance.json            commit, versions, devices, times: see `provenance`
       metrics.jsonl, summary.csv  see `rows`
 
-A folder belongs to one process as long as that lives, by a lock that the kernel drops at its end.
+A process locks its folder. The kernel releases the lock when the process ends.
 """
 
 import dataclasses
@@ -28,15 +28,15 @@ SPEC = "spec.json"
 _LOCK = ".lock"
 
 _held: dict[tuple[int, int], tuple[int, Path]] = {}
-"""Locks of this process: (device, inode) -> (file descriptor, folder). Closing would unlock."""
+"""Locks of this process: (device, inode) -> (file descriptor, folder). Closing one unlocks it."""
 
 
 class Run(NamedTuple):
     """An open run.
 
     Attributes:
-      folder: where it writes.
-      resumed: whether it goes on with what is there.
+      folder: the run's folder.
+      resumed: whether it continues an earlier run.
     """
 
     folder: Path
@@ -44,9 +44,9 @@ class Run(NamedTuple):
 
 
 def spec_hash(spec: Any) -> str:
-    """Ten hexadecimal digits of the SHA-256 of a spec's canonical JSON.
+    """The first ten hexadecimal digits of the SHA-256 of a spec's canonical JSON.
 
-    The order of fields and keys doesn't matter; 1 and 1.0 differ.
+    The order of fields and keys doesn't matter. 1 and 1.0 differ.
 
     Args:
       spec: a dataclass or a mapping of numbers, words and containers of them.
@@ -61,18 +61,18 @@ def open_run(
     resume: bool = False,
     root: str | os.PathLike[str] = "runs",
 ) -> Run:
-    """Makes or resumes a run's folder, locks it, and records the spec and where it runs.
+    """Makes or resumes a run's folder, locks it, and records the spec and the provenance.
 
     Args:
-      experiment: its name, a part of what is hashed.
-      spec: a frozen dataclass (or mapping) of all that decides the numbers.
-      out: the folder; a new one in `root/experiment` if None.
-      resume: go on in `out`, or else in the newest folder of the same spec.
-      root: where runs without `out` are.
+      experiment: the experiment's name, which is part of the hash.
+      spec: a frozen dataclass (or mapping) of all settings that decide the numbers.
+      out: the folder; None: a new one in `root/experiment`.
+      resume: whether to continue the run in `out`, or the newest run with the same spec.
+      root: the folder of runs without `out`.
 
     Raises:
-      UserError: the folder holds another spec, or the same and `resume` is False, or other files;
-        another process works in it; it can't be written; or there is nothing to resume.
+      UserError: the folder holds another spec or other files, or the same spec without `resume`;
+        another process has locked it; it can't be written; or there is nothing to resume.
     """
     record = {"experiment": experiment, **plain(spec)}
     home = Path(root) / experiment
@@ -86,7 +86,7 @@ def open_run(
         made = (out is None and not resume) or not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         _lock(folder)
-        _check(folder, record, resume)  # another process may have come between
+        _check(folder, record, resume)  # another process may have used it since the first check
         _start(folder, record)
     except OSError as error:
         if made:
@@ -97,12 +97,12 @@ def open_run(
 
 
 def open_run_of_flags(experiment: str, place: RunSettings, parts: Sequence[Any], axis: Axis) -> Run:
-    """Opens the run that flags ask for, and prints on what it runs and where it writes.
+    """Opens the run that the flags describe, and prints its devices and its folder.
 
     Args:
-      experiment: its name.
-      place: where it runs.
-      parts: dataclasses whose fields together are the spec.
+      experiment: the experiment's name.
+      place: where and how the run is executed.
+      parts: dataclasses whose fields together form the spec.
       axis: how runs are batched.
     """
     spec = {name: value for part in parts for name, value in dataclasses.asdict(part).items()}
@@ -113,15 +113,15 @@ def open_run_of_flags(experiment: str, place: RunSettings, parts: Sequence[Any],
 
 
 def finish_run(folder: Path) -> None:
-    """Records the time of the run's end."""
+    """Records the run's end time."""
     provenance.finish(folder)
 
 
 def read_spec(folder: Path) -> dict[str, Any]:
-    """What `spec.json` holds: `experiment` and the spec's fields, in the types of JSON.
+    """The content of `spec.json`: `experiment` and the spec's fields, in the types of JSON.
 
     Raises:
-      UserError: there is none, or it is damaged.
+      UserError: the file is missing or damaged.
     """
     path = Path(folder) / SPEC
     try:
@@ -136,7 +136,7 @@ def read_spec(folder: Path) -> dict[str, Any]:
 
 
 def current() -> Path | None:
-    """The folder that this process opened last, None if none."""
+    """The folder that this process opened last; None if it has opened none."""
     return list(_held.values())[-1][1] if _held else None
 
 
@@ -150,7 +150,7 @@ def _make(home: Path, record: Mapping[str, Any]) -> Path:
         try:
             folder.mkdir()
         except FileExistsError:
-            time.sleep(0.1)  # a run that began in the same second: take the next one
+            time.sleep(0.1)  # another run started in the same second: take the next second
             continue
         return folder
 
@@ -180,11 +180,11 @@ def _check(folder: Path, record: Mapping[str, Any], resume: bool) -> None:
     elif resume:
         raise UserError(f"nothing to resume in {folder}")
     elif folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise UserError(f"{folder} holds files that aren't a run's: choose another --out")
+        raise UserError(f"{folder} holds files that are no run: choose another --out")
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """The fields that differ, `steps: 100 -> 200`; empty if none does."""
+    """The fields that differ, such as `steps: 100 -> 200`; empty if none does."""
     names = dict.fromkeys([*old, *new])
     texts = {
         name: [canonical(spec[name]) if name in spec else "(none)" for spec in (old, new)]
@@ -201,7 +201,7 @@ def _start(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def _unlock(folder: Path) -> None:
-    """Gives a folder up that this process holds."""
+    """Releases this process's lock of a folder."""
     for inode, (file, held) in list(_held.items()):
         if held == folder:
             os.close(file)
@@ -212,7 +212,7 @@ def _lock(folder: Path) -> None:
     file = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     status = os.fstat(file)
     inode = (status.st_dev, status.st_ino)
-    if inode in _held:  # this process resumes what it has begun
+    if inode in _held:  # this process resumes its own run
         os.close(file)
         return
     try:

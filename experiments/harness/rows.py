@@ -1,9 +1,9 @@
-"""Rows that a run writes into its folder: metrics as it goes, a summary at its end.
+"""The rows that a run writes into its folder: metrics while it runs, a summary at the end.
 
-`metrics.jsonl` is appended, one JSON object a line, with `nan` and `inf` as strings; each row
-carries its `phase` and its `step`, so that a resumed run can drop what it will write again.
-`summary.csv` is written whole, a row a run or method; a word that would be read as a number (a
-digest of digits alone, say) stands in it as JSON, in quotes of its own.
+`metrics.jsonl` grows by one JSON object a line; `nan` and `inf` are strings in it. Each row holds
+its `phase` and its `step`, so that a resumed run can drop the rows that it will write again.
+`summary.csv` is written at once, with a row for each run or method. A word that looks like a number
+(such as a digest of digits only) is written as quoted JSON.
 """
 
 import csv
@@ -21,17 +21,17 @@ from jaxtickets.io.files import canonical, finite_or_not, naming, plain, write_a
 METRICS, SUMMARY = "metrics.jsonl", "summary.csv"
 
 _QUOTED = re.compile(r'"([^"\\]|\\.)*"')
-"""A word as `_cell` quotes it."""
+"""A word in the quotes that `_cell` gives it."""
 
 Row = dict[str, Any]
 
 
 def append_metrics(folder: Path, *rows: Mapping[str, Any]) -> None:
-    """Adds rows to `metrics.jsonl`, flushed to the operating system.
+    """Appends rows to `metrics.jsonl` and flushes them to the operating system.
 
     Raises:
       TypeError: a value is neither a number, a word, an array nor a container of them.
-      OSError: they can't be written; then none of them is.
+      OSError: the rows can't be written. The file is left without any of them.
     """
     lines = [json.dumps(plain(row), allow_nan=False) + "\n" for row in rows]
     path = folder / METRICS
@@ -46,21 +46,21 @@ def append_metrics(folder: Path, *rows: Mapping[str, Any]) -> None:
 
 
 def read_metrics(folder: Path) -> list[Row]:
-    """The rows of `metrics.jsonl`, none if there is no file; an incomplete last line is left out.
+    """The rows of `metrics.jsonl`, without an incomplete last line; empty if there is no file.
 
     Raises:
-      UserError: another line is damaged.
+      UserError: a line other than the last is damaged.
     """
     return [row for _, row in _metrics(folder)]
 
 
 def keep_metrics(folder: Path, keep: Callable[[Row], bool]) -> None:
-    """Drops the rows for which `keep` is False, and an incomplete last line; atomic.
+    """Drops the rows for which `keep` is False and an incomplete last line, in one atomic write.
 
-    A resumed run drops the rows of steps after its checkpoint.
+    A resumed run drops the rows of the steps after its checkpoint.
 
     Raises:
-      UserError: a line that isn't the last is damaged.
+      UserError: a line other than the last is damaged.
     """
     path = folder / METRICS
     if path.exists():
@@ -80,7 +80,7 @@ def _metrics(folder: Path) -> Iterator[tuple[str, Row]]:
         except ValueError as error:
             raise UserError(f"{path}, line {number}: not a JSON object: {error}") from error
         if not isinstance(row, dict) or not isinstance(row.get("phase"), str):
-            raise UserError(f"{path}, line {number}: not a row of metrics, which has a phase")
+            raise UserError(f"{path}, line {number}: not a metrics row: it has no phase")
         yield text, row
 
 
@@ -89,14 +89,14 @@ def write_summary(folder: Path, rows: Sequence[Mapping[str, Any]], *leading: str
 
     Args:
       folder: the run's folder.
-      rows: a mapping a row; None and what a row lacks become empty cells.
-      leading: the first columns; the others follow in order of first appearance.
+      rows: a mapping for each row. None and missing fields become empty cells.
+      leading: the first columns. The others follow in order of first appearance.
     """
     return write_csv(folder / SUMMARY, rows, *leading)
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], *leading: str) -> Path:
-    """Writes a table as `write_summary` does, to a path, which it returns."""
+    """Writes a table to `path` in the format of `write_summary`, and returns the path."""
     text = io.StringIO()
     columns = list(dict.fromkeys([*leading, *(name for row in rows for name in row)]))
     table = csv.DictWriter(text, columns, restval="", lineterminator="\n")
@@ -112,10 +112,10 @@ def read_summary(folder: Path) -> list[Row]:
 
 
 def read_csv(path: Path) -> list[Row]:
-    """A table's rows; cells that look like numbers or bools are, empty ones are None.
+    """The rows of a table, with numbers and bools parsed and None for empty cells.
 
     Raises:
-      UserError: there is no such file.
+      UserError: the file can't be read.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:

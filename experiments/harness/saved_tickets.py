@@ -1,4 +1,4 @@
-"""Tickets of other runs, found by their folders and checked against the net at hand."""
+"""Loads saved tickets of other runs and checks that they fit the net."""
 
 import glob
 import re
@@ -17,27 +17,35 @@ from jaxtickets.io.files import digest
 from jaxtickets.types import Ticket
 
 FIRST_WEIGHTS = {"initializer": None}
-"""What a net's description says of its first weights, which a ticket brings along."""
+"""The fields of a net's description that don't matter, since a ticket has its own weights."""
 LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
 class Saved(NamedTuple):
-    """A ticket of another run, and what is said of it: method, density, seed."""
+    """A saved ticket of another run.
+
+    Attributes:
+      name: its fields in rows: method, density, seed.
+      ticket: the ticket, unbatched.
+    """
 
     name: dict[str, Any]
     ticket: Ticket
 
 
 def find_saved(patterns: Sequence[str], problem: Problem) -> tuple[tuple[str, ...], list[Saved]]:
-    """The tickets that patterns name: label, folder and digest of each, and themselves.
+    """Loads the tickets that match patterns.
 
     Args:
-      patterns: `PATTERN` or `LABEL=PATTERN`, of folders.
-      problem: the net that they must be of.
+      patterns: glob patterns of folders, `PATTERN` or `LABEL=PATTERN`.
+      problem: the net that the tickets must be of.
+
+    Returns:
+      `LABEL=FOLDER DIGEST` of each ticket, for the spec; and the tickets.
 
     Raises:
-      UserError: a pattern names none, a label can't be one, two tickets can't be told apart, or
-        a ticket is damaged or of another net; the message names it.
+      UserError: a pattern matches no folder, a label isn't allowed, two tickets have the same name,
+        or a ticket is damaged or of another net. The message names it.
     """
     places: list[str] = []
     found: dict[tuple, Saved] = {}
@@ -46,7 +54,7 @@ def find_saved(patterns: Sequence[str], problem: Problem) -> tuple[tuple[str, ..
         if not parted or "/" in label:
             label, pattern = "", given
         elif not LABEL.fullmatch(label) or label in (*criteria.CRITERIA, "dense"):
-            raise UserError(f"--tickets={given}: '{label}' can't name tickets: give another label")
+            raise UserError(f"--tickets={given}: '{label}' can't be a label: choose another")
         folders = sorted(glob.glob(pattern))
         if not folders:
             raise UserError(f"--tickets={given}: there is no such folder")
@@ -54,8 +62,8 @@ def find_saved(patterns: Sequence[str], problem: Problem) -> tuple[tuple[str, ..
             one = _load(Path(folder), label, problem)
             if (key := tuple(one.name.values())) in found:
                 raise UserError(
-                    f"--tickets={given}: {folder} is {words(one.name)}, and so is another: "
-                    "give one run at a time, each with its LABEL="
+                    f"--tickets={given}: {folder} is {words(one.name)}, as is another ticket: "
+                    "give each run its own LABEL="
                 )
             found[key] = one
             places.append(f"{label}={folder} {digest(trees.read_manifest(Path(folder)))[:12]}")
@@ -70,17 +78,17 @@ def _load(folder: Path, label: str, problem: Problem) -> Saved:
         raise UserError(f"{folder} is a ticket of {provenance.get('net')}, not of {net}")
     params = problem.param_shapes
     if jax.tree.map(np.shape, ticket.params) != jax.tree.map(np.shape, params):
-        raise UserError(f"{folder} is a ticket for images of another size, --dataset doesn't fit")
+        raise UserError(f"{folder} is a ticket for images of another size: change --dataset")
     if tuple(provenance.get("prunable", ())) != problem.prunable:
-        raise UserError(f"{folder}: other layers are pruned there, see --prune_output")
+        raise UserError(f"{folder} prunes other layers: see --prune_output")
     number = provenance.get("seed")
     if not isinstance(number, int):
-        raise UserError(f"{folder} doesn't say its seed: it can't be compared")
+        raise UserError(f"{folder} has no seed in its provenance, so it can't be compared")
     density = round(float(masks.density(ticket.mask, problem.prunable)), 6)
     method = label or provenance.get("method", "ticket")
     return Saved({"method": method, "density": density, "seed": number}, ticket)
 
 
 def words(name: dict[str, Any]) -> str:
-    """What a ticket is called in messages."""
+    """The name of a ticket in messages."""
     return f"{name['method']} at {name['density']:g}, seed {name['seed']}"

@@ -1,4 +1,4 @@
-"""Tickets that were searched for, trained beside masks that cost no search; a row of each."""
+"""Trains the tickets that a search found beside baseline masks; a summary row of each."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,13 +20,13 @@ from jaxtickets.search.space import Space
 from jaxtickets.types import Array, Mask, Params
 
 METHODS = ("ticket", "ticket_last", *BASELINES)
-"""What can be trained: what the search chose, what it ended with, and the controls."""
+"""The masks that can be trained: the search's best, the search's last, and the baselines."""
 Weights = Callable[[Mask, Params], Params]
-"""`weights(mask, params) -> params`: what a ticket with that mask begins training from."""
+"""`weights(mask, params) -> params`: the weights at the start of a ticket's training."""
 
 
 def as_they_are(mask: Mask, params: Params) -> Params:
-    """The weights that the mask selects from, unchanged."""
+    """Returns the weights unchanged."""
     del mask
     return params
 
@@ -40,20 +40,20 @@ def train(
     weights: Weights = as_they_are,
     rivals: Sequence[tuple[str, FoundTicket]] = (),
 ) -> list[dict[str, Any]]:
-    """Saves the tickets, trains them and what they are compared with; a summary row of each.
+    """Saves the tickets, and trains them beside baselines and rivals; a summary row of each.
 
-    The rows are those of `trained_masks.train_entries`; those of tickets and rivals have also what
-    their searches said. `search_cost` is what it took to find a mask, in dense trainings. Dense
-    nets are trained in a phase of their own, `dense`, before the rest, `train`.
+    The rows are those of `trained_masks.train_entries`. Rows of tickets and rivals also hold the
+    metrics of their searches. `search_cost` is the cost of finding the mask, in dense trainings.
+    The dense nets are trained first, in the phase `dense`; all others in the phase `train`.
 
     Args:
-      session: of the run.
-      space: what the bits of masks stand for.
-      found: the searches' results, one for each density and seed.
-      methods: of `METHODS`.
-      floor: the least that a control keeps in each layer.
-      weights: what training begins from.
-      rivals: results of other searches, and what the table calls them.
+      session: the run.
+      space: maps bits to masks.
+      found: the results of the search, one for each density and seed.
+      methods: names from `METHODS`.
+      floor: the minimum number of weights that a baseline keeps in each layer.
+      weights: gives the weights at the start of each training.
+      rivals: name in the table and result of other searches.
     """
 
     problem = session.problem
@@ -100,7 +100,7 @@ def train(
 
 
 def _cost(problem: Problem, row: dict[str, Any]) -> dict[str, float]:
-    """What it took to find the mask of a summary's row, where that is known."""
+    """The search cost of a row's mask; empty if it is unknown."""
     free = 0 if row["method"].startswith("random") else None
     known = row["method"] in CRITERIA
     passes = price(problem, row["method"]) if known else row.get("forward_passes", free)

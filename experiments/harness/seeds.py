@@ -1,4 +1,4 @@
-"""What a seed fixes: its keys, and the weights that masks select from."""
+"""Seeds: the random keys that a seed fixes, and the weights that masks select from."""
 
 from typing import NamedTuple
 
@@ -15,14 +15,14 @@ WEIGHTS = ("init", "signed_constant", "trained")
 
 
 class Seed(NamedTuple):
-    """A seed.
+    """The state of one seed.
 
     Attributes:
-      number: its number, which all its keys are streams of.
-      params, stats: the weights that masks select from.
-      step: the training step that they come from.
-      stage: counts up where a net that was made from a trained one takes the seed's place: each
-        stage has keys of its own.
+      number: the seed's number. All its keys are streams of it.
+      params, stats: the weights and statistics that masks select from.
+      step: the training step at which they were taken.
+      stage: how many times a net made from a trained one has replaced this seed's net. Each stage
+        has its own keys.
     """
 
     number: int
@@ -33,31 +33,31 @@ class Seed(NamedTuple):
 
 
 def seed(problem: Problem, number: int) -> Seed:
-    """The seed of that number, with the weights at initialisation."""
+    """The seed with this number and its net's initial weights."""
     params, stats = jax.jit(problem.recipe.model.init)(stream(number, "init"))
     return Seed(number, params, stats, step=0)
 
 
 def training_key(one: Seed, order: int = 0) -> Key:
-    """The key of a training in the seed's own order of the data (0), or in another."""
+    """The key of a training. Order 0 is the seed's own order of the data; others are new orders."""
     return stream(one.number, "training", one.stage, order)
 
 
 def mask_key(one: Seed, method: str, density: float) -> Key:
-    """What a method draws for its mask of a density; where it makes no mask yet, that of 1."""
+    """The key with which a method draws its mask at a density (1 if it only scores)."""
     return stream(one.number, "mask", one.stage, method, density)
 
 
 def weighted(problem: Problem, seed: Seed, weights: str, steps: int, data: Dataset) -> Seed:
-    """The seed with other weights.
+    """The seed with its initial weights replaced as `weights` says.
 
     Args:
-      problem: the net, and how it is trained.
-      seed: with the weights at initialisation.
-      weights: `init`; `signed_constant`, see `nets.signed_constant`; `trained`, after `steps`
-        steps of the recipe.
-      steps: static.
-      data: on the device.
+      problem: the net and its training.
+      seed: the seed with its initial weights.
+      weights: `init` changes nothing; `signed_constant` is `nets.signed_constant`; `trained` gives
+        the weights after `steps` training steps.
+      steps: how many training steps; static.
+      data: the data set, on the device.
     """
     if weights == "signed_constant":
         return seed._replace(params=nets.signed_constant(seed.params))
@@ -65,7 +65,7 @@ def weighted(problem: Problem, seed: Seed, weights: str, steps: int, data: Datas
         return seed
     recipe = problem.recipe._replace(every=steps, test_looks=0)
     print(
-        f"seed {seed.number}: {steps} training steps to the weights that masks select from",
+        f"seed {seed.number}: trains {steps} steps to get the weights that masks select from",
         flush=True,
     )
     splits, dense = training.Splits(data.train, data.validation), masks.ones(seed.params)
@@ -79,12 +79,19 @@ def weighted(problem: Problem, seed: Seed, weights: str, steps: int, data: Datas
 
 
 def examples(data: Dataset) -> int:
-    """The training images that criteria look at, see `evidence`."""
+    """How many training images criteria are computed on, see `evidence`."""
     return 10 * min(100, len(data.train.labels) // 10)
 
 
 def evidence(problem: Problem, seed: Seed, trained: Params | None, data: Dataset) -> Evidence:
-    """What criteria look at: ten batches of up to 100 training images, and trained parameters."""
+    """The input of criteria: the seed's net, and ten batches of up to 100 training images.
+
+    Args:
+      problem: the net and its training.
+      seed: its weights are the initial ones.
+      trained: the trained parameters; None stands for the seed's weights.
+      data: the data set, on the device.
+    """
     size = examples(data) // 10
     first = [np.asarray(array)[: 10 * size] for array in data.train]
     return Evidence(

@@ -1,7 +1,7 @@
-"""A run from its flags to its end: set up, checked by the experiment, started, finished.
+"""The life of a run: `set_up`, the experiment's own checks, `start_run`, `finish_run`.
 
-An experiment's own checks stand between `set_up` and `start_run`, so that bad input ends before
-work starts.
+An experiment makes its own checks between `set_up` and `start_run`, so that bad input is refused
+before any work starts.
 """
 
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ from jaxtickets.types import Dataset
 
 
 class Session(NamedTuple):
-    """What every part of a run needs.
+    """The arguments that every part of a run needs.
 
-    Parts with a net, a folder, or seeds of their own take `session._replace(problem=...)`.
+    A part with its own net, folder or seeds gets `session._replace(problem=...)`.
 
     Attributes:
-      folder: where records, tickets and checkpoints go.
+      folder: the run's folder, for records, tickets and checkpoints.
       problem: the net, its data and its training.
       axis: how runs are batched.
-      data: the data set, on the device.
-      seeds: the seeds, with the weights that masks select from.
-      checkpoint_seconds: time between two checkpoints.
+      data: the data set, as arrays on the device.
+      seeds: the seeds, each with the weights that masks select from.
+      checkpoint_seconds: seconds between two checkpoints.
     """
 
     folder: Path
@@ -42,14 +42,14 @@ class Session(NamedTuple):
 
 
 def set_up(place: RunSettings, parts: Sequence[Any]) -> tuple[Axis, Problem]:
-    """Sets JAX up; returns the run axis and the problem. Nothing is written yet.
+    """Sets JAX up and returns the run axis and the problem. Writes nothing.
 
     Args:
-      place: where the run is executed.
-      parts: settings, the last three the net's, the training's and the batch's.
+      place: where and how the run is executed.
+      parts: the settings. The last three are `NetSettings`, `TrainSettings` and `BatchSettings`.
 
     Raises:
-      UserError, DataError: see `build`.
+      UserError, DataError: see `build` and `check_memory`.
     """
     *_, net, train, batch = parts
     setup.start(place, batch.precision)
@@ -68,11 +68,11 @@ def start_run(
     """Opens the run's folder, puts the data on the device, and initialises the seeds' nets.
 
     Args:
-      experiment: its name.
-      place: where it runs.
-      parts: settings whose fields together are the spec, the last three as `set_up` takes them.
+      experiment: the experiment's name.
+      place: where and how the run is executed.
+      parts: the settings whose fields form the spec. The last three are as in `set_up`.
       axis: how runs are batched.
-      problem: the net and its data.
+      problem: the net, its data and its training.
     """
     *_, net, _, _ = parts
     run = records.open_run_of_flags(experiment, place, parts, axis)
@@ -87,6 +87,6 @@ def start_run(
 
 
 def finish_run(folder: Path) -> None:
-    """Records the time of the run's end, and prints its folder: the last line of a run."""
+    """Records the end time and prints the run's folder, which is the last line of every run."""
     records.finish_run(folder)
     print(f"run: {folder}")

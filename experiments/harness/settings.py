@@ -1,4 +1,4 @@
-"""Settings: frozen dataclasses whose fields say what they mean and which values they may have."""
+"""Settings: frozen dataclasses whose fields carry a help text and the values they may have."""
 
 import dataclasses
 import difflib
@@ -8,19 +8,21 @@ from typing import Any, NamedTuple
 from jaxtickets.io.errors import UserError
 
 MOST_SEED = 2**31 - 1
-"""JAX takes a seed modulo 2^32: seeds from here on have room to be counted upwards."""
+"""JAX takes seeds modulo 2^32. Half of that leaves room to count upwards from the first seed."""
 MOST_RUNS, MOST_EPOCHS, MOST_STEPS = 10**6, 10**6, 10**8
-"""More than anybody means, and few enough to be counted in 32 bits."""
+"""More than anybody needs, and small enough to be counted in 32 bits."""
 MOST_UNITS = 10**6
-"""Of one layer."""
+"""The most units of one layer."""
 MOST_FACTOR = 1e6
-"""Of learning rates, penalties and the like, whose squares are float32 numbers still."""
+"""The largest learning rate or penalty strength; its square still fits into float32."""
 
 
 class Bounds(NamedTuple):
-    """What a number must be: `least` or more (or above `above`), and `most` or less (or `below`).
+    """The bounds of a number; None means that there is no such bound.
 
-    None: no such bound.
+    Attributes:
+      least, above: the lower bound, inclusive and exclusive.
+      most, below: the upper bound, inclusive and exclusive.
     """
 
     least: float | None = None
@@ -29,7 +31,7 @@ class Bounds(NamedTuple):
     below: float | None = None
 
     def fault(self, value: float) -> str:
-        """What `value` must be, in words; empty if it is. NaN never is."""
+        """Says which bound `value` violates; empty if none. NaN is always out of bounds."""
         low = self.above is None or value > self.above
         low = low and (self.least is None or value >= self.least)
         high = self.below is None or value < self.below
@@ -61,10 +63,15 @@ def option(
     empty: bool = False,
     repeats: bool = False,
 ) -> Any:
-    """A dataclass field with a line of help, and its known words or the bounds of its numbers.
+    """A dataclass field with its default, help text, and known words or numeric bounds.
 
-    Bounds of a list are those of each item. A list whose default has something in it may be `empty`
-    only if that is said, and holds an item twice only if it may have `repeats`.
+    Args:
+      default: the default value; its type is the flag's type. A tuple makes a list flag.
+      text: the line of help.
+      known: the words that are valid; empty: any.
+      least, most, above, below: see `Bounds`. In a list they hold for each item.
+      empty: whether a list with a default that isn't empty may be empty.
+      repeats: whether a list may hold an item twice.
     """
     bounds = Bounds(least, above, most, below)
     metadata = {"text": text, "known": known, "bounds": bounds, "empty": empty, "repeats": repeats}
@@ -72,19 +79,19 @@ def option(
 
 
 def known_of(field: dataclasses.Field) -> Sequence[str]:
-    """The words that a field may have; empty: any."""
+    """The words that are valid for a field; empty: any."""
     known: Sequence[str] = field.metadata.get("known", ())
     return known
 
 
 def bounds_of(field: dataclasses.Field) -> Bounds | None:
-    """The bounds of a field's numbers, None if it has none."""
+    """The numeric bounds of a field; None if it has none."""
     bounds: Bounds = field.metadata.get("bounds", Bounds())
     return None if bounds == Bounds() else bounds
 
 
 def check(settings: Any) -> None:
-    """Raises ValueError, in one line, for the first field with a value that can't be."""
+    """Raises ValueError, in one line, for the first field whose value is invalid."""
     for field in dataclasses.fields(settings):
         value, known, bounds = getattr(settings, field.name), known_of(field), bounds_of(field)
         if known and value not in known:
@@ -98,25 +105,25 @@ def check(settings: Any) -> None:
 
 
 class Except(NamedTuple):
-    """All values of a setting but these."""
+    """All values of a setting except these."""
 
     values: tuple
 
 
 class Without(NamedTuple):
-    """All values of a setting that is a list, but those with this word in it."""
+    """All values of a list setting that don't contain this word."""
 
     word: str
 
 
 Choice = dict[str, tuple | Except | Without]
-"""Settings and their values; it is taken where each of them has one of its values."""
+"""Setting -> values. The choice is made if each of its settings has one of its values."""
 Idle = Mapping[str, Sequence[Choice]]
-"""Setting -> the choices that leave it without effect, each for itself."""
+"""Setting -> choices. Each of them alone leaves the setting without effect."""
 
 
 def idle_under(idle: Idle, name: str, values: Mapping[str, Any]) -> list[str]:
-    """The settings whose values leave the named one without effect; empty where it has one."""
+    """The settings that leave `name` without effect; empty if it has an effect."""
     for choice in idle.get(name, ()):
         if all(among(values[other], known) for other, known in choice.items()):
             return list(choice)
@@ -124,7 +131,7 @@ def idle_under(idle: Idle, name: str, values: Mapping[str, Any]) -> list[str]:
 
 
 def among(value: Any, known: tuple | Except | Without) -> bool:
-    """Whether a value is one of those that are meant."""
+    """Whether a value is one of `known`."""
     if isinstance(known, Except):
         return value not in known.values
     if isinstance(known, Without):
@@ -133,10 +140,10 @@ def among(value: Any, known: tuple | Except | Without) -> bool:
 
 
 def choose(kind: str, name: str, known: Collection[str]) -> str:
-    """`name` if it is among `known`.
+    """Returns `name` if it is one of `known`.
 
     Raises:
-      UserError: it isn't; the message names the closest match and all that is known.
+      UserError: the name is unknown. The message gives the closest match and all known names.
     """
     if name in known:
         return name

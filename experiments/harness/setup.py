@@ -1,4 +1,4 @@
-"""Sets JAX up for an experiment; called first, before JAX makes its first array."""
+"""JAX's setup for an experiment. It must be called before JAX makes its first array."""
 
 import os
 import platform
@@ -14,21 +14,22 @@ from jaxtickets.io.errors import UserError
 
 
 def configure(devices: int | None = None, cache: bool = True) -> None:
-    """Virtual CPU devices, a compilation cache, and no chatter in the log.
+    """Sets virtual CPU devices, a persistent compilation cache, and warnings as the log level.
 
-    GPUs aren't touched: beside one, the CPU devices are merely there.
+    On a machine with a GPU the CPU devices exist but aren't used.
 
     Args:
-      devices: virtual CPU devices; one a usable core if None, unless JAX has been told already.
-      cache: keep compiled programs in the user's cache folder between processes.
+      devices: how many virtual CPU devices. None: one for each usable core, unless JAX is already
+        configured with a number.
+      cache: whether to keep compiled programs in the user's cache folder between processes.
 
     Raises:
       UserError: `devices` is less than one.
-      RuntimeError: JAX has been used already, with another number of devices.
+      RuntimeError: JAX is already initialised with another number of devices.
     """
     logging.set_verbosity(logging.WARNING)
     if devices is not None and devices < 1:
-        raise UserError(f"--devices={devices}: there must be one at least")
+        raise UserError(f"--devices={devices}: must be 1 or more")
     told: int = jax.config.jax_num_cpu_devices  # type: ignore[attr-defined]
     if devices is not None or told < 0:
         jax.config.update("jax_num_cpu_devices", devices or cores())
@@ -38,14 +39,14 @@ def configure(devices: int | None = None, cache: bool = True) -> None:
 
 
 def start(place: RunSettings, precision: str = "float32") -> None:
-    """`configure` for a run, and the other processes that it shares its work with.
+    """Configures JAX for a run, and connects to the other processes of a distributed run.
 
     Args:
-      place: where it runs.
-      precision: of matrix products and convolutions, one of `flags.PRECISIONS`.
+      place: where and how the run is executed.
+      precision: one of `flags.PRECISIONS`, for matrix products and convolutions.
 
     Raises:
-      UserError: the devices have no such precision; see `configure` and `processes.start`.
+      UserError: the devices lack that precision; see also `configure` and `processes.start`.
     """
     configure(place.devices or None)
     named = (place.coordinator, place.num_processes, place.process_id) != ("", 0, -1)
@@ -54,20 +55,23 @@ def start(place: RunSettings, precision: str = "float32") -> None:
     if jax.devices()[0].platform != "cpu":
         jax.config.update("jax_default_matmul_precision", PRECISIONS[precision])
     elif PRECISIONS[precision] != "float32":
-        raise UserError(f"--precision={precision}: CPUs compute in float32, leave it out")
+        raise UserError(f"--precision={precision}: CPUs compute in float32, leave the flag out")
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
+    """The number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def cache_folder() -> Path | None:
-    """`$XDG_CACHE_HOME/jaxtickets/xla` (`~/.cache` by default), made; None if not writable."""
+    """Makes and returns `$XDG_CACHE_HOME/jaxtickets/xla`; None if it isn't writable.
+
+    Without the variable the base is `~/.cache`.
+    """
     base = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(base):  # the XDG specification: relative paths are to be ignored
+    if not os.path.isabs(base):  # the XDG specification says to ignore relative paths
         base = os.path.expanduser(os.path.join("~", ".cache"))
     folder = Path(base) / "jaxtickets" / "xla"
     try:
@@ -86,7 +90,7 @@ def describe_devices() -> str:
 
 
 def cpu_model() -> str:
-    """The processor's name as the operating system gives it."""
+    """The processor's name according to the operating system."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Nets whose filters are pruned softly as they train: a training for each share and seed."""
+"""Soft filter pruning: trains a net for each method, share and seed, and reads off its filters."""
 
 from experiments.harness import cached_trainings
 from experiments.harness.dense_store import dense_entry
@@ -9,15 +9,15 @@ from jaxtickets.recipes import soft_filter_pruning
 
 
 def choices(session: Session, plan: CutPlan) -> list[Choice]:
-    """The units that are left after soft training, with the weights that it ends with.
+    """The units that remain after soft filter pruning, with the trained weights.
 
-    Each training takes as long as the dense net's, from the same first weights and in the same
-    order of the data; looks, and with them the choice of filters, are at the ends of epochs. The
-    nets are saved whole, zeroed filters and all, as `tickets/METHOD-rateSHARE-whole-seedN`.
+    Each training has the length, the initial weights and the data order of the dense net's. Filters
+    are chosen and zeroed at the end of each epoch, when the net is evaluated. The whole nets, with
+    their zeroed filters, are saved as `tickets/METHOD-rateSHARE-whole-seedN`.
 
     Args:
-      session: the net and its training, and the seeds.
-      plan: its soft methods and shares; none: nothing is done.
+      session: the net, its training, and the seeds.
+      plan: its soft methods and shares are trained. Without soft methods nothing is done.
     """
     made, how = [], plan.how
     folder, problem, seeds = session.folder, session.problem, session.seeds

@@ -1,4 +1,4 @@
-"""A digest of the code that decides the numbers of a training: comments and docstrings don't."""
+"""A digest of the code that decides the numbers of a training, without comments and docstrings."""
 
 import ast
 import hashlib
@@ -12,11 +12,11 @@ TRAINING = (
     *("optimizer_states.py", "optimizers.py", "penalties.py", "roles.py", "runs.py"),
     *("training.py", "types.py"),
 )
-"""The library's files and folders that a dense training runs through."""
+"""The library's files and folders that a dense training uses."""
 
 
 def training_code() -> str:
-    """A digest of the code of `TRAINING`, 64 hexadecimal digits."""
+    """A digest of the code in `TRAINING`: 64 hexadecimal digits."""
     root = Path(str(jaxtickets.__file__)).parent
     places = [root / name for name in TRAINING]
     files = [f for place in places for f in ([place] if place.is_file() else place.rglob("*.py"))]
@@ -24,7 +24,7 @@ def training_code() -> str:
 
 
 def digest(sources: Iterable[tuple[str, str]]) -> str:
-    """A digest of named Python sources, the same whatever their comments and docstrings say."""
+    """A digest of named Python sources that ignores their comments and docstrings."""
     seen = hashlib.sha256()
     for name, text in sources:
         tree = ast.parse(text)
@@ -37,5 +37,5 @@ def digest(sources: Iterable[tuple[str, str]]) -> str:
 
 
 def _is_words(statement: ast.stmt) -> bool:
-    """Whether a statement is a string alone: a docstring, or a comment on a name."""
+    """Whether a statement is only a string: a docstring, or the comment below a name."""
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)

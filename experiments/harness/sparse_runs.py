@@ -1,4 +1,4 @@
-"""Masks that evolve while the net trains sparse, for all seeds of a density: resumable."""
+"""Sparse training (GraNet): the mask evolves while the net trains. Resumable."""
 
 import dataclasses
 import math
@@ -30,45 +30,45 @@ from jaxtickets.training import Moves
 from jaxtickets.types import Array, Mask, Params, PyTree, Split, TrainState
 
 GRANET = "granet"
-"""What this way to a mask is called."""
+"""The method's name."""
 LOOKS = 8
-"""Looks at the validation data, for the record, the last at the end."""
+"""Evaluations on validation data, for the record; the last is at the end."""
 IMAGES = 1000
-"""The most training images that the gradient of a round is of."""
+"""The most training images on which a round's gradient is computed."""
 MOST = 1_000_000_000
-"""More training steps than anybody means."""
+"""More training steps than anybody needs."""
 LONGEST = 100
-"""Steps of a round, about, of long evolutions."""
+"""The approximate number of steps in a round of a long training."""
 LEAST = 4
-"""Rounds between two looks, and steps of a round, that short evolutions aim at."""
+"""In short trainings: the target for rounds between evaluations, and for steps in a round."""
 
 
 @dataclasses.dataclass(frozen=True)
 class EvolveSettings:
-    """How masks evolve."""
+    """How the mask evolves in GraNet."""
 
     granet_from: float = option(
         0.5,
-        "granet's initial density; where the density asked for is higher, that",
+        "initial density of granet, or --density if that is higher",
         above=0,
         most=1,
     )
     regrown: float = option(
         granet.REGROWN,
-        "granet's regeneration ratio at first; 0: gradual pruning alone",
+        "initial regeneration ratio of granet; 0: gradual pruning only",
         least=0,
         below=1,
     )
 
 
 class SparseTrainingPlan(NamedTuple):
-    """An evolution, planned from its budget.
+    """The length of a sparse training, planned from its budget.
 
     Attributes:
-      rounds: after each of which the mask changes; a multiple of `LOOKS`.
-      every: training steps of a round.
-      images: that the gradient after a round is of; they make whole batches.
-      cost: forward passes of one example that it takes.
+      rounds: the number of rounds, a multiple of `LOOKS`. The mask changes after each round.
+      every: training steps in a round.
+      images: training images for the gradient after a round; they make whole batches.
+      cost: the forward passes of one example that a chain takes.
     """
 
     rounds: int
@@ -78,7 +78,7 @@ class SparseTrainingPlan(NamedTuple):
 
     @property
     def steps(self) -> int:
-        """Training steps in all."""
+        """The total number of training steps."""
         return self.rounds * self.every
 
 
@@ -90,7 +90,7 @@ def check_sparse_training(
     floor: int,
     budget: float,
 ) -> None:
-    """Raises UserError for an evolution that can't be; see `search`."""
+    """Raises UserError if `train_sparse` can't be done with these settings."""
     params = problem.param_shapes
     for density in densities:
         if not 0 < density < 1:
@@ -103,10 +103,11 @@ def check_sparse_training(
 
 
 def plan_sparse_training(problem: Problem, budget: float) -> SparseTrainingPlan:
-    """The longest evolution that costs no more than `budget` dense trainings.
+    """The longest sparse training that costs no more than `budget` dense trainings.
 
     Raises:
-      UserError: not even eight steps are paid for, or more than a computer counts.
+      UserError: the budget is too small for a step in each of eight rounds, or pays for more than
+        `MOST` steps.
     """
     data, batch = problem.dataset, problem.recipe.batch_size
     if not budget * problem.steps < MOST:
@@ -120,7 +121,7 @@ def plan_sparse_training(problem: Problem, budget: float) -> SparseTrainingPlan:
     every = (rest // training_cost(1) // rounds - images) // batch
     if every < 1:
         least = fixed + training_cost(LOOKS * 2 * batch)
-        said = f"{1.01 * least / dense_cost(problem):.3g} at least, or train for longer"
+        said = f"{1.01 * least / dense_cost(problem):.3g} or more, or train for longer"
         raise UserError(f"--budget={budget:g}: too little for {GRANET}, give {said}")
     return SparseTrainingPlan(
         rounds, every, images, fixed + rounds * training_cost(every * batch + images)
@@ -130,26 +131,26 @@ def plan_sparse_training(problem: Problem, budget: float) -> SparseTrainingPlan:
 def train_sparse(
     task: Task, settings: EvolveSettings, train: TrainSettings, budget: float, chains: int = 1
 ) -> list[FoundMask]:
-    """The mask that each seed's net ends with when it is trained by `dynamic.granet`.
+    """Trains each seed's net by `dynamic.granet` and returns the final mask of each seed.
 
-    It begins with SNIP's mask of `settings.granet_from` of the weights, or of the density where
-    that is more, and is trained as the dense net is, for as long as the budget lasts. What the net
-    has learnt is left behind: a mask is for the first weights. Of a seed's chains, which see the
-    data in orders of their own, that with the least validation loss at the end gives the mask.
+    The first mask is SNIP's at density `settings.granet_from` (or the target density, if higher).
+    The net is trained like the dense net, for as long as the budget lasts. Only the mask is kept:
+    it is later applied to the initial weights. A seed has several chains, which differ in the order
+    of the data. The chain with the lowest final validation loss gives the mask.
 
-    Metrics rows, one a chain and look, hold what those of a training do, and the `kept` weights.
-    Those of the phase `LABEL-schedule` hold the share of the weights that is `left` from each
-    `step` on. `search_seconds` leave out the first masks.
+    There is a metrics row for each chain and evaluation. It holds the metrics of a training and the
+    number `kept` of weights. The rows of the phase `LABEL-schedule` hold the fraction `left` of the
+    weights from each `step` on. `search_seconds` excludes the first masks.
 
     Args:
-      task: what is looked for; its label is the phase's.
+      task: the density and the seeds. Its label is the phase's name.
       settings: how the mask evolves.
       train: how the net is trained.
-      budget: dense trainings that a chain may cost, see `plan`.
-      chains: of each seed.
+      budget: the cost of a chain in dense trainings, see `plan_sparse_training`.
+      chains: the number of chains of each seed.
 
     Raises:
-      UserError: SNIP's scores are not numbers, or a loss isn't.
+      UserError: SNIP's scores or a loss aren't finite.
     """
     session, label, density, floor = task
     problem, seeds = session.problem, session.seeds
@@ -188,7 +189,7 @@ def train_sparse(
     )
 
     def first_masks() -> PyTree:
-        """SNIP's, stacked over seeds."""
+        """SNIP's masks, stacked over seeds."""
         found = []
         for one in seeds:
             seen = evidence(problem, one, None, session.data)
@@ -215,7 +216,7 @@ def train_sparse(
         losses["search_validation_loss"][:, None], labels, planned.steps, "validation loss"
     )
     spent = round(seconds(session.folder, label) / len(seeds), 3)
-    once = training_cost(examples(problem.dataset))  # SNIP's, for all chains of a seed
+    once = training_cost(examples(problem.dataset))  # SNIP's cost, once for all chains of a seed
     cost = chains * (planned.cost - once) + once
     found = []
     for i, one in enumerate(seeds):
@@ -235,12 +236,12 @@ def tickets(
     budget: float,
     chains: int = 1,
 ) -> list[chain_runs.FoundTicket]:
-    """What `search` finds at each density and for each seed, as bits over all prunable weights.
+    """The masks of `train_sparse` at each density and seed, as bits over all prunable weights.
 
     Args:
-      task: what is looked for; its density isn't used, and phases are `LABEL-DENSITY`.
+      task: the seeds and the label. Its density is ignored; phases are named `LABEL-DENSITY`.
       densities: kept fractions.
-      settings, train, budget, chains: see `search`.
+      settings, train, budget, chains: see `train_sparse`.
     """
     found = []
     for density in densities:
@@ -253,9 +254,9 @@ def tickets(
 
 
 def _losses(session: Session, state: TrainState) -> dict[str, np.ndarray]:
-    """float`[chains]`: of the nets that chains end with, on the data they saw and on others.
+    """float`[chains]`: the losses of the final nets on training and on validation data.
 
-    On as many training images as there are for validation.
+    As many training images are used as there are validation images.
     """
     recipe, data = session.problem.recipe, session.data
     many = len(data.validation.labels)

@@ -1,4 +1,4 @@
-"""Small nets: their layers, and their accuracy against what they cost."""
+"""Figures of structured pruning: layer widths, and accuracy against cost."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +19,10 @@ Row = dict[str, Any]
 
 
 def draw_widths(folder: Path) -> Path:
-    """Units of each layer before (outlines) and after the cut, a panel a share, a colour a method.
+    """Draws the units of each layer before (outlines) and after the cut.
 
-    Mean over seeds; bars are standard deviations.
+    Each share has a panel, and each method a colour. Bars show the mean over seeds; error bars are
+    standard deviations.
     """
     spec, summary = read_spec(folder), rows.read_summary(folder)
     layers = [name for name in summary[0] if name.startswith("units/")]
@@ -59,10 +60,10 @@ def draw_widths(folder: Path) -> Path:
 
 
 def draw_accuracies(folder: Path) -> Path:
-    """Test accuracy against multiply-adds and measured latency, as shares of the dense net's.
+    """Draws test accuracy against multiply-adds and measured latency, relative to the dense net.
 
-    A line a method and training, a point a share: mean over seeds, bars are standard deviations.
-    Nets from scratch that are the same for all methods are one grey line.
+    Each method and training has a line, with a point for each share: the mean over seeds. Error
+    bars are standard deviations. Nets from scratch that all methods share have one grey line.
     """
     spec, summary = read_spec(folder), rows.read_summary(folder)
     dense = [row for row in summary if row["method"] == "dense"]
@@ -102,7 +103,7 @@ def draw_accuracies(folder: Path) -> Path:
 
 
 def _line(panel: Any, mine: Sequence[Row], cost: Any, colour: str, after: str, name: str) -> None:
-    """A method's shares under one training."""
+    """Draws the line of a method and training."""
     groups = [[row for row in mine if row["rate"] == share] for share in _shares(mine)]
     costs = [[100 * cost(row) for row in group] for group in groups]
     accuracy = [[100 * row["trained_accuracy"] for row in group] for group in groups]
@@ -126,7 +127,7 @@ def _methods(summary: Sequence[Row]) -> list[str]:
 
 
 def _shares(summary: Sequence[Row]) -> list[float]:
-    """What was asked for, falling."""
+    """The kept shares that were asked for, in falling order."""
     return sorted({row["rate"] for row in summary if row["method"] != "dense"}, reverse=True)
 
 

@@ -1,7 +1,7 @@
-"""Nets cut for real and trained, from records to records: each distinct small net a part of a run.
+"""Trains the small nets of a run of structured pruning and measures their size and speed.
 
-Nets of different widths can't be one batch. Those of the same widths are, over methods and seeds,
-in a folder of their own, `nets/DIGEST of the widths`, which also knows how fast the net is.
+Nets of different widths can't be in one batch. All nets of the same widths, over methods and seeds,
+share a folder `nets/DIGEST of the widths`, which also holds the net's size and speed.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ from jaxtickets.types import Ticket
 LEADING = ("method", "after", "rate", "seed", "dense_accuracy", "cut_accuracy", "trained_accuracy")
 """The first columns of a summary."""
 BATCHES = (1, 128)
-"""How many images a call gets whose latency is measured."""
+"""The batch sizes at which latency is measured."""
 COLUMNS = {
     "parameters": "parameters",
     "multiply_adds": "multiply_adds",
@@ -42,33 +42,33 @@ COLUMNS = {
     "bytes on disk": "bytes_on_disk",
     **{f"ms a batch of {batch}": f"milliseconds_{batch}" for batch in BATCHES},
 }
-"""The columns of a summary for what is measured of a net."""
+"""Measured quantity -> column of the summary."""
 SPEED_UPS = tuple(f"speed_up_{batch}" for batch in BATCHES)
 LEARNT = (
     *("untrained_accuracy", "trained_accuracy", "validation_accuracy", "early_stop_accuracy"),
     *("train_steps", "seconds"),
 )
-"""What a summary has of a training; `train_entries` knows more."""
+"""The columns of `train_entries` that the summary keeps."""
 
 
-# --- what is left is trained ---------------------------------------------------------------------
+# --- training the small nets ---------------------------------------------------------------------
 
 
 def train_net(
     session: Session, place: str, plan: CutPlan, members: Sequence[Member], dense: Dense
 ) -> list[Row]:
-    """The summary rows of all trainings of one small net: a row each member and `after`.
+    """Trains one small net in all ways; returns a summary row for each member and `after`.
 
-    What has nothing of the dense net but its widths is trained once a seed, and stands in the rows
-    of all methods. The tickets at the end of training are saved in `folder/tickets`; the net's
-    size and speed are measured once, and kept.
+    A training from scratch depends only on the widths and the seed. It is done once for each seed
+    and appears in the rows of all methods. The trained tickets are saved in `folder/tickets`. The
+    net's size and speed are measured once.
 
     Args:
-      session: the dense net and its training; `nets` and `tickets` are in its folder.
+      session: the dense net and its training. Its folder holds `nets` and `tickets`.
       place: the net's folder in `nets`, from `filter_cuts.cut`.
-      plan: what is done.
-      members: the cuts to the net's widths.
-      dense: the dense nets, trained.
+      plan: the plan of cuts and trainings.
+      members: the cuts that give this net, all of the same widths.
+      dense: the trained dense nets.
     """
     folder, problem = session.folder, session.problem
     part = folder / "nets" / place
@@ -107,11 +107,11 @@ def train_net(
 def train_nets(
     session: Session, plan: CutPlan, groups: Mapping[str, Sequence[Member]], dense: Dense
 ) -> list[Row]:
-    """All small nets trained; writes `summary.csv` and `sizes.csv`, and returns the summary.
+    """Trains all small nets, writes `summary.csv` and `sizes.csv`, and returns the summary.
 
     Args:
       session, plan, dense: see `train_net`.
-      groups: the small nets, from `filter_cuts.cut`.
+      groups: small net -> its members, from `filter_cuts.cut`.
     """
     folder, summary = session.folder, list[Row]()
     for number, (net, members) in enumerate(groups.items(), start=1):
@@ -127,13 +127,15 @@ def train_nets(
 
 
 def dense_rows(folder: Path, places: Sequence[str], dense: Dense, gain: Report) -> list[Row]:
-    """A row of each dense net in the columns of `train_net`; latencies are medians.
+    """A row of each dense net, in the columns of `train_net`.
+
+    Its latency is measured beside each small net; the row holds the median.
 
     Args:
-      folder: see `train_net`.
-      places: of the small nets, beside which it was measured.
-      dense: the dense nets.
-      gain: any member's.
+      folder: the run's folder.
+      places: the folders of the small nets in `nets`.
+      dense: the trained dense nets.
+      gain: the report of any member, for the number of units.
     """
     beside = [
         _columns(cached_trainings.known(folder / "nets" / place, SIZES), "before")
@@ -154,7 +156,7 @@ def dense_rows(folder: Path, places: Sequence[str], dense: Dense, gain: Report) 
 
 
 def size_rows(folder: Path, places: Mapping[str, nn.Module]) -> list[Row]:
-    """What was measured of each small net beside the dense one: a row a net and quantity."""
+    """A row for each small net and measured quantity, beside the dense net's value."""
     return [
         {"net": place, "widths": "-".join(map(str, net.widths)), **row}
         for place, net in places.items()
@@ -163,7 +165,7 @@ def size_rows(folder: Path, places: Mapping[str, nn.Module]) -> list[Row]:
 
 
 def _batches(plan: CutPlan, gain: Report) -> list[tuple[str, ...]]:
-    """The trainings asked for; those of the same length and rate are together, in one batch."""
+    """The trainings asked for, in batches of the same length and learning rate."""
     batches: dict[tuple[int, bool], tuple[str, ...]] = {}
     for after in plan.after.after:
         key = _steps(plan, after, gain), AFTERS[after].tunes
@@ -177,9 +179,9 @@ def _steps(plan: CutPlan, after: str, gain: Report) -> int:
 
 
 def _smaller(problem: Problem, member: Member, plan: CutPlan, after: str) -> Problem:
-    """The problem with the small net, trained as `after` says.
+    """The problem of training the small net in the way `after`.
 
-    The penalty of the dense training is on the small net's weights too; fine-tuning is without.
+    The loss keeps the penalty of the dense training, except in fine-tuning.
     """
     steps, train, hyper = _steps(plan, after, member.gain), plan.train, problem.hyper
     every, test_looks = problem.recipe.every, problem.recipe.test_looks
@@ -197,7 +199,7 @@ def _smaller(problem: Problem, member: Member, plan: CutPlan, after: str) -> Pro
 
 
 def _entry(problem: Problem, member: Member, after: str) -> Entry:
-    """The training of a member; of its seed alone, if it has but the widths of the dense net."""
+    """The training of a member. A training from scratch is named by its seed alone."""
     one, how = member.seed, AFTERS[after]
     params, stats = how.begin(stream(one.number, "new_weights", one.stage), member.small)
     mask = member.small.first.mask if how.inherits else masks.ones(params)
@@ -207,20 +209,20 @@ def _entry(problem: Problem, member: Member, after: str) -> Entry:
 
 
 def _ticket(place: str, member: Member, after: str) -> str:
-    """The folder of a trained ticket, which says all that its training depends on."""
+    """The folder of a trained ticket, which names everything that its training depends on."""
     seed = f"{after}-seed{member.seed.number}"
     if not AFTERS[after].inherits:
         return f"{place}-{seed}"
     return f"{member.name['method']}-rate{member.name['rate']:g}-{seed}"
 
 
-# --- what is measured ----------------------------------------------------------------------------
+# --- measurements --------------------------------------------------------------------------------
 
 
 def _cut_accuracies(session: Session, members: Sequence[Member]) -> list[float]:
-    """Test accuracy right after the cut, with the trained weights that are left.
+    """Test accuracy right after the cut, with the remaining trained weights.
 
-    A unit that stays for the sake of one group is off in the others, which the mask says.
+    A unit that is kept because one group needs it is masked in the groups that don't.
     """
     problem = session.problem
     small = problem.with_recipe(model=members[0].small.model)
@@ -236,7 +238,7 @@ _masked = jax.jit(masks.apply)
 def _sizes(
     folder: Path, place: str, plan: CutPlan, problem: Problem, member: Member, dense: Dense
 ) -> list[Row]:
-    """Rows of `quantity`, `before`, `after`, `ratio`: of the first member, measured once."""
+    """Rows of `quantity`, `before`, `after`, `ratio`, measured once on the first member."""
     part = folder / "nets" / place
     if known := cached_trainings.known(part, SIZES):
         return known
@@ -259,7 +261,7 @@ SIZES = "sizes"
 
 
 def _columns(sizes: Sequence[Row], when: str) -> dict[str, float]:
-    """Columns of a summary from rows of quantities, `before` or `after`."""
+    """The columns of a summary from rows of quantities. `when` is `before` or `after`."""
     found = {row["quantity"]: row[when] for row in sizes}
     return {column: round(found[quantity], 4) for quantity, column in COLUMNS.items()}
 
@@ -276,7 +278,7 @@ def _speed_ups(sizes: Sequence[Row]) -> dict[str, float]:
 def in_order(
     plan: CutPlan, groups: Mapping[str, Sequence[Member]], summary: Sequence[Row]
 ) -> list[Row]:
-    """The rows of all nets by method, share and training, in the order in which they were given."""
+    """The rows sorted by method, share and training, in the order of the flags, and by seed."""
     methods = [*plan.cut.methods]
     methods += [m.name["method"] for members in groups.values() for m in members]
     order = {name: at for at, name in reversed([*enumerate(methods)])}

@@ -1,4 +1,4 @@
-"""What structured pruning found, as text: methods side by side, and what weights are worth."""
+"""Tables of structured pruning: all methods, and the paired differences between trainings."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ OUTCOMES = (
     tables.VALIDATION,
     *tables.SEARCH,
 )
-"""Of the dense net, right after the cut, and trained; and of the search, if there was one."""
+"""The accuracies of the dense, the cut and the trained net, and the results of a search."""
 
 
 def grouped(summary: Sequence[Row]) -> dict[tuple[str, float, str], list[Row]]:
-    """The rows of each method, share and training after the cut."""
+    """(method, share, training after the cut) -> rows."""
     groups: dict[tuple[str, float, str], list[Row]] = {}
     for row in summary:
         groups.setdefault((row["method"], row["rate"], row["after"] or ""), []).append(row)
@@ -25,9 +25,9 @@ def grouped(summary: Sequence[Row]) -> dict[tuple[str, float, str], list[Row]]:
 
 
 def table(summary: Sequence[Row]) -> str:
-    """Mean ± sample standard deviation over seeds of each method, share and training.
+    """A table with mean ± sample standard deviation over seeds of each method, share and training.
 
-    Where there are searches, what they reached on their own and on the validation data has columns.
+    The losses of searches have columns if there were searches.
     """
     layers = [name for name in summary[0] if name.startswith("units/")]
     there = tables.present(OUTCOMES, summary)
@@ -53,10 +53,11 @@ def table(summary: Sequence[Row]) -> str:
 
 
 def worth(summary: Sequence[Row]) -> str:
-    """What the weights and the choice are worth: paired differences over seeds, in points.
+    """A table of paired differences in trained accuracy over seeds, in percentage points.
 
-    What keeps weights of the dense net against what is trained from scratch at the same widths, and
-    each method against random units after the same training; with half of the 95 % interval.
+    It compares nets that keep weights of the dense net with nets of the same widths trained from
+    scratch, and each method with random units after the same training. The number after ± is half
+    the width of the 95 % interval.
     """
     groups = grouped([row for row in summary if row["method"] != "dense"])
     lines = [["trained accuracy", "kept", "points", "n"]]
@@ -70,7 +71,7 @@ def worth(summary: Sequence[Row]) -> str:
         for name, key in against.items():
             theirs = groups.get(key, ours)
             if {row["ticket"] for row in theirs} == {row["ticket"] for row in ours}:
-                continue  # not there, or the same nets
+                continue  # there is no rival, or both are the same nets
             both = [{r["seed"]: r["trained_accuracy"] for r in side} for side in (ours, theirs)]
             mean, half = tables.paired(*both)
             said = f"{100 * mean:+.2f} ± {100 * half:.2f}"

@@ -1,4 +1,4 @@
-"""Tables as text: rows over seeds as means with their spread, and differences with intervals."""
+"""Tables as text: mean and spread over seeds, and paired differences with intervals."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -6,14 +6,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 Row = dict[str, Any]
-"""A run's, a method's at a seed: what a summary has a line of."""
+"""A row of a summary: column -> value. Each row is one method at one density and seed."""
 
 
 class Column(NamedTuple):
-    """A column of numbers: its head, the rows' field, what that is multiplied by, digits.
+    """A column of a table.
 
     Attributes:
-      always: whether it is there if no row has the field.
+      head: the column's head.
+      field: the summary column that it shows.
+      scale: the factor that values are multiplied by; 100 shows fractions in %.
+      digits: digits after the decimal point.
+      always: whether the column is shown even if no row has the field.
     """
 
     head: str
@@ -24,25 +28,25 @@ class Column(NamedTuple):
 
 
 def accuracy(when: str, head: str = "") -> Column:
-    """The column of a test accuracy: untrained, trained, cut, ..."""
+    """The column of the test accuracy `{when}_accuracy`: untrained, trained, cut, ..."""
     return Column(head or f"{when} %", f"{when}_accuracy", always=True)
 
 
 VALIDATION = Column("validation %", "validation_accuracy")
-"""Of the trained net."""
+"""The trained net's accuracy on validation data."""
 SEARCH = (
     Column("search cost", "search_cost", 1, 2),
     Column("search loss", "search_loss", 1, 3),
     Column("on validation", "search_validation_loss", 1, 3),
 )
-"""What it took to find a mask, in dense trainings; what a search reached on its own data and, with
-what validation chose, on the validation data."""
+"""The cost of finding a mask, in dense trainings; and the loss of the mask that the search found,
+on the search's own data and on the validation data."""
 ACCURACIES = (accuracy("untrained"), accuracy("trained"), VALIDATION)
-"""Of a mask, before and after training."""
+"""The accuracies of a mask before and after training."""
 
 
 def present(columns: Sequence[Column], summary: Sequence[Row]) -> list[Column]:
-    """The columns that are always there, or of which a row has the field."""
+    """The columns that are always shown, or whose field at least one row has."""
     return [
         column
         for column in columns
@@ -51,7 +55,7 @@ def present(columns: Sequence[Column], summary: Sequence[Row]) -> list[Column]:
 
 
 def cells(columns: Sequence[Column], members: Sequence[Row]) -> list[str]:
-    """The spread of each column over the members; empty where one of them lacks the field."""
+    """Mean and spread over the members in each column; empty if a member lacks the field."""
     found = []
     for column in columns:
         values = [row.get(column.field) for row in members]
@@ -62,7 +66,7 @@ def cells(columns: Sequence[Column], members: Sequence[Row]) -> list[str]:
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Rows of words as text: the first column to the left, the others to the right."""
+    """Rows of words as aligned text: the first column flush left, the others flush right."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
         "  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(pairs))
@@ -71,28 +75,30 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
 
 
 def spread(values: Sequence[float], scale: float = 100, digits: int = 2) -> str:
-    """`97.31 ± 0.12`: mean and sample standard deviation, without the latter for n = 1.
+    """`97.31 ± 0.12`: mean and sample standard deviation; only the mean if n = 1.
 
     Args:
-      values: in % by default, and so fractions.
-      scale: what they are multiplied by.
-      digits: after the point.
+      values: the values.
+      scale: the factor that they are multiplied by; 100 shows fractions in %.
+      digits: digits after the decimal point.
     """
     mean = f"{scale * np.mean(values):.{digits}f}"
     return mean if len(values) < 2 else f"{mean} ± {scale * np.std(values, ddof=1):.{digits}f}"
 
 
 def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> tuple[float, float]:
-    """The mean difference over the seeds of both, and half of its 95 % interval.
+    """The mean difference over the seeds that both have, and half the width of its 95 % interval.
 
-    Student's t interval of the differences; infinite for a single seed.
+    The interval is Student's t interval of the paired differences; infinite for a single seed.
     """
     seeds = sorted(set(ours) & set(theirs))
     differences = [ours[seed] - theirs[seed] for seed in seeds]
     n = len(differences)
     if n < 2:
         return float(np.mean(differences)), float("inf")
-    from scipy.special import stdtrit  # what scipy.stats calls, in a fifth of its import
+    from scipy.special import (
+        stdtrit,
+    )  # scipy.stats calls it too, but takes five times as long to import
 
     half = stdtrit(n - 1, 0.975) * np.std(differences, ddof=1) / n**0.5
     return float(np.mean(differences)), float(half)
@@ -102,7 +108,7 @@ def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> tuple[floa
 
 
 def grouped(summary: Sequence[Row]) -> dict[tuple[str, str, float], list[Row]]:
-    """The rows of each method, check of it (empty for the method's own) and density."""
+    """(method, check, density) -> rows. The check is empty for the method's own rows."""
     groups: dict[tuple[str, str, float], list[Row]] = {}
     for row in summary:
         key = row["method"], row.get("check") or "", row["density"]
@@ -111,11 +117,10 @@ def grouped(summary: Sequence[Row]) -> dict[tuple[str, str, float], list[Row]]:
 
 
 def methods(summary: Sequence[Row]) -> str:
-    """Mean ± sample standard deviation over seeds of each method and density, as text.
+    """A table with mean ± sample standard deviation over seeds of each method and density.
 
-    Where there are checks of methods, they have a column, and so have the trained nets' accuracies
-    on the validation data, and the losses that searches reached on their own and on the validation
-    data. A line below the table names each method and density that has emptied a layer.
+    Checks of methods, validation accuracies and the results of searches have columns if any row has
+    them. A line below the table names each method and density that has emptied a layer.
     """
     groups = grouped(summary)
     checked = any(check for _, check, _ in groups)

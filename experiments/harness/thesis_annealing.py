@@ -1,9 +1,9 @@
-"""Settings of the annealing thesis (2020), for its net for MNIST and its net for CIFAR-10.
+"""Presets of the annealing thesis (2020), for its net on MNIST and its net on CIFAR-10.
 
-The first is `lenet300_100` without biases, its bits weights; the second `cnn960`, its bits filters.
-Deviations from the thesis: validation images are cut from the training data, and its memory of
-masks compares them exactly (it turned down masks nearer than the swap size, which differ from exact
-matches only where swaps are single).
+The MNIST net is `lenet300_100` without biases, and a bit is a weight. The CIFAR-10 net is `cnn960`,
+and a bit is a filter. Deviations from the thesis: validation images are taken from the training
+data; and the tabu memory rejects exact matches only, while the thesis rejected masks nearer than
+the swap size (which differs from exact matches only if swaps are single).
 """
 
 import dataclasses
@@ -74,6 +74,6 @@ THESIS_NETS: dict[str, dict[str, Any]] = {
 
 
 def thesis_search(model: str) -> dict[str, Any]:
-    """The thesis' settings of the annealing alone, for `annealed_settings.Settings`."""
+    """The thesis' values of the fields of `annealed_settings.AnnealingSettings`."""
     known = {field.name for field in dataclasses.fields(annealed_settings.AnnealingSettings)}
     return {k: v for k, v in (THESIS | THESIS_NETS[model]).items() if k in known}

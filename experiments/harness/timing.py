@@ -1,4 +1,4 @@
-"""Measuring instruments: the machine's own limits, times, and memory of other processes."""
+"""Measures the machine's peak rates, the time of calls, and the time and memory of processes."""
 
 import os
 import statistics
@@ -16,11 +16,11 @@ LENGTH, PASSES = 2**25, 8
 
 
 class Rates(NamedTuple):
-    """What the machine can do, all devices at once.
+    """The machine's peak rates, with all devices working at once.
 
     Attributes:
-      products: float32 operations a second, as of `matrix_product_rate`.
-      memory: bytes a second, as of `memory_rate`.
+      products: float32 operations per second, from `matrix_product_rate`.
+      memory: bytes per second, from `memory_rate`.
     """
 
     products: float
@@ -28,22 +28,26 @@ class Rates(NamedTuple):
 
 
 def best_time(call: Callable[[], Any], repeats: int = 3) -> float:
-    """Seconds of the fastest of `repeats` calls, after one that compiles; waits for results."""
+    """The seconds of the fastest of `repeats` calls, after a first call that isn't timed."""
     return best_times([call], repeats)[0]
 
 
 def best_times(calls: Sequence[Callable[[], Any]], repeats: int = 3) -> list[float]:
-    """The `best_time` of each call, made in turns."""
+    """The `best_time` of each function; the functions are called in turns."""
     return [min(seen) for seen in times_in_turns(calls, repeats)]
 
 
 def median_times(calls: Sequence[Callable[[], Any]], repeats: int) -> list[float]:
-    """The median seconds of each call, made in turns, after one that compiles."""
+    """The median seconds of each function, see `times_in_turns`."""
     return [statistics.median(seen) for seen in times_in_turns(calls, repeats)]
 
 
 def times_in_turns(calls: Sequence[Callable[[], Any]], repeats: int) -> list[list[float]]:
-    """Seconds of `repeats` calls of each, after one that compiles; waits for results."""
+    """The seconds of `repeats` calls of each function; the functions are called in turns.
+
+    A first call of each isn't timed, since it compiles. Each call is timed until its results are
+    ready.
+    """
     for call in calls:
         jax.block_until_ready(call())
     times: list[list[float]] = [[] for _ in calls]
@@ -56,12 +60,12 @@ def times_in_turns(calls: Sequence[Callable[[], Any]], repeats: int) -> list[lis
 
 
 def rates(devices: Sequence[jax.Device]) -> Rates:
-    """The machine's rates, measured now."""
+    """Measures the machine's peak rates."""
     return Rates(matrix_product_rate(devices), memory_rate(devices))
 
 
 def matrix_product_rate(devices: Sequence[jax.Device]) -> float:
-    """Float32 operations a second of products of 2048 x 2048 matrices, all devices at once."""
+    """Float32 operations per second in products of 2048 x 2048 matrices, on all devices at once."""
 
     def products(a: jax.Array) -> jax.Array:
         return jax.lax.scan(lambda c, _: ((c @ a) * 1e-3, None), a, None, length=PRODUCTS)[0]
@@ -73,17 +77,19 @@ def matrix_product_rate(devices: Sequence[jax.Device]) -> float:
 
 
 def memory_rate(devices: Sequence[jax.Device]) -> float:
-    """Bytes a second that are read and written by copying in place, all devices at once.
+    """Bytes per second that are read and written in place, on all devices at once.
 
-    Each device passes over 128 MiB of its own, more than caches hold, and writes every number back,
-    as an optimiser does with its moments; a byte counts when it is read and when it is written.
-    Copying to another array is slower: what is written to is then read first.
+    Each device reads 128 MiB, which is more than caches hold, and writes every number back, as an
+    optimiser does with its moments. A byte counts once when it is read and once when it is written.
+    Writing to another array would be slower, since the CPU reads that array before writing it.
     """
 
     def passes(a: jax.Array) -> jax.Array:
         return jax.lax.scan(lambda c, _: (-c, None), a, None, length=PASSES)[0]
 
-    run = jax.jit(passes, donate_argnums=0)  # in place: no time goes into finding fresh memory
+    run = jax.jit(
+        passes, donate_argnums=0
+    )  # in place, so that no time is spent on allocating memory
     arrays = [jax.device_put(jnp.ones(LENGTH), device) for device in devices]
 
     def call() -> list[jax.Array]:
@@ -96,12 +102,18 @@ def memory_rate(devices: Sequence[jax.Device]) -> float:
 def line_times(
     command: Sequence[str], word: str, lines: int, environment: dict[str, str]
 ) -> list[float]:
-    """Seconds from the start of a process to its first lines on stderr that begin with `word`.
+    """The seconds from the start of a process to its first lines on stderr that begin with `word`.
 
-    The process is killed then.
+    The process is killed after the last of these lines.
+
+    Args:
+      command: the process's command line.
+      word: the beginning of the lines.
+      lines: how many of these lines are timed.
+      environment: variables that are added to the environment.
 
     Raises:
-      RuntimeError: it ended with fewer lines.
+      RuntimeError: the process ended with fewer lines.
     """
     started = time.perf_counter()
     process = subprocess.Popen(
@@ -134,10 +146,10 @@ else:
 
 
 def peak_memory(code: str) -> float:
-    """The largest resident memory, in MiB, of a Python process that runs `code`.
+    """The peak resident memory, in MiB, of a new Python process that executes `code`.
 
     Raises:
-      RuntimeError: it failed.
+      RuntimeError: the process failed.
     """
     words = [sys.executable, "-c", f"{code}\n{PEAK}"]
     done = subprocess.run(words, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Masks side by side: untrained and trained, over seeds; a row of each."""
+"""Trains and evaluates masks, and makes a summary row of each."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,11 +23,17 @@ from jaxtickets.types import Dataset, Prunable, Ticket
 LEADING = ("method", "density", "seed", "untrained_accuracy", "trained_accuracy", "seconds")
 """The first columns of a summary."""
 CHECKED = ("method", "check", *LEADING[1:])
-"""The same where some rows are checks of a method: its mask shuffled, say; others lack the cell."""
+"""The first columns if some rows are checks of a method, such as its mask shuffled. The cell is
+empty in the method's own rows."""
 
 
 class Entry(NamedTuple):
-    """One training to be: what is said of it (method, density, seed, ...), and its start."""
+    """A training that is to be done.
+
+    Attributes:
+      name: its fields in rows: method, density, seed, ...
+      start: the start of the training.
+    """
 
     name: dict[str, Any]
     start: Start
@@ -40,17 +46,20 @@ def train_entries(
     keep_at: tuple[int, ...] = (),
     end: int = 0,
 ) -> tuple[Watched, list[dict[str, Any]]]:
-    """Trains all entries; returns their last states, stacked, and a summary row of each.
+    """Trains all entries; returns their final states, stacked, and a summary row of each.
 
-    A row holds what the entry is called, test accuracy before and after training, `seconds` (its
-    share of the batch's time), `train_steps`, validation accuracy after training and before; of
-    the early stop its step and its test accuracy; `kept/LEAF` and `density/LEAF`, the weights left
-    in each prunable leaf and their share of it; where the net's wiring is known also
-    `effective_density`, `dead_inputs` and `dead_units/GROUP`, see `connectivity.shape`.
+    A row holds
+    - the fields of the entry's name;
+    - test and validation accuracy before and after training;
+    - the step and the test accuracy of the early stop;
+    - `train_steps`, and `seconds`: the entry's share of the batch's time;
+    - `kept/LEAF` and `density/LEAF`: the weights kept in each prunable leaf, and their fraction;
+    - `effective_density`, `dead_inputs` and `dead_units/GROUP` if the net's wiring is known, see
+      `connectivity.shape`.
 
     Args:
       session, phase, keep_at, end: see `train_all`.
-      entries: what is trained.
+      entries: the trainings to do.
     """
     problem, axis, data = session.problem, session.axis, session.data
     made = untrained_rows(problem, axis, entries, data)
@@ -80,13 +89,13 @@ def train_in_parts(
     entries: Sequence[Entry],
     most: int = 0,
 ) -> list[dict[str, Any]]:
-    """The rows of `train_entries`, however many entries there are: parts fit into memory.
+    """The rows of `train_entries`, computed in parts that fit into memory.
 
-    Each part is a phase of its own, see `memory_batches.plan`.
+    Each part is a phase of its own, see `memory_batches.batches_left`.
 
     Args:
       session, phase, entries: see `train_entries`.
-      most: entries of a part; 0: what takes about `memory_batches.BYTES`.
+      most: entries in a part; 0: as many as take about `memory_batches.BYTES`.
     """
     if not entries:
         return []
@@ -104,9 +113,9 @@ def train_in_parts(
 def untrained_rows(
     problem: Problem, axis: Axis, entries: Sequence[Entry], data: Dataset
 ) -> list[dict[str, Any]]:
-    """The part of the rows of `train_entries` that is known before training.
+    """The columns of `train_entries` that are known before training.
 
-    As many at a time as fit into memory.
+    Evaluates as many entries at a time as fit into memory.
     """
     most = memory_batches.fitting(entries[0].start.params, axis, memory_batches.EVALUATION_COPIES)
     some = (entries[at : at + most] for at in range(0, len(entries), most))
@@ -134,7 +143,7 @@ def _untrained(
 
 
 def counted_rows(problem: Problem, entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """The part of the rows of `train_entries` that masks alone tell; no image is looked at."""
+    """The columns of `train_entries` that depend on the masks alone, without any evaluation."""
     return [{**entry.name, **_counted(problem, entry)} for entry in entries]
 
 
@@ -144,18 +153,18 @@ def _counted(problem: Problem, entry: Entry) -> dict[str, float]:
 
 
 def save_entry(folder: Path, problem: Problem, entry: Entry, step: int, place: str = "") -> Path:
-    """Saves an entry's ticket, with all that is needed to use it elsewhere, and returns its folder.
+    """Saves an entry's ticket with all that is needed to use it elsewhere; returns its folder.
 
     Args:
-      folder: the run's.
+      folder: the run's folder.
       problem: the net and its data.
       entry: its start holds the ticket.
-      step: the training step that the entry's parameters come from.
-      place: the folder's name under `tickets/`; by default method, density and seed.
+      step: the training step at which the entry's parameters were taken.
+      place: the folder's name under `tickets/`; empty: method, density and seed.
     """
     start, name = entry.start, entry.name
     params = start.params
-    if start.fill is not None:  # pruned weights have values of their own
+    if start.fill is not None:  # pruned weights keep values other than zero
         params = masks.apply(start.mask, params, start.fill)
     ticket = Ticket(params, start.stats, start.mask, np.int32(step))
     provenance = {

@@ -1,4 +1,4 @@
-"""Trains a batch of runs from records to records: resumable, with a live line."""
+"""Trains a batch of runs with metrics, checkpoints, resume and a live line."""
 
 import itertools
 from collections.abc import Sequence
@@ -20,15 +20,21 @@ from jaxtickets.training import Splits, Watched
 from jaxtickets.types import Array, Dataset, Key, Mask, Params, PyTree, Split, Stats
 
 CHUNK_EPOCHS = 5
-"""Epochs of a chunk that looks more often than once an epoch: each chunk shuffles anew the epochs
-that it touches, which costs as much as a tenth of a small net's epoch."""
+"""Epochs in a chunk if evaluations are more frequent than epochs. Each chunk shuffles its epochs
+again, which takes up to a tenth of the time of a small net's epoch."""
 
 
 class Start(NamedTuple):
-    """Where one training begins: the run's key, hyperparameters, parameters, statistics, mask.
+    """The start of one training, or of several with a leading axis of runs.
 
-    `step` is the training step that the parameters come from, see `training.init`; `fill` what
-    stands where the mask is False, zero if None: for all runs of a batch or for none.
+    Attributes:
+      key: a scalar key array; it decides the order of the data.
+      hyper: a PyTree of scalars, the optimiser's hyperparameters.
+      params, stats: the parameters and batch statistics.
+      mask: like `params`, bool.
+      step: int scalar, the training step at which the parameters were taken, see `training.init`.
+      fill: like `params`, the values of pruned weights; None: zero. All runs of a batch have a
+        fill, or none has.
     """
 
     key: Key
@@ -41,13 +47,13 @@ class Start(NamedTuple):
 
 
 def start_of(problem: Problem, one: Seed, mask: Mask, params: Params | None = None) -> Start:
-    """The training of a mask from its seed's weights, or from others of the same step.
+    """The start of a mask's training from its seed's weights, or from others of the same step.
 
     Args:
-      problem: says the hyperparameters.
-      one: the seed, whose order of the data is used.
-      mask: what is kept.
-      params: in place of the seed's.
+      problem: its hyperparameters are used.
+      one: the seed; its order of the data is used.
+      mask: the mask.
+      params: the weights; None: the seed's.
     """
     weights = one.params if params is None else params
     return Start(training_key(one), problem.hyper, weights, one.stats, mask, one.step)
@@ -61,22 +67,23 @@ def train_all(
     keep_at: tuple[int, ...] = (),
     end: int = 0,
 ) -> Watched:
-    """Trains all rows of `starts` to the step `end`; returns their last states, stacked.
+    """Trains all runs of `starts` to the step `end`; returns their final states, stacked.
 
-    Rows may begin at different steps: one clock runs from the first to `end`, and a row waits for
-    its step. Metrics rows, one a run and look, hold `step`, `train_loss`, `train_accuracy`, `loss`
-    and `accuracy` (validation), `test_accuracy` where it is looked at, and what `names` says.
+    Runs may start at different steps. All share one clock from the earliest step to `end`, and a
+    run waits until the clock reaches its own step. There is one metrics row for each run and
+    evaluation, with `step`, `train_loss`, `train_accuracy`, `loss` and `accuracy` (on validation
+    data), `test_accuracy` where it is measured, and the fields of `names`.
 
     Args:
-      session: the net, its recipe and data, the run axis, and where records go.
+      session: the net, its recipe and data, the run axis, and the run's folder.
       phase: the batch's name, see `run_in_chunks`.
       starts: `Start` with a leading axis of runs.
-      names: what metrics rows say of each run, such as method, density and seed.
+      names: the fields of each run in metrics rows, such as method, density and seed.
       keep_at: see `training.watch`.
-      end: the last step, `session.problem.steps` if 0.
+      end: the last step; 0: `session.problem.steps`.
 
     Raises:
-      ValueError: the trainings' lengths don't fit the looks.
+      ValueError: the length of a training isn't a multiple of the steps between evaluations.
     """
     problem, axis = session.problem, session.axis
     recipe, end = problem.recipe, end or problem.steps
@@ -143,7 +150,7 @@ def train_all(
 
 
 def _rows(name: dict[str, Any], seen: dict[str, np.ndarray], run: int) -> list[dict[str, Any]]:
-    """A metrics row a look of a run."""
+    """The metrics rows of a run, one for each evaluation."""
     tested = seen.get("test_accuracy")
     group = seen["step"].shape[1] // tested.shape[1] if tested is not None else 0
     made = []
@@ -157,13 +164,18 @@ def _rows(name: dict[str, Any], seen: dict[str, np.ndarray], run: int) -> list[d
 
 
 def chunk_plan(problem: Problem, clock: Sequence[int], end: int) -> list[tuple[int, int]]:
-    """The chunks, each a chance of a checkpoint: `(first step, looks)`.
+    """The chunks of a training: `(first step, number of evaluations)` each.
 
-    A chunk begins wherever a run does, see `clock`, and at the latest after `CHUNK_EPOCHS` where
-    looks are more frequent than epochs, else after a look.
+    A chunk starts wherever a run starts. If evaluations are more frequent than epochs, a chunk has
+    up to `CHUNK_EPOCHS` epochs, else one evaluation. A checkpoint can be saved after each chunk.
+
+    Args:
+      problem: its recipe says how often the nets are evaluated.
+      clock: the step at which each run starts.
+      end: the step at which all runs end.
 
     Raises:
-      ValueError: a run can't begin or end where it is to, since no look falls there.
+      ValueError: a run starts or ends at a step without an evaluation.
     """
     recipe = problem.recipe
     unit = recipe.every * max(recipe.test_looks, 1)
@@ -177,7 +189,7 @@ def chunk_plan(problem: Problem, clock: Sequence[int], end: int) -> list[tuple[i
         if (stop - start) % unit:
             raise ValueError(
                 f"training from step {start} to {stop}: must be a multiple of {unit} steps, "
-                "the distance of two looks"
+                "the steps between two evaluations"
             )
         cuts = [*range(start, stop, most), stop]
         plan += [(a, (b - a) // recipe.every) for a, b in itertools.pairwise(cuts)]
@@ -185,14 +197,17 @@ def chunk_plan(problem: Problem, clock: Sequence[int], end: int) -> list[tuple[i
 
 
 def splits_of(problem: Problem, data: Dataset) -> Splits:
-    """The data of a training; the test data only where they are looked at."""
+    """The data of a training; the test data only if the recipe evaluates on them."""
     return Splits(data.train, data.validation, data.test if problem.recipe.test_looks else None)
 
 
 def accuracies(
     problem: Problem, axis: Axis, params: Params, stats: Stats, split: Split
 ) -> np.ndarray:
-    """float`[runs]`: accuracy of stacked parameters on `split`, for the final numbers alone."""
+    """float`[runs]`: the accuracy of each of the stacked nets on `split`.
+
+    Use it on test data for final numbers only.
+    """
     model, prepare = problem.recipe.model, problem.recipe.prepare
 
     def one(row: tuple[Params, Stats], split: Split) -> jax.Array:

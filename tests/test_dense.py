@@ -59,9 +59,7 @@ def test_stored_nets_are_the_trained_ones_and_only_new_seeds_are_trained(bench, 
     first = bench.nets([0, 1])
     assert bench.trained == [0, 1]
     again = bench.nets([1, 2, 0], run="other")
-    assert (
-        bench.trained == [2] and "2 of 3 dense nets are loaded from" in capsys.readouterr().out
-    )
+    assert bench.trained == [2] and "2 of 3 dense nets are loaded from" in capsys.readouterr().out
     for old, new in ((0, 2), (1, 0)):
         np.testing.assert_array_equal(
             first.params["fc1"]["kernel"][old], again.params["fc1"]["kernel"][new]

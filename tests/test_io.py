@@ -134,7 +134,8 @@ def test_an_interrupt_names_the_folder_that_goes_on(tmp_path):
     process = start(IN_A_RUN.replace("{}", body))
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == f"stopped; the same command with --resume --out={tmp_path}/run continues the run\n"
+    resume = f"the same command with --resume --out={tmp_path}/run continues the run"
+    assert err == f"stopped; {resume}\n"
 
 
 def test_a_full_disk_names_the_file_and_how_the_run_goes_on(tmp_path):

@@ -1,6 +1,6 @@
-"""From one density to keep counts: how many weights each leaf holds on to.
+"""Allocations: how many weights each leaf keeps at a given density.
 
-Host arithmetic on shapes; all counts are exact and add up to `total`.
+Host arithmetic on shapes; all counts are exact and sum to `total`.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ def total(shapes: Shapes, density: float) -> int:
     """`round(density * weights)`, half to even.
 
     Raises:
-      ValueError: the density is outside (0, 1], or keeps nothing.
+      ValueError: the density is outside (0, 1], or so low that no weight is kept.
     """
     if not 0 < density <= 1:
         raise ValueError(f"density {density} is outside (0, 1]")
@@ -30,7 +30,7 @@ def global_(shapes: Shapes, density: float, floor: int = 0) -> int:
     """One count for all leaves, which are then ranked together.
 
     Raises:
-      ValueError: the floors alone need more than that.
+      ValueError: the floors alone need more weights than that.
     """
     kept = total(shapes, density)
     needed = sum(min(floor, int(np.prod(shape))) for shape in shapes.values())
@@ -47,10 +47,10 @@ def uniform(shapes: Shapes, density: float, floor: int = 0) -> dict[str, int]:
 
 
 def erk(shapes: Shapes, density: float, floor: int = 0) -> dict[str, int]:
-    """Erdős–Rényi-kernel: a leaf's count grows with the sum of its axes, not their product.
+    """Erdős–Rényi-kernel: a leaf's count grows with the sum of its axes, not with their product.
 
-    Density of leaf l = min(1, ε · (sum of its shape) / (product of its shape)), with ε such that
-    the counts add up; Evci et al., "Rigging the Lottery", 2020, section 3 (1).
+    The density of leaf l is min(1, ε · (sum of its shape) / (product of its shape)), with ε such
+    that the counts have the right sum; Evci et al., "Rigging the Lottery", 2020, section 3 (1).
     """
     return apportion(shapes, {p: float(sum(s)) for p, s in shapes.items()}, density, floor)
 
@@ -61,19 +61,19 @@ ALLOCATIONS: dict[str, Callable[..., Keep]] = {"global": global_, "uniform": uni
 def apportion(
     shapes: Shapes, weights: Mapping[str, float], density: float, floor: int = 0
 ) -> dict[str, int]:
-    """Counts in proportion to `weights`, from `floor` up to the leaf's size, with an exact total.
+    """Counts in proportion to `weights`, each from `floor` to the leaf's size, with an exact total.
 
-    count = clip(ε · weight, floor, size) with ε found by bisection; fractions go to the largest
+    count = clip(ε · weight, floor, size), with ε found by bisection; rounding follows the largest
     remainders.
 
     Args:
       shapes: path -> shape.
       weights: path -> positive share.
-      density: kept fraction over all leaves, in (0, 1].
-      floor: the least that a leaf keeps; a smaller leaf is kept whole.
+      density: the fraction that is kept over all leaves, in (0, 1].
+      floor: the fewest weights in each leaf; smaller leaves are kept whole.
 
     Raises:
-      ValueError: a leaf would be left with nothing (it is named), or the floors need too much.
+      ValueError: a leaf would keep no weight (the message names it), or the floors need too many.
     """
     kept = global_(shapes, density, floor)
     share = np.array([weights[path] for path in shapes], np.float64)
@@ -98,11 +98,7 @@ def apportion(
 
 
 def check_counts(counts: Mapping[str, int]) -> None:
-    """Every leaf keeps something.
-
-    Raises:
-      ValueError: naming the first leaf that doesn't.
-    """
+    """Raises ValueError if a leaf keeps no weight; the message names the first such leaf."""
     for path, count in counts.items():
         if count == 0:
             raise ValueError(f"no weight is left in {path}: raise the density or set a floor")

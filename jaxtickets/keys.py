@@ -1,15 +1,15 @@
-"""Every key of a run, named by what it is for.
+"""All random keys of a run, each named by its purpose.
 
     stream(seed, purpose, *indices)
 
 folds the purpose's name into the seed's key, then one index after another. All keys are typed
-threefry keys. Folding permutes 64 bits, so keys that are folded from one key with different words
-differ. A purpose has a fixed number of indices of fixed kinds, so no key that is given out is on
-the way to another one: what a user folds or splits from its key stays below it. Keys on different
-ways are 64 random bits each.
+threefry keys. Folding permutes 64 bits, so different words folded into one key give different keys.
+A purpose has a fixed number of indices of fixed kinds, so no key that `stream` returns is an
+intermediate key of another: keys that a user folds or splits from it do not coincide with other
+streams. Keys of different purposes or indices are independent 64-bit values.
 
-Splitting is folding: `split(key, n)[i]` and `fold_in(key, i)` are the same key. So a seed's key is
-never split or folded by hand.
+Splitting is folding: `split(key, n)[i]` and `fold_in(key, i)` are the same key. A seed's key must
+therefore never be split or folded by hand.
 """
 
 import hashlib
@@ -28,12 +28,12 @@ IMPL = "threefry2x32"
 
 
 class Purpose(NamedTuple):
-    """What keys are for.
+    """The purpose of keys.
 
     Attributes:
-      draws: what they draw.
-      indices: name -> kind of each index: `int` of 32 bits, not negative, host or traced; `float`;
-        `str`.
+      draws: what the keys draw.
+      indices: name -> kind of each index: `int`, 32 bits, not negative, on the host or traced;
+        `float`; or `str`.
     """
 
     draws: str
@@ -53,10 +53,10 @@ PURPOSES: dict[str, Purpose] = {
     ),
     # masks
     "mask": Purpose(
-        "a method's mask of a density", {"stage": int, "method": str, "density": float}
+        "a method's mask at a density", {"stage": int, "method": str, "density": float}
     ),
     "check": Purpose(
-        "what is changed in a method's mask to check the method",
+        "the change of a method's mask that checks the method",
         {"method": str, "density": float, "check": str},
     ),
     "level": Purpose("the mask of a level of iterative pruning", {"criterion": str, "level": int}),
@@ -65,13 +65,14 @@ PURPOSES: dict[str, Purpose] = {
         {"level": int, "treatment": str, "copy": int},
     ),
     "grid": Purpose(
-        "the same of a ticket of a grid", {"threshold": float, "treatment": str, "rewind": int}
+        "a copy of a grid's ticket with one thing changed",
+        {"threshold": float, "treatment": str, "rewind": int},
     ),
-    "early_bird": Purpose("masks that a training in search of its mask looks at", {}),
+    "early_bird": Purpose("masks that an early-bird training compares", {}),
     "features": Purpose("random features of fields", {"density": float}),
     "field": Purpose("a random field", {"density": float, "number": int}),
     # searches
-    "first_mask": Purpose("where a chain begins", {"search": str, "density": float, "chain": int}),
+    "first_mask": Purpose("a chain's first mask", {"search": str, "density": float, "chain": int}),
     "walk": Purpose(
         "moves and acceptance of a chain",
         {"search": str, "density": float, "chain": int, "phase": int},
@@ -82,11 +83,11 @@ PURPOSES: dict[str, Purpose] = {
     ),
     "energy_data": Purpose("orders of the data that energies are studied on", {"order": int}),
     "gate": Purpose("a gate's first parameters", {"gate": str, "density": float}),
-    "mask_hash": Purpose("words that masks are hashed by", {}),
+    "mask_hash": Purpose("the random words of mask hashes", {}),
     # measurements
-    "benchmark": Purpose("what is timed: images, weights, masks", {"input": str}),
+    "benchmark": Purpose("inputs of timings: images, weights, masks", {"input": str}),
 }
-"""Purpose -> what its keys draw, and by what they differ."""
+"""Purpose -> what its keys draw, and the indices by which they differ."""
 
 
 def stream(seed: int | Array, purpose: str, *indices: int | float | str | Array) -> Key:
@@ -95,11 +96,11 @@ def stream(seed: int | Array, purpose: str, *indices: int | float | str | Array)
     Args:
       seed: 0 to 2^64 - 1, or a traced integer.
       purpose: one of `PURPOSES`.
-      *indices: as the purpose names them, in that order. Integers may be traced; floats count with
-        all their bits; of strings, 64 bits of their BLAKE2 digest.
+      *indices: the indices that the purpose names, in that order. Integers may be traced. Floats
+        are distinguished by all their bits, strings by 64 bits of their BLAKE2 digest.
 
     Raises:
-      ValueError: there is no such purpose, or an index is missing, too much or of another kind.
+      ValueError: an unknown purpose, or an index that is missing, surplus or of another kind.
     """
     if purpose not in PURPOSES:
         raise ValueError(f"purpose {purpose!r}: choose from {', '.join(PURPOSES)}")
@@ -117,18 +118,18 @@ def stream(seed: int | Array, purpose: str, *indices: int | float | str | Array)
 
 
 MOST = 8
-"""Words of the longest way to a key; all ways are padded to it, for one program."""
+"""The most words that a key is folded with; all lists are padded to it, for one program."""
 
 
 @jax.jit
 def _folded(root: Array, words: Array, count: Array) -> Key:
-    """The key of the data `root[2]`, folded with the first `count` of `words[MOST]` in turn."""
+    """Folds the first `count` of `words[MOST]` in turn into the key of the data `root[2]`."""
     key = jax.random.wrap_key_data(root, impl=IMPL)
     return jax.lax.fori_loop(0, count, lambda i, key: jax.random.fold_in(key, words[i]), key)
 
 
 def _root(seed: int | Array) -> Array:
-    """The data of the seed's key: all 64 bits, where `jax.random.key` drops the upper ones."""
+    """The data of the seed's key, from all 64 bits; `jax.random.key` drops the upper 32."""
     if isinstance(seed, jax.Array):
         return jax.random.key_data(jax.random.key(seed, impl=IMPL))
     number = operator.index(seed)
@@ -138,7 +139,7 @@ def _root(seed: int | Array) -> Array:
 
 
 def _words(name: str, kind: type, index: int | float | str | Array) -> tuple[Array, ...]:
-    """The 32-bit words of an index: one of an integer, two of a float or a string."""
+    """The 32-bit words of an index: one for an integer, two for a float or a string."""
     if kind is int and isinstance(index, jax.Array):
         return (index,)
     try:
@@ -157,5 +158,5 @@ def _words(name: str, kind: type, index: int | float | str | Array) -> tuple[Arr
 
 
 def _halves(bits: int) -> tuple[int, int]:
-    """The upper and the lower 32 of 64 bits."""
+    """The upper and the lower 32 bits of a 64-bit integer."""
     return bits >> 32, bits & 0xFFFFFFFF

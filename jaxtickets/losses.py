@@ -1,4 +1,4 @@
-"""Cross-entropy, accuracy, the loss functions made of them, and orthogonality of weights."""
+"""Cross-entropy, accuracy, the loss functions built from them, and orthogonality of weights."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,27 +11,28 @@ from jaxtickets.types import Array, Key, Loss, Model, Params, Split, Stats
 
 
 def cross_entropy(logits: Array, labels: Array) -> jax.Array:
-    """Mean softmax cross-entropy in nats of `logits[n, classes]` against int `labels[n]`.
+    """Mean softmax cross-entropy of `logits[n, classes]` against int `labels[n]`, in nats.
 
-    In float32 at least. NaN, and so is its gradient, where a label is none of the classes.
+    Computed in float32 or higher. If a label is not one of the classes, the value and its gradient
+    are NaN.
 
     Raises:
-      ValueError: a label is none of the classes (not seen under tracing).
+      ValueError: a label is not one of the classes (not detected under tracing).
     """
     check_labels(labels, logits.shape[-1])
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     nats = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
-    # a product and not a selection, whose gradient would be that of the other examples
+    # a product, because the gradient of a selection would ignore the wrong labels
     return jnp.mean(nats * jnp.where(_is_class(labels, logits), 1.0, jnp.nan).astype(nats.dtype))
 
 
 def accuracy(logits: Array, labels: Array) -> jax.Array:
-    """The fraction of `labels[n]` at which `logits[n, classes]` peak, in [0, 1].
+    """The fraction of `labels[n]` that are the argmax of `logits[n, classes]`, in [0, 1].
 
-    NaN where a label is none of the classes.
+    NaN if a label is not one of the classes.
 
     Raises:
-      ValueError: a label is none of the classes (not seen under tracing).
+      ValueError: a label is not one of the classes (not detected under tracing).
     """
     check_labels(labels, logits.shape[-1])
     hits = jnp.argmax(logits, axis=-1) == labels
@@ -41,7 +42,7 @@ def accuracy(logits: Array, labels: Array) -> jax.Array:
 def check_labels(labels: Array, classes: int) -> None:
     """Raises ValueError unless all of int `labels[n]` are from 0 to `classes - 1`.
 
-    Labels that are traced, or on another process' devices, aren't seen.
+    Labels that are traced, or on another process's devices, are not checked.
     """
     if isinstance(labels, jax.core.Tracer) or not getattr(labels, "is_fully_addressable", True):
         return
@@ -49,7 +50,7 @@ def check_labels(labels: Array, classes: int) -> None:
     wrong = values[(values < 0) | (values >= classes)]
     if wrong.size:
         raise ValueError(
-            f"a label is {wrong[0]}: labels must be whole numbers from 0 to {classes - 1}, since "
+            f"a label is {wrong[0]}: labels must be whole numbers from 0 to {classes - 1}, because "
             f"the net has {classes} classes"
         )
 
@@ -73,7 +74,7 @@ def classification(
     Args:
       model: the net as functions.
       prepare: uint8 images -> normalised float images.
-      penalty: parameters -> scalar that is added.
+      penalty: parameters -> a scalar added to the loss.
 
     Returns:
       `loss(params, stats, batch, key) -> (scalar, (stats, {"loss", "accuracy"}))`; the key feeds
@@ -95,11 +96,11 @@ def classification(
 def layer_orthogonality(kernel: Array) -> jax.Array:
     """`mean[(WᵀW − I)²]` over the entries of the Gram matrix of a layer's inputs.
 
-    `W[units, inputs]` holds the kernel as PyTorch has it: row j is unit j's incoming weights, and a
-    convolution `[h, w, c, filters]` is flattened to `[filters, h · w · c]`. So the Gram matrix is
-    `[inputs, inputs]`, and `WᵀW = I` would keep the length of every input. With n inputs,
-    `‖WᵀW − I‖² = ‖WWᵀ‖² − 2 ‖W‖² + n`, of which the smaller Gram matrix is computed. The score of
-    an undergraduate thesis on annealing over masks, 2020.
+    `W[units, inputs]` is the kernel in PyTorch's layout: row j holds the incoming weights of unit
+    j, and a convolution `[h, w, c, filters]` is flattened to `[filters, h · w · c]`. The Gram
+    matrix is thus `[inputs, inputs]`, and `WᵀW = I` would preserve the length of every input. With
+    n inputs, `‖WᵀW − I‖² = ‖WWᵀ‖² − 2 ‖W‖² + n`; the smaller of the two Gram matrices is computed.
+    The score is from an undergraduate thesis on annealing over masks, 2020.
 
     Args:
       kernel: masked weights, `[..., inputs, units]`.
@@ -111,5 +112,5 @@ def layer_orthogonality(kernel: Array) -> jax.Array:
 
 
 def orthogonality(kernels: Sequence[Array]) -> jax.Array:
-    """The sum of `layer_orthogonality` over masked kernels; lower is nearer to orthogonal."""
+    """The sum of `layer_orthogonality` over masked kernels; lower is closer to orthogonal."""
     return jnp.sum(jnp.stack([layer_orthogonality(kernel) for kernel in kernels]))

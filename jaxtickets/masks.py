@@ -1,8 +1,8 @@
-"""The mask algebra: make, apply, measure, compare and expand masks.
+"""The mask algebra: create, apply, measure, compare and expand masks.
 
 A mask is a PyTree of bool like the parameters. `prunable` names the leaves that are ranked and
-counted; every function leaves the others True, so that they neither inflate a density nor blur a
-distance. Only `expand` masks anything else.
+counted. Every function keeps the other leaves True, so that they do not affect densities or
+distances. Only `expand` masks other leaves.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,16 +41,17 @@ def prunable(
     exclude: Sequence[str] = (),
     is_prunable: Callable[[str, Array], bool] = roles.is_kernel,
 ) -> Prunable:
-    """The paths of the leaves to prune: kernels, not biases, norms, embeddings and positions.
+    """The paths of the leaves to prune: kernels, but not biases, norms, embeddings and positions.
 
     Args:
       params: parameters.
       exclude: layers or leaves that stay dense, such as `("out",)` for the output layer.
-      is_prunable: `(path, leaf) -> bool`: which leaves, such as `roles.is_kernel_or_embedding`; by
-        default those that are called as kernels are, see `roles`.
+      is_prunable: `(path, leaf) -> bool`: whether a leaf is pruned, for example
+        `roles.is_kernel_or_embedding`; by default, whether its name is that of a kernel, see
+        `roles`.
 
     Raises:
-      ValueError: `exclude` names nothing, or nothing is left to prune.
+      ValueError: `exclude` names no layer or leaf, or no leaf is left to prune.
     """
     by_path = dict(zip(paths(params), jax.tree.leaves(params), strict=True))
     for name in exclude:
@@ -60,7 +61,7 @@ def prunable(
     if not chosen:
         raise ValueError(
             f"no leaf is a kernel by its name among {_some(tuple(by_path))}: pass prunable's "
-            "is_prunable=lambda path, leaf: ..., which says what to prune"
+            "is_prunable=lambda path, leaf: ... to say what to prune"
         )
     left = tuple(
         sorted(
@@ -80,10 +81,10 @@ def _some(names: Sequence[str], most: int = 6) -> str:
 
 
 def pick(tree: PyTree, prunable: Prunable) -> list[Array]:
-    """The leaves at the paths `prunable`, in its order.
+    """The leaves at the paths `prunable`, in that order.
 
     Raises:
-      ValueError: a path isn't in the tree.
+      ValueError: a path is not in the tree.
     """
     by_path = dict(zip(paths(tree), jax.tree.leaves(tree), strict=True))
     missing = [path for path in prunable if path not in by_path]
@@ -93,10 +94,10 @@ def pick(tree: PyTree, prunable: Prunable) -> list[Array]:
 
 
 def kernel_path(tree: PyTree, layer: str) -> str:
-    """The path of a layer's kernel: `layer/kernel`, or its one leaf with two axes or more.
+    """The path of a layer's kernel: `layer/kernel`, or the layer's only leaf with two axes or more.
 
     Raises:
-      ValueError: it has none, or several.
+      ValueError: the layer has no such leaf, or several.
     """
     prefix = f"{layer}/" if layer else ""
     own = {
@@ -113,12 +114,12 @@ def kernel_path(tree: PyTree, layer: str) -> str:
 
 
 def kernels(tree: PyTree, layers: Sequence[str]) -> list[Array]:
-    """The kernel of each layer, see `kernel_path`."""
+    """The kernels of the layers, see `kernel_path`."""
     return pick(tree, tuple(kernel_path(tree, layer) for layer in layers))
 
 
 def put(tree: PyTree, prunable: Prunable, leaves: Sequence[Array]) -> PyTree:
-    """`tree` with the leaves at the paths `prunable` replaced by `leaves`."""
+    """Replaces the leaves of `tree` at the paths `prunable` by `leaves`."""
     new = dict(zip(prunable, leaves, strict=True))
     return jax.tree.unflatten(
         jax.tree.structure(tree),
@@ -142,9 +143,9 @@ def flatten(tree: PyTree, prunable: Prunable) -> jax.Array:
 
 
 def unflatten(bits: Array, params: Params, prunable: Prunable) -> Mask:
-    """The mask whose prunable leaves hold `bits[n]` and whose other leaves are True.
+    """The mask whose prunable leaves hold `bits[n]`; its other leaves are True.
 
-    Inverse of `flatten` for masks.
+    The inverse of `flatten` for masks.
     """
     leaves, start = [], 0
     for shape in shapes(params, prunable).values():
@@ -161,15 +162,16 @@ def _size(shape: Sequence[int]) -> int:
     return size
 
 
-# --- the door ------------------------------------------------------------------------------------
+# --- checks of arguments -------------------------------------------------------------------------
 
 
 def check_mask(
     mask: Mask, params: Params, name: str = "the mask", of: str = "the parameters"
 ) -> None:
-    """Raises ValueError, in one line, unless `mask` is of bool and like `params`, see `check_like`.
+    """Raises ValueError, in one line, unless `mask` is bool and has the structure of `params`.
 
-    It looks at structures, shapes and types alone, and so costs compiled code nothing.
+    It reads only structures, shapes and dtypes, so it costs compiled code nothing. See
+    `check_like`.
     """
     check_like(mask, params, name, of)
     for path, leaf in zip(paths(mask), jax.tree.leaves(mask), strict=True):
@@ -179,7 +181,8 @@ def check_mask(
 def check_like(tree: PyTree, like: PyTree, name: str, of: str) -> None:
     """Raises ValueError unless `tree` has the containers, the leaves and the shapes of `like`.
 
-    One line, with the first leaf at fault. `name` and `of` say what the two are.
+    The message is one line and names the first leaf that differs. `name` and `of` name the two
+    trees.
     """
     structures: tuple[Any, Any] = jax.tree.structure(tree), jax.tree.structure(like)
     leaves = jax.tree.leaves(tree), jax.tree.leaves(like)
@@ -195,7 +198,7 @@ def check_like(tree: PyTree, like: PyTree, name: str, of: str) -> None:
             raise ValueError(f"no leaf '{path}' in {name}: it must be like {of}, leaf by leaf")
     for path, leaf in mine.items():
         if path not in theirs:
-            raise ValueError(f"a leaf '{path}' in {name} that isn't in {of}")
+            raise ValueError(f"leaf '{path}' of {name} isn't in {of}")
         if jnp.shape(leaf) != jnp.shape(theirs[path]):
             raise ValueError(
                 f"{name} has the shape {jnp.shape(leaf)} in {path}, where {of} have "
@@ -208,7 +211,7 @@ def check_like(tree: PyTree, like: PyTree, name: str, of: str) -> None:
 
 
 def _containers(one: Any, other: Any) -> tuple[str, str]:
-    """The types of the first containers in which two structures differ."""
+    """The types of the first containers at which two structures differ."""
     data = one.node_data(), other.node_data()
     kinds = tuple("a leaf" if node is None else f"a {node[0].__name__}" for node in data)
     if kinds[0] == kinds[1]:
@@ -224,7 +227,7 @@ def _check_bool(path: str, leaf: Array, name: str) -> None:
 
 
 def _bits(mask: Mask, prunable: Prunable) -> list[Array]:
-    """As `pick`; raises ValueError for a leaf that isn't bool."""
+    """Like `pick`; raises ValueError if a leaf is not bool."""
     leaves = pick(mask, prunable)
     for path, leaf in zip(prunable, leaves, strict=True):
         _check_bool(path, leaf, "the mask")
@@ -232,7 +235,7 @@ def _bits(mask: Mask, prunable: Prunable) -> list[Array]:
 
 
 def _pairs(a: Mask, b: Mask, prunable: Prunable) -> list[tuple[Array, Array]]:
-    """The leaves of two masks; raises ValueError unless they are bool and of the same shapes."""
+    """The pairs of leaves of two masks; raises ValueError unless bool and equal in shape."""
     pairs = list(zip(_bits(a, prunable), _bits(b, prunable), strict=True))
     for path, (x, y) in zip(prunable, pairs, strict=True):
         if jnp.shape(x) != jnp.shape(y):
@@ -249,7 +252,7 @@ def ones(params: Params) -> Mask:
 
 
 def zeros(params: Params) -> Scores:
-    """Scores of zero: float32, or float64 where the parameters are."""
+    """Scores of zero, like `params`: float32, or float64 where the parameters are."""
 
     def leaf(p: Array) -> jax.Array:
         return jnp.zeros(jnp.shape(p), jnp.promote_types(jnp.result_type(p), jnp.float32))
@@ -258,13 +261,12 @@ def zeros(params: Params) -> Scores:
 
 
 def apply(mask: Mask, params: Params, fill: Params | None = None) -> Params:
-    """`where(mask, params, fill)`, leaf by leaf; `fill` is zero unless given.
+    """`where(mask, params, fill)`, leaf by leaf; None fills with zeros.
 
-    A selection and not a product, since 0 * nan is nan.
+    It selects and does not multiply, because 0 * nan is nan.
 
     Raises:
-      ValueError: the mask isn't one of these parameters (`check_mask`), or the fill isn't like
-        them.
+      ValueError: the mask or the fill does not match the parameters (`check_mask`, `check_like`).
     """
     check_mask(mask, params)
     if fill is not None:
@@ -275,7 +277,7 @@ def apply(mask: Mask, params: Params, fill: Params | None = None) -> Params:
 
 
 def counts(mask: Mask, prunable: Prunable) -> dict[str, jax.Array]:
-    """Path -> number of kept weights, int32."""
+    """Path -> the number of kept weights, an int32 scalar."""
     return {
         path: jnp.sum(leaf, dtype=jnp.int32)
         for path, leaf in zip(prunable, _bits(mask, prunable), strict=True)
@@ -283,7 +285,7 @@ def counts(mask: Mask, prunable: Prunable) -> dict[str, jax.Array]:
 
 
 def count(mask: Mask, prunable: Prunable) -> jax.Array:
-    """The number of kept weights over all prunable leaves, int32."""
+    """The number of kept weights over all prunable leaves, an int32 scalar."""
     return sum(counts(mask, prunable).values(), jnp.int32(0))
 
 
@@ -293,24 +295,24 @@ def size(params: Params, prunable: Prunable) -> int:
 
 
 def density(mask: Mask, prunable: Prunable) -> jax.Array:
-    """Kept over prunable weights, in [0, 1]."""
+    """The number of kept weights over that of prunable weights: float scalar in [0, 1]."""
     return count(mask, prunable) / size(mask, prunable)
 
 
 def densities(mask: Mask, prunable: Prunable) -> dict[str, jax.Array]:
-    """Path -> kept over all weights of that leaf."""
+    """Path -> the density of that leaf, a float scalar in [0, 1]."""
     sizes = {path: _size(shape) for path, shape in shapes(mask, prunable).items()}
     return {path: kept / sizes[path] for path, kept in counts(mask, prunable).items()}
 
 
 def hamming(a: Mask, b: Mask, prunable: Prunable) -> jax.Array:
-    """The number of prunable weights in which two masks differ, int32."""
+    """The number of prunable weights at which two masks differ, an int32 scalar."""
     pairs = _pairs(a, b, prunable)
     return sum((jnp.sum(x != y, dtype=jnp.int32) for x, y in pairs), jnp.int32(0))
 
 
 def pack(bits: Array) -> jax.Array:
-    """uint32`[..., ceil(n / 32)]`: the bits of bool`[..., n]`, the first lowest, then zeros."""
+    """uint32`[..., ceil(n / 32)]`: packs bool`[..., n]`, lowest bit first, padded with zeros."""
     short = -bits.shape[-1] % 32
     padded = jnp.pad(bits, ((0, 0),) * (bits.ndim - 1) + ((0, short),))
     words = padded.reshape(*bits.shape[:-1], -1, 32).astype(jnp.uint32)
@@ -322,8 +324,9 @@ def pack(bits: Array) -> jax.Array:
 def distances(words: Array) -> jax.Array:
     """int32`[m, m]`: the Hamming distances of all pairs of packed masks, uint32`[m, w]`.
 
-    By population count of exclusive ors: on a CPU, for masks of 266,200 weights, five to eight
-    times as fast as products of floats, packing included, and forty times as fast as bools.
+    Computed by the population count of exclusive ors. On a CPU, for masks of 266,200 weights, this
+    is five to eight times as fast as float products, packing included, and forty times as fast as
+    bools.
     """
 
     def to_all(row: Array) -> jax.Array:
@@ -338,16 +341,16 @@ def _both(a: Mask, b: Mask, prunable: Prunable) -> jax.Array:
 
 
 def cosine(a: Mask, b: Mask, prunable: Prunable) -> jax.Array:
-    """`|a & b| / sqrt(|a| |b|)`: the cosine of the flattened masks, in [0, 1]; nan if one is empty.
+    """`|a & b| / sqrt(|a| |b|)`: the cosine of the flattened masks, in [0, 1]; NaN if one is empty.
 
-    Two random masks of density d have d in expectation.
+    Two random masks of density d have an expected cosine of d.
     """
     norm = jnp.sqrt(count(a, prunable).astype(float)) * jnp.sqrt(count(b, prunable).astype(float))
     return _both(a, b, prunable) / norm
 
 
 def jaccard(a: Mask, b: Mask, prunable: Prunable) -> jax.Array:
-    """`|a & b| / |a | b|`, in [0, 1]; nan if both are empty."""
+    """`|a & b| / |a | b|`, in [0, 1]; NaN if both are empty."""
     both = _both(a, b, prunable)
     return both / (count(a, prunable) + count(b, prunable) - both)
 
@@ -356,15 +359,15 @@ def jaccard(a: Mask, b: Mask, prunable: Prunable) -> jax.Array:
 
 
 def top_k(scores: Array, keep: Array) -> jax.Array:
-    """bool`[n]`: the `keep` highest of `scores[n]`, exactly; of equal scores, the first.
+    """bool`[n]`: selects exactly the `keep` highest of `scores[n]`; of equal scores, the first.
 
-    Bisection on the bits of the scores until a threshold keeps as many as asked for, which takes
-    some twenty-five passes of distinct float32 scores and no sort; where there is none, on the
-    indices of those equal to the threshold. Scores may be of any kind of float, and are ranked as
-    they are; float64 are float32 to JAX unless `jax_enable_x64` is set. `keep` may be traced. NaN
-    ranks below -inf.
+    The bits of a threshold are found by bisection until the threshold keeps `keep` scores: about
+    twenty-five passes over distinct float32 scores, and no sort. If no threshold keeps exactly that
+    many, a second bisection, over indices, selects among the scores equal to the threshold. Scores
+    of every float dtype are ranked at their own precision; JAX holds float64 only if
+    `jax_enable_x64` is set. `keep` may be traced. NaN ranks below -inf.
     """
-    return _top_k(scores, jnp.asarray(keep, jnp.int32))  # one program, whatever counts are made of
+    return _top_k(scores, jnp.asarray(keep, jnp.int32))  # one program for all types of `keep`
 
 
 @jax.jit
@@ -406,27 +409,27 @@ def _top_k(scores: Array, keep: Array) -> jax.Array:
         fits = jnp.sum(tied & (index < end + step), dtype=jnp.int32) <= missing
         return step >> 1, jnp.where(fits, end + step, end)
 
-    exact = kept == keep  # then all that are tied stay
+    exact = kept == keep  # then all tied scores are kept
     first = jnp.where(exact, 0, 1 << n.bit_length()), jnp.where(exact, n, 0)
     _, end = lax.while_loop(lambda state: state[0] > 0, extend, first)
     return above | (tied & (index < end))
 
 
 def select(scores: Scores, prunable: Prunable, keep: Keep, floor: Keep = 0) -> Mask:
-    """The mask of the highest scores: an exact count, over all prunable leaves or in each.
+    """The mask of the highest scores, with an exact count over all prunable leaves or in each leaf.
 
     Args:
-      scores: PyTree of float like the parameters; higher is kept first, equal scores in the order
-        of `prunable` and of the leaf.
+      scores: PyTree of float like the parameters; higher is kept first. Equal scores are kept in
+        the order of `prunable`, and within a leaf in that of its elements.
       prunable: the leaves that are ranked.
-      keep: an integer, the total kept over all leaves ranked together; or path -> integer.
-        Both may be traced.
-      floor: the least that a leaf keeps when all are ranked together: an integer (a smaller leaf
-        is kept whole), or path -> integer.
+      keep: an integer, the total count over all leaves, which are ranked together; or path ->
+        integer. Both may be traced.
+      floor: the fewest weights in each leaf when all are ranked together: an integer (smaller
+        leaves are kept whole), or path -> integer.
 
     Raises:
-      ValueError: a score is NaN, or `keep` is below the floors or above the number of weights
-        (under tracing neither is seen: NaN then ranks last).
+      ValueError: a score is NaN, or `keep` is below the sum of the floors or above the number of
+        weights. Under tracing neither is detected, and NaN ranks last.
     """
     leaves = [jnp.ravel(leaf) for leaf in pick(scores, prunable)]
     for path, leaf in zip(prunable, leaves, strict=True):
@@ -458,13 +461,13 @@ def select(scores: Scores, prunable: Prunable, keep: Keep, floor: Keep = 0) -> M
 
 
 def check_scores(path: str, scores: Array) -> None:
-    """Raises ValueError for NaN among the scores of the leaf at `path`; not seen under tracing."""
+    """Raises ValueError if a score of the leaf at `path` is NaN; does nothing under tracing."""
     if not isinstance(scores, jax.core.Tracer) and bool(jnp.isnan(scores).any()):
-        raise ValueError(f"NaN among the scores of {path}: nothing can be ranked by them")
+        raise ValueError(f"NaN among the scores of {path}: only numbers can be ranked")
 
 
 def floor_of(floor: Keep, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """Path -> the least kept there: `floor`, or the whole leaf where that is smaller."""
+    """Path -> the fewest weights kept there: `floor`, or the leaf's size if that is smaller."""
     return {
         path: min(int(floor[path] if isinstance(floor, Mapping) else floor), _size(shape))
         for path, shape in shapes.items()
@@ -489,12 +492,12 @@ def random_scores(key: Key, params: Params, prunable: Prunable) -> Scores:
 
 
 def random(key: Key, params: Params, prunable: Prunable, keep: Keep, floor: Keep = 0) -> Mask:
-    """A uniformly random mask that keeps exactly `keep`, as in `select`; the key is consumed."""
+    """A uniformly random mask that keeps exactly `keep`, see `select`; the key is consumed."""
     return select(random_scores(key, params, prunable), prunable, keep, floor)
 
 
 def shuffle(key: Key, mask: Mask, prunable: Prunable) -> Mask:
-    """A random mask with the kept count of each leaf of `mask`; the key is consumed."""
+    """A random mask with the count of `mask` in each leaf; the key is consumed."""
     return select(random_scores(key, mask, prunable), prunable, counts(mask, prunable))
 
 
@@ -507,10 +510,10 @@ def invert(mask: Mask, prunable: Prunable) -> Mask:
 
 
 def expand(units: UnitMask, wiring: Wiring, params: Params) -> Mask:
-    """The mask over parameters that switches units off.
+    """The mask over parameters that removes units (filters or neurons).
 
-    A unit that goes takes along its column of the producers' kernels, its bias, its batch-norm
-    scale and shift, and the input rows of the layers that read it, through a flatten too.
+    A removed unit takes with it its columns of the producers' kernels, its bias, its batch-norm
+    scale and shift, and its input rows in the layers that read it, also through a flatten.
 
     Args:
       units: `{group: bool[units]}`; a group that is absent stays whole.
@@ -518,7 +521,7 @@ def expand(units: UnitMask, wiring: Wiring, params: Params) -> Mask:
       params: parameters, nested dicts of kernels (see `kernel_path`), `bias`, `scale`.
 
     Raises:
-      ValueError: a name isn't a group, or a length doesn't fit.
+      ValueError: a name is not that of a group, or the number of units differs.
     """
     groups = {group.name: group for group in wiring}
     mask = dict(zip(paths(params), jax.tree.leaves(ones(params)), strict=True))

@@ -1,11 +1,11 @@
-"""What the state of any optax optimiser holds of steps and of weights: to be set, to begin anew."""
+"""Edits of the state of any optax optimiser: setting its step count, resetting single weights."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from optax.schedules._inject import WrappedScheduleState  # of a schedule that is injected
+from optax.schedules._inject import WrappedScheduleState  # of an injected schedule
 
 from jaxtickets.types import Array, Mask, Params, PyTree
 
@@ -19,24 +19,25 @@ STEPS: dict[type, str] = {
     optax.ConditionallyTransformState: "step",
     optax.contrib.ScheduleFreeState: "step_count",
 }
-"""State -> its field that counts the steps of the training, and not those of its own moments."""
+"""State type -> its field that counts training steps, as opposed to updates of its moments."""
 
 
 def at_step(
     optimizer: optax.GradientTransformation, state: PyTree, params: Params, step: Array | int
 ) -> PyTree:
-    """A fresh state of `optimizer` whose schedules go on from `step`, its moments begun anew.
+    """Sets the step of the schedules in a fresh state to `step`; the moments stay reset.
 
-    Counts that belong to moments, such as that of Adam's bias correction, stay.
+    Counts that belong to moments, such as that of Adam's bias correction, do not change.
 
     Args:
-      optimizer: the state's.
-      state: of `optimizer.init(params)`.
+      optimizer: the optimiser of the state.
+      state: the result of `optimizer.init(params)`.
       params: the parameters.
-      step: whole number, may be traced; at a concrete 0 the state is returned as it is.
+      step: a whole number, may be traced; at a concrete 0 the state is returned unchanged.
 
     Raises:
-      ValueError: a count can't be set: optax.MultiSteps', or one of a state that isn't optax's.
+      ValueError: a count cannot be set: that of optax.MultiSteps, or of a state that is not
+        optax's.
     """
     if not isinstance(step, jax.core.Tracer) and int(step) == 0:
         return state
@@ -50,19 +51,19 @@ def at_step(
 def anew(
     optimizer: optax.GradientTransformation, state: PyTree, params: Params, keep: Mask
 ) -> PyTree:
-    """The state with what it holds of the weights that `keep` leaves out as `init` makes it.
+    """Resets the parts of the state that belong to weights that `keep` leaves out.
 
-    A leaf of the state is a parameter's if the end of its path is the parameter's path, so that
-    optimisers which treat leaves apart, as `optax.masked` and `optax.partition` do, are reached.
+    A leaf of the state belongs to a parameter if its path ends with the parameter's path. This also
+    covers optimisers that treat leaves separately, such as `optax.masked` and `optax.partition`.
 
     Args:
-      optimizer: the state's.
-      state: any state of it.
-      params: the parameters, with new weights at their first values.
-      keep: bool like `params`.
+      optimizer: the optimiser of the state.
+      state: any state of that optimiser.
+      params: the parameters, with grown weights at their initial values.
+      keep: bool, like `params`; False resets a weight's moments.
 
     Raises:
-      ValueError: a moment isn't of the shape of its parameter, as in Adafactor and L-BFGS.
+      ValueError: a moment does not have the shape of its parameter, as in Adafactor and L-BFGS.
     """
     flat, _ = jax.tree_util.tree_flatten_with_path(keep)
     kept = {tuple(path): leaf for path, leaf in flat}
@@ -77,7 +78,7 @@ def anew(
             called = jax.tree_util.keystr(name, simple=True, separator="/")
             raise ValueError(
                 f"the optimiser keeps {shapes[0]} numbers for the {shapes[1]} weights of {called}: "
-                "masks that move need one that keeps a number a weight, such as SGD or Adam"
+                "a moving mask needs one number for each weight, as SGD and Adam keep"
             )
         return jnp.where(kept[name], now, fresh)
 
@@ -85,7 +86,7 @@ def anew(
 
 
 def _children(node: PyTree) -> tuple[list[Any], Any]:
-    """What is directly below a node, and how it is put together; a leaf has only itself."""
+    """The direct children of a node, and its tree structure; a leaf is its own only child."""
     return jax.tree.flatten(node, is_leaf=lambda part: part is not node)
 
 
@@ -96,14 +97,14 @@ def _nodes(node: PyTree) -> list[Any]:
 
 
 def _set(node: PyTree, step: Array) -> PyTree:
-    """The node with all counts of steps beyond their start by `step`."""
+    """Adds `step` to every count of training steps in the node."""
     children, treedef = _children(node)
     if children and children[0] is node:
         return node
     if isinstance(node, optax.MultiStepsState):
         raise ValueError(
-            "a training that is rewound can't go on in the middle of optax.MultiSteps: its state "
-            "doesn't tell how many steps make one; take larger batches, or rewind to step 0"
+            "a rewound training can't resume within optax.MultiSteps, whose state doesn't say how "
+            "many steps make one update: take larger batches, or rewind to step 0"
         )
     if isinstance(node, INJECTED):
         parts = {name: getattr(node, name) for name in node._fields if name != "hyperparams"}
@@ -120,7 +121,7 @@ def _set(node: PyTree, step: Array) -> PyTree:
 
 
 def _check_no_count(node: PyTree, children: list[Any]) -> None:
-    """Raises ValueError for whole numbers of a state that isn't optax's and has no moments."""
+    """Raises ValueError if a state that is not optax's holds only integer scalars."""
     leaves = [part for part in children if jax.tree_util.all_leaves([part])]
     whole = [
         jnp.size(part) == 1 and jnp.issubdtype(jnp.result_type(part), jnp.integer)
@@ -128,13 +129,13 @@ def _check_no_count(node: PyTree, children: list[Any]) -> None:
     ]
     if any(whole) and len(leaves) == len(children) and all(whole):
         raise ValueError(
-            f"a training that is rewound can't tell whether {type(node).__name__} of the optimiser "
-            "counts steps: take optax.scale_by_schedule, or rewind to step 0"
+            "a rewound training can't resume: nothing says whether the optimiser's "
+            f"{type(node).__name__} counts steps; use optax.scale_by_schedule, or rewind to step 0"
         )
 
 
 def _with_hyperparams(node: PyTree, after: PyTree) -> PyTree:
-    """The node with the hyperparameters that the next step, which led to `after`, has used."""
+    """The node with the hyperparameters that the update leading to `after` used."""
     children, treedef = _children(node)
     if children and children[0] is node:
         return node

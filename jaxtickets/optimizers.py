@@ -1,6 +1,6 @@
-"""The optimisers of the field's papers, put together from optax.
+"""The optimisers of the field's papers, composed from optax.
 
-Learning rates are `rate · shape(step)` after a linear warm-up; the rate and the warm-up may be
+The learning rate is `rate · shape(step)` after a linear warm-up. The rate and the warm-up may be
 traced, so that they can be batch axes.
 """
 
@@ -17,12 +17,12 @@ SHAPES = ("constant", "steps", "cosine")
 
 
 class Hyper(NamedTuple):
-    """What may differ from run to run of a batch.
+    """The hyperparameters that may differ between the runs of a batch.
 
     Attributes:
-      rate: learning rate at its height.
-      warmup: steps of linear warm-up from zero, in front of the shape, whose drops keep their
-        places; 0 for none.
+      rate: float scalar, the peak learning rate.
+      warmup: int scalar, steps of linear warm-up from zero, 0 for none. The warm-up multiplies the
+        shape, whose drops stay at their steps.
     """
 
     rate: Array
@@ -42,15 +42,15 @@ def optimizer(
     Args:
       name: `sgd`; `momentum` (heavy ball); `adam`, with epsilon 1e-8; `adadelta`, with rho 0.9 and
         epsilon 1e-6.
-      rate: learning rate, may be traced.
-      shape: step -> factor; 1 if absent.
-      momentum: the factor of `momentum`.
-      weight_decay: λ of the L2 penalty λ/2 · w², added to the gradient before anything else, as
-        in PyTorch, on all parameters. It is not AdamW's decoupled decay.
+      rate: the learning rate, may be traced.
+      shape: step -> factor; None for 1.
+      momentum: the decay factor of `momentum`.
+      weight_decay: λ of the L2 penalty λ/2 · w², whose gradient is added before anything else, as
+        in PyTorch, for all parameters. It is not AdamW's decoupled decay.
       warmup: steps of linear warm-up, may be traced; 0 for none.
 
     Raises:
-      ValueError: unknown name.
+      ValueError: an unknown name.
     """
     if name not in NAMES:
         raise ValueError(f"unknown optimiser '{name}'; there are {', '.join(NAMES)}")

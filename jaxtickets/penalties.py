@@ -1,4 +1,4 @@
-"""Penalties that thin a net out unit by unit while it trains, added to the loss (see `losses`)."""
+"""Penalties that thin out a net unit by unit during training, added to the loss (see `losses`)."""
 
 from collections.abc import Callable
 
@@ -9,36 +9,37 @@ from jaxtickets import masks, roles
 from jaxtickets.types import Array, Params
 
 Penalty = Callable[[Params, str], Array]
-"""`penalty(params, output) -> scalar`; `output` names the layer of the logits, whose units stay."""
+"""`penalty(params, output) -> scalar`; `output` names the output layer, whose units all stay."""
 
 
 def scales(params: Params, output: str) -> jax.Array:
     """`Σ |γ|` over the scales of all batch norms; its subgradient at 0 is 0.
 
-    Liu et al., "Learning efficient convolutional networks through network slimming", 2017,
-    equation 1. Channels whose scale comes near zero can go.
+    Liu et al., "Learning efficient convolutional networks through network slimming", 2017, equation
+    1. Channels whose scale is driven near zero can be pruned.
 
     Raises:
-      ValueError: there is no batch norm.
+      ValueError: the net has no batch norm.
     """
     del output
     paths = tuple(path for path in masks.paths(params) if path.rpartition("/")[2] == "scale")
     if not paths:
-        raise ValueError("there is no batch norm whose scales could be penalised")
+        raise ValueError("there is no batch norm, so there are no scales to penalise")
     return sum((jnp.sum(jnp.abs(g)) for g in masks.pick(params, paths)), jnp.float32(0))
 
 
 def group_lasso(params: Params, output: str) -> jax.Array:
-    """`Σ_g sqrt(|g|) · ‖w_g‖₂` over filters and neurons g, the incoming weights of one unit each.
+    """`Σ_g sqrt(|g|) · ‖w_g‖₂` over filters and neurons g, each the incoming weights of one unit.
 
-    Wen et al., "Learning structured sparsity in deep neural networks", 2016, equation 3, filters
-    alone; with the root of a group's size, which the paper leaves out, as in Yuan and Lin, "Model
-    selection and estimation in regression with grouped variables", 2006: a layer with many inputs
-    is held as tightly as one with few. A kernel's last axis is its units (see `roles.is_kernel`).
-    The output layer's units and all biases are free. The gradient at a group of zeros is zero.
+    Wen et al., "Learning structured sparsity in deep neural networks", 2016, equation 3, for
+    filters. The paper omits the square root of the group's size; it is included here as in Yuan and
+    Lin, "Model selection and estimation in regression with grouped variables", 2006, so that layers
+    with many and with few inputs are penalised alike. The last axis of a kernel is its units (see
+    `roles.is_kernel`). The output layer and all biases are not penalised. The gradient at a group
+    of zeros is zero.
 
     Raises:
-      ValueError: there is no kernel but the output layer's.
+      ValueError: the net has no kernel besides the output layer's.
     """
     leaves = zip(masks.paths(params), jax.tree.leaves(params), strict=True)
     kernels = tuple(
@@ -47,7 +48,7 @@ def group_lasso(params: Params, output: str) -> jax.Array:
         if roles.is_kernel(path, leaf) and not path.startswith(f"{output}/")
     )
     if not kernels:
-        raise ValueError("there is no layer but the output whose units could be penalised")
+        raise ValueError("there is no layer besides the output, so there are no units to penalise")
     total = jnp.float32(0)
     for kernel in masks.pick(params, kernels):
         groups = kernel.reshape(-1, kernel.shape[-1])

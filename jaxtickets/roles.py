@@ -1,20 +1,20 @@
-"""What a leaf of a net's parameters is for, told by its name: a kernel, an embedding, or neither.
+"""The role of a parameter leaf, from its name: a kernel, an embedding, or neither.
 
-Two axes don't make a kernel: attention's biases have two (heads, features), `nn.scan` and `vmap`
-stack biases and norm scales, and tables of positions and class tokens have two or more. Shapes
-can't tell these from weights, names can:
+The number of axes does not identify a kernel. Attention biases have two axes (heads, features),
+`nn.scan` and `vmap` stack biases and norm scales, and position tables and class tokens have two
+axes or more. Names identify kernels where shapes cannot:
 
-- A leaf is called what the last part of its path says, or the one before where that is `value`
-  (Flax NNX). `fc1/kernel` and `fc1/kernel/value` are both called `kernel`.
-- A kernel is called `kernel` or `weight`, or `w` with at most three letters after it, among words
-  of no other role: Flax' `kernel`, Equinox' and PyTorch's `weight` and `weight_hh`, Haiku's `w`,
-  `W`, `w1`, `wq`. In a layer called so a `weight` or `w` is an embedding (`Embed_0`, `wte`), or a
-  norm's or position's own.
-- An embedding is called so.
-- A leaf without a name, in a list or a tuple, has the role that the list's name has; where it has
-  none, two axes make it a kernel.
+- The name of a leaf is the last part of its path, or the part before it if the last is `value`
+  (Flax NNX). Both `fc1/kernel` and `fc1/kernel/value` have the name `kernel`.
+- A kernel is named `kernel` or `weight`, or `w` followed by up to three letters, if the name
+  contains no word of another role: `kernel` in Flax, `weight` and `weight_hh` in Equinox and
+  PyTorch, `w`, `W`, `w1`, `wq` in Haiku. A `weight` or `w` in a layer whose own name is that of an
+  embedding (`Embed_0`, `wte`) is an embedding, and in a norm or position layer it is neither.
+- An embedding has one of the names in `EMBEDDINGS`.
+- A leaf without a name, in a list or tuple, has the role of the list's name; if that is unknown, a
+  leaf with two axes or more is a kernel.
 
-Anything else is neither, so that a name that isn't known here is never pruned unasked.
+Any other leaf is neither, so that leaves with unknown names are not pruned by default.
 """
 
 import re
@@ -32,17 +32,17 @@ NEITHER = BIASES | NORMS | POSITIONS
 
 
 def is_kernel(path: str, leaf: Array) -> bool:
-    """Whether the leaf at `path` is a kernel: called so, with two axes or more."""
+    """Whether the leaf at `path` is a kernel: it has the name of one, and two axes or more."""
     return _role(path) == "kernel" and jnp.ndim(leaf) >= 2
 
 
 def is_embedding(path: str, leaf: Array) -> bool:
-    """Whether the leaf at `path` is a table of embeddings: called so, with two axes or more."""
+    """Whether the leaf at `path` is an embedding table: by its name, with two axes or more."""
     return _role(path) == "embedding" and jnp.ndim(leaf) >= 2
 
 
 def is_kernel_or_embedding(path: str, leaf: Array) -> bool:
-    """Whether the leaf at `path` is either."""
+    """Whether the leaf at `path` is a kernel or an embedding table."""
     return is_kernel(path, leaf) or is_embedding(path, leaf)
 
 
@@ -57,7 +57,7 @@ def _role(path: str) -> str:
 
 
 def _of_name(parts: list[str]) -> str:
-    """The role that the last of a path's parts has, `neither`, or nothing where it is unknown."""
+    """The role of the last of a path's parts: a role, `neither`, or the empty string if unknown."""
     name, layer = _words(parts[-1]), _words(parts[-2]) if len(parts) > 1 else set()
     if name & NEITHER:
         return "neither"
@@ -73,5 +73,5 @@ def _of_name(parts: list[str]) -> str:
 
 
 def _words(part: str) -> set[str]:
-    """`LayerNorm_0` -> layer, norm."""
+    """Splits a name into lower-case words: `LayerNorm_0` -> {layer, norm}."""
     return {word.lower() for word in re.findall("[A-Z]+(?![a-z])|[A-Z]?[a-z]+", part)}

@@ -1,26 +1,27 @@
 """The run axis: many runs of one function, in blocks, over devices and processes.
 
-Write a function for one run; `batch` makes it a function of many. The one choice between `vmap`
-and one-after-another is made here, by `axis`.
+Write a function for one run; `batch` turns it into a function of many. The only choice between
+`vmap` and a loop is made here, by the mode of the axis:
 
-- `map`: the runs of a block one after another, each with the bits of its solo run: for the CPU.
-- `vmap`: the runs of a block at once: for accelerators. The last bits depend on the width.
-- `shard`: one program over all devices of a process by `jax.shard_map`, which is compiled once;
-  on each device as above. Equal to the others up to rounding.
-- `data`: each run on all devices of a process, the examples of training and evaluation divided
-  among them: for nets that are too large to batch. Each device holds all of the weights. Searches
-  and scores, which divide nothing, gain nothing. Equal to the others up to rounding.
+- `map`: the runs of a block one after another, each bit for bit like a run of its own; for CPUs.
+- `vmap`: all runs of a block at once; for accelerators. The last bits depend on the width of the
+  block.
+- `shard`: one program over all devices of a process by `jax.shard_map`, compiled once; each device
+  runs its part like `map` on CPUs and like `vmap` elsewhere. Equal to the others up to rounding.
+- `data`: each run on all devices of a process, which divide the examples of training and evaluation
+  among them; for nets that are too large to batch. Each device holds all of the weights. Searches
+  and scores divide nothing and gain nothing. Equal to the others up to rounding.
 
-Runs are cut into blocks of a fixed width and the last block is padded, so results do not depend on
-how many blocks there were, nor on how many devices, but for `data`. Blocks go to the lanes in turn:
-to the devices, one host thread each, or under `shard` and `data` to all of a process's devices at
-once. Runs need nothing of each other, so there is no collective inside a block, but for `data`,
-where devices add up their gradients.
+Runs are cut into blocks of a fixed width, and the last block is padded. Except in mode `data`,
+results therefore do not depend on the number of blocks or devices. Blocks go to the lanes in turn.
+A lane is a device with its own host thread, or, in `shard` and `data`, all devices of a process
+together. Runs are independent, so there is no collective inside a block, except in `data`, where
+the devices sum their gradients.
 
-Where JAX was started in several processes (`jax.distributed`), each runs the same program on the
-same rows, computes the blocks of its own lanes, and `join` gathers the rows of all: every process
-has them all, with the bits that one process would have given them; under `data` with as many
-devices.
+If JAX was started in several processes (`jax.distributed`), each process runs the same program on
+the same rows and computes the blocks of its own lanes. `join` gathers the rows of all, so that
+every process has all rows, bit for bit as from a single process; in `data`, as from a process with
+as many devices.
 """
 
 import itertools
@@ -49,8 +50,9 @@ class Axis(NamedTuple):
 
     Attributes:
       mode: `map`, `vmap`, `shard` or `data`.
-      width: runs in a block; under `shard`, on each device.
-      devices: where blocks go, in turn, or under `shard` and `data` those of a process together.
+      width: the number of runs in a block; in `shard`, on each device.
+      devices: the devices that take blocks in turn; in `shard` and `data`, those of each process
+        form one lane.
     """
 
     mode: str
@@ -59,10 +61,10 @@ class Axis(NamedTuple):
 
 
 class Blocks(NamedTuple):
-    """Rows of runs, cut and placed.
+    """Rows of runs, cut into blocks and placed on lanes.
 
     Attributes:
-      blocks: PyTrees with a leading axis of the axis' width; None for those of other processes.
+      blocks: PyTrees with a leading axis as wide as a block; None for blocks of other processes.
       runs: the number of runs; rows past it are padding.
     """
 
@@ -71,21 +73,21 @@ class Blocks(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """One copy for each lane of what all runs read; None for the lanes of other processes."""
+    """One copy for each lane of the data that all runs read; None for lanes of other processes."""
 
     copies: tuple[PyTree | None, ...]
 
 
 def axis(mode: str = "auto", width: int = 0, devices: Sequence[jax.Device] | None = None) -> Axis:
-    """The run axis for this machine: `map` with blocks of one on CPUs, else `vmap` with 32.
+    """The run axis of this machine: `map` with blocks of one on CPUs, `vmap` with 32 elsewhere.
 
     Args:
       mode: `map`, `vmap`, `shard`, `data`, or `auto` for the above.
-      width: runs in a block; 0: 32 where a device takes several at once, else 1.
-      devices: those of all processes by default.
+      width: the number of runs in a block; 0 for 32 where a device runs several at once, else 1.
+      devices: the devices; those of all processes by default.
 
     Raises:
-      ValueError: unknown mode or negative width.
+      ValueError: an unknown mode or a negative width.
     """
     devices = _in_turn(jax.devices() if devices is None else devices)
     on_cpu = devices[0].platform == "cpu"
@@ -103,7 +105,7 @@ def split(rows: PyTree, axis: Axis) -> Blocks:
     """Cuts `rows` (leading axis: runs) into blocks on their lanes; pads with the last row.
 
     Raises:
-      ValueError: leaves disagree on the number of runs, or there is none.
+      ValueError: the leaves disagree on the number of runs, or there are none.
     """
     sizes = {np.shape(leaf)[0] for leaf in jax.tree.leaves(rows)}
     if len(sizes) != 1 or not min(sizes):
@@ -112,7 +114,7 @@ def split(rows: PyTree, axis: Axis) -> Blocks:
     lanes = _lanes(axis)
     width = _block(axis)
     count = -(-runs // width)
-    count += -count % len({_process(lane) for lane in lanes})  # as many for each process
+    count += -count % len({_process(lane) for lane in lanes})  # equally many for each process
     blocks = []
     for i in range(count):
         lane = lanes[i % len(lanes)]
@@ -124,7 +126,7 @@ def split(rows: PyTree, axis: Axis) -> Blocks:
 def join(blocks: Blocks) -> PyTree:
     """The rows of `blocks` on the default device, in order and without padding.
 
-    All processes must call it, and each gets the rows of all.
+    All processes must call it; each gets all rows.
     """
     home = jax.local_devices()[0]
     mine = [jax.device_put(block, home) for block in blocks.blocks if block is not None]
@@ -135,18 +137,18 @@ def join(blocks: Blocks) -> PyTree:
 
 @jax.jit
 def take(rows: PyTree, index: Array) -> PyTree:
-    """The rows at `index`, an integer (one run without the axis) or `[n]`; one program a tree."""
+    """The rows at `index`, an integer (one row without the axis) or `[n]`; one program a tree."""
     return jax.tree.map(lambda leaf: leaf[index], rows)
 
 
 @jax.jit
 def stack(trees: Sequence[PyTree]) -> PyTree:
-    """One PyTree with a leading axis of runs from several alike."""
+    """Stacks PyTrees of the same structure along a new leading axis of runs."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def share(tree: PyTree, axis: Axis) -> Shared:
-    """A copy of `tree` for each lane of the axis."""
+    """Places a copy of `tree` on each lane of the axis."""
     return Shared(
         tuple(
             jax.device_put(tree, _everywhere(lane)) if _is_here(lane) else None
@@ -156,21 +158,22 @@ def share(tree: PyTree, axis: Axis) -> Shared:
 
 
 def own(shared: Shared) -> PyTree:
-    """The first copy of this process, on the device where `join` puts rows."""
+    """The first copy of this process, moved to the device where `join` puts rows."""
     mine = next(copy for copy in shared.copies if copy is not None)
     return jax.device_put(mine, jax.local_devices()[0])
 
 
 def batch(fn: Callable[..., PyTree], axis: Axis) -> Callable[..., Blocks]:
-    """From `fn(row, *shared)` of one run to a compiled function of `Blocks` and `Shared`.
+    """Turns `fn(row, *shared)` of one run into a compiled function of `Blocks` and `Shared`.
 
     Args:
       fn: pure; `row` is a PyTree without the run axis, `shared` are the same for all runs.
       axis: the run axis.
 
     Returns:
-      `(Blocks, *Shared) -> Blocks`. It waits for its results. Where JAX keeps compiled programs,
-      lanes of one kind share what is compiled for the first, on CPUs if `compilation` says so.
+      `(Blocks, *Shared) -> Blocks`, which waits for its results. If JAX has a compilation cache,
+      the program is compiled for the first lane, and the other lanes of the same kind of device
+      load it from the cache (on CPUs, if JAX is configured to do so).
     """
     lanes = _lanes(axis)
     jitted = program(fn, axis)
@@ -178,7 +181,7 @@ def batch(fn: Callable[..., PyTree], axis: Axis) -> Callable[..., Blocks]:
     compiled: dict[Hashable, Callable[..., PyTree]] = {}
 
     def of_lane(lane: int, blocks: Blocks, shared: tuple[Shared, ...]) -> Callable[..., PyTree]:
-        """The lane's program for arguments of these shapes, compiled if it isn't yet."""
+        """The lane's program for arguments of these shapes; compiles it on first use."""
         arguments = (blocks.blocks[lane], *(s.copies[lane] for s in shared))
         leaves, structure = jax.tree.flatten(arguments)
         which = lane, structure, tuple(map(jax.typeof, leaves))
@@ -197,7 +200,7 @@ def batch(fn: Callable[..., PyTree], axis: Axis) -> Callable[..., Blocks]:
     def call(blocks: Blocks, *shared: Shared) -> Blocks:
         mine = [i for i in range(min(many, len(blocks.blocks))) if _is_here(lanes[i])]
         if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
-            of_lane(mine[0], blocks, shared)  # the others then find it in the cache
+            of_lane(mine[0], blocks, shared)  # the other lanes load it from the cache
         if len(mine) == 1:
             done = [run_lane(mine[0], blocks, shared)]
         else:
@@ -210,7 +213,7 @@ def batch(fn: Callable[..., PyTree], axis: Axis) -> Callable[..., Blocks]:
 
 
 def program(fn: Callable[..., PyTree], axis: Axis) -> Any:
-    """What `batch` compiles: the jitted `(block, *shared) -> block`, for looking at its text."""
+    """The jitted `(block, *shared) -> block` that `batch` compiles, for inspection."""
     at_once = axis.devices[0].platform != "cpu" if axis.mode == SHARD else axis.mode == VMAP
 
     def block(rows: PyTree, *shared: PyTree) -> PyTree:
@@ -244,9 +247,9 @@ def program(fn: Callable[..., PyTree], axis: Axis) -> Any:
 
 
 def divide(examples: PyTree) -> PyTree:
-    """`examples` (leading axis: examples), to be divided among the devices of a run under `data`.
+    """In mode `data`, divides `examples` (leading axis: examples) among the devices of a run.
 
-    Under all other modes, and outside of `batch`, they are left as they are.
+    In all other modes, and outside of `batch`, it returns `examples` unchanged.
     """
     if not divides():
         return examples
@@ -254,30 +257,30 @@ def divide(examples: PyTree) -> PyTree:
 
 
 def divides() -> bool:
-    """Whether what is traced is a run that divides examples among devices, see `divide`."""
+    """Whether the function being traced divides its examples among devices, see `divide`."""
     return EXAMPLES in jax.sharding.get_abstract_mesh().axis_names
 
 
 def turn(axis: Axis) -> int:
-    """Runs that a turn of all lanes takes: a block each."""
+    """The number of runs in one round of all lanes, with one block on each."""
     return _block(axis) * len(_lanes(axis))
 
 
 def unzip(blocks: Blocks) -> tuple[Blocks, Blocks]:
-    """The two halves of blocks whose rows are pairs."""
+    """Splits blocks whose rows are pairs into two."""
     pairs = [(None, None) if block is None else block for block in blocks.blocks]
     left, right = zip(*pairs, strict=True)
     return Blocks(left, blocks.runs), Blocks(right, blocks.runs)
 
 
 def zip_(left: Blocks, right: Blocks) -> Blocks:
-    """Blocks whose rows are pairs, of two with the same rows."""
+    """Joins two `Blocks` of the same rows into blocks whose rows are pairs."""
     both = zip(left.blocks, right.blocks, strict=True)
     return Blocks(tuple(None if pair[0] is None else pair for pair in both), left.runs)
 
 
 def over_runs(fn: Callable[..., PyTree], axis: Axis, rows: PyTree, *shared: PyTree) -> PyTree:
-    """`fn(row, *shared)` for every row, stacked: `join` of `batch` of `split`, in one call."""
+    """`fn(row, *shared)` for every row, stacked: `split`, `batch` and `join` in one call."""
     placed = (share(tree, axis) for tree in shared)
     return join(batch(fn, axis)(split(rows, axis), *placed))
 
@@ -285,11 +288,11 @@ def over_runs(fn: Callable[..., PyTree], axis: Axis, rows: PyTree, *shared: PyTr
 # --- lanes ---------------------------------------------------------------------------------------
 
 RUNS, EXAMPLES = "runs", "examples"
-"""What the axis of a lane's mesh divides."""
+"""Names of the mesh axis of a lane, after what it divides."""
 
 
 def _in_turn(devices: Sequence[jax.Device]) -> tuple[jax.Device, ...]:
-    """The devices of several processes one of each at a time, so that all have equal shares."""
+    """Interleaves the devices of several processes, so that all processes have equal shares."""
     groups = _by_process(devices)
     turns = itertools.zip_longest(*(groups[process] for process in sorted(groups)))
     return tuple(device for turn in turns for device in turn if device is not None)
@@ -303,7 +306,7 @@ def _by_process(devices: Sequence[jax.Device]) -> dict[int, list[jax.Device]]:
 
 
 def _lanes(axis: Axis) -> list[Any]:
-    """Where blocks go, in turn: a device each, or all devices of a process together."""
+    """The lanes that take blocks in turn: single devices, or all devices of a process together."""
     if axis.mode not in (SHARD, DATA):
         return [SingleDeviceSharding(device) for device in axis.devices]
     groups = _by_process(axis.devices).values()
@@ -312,7 +315,7 @@ def _lanes(axis: Axis) -> list[Any]:
 
 
 def _block(axis: Axis) -> int:
-    """Runs of a block: under `shard` the axis' width on each of a lane's devices."""
+    """The number of runs in a block: in `shard`, the axis' width times the devices of a lane."""
     return axis.width * (len(_lanes(axis)[0].device_set) if axis.mode == SHARD else 1)
 
 
@@ -325,7 +328,7 @@ def _is_here(lane: Sharding) -> bool:
 
 
 def _everywhere(lane: Any) -> Sharding:
-    """The sharding that gives each of the lane's devices a whole copy."""
+    """The sharding that gives each device of the lane a whole copy."""
     if isinstance(lane, NamedSharding):
         return NamedSharding(lane.mesh, PartitionSpec())
     return lane
@@ -340,7 +343,7 @@ def _concatenate(blocks: Sequence[PyTree], runs: int) -> PyTree:
 
 
 def _gather(mine: PyTree) -> PyTree:
-    """Blocks `[count, width, ...]` of each process, as `[count, processes, width, ...]`."""
+    """The blocks `[count, width, ...]` of each process, as `[count, processes, width, ...]`."""
     whole = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, mine)
     found = multihost_utils.process_allgather(whole)
 
@@ -355,7 +358,7 @@ def _gather(mine: PyTree) -> PyTree:
 
 @partial(jax.jit, static_argnums=1)
 def _first_rows(stacked: PyTree, runs: int) -> PyTree:
-    """Rows in the order of the blocks: `[count, processes, width, ...]` to `[runs, ...]`."""
+    """Reshapes `[count, processes, width, ...]` to `[runs, ...]`, in the order of the blocks."""
 
     def rows(leaf: Array) -> Array:
         return leaf.reshape((math.prod(leaf.shape[:3]), *leaf.shape[3:]))[:runs]

@@ -1,7 +1,7 @@
-"""Schedules: step -> value, as pure functions that trace.
+"""Schedules: step -> value, as pure functions that can be traced.
 
-Temperatures are in the units of the energy, neighbourhoods in swapped weights, and all schedules
-are defined for steps 0 to `steps - 1`. Learning-rate schedules are optax's.
+Temperatures are in units of the energy, neighbourhood sizes in swapped weights. All schedules are
+defined for steps 0 to `steps - 1`. Learning-rate schedules are optax's.
 """
 
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from jaxtickets.types import Array, Schedule
 
 
 def constant(start: float, steps: int, end: float | None = None) -> Schedule:
-    """`start`, always; `end` is not used."""
+    """`start` at every step; `end` is ignored."""
     del steps, end
     return lambda step: jnp.full(jnp.shape(step), start, jnp.float32)
 
 
 def geometric(start: float, steps: int, end: float) -> Schedule:
-    """`start · (end / start)^(step / (steps - 1))`: the same factor at every step."""
+    """`start · (end / start)^(step / (steps - 1))`: multiplies by the same factor at every step."""
     return lambda step: start * (end / start) ** _progress(step, steps)
 
 
@@ -46,33 +46,33 @@ def _progress(step: Array, steps: int) -> Array:
 
 
 def reheat(schedule: Schedule, period: int) -> Schedule:
-    """`schedule`, begun again every `period` steps; make it for `period` steps."""
+    """`schedule`, restarted every `period` steps; construct it for `period` steps."""
     return lambda step: schedule(jnp.asarray(step) % period)
 
 
 def gradual(t: Array, by: float) -> Array:
-    """`(1 - min(t / by, 1))^3`: what of a fall is left once a share t of a training is done.
+    """`(1 - min(t / by, 1))^3`: the share of a decay that remains after a share t of training.
 
     Zhu and Gupta, "To prune, or not to prune", 2017, equation 1.
 
     Args:
-      t: in [0, 1], of any shape; NumPy stays NumPy.
-      by: the share of the training by which all has fallen, above 0.
+      t: float in [0, 1], of any shape; a NumPy array gives a NumPy array.
+      by: the share of training at which the decay is complete, above 0.
     """
     return (1 - (t / by).clip(max=1)) ** 3
 
 
 def table(values: np.ndarray) -> Schedule:
-    """The schedule that reads float `values[steps]`; a step past the end is not clipped but NaN."""
+    """The schedule that reads float `values[steps]`; NaN past the end, where it is not clipped."""
     array = jnp.asarray(values)
     return lambda step: array.at[step].get(mode="fill")
 
 
 def growing_levels(steps: int, first: float, growth: float, most: float) -> np.ndarray:
-    """int32`[steps]`: the temperature level of each step when levels get longer and longer.
+    """int32`[steps]`: the temperature level of each step, with levels of growing length.
 
-    Level i lasts `floor(min(first · growth^i, most))` steps; in the annealing thesis (2020) they
-    grow by 1.005 from 1 to 50 for its MLP, from 2 to 10 for its CNN.
+    Level i lasts `floor(min(first · growth^i, most))` steps. In the annealing thesis (2020), levels
+    grow by a factor of 1.005, from 1 to 50 steps for its MLP and from 2 to 10 for its CNN.
     """
     levels: list[int] = []
     length, level = float(first), 0
@@ -83,10 +83,10 @@ def growing_levels(steps: int, first: float, growth: float, most: float) -> np.n
 
 
 def sawtooth(levels: int, start: int, shrink: float = 0.99) -> np.ndarray:
-    """int32`[levels]`: the thesis's neighbourhood, the number h of ones that are switched off.
+    """int32`[levels]`: the thesis's neighbourhood size, the number h of ones to switch off.
 
-    h starts at `start`; at each level h = max(1, floor(0.99 h)); when h < 0.5 h_ref,
-    h = max(1, floor(0.75 h_ref)) and h_ref = h. The annealing thesis (2020).
+    h starts at `start`. At each level, h = max(1, floor(0.99 h)); when h < 0.5 h_ref, h = max(1,
+    floor(0.75 h_ref)) and h_ref = h. The annealing thesis (2020).
     """
     h = reference = start
     values = []

@@ -1,9 +1,9 @@
 """Masked training: one primitive that advances a state over batches, and a loop over it.
 
-After every step `params == where(mask, params, fill)`, bit for bit: the loss is differentiated at
-the masked weights, and a sparse optimiser (`dynamic`) holds the mask, gives its own optimiser the
-survivors' gradients only, and may move the mask. Keys are folded from the step, so that a training
-cut into pieces anywhere gives the same numbers, and resuming needs the state alone.
+After every step, `params == where(mask, params, fill)`, bit for bit. The loss is differentiated at
+the masked weights. A sparse optimiser (`dynamic`) holds the mask, passes only the gradients of kept
+weights to its inner optimiser, and may change the mask. Keys are folded from the step, so that a
+training gives the same numbers however it is cut into chunks, and resuming needs only the state.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from jaxtickets.dynamic.static import masked
 from jaxtickets.types import Array, Key, Loss, Mask, Model, Params, PyTree, Split, Stats, TrainState
 
 Fetch = Callable[[Key, PyTree], Split]
-"""`fetch(key, element) -> Split`: a batch from what the scan is given, such as indices."""
+"""`fetch(key, element) -> Split`: the batch of an element of the scan, such as example indices."""
 
 Metrics = dict[str, Any]
 
@@ -34,22 +34,21 @@ def init(
     method_state: PyTree = (),
     step: Array | int = 0,
 ) -> TrainState:
-    """The state before its first step; `params` are masked here.
+    """The state before the first step; masks `params`.
 
-    A rewound training begins at another `step`: the order of the data and the learning rate go on
-    from there, while the optimiser's moments begin anew.
+    A rewound training starts at a `step` above 0: the order of the data and the learning rate
+    resume from that step, while the optimiser's moments are reset.
 
     Args:
-      params, stats: where training begins.
-      optimizer: a sparse one, such as `dynamic.static.masked`.
-      fill: what stands where the mask is False; None: zero.
-      method_state: what a method carries along.
+      params, stats: the parameters and statistics at the start.
+      optimizer: a sparse optimiser, such as `dynamic.static.masked`.
+      fill: the values where the mask is False; None for zero.
+      method_state: what a pruning method carries through the training.
       step: the training step that the parameters come from.
 
     Raises:
-      ValueError: the mask or the fill isn't one of these parameters (`masks.apply`), or `step`
-        isn't 0, and the optimiser can't go on from it, see
-        `optimizer_states.at_step`.
+      ValueError: the mask or the fill does not match the parameters (`masks.apply`), or `step` is
+        not 0 and the optimiser cannot resume from it (`optimizer_states.at_step`).
     """
     opt_state = optimizer.init(params)
     params = masks.apply(opt_state.mask, params, fill)
@@ -65,7 +64,7 @@ def step(
     batch: Split,
     **extra: Any,
 ) -> tuple[TrainState, Metrics]:
-    """One masked step; the key is consumed. `extra` is for the optimiser's update."""
+    """One masked training step; the key is consumed. The optimiser's update receives `extra`."""
     batch = runs.divide(batch)
     differentiate = jax.value_and_grad(loss, has_aux=True)
     (_, (stats, metrics)), gradient = differentiate(state.params, state.stats, batch, key)
@@ -77,12 +76,12 @@ def step(
 
 
 def _next_stats(new: Stats, old: Stats) -> Stats:
-    """The statistics that a loss returns, in the precision of those before.
+    """The statistics that a loss returns, cast to the float dtypes of the previous ones.
 
-    Images of 64 bits would have a batch norm's statistics of 32 bits become 64.
+    Without the cast, 64-bit images would turn 32-bit batch-norm statistics into 64-bit ones.
 
     Raises:
-      ValueError: they aren't like those before.
+      ValueError: they do not have the structure of the previous ones.
     """
     masks.check_like(new, old, "the new statistics", "the state's")
 
@@ -103,16 +102,16 @@ def advance(
     fetch: Fetch | None = None,
     **extra: Any,
 ) -> tuple[TrainState, Metrics]:
-    """One step for each element of `batches`, scanned.
+    """Takes one training step for each element of `batches`, in a scan.
 
     Args:
       loss: the training loss.
-      optimizer: the sparse optimiser that made the state.
-      key: the run's key, the same for all pieces of a run; step t uses `fold_in(key, t)`.
-      state: where to begin.
-      batches: PyTree with a leading axis of steps: a stacked `Split`, or what `fetch` understands.
+      optimizer: the sparse optimiser whose state is in `state`.
+      key: the run's key, the same for all chunks of a run; step t uses `fold_in(key, t)`.
+      state: the state before the first batch.
+      batches: PyTree with a leading axis of steps: a stacked `Split`, or elements for `fetch`.
       fetch: `(key, element) -> Split`; the identity by default.
-      **extra: what else the optimiser's update is given at every step.
+      **extra: further arguments of the optimiser's update, the same at every step.
 
     Returns:
       The state after the last batch, and the loss' metrics, `[steps]` each.
@@ -134,14 +133,14 @@ def evaluate(
     split: Split,
     batch_size: int = 1000,
 ) -> Metrics:
-    """Mean loss and accuracy over all of `split` in evaluation mode, a batch at a time.
+    """Mean loss and accuracy over all of `split` in evaluation mode, one batch at a time.
 
     Returns:
-      `{"loss", "accuracy"}`: nats, and a fraction; the loss is NaN where a label is none of the
-      net's classes.
+      `{"loss", "accuracy"}`, float scalars: nats, and a fraction. The loss is NaN if a label is not
+      one of the net's classes.
 
     Raises:
-      ValueError: a label is none of the classes (not seen under tracing).
+      ValueError: a label is not one of the classes (not detected under tracing).
     """
     _check_labels(model, prepare, params, stats, split)
     n = split.labels.shape[0]
@@ -172,7 +171,7 @@ def evaluate(
 def _check_labels(
     model: Model, prepare: Callable[[Array], Array], params: Params, stats: Stats, split: Split
 ) -> None:
-    """Raises ValueError if a label is none of the net's classes; not seen under tracing."""
+    """Raises ValueError if a label is not one of the net's classes; does nothing under tracing."""
     if isinstance(split.labels, jax.core.Tracer):
         return
 
@@ -184,12 +183,12 @@ def _check_labels(
 
 
 class Moves(NamedTuple):
-    """A mask that moves by the gradient of many images, and not by that of a batch.
+    """Moves of the mask by the gradient of many images instead of one batch.
 
     Attributes:
-      every: training steps between two moves; divides the steps between two looks.
-      images: that the gradient is of, drawn anew for each move; less where they don't make whole
-        batches, see `data.batches.whole`.
+      every: the number of training steps between two moves; divides `Recipe.every`.
+      images: the number of images of the gradient, drawn again for each move; fewer if they do not
+        fill whole batches, see `data.batches.whole`.
     """
 
     every: int
@@ -197,7 +196,7 @@ class Moves(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """How a net is trained; static, everything that varies between runs comes as arguments.
+    """How a net is trained; static. Whatever varies between runs is passed as an argument.
 
     Attributes:
       model: the net as functions.
@@ -205,14 +204,16 @@ class Recipe(NamedTuple):
       optimizer: `optimizer(hyper) -> optax optimiser`, called inside the traced run.
       prepare: uint8 images -> normalised float images.
       augment: `(key, images) -> images` on uint8 images, or None.
-      batch_size: examples a step; an epoch's incomplete last batch is dropped.
-      every: steps between two looks at the validation data.
-      test_looks: looks between two at the test data, which are for the record alone; 0: never.
-      at_look: what becomes of the parameters before each look, in `piece`; None: nothing. What the
-        mask leaves out keeps its fill.
-      sparsify: makes the optimiser a sparse one that begins with a mask, see `dynamic`.
-      moves: when the loop moves the mask; None: the optimiser does as it counts its calls.
-      record: `record(state) -> metrics` of scalars: what else is recorded at a look; None: nothing.
+      batch_size: examples in a step; the incomplete last batch of an epoch is dropped.
+      every: the number of steps between two validation evaluations.
+      test_looks: the number of validation evaluations between two test evaluations, which only
+        serve the record; 0 for none.
+      at_look: `params -> params`, applied before each validation evaluation in `piece`, such as
+        soft filter pruning; None for no change. Pruned weights keep their fill.
+      sparsify: turns the optimiser into a sparse one with an initial mask, see `dynamic`.
+      moves: when the loop moves the mask; None lets the optimiser count its calls.
+      record: `record(state) -> metrics`, scalars that are recorded at each validation evaluation;
+        None for none.
     """
 
     model: Model
@@ -230,7 +231,7 @@ class Recipe(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """The data of a training, on the device; `test` is None unless the recipe looks at it."""
+    """The data of a training, on the device; `test` is None if the recipe never evaluates it."""
 
     train: Split
     validation: Split
@@ -238,15 +239,17 @@ class Splits(NamedTuple):
 
 
 class Watched(NamedTuple):
-    """A training under way, with what it was when the validation loss was lowest.
+    """A training in progress, with its early stop: the lowest validation loss so far.
 
     Attributes:
-      state: now.
-      params, stats: at the early stop, the look with the lowest validation loss so far and the
-        first of several; at the beginning, until there is one.
-      loss: the validation loss of the early stop, in nats; inf until there is one.
-      step: int32, the step of the early stop.
-      kept: `(params, stats)` at the steps asked for, stacked in their order; zero until then.
+      state: the current state.
+      params, stats: the parameters and statistics at the early stop, the first evaluation with the
+        lowest validation loss; the initial ones before any evaluation.
+      loss: float scalar, the validation loss at the early stop, in nats; infinite before any
+        evaluation.
+      step: int32 scalar, the step of the early stop.
+      kept: `(params, stats)` at the requested steps, stacked in the order of the request; zero
+        before they are reached.
     """
 
     state: TrainState
@@ -258,7 +261,7 @@ class Watched(NamedTuple):
 
 
 def watch(state: TrainState, keep_at: tuple[int, ...] = ()) -> Watched:
-    """A training about to begin, whose parameters are to be kept at the steps `keep_at`."""
+    """A training before its first step that will store its parameters at the steps `keep_at`."""
     empty = jax.tree.map(
         lambda a: jnp.zeros((len(keep_at), *jnp.shape(a)), a.dtype), (state.params, state.stats)
     )
@@ -267,7 +270,7 @@ def watch(state: TrainState, keep_at: tuple[int, ...] = ()) -> Watched:
 
 
 def fetcher(recipe: Recipe, train: Split) -> Fetch:
-    """`fetch(key, index[batch])`: these training examples, augmented as the recipe says."""
+    """`fetch(key, index[batch]) -> Split`: these training examples, augmented by the recipe."""
 
     def fetch(key: Key, index: Array) -> Split:
         images = train.images[index]
@@ -288,27 +291,28 @@ def piece(
     keep_at: tuple[int, ...] = (),
     fill: Params | None = None,
 ) -> tuple[Watched, Metrics]:
-    """`looks` times `recipe.every` training steps, each with a look at the validation data.
+    """Trains for `looks · recipe.every` steps, with a validation evaluation every `recipe.every`.
 
     Args:
       recipe: how to train.
-      key: the run's key, the same for all pieces of the run.
-      hyper: what `recipe.optimizer` is called with, such as a learning rate.
-      watched: where to begin.
+      key: the run's key, the same for all chunks of the run.
+      hyper: the argument of `recipe.optimizer`, such as a learning rate.
+      watched: the training so far.
       data: on the device.
-      looks: static; a multiple of `recipe.test_looks` if the test data are looked at.
+      looks: the number of validation evaluations; static; a multiple of `recipe.test_looks` if the
+        test data are evaluated.
       keep_at: as in `watch`.
-      fill: what stands where the mask is False, see `init`.
+      fill: the values where the mask is False, see `init`.
 
     Returns:
-      The training, and `{"step", "train_loss"[looks, every], "train_accuracy", "loss",
-      "accuracy"}`, `[looks]` each, the last two on the validation data, `step` the number of steps
-      taken by then, and what `recipe.record` gives; with test data also
-      `"test_accuracy"[looks / test_looks]`, after the last look of each group.
+      The training, and its metrics: `"train_loss"[looks, every]`; `"step"`, `"train_accuracy"`,
+        `"loss"` and `"accuracy"`, `[looks]` each, where `step` is the number of steps taken and the
+        last two are of the validation data; the metrics of `recipe.record`; and, with test data,
+        `"test_accuracy"[looks / test_looks]`, after the last evaluation of each group.
 
     Raises:
-      ValueError: `looks` isn't a multiple of `recipe.test_looks`, or a label is none of the net's
-        classes (under tracing the loss and the weights become NaN instead).
+      ValueError: `looks` is not a multiple of `recipe.test_looks`, or a label is not one of the
+        net's classes (under tracing, the loss and the weights become NaN instead).
     """
     now = watched.state
     for split in (data.train, data.validation, *([] if data.test is None else [data.test])):
@@ -351,7 +355,7 @@ def piece(
         return watched, (seen, tested["accuracy"])
 
     if looks % recipe.test_looks:
-        raise ValueError(f"{looks} looks: must be a multiple of test_looks={recipe.test_looks}")
+        raise ValueError(f"looks={looks}: must be a multiple of test_looks={recipe.test_looks}")
     grouped = index.reshape(-1, recipe.test_looks, *index.shape[1:])
     watched, (seen, tested) = lax.scan(group, watched, grouped)
     seen = jax.tree.map(lambda a: a.reshape(looks, *a.shape[2:]), seen)
@@ -375,16 +379,16 @@ def train(
 
     Args:
       recipe, key, hyper, data, fill: as in `piece`.
-      params, stats, mask: where training begins.
-      steps: how many.
-      keep_at: steps whose parameters are kept, for rewinding: multiples of `recipe.every`.
+      params, stats, mask: the initial parameters, statistics and mask.
+      steps: the number of training steps.
+      keep_at: the steps whose parameters are stored for rewinding: multiples of `recipe.every`.
       start: the step that `params` come from, see `init`.
 
     Returns:
-      As of `piece`.
+      The same as `piece`.
 
     Raises:
-      ValueError: `steps` or an entry of `keep_at` isn't a multiple of `recipe.every`, or
+      ValueError: `steps` or an entry of `keep_at` is not a multiple of `recipe.every`, or an entry
         is past the end.
     """
     for asked in (steps, *keep_at):
@@ -404,16 +408,16 @@ def _moving(
     index: Array,
     data: Splits,
 ) -> tuple[TrainState, Metrics]:
-    """`advance` over `index[every, batch]` with a move of the mask after each `moves.every` steps.
+    """`advance` over `index[every, batch]`, with a move of the mask after each `moves.every` steps.
 
-    The keys are that of the steps and that of the images whose gradient moves the mask.
+    `keys` are the key of the training steps and the key of the moves' gradients.
     """
     step_key, move_key = keys
     fetch, n = fetcher(recipe, data.train), data.train.labels.shape[0]
     many, size = data_batches.whole(moves.images, recipe.batch_size)
 
     def gradient_of(state: TrainState) -> Params:
-        """The dense gradient of random images, up to a factor, a batch at a time."""
+        """The dense gradient of random images, up to a factor, accumulated over batches."""
         draw_key, augment_key, loss_key = jax.random.split(
             jax.random.fold_in(move_key, state.step), 3
         )
@@ -451,7 +455,7 @@ def check_step(step: int, every: int, most: int) -> None:
 
 
 def _watch(watched: Watched, state: TrainState, loss: Array, keep_at: tuple[int, ...]) -> Watched:
-    """The training after a look; a loss that is nan is never the lowest."""
+    """The training after a validation evaluation; a NaN loss is never the lowest."""
     better = loss < watched.loss
     kept = _keep(watched.kept, state, keep_at)
     now = Watched(state, state.params, state.stats, loss, state.step, kept)

@@ -1,8 +1,8 @@
 """NamedTuples and callable types that the families share; no logic.
 
-Arrays are `jax.Array` or `numpy.ndarray`; shapes stand in backticks with `n` examples, `h` and `w`
-pixels, `c` channels. A PyTree of parameters is a nested dict whose leaves are addressed by paths
-such as `conv1/kernel`.
+Arrays are `jax.Array` or `numpy.ndarray`. Shapes stand in backticks, with `n` examples, `h` and `w`
+pixels, and `c` channels. A PyTree of parameters is a nested dict whose leaves are addressed by
+paths such as `conv1/kernel`.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,22 +22,22 @@ Scores = Any
 """PyTree of float with the treedef and the shapes of the parameters; higher is kept first."""
 
 Prunable = tuple[str, ...]
-"""Sorted leaf paths: what is ranked and counted. Hashable, so that it can be a static argument."""
+"""Sorted paths of the leaves that are ranked and counted; hashable, so it can be static."""
 
 Keep = Any
-"""How many weights stay: one integer over all prunable leaves, or a mapping path -> integer."""
+"""How many weights to keep: an integer over all prunable leaves, or a mapping path -> integer."""
 
 UnitMask = Mapping[str, Array]
-"""`{group: bool[units]}`: which filters or neurons stay."""
+"""`{group: bool[units]}`: the filters or neurons that are kept."""
 
 
 class Feed(NamedTuple):
     """A layer that reads a group of units.
 
     Attributes:
-      layer: name of the layer; its kernel's input axis is the last but one.
-      repeat: how often the group repeats along that axis, the unit index running fastest: 1, or
-        the number of positions `h * w` where a flatten stands between.
+      layer: the layer's name; the input axis of its kernel is the last but one.
+      repeat: how often the group repeats along that axis, with the unit index varying fastest: 1,
+        or the number of positions `h * w` after a flatten.
     """
 
     layer: str
@@ -45,13 +45,14 @@ class Feed(NamedTuple):
 
 
 class Units(NamedTuple):
-    """A group of units (filters or neurons) that stay or go together.
+    """A group of units (filters or neurons) that are kept or removed together.
 
     Attributes:
       name: the group's name: that of its first producer.
       size: the number of units.
-      producers: the layers whose kernels' last axis, and biases, hold these units.
-      norms: the batch-norm layers whose scale, shift and statistics hold these units.
+      producers: the layers that compute these units: the last axis of their kernels, and their
+        biases, index the units.
+      norms: the batch-norm layers whose scale, shift and statistics index the units.
       consumers: the layers that read these units.
     """
 
@@ -63,7 +64,7 @@ class Units(NamedTuple):
 
 
 Wiring = tuple[Units, ...]
-"""A net's groups of units in forward order; the output layer's units are not among them."""
+"""A net's groups of units in forward order, without the units of the output layer."""
 
 
 class Model(NamedTuple):
@@ -71,8 +72,8 @@ class Model(NamedTuple):
 
     Attributes:
       init: `init(key) -> (params, stats)`; `stats` is `{}` for a net without batch norm.
-      apply: `apply(params, stats, images, key, train) -> (logits[n, classes], stats)`; the images
-        are float and normalised; `key` feeds dropout, and may be None when `train` is False.
+      apply: `apply(params, stats, images, key, train) -> (logits[n, classes], stats)`. The images
+        are float and normalised. The key feeds dropout, and may be None if `train` is False.
     """
 
     init: Callable[[Key], tuple[Params, Stats]]
@@ -80,7 +81,12 @@ class Model(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Examples: `images` uint8`[n, h, w, c]`, `labels` int32`[n]`."""
+    """Examples and their labels.
+
+    Attributes:
+      images: uint8`[n, h, w, c]`.
+      labels: int32`[n]`.
+    """
 
     images: Array
     labels: Array
@@ -92,7 +98,7 @@ class Dataset(NamedTuple):
     Attributes:
       name: its name.
       train, validation, test: disjoint `Split`s.
-      mean, std: per-channel statistics of pixels scaled to [0, 1].
+      mean, std: float`[c]` tuples, the statistics of each channel's pixels scaled to [0, 1].
       classes: the number of classes.
     """
 
@@ -106,13 +112,13 @@ class Dataset(NamedTuple):
 
 
 class Ticket(NamedTuple):
-    """A network's parameters and a mask over them: arrays alone.
+    """A network's parameters and a mask over them: only arrays.
 
     Attributes:
-      params: the parameters that the mask selects from, dense.
-      stats: batch statistics, `{}` where there are none.
+      params: the dense parameters that the mask selects from.
+      stats: batch statistics, `{}` if the net has none.
       mask: PyTree of bool like `params`.
-      rewind_step: int32 scalar: the training step that `params` come from, 0 for initialisation.
+      rewind_step: int32 scalar, the training step of `params`; 0 for the initialisation.
     """
 
     params: Params
@@ -122,13 +128,13 @@ class Ticket(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """All that a training step reads and writes.
+    """Everything that a training step reads and writes.
 
     Attributes:
-      params: parameters; `params == where(mask, params, fill)` holds after every step.
-      stats: batch statistics.
+      params: the parameters; `params == where(mask, params, fill)` after every step.
+      stats: batch statistics, `{}` if the net has none.
       opt_state: the state of a sparse optimiser, see `dynamic.base.SparseState`.
-      method_state: what a pruning method carries along; `()` if nothing.
+      method_state: what a pruning method carries through the training; `()` if nothing.
       step: int32 scalar, the number of steps taken.
     """
 
@@ -140,7 +146,7 @@ class TrainState(NamedTuple):
 
     @property
     def mask(self) -> Mask:
-        """PyTree of bool like `params`: what the optimiser keeps."""
+        """PyTree of bool like `params`: the optimiser's current mask."""
         return self.opt_state.mask
 
 
@@ -153,9 +159,9 @@ class Loss(Protocol):
     def __call__(
         self, params: Params, stats: Stats, batch: Split, key: Key
     ) -> tuple[jax.Array, tuple[Stats, dict[str, jax.Array]]]:
-        """Loss, new statistics and metrics of one batch."""
+        """The loss, the new statistics and the metrics of one batch."""
         ...
 
 
 Schedule = Callable[[Array], Array]
-"""`schedule(step) -> value`; traceable in the step."""
+"""`schedule(step) -> value`; the step may be traced."""

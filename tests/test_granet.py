@@ -105,10 +105,10 @@ def test_a_plan_never_replaces_what_floors_need():
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"rounds": 1}, "2 at least"),
-        ({"begin": 5}, "out of order"),
-        ({"end": 0}, "out of order"),
-        ({"least": 11}, "out of order"),
+        ({"rounds": 1}, "2 or more"),
+        ({"begin": 5}, "<= end <= begin"),
+        ({"end": 0}, "<= end <= begin"),
+        ({"least": 11}, "<= end <= begin"),
         ({"regrown": 1.0}, "regrown"),
         ({"pruned_by": 0.0}, "pruned_by"),
         ({"settled_by": 1.5}, "settled_by"),
@@ -154,7 +154,7 @@ def test_the_smallest_go_and_the_most_wanted_come_from_zero(name, ones, grown):
 def test_an_optimiser_that_keeps_no_number_a_weight_is_refused_in_one_line():
     factored = optax.adafactor(0.1, min_dim_size_to_factor=2)
     optimizer, state = begun(factored, rounds_of(30, 12))
-    with pytest.raises(ValueError, match=r"a number a weight, such as SGD or Adam$"):
+    with pytest.raises(ValueError, match=r"one number for each weight, as SGD and Adam keep$"):
         moved(optimizer, state, state.params)
 
 

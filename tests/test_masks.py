@@ -231,7 +231,7 @@ FAULTS = {
     "missing": (lambda mask: {"b": mask["b"]}, "no leaf 'a/kernel' in the mask"),
     "another": (
         lambda mask: mask | {"c": mask["b"]},
-        "a leaf 'c/kernel' in the mask that isn't in",
+        "leaf 'c/kernel' of the mask isn't in",
     ),
     "broadcast": (
         lambda mask: mask | {"b": {"kernel": mask["b"]["kernel"][:1]}},

@@ -61,7 +61,7 @@ def test_gradients_are_finite_differences_and_zero_at_groups_of_zeros(name):
 def test_what_is_not_there_can_not_be_penalised(mlp):
     with pytest.raises(ValueError, match="there is no batch norm"):
         scales(mlp, "out")
-    with pytest.raises(ValueError, match="no layer but the output"):
+    with pytest.raises(ValueError, match="no layer besides the output"):
         group_lasso({"out": mlp["out"]}, "out")
 
 

@@ -679,7 +679,7 @@ def test_statistics_of_another_tree_are_refused_in_one_line():
     batches = jax.tree.map(lambda a: a[None], batch)
     for given, said in (
         (freeze(stats), "the new statistics holds a dict where the state's hold a FrozenDict"),
-        ({"bn": {"mean": stats["bn"]["mean"]}}, "in the new statistics that isn't in the state's"),
+        ({"bn": {"mean": stats["bn"]["mean"]}}, "of the new statistics isn't in the state's"),
     ):
         state = training.init(params, given, masked(optimizer, masks.ones(params)))
         with pytest.raises(ValueError, match=said) as error:

@@ -1,1 +1,1 @@
-"""Dynamic sparse training: the mask moves while the weights train. A method a file."""
+"""Dynamic sparse training: the mask changes while the weights train. One file for each method."""

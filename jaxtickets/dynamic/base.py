@@ -5,15 +5,15 @@
     updates, state = optimizer.update(gradient, state, params)
     params = optax.apply_updates(params, updates)          # obey state.mask, bit for bit
 
-They take the dense gradient, of the loss at `params`. In a training step the inner optimiser sees
-that of the kept weights alone, and what is pruned stays where it is. In a *move* the mask changes
-in place of a training step, as in RigL (Evci et al., 2020, algorithm 1): weights that are dropped
-go to zero, weights that are grown begin at zero, and what the inner optimiser keeps of both, its
-moments, begins anew.
+A sparse optimiser takes the dense gradient of the loss at `params`. In a training step, it passes
+only the gradient of the kept weights to the inner optimiser, and pruned weights do not change. In a
+*move*, it changes the mask instead of taking a training step, as in RigL (Evci et al., 2020,
+algorithm 1). Dropped weights are set to zero, grown weights start at zero, and the inner
+optimiser's moments of both are reset.
 
-A method says when it moves by counting calls. A loop that has better gradients for it, such as one
-of many batches, passes `move=True` with them and `move=False` with all others: static, so that
-nothing else is computed, also under `vmap`.
+By default, a method counts its calls to decide when it moves. A loop that has a better gradient for
+a move, such as one of many batches, passes `move=True` with it and `move=False` in all training
+steps. The flag is static, so that only one of the two branches is computed, also under `vmap`.
 """
 
 from collections.abc import Callable
@@ -32,10 +32,11 @@ class SparseState(NamedTuple):
     """The state of a sparse optimiser.
 
     Attributes:
-      mask: bool like the parameters: what is kept now.
-      inner: the state of the optimiser that is wrapped.
+      mask: bool, like the parameters; the current mask.
+      inner: the state of the inner optimiser.
       method: what a method carries from move to move; `()` if nothing.
-      calls: int32, how many updates there were, training steps and moves; 0 if nobody counts.
+      calls: int32 scalar, the number of updates so far, training steps and moves; 0 for a method
+        that does not count.
     """
 
     mask: Mask
@@ -45,9 +46,9 @@ class SparseState(NamedTuple):
 
 
 class Move(Protocol):
-    """`move(gradient, params, mask, method) -> (mask, method)`: what is kept from now on.
+    """`move(gradient, params, mask, method) -> (mask, method)`: the next mask.
 
-    `gradient` and `params` are trees of float, the latter zero where `mask` is False.
+    `gradient` and `params` are trees of float; `params` are zero where `mask` is False.
     """
 
     def __call__(
@@ -70,14 +71,14 @@ def sparse(
     due: Callable[[Array], Array],
     method: PyTree = (),
 ) -> optax.GradientTransformationExtraArgs:
-    """The sparse optimiser that a method makes of its moves.
+    """The sparse optimiser of a method, from its moves.
 
     Args:
-      inner: the optimiser of training steps.
-      mask: bool like the parameters: what is kept at first.
+      inner: the optimiser of the training steps.
+      mask: bool, like the parameters: the initial mask.
       moves: see `Move`.
-      due: `due(calls) -> bool`: whether the update after so many calls is a move.
-      method: what `moves` is given at first.
+      due: `due(calls) -> bool`: whether the update after `calls` updates is a move.
+      method: the method's initial state.
     """
     inner = optax.with_extra_args_support(inner)
 
@@ -123,5 +124,5 @@ def sparse(
 
 
 def _obeying(mask: Mask, updates: Params, params: Params) -> Params:
-    """Updates after which what is pruned is exactly zero: `p + (-p)` is 0."""
+    """Updates after which pruned parameters are exactly zero: `p + (-p)` is 0."""
     return jax.tree.map(lambda keep, u, p: jnp.where(keep, u, -p), mask, updates, params)

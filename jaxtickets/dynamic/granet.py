@@ -1,20 +1,22 @@
-"""GraNet: gradual pruning with regeneration, in one training that is sparse from its start.
+"""GraNet: gradual pruning with regeneration, within one training that is sparse from its start.
 
-After every round of training steps some of the kept weights w go, the smallest |w|, and some of
-the others come, at zero: those with the largest |dL/dw|. More go than come: of n weights
+After every round of training steps, the kept weights with the smallest |w| are dropped, and the
+pruned weights with the largest |dL/dw| are grown, at zero. More are dropped than grown: of n
+weights
 
-    ones(t) = end + (begin - end) (1 - t / pruned_by)^3      are kept until t = pruned_by,
-    regrown · (1 + cos(π t / settled_by)) / 2 · ones(t)      come anew until t = settled_by,
+    ones(t) = end + (begin - end) (1 - t / pruned_by)^3      are kept, until t = pruned_by,
+    regrown · (1 + cos(π t / settled_by)) / 2 · ones(t)      of them newly grown, until settled_by,
 
-t being the share of the training that is done. Liu et al., "Sparse training via boosting pruning
-plasticity with neuroregeneration", 2021, section 4; the cubic fall is Zhu and Gupta's ("To prune,
-or not to prune", 2017), the cosine that of RigL (Evci et al., 2020).
+with t the share of training that is over. Liu et al., "Sparse training via boosting pruning
+plasticity with neuroregeneration", 2021, section 4. The cubic decay is from Zhu and Gupta ("To
+prune, or not to prune", 2017), the cosine from RigL (Evci et al., 2020).
 
-Deviations, since what is wanted here is a mask to rewind, and not the net that it ends with:
-regeneration ranks all layers together, as pruning does, where the paper regrows in each layer as
-many as went there; it begins with SNIP's mask and not a random one with ERK's counts (the caller's
-choice), and its ratio at 0.3 and not 0.5; the cosine ends before the training does, so that the
-mask has settled; the gradient is that of several batches.
+Deviations from the paper, because the goal here is a mask to rewind and not the trained net:
+regeneration ranks all layers together, like pruning, whereas the paper grows in each layer as many
+weights as it dropped there. The initial mask is the caller's choice, SNIP's in the experiments,
+where the paper starts from a random one with ERK's counts. The regrown share starts at 0.3, not
+0.5. The cosine ends before training does, so that the mask settles. The gradient is that of several
+batches.
 """
 
 from typing import NamedTuple
@@ -32,11 +34,11 @@ REGROWN, PRUNED_BY, SETTLED_BY = 0.3, 0.6, 0.75
 
 
 class Rounds(NamedTuple):
-    """What is kept after each round of training steps, int32`[rounds]`.
+    """The counts after each round of training steps.
 
     Attributes:
-      ones: kept weights.
-      grown: those of them that come anew.
+      ones: int32`[rounds]`, the number of kept weights.
+      grown: int32`[rounds]`, how many of these are newly grown.
     """
 
     ones: Array
@@ -52,22 +54,24 @@ def schedule(
     pruned_by: float = PRUNED_BY,
     settled_by: float = SETTLED_BY,
 ) -> Rounds:
-    """What is kept after each of so many rounds, see above; the last keeps `end`, and none is new.
+    """The counts after each round, by the equations above; the last keeps `end` and grows none.
 
     Args:
-      rounds: how many; 2 or more.
-      begin, end: kept weights before the first round, and at the end; `end` is not above `begin`.
-      least: of the kept weights, how many must not be new: all floors together.
-      regrown: the share that comes anew at first, below 1.
-      pruned_by, settled_by: shares of the training, above 0, at most 1.
+      rounds: the number of rounds, 2 or more.
+      begin, end: the number of kept weights before the first round and at the end; `end <= begin`.
+      least: the number of kept weights that must not be newly grown: the sum of all floors.
+      regrown: the share of newly grown weights at first, in [0, 1).
+      pruned_by, settled_by: shares of training, in (0, 1].
 
     Raises:
-      ValueError: something is out of range.
+      ValueError: an argument is out of range.
     """
     if rounds < 2:
-        raise ValueError(f"{rounds} rounds: must be 2 at least")
+        raise ValueError(f"rounds={rounds}: must be 2 or more")
     if not max(least, 1) <= end <= begin:
-        raise ValueError(f"from {begin} to {end} weights, {least} at least: out of order")
+        raise ValueError(
+            f"begin={begin}, end={end}, least={least}: must be max(least, 1) <= end <= begin"
+        )
     if not 0 <= regrown < 1:
         raise ValueError(f"regrown={regrown}: must be from 0 to below 1")
     for name, share in (("pruned_by", pruned_by), ("settled_by", settled_by)):
@@ -88,21 +92,23 @@ def granet(
     every: int,
     floor: int = 0,
 ) -> optax.GradientTransformationExtraArgs:
-    """The sparse optimiser whose mask is pruned gradually and regenerated, see above.
+    """The sparse optimiser that prunes its mask gradually and regenerates it, see above.
 
-    After every `every` training steps it moves: the smallest |w| are dropped and the largest
-    |dL/dw| grown, from zero. What has just been dropped may grow again at once.
+    A move follows every `every` training steps: it drops the weights with the smallest |w| and
+    grows those with the largest |dL/dw|, at zero. A weight may be dropped and grown in the same
+    move.
 
     Args:
-      inner: the optimiser of training steps; it keeps a number a weight.
-      mask: bool like the parameters: what is kept at first, as many as `rounds` come from.
+      inner: the optimiser of the training steps; its moments must have one number for each weight.
+      mask: bool, like the parameters: the initial mask, with the count from which `rounds` start.
       prunable: the leaves that are ranked, together.
-      rounds: what is kept after each move, int32`[rounds]` each; after the last nothing moves.
-      every: training steps between two moves.
-      floor: the least that each leaf keeps.
+      rounds: the counts after each move; after the last one the mask stays.
+      every: the number of training steps between two moves.
+      floor: the fewest weights that each leaf keeps.
 
     Raises:
-      ValueError: the optimiser keeps no number a weight, see `optimizer_states.anew`.
+      ValueError: the optimiser's moments do not have one number for each weight, see
+        `optimizer_states.anew`.
     """
 
     def move(gradient: Params, params: Params, mask: Mask, method: PyTree) -> tuple[Mask, PyTree]:

@@ -1,4 +1,4 @@
-"""Static masking: the simplest sparse optimiser, whose mask never moves."""
+"""Static masking: the simplest sparse optimiser; its mask never changes."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ from jaxtickets.types import Mask, Params
 def masked(
     inner: optax.GradientTransformation, mask: Mask, fill: Params | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimiser of the kept weights alone; see `dynamic.base` for how it is used.
+    """The sparse optimiser with a fixed mask; see `dynamic.base` for its use.
 
     Args:
       inner: any optax optimiser.
-      mask: bool like the parameters.
-      fill: what stands where the mask is False: parameters that hold it there stay as they are;
-        None: zero, wherever they begin.
+      mask: bool, like the parameters.
+      fill: the values where the mask is False; parameters that already hold them do not change.
+        None sets them to zero, whatever their initial values.
     """
     inner = optax.with_extra_args_support(inner)
 

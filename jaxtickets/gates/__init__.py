@@ -1,4 +1,4 @@
-"""Gates: the mask as a function of trained parameters. `init`, `apply`, `harden`, a file each."""
+"""Gates: the mask as a function of trained parameters. One file for each gate."""
 
 from jaxtickets.gates import bernoulli, edge_popup, gradual
 from jaxtickets.gates.base import (

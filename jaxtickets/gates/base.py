@@ -1,9 +1,9 @@
-"""What a gate is, and how `training` trains one while the weights stand still.
+"""The interface of gates, and how `training` trains a gate while the weights stay fixed.
 
-A gate makes the mask a function of parameters g, so that g can be trained by gradients. `loss`,
-`model` and `recipe` make of a loss, a net and a recipe of weights the same of g: `training` then
-takes g where it took the weights, with the mask `masks.ones(g)`, and the weights are among the
-statistics, `begin(stats, params)`.
+A gate makes the mask a function of parameters g, so that gradients can train g. `loss`, `model` and
+`recipe` turn a loss, a net and a recipe over weights into the same over g. `training` then takes g
+in the place of the weights, with the mask `masks.ones(g)`; the weights are part of the statistics,
+`begin(stats, params)`.
 
     gated = gates.recipe(gate, problem.recipe)
     g = gate.init(gate_key, params)
@@ -34,28 +34,29 @@ from jaxtickets.types import (
 )
 
 Scale = Callable[[Mask, Params], Params]
-"""`scale(mask, params) -> params`: the dense weights that the mask then selects from.
+"""`scale(mask, params) -> params`: rescales the dense weights before the mask selects from them.
 
-`unscaled`; `search.energies.rescale` or `bernoulli.dynamic_rescale` over given leaves.
+`unscaled`, or `search.energies.rescale` or `bernoulli.dynamic_rescale` with their leaves bound.
 """
 
 
 def unscaled(mask: Mask, params: Params) -> Params:
-    """The weights as they are."""
+    """The unchanged weights."""
     del mask
     return params
 
 
 class Gate(NamedTuple):
-    """A mask as a function of parameters g that are trained.
+    """A mask as a function of trained parameters g.
 
     Attributes:
       init: `init(key, params) -> g`, a PyTree of float; the key is consumed.
-      apply: `apply(key, step, g, params) -> (effective params, penalty)`: what the net computes
-        with in a training step, and a scalar that is added to the loss; differentiable in g. The
+      apply: `apply(key, step, g, params) -> (effective params, penalty)`: the weights that the net
+        uses in a training step, differentiable in g, and a scalar that is added to the loss. The
         key feeds a random mask and is consumed.
-      harden: `harden(g, params) -> mask`: the mask that is left when training is over.
-      scale: of the hard mask: `scale(mask, params)` and the mask are a ticket.
+      harden: `harden(g, params) -> mask`: the mask after training.
+      scale: rescales the weights under the hard mask: `scale(mask, params)` and the mask form a
+        ticket.
     """
 
     init: Callable[[Key, Params], PyTree]
@@ -65,7 +66,7 @@ class Gate(NamedTuple):
 
 
 class Constructor(Protocol):
-    """`constructor(prunable, keep, scale, floor, steps) -> gate`: what every gate is made from."""
+    """`constructor(prunable, keep, scale, floor, steps) -> gate`: the signature of every gate."""
 
     def __call__(
         self,
@@ -77,7 +78,7 @@ class Constructor(Protocol):
     ) -> Gate:
         """A gate whose hard mask keeps `keep` of the leaves `prunable`, see `masks.select`.
 
-        It is to be trained for `steps` steps; those gates need none to which it is all the same.
+        `steps` is the number of training steps; gates whose mask does not depend on it ignore it.
         """
         ...
 
@@ -87,9 +88,9 @@ class GatedStats(NamedTuple):
 
     Attributes:
       net: the net's own batch statistics.
-      weights: the net's weights, which stay as they are; they are here since statistics are what a
-        run has of its own beside g.
-      step: int32, the steps taken; gates are told.
+      weights: the net's weights, which training does not change. They are stored here because a run
+        carries nothing else beside g.
+      step: int32 scalar, the number of steps taken, which gates receive.
     """
 
     net: Stats
@@ -98,26 +99,26 @@ class GatedStats(NamedTuple):
 
 
 def begin(stats: Stats, weights: Params, step: Array | int = 0) -> GatedStats:
-    """The statistics to train a gate from, when it begins at `step` (see `training.init`)."""
+    """The statistics from which a gate's training starts at `step` (see `training.init`)."""
     return GatedStats(stats, weights, jnp.asarray(step, jnp.int32))
 
 
 def hardened(gate: Gate, g: PyTree, params: Params) -> Params:
-    """The weights under the hard mask, scaled as the gate scales them."""
+    """The weights under the hard mask, rescaled by the gate's `scale`."""
     mask = gate.harden(g, params)
     return masks.apply(mask, gate.scale(mask, params))
 
 
 def loss(gate: Gate, of_weights: Loss) -> Loss:
-    """The loss of g on frozen weights: that of the effective weights, plus the gate's penalty.
+    """The loss of g at fixed weights: the loss of the effective weights plus the gate's penalty.
 
     Args:
       gate: the gate.
-      of_weights: the loss of the net's weights; it gets the net's statistics and a dropout key.
+      of_weights: the loss of the net's weights; it receives the net's statistics and a dropout key.
 
     Returns:
-      `loss(g, frozen, batch, key)`; its metrics are those of `of_weights`, `"loss"` with the
-      penalty, and `"penalty"`. The key is consumed.
+      `loss(g, stats, batch, key)` with `GatedStats`. Its metrics are those of `of_weights`, with
+      the penalty added to `"loss"`, and `"penalty"`. The key is consumed.
     """
 
     def of_gate(
@@ -134,7 +135,7 @@ def loss(gate: Gate, of_weights: Loss) -> Loss:
 
 
 def model(gate: Gate, of_weights: Model) -> Model:
-    """The net as functions of g: hardened in evaluation mode, as `loss` sees it in training mode.
+    """The net as functions of g: the hard mask in evaluation mode, `gate.apply` in training mode.
 
     Args:
       gate: the gate.
@@ -161,7 +162,7 @@ def model(gate: Gate, of_weights: Model) -> Model:
 
 
 def recipe(gate: Gate, of_weights: Recipe) -> Recipe:
-    """The recipe that trains g on frozen weights, and looks at them hardened."""
+    """The recipe that trains g at fixed weights and evaluates the hard mask."""
     gated = model(gate, of_weights.model), loss(gate, of_weights.loss)
     return of_weights._replace(model=gated[0], loss=gated[1])
 
@@ -169,10 +170,10 @@ def recipe(gate: Gate, of_weights: Recipe) -> Recipe:
 def straight_through(mask: Mask, soft: Scores, params: Params, prunable: Prunable) -> Params:
     """`where(mask, params, 0)` on the leaves `prunable`, with the gradient of `soft · params`.
 
-    The gradient passes a hard mask as if it were the soft one (Bengio et al., "Estimating or
-    propagating gradients through stochastic neurons", 2013): with W the result and w the weights,
-    `dL/dsoft = w · dL/dW`, for pruned weights too, and `dL/dw = where(mask, dL/dW, 0)`. Leaves
-    that aren't prunable stay as they are.
+    The gradient treats the hard mask as if it were the soft one (Bengio et al., "Estimating or
+    propagating gradients through stochastic neurons", 2013). With result W and weights w, `dL/dsoft
+    = w · dL/dW`, for pruned weights too, and `dL/dw = where(mask, dL/dW, 0)`. Other leaves do not
+    change.
     """
     trees = (masks.pick(tree, prunable) for tree in (mask, soft, params))
     return masks.put(params, prunable, [_through(*leaf) for leaf in zip(*trees, strict=True)])
@@ -189,5 +190,5 @@ def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[jax.Arra
     mask, soft, weights = primals
     _, along_soft, along_weights = tangents
     kept = jnp.where(mask, along_weights, jnp.zeros_like(along_weights))
-    slope = kept + weights * along_soft  # the scores may be the more precise
+    slope = kept + weights * along_soft  # scores may have more precision
     return _through(mask, soft, weights), slope.astype(weights.dtype)

@@ -1,7 +1,7 @@
-"""Bernoulli masks: each weight is there with a probability of its own, which is trained.
+"""Bernoulli masks: each weight is kept with its own probability, which is trained.
 
-Zhou et al., "Deconstructing lottery tickets", 2019, section 5. The weights are whatever is given:
-as initialised, or `nets.signed_constant` of them.
+Zhou et al., "Deconstructing lottery tickets", 2019, section 5. The weights stay fixed: any initial
+weights, or `nets.signed_constant` of them.
 """
 
 import jax
@@ -20,21 +20,21 @@ def gate(
     steps: int = 0,
     start: Array | float = 0.0,
 ) -> Gate:
-    """The mask is drawn anew at every step, from Bernoulli(sigmoid(s)).
+    """Draws a new mask from Bernoulli(sigmoid(s)) at every step.
 
-    With W the effective weights, `dL/ds = w · dL/dW · sigmoid'(s)`: the gradient goes straight
-    through the draw, for weights that are there and that are not. There is no penalty. The hard
-    mask keeps the highest s, exactly `keep`; the paper has no density, see `threshold`, and draws
-    masks in evaluation as well, see `sample`.
+    With W the effective weights, `dL/ds = w · dL/dW · sigmoid'(s)`: the gradient passes straight
+    through the draw, for kept and for dropped weights. There is no penalty. The hard mask keeps the
+    highest s, exactly `keep`. The paper prescribes no density (see `threshold`) and also draws
+    masks in evaluation (see `sample`).
 
     Args:
       prunable: the leaves that are masked.
-      keep, floor: how many weights the hard mask keeps, see `masks.select`; for `keep` None it
-        is `threshold`'s.
-      scale: the survivors' rescaling, such as `dynamic_rescale`; the gradient passes through its
-        factor where it is differentiable in the mask, as in the paper's code.
+      keep, floor: how many weights the hard mask keeps, see `masks.select`; `keep` None uses
+        `threshold` instead.
+      scale: rescales the kept weights, for example `dynamic_rescale`. The gradient passes through
+        its factor where that is differentiable in the mask, as in the paper's code.
       steps: not used.
-      start: the first score of every weight, 0 in the paper's code: probability 1/2.
+      start: the initial score of every weight; 0, as in the paper's code, gives probability 1/2.
     """
     del steps
 
@@ -61,7 +61,7 @@ def gate(
 
 
 def sample(key: Key, scores: Scores, prunable: Prunable) -> Mask:
-    """A mask with each bit drawn from Bernoulli(sigmoid(s)); the key is consumed."""
+    """Draws each bit of a mask from Bernoulli(sigmoid(s)); the key is consumed."""
     leaves = masks.pick(scores, prunable)
     keys = jax.random.split(key, len(leaves))
     drawn = [jax.random.bernoulli(k, jax.nn.sigmoid(s)) for k, s in zip(keys, leaves, strict=True)]
@@ -69,21 +69,21 @@ def sample(key: Key, scores: Scores, prunable: Prunable) -> Mask:
 
 
 def threshold(scores: Scores, prunable: Prunable) -> Mask:
-    """The mask `sigmoid(s) > 1/2`, each bit at its likelier value; the density is what it is."""
+    """The mask `sigmoid(s) > 1/2`: each bit at its likelier value, at whatever density results."""
     leaves = [leaf > 0 for leaf in masks.pick(scores, prunable)]
     return masks.put(masks.ones(scores), prunable, leaves)
 
 
 def dynamic_rescale(mask: Mask, params: Params, prunable: Prunable) -> Params:
-    """All weights of each prunable leaf times `size / kept`: dynamic weight rescaling (DWR).
+    """Multiplies each prunable leaf by `size / kept`: dynamic weight rescaling (DWR).
 
-    Zhou et al., section 5; `search.energies.rescale` takes the root. Nothing is masked. The mask
-    may be of float zeros and ones, and the result is differentiable in them.
+    Zhou et al., section 5; `search.energies.rescale` uses the square root. Nothing is masked. The
+    mask may hold float zeros and ones, and the result is differentiable in them.
     """
 
     def leaf(bits: Array, weights: Array) -> Array:
         kept = jnp.sum(bits, dtype=weights.dtype)
-        return weights * (weights.size / jnp.maximum(kept, 0.5))  # an empty leaf stays finite
+        return weights * (weights.size / jnp.maximum(kept, 0.5))  # 0.5 keeps an empty leaf finite
 
     pairs = zip(masks.pick(mask, prunable), masks.pick(params, prunable), strict=True)
     return masks.put(params, prunable, [leaf(*pair) for pair in pairs])

@@ -1,7 +1,7 @@
-"""Edge-popup: every weight has a score, the best-scored weights are used, the scores are trained.
+"""Edge-popup: trains a score for each fixed weight and uses the weights with the best scores.
 
-Ramanujan et al., "What's hidden in a randomly weighted neural network?", 2020. The weights are
-whatever is given: Kaiming normal, or `nets.signed_constant` of them.
+Ramanujan et al., "What's hidden in a randomly weighted neural network?", 2020. The weights stay
+fixed: Kaiming normal, or `nets.signed_constant` of them.
 """
 
 import jax
@@ -15,26 +15,26 @@ from jaxtickets.types import Array, Keep, Key, Mask, Params, Prunable, Scores
 def gate(
     prunable: Prunable, keep: Keep, scale: Scale = unscaled, floor: Keep = 0, steps: int = 0
 ) -> Gate:
-    """The weights with the highest |s| are used, exactly `keep` of them at every step.
+    """Uses the weights with the highest |s|, exactly `keep` of them at every step.
 
     With W the effective weights, `dL/ds = sign(s) · w · dL/dW` for used and unused weights alike:
-    the gradient goes straight through the selection, as in the paper's section 3, and |s| is what
-    its code ranks. The paper ranks within layers: `keep` is then a count for each leaf, such as
-    `allocation.uniform`'s. One total ranks all leaves together; their first scores are the smaller,
-    the more inputs a unit has. There is no penalty; a key is used for the first scores alone.
+    the gradient passes straight through the selection, as in the paper's section 3. Ranking |s|
+    follows the paper's code. The paper ranks within layers; for this, `keep` is a count for each
+    leaf, such as `allocation.uniform`'s. A single total ranks all leaves together, where units with
+    more inputs have smaller initial scores. There is no penalty. Only `init` uses its key.
 
     Args:
       prunable: the leaves that are masked.
       keep, floor: how many weights are used, see `masks.select`; `keep` may be traced.
-      scale: the survivors' rescaling, see `Scale`. Its factor counts as a constant, which it is
-        where `keep` is a count for each leaf: `search.energies.rescale` on Kaiming normal weights
+      scale: rescales the used weights, see `Scale`. Its factor is treated as a constant, which it
+        is if `keep` is a count for each leaf. `search.energies.rescale` on Kaiming normal weights
         is then the paper's scaled Kaiming normal.
       steps: not used.
     """
     del steps
 
     def init(key: Key, params: Params) -> Scores:
-        """Kaiming uniform with a = sqrt 5, `U(-1 / sqrt(fan_in), 1 / sqrt(fan_in))`."""
+        """Kaiming uniform scores with a = sqrt 5: `U(-1 / sqrt(fan_in), 1 / sqrt(fan_in))`."""
         zero = masks.zeros(params)
         leaves = masks.pick(zero, prunable)
         keys = jax.random.split(key, len(leaves))

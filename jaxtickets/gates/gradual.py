@@ -1,13 +1,13 @@
-"""Edge-popup whose density falls while it is trained: gradual pruning of scores.
+"""Edge-popup with a density that decreases during training: gradual pruning of scores.
 
-Many weights are used at first, and in each training step fewer, until a share `until` of the
-training is done; with t the share that is done,
+Training starts with many weights in use and uses fewer at each step, until a share `until` of the
+training is over. With t the share that is over,
 
     used(t) = keep + (begin · size - keep) (1 - t / until)^3,
 
-the fall of `schedules.gradual`. Scores are trained as edge-popup's are, so that what has gone comes
-back when its score does. Edge-popup itself (Ramanujan et al., 2020) uses `keep` weights throughout:
-few, while scores are still random.
+the decay of `schedules.gradual`. Scores are trained as in edge-popup, so that an unused weight
+returns when its score rises again. Edge-popup itself (Ramanujan et al., 2020) uses `keep` weights
+throughout, also while the scores are still random.
 """
 
 import math
@@ -22,7 +22,7 @@ from jaxtickets.gates.base import Gate, Scale, unscaled
 from jaxtickets.types import Array, Keep, Key, Params, Prunable, Scores
 
 BEGIN, UNTIL = 0.5, 0.6
-"""Share of the weights at first, and share of the training after which no more go."""
+"""The share of weights in use at first, and the share of training at which `keep` is reached."""
 
 
 def gate(
@@ -34,26 +34,26 @@ def gate(
     begin: float = BEGIN,
     until: float = UNTIL,
 ) -> Gate:
-    """The weights with the highest |s| are used, ever fewer of them, exactly `keep` at the end.
+    """Uses the weights with the highest |s|: fewer of them at each step, exactly `keep` at the end.
 
     Args:
-      prunable, keep, scale, floor: see `edge_popup.gate`; `scale` sees what is used at each step.
-      steps: of the training, 1 or more.
-      begin: share of the weights that are used at first, above 0, at most 1; of each leaf where
-        `keep` is a count for each. Nothing falls where it is below what is kept.
-      until: share of the training at which `keep` is reached, above 0, at most 1.
+      prunable, keep, scale, floor: see `edge_popup.gate`; `scale` receives the mask of each step.
+      steps: the number of training steps, 1 or more.
+      begin: the share of weights in use at first, in (0, 1]; of each leaf if `keep` is a count for
+        each leaf. If it is below what is kept, the number in use stays constant.
+      until: the share of training at which `keep` is reached, in (0, 1].
 
     Raises:
       ValueError: `steps`, `begin` or `until` is out of range.
     """
     if steps < 1:
-        raise ValueError(f"steps={steps}: must be those of the training, 1 or more")
+        raise ValueError(f"steps={steps}: must be the number of training steps, 1 or more")
     for name, share in (("begin", begin), ("until", until)):
         if not 0 < share <= 1:
             raise ValueError(f"{name}={share}: must be above 0 and at most 1")
 
     def used(step: Array, params: Params) -> Keep:
-        """How many weights are used in the training step after so many."""
+        """The number of weights in use in the training step that follows `step` steps."""
         sizes = {path: math.prod(s) for path, s in masks.shapes(params, prunable).items()}
         left = schedules.gradual((jnp.asarray(step) + 1) / steps, until)
 

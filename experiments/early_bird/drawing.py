@@ -230,16 +230,7 @@ def train_and_draw(session: Session, plan: DrawPlan) -> Watched:
         (case, watched), (splits, batches) = row, shared
 
         def draw(state: training.TrainState) -> Array:
-            seen = Evidence(
-                init_params=case.params,
-                params=state.params,
-                stats=state.stats,
-                mask=state.mask,
-                batches=batches,
-                loss=recipe.loss,
-                model=recipe.model,
-                prepare=recipe.prepare,
-            )
+            seen = problem.evidence(case.params, state.params, state.stats, state.mask, batches)
             return plan.masks(case.draw_key, state.step, seen)
 
         watched, metrics = early_bird.epoch(

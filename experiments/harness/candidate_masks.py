@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,11 +13,11 @@ from experiments.harness import saved_tickets
 from experiments.harness.dense_store import Dense, StoreSettings, dense_nets
 from experiments.harness.flags import BatchSettings, RunSettings, numbers
 from experiments.harness.problem import NetSettings, Problem, TrainSettings
-from experiments.harness.seeds import evidence, mask_key, training_key
+from experiments.harness.seeds import evidence, mask_key
 from experiments.harness.session import Session, start_run
 from experiments.harness.settings import option
 from experiments.harness.trained_masks import Entry
-from experiments.harness.training_runs import Start, chunk_plan
+from experiments.harness.training_runs import Start, chunk_plan, start_of
 from jaxtickets import allocation, criteria, masks, runs
 from jaxtickets.criteria import Criterion
 from jaxtickets.io.errors import UserError
@@ -190,27 +191,34 @@ def entries_of(session: Session, plan: MaskPlan, dense: Dense | None) -> list[En
         wanted = [iterative_pruning.counts(sizes, kept, count) for kept in plan.keep.values()]
         drawn = []
         for i, one in enumerate(seeds):
-            scored = one.params, one.stats
+            params, stats = one.params, one.stats
             if dense is not None and criterion.looks_at == "trained":
-                scored = runs.take((dense.params, dense.stats), i)
-            where = one.params, *scored, whole, batches
+                params, stats = runs.take((dense.params, dense.stats), i)
+            drawn_of = partial(
+                draw, init=one.params, params=params, stats=stats, whole=whole, batches=batches
+            )
             keys = [mask_key(one, name, density) for density in plan.keep]
             if count == 1 and not criterion.draws:  # one score serves all densities
-                found = draw(keys, *where, wanted)
+                found = drawn_of(keys, wanted=wanted)
             else:
-                found = [draw([k], *where, [w])[0] for k, w in zip(keys, wanted, strict=True)]
+                found = [drawn_of([k], wanted=[w])[0] for k, w in zip(keys, wanted, strict=True)]
             if any(unknown for _, unknown in found):
                 raise UserError(f"--criteria={name}: its scores contain NaN, seed {one.number}")
             drawn.append([mask for mask, _ in found])
         for at, density in enumerate(plan.keep):
             for one, made in zip(seeds, drawn, strict=True):
                 said = {"method": name, "density": density, "seed": one.number}
-                start = one.params, one.stats, made[at], one.step
-                entries.append(Entry(said, Start(training_key(one), problem.hyper, *start)))
+                entries.append(Entry(said, start_of(problem, one, made[at])))
     for name, ticket in plan.saved:
-        own = ticket.params, ticket.stats, ticket.mask, ticket.rewind_step
-        order = stream(name["seed"], "training", 0, 0)
-        entries.append(Entry(name, Start(order, problem.hyper, *own)))
+        start = Start(
+            key=stream(name["seed"], "training", 0, 0),
+            hyper=problem.hyper,
+            params=ticket.params,
+            stats=ticket.stats,
+            mask=ticket.mask,
+            step=ticket.rewind_step,
+        )
+        entries.append(Entry(name, start))
     return entries
 
 
@@ -220,7 +228,6 @@ def _drawer(problem: Problem, criterion: Criterion, floor: int) -> Any:
     The function takes a list of keys and a list of counts, one for each density. The first round
     scores the dense net once for all densities, with the first key.
     """
-    recipe = problem.recipe
 
     @jax.jit
     def draw(
@@ -232,9 +239,7 @@ def _drawer(problem: Problem, criterion: Criterion, floor: int) -> Any:
         batches: Split,
         wanted: list[PyTree],
     ) -> list[tuple[Mask, Array]]:
-        seen = init, params, stats, whole, batches
-        given = criteria.Evidence(*seen, recipe.loss, recipe.model, recipe.prepare)
-        given = given._replace(prunable=problem.prunable)
+        given = problem.evidence(init, params, stats, whole, batches)
         one = criterion
         if len(keys) > 1:
             scores = criterion.score(keys[0], given)

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +20,7 @@ from jaxtickets import masks, nets, runs
 from jaxtickets.compress.graph import Graph, trace
 from jaxtickets.compress.report import Report
 from jaxtickets.compress.shrink import shrink
-from jaxtickets.criteria import Evidence, UnitCriterion
+from jaxtickets.criteria import UnitCriterion
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.files import digest
 from jaxtickets.recipes import soft_filter_pruning, structured
@@ -173,10 +174,8 @@ def check_scores(criterion: UnitCriterion, problem: Problem, wiring: Wiring) -> 
         lambda split: jax.tree.map(lambda a: a[: 10 * size].reshape(10, size, *a.shape[1:]), split),
         problem.dataset.train,
     )
-    jax.eval_shape(
-        lambda *seen: _scores(criterion, problem, wiring, *seen),
-        *(jax.random.key(0), params, params, stats, batches),
-    )
+    score = partial(_scores, criterion, problem, wiring)
+    jax.eval_shape(score, jax.random.key(0), params, params, stats, batches)
 
 
 def _scores(
@@ -189,8 +188,7 @@ def _scores(
     stats: Stats,
     batches: Split,
 ) -> dict[str, Array]:
-    recipe, whole = problem.recipe, masks.ones(first)
-    seen = Evidence(first, params, stats, whole, batches, recipe.loss, recipe.model, recipe.prepare)
+    seen = problem.evidence(first, params, stats, masks.ones(first), batches)
     return criterion.score(key, seen, wiring)
 
 
@@ -250,18 +248,14 @@ def scored(session: Session, plan: CutPlan, dense: Dense) -> list[Choice]:
     batches = evidence(problem, seeds[0], None, session.data).batches
     made = []
     for method, criterion in plan.criteria.items():
-
-        @jax.jit
-        def score(*seen: Any, criterion: UnitCriterion = criterion) -> dict[str, Array]:
-            return _scores(criterion, problem, plan.graph.wiring, *seen)
-
+        score = jax.jit(partial(_scores, criterion, problem, plan.graph.wiring))
         for i, one in enumerate(seeds):
             params, stats = runs.take((dense.params, dense.stats), i)
-            seen = one.params, params, stats, batches
-            scores = score(mask_key(one, method, 1.0), *seen)
+            scores = score(mask_key(one, method, 1.0), one.params, params, stats, batches)
             for share in plan.shares:
                 if criterion.draws:
-                    scores = score(mask_key(one, method, share), *seen)
+                    key = mask_key(one, method, share)
+                    scores = score(key, one.params, params, stats, batches)
                 try:
                     units = structured.chosen(plan.how, plan.graph, scores, share)
                 except ValueError as error:

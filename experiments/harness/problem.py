@@ -26,12 +26,13 @@ from experiments.harness.settings import (
     option,
 )
 from jaxtickets import data, losses, masks, nets, optimizers
+from jaxtickets.criteria import Evidence
 from jaxtickets.data import augment
 from jaxtickets.io.errors import UserError
 from jaxtickets.optimizers import Hyper
 from jaxtickets.penalties import PENALTIES
 from jaxtickets.training import Recipe
-from jaxtickets.types import Array, Dataset, Params, Prunable, Wiring
+from jaxtickets.types import Array, Dataset, Mask, Params, Prunable, Split, Stats, Wiring
 
 LEAST_IMAGES = 20
 """Criteria use ten batches, and batch norm over a single image has no gradient."""
@@ -147,6 +148,29 @@ class Problem(NamedTuple):
     def param_shapes(self) -> Params:
         """The parameters as shapes and types, without values."""
         return jax.eval_shape(self.recipe.model.init, jax.random.key(0))[0]
+
+    def evidence(
+        self, init_params: Params, params: Params, stats: Stats, mask: Mask, batches: Split
+    ) -> Evidence:
+        """What criteria look at, with this problem's loss, model and prunable leaves.
+
+        Args:
+          init_params: at initialisation.
+          params, stats: that are scored.
+          mask: what is kept so far.
+          batches: raw images and labels, `[batches, size, ...]`.
+        """
+        return Evidence(
+            init_params=init_params,
+            params=params,
+            stats=stats,
+            mask=mask,
+            batches=batches,
+            loss=self.recipe.loss,
+            model=self.recipe.model,
+            prepare=self.recipe.prepare,
+            prunable=self.prunable,
+        )
 
     def with_recipe(self, **changes: Any) -> "Problem":
         """The same problem with some fields of its recipe changed."""

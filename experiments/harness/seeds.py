@@ -71,8 +71,11 @@ def weighted(problem: Problem, seed: Seed, weights: str, steps: int, data: Datas
     splits, dense = training.Splits(data.train, data.validation), masks.ones(seed.params)
 
     def run(params: Params, stats: Stats) -> training.TrainState:
-        begin = recipe, training_key(seed), problem.hyper, params, stats, dense
-        return training.train(*begin, splits, steps)[0].state
+        key = training_key(seed)
+        watched, _ = training.train(
+            recipe, key, problem.hyper, params, stats, mask=dense, data=splits, steps=steps
+        )
+        return watched.state
 
     state = jax.jit(run)(seed.params, seed.stats)
     return seed._replace(params=state.params, stats=state.stats, step=steps)
@@ -94,14 +97,10 @@ def evidence(problem: Problem, seed: Seed, trained: Params | None, data: Dataset
     """
     size = examples(data) // 10
     first = [np.asarray(array)[: 10 * size] for array in data.train]
-    return Evidence(
+    return problem.evidence(
         init_params=seed.params,
         params=seed.params if trained is None else trained,
         stats=seed.stats,
         mask=masks.ones(seed.params),
         batches=Split(*(array.reshape(10, size, *array.shape[1:]) for array in first)),
-        loss=problem.recipe.loss,
-        model=problem.recipe.model,
-        prepare=problem.recipe.prepare,
-        prunable=problem.prunable,
     )

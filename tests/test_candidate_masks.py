@@ -10,6 +10,7 @@ from commands import metrics, summary
 
 from experiments.harness import candidate_masks
 from experiments.harness.candidate_masks import GallerySettings
+from experiments.harness.problem import Problem
 from experiments.harness.seeds import Seed
 from jaxtickets import masks
 from jaxtickets.criteria import CRITERIA, Criterion, random
@@ -39,7 +40,7 @@ def test_a_criterion_is_made_masks_of_by_its_record_alone(evidence, monkeypatch)
     first, last = evidence.init_params, evidence.params
     prunable, start = masks.prunable(first), Seed(0, first, {}, 0)
     recipe = SimpleNamespace(loss=None, model=None, prepare=None)
-    problem = SimpleNamespace(recipe=recipe, prunable=prunable, hyper={})
+    problem = Problem(None, None, recipe, {}, prunable, (), steps=0)
     data = SimpleNamespace(train=Split(np.zeros((20, 3), "u1"), np.zeros(20, "i")))
     settings = GallerySettings(criteria=("first", "last", "initial_last", "one", "many"))
     keep = {0.5: 21, 0.25: 10}

@@ -5,7 +5,9 @@ import json
 import pytest
 
 from experiments.harness import pages, structured_tables, tables
+from experiments.imp_rewind import page as imp_rewind
 from experiments.slimming import page as slimming
+from experiments.ticket_grid import page as ticket_grid
 from jaxtickets.io.errors import UserError
 
 
@@ -69,6 +71,25 @@ def test_a_paired_difference_has_students_interval():
     assert abs(mean - 2) < 1e-12
     assert abs(half - 4.302653 / 3**0.5) < 1e-5
     assert tables.paired({3: 1.0}, {3: 0.0}) == (1.0, float("inf"))
+
+
+def test_a_level_says_when_its_training_would_stop_early():
+    stops = [{"early_stop_accuracy": a, "early_stop_step": s} for a, s in ((0.7, 100), (0.9, 300))]
+    lines = imp_rewind.table([row("ticket", 0.5, 0.8, (5, 2), **stop) for stop in stops])
+    head, line = (" ".join(text.split()) for text in lines.splitlines())
+    assert head == "method density n untrained % trained % early stop % at step fc1 out"
+    # mean and deviation of 70 and 90, of 100 and 300: 10 and 100 times the root of 2
+    assert line.endswith("80.00 ± 0.00 80.00 ± 14.14 200 ± 141 5 2")
+
+
+def test_a_grid_has_a_row_for_each_threshold_and_a_column_for_each_rewind_point():
+    cells = [("ticket", 0, 0.9), ("ticket", 2, 0.8), ("shuffled", 0, 0.7), ("shuffled", 2, 0.6)]
+    grid = [row("dense", 1.0, 0.95, (10, 4)), row("reinit", 0.1, 0.5, (1, 1), threshold=90)]
+    grid += [row(m, 0.1, a, (1, 1), threshold=90, rewind=at) for m, at, a in cells]
+    head, dense, cut = (line.split() for line in ticket_grid.table(grid).splitlines())
+    assert " ".join(head).startswith("pruned % n dense % ticket, epoch 0 % ticket, epoch 2 %")
+    assert dense == ["0", "1", "95.00"]
+    assert cut == ["90", "1", "90.00", "80.00", "50.00", "70.00", "60.00"]
 
 
 STRUCTURED = {

@@ -116,16 +116,16 @@ def grouped(summary: Sequence[Row]) -> dict[tuple[str, str, float], list[Row]]:
     return groups
 
 
-def methods(summary: Sequence[Row]) -> str:
+def methods(summary: Sequence[Row], more: Sequence[Column] = ()) -> str:
     """A table with mean ± sample standard deviation over seeds of each method and density.
 
-    Checks of methods, validation accuracies and the results of searches have columns if any row has
-    them. A line below the table names each method and density that has emptied a layer.
+    Checks of methods, validation accuracies, the results of searches and `more` have columns if any
+    row has them. A line below the table names each method and density that has emptied a layer.
     """
     groups = grouped(summary)
     checked = any(check for _, check, _ in groups)
     layers = kept_layers(summary[0])
-    there = present((*ACCURACIES, *SEARCH), summary)
+    there = present((*ACCURACIES, *SEARCH, *more), summary)
     head = ["method", *(["check"] if checked else []), "density", "n"]
     head += [column.head for column in there]
     head += [name.removeprefix("kept/").removesuffix("/kernel") for name in layers]

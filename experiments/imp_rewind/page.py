@@ -7,12 +7,17 @@ from experiments.harness.tables import Row
 
 RECORDS = ("summary.csv",)
 FIGURE = "lottery"
+EARLY_STOP = (
+    tables.Column("early stop %", "early_stop_accuracy"),
+    tables.Column("at step", "early_stop_step", 1, 0),
+)
+"""Test accuracy where the validation loss is least, and when that is."""
 
 
 def table(summary: Sequence[Row]) -> str:
     """The methods at each density, apart for each learning rate and warm-up."""
     parts = [
-        "\n".join(line for line in (words, tables.methods(members)) if line)
+        "\n".join(line for line in (words, tables.methods(members, EARLY_STOP)) if line)
         for words, members in hyper_groups(summary).items()
     ]
     return "\n\n".join(parts)

@@ -1,4 +1,4 @@
-"""What the page shows of a run: every cut, rewound to the initialisation."""
+"""What the page shows of a run: every cut, by the epoch that it is rewound to."""
 
 from collections.abc import Sequence
 
@@ -10,5 +10,29 @@ FIGURE = "grid"
 
 
 def table(summary: Sequence[Row]) -> str:
-    """The masks of each threshold, rewound to the initialisation."""
-    return tables.methods([row for row in summary if not row.get("rewind")])
+    """Accuracy of a threshold's masks by rewind epoch: tickets, reinitialised ones, shuffled ones.
+
+    Mean ± sample standard deviation over seeds; the dense nets are the first line.
+    """
+    groups: dict[tuple[str, float, int], list[Row]] = {}
+    for row in summary:
+        cut = row["method"], row.get("threshold") or 0.0, row.get("rewind") or 0
+        groups.setdefault(cut, []).append(row)
+    rewinds = sorted({rewind for _, _, rewind in groups})
+    columns = {f"ticket, epoch {rewind} %": ("ticket", rewind) for rewind in rewinds}
+    columns["reinit %"] = "reinit", 0
+    columns |= {f"shuffled, epoch {rewind} %": ("shuffled", rewind) for rewind in rewinds}
+    dense = groups["dense", 0.0, 0]
+    trained = tables.cells([tables.accuracy("trained")], dense)
+    lines = [
+        ["pruned %", "n", "dense %", *columns],
+        ["0", str(len(dense)), *trained, *("" for _ in columns)],
+    ]
+    for threshold in sorted({row["threshold"] for row in summary if row.get("threshold")}):
+        cells, n = [], 0
+        for method, rewind in columns.values():
+            members = groups[method, threshold, rewind]
+            cells += tables.cells([tables.accuracy("trained")], members)
+            n = len(members)
+        lines.append([f"{threshold:g}", str(n), "", *cells])
+    return tables.aligned(lines)

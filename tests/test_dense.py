@@ -13,9 +13,10 @@ import pytest
 import jaxtickets
 from experiments.harness import dense_store, source
 from experiments.harness.dense_store import StoreSettings, dense_nets
-from experiments.harness.problem import NetSettings, TrainSettings, build, on_device
+from experiments.harness.problem import build, on_device
 from experiments.harness.seeds import seed
 from experiments.harness.session import Session
+from experiments.harness.training_settings import NetSettings, TrainSettings
 from jaxtickets import runs
 from jaxtickets.io.errors import UserError
 

@@ -15,8 +15,9 @@ from experiments.early_bird import drawing as driver
 from experiments.early_bird import drawn_tickets
 from experiments.early_bird.drawing import DrawSettings
 from experiments.early_bird.figure import matrix
-from experiments.harness.problem import NetSettings, TrainSettings, build
+from experiments.harness.problem import build
 from experiments.harness.seeds import seed, training_key
+from experiments.harness.training_settings import NetSettings, TrainSettings
 from jaxtickets import losses, masks, nets, optimizers, runs, training
 from jaxtickets.compress import graph, unit_selection
 from jaxtickets.criteria import Evidence

@@ -11,11 +11,12 @@ import pytest
 
 from experiments.harness import rows, sparse_runs
 from experiments.harness.budgeted_search import Task, dense_cost
-from experiments.harness.problem import NetSettings, TrainSettings, build, on_device
+from experiments.harness.problem import build, on_device
 from experiments.harness.seeds import seed
 from experiments.harness.session import Session
 from experiments.harness.settings import check as check_options
 from experiments.harness.sparse_runs import EvolveSettings
+from experiments.harness.training_settings import NetSettings, TrainSettings
 from jaxtickets import losses, masks, runs, training
 from jaxtickets.data import batches
 from jaxtickets.dynamic import granet

@@ -9,7 +9,8 @@ import pytest
 
 from experiments.early_bird import drawing
 from experiments.early_bird.drawing import DrawSettings
-from experiments.harness.problem import NetSettings, TrainSettings, build, penalty_of
+from experiments.harness.problem import build, penalty_of
+from experiments.harness.training_settings import NetSettings, TrainSettings
 from jaxtickets import nets
 from jaxtickets.io.errors import UserError
 from jaxtickets.penalties import PENALTIES, group_lasso, scales

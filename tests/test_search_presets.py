@@ -18,10 +18,11 @@ from experiments.harness import (
     rows,
     search_presets,
 )
-from experiments.harness.problem import NetSettings, TrainSettings, build, on_device
+from experiments.harness.problem import build, on_device
 from experiments.harness.search_presets import FINDERS
 from experiments.harness.seeds import seed
 from experiments.harness.session import Session
+from experiments.harness.training_settings import NetSettings, TrainSettings
 from experiments.sa_frontier import gate_runs
 from jaxtickets import losses, masks, runs, training
 from jaxtickets.criteria import CRITERIA, Criterion, Evidence

@@ -11,9 +11,10 @@ from commands import summary
 
 from experiments.harness import rows
 from experiments.harness.dense_store import Dense
-from experiments.harness.problem import NetSettings, TrainSettings, build
+from experiments.harness.problem import build
 from experiments.harness.seeds import mask_key, seed, training_key
 from experiments.harness.session import Session
+from experiments.harness.training_settings import NetSettings, TrainSettings
 from experiments.slimming import slimming_runs
 from experiments.slimming.slimming_runs import SlimSettings, Sparse
 from jaxtickets import masks, nets, runs

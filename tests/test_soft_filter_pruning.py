@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.harness.problem import NetSettings, TrainSettings, build, on_device
+from experiments.harness.problem import build, on_device
 from experiments.harness.seeds import seed, training_key
+from experiments.harness.training_settings import NetSettings, TrainSettings
 from jaxtickets import masks, nets, training
 from jaxtickets.compress import graph, unit_selection
 from jaxtickets.criteria import Evidence

@@ -25,9 +25,10 @@ from experiments.harness import structured_runs as driver
 from experiments.harness.chain_runs import FoundTicket
 from experiments.harness.dense_store import Dense
 from experiments.harness.filter_cuts import AfterSettings, Choice, CutSettings
-from experiments.harness.problem import NetSettings, TrainSettings, build
+from experiments.harness.problem import build
 from experiments.harness.seeds import seed
 from experiments.harness.session import Session
+from experiments.harness.training_settings import NetSettings, TrainSettings
 from jaxtickets import losses, masks, nets, runs, training
 from jaxtickets.compress import graph, unit_selection
 from jaxtickets.criteria import Evidence

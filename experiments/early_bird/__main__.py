@@ -32,9 +32,9 @@ from experiments.early_bird.page import table
 from experiments.harness import rows, trained_masks
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
 from experiments.harness.main import run_main
-from experiments.harness.problem import NetSettings, TrainSettings
 from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.settings import choose
+from experiments.harness.training_settings import NetSettings, TrainSettings
 
 SMOKE: dict[str, Any] = {
     "seeds": 2,

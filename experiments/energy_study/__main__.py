@@ -25,10 +25,11 @@ from experiments.harness.candidate_masks import GallerySettings
 from experiments.harness.dense_store import StoreSettings
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
 from experiments.harness.main import run_main
-from experiments.harness.problem import NetSettings, Problem, TrainSettings
+from experiments.harness.problem import Problem
 from experiments.harness.session import finish_run, set_up
 from experiments.harness.settings import choose
 from experiments.harness.trained_masks import Entry, train_in_parts
+from experiments.harness.training_settings import NetSettings, TrainSettings
 from jaxtickets import masks
 from jaxtickets.keys import stream
 

@@ -12,12 +12,13 @@ import numpy as np
 
 from experiments.harness import candidate_masks, memory, memory_batches
 from experiments.harness.flags import whole_numbers
-from experiments.harness.problem import Problem, TrainSettings, optimizer_of
+from experiments.harness.problem import Problem, optimizer_of
 from experiments.harness.progress import Progress
 from experiments.harness.seeds import evidence, mask_key
 from experiments.harness.session import Session
 from experiments.harness.settings import MOST_RUNS, MOST_STEPS, option
 from experiments.harness.trained_masks import Entry
+from experiments.harness.training_settings import TrainSettings
 from jaxtickets import losses, masks, runs
 from jaxtickets.criteria import find
 from jaxtickets.io.errors import UserError

@@ -37,12 +37,13 @@ from experiments.harness.dense_store import Dense, StoreSettings, dense_nets
 from experiments.harness.filter_cuts import AfterSettings, Choice, CutPlan, CutSettings
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
 from experiments.harness.main import run_main
-from experiments.harness.problem import NetSettings, Problem, TrainSettings
+from experiments.harness.problem import Problem
 from experiments.harness.seeds import Seed, mask_key, weighted
 from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.settings import MOST_RUNS, MOST_STEPS, option
 from experiments.harness.settings import choose as choose_name
 from experiments.harness.thesis_annealing import thesis_search
+from experiments.harness.training_settings import NetSettings, TrainSettings
 from jaxtickets.compress import budget, unit_selection
 from jaxtickets.compress.graph import Graph
 from jaxtickets.io.errors import UserError

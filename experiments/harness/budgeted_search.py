@@ -16,11 +16,12 @@ from experiments.harness.chain_runs import (
     winners,
 )
 from experiments.harness.chunked_run import seconds
-from experiments.harness.problem import Problem, TrainSettings, optimizer_of
+from experiments.harness.problem import Problem, optimizer_of
 from experiments.harness.search_presets import Phase
 from experiments.harness.seeds import evidence, examples, mask_key
 from experiments.harness.session import Session
 from experiments.harness.settings import MOST_RUNS, MOST_STEPS, option
+from experiments.harness.training_settings import TrainSettings
 from jaxtickets import allocation, criteria, masks, runs
 from jaxtickets.io.errors import UserError
 from jaxtickets.recipes.search_domain import ChainInputs, mask_at

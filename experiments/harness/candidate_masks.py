@@ -12,12 +12,13 @@ import numpy as np
 from experiments.harness import saved_tickets
 from experiments.harness.dense_store import Dense, StoreSettings, dense_nets
 from experiments.harness.flags import BatchSettings, RunSettings, numbers
-from experiments.harness.problem import NetSettings, Problem, TrainSettings
+from experiments.harness.problem import Problem
 from experiments.harness.seeds import evidence, mask_key
 from experiments.harness.session import Session, start_run
 from experiments.harness.settings import option
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import Start, chunk_plan, start_of
+from experiments.harness.training_settings import NetSettings, TrainSettings
 from jaxtickets import allocation, criteria, masks, runs
 from jaxtickets.criteria import Criterion
 from jaxtickets.io.errors import UserError

@@ -12,12 +12,13 @@ import jax
 import numpy as np
 
 from experiments.harness import setup, source
-from experiments.harness.problem import Problem, TrainSettings
+from experiments.harness.problem import Problem
 from experiments.harness.seeds import Seed, training_key
 from experiments.harness.session import Session
 from experiments.harness.settings import option
 from experiments.harness.trained_masks import Entry, save_entry, train_entries, untrained_rows
 from experiments.harness.training_runs import Start
+from experiments.harness.training_settings import TrainSettings
 from jaxtickets import masks, nets, runs
 from jaxtickets.io import processes, tickets
 from jaxtickets.io.errors import UserError

@@ -12,10 +12,11 @@ from flax import linen as nn
 
 from experiments.harness.dense_store import Dense
 from experiments.harness.flags import numbers
-from experiments.harness.problem import Problem, TrainSettings
+from experiments.harness.problem import Problem
 from experiments.harness.seeds import Seed, evidence, mask_key
 from experiments.harness.session import Session
 from experiments.harness.settings import MOST_EPOCHS, MOST_FACTOR, MOST_UNITS, choose, option
+from experiments.harness.training_settings import TrainSettings
 from jaxtickets import masks, nets, runs
 from jaxtickets.compress.graph import Graph, trace
 from jaxtickets.compress.report import Report

@@ -5,8 +5,8 @@
 
 from typing import Any
 
-from experiments.harness.problem import TrainSettings
 from experiments.harness.settings import choose
+from experiments.harness.training_settings import TrainSettings
 from jaxtickets.io.errors import UserError
 
 SHORT = TrainSettings(

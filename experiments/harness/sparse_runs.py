@@ -13,11 +13,12 @@ from experiments.harness import chain_runs
 from experiments.harness.budgeted_search import FoundMask, Task, dense_cost
 from experiments.harness.cached_trainings import keep as keep_rows
 from experiments.harness.chunked_run import check_finite, made_once, seconds
-from experiments.harness.problem import Problem, TrainSettings, optimizer_of
+from experiments.harness.problem import Problem, optimizer_of
 from experiments.harness.seeds import evidence, examples, mask_key
 from experiments.harness.session import Session
 from experiments.harness.settings import option
 from experiments.harness.training_runs import start_of, train_all
+from experiments.harness.training_settings import TrainSettings
 from jaxtickets import allocation, masks, runs, training
 from jaxtickets.criteria import CRITERIA
 from jaxtickets.data import batches

@@ -33,10 +33,11 @@ from experiments.harness.imp_settings import ImpSettings
 from experiments.harness.level_plan import imp_plan
 from experiments.harness.levels import LevelPlan, descend, lineages_of
 from experiments.harness.main import run_main
-from experiments.harness.problem import NetSettings, Problem
+from experiments.harness.problem import Problem
 from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.settings import MOST_FACTOR, MOST_RUNS, MOST_STEPS, option
 from experiments.harness.training_runs import chunk_plan
+from experiments.harness.training_settings import NetSettings
 from experiments.imp_rewind import figure
 from experiments.imp_rewind.page import table
 from jaxtickets.io.errors import UserError

@@ -24,11 +24,12 @@ from experiments.harness.imp_settings import ImpSettings
 from experiments.harness.level_plan import imp_plan
 from experiments.harness.levels import Lineage, descend, rewound_nets
 from experiments.harness.main import run_main
-from experiments.harness.problem import NetSettings, Problem
+from experiments.harness.problem import Problem
 from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.settings import option
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import chunk_plan
+from experiments.harness.training_settings import NetSettings
 from experiments.linear_connectivity import figure, interpolation_pairs
 from experiments.linear_connectivity.page import table
 from jaxtickets.analysis import interpolation

@@ -22,10 +22,11 @@ from experiments.harness.dense_store import StoreSettings, dense_nets
 from experiments.harness.flags import BatchSettings, RunSettings, define, numbers, read_all
 from experiments.harness.levels import Lineage, descend
 from experiments.harness.main import run_main
-from experiments.harness.problem import NetSettings, TrainSettings, build, on_device
+from experiments.harness.problem import build, on_device
 from experiments.harness.seeds import seed
 from experiments.harness.session import Session, finish_run
 from experiments.harness.settings import MOST_EPOCHS, MOST_FACTOR, choose, option
+from experiments.harness.training_settings import NetSettings, TrainSettings
 from experiments.prune_retrain import figure, threshold_levels
 from experiments.prune_retrain.page import table
 from jaxtickets import nets, runs

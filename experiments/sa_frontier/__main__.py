@@ -34,13 +34,14 @@ from experiments.harness.candidate_masks import GallerySettings
 from experiments.harness.dense_store import StoreSettings
 from experiments.harness.flags import BatchSettings, RunSettings, define, numbers, read_all
 from experiments.harness.main import run_main
-from experiments.harness.problem import NetSettings, Problem, TrainSettings
+from experiments.harness.problem import Problem
 from experiments.harness.search_presets import FINDERS, POLISHED
 from experiments.harness.session import finish_run, set_up
 from experiments.harness.settings import choose, option
 from experiments.harness.sparse_runs import GRANET, EvolveSettings
 from experiments.harness.trained_masks import Entry, train_in_parts
 from experiments.harness.training_runs import start_of
+from experiments.harness.training_settings import NetSettings, TrainSettings
 from experiments.sa_frontier import figure, gate_runs, halving_runs
 from experiments.sa_frontier.page import table
 from jaxtickets import gates

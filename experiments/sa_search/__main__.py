@@ -42,12 +42,12 @@ from experiments.harness.flags import (
     with_preset,
 )
 from experiments.harness.main import run_main
-from experiments.harness.problem import NetSettings, TrainSettings
 from experiments.harness.seeds import WEIGHTS, weighted
 from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.settings import MOST_RUNS, MOST_STEPS, choose, option
 from experiments.harness.sparse_runs import GRANET, EvolveSettings
 from experiments.harness.trained_masks import LEADING
+from experiments.harness.training_settings import NetSettings, TrainSettings
 from experiments.sa_search.figure import draw_search
 from experiments.sa_search.page import table
 from experiments.sa_search.presets import DEFAULT, IDLE, NAMES, PRESETS, preset

@@ -5,7 +5,7 @@ Rewired masks are `rewired` of `harness.search_presets`.
 
 from typing import Any
 
-from experiments.harness import problem
+from experiments.harness import training_settings
 from experiments.harness.search_presets import FINDERS
 from experiments.harness.settings import Except, Idle, Without, choose
 from experiments.harness.sparse_runs import GRANET
@@ -62,7 +62,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 """What differs from the settings' own defaults, which are those of plain annealing."""
 NAMES = (*PRESETS, "thesis")
 IDLE: Idle = {
-    **problem.IDLE,
+    **training_settings.IDLE,
     **idle.IDLE,
     "weights_steps": ({"weights": Except(("trained",))},),
     "granet_budget": ({"compare": Without(GRANET)},),

@@ -20,8 +20,8 @@ from experiments.harness import rows
 from experiments.harness.dense_store import StoreSettings
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
 from experiments.harness.main import run_main
-from experiments.harness.problem import NetSettings, TrainSettings
 from experiments.harness.session import finish_run, set_up, start_run
+from experiments.harness.training_settings import NetSettings, TrainSettings
 from experiments.slimming import figure as figures
 from experiments.slimming import page, slimming_runs
 from experiments.slimming.slimming_runs import SlimSettings

@@ -19,10 +19,11 @@ from experiments.harness import cached_trainings, filter_cuts, structured_runs
 from experiments.harness.cached_trainings import Row
 from experiments.harness.dense_store import Dense, StoreSettings, dense_entry, dense_nets
 from experiments.harness.filter_cuts import AfterSettings, CutPlan, CutSettings, Member, digest_of
-from experiments.harness.problem import Problem, TrainSettings, penalty_of
+from experiments.harness.problem import Problem, penalty_of
 from experiments.harness.seeds import Seed, mask_key
 from experiments.harness.session import Session
 from experiments.harness.settings import MOST_EPOCHS, MOST_FACTOR, MOST_UNITS, option
+from experiments.harness.training_settings import TrainSettings
 from jaxtickets import masks, nets, runs
 from jaxtickets.compress.graph import Graph, trace
 from jaxtickets.compress.report import Report, Size, size

@@ -23,9 +23,10 @@ from absl import flags
 from experiments.harness import memory, records, rows, saved_tickets, setup
 from experiments.harness.flags import RunSettings, define, numbers, read_all, whole_numbers
 from experiments.harness.main import run_main
-from experiments.harness.problem import NetSettings, Problem, TrainSettings, build
+from experiments.harness.problem import Problem, build
 from experiments.harness.session import finish_run
 from experiments.harness.settings import MOST_SEED, choose, option
+from experiments.harness.training_settings import NetSettings, TrainSettings
 from experiments.sparse_execution import figure as figures
 from experiments.sparse_execution import sparse_times
 from experiments.sparse_execution.page import table

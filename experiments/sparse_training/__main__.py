@@ -35,12 +35,12 @@ from experiments.harness.flags import (
     refuse_idle,
 )
 from experiments.harness.main import run_main
-from experiments.harness.problem import IDLE, NetSettings, TrainSettings
 from experiments.harness.seeds import WEIGHTS, weighted
 from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.settings import MOST_RUNS, MOST_STEPS, MOST_UNITS, Except, choose, option
 from experiments.harness.sparse_runs import EvolveSettings
 from experiments.harness.trained_masks import LEADING
+from experiments.harness.training_settings import IDLE, NetSettings, TrainSettings
 from experiments.sparse_training.page import table
 from jaxtickets.recipes.baseline_masks import BASELINES
 from jaxtickets.search import space as spaces

@@ -27,8 +27,8 @@ from experiments.harness.dense_store import StoreSettings, dense_nets
 from experiments.harness.filter_cuts import AfterSettings, CutSettings
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
 from experiments.harness.main import run_main
-from experiments.harness.problem import NetSettings, TrainSettings
 from experiments.harness.session import finish_run, set_up, start_run
+from experiments.harness.training_settings import NetSettings, TrainSettings
 from experiments.structured_pruning.page import table
 from jaxtickets.io.errors import UserError
 

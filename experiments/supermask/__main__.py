@@ -27,9 +27,10 @@ from experiments.harness.imp_settings import ImpSettings
 from experiments.harness.level_plan import imp_plan
 from experiments.harness.levels import LevelPlan, Lineage, descend
 from experiments.harness.main import run_main
-from experiments.harness.problem import NetSettings, Problem
+from experiments.harness.problem import Problem
 from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.settings import choose, option
+from experiments.harness.training_settings import NetSettings
 from experiments.supermask import figure
 from experiments.supermask.page import table
 from jaxtickets import runs

@@ -18,12 +18,13 @@ from absl import flags
 from experiments.harness import rows, trained_masks
 from experiments.harness.flags import BatchSettings, RunSettings, define, numbers, read_all
 from experiments.harness.main import run_main
-from experiments.harness.problem import NetSettings, Problem, TrainSettings
+from experiments.harness.problem import Problem
 from experiments.harness.seeds import Seed, evidence, mask_key, training_key
 from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.settings import MOST_EPOCHS, MOST_RUNS, option
 from experiments.harness.trained_masks import Entry, train_entries, train_in_parts
 from experiments.harness.training_runs import Start, chunk_plan
+from experiments.harness.training_settings import NetSettings, TrainSettings
 from experiments.ticket_grid import batching_cost, figure
 from experiments.ticket_grid.page import table
 from jaxtickets import allocation, masks, runs

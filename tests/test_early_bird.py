@@ -100,7 +100,7 @@ def test_distances_are_exact_and_masks_come_back(length):
 
 
 def test_a_window_longer_than_the_queue_is_refused():
-    with pytest.raises(ValueError, match="6 masks that agree: must be from 2 to the queue's 5"):
+    with pytest.raises(ValueError, match="window=6: must be from 2 to the queue's length 5"):
         early_bird.push(early_bird.empty(8), np.ones(8, bool), 0.1, 6)
 
 

@@ -349,9 +349,9 @@ def test_the_key_reaches_the_criterion(mlp):
 
 def test_more_than_is_left_cannot_be_kept(mlp):
     seen = evidence(mlp, half(mlp))
-    with refused("11 to be kept of 10 left in fc2/kernel"):
+    with refused("keep=11 of the 10 weights left in fc2/kernel"):
         imp.prune(KEY, MAGNITUDE, seen, PRUNABLE, of((6, 11, 5)))
-    with refused("22 to be kept of 21 left in all leaves"):
+    with refused("keep=22 of the 21 weights left in all leaves"):
         imp.prune(KEY, MAGNITUDE, seen, PRUNABLE, 22)
 
 

@@ -82,9 +82,9 @@ def test_less_than_one_round_is_refused(number, evidence):
 @pytest.mark.parametrize(
     ("keep", "floor", "said"),
     [
-        (5, 3, "5 to be kept: must be from 9 to 42"),
-        (43, 0, "43 to be kept: must be from 0 to 42"),
-        ({"fc1/kernel": 13, "fc2/kernel": 5, "out/kernel": 5}, 0, "13 to be kept of 12 in fc1"),
+        (5, 3, "keep=5: must be from 9 to 42"),
+        (43, 0, "keep=43: must be from 0 to 42"),
+        ({"fc1/kernel": 13, "fc2/kernel": 5, "out/kernel": 5}, 0, "keep=13 in fc1/kernel: must be"),
     ],
 )
 def test_what_cannot_be_kept_is_refused(keep, floor, said, evidence):

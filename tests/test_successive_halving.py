@@ -49,10 +49,10 @@ def test_of_equals_the_first_wins():
 @pytest.mark.parametrize(
     ("losses", "at", "said"),
     [
-        ({}, (1,), "needs contenders and looks"),
-        ({"a": [1.0]}, (), "needs contenders and looks"),
-        ({"a": [1.0]}, (2,), "a has 1 looks of 2"),
-        ({"a": [1.0, 2.0]}, (2, 1), "rise"),
+        ({}, (1,), "needs contenders and evaluations"),
+        ({"a": [1.0]}, (), "needs contenders and evaluations"),
+        ({"a": [1.0]}, (2,), "a has 1 losses, 2 are needed"),
+        ({"a": [1.0, 2.0]}, (2, 1), "increase"),
         ({"a": [1.0, 2.0]}, (0, 1), "1 or more"),
     ],
 )

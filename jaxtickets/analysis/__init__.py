@@ -1,1 +1,1 @@
-"""Analysis: comparisons of masks, of weights and of what lies between them."""
+"""Analysis: comparisons of masks, of weights, and of the path between two sets of weights."""

@@ -1,8 +1,8 @@
-"""Sparsity's shape: which weights a signal can still pass through.
+"""Connectivity of a mask: the weights through which a signal can pass from input to output.
 
-A weight counts as effective if a path of kept weights leads from the input through it to the
-output; biases are left out of account. Vysogorets and Kempe, "Connectivity matters: neural network
-pruning through the lens of effective sparsity", 2023.
+A kept weight is effective if a path of kept weights leads from the input through it to the output;
+biases are ignored. Vysogorets and Kempe, "Connectivity matters: neural network pruning through the
+lens of effective sparsity", 2023.
 """
 
 from typing import NamedTuple
@@ -15,13 +15,14 @@ from jaxtickets.types import Array, Mask, Prunable, Wiring
 
 
 class Shape(NamedTuple):
-    """What is connected in a mask.
+    """The connectivity of a mask.
 
     Attributes:
-      effective: path -> int32, kept weights on a path from the input to the output.
-      dead_units: group -> int32, units that no path passes through.
-      dead_inputs: int32, inputs of the first layer (pixels for a dense layer, channels for a
-        convolution) that no path begins at.
+      effective: path -> int32 scalar, the number of kept weights on a path from the input to the
+        output.
+      dead_units: group -> int32 scalar, the number of units on no such path.
+      dead_inputs: int32 scalar, the number of inputs of the first layer (pixels of a dense layer,
+        channels of a convolution) from which no such path starts.
     """
 
     effective: dict[str, jax.Array]
@@ -30,10 +31,10 @@ class Shape(NamedTuple):
 
 
 def shape(mask: Mask, wiring: Wiring, prunable: Prunable) -> Shape:
-    """What is connected, for a net whose groups of units come in forward order.
+    """The connectivity of a mask, for a net whose groups of units are in forward order.
 
     Args:
-      mask: over the parameters.
+      mask: the mask over the parameters.
       wiring: the net's groups, each after those that its producers read.
       prunable: the leaves that are counted.
     """
@@ -72,7 +73,7 @@ def shape(mask: Mask, wiring: Wiring, prunable: Prunable) -> Shape:
 
 
 def _links(mask: Mask, wiring: Wiring) -> dict[str, Array]:
-    """Layer -> bool`[inputs, units]`: whether any kept weight links the two."""
+    """Layer -> bool`[inputs, units]`: whether a kept weight links an input to a unit."""
     layers = {p for g in wiring for p in g.producers} | {
         c.layer for g in wiring for c in g.consumers
     }
@@ -81,5 +82,5 @@ def _links(mask: Mask, wiring: Wiring) -> dict[str, Array]:
 
 
 def _forward(links: Array, alive: Array) -> Array:
-    """bool`[units]`: which are linked to an alive input."""
+    """bool`[units]`: whether a unit is linked to an alive input."""
     return jnp.any(links & alive[:, None], axis=0)

@@ -1,4 +1,4 @@
-"""The straight line between two nets: error on the way, and the barrier.
+"""Linear interpolation between two nets: the error along the line, and the barrier.
 
 Frankle et al., "Linear mode connectivity and the lottery ticket hypothesis", 2020.
 """
@@ -14,7 +14,7 @@ from jaxtickets.types import Array, Model, Params, PyTree, Split, Stats
 
 
 def line(a: PyTree, b: PyTree, alpha: Array) -> PyTree:
-    """`(1 − α) a + α b`, leaf by leaf; at 0 and 1 the ends' own bits."""
+    """`(1 − α) a + α b`, leaf by leaf; exactly `a` at 0 and `b` at 1."""
 
     def between(x: Array, y: Array) -> Array:
         middle = (1 - alpha) * x + alpha * y
@@ -31,15 +31,15 @@ def errors(
     split: Split,
     alphas: Array,
 ) -> jax.Array:
-    """float`[points]`: the share of `split` that nets on the line get wrong, in evaluation mode.
+    """float`[points]`: the error rates on `split` of the nets along the line, in evaluation mode.
 
-    Batch statistics are interpolated like parameters, not gathered anew at each point.
+    Batch statistics are interpolated like parameters, not recomputed at each point.
 
     Args:
-      model, prepare: the net, and how images are normalised.
-      a, b: parameters and statistics of the ends.
+      model, prepare: the net, and the normalisation of its images.
+      a, b: the parameters and statistics of the two ends.
       split: images and labels.
-      alphas: `[points]`, 0 at `a` and 1 at `b`.
+      alphas: float`[points]`, 0 at `a` and 1 at `b`.
     """
 
     def error(alpha: Array) -> Array:
@@ -50,11 +50,14 @@ def errors(
 
 
 def barrier(errors: Array) -> jax.Array:
-    """The highest error on the line less the mean of the ends': the instability, section 2.
+    """The highest error on the line minus the mean error of its ends: the instability, section 2.
 
-    Nets count as linearly connected where it is below 0.02.
+    Nets are considered linearly connected if it is below 0.02.
 
     Args:
-      errors: `[..., points]`, the ends first and last.
+      errors: float`[..., points]`, with the ends first and last.
+
+    Returns:
+      float`[...]`.
     """
     return jnp.max(errors, axis=-1) - (errors[..., 0] + errors[..., -1]) / 2

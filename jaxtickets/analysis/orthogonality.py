@@ -1,7 +1,7 @@
-"""How far a layer's masked weights are from orthogonal, and repair by gradient.
+"""The distance of masked layers from orthogonality, and its repair by gradient descent.
 
-The score of an undergraduate thesis on annealing over masks, 2020, whose question was whether a
-mask that makes its layers less orthogonal trains worse.
+The score is from an undergraduate thesis on annealing over masks, 2020, which asked whether a mask
+that makes its layers less orthogonal trains worse.
 """
 
 import jax
@@ -13,22 +13,22 @@ from jaxtickets.types import Array, Mask, Params, Prunable
 
 
 def score(params: Params, mask: Mask, prunable: Prunable) -> jax.Array:
-    """`losses.orthogonality` of the prunable kernels, masked; lower is nearer to orthogonal."""
+    """`losses.orthogonality` of the masked prunable kernels; lower is closer to orthogonal."""
     return losses.orthogonality(masks.pick(masks.apply(mask, params), prunable))
 
 
 def repair(params: Params, mask: Mask, prunable: Prunable, steps: int, rate: float = 0.1) -> Params:
-    """Parameters after gradient descent on the score's layers, masked weights alone moving.
+    """The parameters after gradient descent on the score, which changes only kept weights.
 
-    Every layer descends its own mean of squares, whose slope is multiplied by its number of inputs:
-    a mean over inputs² entries is too flat for one rate to serve layers of all widths. The
-    thesis took 20,000 plain steps of 0.1 a layer.
+    Every layer descends its own mean of squares, with its gradient multiplied by its number of
+    inputs: the gradient of a mean over inputs² entries is too small for one rate to suit layers of
+    all widths. The thesis took 20,000 plain steps of 0.1 for each layer.
 
     Args:
-      params: where to begin.
-      mask: what moves.
+      params: the initial parameters.
+      mask: the weights that change.
       prunable: the kernels that are repaired.
-      steps: how many.
+      steps: the number of steps.
       rate: the learning rate.
     """
 

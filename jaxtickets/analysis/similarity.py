@@ -1,4 +1,4 @@
-"""How alike masks are, all pairs at once, beside what chance alone would give."""
+"""Similarities of masks, for all pairs at once, and the value expected by chance."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -12,11 +12,12 @@ from jaxtickets.types import Mask, Prunable
 
 
 class Overlaps(NamedTuple):
-    """What all pairs of `m` masks share.
+    """The overlaps of all pairs of `m` masks.
 
     Attributes:
-      both: path -> float`[m, m]`, the weights that both keep; the diagonal counts each mask's own.
-      sizes: path -> the number of weights.
+      both: path -> float64`[m, m]`, the number of weights that both masks keep; on the diagonal,
+        the count of each mask.
+      sizes: path -> the number of weights in the leaf.
     """
 
     both: dict[str, np.ndarray]
@@ -24,7 +25,7 @@ class Overlaps(NamedTuple):
 
 
 def overlaps(stacked: Mask, prunable: Prunable) -> Overlaps:
-    """The overlaps of masks with a leading axis `[m]`, exact up to 2^24 weights a leaf."""
+    """The overlaps of masks with a leading axis `[m]`; exact up to 2^24 weights in a leaf."""
     leaves = dict(zip(prunable, masks.pick(stacked, prunable), strict=True))
     both = {path: np.asarray(_both(leaf), np.float64) for path, leaf in leaves.items()}
     return Overlaps(both, {path: leaf[0].size for path, leaf in leaves.items()})
@@ -37,19 +38,19 @@ def _both(leaf: jax.Array) -> jax.Array:
 
 
 def layer(seen: Overlaps, path: str) -> Overlaps:
-    """The overlaps in one leaf alone."""
+    """The overlaps in one leaf."""
     return Overlaps({path: seen.both[path]}, {path: seen.sizes[path]})
 
 
 def cosine(seen: Overlaps) -> np.ndarray:
-    """`|a & b| / sqrt(|a| |b|)`, `[m, m]`; nan beside an empty mask."""
+    """`|a & b| / sqrt(|a| |b|)`, float64`[m, m]`; NaN if a mask is empty."""
     return _over_norms(_sum(seen.both), seen)
 
 
 def chance(seen: Overlaps) -> np.ndarray:
-    """The cosine expected of random masks with the same count in each leaf, `[m, m]`.
+    """float64`[m, m]`: the expected cosine of random masks with the same count in each leaf.
 
-    `Σ_l |a_l| |b_l| / n_l / sqrt(|a| |b|)`: what agreement about layers alone gives.
+    `Σ_l |a_l| |b_l| / n_l / sqrt(|a| |b|)`: the similarity that agreement about layers alone gives.
     """
     expected = {
         path: np.outer(np.diagonal(both), np.diagonal(both)) / seen.sizes[path]
@@ -59,14 +60,14 @@ def chance(seen: Overlaps) -> np.ndarray:
 
 
 def jaccard(seen: Overlaps) -> np.ndarray:
-    """`|a & b| / |a | b|`, `[m, m]`; nan if both are empty."""
+    """`|a & b| / |a | b|`, float64`[m, m]`; NaN if both are empty."""
     both, kept = _sum(seen.both), _kept(seen)
     with np.errstate(invalid="ignore"):
         return both / (kept[:, None] + kept[None] - both)
 
 
 def hamming(seen: Overlaps) -> np.ndarray:
-    """The share of weights in which two masks differ, `[m, m]`."""
+    """float64`[m, m]`: the share of weights at which two masks differ."""
     both, kept = _sum(seen.both), _kept(seen)
     return (kept[:, None] + kept[None] - 2 * both) / sum(seen.sizes.values())
 

@@ -1,4 +1,4 @@
-"""How fast a net trains: the steps that its loss takes to fall."""
+"""Training speed: the number of steps until the loss falls to a target."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,13 @@ from jaxtickets.types import Array
 
 
 def steps_to_reach(steps: Array, losses: Array, targets: Sequence[float]) -> np.ndarray:
-    """float`[..., targets]`: the first of `steps` at which the loss is at or below each target.
+    """float64`[..., targets]`: the first of `steps` at which the loss is at or below each target.
 
-    nan where it never is.
+    NaN if the loss never reaches the target.
 
     Args:
       steps: `[points]`, ascending.
-      losses: `[..., points]`.
+      losses: `[..., points]`, in nats.
       targets: losses, in nats.
     """
     below = np.asarray(losses)[..., None, :] <= np.asarray(targets, float)[:, None]

@@ -1,4 +1,4 @@
-"""Criteria: what is a weight worth? A file each has the score, and the table its facts.
+"""Criteria: scores of weights. Each file defines a score; the table holds the facts about it.
 
 A new criterion is a file with its score, a line in `CRITERIA`, and a row in the tests' table.
 """
@@ -33,10 +33,10 @@ CRITERIA: dict[str, Criterion] = {
 
 
 def find(name: str) -> Criterion:
-    """The criterion of that name, which may begin with variants: `inverted_normalised_snip`.
+    """The criterion of a name, which may begin with variants: `inverted_normalised_snip`.
 
     Raises:
-      ValueError: there is none.
+      ValueError: an unknown name.
     """
     return resolve(name, CRITERIA, VARIANTS, "criterion")
 

@@ -1,4 +1,4 @@
-"""What a criterion is given, and what is known of it."""
+"""The inputs of a criterion, and the facts that are known about it."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -23,27 +23,27 @@ from jaxtickets.types import (
 )
 
 LOSS_SCALE = 2.0**10
-"""What a loss is multiplied by while it is differentiated, and its gradient divided by.
+"""The factor that multiplies a loss before it is differentiated, and divides its gradient.
 
-A net that computes in float16 has no slopes below 6e-8 otherwise (Micikevicius et al., "Mixed
-precision training", 2018, section 3.2). A power of two changes no bit of a float32 gradient.
+Without it, a float16 net loses gradients below 6e-8 (Micikevicius et al., "Mixed precision
+training", 2018, section 3.2). A power of two changes no bit of a float32 gradient.
 """
 
 
 class Evidence(NamedTuple):
-    """All that a criterion may look at; each looks at its own part, the rest may be None.
+    """Everything that a criterion may read; what a criterion does not read may be None.
 
     Attributes:
-      init_params: parameters at initialisation.
-      params: parameters after training (or those to be scored, at initialisation).
-      stats: batch statistics that belong to `params`.
-      mask: the mask so far.
+      init_params: the parameters at initialisation.
+      params: the parameters after training, or those to score at initialisation.
+      stats: the batch statistics of `params`.
+      mask: the mask so far, bool like `params`.
       batches: stacked training batches: `Split` with a leading axis of batches.
       loss: the training loss.
       model: the net as functions.
-      prepare: uint8 images -> the float images that the net is given.
-      prunable: the leaves whose gradient counts where a criterion looks at them together, as GraSP
-        does; None for `masks.prunable(params)`.
+      prepare: uint8 images -> the float images that the net reads.
+      prunable: the leaves whose gradients a criterion combines, as GraSP does; None for
+        `masks.prunable(params)`.
     """
 
     init_params: Params
@@ -67,20 +67,20 @@ Weights = Literal["initial", "trained"]
 
 
 class Criterion(NamedTuple):
-    """A criterion of weights: its scores, and all that others must know of it.
+    """A criterion of weights: its score, and the facts that callers need.
 
     Attributes:
-      score: the scores.
-      looks_at: the weights that a mask is made from. `initial`: the score reads `Evidence.params`,
-        and these are the first weights, or it reads no trained weight at all; no training is
-        needed. `trained`: `Evidence.params` are those after a dense training.
-      cost: of the score, in forward passes of one example for each example of the batches; a
-        gradient is three. 0 where no example is looked at.
-      cost_per_class: the same, for each class of the data; added to `cost`.
-      draws: whether the scores are chance alone: each mask then needs a key of its own, and the
-        inverse is chance too.
-      rounds: in which a mask without training in between is made; each round scores what the one
-        before left.
+      score: the score function.
+      looks_at: the weights that the criterion needs. `initial`: the initial weights, in
+        `Evidence.params`, or no trained weights at all, so that no training is needed. `trained`:
+        the weights after a dense training, in `Evidence.params`.
+      cost: the cost of the score, in forward passes of one example for each example of the batches;
+        a gradient is three. 0 if it reads no examples.
+      cost_per_class: the same cost for each class of the data, added to `cost`.
+      draws: whether the scores are purely random. Each mask then needs its own key, and the inverse
+        is random too.
+      rounds: the number of rounds of pruning without training in between; each round scores the
+        weights that the previous one kept.
     """
 
     score: Score
@@ -95,10 +95,10 @@ class UnitCriterion(NamedTuple):
     """A criterion of units (filters and neurons).
 
     Attributes:
-      score: the scores.
-      weights_alone: whether the score reads the units' incoming weights in `Evidence.params` and
-        nothing else, no key either, so that any step of a training can ask for it.
-      draws: whether the scores are chance alone: each share kept then needs a key of its own.
+      score: the score function.
+      weights_alone: whether the score reads only the units' incoming weights in `Evidence.params`,
+        and no key, so that it can be computed at any training step.
+      draws: whether the scores are purely random; each density then needs its own key.
     """
 
     score: UnitScore
@@ -107,20 +107,21 @@ class UnitCriterion(NamedTuple):
 
 
 def forward_passes(criterion: Criterion, examples: int, classes: int) -> int:
-    """Forward passes of one example that the scores take, once.
+    """The cost of computing the scores once, in forward passes of one example.
 
     Args:
       criterion: the criterion.
-      examples: of the batches that it looks at.
-      classes: of the data.
+      examples: the number of examples in its batches.
+      classes: the number of classes of the data.
     """
     return (criterion.cost + criterion.cost_per_class * classes) * examples
 
 
 def single(tree: PyTree) -> PyTree:
-    """The tree with floats of 16 bits or less as float32; other leaves stay.
+    """Casts floats of 16 bits or less to float32; other leaves do not change.
 
-    Products of small weights and slopes are zero in float16, sums over large layers infinite.
+    In float16, products of small weights and gradients underflow, and sums over large layers
+    overflow.
     """
 
     def leaf(value: Array) -> Array:
@@ -132,13 +133,13 @@ def single(tree: PyTree) -> PyTree:
 
 
 def in_single(evidence: Evidence) -> Evidence:
-    """The evidence with `single` parameters and statistics: its scores are float32 at least."""
+    """The evidence with `single` parameters and statistics, so that scores are at least float32."""
     names = ("init_params", "params", "stats")
     return evidence._replace(**{name: single(getattr(evidence, name)) for name in names})
 
 
 def slope(loss: Callable[[Params], Array], params: Params) -> Params:
-    """The gradient of `loss(params) -> scalar`, found at `LOSS_SCALE` times the loss."""
+    """The gradient of `loss(params) -> scalar`, computed at `LOSS_SCALE` times the loss."""
 
     def scaled(params: Params) -> Array:
         return single(loss(params)) * LOSS_SCALE
@@ -149,13 +150,13 @@ def slope(loss: Callable[[Params], Array], params: Params) -> Params:
 def gradient(key: Key, evidence: Evidence) -> Params:
     """The gradient of the mean loss over all batches, in training mode; the key is consumed.
 
-    It has the parameters' types: give it `in_single(evidence)`.
+    It has the dtypes of the parameters, so pass `in_single(evidence)`.
     """
     return mean_over_batches(key, evidence, lambda gradient: gradient)
 
 
 def mean_over_batches(key: Key, evidence: Evidence, of: Callable[[Params], Params]) -> Params:
-    """The mean of `of(gradient of a batch's loss)` over the batches, in training mode.
+    """The mean over the batches of `of(gradient of a batch's loss)`, in training mode.
 
     The key feeds dropout and is consumed.
     """
@@ -175,7 +176,7 @@ def mean_over_batches(key: Key, evidence: Evidence, of: Callable[[Params], Param
 
 
 def mean_over_examples(evidence: Evidence, one: Callable[[Array, Array], PyTree]) -> PyTree:
-    """The mean of `one(images[1, ...], labels[1])` over all examples of the batches, in turn."""
+    """The mean of `one(images[1, ...], labels[1])` over the examples of all batches in turn."""
     examples = jax.tree.map(lambda a: a.reshape(-1, 1, *a.shape[2:]), evidence.batches)
     total = jax.tree.map(
         lambda a: jnp.zeros(a.shape, a.dtype),

@@ -1,4 +1,4 @@
-"""Fisher: keep the weights that the examples' losses depend on, each by itself."""
+"""Fisher: keeps the weights on which the losses of single examples depend."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jaxtickets.types import Array, Key, Params, Scores
 
 
 def score(key: Key, evidence: Evidence) -> Scores:
-    """`½ w² · mean_n (dL_n/dw)²`, L_n the cross-entropy of example n in evaluation mode.
+    """`½ w² · mean_n (dL_n/dw)²`, with L_n the cross-entropy of example n in evaluation mode.
 
     The mean is the diagonal of the empirical Fisher information. Theis et al., "Faster gaze
     prediction with dense networks and Fisher pruning", 2018, equation 9, for weights. The key is

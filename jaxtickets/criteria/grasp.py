@@ -1,4 +1,4 @@
-"""GraSP: keep the weights without which less gradient would flow."""
+"""GraSP: keeps the weights whose removal would reduce the gradient flow."""
 
 from typing import Any
 
@@ -16,15 +16,16 @@ def score(key: Key, evidence: Evidence, temperature: float = TEMPERATURE) -> Sco
     """`w · (H g)`, with g the gradient and H the Hessian of the mean loss over the batches.
 
     g is the gradient in the kernels, `evidence.prunable`, and zero elsewhere: as in the paper's
-    code, the slopes of biases and norms are no part of the flow. The square of its norm changes by
-    `−2 w · (H g)` to first order when w goes. Wang et al., "Picking winning tickets before training
-    by preserving gradient flow", 2020, equation 8, with the sign turned so that higher is kept. The
-    loss is the cross-entropy, in training mode, of the logits divided by a temperature, 200 as in
-    the paper's code: with 1, a net without batch norm keeps what makes its logits explode. The key
-    feeds dropout, the same in both derivatives, and is consumed.
+    code, biases and norms are not part of the flow. To first order, removing w changes the square
+    of its norm by `−2 w · (H g)`. Wang et al., "Picking winning tickets before training by
+    preserving gradient flow", 2020, equation 8, with the opposite sign, so that higher scores are
+    kept. The loss is the cross-entropy, in training mode, of the logits divided by a temperature,
+    200 as in the paper's code. At a temperature of 1, a net without batch norm would keep the
+    weights that make its logits explode. The key feeds dropout, the same in both derivatives, and
+    is consumed.
 
     Raises:
-      ValueError: no leaf is a kernel by `masks.prunable`, and the evidence names none.
+      ValueError: `evidence.prunable` is None and no leaf is a kernel by `masks.prunable`.
     """
     evidence = in_single(evidence)
     kernels = evidence.prunable

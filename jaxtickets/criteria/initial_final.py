@@ -1,7 +1,7 @@
-"""Where a weight begins and where it ends: criteria in the plane of the two.
+"""Criteria from the initial and the final value of a weight.
 
-Zhou et al., "Deconstructing lottery tickets", 2019, section 2. `w_i` is a weight at
-initialisation, `w_f` the same weight after training.
+Zhou et al., "Deconstructing lottery tickets", 2019, section 2: a criterion is a function on the
+plane of `w_i`, a weight at initialisation, and `w_f`, the same weight after training.
 """
 
 from collections.abc import Callable
@@ -16,11 +16,11 @@ from jaxtickets.types import Array, Key, Scores
 
 
 class Function(NamedTuple):
-    """A function of the plane.
+    """A function on the plane.
 
     Attributes:
-      of: `of(w_i, w_f, alpha) -> scores`, elementwise; alpha puts `|w_f|` on the scale of `|w_i|`.
-      looks_at: `initial` where `w_f` isn't read.
+      of: `of(w_i, w_f, alpha) -> scores`, elementwise; alpha scales `|w_f|` to `|w_i|`.
+      looks_at: `initial` if `of` does not read `w_f`.
     """
 
     of: Callable[[Array, Array, Array], Array]
@@ -41,24 +41,25 @@ FUNCTIONS: dict[str, Function] = {
     "magnitude_increase": Function(lambda i, f, alpha: jnp.abs(f) - jnp.abs(i)),
     "movement": Function(lambda i, f, alpha: jnp.abs(f - i)),
 }
-"""`magnitude` is the paper's large final: Han et al., "Learning both weights and connections",
-2015, and the lottery ticket's."""
+"""`magnitude` is the paper's large final, which Han et al., "Learning both weights and
+connections", 2015, and the lottery ticket papers use."""
 
 SAME_SIGN = "_same_sign"
 
 
 def criterion(function: Function, same_sign: bool = False) -> Criterion:
-    """The criterion of a function of the plane; it takes the key and leaves it unused.
+    """The criterion of a function on the plane; its score does not use the key.
 
-    `alpha = mean |w_i| / mean |w_f|` over the weights left in each leaf: the paper aligns
+    `alpha = mean |w_i| / mean |w_f|` over the kept weights of each leaf, where the paper aligns
     percentiles.
 
     Args:
-      function: the scores.
-      same_sign: weights whose sign training changed come last, those that the function wants most
-        the very last. With s the scores less their least, the score is `s · sign(w_i w_f)`, and so
-        `sign(w_i) · w_f` for `magnitude`, the paper's large final, same sign. The paper sets what
-        changed sign to 0, in no order, and so above same-sign weights with scores below 0.
+      function: the function.
+      same_sign: whether weights whose sign training changed rank below all others, in reverse
+        order. With s the scores minus their minimum, the score is then `s · sign(w_i w_f)`, which
+        ranks `magnitude` like `sign(w_i) · w_f`, the paper's large final, same sign. The paper sets
+        the scores of such weights to 0, without an order and above negative scores of same-sign
+        weights.
     """
 
     def score(key: Key, evidence: Evidence) -> Scores:

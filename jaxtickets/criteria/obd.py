@@ -1,4 +1,4 @@
-"""Optimal brain damage: keep the weights whose removal would raise the loss, to second order."""
+"""Optimal brain damage: keeps the weights whose removal would raise the loss, to second order."""
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +8,12 @@ from jaxtickets.types import Array, Key, Params, Scores
 
 
 def score(key: Key, evidence: Evidence) -> Scores:
-    """`½ h w²`, h the diagonal of the Hessian of the mean cross-entropy, in evaluation mode.
+    """`½ h w²`, with h the diagonal of the Hessian of the mean cross-entropy, in evaluation mode.
 
     LeCun et al., "Optimal brain damage", 1990, equation 5. Exact for nets that are piecewise linear
-    in every single weight (ReLU, max-pool), where the diagonal is the Gauss–Newton one: with J_c
-    the slope of logit c and p the softmax, `h = mean_n [Σ_c p_c J_c² − (Σ_c p_c J_c)²]`. The paper
-    takes a layer-by-layer approximation of it. The key is not used.
+    in every single weight (ReLU, max-pool), where the diagonal equals that of the Gauss–Newton
+    matrix: with J_c the gradient of logit c and p the softmax, `h = mean_n [Σ_c p_c J_c² − (Σ_c p_c
+    J_c)²]`. The paper approximates it layer by layer. The key is not used.
     """
     del key
     evidence = in_single(evidence)

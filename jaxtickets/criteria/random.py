@@ -1,4 +1,4 @@
-"""Random: the control of every criterion."""
+"""Random: the baseline of every criterion."""
 
 from jaxtickets import masks
 from jaxtickets.criteria.base import Evidence

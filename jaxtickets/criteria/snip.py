@@ -1,4 +1,4 @@
-"""SNIP: keep the connections whose removal would change the loss most."""
+"""SNIP: keeps the connections whose removal would change the loss most."""
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,12 @@ def score(key: Key, evidence: Evidence) -> Scores:
     """`|dL/dc| / sum |dL/dc|` at c = 1, where c multiplies the weights: `dL/dc = w · dL/dw`.
 
     L is the mean loss over `evidence.batches`, in training mode, at `evidence.params`. Lee et al.,
-    "SNIP: single-shot network pruning", 2019, equations 4 to 6; the paper takes one batch, here
-    the gradient is the mean over several. The key feeds dropout and is consumed.
+    "SNIP: single-shot network pruning", 2019, equations 4 to 6. The paper uses one batch; here the
+    gradient is the mean over several. The key feeds dropout and is consumed.
     """
     evidence = in_single(evidence)
     slope = gradient(key, evidence)
     saliency = jax.tree.map(lambda w, g: jnp.abs(w * g), evidence.params, slope)
     total = jnp.stack([jnp.sum(leaf) for leaf in jax.tree.leaves(saliency)]).sum()
-    least = jnp.finfo(total.dtype).tiny  # a dead net's scores are zeros
+    least = jnp.finfo(total.dtype).tiny  # a dead net has scores of zero
     return jax.tree.map(lambda s: s / jnp.maximum(total, least), saliency)

@@ -1,4 +1,4 @@
-"""SynFlow: keep the weights that carry the net's synaptic flow; no data are looked at."""
+"""SynFlow: keeps the weights that carry the net's synaptic flow; uses no data."""
 
 import jax
 import jax.numpy as jnp
@@ -9,28 +9,28 @@ from jaxtickets.criteria.base import Evidence, in_single, single
 from jaxtickets.types import Array, Key, Mask, Params, Prunable, Scores, Stats
 
 NEGATIVE = 1e-3
-"""The share of a leaf's scores that rounding may turn below zero."""
+"""The largest share of a leaf's scores that rounding may make negative."""
 VANISHED = 1e-5
-"""The share of R below which the sum of a kernel's scores is rounding alone."""
+"""The share of R below which the sum of a kernel's scores is only rounding error."""
 
 
 def score(key: Key, evidence: Evidence) -> Scores:
-    """`|w| · dR/d|w|`, with R the sum of the logits of an image of ones under the weights |w|.
+    """`|w| · dR/d|w|`, with R the sum of the logits for an image of ones under the weights |w|.
 
     Tanaka et al., "Pruning neural networks without any data by iteratively conserving synaptic
-    flow", 2020, equation 6; to be iterated, as `recipes.iterative_pruning` does. Biases count as
-    zero and batch statistics as those of white noise, so that R is linear in each layer; the
-    paper's code takes |bias|. A leaf that is zero all over, such as the scale that a residual
-    branch ends with, counts as ones where the mask keeps it: its branch would else have no flow.
-    Each kernel is divided by the mean of its units' sums of |w|: this multiplies all scores by one
-    factor and keeps deep nets from overflowing. The key is not used.
+    flow", 2020, equation 6. SynFlow is an iterative criterion, see `recipes.iterative_pruning`.
+    Biases are set to zero and batch statistics to those of white noise, so that R is linear in each
+    layer; the paper's code uses |bias|. A leaf of zeros, such as the last scale of a residual
+    branch, is replaced by ones where the mask keeps it; otherwise its branch would have no flow.
+    Each kernel is divided by the mean over its units of their sums of |w|. This multiplies all
+    scores by one factor and prevents overflow in deep nets. The key is not used.
 
-    R must grow with every |w|: it doesn't with layer norm, attention or a softmax at the end, where
+    R must increase with every |w|. It does not with layer norm, attention or a final softmax, where
     the flow through a layer cancels out.
 
     Raises:
-      ValueError: a leaf has negative scores; or a kernel of the dense net, one of
-        `evidence.prunable`, has none but zeros (under tracing all scores are NaN).
+      ValueError: a leaf has negative scores, or a kernel of the dense net, one of
+        `evidence.prunable`, has only zeros (under tracing all scores are NaN instead).
     """
     del key
     evidence = in_single(evidence)
@@ -60,7 +60,7 @@ def score(key: Key, evidence: Evidence) -> Scores:
 
 
 def _checked(scores: Scores, total: Array, mask: Mask, kernels: Prunable) -> Scores:
-    """The scores, if they are those of a flow of `total` through `kernels`; see `score`."""
+    """The scores, once checked to be those of a flow `total` through `kernels`; see `score`."""
     dense = jnp.stack([jnp.all(leaf) for leaf in jax.tree.leaves(mask)]).all()
     wrong = []
     for path, leaf in zip(masks.paths(scores), jax.tree.leaves(scores), strict=True):
@@ -80,7 +80,7 @@ def _checked(scores: Scores, total: Array, mask: Mask, kernels: Prunable) -> Sco
 
 
 def _white(stats: Stats) -> Stats:
-    """Batch statistics of mean 0 and variance 1."""
+    """Batch statistics of white noise: mean 0 and variance 1."""
 
     def leaf(path: KeyPath, value: Array) -> Array:
         return jnp.full_like(value, 1.0 if path[-1] == DictKey("var") else 0.0)

@@ -1,4 +1,4 @@
-"""Taylor: keep the weights whose removal would change the loss most, batch by batch."""
+"""Taylor: keeps the weights whose removal would change the loss most, batch by batch."""
 
 import jax
 
@@ -7,10 +7,10 @@ from jaxtickets.types import Key, Params, Scores
 
 
 def score(key: Key, evidence: Evidence) -> Scores:
-    """`mean_b (w · dL_b/dw)²`, the squared change of batch b's loss to first order when w goes.
+    """`mean_b (w · dL_b/dw)²`: to first order, the squared change of batch b's loss without w.
 
     Molchanov et al., "Importance estimation for neural network pruning", 2019, equation 8, for
-    weights; with one batch it ranks as SNIP does. The key feeds dropout and is consumed.
+    weights. With one batch, it ranks like SNIP. The key feeds dropout and is consumed.
     """
 
     evidence = in_single(evidence)

@@ -1,4 +1,4 @@
-"""Criteria made from other criteria: functions on their records."""
+"""Criteria derived from other criteria: functions on their records."""
 
 from collections.abc import Callable, Container, Mapping
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ Record = TypeVar("Record")
 
 
 def inverted(criterion: Criterion) -> Criterion:
-    """The scores' negatives: what was kept first goes first. A criterion should beat it."""
+    """The negated scores, which reverse the order; any useful criterion should beat its inverse."""
 
     def score(key: Key, evidence: Evidence) -> Scores:
         return jax.tree.map(jnp.negative, criterion.score(key, evidence))
@@ -22,10 +22,10 @@ def inverted(criterion: Criterion) -> Criterion:
 
 
 def normalised(criterion: Criterion) -> Criterion:
-    """Each leaf's scores over their Euclidean norm, so that a ranking of all leaves is fair.
+    """Each leaf's scores divided by their Euclidean norm, so that leaves can be ranked together.
 
     Molchanov et al., "Pruning convolutional neural networks for resource efficient inference",
-    2017, section 2.2. A ranking within leaves is the same with and without.
+    2017, section 2.2. Rankings within leaves do not change.
     """
 
     def score(key: Key, evidence: Evidence) -> Scores:
@@ -38,10 +38,10 @@ def normalised(criterion: Criterion) -> Criterion:
 
 
 def at_initialisation(criterion: Criterion) -> Criterion:
-    """The scores of the first weights, whatever was trained: pruning at initialisation.
+    """The scores of the initial weights, for pruning at initialisation.
 
-    `initial_fisher` is SNIP with the root of the mean of squared slopes over examples in place of
-    the size of their mean, which noise of opposite signs makes small.
+    `initial_fisher` is like SNIP, but with the root mean square of the gradient over examples
+    instead of the absolute value of its mean, in which opposite signs cancel.
     """
 
     def score(key: Key, evidence: Evidence) -> Scores:
@@ -60,12 +60,13 @@ VARIANTS: dict[str, Callable[[Criterion], Criterion]] = {
 def split(
     name: str, table: Container[str], variants: Mapping[str, Any]
 ) -> tuple[tuple[str, ...], str]:
-    """The variants' words that a name begins with, and the rest, which may be unknown.
+    """Splits a name into its leading variants and the rest, which may be unknown.
 
     Args:
-      name: such as `inverted_normalised_snip`: `("inverted", "normalised")` and `snip`.
-      table: the known names: one that begins with a variant's word is a name all the same.
-      variants: word -> variant.
+      name: for example `inverted_normalised_snip`, which gives `("inverted", "normalised")` and
+        `snip`.
+      table: the known names, which are not split even if they begin with a variant.
+      variants: the variants by name.
     """
     for word in () if name in table else variants:
         if name.startswith(f"{word}_"):
@@ -80,14 +81,14 @@ def resolve(
     variants: Mapping[str, Callable[[Record], Record]],
     kind: str,
 ) -> Record:
-    """The record of that name, which may begin with variants: `inverted_normalised_snip`.
+    """The record of a name, which may begin with variants: `inverted_normalised_snip`.
 
     Args:
       name, table, variants: see `split`.
-      kind: what the records are, for the error.
+      kind: what the records are, for the error message.
 
     Raises:
-      ValueError: there is none.
+      ValueError: an unknown name.
     """
     words, plain = split(name, table, variants)
     if plain not in table:

@@ -1,1 +1,1 @@
-"""Whole procedures on tickets, as pure functions."""
+"""Whole pruning procedures on tickets, as pure functions."""

@@ -1,7 +1,7 @@
-"""The masks that a ticket is compared with, on the same initialisation and at the same density.
+"""The baseline masks of a ticket, at the same initialisation and density.
 
-They are bits of the search's own space: weights, or units, scored by the mean over their weights.
-In a space of patterns they have the pattern too.
+They are bits of the search's own space: weights, or units, whose scores are means over their
+weights. In a space of patterns, they keep the pattern.
 """
 
 from collections.abc import Callable
@@ -14,17 +14,17 @@ from jaxtickets.search.space import Space, choose, counts
 from jaxtickets.types import Array, Key
 
 Control = Callable[[Key, Evidence, Space, Array, int], Array]
-"""`control(key, evidence, space, ticket_bits[n], floor) -> bits[n]`; the key is consumed."""
+"""`baseline(key, evidence, space, ticket_bits[n], floor) -> bool[n]`; the key is consumed."""
 
 
 def dense(key: Key, evidence: Evidence, space: Space, ticket: Array, floor: int) -> Array:
-    """Nothing pruned."""
+    """The dense mask: nothing is pruned."""
     del key, evidence, space, floor
     return jnp.ones_like(ticket)
 
 
 def random(key: Key, evidence: Evidence, space: Space, ticket: Array, floor: int) -> Array:
-    """Random bits of the ticket's density over all segments together."""
+    """A random mask with the ticket's total count, all segments together."""
     del evidence
     return choose(space, jax.random.uniform(key, ticket.shape), jnp.sum(ticket), floor)
 
@@ -32,24 +32,24 @@ def random(key: Key, evidence: Evidence, space: Space, ticket: Array, floor: int
 def random_layerwise(
     key: Key, evidence: Evidence, space: Space, ticket: Array, floor: int
 ) -> Array:
-    """Random bits with the ticket's count in each segment."""
+    """A random mask with the ticket's count in each segment."""
     del evidence, floor
     keep = dict(zip(space.names, counts(space, ticket), strict=True))
     return choose(space, jax.random.uniform(key, ticket.shape), keep)
 
 
 def magnitude(key: Key, evidence: Evidence, space: Space, ticket: Array, floor: int) -> Array:
-    """One-shot magnitude: the largest weights after dense training, `evidence.params`.
+    """One-shot magnitude pruning: the largest weights of `evidence.params`, after dense training.
 
-    With the parameters at initialisation it is the one-shot winning ticket of Frankle and Carbin,
-    2019, section 2; all segments are ranked together.
+    Combined with the initial parameters, this is the one-shot winning ticket of Frankle and Carbin,
+    2019, section 2. All segments are ranked together.
     """
     scores = space.pool(CRITERIA["magnitude"].score(key, evidence))
     return choose(space, scores, jnp.sum(ticket), floor)
 
 
 def snip(key: Key, evidence: Evidence, space: Space, ticket: Array, floor: int) -> Array:
-    """SNIP at the initialisation, `evidence.init_params`; all segments are ranked together."""
+    """SNIP at initialisation, `evidence.init_params`; all segments are ranked together."""
     scores = space.pool(at_initialisation(CRITERIA["snip"]).score(key, evidence))
     return choose(space, scores, jnp.sum(ticket), floor)
 

@@ -1,4 +1,4 @@
-"""Masks that an early-bird training looks at: of the highest scores, or annealed."""
+"""The masks that an early-bird training compares: of the highest scores, or found by annealing."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,12 +12,12 @@ from jaxtickets.search.space import Space, choose
 from jaxtickets.types import Array, Key
 
 Masks = Callable[[Key, Array, Evidence], jax.Array]
-"""`masks(key, step, evidence) -> bool[densities, n]`: what would be cut at a training step."""
+"""`masks(key, step, evidence) -> bool[densities, n]`: the masks at a training step."""
 
 HOTTEST, COLDEST = 1e-2, 1e-4
-"""Temperatures in nats that annealing begins and ends with."""
+"""The first and the last temperature of annealing, in nats."""
 LARGEST = 0.05
-"""The largest swap, as a share of what is kept; swaps shrink to single bits."""
+"""The largest swap, as a share of the kept weights; swaps shrink to single bits."""
 
 
 def ranked(
@@ -27,15 +27,15 @@ def ranked(
     floor: int = 0,
     own: bool = False,
 ) -> Masks:
-    """The highest scores, all segments ranked together.
+    """Masks of the highest scores, all segments ranked together.
 
     Args:
-      space: the bits.
-      score: `score(key, evidence) -> float[n]`; its keys differ from step to step.
-      keep: how many, of each density.
-      floor: the least that a segment keeps.
-      own: whether each density has scores of its own, as those by chance must: else the masks are
-        nested.
+      space: the space of the bits.
+      score: `score(key, evidence) -> float[n]`; its key differs from step to step.
+      keep: the count of each density.
+      floor: the fewest ones in each segment.
+      own: whether each density has its own scores, which random scores need; otherwise the masks
+        are nested.
     """
 
     def masks(key: Key, step: Array, seen: Evidence) -> jax.Array:
@@ -50,16 +50,17 @@ def ranked(
 
 
 def annealed(space: Space, steps: int, keep: Sequence[int], floor: int = 0) -> Masks:
-    """Annealing of the masked net's cross-entropy on the evidence's batches, by Metropolis.
+    """Masks found by annealing the masked net's cross-entropy on the evidence's batches.
 
-    At every step of the training a density begins with the same random mask, its own, and draws the
-    same random numbers, so that masks differ because weights do: from two searches that draw their
-    own, masks are no closer than chance makes them. Temperatures and swaps shrink geometrically.
+    By Metropolis' rule. At every training step, the search of a density starts from the same random
+    mask and uses the same random numbers, so that masks differ only because the weights do: two
+    searches with independent random numbers give masks no closer than chance. Temperatures and swap
+    sizes decrease geometrically.
 
     Args:
-      space: the bits.
-      steps: swaps tried.
-      keep, floor: as of `ranked`.
+      space: the space of the bits.
+      steps: the number of proposed swaps.
+      keep, floor: as in `ranked`.
     """
     least = tuple(min(floor, size) for size in space.sizes)
 
@@ -92,7 +93,7 @@ def annealed(space: Space, steps: int, keep: Sequence[int], floor: int = 0) -> M
 
 
 def choose_all(space: Space, scores: Array, keep: Array, floor: int = 0) -> jax.Array:
-    """bool`[densities, n]`: the highest of `scores[n]`, `keep[densities]` of them.
+    """bool`[densities, n]`: for each of `keep[densities]`, the highest of `scores[n]`.
 
     Args:
       space, scores, floor: see `space.choose`; all segments are ranked together.

@@ -1,10 +1,10 @@
-"""Early-bird tickets: the mask of the largest settles long before the weights do.
+"""Early-bird tickets: the mask of the largest weights settles long before the weights do.
 
-You et al., "Drawing early-bird tickets: towards more efficient training of deep networks", 2020:
-at each epoch's end of a dense training, the mask that would be cut now is compared with those of
-the epochs before; once it no longer changes, the ticket is drawn and it alone is trained on. The
-paper's bits are channels, ranked over all layers by the scales of batch norm; here they are those
-of any space and criterion.
+You et al., "Drawing early-bird tickets: towards more efficient training of deep networks", 2020. At
+the end of each epoch of a dense training, the mask of the current weights is compared with those of
+the previous epochs. Once it no longer changes, the ticket is drawn, and only the ticket is trained
+further. The bits of the paper are channels, ranked over all layers by their batch-norm scales; here
+they are those of any space and criterion.
 """
 
 from collections.abc import Callable
@@ -22,16 +22,17 @@ from jaxtickets.training import Metrics, Recipe, Splits, Watched
 from jaxtickets.types import Array, Key, Mask, Params, PyTree, Stats, TrainState, UnitMask
 
 WINDOW = 5
-"""Masks that must agree: the paper's queue."""
+"""The number of masks that must agree: the length of the paper's queue."""
 
 
 class Queue(NamedTuple):
-    """The last masks of a training, and when its ticket was drawn.
+    """The last masks of a training, and the number of the one that was drawn.
 
     Attributes:
-      masks: uint8`[length, bytes]`, eight bits a byte, the newest first; zero until then.
-      seen: int32, how many masks have come.
-      drawn: int32, the number of the mask that was drawn, from 1; 0 until there is one.
+      masks: uint8`[length, bytes]`, eight bits in a byte, the newest first; zero before they are
+        filled.
+      seen: int32 scalar, the number of masks so far.
+      drawn: int32 scalar, the number of the drawn mask, from 1; 0 until one is drawn.
     """
 
     masks: Array
@@ -40,7 +41,7 @@ class Queue(NamedTuple):
 
 
 def empty(size: int, length: int = WINDOW) -> Queue:
-    """A queue for masks of `size` bits that keeps the last `length` of them."""
+    """An empty queue that holds the last `length` masks of `size` bits."""
     packed = jnp.zeros((length, -(-size // 8)), jnp.uint8)
     return Queue(packed, jnp.int32(0), jnp.int32(0))
 
@@ -48,32 +49,32 @@ def empty(size: int, length: int = WINDOW) -> Queue:
 def push(
     queue: Queue, bits: Array, tolerance: float, window: int = WINDOW
 ) -> tuple[Queue, jax.Array]:
-    """The queue with one more mask, and how far that one is from those before it.
+    """Adds a mask to the queue and compares it with the previous ones.
 
     With m_t the mask of epoch t and d the normalised Hamming distance, `Σ_i [a_i ≠ b_i] / n`, the
     ticket is drawn at the first epoch t with
 
         max_{1 ≤ k < window} d(m_t, m_{t−k}) ≤ tolerance,    t ≥ window:
 
-    the newest mask is compared with the others in the queue, not these with each other (You et
-    al., 2020, section 4, with a queue of 5 and a tolerance of 0.1). It is drawn once.
+    the newest mask is compared with each of the others, which are not compared with each other (You
+    et al., 2020, section 4, with a queue of 5 and a tolerance of 0.1). Only one ticket is drawn.
 
     Args:
-      queue: of at least `window` masks; static in its length.
+      queue: of at least `window` masks; its length is static.
       bits: bool`[n]`, the new mask.
-      tolerance: the largest distance of masks that agree.
-      window: how many agree, the new one among them; static.
+      tolerance: the largest distance at which masks agree.
+      window: the number of masks that must agree, including the new one; static.
 
     Returns:
-      The queue, and float32`[length - 1]`: the distances to the mask before, the one before that,
-      and so on; nan where there was none.
+      The queue, and float32`[length - 1]`: the distances to the previous masks, the latest first;
+      NaN where there is none.
 
     Raises:
       ValueError: the queue is shorter than `window`.
     """
     length, n = queue.masks.shape[0], bits.shape[0]
     if not 2 <= window <= length:
-        raise ValueError(f"{window} masks that agree: must be from 2 to the queue's {length}")
+        raise ValueError(f"window={window}: must be from 2 to the queue's length {length}")
     packed = jnp.packbits(bits)
     differ = lax.population_count(queue.masks[: length - 1] ^ packed[None])
     distances = jnp.sum(differ, axis=1, dtype=jnp.int32) / jnp.float32(n)
@@ -86,7 +87,7 @@ def push(
 
 
 def mask_at(queue: Queue, number: Array, size: int) -> jax.Array:
-    """bool`[size]`: mask `number` of those that came, counted from 1, if it is still there."""
+    """bool`[size]`: the mask of that number, counted from 1; it must still be in the queue."""
     return jnp.unpackbits(queue.masks[queue.seen - number], count=size).astype(bool)
 
 
@@ -94,11 +95,12 @@ def mask_at(queue: Queue, number: Array, size: int) -> jax.Array:
 
 
 class DrawState(NamedTuple):
-    """The method state of a training that draws tickets of several densities, stacked over these.
+    """The method state of a training that draws tickets of several densities, stacked over them.
 
     Attributes:
-      queue: of each density.
-      params, stats: of the epoch that was drawn; those of the beginning until then.
+      queue: the queue of each density.
+      params, stats: `[densities, ...]`, the parameters and statistics at the epoch that was drawn;
+        the initial ones until then.
     """
 
     queue: Queue
@@ -107,13 +109,13 @@ class DrawState(NamedTuple):
 
 
 Draw = Callable[[TrainState], jax.Array]
-"""`draw(state) -> bool[densities, n]`: the masks that would be cut now."""
+"""`draw(state) -> bool[densities, n]`: the masks of the current weights."""
 
 
 def begin(
     params: Params, stats: Stats, size: int, densities: int, length: int = WINDOW
 ) -> DrawState:
-    """Nothing is drawn yet; `size` and `length` as in `empty`."""
+    """The state before any mask; `size` and `length` as in `empty`."""
 
     def stacked(leaf: Array) -> jax.Array:
         return jnp.broadcast_to(leaf, (densities, *jnp.shape(leaf)))
@@ -124,7 +126,7 @@ def begin(
 def observe(
     state: TrainState, draw: Draw, tolerance: float, window: int = WINDOW
 ) -> tuple[TrainState, Metrics]:
-    """The state after a look at its masks; its method state is a `DrawState`.
+    """Pushes the masks of the current state onto the queues in its method state, a `DrawState`.
 
     Returns:
       The state, and `{"distances"[densities, length - 1], "drawn"[densities]}`, see `push`.
@@ -154,17 +156,17 @@ def epoch(
     window: int = WINDOW,
     keep_at: tuple[int, ...] = (),
 ) -> tuple[Watched, Metrics]:
-    """An epoch of `steps` steps, and at its end a look at the masks.
+    """Trains for an epoch of `steps` steps, then observes the masks.
 
     Args:
       recipe, key, hyper, watched, data, keep_at: see `training.piece`; the method state is a
         `DrawState`.
       steps: static, a multiple of `recipe.every`.
-      draw: makes the masks.
+      draw: computes the masks.
       tolerance, window: see `push`.
 
     Returns:
-      The training, and the metrics of `training.piece` and of `observe` together.
+      The training, and the metrics of `training.piece` and `observe` together.
     """
     looks = steps // recipe.every
     watched, metrics = training.piece(recipe, key, hyper, watched, data, looks, keep_at)
@@ -176,10 +178,11 @@ def epoch(
 
 
 def unit_space(params: Params, graph: Graph) -> Space:
-    """One bit a unit of a traced net; units that groups share, as in residual nets, are one bit.
+    """The space with one bit for each unit of a traced net.
 
-    A segment is a group, of the units that no group before it has; a shared unit's score is the
-    mean of its groups', as in `compress.filter_cuts`. `pool` takes a criterion's scores of units.
+    A unit that several groups share, as in residual nets, is one bit, in the segment of the first
+    of these groups; its score is the mean over the groups, as in `compress.unit_selection`. `pool`
+    takes a criterion's scores of units.
     """
     at, first, owner = _places(graph)
     shared = np.bincount(at)
@@ -206,14 +209,14 @@ def unit_space(params: Params, graph: Graph) -> Space:
 
 
 def units_of(graph: Graph, bits: Array) -> dict[str, Array]:
-    """`{group: bool[units]}` of the bits of `unit_space`."""
+    """`{group: bool[units]}` from the bits of `unit_space`."""
     at, _, _ = _places(graph)
     ends = np.cumsum([len(places) for places in graph.units.values()])
     return dict(zip(graph.units, jnp.split(bits[at], ends[:-1]), strict=True))
 
 
 def _places(graph: Graph) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of all groups' places, one after another: the bit of each; of the bits: place and group."""
+    """The bit of each place of all groups, concatenated; each bit's first place and group."""
     units = np.concatenate(list(graph.units.values()))
     group = np.repeat(np.arange(len(graph.units)), [len(p) for p in graph.units.values()])
     _, first, number = np.unique(units, return_index=True, return_inverse=True)

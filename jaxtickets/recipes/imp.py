@@ -1,8 +1,8 @@
-"""Iterative pruning with rewinding: train, prune a share of what is left, rewind, repeat.
+"""Iterative magnitude pruning with rewinding: train, prune a share of what remains, rewind, repeat.
 
-Frankle and Carbin, "The lottery ticket hypothesis", 2019 (rewinding to the initialisation); Frankle
-et al., "Linear mode connectivity and the lottery ticket hypothesis", 2020 (to an early step); Renda
-et al., "Comparing rewinding and fine-tuning", 2020 (the learning rate alone, or nothing).
+Frankle and Carbin, "The lottery ticket hypothesis", 2019, rewind to the initialisation; Frankle et
+al., "Linear mode connectivity and the lottery ticket hypothesis", 2020, to an early step; Renda et
+al., "Comparing rewinding and fine-tuning", 2020, only the learning rate, or nothing.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,13 @@ REWINDS = ("weights", "learning_rate", "none")
 
 
 class LevelTraining(NamedTuple):
-    """A level's training: whether it begins from rewound weights, its first and last step."""
+    """The training of one level.
+
+    Attributes:
+      rewound: whether it starts from rewound weights.
+      start: its first step.
+      end: its last step.
+    """
 
     rewound: bool
     start: int
@@ -27,13 +33,13 @@ class LevelTraining(NamedTuple):
 
 
 def level_training(rewind: str, step: int, steps: int) -> LevelTraining:
-    """How a pruned net is trained: from the step that it is rewound to, or on from the end.
+    """The training of a pruned net: from the step to which it is rewound, or on from the end.
 
     Args:
-      rewind: one of `REWINDS`: weights and learning rate go back, the rate alone, or nothing;
-        fine-tuning (`none`) goes on at the learning rate that training ended with, for as long.
-      step: that tickets go back to.
-      steps: of the dense training.
+      rewind: one of `REWINDS`. `weights` rewinds weights and learning rate, `learning_rate` only
+        the rate. `none` is fine-tuning: it continues at the final learning rate for as many steps.
+      step: the step to which tickets are rewound.
+      steps: the number of steps of the dense training.
     """
     if rewind == "none":
         return LevelTraining(rewound=False, start=steps, end=2 * steps - step)
@@ -46,16 +52,16 @@ def level_counts(
     least: Mapping[str, int],
     level: int,
 ) -> dict[str, int]:
-    """What is left of each leaf after `level` levels: `size · (1 − rate)^level`, rounded.
+    """The count of each leaf after `level` levels: `size · (1 − rate)^level`, rounded.
 
     Args:
       shapes: path -> shape.
-      rates: path -> the share of what is left that a level prunes.
-      least: path -> the fewest weights that a leaf may be left with.
-      level: levels that have pruned.
+      rates: path -> the share of the remaining weights that one level prunes.
+      least: path -> the fewest weights that the leaf may keep.
+      level: the number of levels pruned so far.
 
     Raises:
-      ValueError: a leaf is left with fewer; the message names it.
+      ValueError: a leaf would keep fewer; the message names it.
     """
     left = {
         path: round(float(np.prod(shapes[path])) * (1 - rate) ** level)
@@ -78,43 +84,45 @@ def prune(
     keep: Keep,
     floor: int = 0,
 ) -> Mask:
-    """The `keep` highest of the survivors of `evidence.mask`; what is pruned stays pruned.
+    """Keeps the `keep` highest scores among the kept weights; pruned weights stay pruned.
 
     Args:
       key: consumed.
-      criterion: of `criteria`, or `Criterion(score)` of your own; its score is asked once.
-      evidence: the parameters that it scores, trained as a rule, and the mask so far.
+      criterion: from `criteria`, or your own `Criterion(score)`; its score is called once.
+      evidence: the parameters to score, usually trained, and the mask so far.
       prunable: the leaves that are ranked.
-      keep: as in `masks.select`; no more than is left.
-      floor: the least that a leaf keeps when all are ranked together, or what it has left.
+      keep: as in `masks.select`; at most the number of weights that remain.
+      floor: the fewest weights in each leaf when all are ranked together; leaves with fewer are
+        kept whole.
 
     Raises:
-      ValueError: as in `masks.select`, or more is to be kept than is left.
+      ValueError: as in `masks.select`, or `keep` exceeds the number of weights that remain.
     """
     left = masks.counts(evidence.mask, prunable)
     wanted = keep if isinstance(keep, Mapping) else {"all leaves": keep}
     there = left if isinstance(keep, Mapping) else {"all leaves": sum(left.values())}
     for path, count in wanted.items():
         if count > int(there[path]):
-            raise ValueError(f"{count} to be kept of {int(there[path])} left in {path}")
+            raise ValueError(f"keep={count} of the {int(there[path])} weights left in {path}")
     floors = {path: min(floor, int(count)) for path, count in left.items()}
     scores = criterion.score(key, evidence._replace(prunable=prunable))
     return narrow(scores, evidence.mask, prunable, keep, floors)
 
 
 def rewind_step(text: str, steps: int, epoch: int, every: int) -> int:
-    """The step that words name: `500`, `0.01` of the training, or `2ep`, two epochs.
+    """The training step that a text names: `500`, `0.01` of the training, or `2ep`, two epochs.
 
-    A fraction and an epoch mean the look nearest to them.
+    A fraction or an epoch is rounded to the nearest validation evaluation.
 
     Args:
-      text: what is asked for.
-      steps: of the training.
-      epoch: steps of an epoch.
-      every: steps between two looks: parameters are kept at looks.
+      text: the text.
+      steps: the number of training steps.
+      epoch: the number of steps in an epoch.
+      every: the number of steps between two validation evaluations, at which parameters are stored.
 
     Raises:
-      ValueError: it is none of these, or past the end, or a step between two looks.
+      ValueError: the text has another form, or its step is outside the training or between two
+        evaluations.
     """
     text = text.strip()
     try:

@@ -1,4 +1,4 @@
-"""Pruning in rounds without training in between, such as SynFlow's hundred at initialisation."""
+"""Iterative pruning without training in between, such as SynFlow's hundred rounds."""
 
 from collections.abc import Mapping
 
@@ -13,16 +13,16 @@ from jaxtickets.types import Array, Keep, Key, Mask, Prunable, PyTree, Scores
 
 
 def schedule(size: int, keep: int, rounds: int) -> np.ndarray:
-    """int`[rounds]`: what is left after each round, `size · (keep / size)^(r / rounds)`.
+    """int32`[rounds]`: the number kept after each round, `size · (keep / size)^(r / rounds)`.
 
-    Exponential, as SynFlow's: every round keeps the same share of what the one before left.
+    Exponential, as in SynFlow: every round keeps the same share of what remained.
     """
     share = np.arange(1, rounds + 1) / rounds
     return np.round(size * (keep / size) ** share).astype(np.int32)
 
 
 def counts(sizes: Mapping[str, int], keep: Keep, rounds: int) -> PyTree:
-    """The `schedule` of each leaf if `keep` maps paths to integers, else of all together.
+    """The `schedule` of each leaf if `keep` maps paths to integers, else of all leaves together.
 
     Raises:
       ValueError: `rounds` is below 1.
@@ -43,20 +43,20 @@ def prune(
     floor: Keep = 0,
     rounds: int | None = None,
 ) -> Mask:
-    """The mask left after `rounds` rounds; each scores the weights that the one before left.
+    """The mask after `rounds` rounds; each round scores the weights that the previous one kept.
 
     Args:
       key: consumed; each round has its own.
-      criterion: of `criteria`; its score sees `evidence.params` masked, and `prunable`.
-      evidence: its own mask is where the rounds begin; all of it, for a dense net.
+      criterion: from `criteria`; its score receives `evidence.params` masked, and `prunable`.
+      evidence: its mask is the initial mask; all True for a dense net.
       prunable: the leaves that are ranked.
-      keep: the count in the end: an integer over all leaves ranked together, or path -> integer.
+      keep: the final count: an integer over all leaves ranked together, or path -> integer.
       floor: see `masks.select`.
-      rounds: how many, 1 for one-shot; as many as the criterion asks for if None.
+      rounds: the number of rounds, 1 for one-shot pruning; None for the criterion's own number.
 
     Raises:
-      ValueError: `rounds` is below 1, `keep` below the floors or above what there is, or (outside
-        of tracing) a score is NaN.
+      ValueError: `rounds` is below 1, `keep` is below the floors or above the number of weights, or
+        a score is NaN (not detected under tracing).
     """
     shapes = masks.shapes(evidence.mask, prunable)
     sizes = {path: int(np.prod(shape)) for path, shape in shapes.items()}
@@ -64,16 +64,16 @@ def prune(
     wanted = counts(sizes, keep, criterion.rounds if rounds is None else rounds)
     if not isinstance(keep, Mapping) and not sum(least.values()) <= keep <= sum(sizes.values()):
         raise ValueError(
-            f"{keep} to be kept: must be from {sum(least.values())} to {sum(sizes.values())}"
+            f"keep={keep}: must be from {sum(least.values())} to {sum(sizes.values())}"
         )
     for path in keep if isinstance(keep, Mapping) else ():
         if not 0 <= keep[path] <= sizes[path]:
-            raise ValueError(f"{keep[path]} to be kept of {sizes[path]} in {path}")
+            raise ValueError(f"keep={keep[path]} in {path}: must be from 0 to {sizes[path]}")
     mask, unknown = prune_to(key, criterion, evidence, prunable, wanted, floor)
     if not isinstance(unknown, jax.core.Tracer) and bool(unknown):
         again = evidence._replace(prunable=prunable)
-        criterion.score(key, again)  # outside of the scan it says why
-        raise ValueError("NaN among the scores: nothing can be ranked by them")
+        criterion.score(key, again)  # outside of the scan its error says why
+        raise ValueError("NaN among the scores: only numbers can be ranked")
     return mask
 
 
@@ -85,19 +85,19 @@ def prune_to(
     wanted: PyTree,
     floor: Keep = 0,
 ) -> tuple[Mask, Array]:
-    """As `prune`, with what is left after each round as arrays: one scan for all densities.
+    """Like `prune`, but with the counts after each round as arrays: one scan serves all densities.
 
     Args:
       key, criterion, evidence, prunable, floor: as in `prune`.
       wanted: int`[rounds]`, or path -> int`[rounds]`, see `counts`; may be traced.
 
     Returns:
-      The mask, and bool: whether any score was NaN, so that the mask means nothing.
+      The mask, and a bool scalar: whether a score was NaN, which makes the mask meaningless.
     """
 
     def one(mask: Mask, element: tuple[Key, PyTree]) -> tuple[Mask, Array]:
         k, count = element
-        left = masks.counts(mask, prunable)  # less than the schedule's where the start is sparse
+        left = masks.counts(mask, prunable)  # fewer than scheduled if the initial mask is sparse
         if isinstance(count, Mapping):
             count = {path: jnp.minimum(count[path], n) for path, n in left.items()}
         else:
@@ -116,13 +116,13 @@ def prune_to(
 
 
 def narrow(scores: Scores, mask: Mask, prunable: Prunable, keep: Keep, floor: Keep = 0) -> Mask:
-    """The `keep` highest of the survivors of `mask`; what is pruned stays pruned.
+    """Keeps the `keep` highest scores among those that `mask` keeps; pruned weights stay pruned.
 
-    `keep` is no more than is left, nor `floor` in any leaf. A survivor's NaN is refused outside of
-    tracing, and else is its lowest score.
+    `keep` must not exceed the number of kept weights, nor `floor` that of any leaf. A NaN score of
+    a kept weight raises an error outside of tracing; under tracing it ranks lowest.
 
     Raises:
-      ValueError: as in `masks.select`, or the mask isn't one of these scores.
+      ValueError: as in `masks.select`, or the mask does not match the scores.
     """
     masks.check_mask(mask, scores, of="the scores")
 

@@ -1,8 +1,8 @@
-"""What becomes of kept and of pruned weights: mask-1 and mask-0 actions.
+"""Mask-1 and mask-0 actions: the values of kept and of pruned weights.
 
-Zhou et al., "Deconstructing lottery tickets", 2019, sections 3 and 4: a mask-1 action gives the
-weights that stay their first value for the next training, a mask-0 action the weights that go their
-value from then on, at which they stay.
+Zhou et al., "Deconstructing lottery tickets", 2019, sections 3 and 4. A mask-1 action sets the
+initial values of the kept weights for the next training; a mask-0 action sets the constant values
+of the pruned weights.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from jaxtickets.types import Array, Key, Params
 
 
 def reshuffle(key: Key, given: ControlInputs) -> ControlStart:
-    """The survivors' weights in another order within each layer; the key is consumed."""
+    """Permutes the kept weights within each layer; the key is consumed."""
     leaves = masks.pick(given.params, given.prunable)
     kept = masks.pick(given.mask, given.prunable)
     keys = jax.random.split(key, len(leaves))
@@ -26,7 +26,7 @@ def reshuffle(key: Key, given: ControlInputs) -> ControlStart:
 
 
 def signed_constant(key: Key, given: ControlInputs) -> ControlStart:
-    """`sign(w) · std(layer)`: the signs of the weights alone, see `nets.signed_constant`."""
+    """`sign(w) · std(layer)`: keeps only the signs of the weights, see `nets.signed_constant`."""
     del key
     return ControlStart(nets.signed_constant(given.params), given.stats, given.mask)
 
@@ -37,28 +37,28 @@ ONES: dict[str, Control] = {
     "reshuffle": reshuffle,
     "signed_constant": signed_constant,
 }
-"""Mask-1 actions, on the weights at initialisation."""
+"""Mask-1 actions, applied to the weights at initialisation."""
 
 Fill = Callable[[Params, Params], Params]
-"""`fill(init_params, params) -> params`: what stands where the mask is False."""
+"""`fill(init_params, params) -> params`: the values where the mask is False."""
 
 
 def zero(init: Params, final: Params) -> Params:
-    """Pruned in the usual sense."""
+    """Zeros: pruning in the usual sense."""
     del final
     return jax.tree.map(jnp.zeros_like, init)
 
 
 def freeze(init: Params, final: Params) -> Params:
-    """Frozen at initialisation."""
+    """The initial values: pruned weights are frozen at initialisation."""
     del final
     return init
 
 
 def freeze_unless_toward_zero(init: Params, final: Params) -> Params:
-    """Zero for weights that training moved towards zero, `|w_f| < |w_i|`; the rest frozen.
+    """Zero for weights that training moved towards zero, `|w_f| < |w_i|`; the others are frozen.
 
-    Frozen weights, which don't move, so stay at what they are.
+    A weight that is frozen already does not move, and keeps its value.
     """
 
     def leaf(i: Array, f: Array) -> Array:
@@ -76,9 +76,9 @@ ZEROS: dict[str, Fill] = {
 
 
 def _permute(key: Key, leaf: Array, kept: Array) -> Array:
-    """`leaf` with the values under `kept` in a random order."""
+    """`leaf` with the values under `kept` in random order."""
     flat, there = jnp.ravel(leaf), jnp.ravel(kept)
     draws = jax.random.uniform(key, flat.shape)
-    order = jnp.argsort(jnp.where(there, draws, 2.0))  # the survivors first, in any order
-    places = jnp.argsort(~there)  # and in their own
+    order = jnp.argsort(jnp.where(there, draws, 2.0))  # kept weights first, in random order
+    places = jnp.argsort(~there)  # the same in their own order
     return flat.at[places].set(flat[order]).reshape(leaf.shape)

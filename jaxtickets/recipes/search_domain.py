@@ -1,7 +1,7 @@
-"""What the chains of a search walk over: bits of weights, bits of units, or fields over either.
+"""The domain of a search: bits of weights, bits of units, or fields over either.
 
-Whatever a point is, it stands for a mask of an exact count, or, of units, for the most that a
-budget of multiply-adds allows; `space` says what its bits are.
+Every point stands for a mask with an exact count or, for fields of units, for the largest mask
+within a budget of multiply-adds.
 """
 
 from collections.abc import Sequence
@@ -20,18 +20,19 @@ from jaxtickets.search.space import Space
 from jaxtickets.types import Array, Key, Mask, Params, Prunable, PyTree, Scores, Stats, Wiring
 
 POTENTIALS = ("fields", "unit_fields")
-"""Where points are potentials."""
+"""The granularities whose points are fields of potentials."""
 GRANULARITIES = ("weights", "units", *POTENTIALS)
 
 
 class SearchDomain(NamedTuple):
-    """Where chains walk; static.
+    """The domain of a search; static.
 
     Attributes:
-      space: the bits that masks are made of; points are these, unless there are fields.
-      fields: the fields that points are; None where they are bits.
-      units: whether the bits are of units.
-      costs: of fields of units, if they keep a share of the multiply-adds; None: of the units.
+      space: the bits that masks are made of; these are also the points, unless `fields` is given.
+      fields: the space of fields, if points are fields; None if they are bits.
+      units: whether the bits stand for units.
+      costs: the multiply-adds of units, if fields of units keep a share of the multiply-adds; None
+        if they keep a number of units.
     """
 
     space: Space
@@ -40,21 +41,23 @@ class SearchDomain(NamedTuple):
     costs: Costs | None = None
 
     def pool(self, scores: Scores) -> Scores:
-        """What scores of weights say of what fields are over."""
+        """Turns scores of weights into scores of what fields rank: of units, or the same."""
         return spaces.named(self.space, self.space.pool(scores)) if self.units else scores
 
 
 class ChainInputs(NamedTuple):
-    """What one chain is given: arrays.
+    """The inputs of one chain: arrays.
 
     Attributes:
       key: the chain's key.
-      energy_key: of what the energy draws once for all masks, such as the order of its data.
-      params, stats: the weights that masks select from.
-      start: the first point.
-      ticks: the plan, `[steps]` each.
-      features: of fields, see `fields.features`.
-      keep: int32, how many weights or units a field keeps; float32 the share of multiply-adds.
+      energy_key: the key of what the energy draws once for all masks, such as the order of its
+        data.
+      params, stats: the weights that masks select from, and their batch statistics.
+      start: the first point; bool`[n]` where points are bits, else a `Field`.
+      ticks: the step plans, `[steps]` each.
+      features: the features of fields, see `fields.features`; `()` for bits.
+      keep: the number of weights or units that a field keeps, an int32 scalar; or its share of the
+        multiply-adds, a float32 scalar.
     """
 
     key: Key
@@ -79,18 +82,19 @@ def search_domain(
     group: int = 0,
     costs: Costs | None = None,
 ) -> SearchDomain:
-    """The ground that the words name.
+    """The search domain of a granularity and a scope.
 
     Args:
       granularity: one of `GRANULARITIES`.
-      scope: of bits, see `space.SCOPES`.
-      params, prunable, wiring: the net.
-      features, sides, image: of fields, see `fields.space`.
-      group: of patterns, see `space.weights`.
+      scope: the scope of bits, see `space.SCOPES`.
+      params, prunable, wiring: the net's.
+      features, sides, image: for fields, see `fields.space`.
+      group: for patterns, see `space.weights`.
       costs: see `SearchDomain`.
 
     Raises:
-      ValueError: fields or units can't be what is asked for, or costs aren't of these units.
+      ValueError: `fields.space` or `spaces.units` refuses its arguments, or `costs` does not belong
+        to these units or this granularity.
     """
     if costs is not None and granularity != "unit_fields":
         raise ValueError(f"granularity={granularity}: a budget of multiply-adds needs unit_fields")
@@ -109,7 +113,14 @@ def search_domain(
 
 
 def mask_at(where: SearchDomain, floor: int, row: ChainInputs, point: PyTree) -> Mask:
-    """The mask of a point of the row's chain; a field keeps at least `floor` in each segment."""
+    """The mask of a point of a chain; a field keeps at least `floor` in each segment.
+
+    Args:
+      where: the search domain.
+      floor: the fewest weights or units in each segment.
+      row: the chain's inputs.
+      point: the point.
+    """
     if where.fields is None:
         return where.space.mask(point)
     if not where.units:

@@ -1,9 +1,10 @@
-"""Soft filter pruning: filters are chosen and zeroed again and again while the net trains.
+"""Soft filter pruning: filters are zeroed again and again during training and may recover.
 
 He et al., "Soft filter pruning for accelerating deep convolutional neural networks", 2018: at the
-end of each epoch the filters with the smallest norms are set to zero, and go on training; they may
-grow, and others be zeroed in their place. He et al., "Filter pruning via geometric median", 2019,
-choose in the same way those nearest to the others. Only after the last epoch do they go for good.
+end of each epoch, the filters with the smallest norms are set to zero. They remain in training and
+may grow again, while others are zeroed in their place. He et al., "Filter pruning via geometric
+median", 2019, zero the filters that are nearest to the others in the same way. Filters are removed
+only after the last epoch.
 """
 
 from collections.abc import Callable
@@ -22,22 +23,22 @@ from jaxtickets.types import Params, Wiring
 
 SOFT = "soft_"
 METHODS = tuple(f"{SOFT}{name}" for name, one in methods().items() if one.weights_alone)
-"""Those of criteria that look at the weights alone."""
+"""The methods whose criterion reads only the weights."""
 
 
 def zeroing(
     criterion: UnitCriterion, graph: Graph, density: float, floor: int, multiple: int
 ) -> Callable[[Params], Params]:
-    """A pure function that zeroes, in each group of units, the filters with the lowest scores.
+    """A pure function that zeroes the filters with the lowest scores in each group of units.
 
-    Kernels' columns and biases of the layers that make the units; batch norms and what reads the
-    units are left alone, so that the filters have a slope to grow by. Without a batch norm, ReLU
-    has none at zero: there it is the optimiser's momentum that moves them.
+    It zeroes the filters' kernel columns and biases. Batch norms and the layers that read the units
+    do not change, so that zeroed filters have a gradient and can grow. Without a batch norm, the
+    gradient of a ReLU at zero is zero, and only the optimiser's momentum moves them.
 
     Args:
-      criterion: looks at the weights alone: of one of `METHODS`.
-      graph: the net's.
-      density, floor, multiple: see `choose.by_layer`.
+      criterion: the criterion of one of `METHODS`, which reads only the weights.
+      graph: the net's channel graph.
+      density, floor, multiple: see `unit_selection.by_layer`.
     """
     makers = tuple(group._replace(norms=(), consumers=()) for group in graph.wiring)
 
@@ -51,5 +52,5 @@ def zeroing(
 
 
 def standing(params: Params, wiring: Wiring) -> dict[str, np.ndarray]:
-    """`{group: bool[units]}`: the units that have incoming weights other than zero."""
+    """`{group: bool[units]}`: the units that have a non-zero incoming weight."""
     return {g.name: np.asarray(jnp.any(filters(params, g) != 0, axis=1)) for g in wiring}

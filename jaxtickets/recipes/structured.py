@@ -1,9 +1,9 @@
-"""Filters removed for real: units are scored and chosen, and what is left is trained in four ways.
+"""Structured pruning: filters are scored, selected and removed, and the small net is trained.
 
-What a small net begins with, and how long it is trained, tells what was worth keeping: the weights
-(fine-tuning), the first weights (rewinding), or the widths alone (from scratch, for as many epochs
-as the dense net or for as much computation). Liu et al., "Rethinking the value of network
-pruning", 2019, section 3.
+Four trainings of the small net separate what it inherits: the trained weights (fine-tuning), the
+initial weights (rewinding), or only the widths (from scratch, for as many epochs or as many
+multiply-adds as the dense net). Liu et al., "Rethinking the value of network pruning", 2019,
+section 3.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ from jaxtickets.criteria.variants import resolve, split
 from jaxtickets.types import Key, Model, Params, Stats, Ticket
 
 NORMED = "fpgm_norm"
-"""FPGM among the filters that a cut by norm leaves."""
+"""FPGM among the filters that remain after pruning by norm."""
 RANKINGS: dict[str, Rule] = {
     "by_layer": unit_selection.by_layer,
     "over_layers": unit_selection.over_layers,
@@ -32,7 +32,7 @@ def methods(norm_keep: float = 1.0) -> dict[str, UnitCriterion]:
     """Name -> criterion of units: those of `criteria.units`, and `fpgm_norm`.
 
     Args:
-      norm_keep: of `fpgm_norm`: the share of the filters that the cut by norm leaves.
+      norm_keep: for `fpgm_norm`, the share of filters that remain after pruning by norm.
     """
     score = partial(geometric_median.score, norm_keep=norm_keep)
     return UNIT_CRITERIA | {NORMED: UnitCriterion(score, weights_alone=True)}
@@ -42,31 +42,31 @@ METHODS = tuple(methods())
 
 
 def plain(method: str) -> str:
-    """The method of a name that may begin with `inverted_`; it may be unknown."""
+    """The method's name without a leading `inverted_`; it may be unknown."""
     return split(method, METHODS, UNIT_VARIANTS)[1]
 
 
 def find_method(method: str, norm_keep: float) -> UnitCriterion:
-    """The criterion of units of that name; `inverted_l1` is the inverse of `l1`.
+    """The criterion of units of a name; `inverted_l1` is the inverse of `l1`.
 
     Args:
-      method: one of `METHODS`, or one after `inverted_`.
+      method: one of `METHODS`, optionally after `inverted_`.
       norm_keep: see `methods`.
 
     Raises:
-      ValueError: there is none.
+      ValueError: an unknown name.
     """
     return resolve(method, methods(norm_keep), UNIT_VARIANTS, "unit criterion")
 
 
 class Cut(NamedTuple):
-    """How units are chosen, given their scores.
+    """How units are selected from their scores.
 
     Attributes:
       rule: `by_layer` or `over_layers`.
-      floor, multiple: see `choose.by_layer`.
-      costs: leaf -> its multiply-adds in the whole net (`nets.multiply_adds`), where shares are
-        of these; empty where they are of the units.
+      floor, multiple: see `unit_selection.by_layer`.
+      costs: leaf -> its multiply-adds in the whole net (`nets.multiply_adds`), if shares are of the
+        multiply-adds; empty if they are of the units.
     """
 
     rule: Rule
@@ -76,16 +76,16 @@ class Cut(NamedTuple):
 
 
 def chosen(cut: Cut, graph: Graph, scores: UnitScores, share: float) -> dict[str, np.ndarray]:
-    """`{group: bool[units]}`: the units that stay.
+    """`{group: bool[units]}`: the units that are kept.
 
     Args:
-      cut: how they are chosen.
-      graph: of the net.
-      scores: of all groups.
-      share: in (0, 1], of the units; or of the multiply-adds, as many as fit into it.
+      cut: how units are selected.
+      graph: the net's channel graph.
+      scores: the scores of all groups.
+      share: in (0, 1]: the share of units to keep, or the largest share of the multiply-adds.
 
     Raises:
-      ValueError: as `choose.by_layer` and `choose.to_budget` do.
+      ValueError: as in `unit_selection.by_layer` and `unit_selection.to_budget`.
     """
     if not cut.costs:
         return cut.rule(graph, scores, share, cut.floor, cut.multiple)
@@ -94,15 +94,15 @@ def chosen(cut: Cut, graph: Graph, scores: UnitScores, share: float) -> dict[str
     return unit_selection.to_budget(cut.rule, graph, scores, cost, budget, cut.floor, cut.multiple)
 
 
-# --- what is left is trained ---------------------------------------------------------------------
+# --- training of the small net -------------------------------------------------------------------
 
 
 class Small(NamedTuple):
-    """A small net, as its trainings see it.
+    """A small net and its tickets.
 
     Attributes:
-      model: for a new initialisation.
-      first: its ticket with the dense net's first weights.
+      model: the net as functions, for a new initialisation.
+      first: its ticket with the dense net's initial weights.
       trained: its ticket with the dense net's trained weights.
     """
 
@@ -112,13 +112,14 @@ class Small(NamedTuple):
 
 
 class Lengths(NamedTuple):
-    """What decides how long a small net is trained, in steps.
+    """Lengths of trainings, in steps.
 
     Attributes:
-      dense: of the dense net's training.
-      unit: between two looks, of which a training is a whole number.
-      tuning: of fine-tuning.
-      most: what scratch B takes at most, a multiple of `dense`; inf: as long as it takes.
+      dense: the length of the dense net's training.
+      unit: the number of steps between two validation evaluations; a training is a whole number of
+        these.
+      tuning: the length of fine-tuning.
+      most: the longest training of scratch B, as a multiple of `dense`; inf for no limit.
     """
 
     dense: int
@@ -128,13 +129,13 @@ class Lengths(NamedTuple):
 
 
 def rewound(key: Key, small: Small) -> tuple[Params, Stats]:
-    """The dense net's first weights: is it the initialisation?"""
+    """The dense net's initial weights: does the initialisation matter?"""
     del key
     return small.first.params, small.first.stats
 
 
 def anew(key: Key, small: Small) -> tuple[Params, Stats]:
-    """New weights: is it the widths alone?"""
+    """New initial weights: do the widths alone suffice?"""
     return small.model.init(key)
 
 
@@ -145,42 +146,43 @@ def kept(key: Key, small: Small) -> tuple[Params, Stats]:
 
 
 def as_long(lengths: Lengths, before: int, after: int) -> int:
-    """As many steps as the dense net: scratch E."""
+    """As many steps as the dense training: scratch E."""
     del before, after
     return lengths.dense
 
 
 def as_costly(lengths: Lengths, before: int, after: int) -> int:
-    """As many multiply-adds as the dense net, `dense · before / after` steps: scratch B.
+    """As many multiply-adds as the dense training, `dense · before / after` steps: scratch B.
 
-    At most `lengths.most · dense`: the paper doubles the epochs, no more, where more than half of
-    the computation is saved; the code of its CIFAR runs has no such limit. Whole units, rounded
-    down.
+    At most `lengths.most · dense` steps. The paper at most doubles the epochs, even if more than
+    half of the computation is saved; the code of its CIFAR runs has no such limit. Rounded down to
+    whole units.
 
     Args:
       lengths: see `Lengths`.
-      before: multiply-adds of the dense net.
-      after: of the small one, no more.
+      before: the multiply-adds of the dense net.
+      after: the multiply-adds of the small net, at most `before`.
     """
     steps = int(min(lengths.dense * before // after, lengths.dense * lengths.most))
     return steps // lengths.unit * lengths.unit
 
 
 def briefly(lengths: Lengths, before: int, after: int) -> int:
-    """As long as fine-tuning takes."""
+    """The length of fine-tuning."""
     del before, after
     return lengths.tuning
 
 
 class After(NamedTuple):
-    """What becomes of a small net.
+    """One way to train a small net.
 
     Attributes:
-      begin: `begin(key, small) -> (params, stats)` that its training begins with.
-      steps: `steps(lengths, multiply-adds before, after) -> steps` of its training.
-      inherits: whether it has anything of the dense net but the widths: if not, nets of the same
-        widths are one, whatever chose their units.
-      tunes: whether it is trained at the rate of fine-tuning.
+      begin: `begin(key, small) -> (params, stats)`: the initial weights; the key is consumed.
+      steps: `steps(lengths, before, after) -> steps`: the length of the training; `before` and
+        `after` are multiply-adds.
+      inherits: whether the small net inherits more than its widths from the dense net. If not, nets
+        of equal widths are trained once, whatever method selected their units.
+      tunes: whether it is trained at the learning rate of fine-tuning.
     """
 
     begin: Callable[[Key, Small], tuple[Params, Stats]]

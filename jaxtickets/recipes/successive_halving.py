@@ -1,9 +1,9 @@
-"""A race of tickets: which one to train, told by how their trainings begin.
+"""Successive halving of tickets: early validation losses select which ticket to train to the end.
 
-All begin the training that the winner will be given, so that nobody has to begin anew. At each look
-the better half by validation loss goes on, and after the last the best has won: successive halving
-(Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization",
-2016) over tickets instead of hyperparameters.
+All tickets start the same training that the selected one will finish, so that no training is
+restarted. At each given evaluation, the half with the lower validation losses continues; after the
+last one, the best is selected. Jamieson and Talwalkar, "Non-stochastic best arm identification and
+hyperparameter optimization", 2016, applied to tickets instead of hyperparameters.
 """
 
 import itertools
@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 
 class Race(NamedTuple):
-    """How a race ended.
+    """The result of successive halving.
 
     Attributes:
-      winner: its name.
-      looks: those that all contenders' trainings took together.
+      winner: the name of the selected ticket.
+      looks: the number of validation evaluations in all trainings together.
     """
 
     winner: str
@@ -25,22 +25,23 @@ class Race(NamedTuple):
 
 
 def race(losses: Mapping[str, Sequence[float]], at: Sequence[int]) -> Race:
-    """The winner among contenders, and what it took to find it.
+    """Selects the winner from the validation losses, and counts the evaluations it took.
 
     Args:
-      losses: validation losses of each contender, one a look; nan counts as the worst.
-      at: looks, counted from 1 and rising, at which the worse half leaves (of an odd number the
-        smaller one), at the last one all but the best.
+      losses: name -> validation losses, one for each evaluation; NaN ranks last.
+      at: the evaluations, counted from 1 and increasing, after which the worse half is dropped (of
+        an odd number, the smaller half); after the last one, all but the best.
 
     Raises:
-      ValueError: there are no contenders or no looks, looks don't rise, or one has too few losses.
+      ValueError: there are no contenders or no evaluations, evaluations do not increase, or a
+        contender has too few losses.
     """
     if not losses or not at:
-        raise ValueError("a race needs contenders and looks")
+        raise ValueError("successive halving needs contenders and evaluations")
     if min(at) < 1 or any(a >= b for a, b in itertools.pairwise(at)):
-        raise ValueError(f"looks {tuple(at)}: must be 1 or more, and rise")
+        raise ValueError(f"evaluations {tuple(at)}: must be 1 or more, and increase")
     if short := [name for name, seen in losses.items() if len(seen) < at[-1]]:
-        raise ValueError(f"{short[0]} has {len(losses[short[0]])} looks of {at[-1]}")
+        raise ValueError(f"{short[0]} has {len(losses[short[0]])} losses, {at[-1]} are needed")
     left, taken, before = list(losses), 0, 0
     for look in at:
         taken += len(left) * (look - before)

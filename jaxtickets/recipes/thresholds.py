@@ -1,4 +1,4 @@
-"""Pruning by threshold: what lies below a value goes, and the density is what comes out."""
+"""Pruning by threshold: drops the weights below a value, at whatever density results."""
 
 import jax.numpy as jnp
 
@@ -6,32 +6,32 @@ from jaxtickets import masks
 from jaxtickets.types import Array, Mask, Params, Prunable
 
 RULES = ("quantile", "deviation", "signed_quantile")
-"""How a threshold comes from one number t.
+"""The rules that turn a number t into a threshold.
 
-- `quantile`: the value at rank t · N of |w| over all N prunable weights; it stays what it was for
-  the dense net, round after round.
-- `deviation`: t times the standard deviation of a layer's weights that are left, found anew each
+- `quantile`: the value at rank t · N of |w| over all N prunable weights; computed once, for the
+  dense net, and used in every round.
+- `deviation`: t times the standard deviation of a layer's remaining weights, computed in each
   round; Han et al., "Learning both weights and connections for efficient neural networks", 2015,
   section 3.1, where t is called quality.
-- `signed_quantile`: as `quantile`, of w in place of |w|: nearly all negative weights go first. A
-  mistake, seen in a course's code; kept to show what it costs.
+- `signed_quantile`: like `quantile`, but of w instead of |w|, so that nearly all negative weights
+  are dropped first. This is a mistake from the code of a course, kept to measure its effect.
 """
 
 
 def thresholds(
     rule: str, params: Params, mask: Mask, prunable: Prunable, t: Array
 ) -> dict[str, Array]:
-    """Leaf -> the value at or below which a weight goes.
+    """Leaf -> the threshold, a float scalar; weights at or below it are dropped.
 
     Args:
       rule: one of `RULES`.
-      params: trained.
+      params: trained parameters.
       mask: the mask so far.
-      prunable: the leaves that are cut.
-      t: the rule's number; may be traced.
+      prunable: the leaves that are pruned.
+      t: the number of the rule; may be traced.
 
     Raises:
-      ValueError: unknown rule.
+      ValueError: an unknown rule.
     """
     if rule not in RULES:
         raise ValueError(f"unknown rule '{rule}': one of {', '.join(RULES)}")
@@ -47,7 +47,7 @@ def thresholds(
 def cut(
     rule: str, params: Params, mask: Mask, prunable: Prunable, values: dict[str, Array]
 ) -> Mask:
-    """The mask of what lies above the `thresholds`; what is pruned stays pruned."""
+    """The mask of the weights above the `thresholds`; pruned weights stay pruned."""
     leaves = []
     for path, leaf, kept in zip(
         prunable, masks.pick(params, prunable), masks.pick(mask, prunable), strict=True

@@ -1,7 +1,7 @@
-"""What is trained at each level: the ticket, and the nets that it is held against.
+"""The ticket of a level and its controls: copies of the ticket with one thing changed.
 
-A treatment takes the ticket and changes one thing: its weights, or where its mask lies. The count
-in each layer stays.
+A control changes the weights of the ticket or the places of its mask. The count of each layer
+stays.
 """
 
 from collections.abc import Callable
@@ -16,13 +16,13 @@ from jaxtickets.types import Array, Key, Mask, Model, Params, Prunable, Stats
 
 
 class ControlInputs(NamedTuple):
-    """A ticket as treatments see it.
+    """A ticket as controls receive it.
 
     Attributes:
-      model: for a new initialisation.
-      prunable: the leaves with masks.
-      params, stats: the weights that the ticket's mask selects from: rewound, as a rule.
-      mask: the ticket's.
+      model: the net as functions, for a new initialisation.
+      prunable: the leaves that are masked.
+      params, stats: the ticket's weights, usually rewound, and its batch statistics.
+      mask: the ticket's mask, bool like `params`.
     """
 
     model: Model
@@ -33,7 +33,12 @@ class ControlInputs(NamedTuple):
 
 
 class ControlStart(NamedTuple):
-    """Where a treatment's training begins."""
+    """The initial parameters, statistics and mask of a control's training.
+
+    Attributes:
+      params, stats: like those of the net.
+      mask: bool like `params`.
+    """
 
     params: Params
     stats: Stats
@@ -41,39 +46,39 @@ class ControlStart(NamedTuple):
 
 
 Control = Callable[[Key, ControlInputs], ControlStart]
-"""`treatment(key, given) -> treated`; the key is consumed."""
+"""`control(key, inputs) -> start`; the key is consumed."""
 
 
 def ticket(key: Key, given: ControlInputs) -> ControlStart:
-    """The ticket itself."""
+    """The unchanged ticket."""
     del key
     return ControlStart(given.params, given.stats, given.mask)
 
 
 def reinit(key: Key, given: ControlInputs) -> ControlStart:
-    """The ticket's mask on a new initialisation: is it the structure alone?"""
+    """The ticket's mask with a new initialisation: does the structure alone suffice?"""
     return ControlStart(*given.model.init(key), given.mask)
 
 
 def random(key: Key, given: ControlInputs) -> ControlStart:
-    """A randomly sampled sparse net: a new initialisation under a random mask."""
+    """A new initialisation under a random mask with the ticket's count in each layer."""
     init_key, mask_key = jax.random.split(key)
     mask = masks.shuffle(mask_key, given.mask, given.prunable)
     return ControlStart(*given.model.init(init_key), mask)
 
 
 def shuffled(key: Key, given: ControlInputs) -> ControlStart:
-    """The ticket's weights under its mask shuffled within layers: does its place matter?
+    """The ticket's weights under its mask shuffled within layers: do the mask's places matter?
 
-    Differs from `random` in the weights, which are the ticket's, rewound ones included.
+    Unlike `random`, it keeps the ticket's weights, including rewound ones.
     """
     return ControlStart(given.params, given.stats, masks.shuffle(key, given.mask, given.prunable))
 
 
 def resampled(key: Key, given: ControlInputs) -> ControlStart:
-    """The ticket's mask, each weight drawn anew from its layer's surviving weights.
+    """The ticket's mask with each weight redrawn from the kept weights of its layer.
 
-    Drawn with replacement: is it the distribution of the survivors that helps?
+    Drawn with replacement: does the distribution of the kept weights suffice?
     """
     leaves = masks.pick(given.params, given.prunable)
     kept = masks.pick(given.mask, given.prunable)
@@ -92,7 +97,7 @@ CONTROLS: dict[str, Control] = {
 
 
 def apply_control(treatment: Control, key: Key, given: ControlInputs) -> ControlStart:
-    """What the treatment gives, as one compiled program for each net."""
+    """The result of the control, as one compiled program for each net."""
     return _compiled(
         treatment, given.model, given.prunable, key, given.params, given.stats, given.mask
     )
@@ -112,8 +117,8 @@ def _compiled(
 
 
 def _resample(key: Key, leaf: Array, kept: Array) -> jax.Array:
-    """`leaf` with every value drawn from those under `kept`."""
-    survivors = jnp.argsort(~jnp.ravel(kept))  # their places first
+    """Replaces every value of `leaf` by a random one of those under `kept`."""
+    survivors = jnp.argsort(~jnp.ravel(kept))  # the places of kept weights first
     count = jnp.sum(kept, dtype=jnp.int32)
     place = jax.random.randint(key, jnp.shape(leaf), 0, count)
     return jnp.ravel(leaf)[survivors[place]]

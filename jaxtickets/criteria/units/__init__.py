@@ -1,4 +1,7 @@
-"""What is a filter or neuron worth? `score(key, evidence, wiring) -> {group: scores}`."""
+"""Criteria of units: scores of filters and neurons, `score(key, evidence, wiring)`.
+
+The result is `{group: float[units]}`.
+"""
 
 from collections.abc import Callable
 
@@ -21,7 +24,7 @@ UNIT_CRITERIA: dict[str, UnitCriterion] = {
 
 
 def inverted(criterion: UnitCriterion) -> UnitCriterion:
-    """The scores' negatives: what was kept first goes first."""
+    """The negated scores, which reverse the order."""
 
     def score(key: Key, evidence: Evidence, wiring: Wiring) -> dict[str, Array]:
         scores = criterion.score(key, evidence, wiring)
@@ -34,10 +37,10 @@ UNIT_VARIANTS: dict[str, Callable[[UnitCriterion], UnitCriterion]] = {"inverted"
 
 
 def find_unit(name: str) -> UnitCriterion:
-    """The criterion of units of that name; `inverted_l1` is the inverse of `l1`.
+    """The criterion of units of a name; `inverted_l1` is the inverse of `l1`.
 
     Raises:
-      ValueError: there is none.
+      ValueError: an unknown name.
     """
     return resolve(name, UNIT_CRITERIA, UNIT_VARIANTS, "unit criterion")
 

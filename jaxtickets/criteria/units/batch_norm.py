@@ -1,4 +1,4 @@
-"""Batch-norm scales: keep the units that batch norm lets through."""
+"""Batch-norm scales: keeps the units with large scales γ."""
 
 import jax.numpy as jnp
 
@@ -8,7 +8,9 @@ from jaxtickets.types import Array, Key, Wiring
 
 
 def scale(key: Key, evidence: Evidence, wiring: Wiring) -> dict[str, Array]:
-    """γ, the sum over the group's norms, with its sign; an undergraduate thesis, 2020.
+    """γ with its sign, summed over the group's norms; from an undergraduate thesis, 2020.
+
+    The key is not used.
 
     Raises:
       ValueError: a group has no batch norm.
@@ -18,9 +20,10 @@ def scale(key: Key, evidence: Evidence, wiring: Wiring) -> dict[str, Array]:
 
 
 def absolute(key: Key, evidence: Evidence, wiring: Wiring) -> dict[str, Array]:
-    """`Σ |γ|` over the group's norms, what the penalty on scales has of it.
+    """`Σ |γ|` over the group's norms, the unit's share of the penalty on scales.
 
-    Liu et al., "Learning efficient convolutional networks through network slimming", 2017.
+    Liu et al., "Learning efficient convolutional networks through network slimming", 2017. The key
+    is not used.
 
     Raises:
       ValueError: a group has no batch norm.
@@ -30,7 +33,7 @@ def absolute(key: Key, evidence: Evidence, wiring: Wiring) -> dict[str, Array]:
 
 
 def _gammas(evidence: Evidence, wiring: Wiring) -> dict[str, Array]:
-    """Group -> `[norms, units]`; raises ValueError where a group has no norm."""
+    """Group -> float`[norms, units]`; raises ValueError if a group has no batch norm."""
     found = {}
     for group in wiring:
         if not group.norms:

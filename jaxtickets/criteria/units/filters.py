@@ -1,4 +1,4 @@
-"""A group's units as rows: what criteria of units read."""
+"""The incoming weights of units as rows, for criteria of units."""
 
 import jax.numpy as jnp
 
@@ -8,6 +8,6 @@ from jaxtickets.types import Array, Params, Units
 
 
 def filters(params: Params, group: Units) -> Array:
-    """float`[units, weights]`: each unit's incoming weights, of all its producers; no biases."""
+    """float`[units, weights]`: each unit's incoming weights, from all producers, without biases."""
     kernels = single(masks.kernels(params, group.producers))
     return jnp.concatenate([k.reshape(-1, group.size).T for k in kernels], axis=1)

@@ -1,4 +1,4 @@
-"""FPGM: what the layer's other filters can stand in for goes."""
+"""FPGM: removes the filters that the layer's other filters can replace."""
 
 import jax.numpy as jnp
 from jax import lax
@@ -10,15 +10,15 @@ from jaxtickets.types import Array, Key, Wiring
 
 
 def score(key: Key, evidence: Evidence, wiring: Wiring, norm_keep: float = 1.0) -> dict[str, Array]:
-    """`Σ_k ‖F_j − F_k‖₂` over the filters k of the layer: the lowest is nearest to their median.
+    """`Σ_k ‖F_j − F_k‖₂` over the filters k of the layer; the lowest is nearest to their median.
 
     He et al., "Filter pruning via geometric median", 2019, equation 4. The key is not used.
 
     Args:
       key, evidence, wiring: see `UnitScore`.
-      norm_keep: before that, the share `1 − norm_keep` of the filters with the smallest L2 norm
-        goes; these have the lowest scores, below zero and by norm, and distances are to the
-        others alone.
+      norm_keep: the share of filters that remain after a first pruning by L2 norm. The other
+        filters rank lowest, in the order of their norms, with negative scores; distances are to the
+        remaining filters only.
     """
     del key
 

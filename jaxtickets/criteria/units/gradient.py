@@ -1,4 +1,4 @@
-"""Gradient: keep the units whose incoming weights the loss pulls at."""
+"""Gradient: keeps the units whose incoming weights have large gradients."""
 
 import jax.numpy as jnp
 
@@ -8,6 +8,6 @@ from jaxtickets.types import Array, Key, Wiring
 
 
 def score(key: Key, evidence: Evidence, wiring: Wiring) -> dict[str, Array]:
-    """The mean of |dL/dw|, L the mean loss over the batches; the key feeds dropout."""
+    """The mean of |dL/dw|, with L the mean loss over the batches; the key feeds dropout."""
     slopes = gradient(key, in_single(evidence))
     return {g.name: jnp.mean(jnp.abs(filters(slopes, g)), 1) for g in wiring}

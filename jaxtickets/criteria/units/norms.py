@@ -1,4 +1,4 @@
-"""Norms of filters: keep the units whose incoming weights are large."""
+"""Norms of filters: keeps the units whose incoming weights are large."""
 
 import jax.numpy as jnp
 
@@ -8,7 +8,7 @@ from jaxtickets.types import Array, Key, Wiring
 
 
 def mean_abs(key: Key, evidence: Evidence, wiring: Wiring) -> dict[str, Array]:
-    """The mean of |w|: comparable between layers of different widths."""
+    """The mean of |w|, which is comparable between layers of different widths."""
     del key
     return {g.name: jnp.mean(jnp.abs(filters(evidence.params, g)), 1) for g in wiring}
 
@@ -26,10 +26,10 @@ def l2(key: Key, evidence: Evidence, wiring: Wiring) -> dict[str, Array]:
 
 
 def sign_mean(key: Key, evidence: Evidence, wiring: Wiring) -> dict[str, Array]:
-    """`sign(mean w_i) · mean w_f`: magnitude with sign, of filters.
+    """`sign(mean w_i) · mean w_f`: signed magnitude of filters.
 
-    `w_i` at initialisation and `w_f` after training; an undergraduate thesis on annealing over
-    masks, 2020, after Zhou et al., "Deconstructing lottery tickets", 2019.
+    `w_i` is at initialisation and `w_f` after training. From an undergraduate thesis on annealing
+    over masks, 2020, after Zhou et al., "Deconstructing lottery tickets", 2019.
     """
     del key
     means = [

@@ -1,4 +1,4 @@
-"""Random: the control of every criterion of units."""
+"""Random: the baseline of every criterion of units."""
 
 import jax
 

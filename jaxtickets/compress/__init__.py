@@ -1,1 +1,1 @@
-"""The network itself becomes smaller."""
+"""Structured compression: pruned nets become smaller nets. Also sparse forms of masked layers."""

@@ -1,12 +1,12 @@
-"""Units under a budget of multiply-adds, as arrays: what a choice costs, and the largest that fits.
+"""Selection of units within a budget of multiply-adds, as traceable array code.
 
-`choose.to_budget` does on the host, once, what a search does at every step; this can be traced and
-batched. A layer with `m_l` multiply-adds in the whole net costs, when `n_g` of the `N_g` units of
-each group g stay,
+`unit_selection.to_budget` selects once, on the host; this version runs at every step of a search
+and can be batched. A layer with `m_l` multiply-adds in the whole net, when `n_g` of the `N_g` units
+of each group g are kept, costs
 
     m_l · Π_axes (1 - Σ_g r_lag (1 - n_g / N_g)),
 
-where `r_lag` is the share of the layer's axis a (inputs, outputs) that the units of g are.
+where `r_lag` is the share of the units of g in the layer's axis a (inputs, outputs).
 """
 
 from collections.abc import Mapping
@@ -21,18 +21,18 @@ from jaxtickets.compress.graph import Graph
 from jaxtickets.types import Array
 
 SLACK = 1e-6
-"""What is left of a budget, as a share of the whole net, for the rounding of float32."""
+"""The margin of a budget for float32 rounding, as a share of the whole net."""
 
 
 class Costs(NamedTuple):
-    """What the layers of a net cost by the units that stay; static.
+    """The costs of a net's layers as functions of the kept units; static.
 
     Attributes:
-      names: of the groups.
+      names: the names of the groups.
       layers: float32`[layers]`, each layer's share of the whole net's multiply-adds.
-      axes: float32`[layers, 2, groups]`, the share of a layer's axis that a group's units are: of
-        the inputs or the outputs, in any order; zeros where an axis has no units that can go.
-      sizes: the units of each group.
+      axes: float32`[layers, 2, groups]`, the share of a group's units in each axis of a layer,
+        inputs and outputs in any order; zeros for an axis without removable units.
+      sizes: the number of units of each group.
     """
 
     names: tuple[str, ...]
@@ -42,14 +42,14 @@ class Costs(NamedTuple):
 
 
 def costs(graph: Graph, dense: Mapping[str, int]) -> Costs:
-    """The costs of a net's layers; groups are in the order of `graph.wiring`.
+    """The costs of a net's layers, with groups in the order of `graph.wiring`.
 
     Args:
-      graph: of the net.
+      graph: the net's channel graph.
       dense: leaf -> its multiply-adds in the whole net (`nets.multiply_adds`).
 
     Raises:
-      ValueError: groups share units, so that their counts don't tell a cost.
+      ValueError: groups share units, so that their counts do not determine a cost.
     """
     owner: dict[int, int] = {}
     for at, group in enumerate(graph.wiring):
@@ -72,29 +72,29 @@ def costs(graph: Graph, dense: Mapping[str, int]) -> Costs:
 
 
 def share(costs: Costs, counts: Array) -> Array:
-    """float32, the share of the multiply-adds that counts`[groups]` of units cost."""
+    """float32 scalar: the share of the multiply-adds that remains with `counts[groups]` units."""
     gone = 1 - counts / jnp.asarray(costs.sizes, jnp.float32)
     left = 1 - jnp.sum(costs.axes * gone[None, None, :], axis=-1)
     return jnp.sum(costs.layers * jnp.prod(left, axis=-1))
 
 
 def least(costs: Costs, floor: int) -> float:
-    """The share that remains where every group keeps its floor, at least one unit."""
+    """The share that remains when every group keeps its floor, at least one unit."""
     return float(share(costs, jnp.array(_floors(costs, floor))))
 
 
 def within(costs: Costs, scores: Array, budget: Array, floor: int = 1) -> Array:
-    """bool`[units]`: the highest scores, as many as cost no more than the budget.
+    """bool`[units]`: the highest scores whose units fit into the budget.
 
-    Units are taken from the highest score down, each group's first `floor` before all others, until
-    the next one no longer fits.
+    Each group's first `floor` units are taken first, then units in the order of their scores, until
+    the next one does not fit.
 
     Args:
-      costs: of the net.
+      costs: the net's costs.
       scores: float`[units]`, group after group; higher is kept first.
       budget: in (0, 1], the share of the multiply-adds; at least `least(costs, floor)`.
-      floor: the least that a group keeps; a smaller one is kept whole. 0 is as 1, since no choice
-        may empty a layer.
+      floor: the fewest units in each group; smaller groups are kept whole. 0 means 1, because no
+        layer may be emptied.
     """
     floors, starts = _floors(costs, floor), np.cumsum([0, *costs.sizes])[:-1]
     parts = jnp.split(scores, starts[1:].tolist())

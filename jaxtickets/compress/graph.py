@@ -1,11 +1,11 @@
-"""The channel graph: which units stand on which axes of a net's leaves, traced from its jaxpr.
+"""The channel graph: which units the axes of a net's leaves index, traced from its jaxpr.
 
-Units that an operation combines are one unit to whoever removes them: those that meet in a
-residual sum, a depthwise convolution, a batch norm; and a dense layer after a flatten reads each
-unit once a pixel. Nobody writes that down for an architecture: it is read off the equations of the
-net in evaluation mode (see `labels`). Liu et al., "Group Fisher pruning for practical network
-compression", 2021, and Fang et al., "DepGraph: towards any structural pruning", 2023, find the
-same groups from autograd graphs.
+Units that an operation combines can only be removed together: units that meet in a residual sum, a
+depthwise convolution, or a batch norm. A dense layer after a flatten reads each unit once for each
+pixel. None of this is written by hand for an architecture; it is read from the equations of the net
+in evaluation mode (see `unit_tracing`). Liu et al., "Group Fisher pruning for practical network
+compression", 2021, and Fang et al., "DepGraph: towards any structural pruning", 2023, find the same
+groups from autograd graphs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,19 +33,19 @@ from jaxtickets.types import Feed, PyTree, UnitMask, Units, Wiring
 
 
 class Graph(NamedTuple):
-    """Where a net's units are.
+    """The units of a net.
 
-    A unit is an integer, numbered over the whole net; `FIXED` stands for all that can't go: the
-    images' channels and the logits.
+    A unit is an integer, numbered over the whole net; `FIXED` stands for everything that cannot be
+    removed: the images' channels and the logits.
 
     Attributes:
-      wiring: the groups by name, for `masks.expand`. Groups share units where channels are padded
-        with zeros between them (a residual net's shortcut without weights).
-      units: group -> its units `[size]`, in order.
-      axes: path in `{'params': ..., 'batch_stats': ...}` -> axis, counted from the end -> the unit
-        at each of its places.
-      depthwise: paths of the kernels that filter each channel alone.
-      image: what the net takes for one example, such as `(h, w, c)`, see `nets.functional`.
+      wiring: the groups by name, for `masks.expand`. Groups share units if channels are padded with
+        zeros between them, as in a residual net's shortcut without weights.
+      units: group -> int`[size]`, its units in order.
+      axes: path in `{'params': ..., 'batch_stats': ...}` -> axis, counted from the end ->
+        int`[size]`, the unit at each position.
+      depthwise: the paths of the kernels that filter each channel separately.
+      image: the net's input for one example, such as `(h, w, c)`, see `nets.functional`.
     """
 
     wiring: Wiring
@@ -58,17 +58,17 @@ class Graph(NamedTuple):
 def trace(net: nn.Module, shape: Example, depthwise: frozenset[str] = frozenset()) -> Graph:
     """The channel graph of a flax module.
 
-    What it gives, in one array or several, is all logits: these stay.
+    All outputs of the net, one array or several, are logits, which stay.
 
     Args:
       net: any flax module.
-      shape: of one example, such as `(h, w, c)`, see `nets.functional`.
-      depthwise: kernels that are known to filter each channel alone; where there is but one
-        channel, nothing else tells them from others.
+      shape: the input for one example, such as `(h, w, c)`, see `nets.functional`.
+      depthwise: the kernels known to filter each channel separately; with a single channel, they
+        cannot be recognised.
 
     Raises:
-      ValueError: in one line that names the net, the layer and the operation: it has no rule, or
-        units are tied in a way that a `Wiring` can't say.
+      ValueError: in one line that names the net, the layer and the operation: an operation has no
+        rule, or a `Wiring` cannot express how units are tied.
     """
     model = nets.functional(lax_form(net), shape)
     params, stats = jax.eval_shape(model.init, jax.random.key(0))
@@ -83,7 +83,7 @@ def trace(net: nn.Module, shape: Example, depthwise: frozenset[str] = frozenset(
         for logits in walk(closed.jaxpr, inputs, seen):
             if isinstance(logits, Value):
                 seen.tie(np.array(FIXED), logits.labels)
-            else:  # a leaf as it is
+            else:  # an output that is an unchanged leaf
                 for labels in axes[logits.path].values():
                     seen.tie(np.array(FIXED), labels)
         number = _join(axes, seen.ties)
@@ -99,10 +99,10 @@ def trace(net: nn.Module, shape: Example, depthwise: frozenset[str] = frozenset(
 
 
 def kept(graph: Graph, units: UnitMask) -> np.ndarray:
-    """bool`[units]`: which units stay; one that groups share stays if one of them keeps it.
+    """bool`[units]`: which units are kept; a shared unit is kept if one of its groups keeps it.
 
     Raises:
-      ValueError: a name isn't a group, or a length doesn't fit.
+      ValueError: a name is not that of a group, or the number of units differs.
     """
 
     count = 1 + max(int(places.max()) for axes in graph.axes.values() for places in axes.values())
@@ -119,7 +119,7 @@ def kept(graph: Graph, units: UnitMask) -> np.ndarray:
 
 
 def kernel_of(graph: Graph, layer: str) -> str:
-    """The path, in the parameters, of the kernel of a layer that makes or reads units."""
+    """The path in the parameters of the kernel of a layer that computes or reads units."""
     prefix = f"params/{layer}/" if layer else "params/"
     own = [path for path in graph.axes if path.startswith(prefix) and -2 in graph.axes[path]]
     own = [path for path in own if "/" not in path.removeprefix(prefix)]
@@ -137,7 +137,7 @@ def _leaves(params: PyTree, stats: PyTree) -> dict[str, tuple[int, ...]]:
 
 
 def _number(leaves: Mapping[str, tuple[int, ...]]) -> Axes:
-    """Labels for the units of each leaf, and for the inputs of those with more than one axis."""
+    """New labels for the last axis of each leaf, and for the last but one if there is one."""
     start = FIXED + 1
     axes: Axes = {}
     for path, shape in leaves.items():
@@ -149,7 +149,7 @@ def _number(leaves: Mapping[str, tuple[int, ...]]) -> Axes:
 
 
 def _leaf(path: str, shape: tuple[int, ...], axes: Mapping[int, np.ndarray]) -> Known:
-    """A leaf as the walk takes it."""
+    """A leaf as an input of the walk."""
     if not shape:
         return Value(np.array(FREE), shape, path)
     if len(shape) == 1:
@@ -158,7 +158,7 @@ def _leaf(path: str, shape: tuple[int, ...], axes: Mapping[int, np.ndarray]) -> 
 
 
 def _join(axes: Axes, ties: Sequence[np.ndarray]) -> np.ndarray:
-    """Label -> unit: one number for all labels that are tied, in the labels' order."""
+    """Label -> unit: tied labels get one number; units are numbered in the order of labels."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -166,15 +166,16 @@ def _join(axes: Axes, ties: Sequence[np.ndarray]) -> np.ndarray:
     first, second = np.concatenate([np.empty((2, 0), int), *ties], 1)
     pairs = coo_array((np.ones(len(first), bool), (first, second)), shape=(count, count))
     numbers = connected_components(pairs, directed=False)[1]
-    lowest = np.unique(numbers, return_index=True)[1][numbers]  # of the labels tied to each
+    lowest = np.unique(numbers, return_index=True)[1][numbers]  # the lowest label tied to each
     return np.unique(lowest, return_inverse=True)[1]
 
 
 def _check_claims(axes: Axes, number: np.ndarray, claims: Sequence[tuple[str, np.ndarray]]) -> None:
-    """Labels that must be one unit are tied, and are not two places of the same axis.
+    """Raises UntraceableError unless claimed labels are tied, and not two positions of one axis.
 
-    The second counts also where they are tied: what is made of all units, such as their mean, ties
-    them all once it is subtracted from them. What stays, such as logits, may be mixed.
+    The second condition applies to tied labels too: an operation over all units, such as their
+    mean, ties all of them once the mean is subtracted from them. Fixed elements, such as logits,
+    may be mixed.
     """
     home, layers = np.zeros(len(number), int), ["the images"]
     for path, leaf in axes.items():
@@ -190,14 +191,14 @@ def _check_claims(axes: Axes, number: np.ndarray, claims: Sequence[tuple[str, np
 
 
 def _groups(axes: Axes, order: Mapping[str, str]) -> tuple[Wiring, dict[str, np.ndarray]]:
-    """Groups of the layers and their units.
+    """The groups of layers, and their units.
 
     Args:
-      axes: the leaves' units.
-      order: paths of the leaves in the order in which they are read, and the operations by which.
+      axes: the units of the leaves.
+      order: leaf path -> the first operation that reads the leaf, in the order of reading.
 
     Raises:
-      UntraceableError: a `Wiring` can't say how they are tied.
+      UntraceableError: a `Wiring` cannot express how the units are tied.
     """
     groups: dict[frozenset[int], Units] = {}
     units: dict[str, np.ndarray] = {}
@@ -238,10 +239,10 @@ def _groups(axes: Axes, order: Mapping[str, str]) -> tuple[Wiring, dict[str, np.
 
 
 def _kernels(axes: Axes, order: Mapping[str, str]) -> dict[str, str]:
-    """Layer -> its kernel, the one that `masks.kernel_path` finds; in the order of reading.
+    """Layer -> its kernel, as `masks.kernel_path` finds it, in the order of reading.
 
     Raises:
-      UntraceableError: a layer has several leaves that read or make units.
+      UntraceableError: several leaves of a layer read or compute units.
     """
     several: dict[str, list[str]] = {}
     for path in axes:
@@ -269,7 +270,7 @@ def _layer(path: str) -> str:
 
 
 def _norm_leaf(axes: Axes, layer: str) -> str:
-    """A leaf of a layer without kernel."""
+    """A leaf of a layer that has no kernel."""
     return next(path for path in axes if _layer(path) == layer)
 
 

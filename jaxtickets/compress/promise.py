@@ -1,4 +1,4 @@
-"""What cutting promises: the small net's outputs are the masked net's, within rounding."""
+"""The check of a shrunk net: its outputs must equal the masked net's, up to rounding."""
 
 import math
 
@@ -23,14 +23,14 @@ def output_gap(
     small_net: nn.Module,
     small_ticket: Ticket,
 ) -> float:
-    """The largest difference between the masked net's outputs and the small one's.
+    """The largest difference between the outputs of the masked net and the small net.
 
-    Of two random examples, one at a time, in evaluation mode, as a share of the masked net's
+    Over two random examples, one at a time, in evaluation mode, as a share of the masked net's
     largest output.
 
     Args:
-      net, ticket, units, graph: as for `shrink`.
-      small_net, small_ticket: what it gives.
+      net, ticket, units, graph: as in `shrink`.
+      small_net, small_ticket: the result of `shrink`.
     """
     return gap_and_rounding(net, ticket, units, graph, small_net, small_ticket)[0]
 
@@ -60,7 +60,7 @@ def gap_and_rounding(
 def _outputs(
     net: nn.Module, graph: Graph, ticket: Ticket, units: UnitMask | None
 ) -> tuple[list[np.ndarray], float]:
-    """What a masked net makes of two random examples, and the coarsest epsilon of its numbers."""
+    """A masked net's outputs for two random examples, and the coarsest epsilon of its floats."""
     draw = np.random.default_rng(0)
 
     def inputs(one: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -88,7 +88,7 @@ def _outputs(
 
 
 def coarsest(jaxpr: Jaxpr) -> float:
-    """The largest epsilon of the floats that a jaxpr computes with; at least float32's."""
+    """The largest epsilon of the float types that a jaxpr computes with; at least float32's."""
     epsilon = float(jnp.finfo(jnp.float32).eps)
     for eqn in jaxpr.eqns:
         types = [getattr(var.aval, "dtype", None) for var in eqn.outvars]

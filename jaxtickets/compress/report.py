@@ -1,4 +1,4 @@
-"""What a smaller network saves, as far as shapes say: counts, multiply-adds, bytes."""
+"""The sizes of a network before and after compression: counts, multiply-adds, bytes."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -13,10 +13,10 @@ class Size(NamedTuple):
     """A ticket's size.
 
     Attributes:
-      parameters: entries of the parameters, batch norms and biases among them.
-      kept: those that the mask keeps.
-      multiply_adds: of one image, zeros among the weights counted too.
-      bytes: of parameters and statistics as arrays; the mask not counted.
+      parameters: the number of parameters, including batch norms and biases.
+      kept: the number of parameters that the mask keeps.
+      multiply_adds: of one image, including those with pruned weights.
+      bytes: the bytes of parameters and statistics, without the mask.
     """
 
     parameters: int
@@ -26,12 +26,12 @@ class Size(NamedTuple):
 
 
 class Report(NamedTuple):
-    """What was gained.
+    """The effect of a compression.
 
     Attributes:
-      units: group -> units that stay, and all of them before.
-      before: the size of the ticket.
-      after: the size of what was made of it.
+      units: group -> the number of kept units, and of all units before.
+      before: the size of the ticket before.
+      after: the size of the result.
     """
 
     units: Mapping[str, tuple[int, int]]
@@ -44,7 +44,7 @@ def size(ticket: Ticket, adds: Mapping[str, int]) -> Size:
 
     Args:
       ticket: unbatched.
-      adds: what its net multiplies for one image (`nets.multiply_adds`).
+      adds: leaf -> the multiply-adds of one image (`nets.multiply_adds`).
     """
     leaves = jax.tree.leaves(ticket.params)
     arrays = leaves + jax.tree.leaves(ticket.stats)
@@ -57,7 +57,7 @@ def size(ticket: Ticket, adds: Mapping[str, int]) -> Size:
 
 
 def rows(report: Report) -> list[dict[str, Any]]:
-    """A row a quantity: `quantity`, `before`, `after`, and `ratio`, before over after."""
+    """One row for each quantity: `quantity`, `before`, `after`, and `ratio`, before over after."""
     pairs = zip(Size._fields, report.before, report.after, strict=True)
     return [
         {"quantity": name, "before": old, "after": new, "ratio": old / new}

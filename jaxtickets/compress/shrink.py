@@ -1,8 +1,8 @@
-"""A net without its removed units: the same class with smaller widths, and arrays that fit it.
+"""Shrinking: the same net class with smaller widths, and arrays that fit it.
 
-A mask over units computes with zeros; here the zeros go. Li et al., "Pruning filters for efficient
-ConvNets", 2017, section 3.1, remove a filter's kernel and the next layer's matching inputs; which
-these are says the channel graph (see `graph`).
+A mask over units only sets them to zero; shrinking removes them. Li et al., "Pruning filters for
+efficient ConvNets", 2017, section 3.1, remove a filter's kernel and the matching inputs of the next
+layer. The channel graph says which inputs these are (see `graph`).
 """
 
 import jax
@@ -19,31 +19,32 @@ from jaxtickets.compress.widths import cut_widths, one_line
 from jaxtickets.types import PyTree, Ticket, UnitMask
 
 Standing = frozenset[tuple[str, int]]
-"""The leaves and their axes on which a unit stands."""
+"""The leaves, and the axes of these, that index a unit."""
 
 
 def shrink(
     net: nn.Module, ticket: Ticket, units: UnitMask, graph: Graph
 ) -> tuple[nn.Module, Ticket, Report]:
-    """The net and the ticket with only the units that stay.
+    """The net and the ticket with only the units that are kept.
 
-    In evaluation mode the small ticket's outputs are, to float tolerance, those of the large one
-    under its own mask and that of the units (`masks.expand`). A unit that groups share stays where
-    one of them keeps it; in the others the small mask switches it off.
+    In evaluation mode, the small ticket's outputs equal, to float tolerance, those of the large
+    ticket under its own mask and that of the units (`masks.expand`). A shared unit stays if one of
+    its groups keeps it; in the other groups, the small mask switches it off.
 
     Args:
-      net: a flax module with the widths of its layers in a tuple of integers, `widths`.
-      ticket: its parameters, statistics and mask, unbatched.
-      units: `{group: bool[units]}` for groups of `graph.wiring`; an absent one stays whole.
-      graph: the net's (`graph.trace`).
+      net: a flax module whose attribute `widths` is a tuple of integers, the widths of its layers.
+      ticket: the net's ticket, unbatched.
+      units: `{group: bool[units]}` for groups of `graph.wiring`; an absent group stays whole.
+      graph: the net's channel graph (`graph.trace`).
 
     Returns:
-      The small net, its ticket, and what was gained.
+      The small net, its ticket, and the report of sizes.
 
     Raises:
-      ValueError: in one line: the mask isn't one of the parameters, a layer would lose all of its
-        units, no width sets a layer's units, the net with the new widths has another channel graph,
-        or its outputs for random inputs are others, and who reads the units by which they differ.
+      ValueError: in one line: the mask does not match the parameters; a layer would lose all its
+        units; no width sets a layer's units; the net with the new widths has another channel graph;
+        or its outputs for random inputs differ, in which case the message names the layers that
+        read the units in question.
     """
     masks.check_mask(ticket.mask, ticket.params)
     small_net, cut = _made(net, ticket, units, graph)
@@ -62,7 +63,7 @@ def shrink(
 def _made(
     net: nn.Module, ticket: Ticket, units: UnitMask, graph: Graph
 ) -> tuple[nn.Module, Ticket]:
-    """The small net and its ticket, by the graph alone."""
+    """The small net and its ticket, from the graph alone."""
     stays = graphs.kept(graph, units)
     counts = {name: int(stays[places].sum()) for name, places in graph.units.items()}
     for name, count in counts.items():
@@ -71,7 +72,7 @@ def _made(
     small_net = net.clone(widths=cut_widths(net, graph, counts))
     try:
         small = graphs.trace(small_net, graph.image, graph.depthwise)
-    except Exception as error:  # whatever a user's net raises where its widths don't fit
+    except Exception as error:  # any error of a user's net whose widths don't fit
         raise ValueError(
             f"{type(net).__name__} can't have widths={small_net.widths}: {one_line(error)}"
         ) from error
@@ -79,7 +80,7 @@ def _made(
 
 
 def _readers(net: nn.Module, ticket: Ticket, units: UnitMask, graph: Graph, gap: float) -> str:
-    """A line that says which layer reads units so that they can't go."""
+    """One line that names the layers whose units cannot be removed, and their readers."""
     guilty = []
     for group in graph.wiring:
         one = {group.name: units[group.name]} if group.name in units else {}
@@ -98,7 +99,7 @@ def _readers(net: nn.Module, ticket: Ticket, units: UnitMask, graph: Graph, gap:
 
 
 def _cut(ticket: Ticket, graph: Graph, small: Graph, units: UnitMask, stays: np.ndarray) -> Ticket:
-    """The ticket's arrays with the units that stay, in the small net's order.
+    """The ticket's arrays with the kept units, in the small net's order.
 
     Raises:
       ValueError: the small net's arrays have other shapes.
@@ -111,7 +112,7 @@ def _cut(ticket: Ticket, graph: Graph, small: Graph, units: UnitMask, stays: np.
         if len(left) != len(new):
             raise ValueError(f"{path} would have {len(left)} places for {len(new)} units")
         index[path][axis] = np.empty(len(new), int)
-        # a unit's several places, those of the pixels before a flatten, keep their order
+        # several places of one unit, one for each pixel before a flatten, keep their order
         index[path][axis][np.argsort(new, kind="stable")] = left[
             np.argsort(old[left], kind="stable")
         ]
@@ -126,7 +127,7 @@ def _cut(ticket: Ticket, graph: Graph, small: Graph, units: UnitMask, stays: np.
         return jax.tree.unflatten(jax.tree.structure(tree), leaves)
 
     params, mask = cut("params", ticket.params), cut("params", ticket.mask)
-    wiring, off = [], {}  # units that stay for the sake of another group
+    wiring, off = [], {}  # `off`: units that only another group keeps
     for group in graph.wiring:
         path = graphs.kernel_of(small, group.producers[0])
         here = source[small.axes[f"params/{path}"][-1]]
@@ -142,14 +143,14 @@ def _cut(ticket: Ticket, graph: Graph, small: Graph, units: UnitMask, stays: np.
 
 
 def _source(graph: Graph, small: Graph, stays: np.ndarray) -> np.ndarray:
-    """Unit of the small net -> unit of the large one.
+    """Unit of the small net -> unit of the large net.
 
-    A unit is known by the axes on which it stands: units that share them all are taken in order.
-    Padding may ask for another order than the large net's: what comes from an earlier stage stands
-    first there, wherever it stood before.
+    Units are matched by the axes that index them; units with the same axes are matched in order.
+    Padding may change the order between such sets: in the small net, channels from an earlier stage
+    come first.
 
     Raises:
-      ValueError: the small net's units stand on other axes.
+      ValueError: the small net's units have other axes.
     """
     before, after = _standing(graph, stays), _standing(small, None)
     if {axes: len(units) for axes, units in before.items()} != {
@@ -163,7 +164,7 @@ def _source(graph: Graph, small: Graph, stays: np.ndarray) -> np.ndarray:
 
 
 def _standing(graph: Graph, stays: np.ndarray | None) -> dict[Standing, list[int]]:
-    """Axes -> the units that stand on just these, in order."""
+    """Axes -> the units that exactly these axes index, in order."""
     standing: dict[int, list[tuple[str, int]]] = {}
     for path, places in graph.axes.items():
         for axis, units in places.items():

@@ -1,14 +1,14 @@
-"""Products that skip the zeros of a masked kernel, and LeNets that are computed by them.
+"""Products that skip the zeros of a masked kernel, and LeNets that use them.
 
-A mask over a kernel saves no time in a dense product. Here are forms of `kernel.T @ x` in which cut
-weights are neither stored nor multiplied, each with its gradient for the kept weights alone.
-Activations are transposed, `x[n, b]` with the batch last, so that one input of all examples is a
-contiguous row: a form's work is then sums of scaled rows, whatever the batch.
+A mask saves no time in a dense product. The forms below of `kernel.T @ x` neither store nor
+multiply pruned weights, and each has its own gradient, for kept weights only. Activations are
+transposed to `x[n, b]`, with the batch last, so that one input of all examples is a contiguous row
+and a product is a sum of scaled rows.
 
-`bcoo` and `bcsr` are those of `jax.experimental.sparse`. The gathered form has a table of each
-output's kept inputs, padded to the most that any output has (the ELLPACK layout of Grimes, Kincaid
-and Young, "ITPACK 2.0 user's guide", 1979). `live` is a dense product over the inputs of which
-any weight is kept.
+`bcoo` and `bcsr` are those of `jax.experimental.sparse`. `gathered` uses a table of the kept inputs
+of each output, padded to the largest number of any output (the ELLPACK layout of Grimes, Kincaid
+and Young, "ITPACK 2.0 user's guide", 1979). `live` is a dense product over the inputs that have a
+kept weight.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,24 +25,27 @@ from jaxtickets.nets.convolution import max_pool2
 from jaxtickets.types import Array, Mask, Params, PyTree
 
 UNROLL = 8
-"""Rows that the gathered form adds in one pass over its sums, which then stay in the cache."""
+"""Rows that the gathered form adds in one pass, so that its sums stay in the cache."""
 
 
 class Pattern(NamedTuple):
-    """Where the kept weights of a kernel `[n, o]` are; z of them, ordered by output, then input.
+    """The positions of the z kept weights of a kernel `[n, o]`, ordered by output, then input.
 
     Attributes:
       mask: bool`[n, o]`.
-      rows: int32`[z]`, each kept weight's output.
-      columns: int32`[z]`, its input.
-      starts: int32`[o + 1]`, the first weight of each output, and z.
-      turned: int32`[z]`, the weights' numbers ordered by input, then output.
-      turned_starts: int32`[n + 1]`, the first of each input among `turned`, and z.
-      inputs: int32`[o, k]`, each output's kept inputs; k is the most of any, padded with 0.
-      kept: bool`[o, k]`, False where `inputs` is padded.
-      outputs: int32`[n, m]`, each input's kept outputs, padded with 0.
-      slots: int32`[n, m]`, where in the flattened `[o, k]` their weights are; `o k` if padded.
-      live: int32`[l]`, the inputs of which any weight is kept.
+      rows: int32`[z]`, the output of each kept weight.
+      columns: int32`[z]`, the input of each kept weight.
+      starts: int32`[o + 1]`, the index of the first weight of each output, then z.
+      turned: int32`[z]`, the indices of the weights, ordered by input, then output.
+      turned_starts: int32`[n + 1]`, the index in `turned` of the first weight of each input, then
+        z.
+      inputs: int32`[o, k]`, the kept inputs of each output, padded with 0; k is the largest number
+        of any output.
+      kept: bool`[o, k]`, False where `inputs` is padding.
+      outputs: int32`[n, m]`, the kept outputs of each input, padded with 0.
+      slots: int32`[n, m]`, the positions of their weights in the flattened `[o, k]`; `o k` for
+        padding.
+      live: int32`[l]`, the inputs that have a kept weight.
     """
 
     mask: Array
@@ -59,11 +62,11 @@ class Pattern(NamedTuple):
 
 
 def pattern(mask: Array) -> Pattern:
-    """The pattern of a mask over a kernel, on the host.
+    """The pattern of a mask over a kernel, computed on the host.
 
     Args:
-      mask: bool`[..., o]`, as the kernel of a dense layer or a convolution; the axes before the
-        last are the inputs, flattened.
+      mask: bool`[..., o]`, the mask of a dense layer or a convolution; the axes before the last are
+        the inputs, flattened.
     """
     flat = np.asarray(mask, bool).reshape(-1, np.shape(mask)[-1])
     inputs, kept, starts = _table(flat.T)
@@ -89,7 +92,7 @@ def pattern(mask: Array) -> Pattern:
 
 
 def _table(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The places of the ones in each row, padded; which are no padding; where each row begins."""
+    """The positions of the ones in each row, padded; where they are not padding; the row starts."""
     counts = flat.sum(1)
     filled = np.arange(max(1, counts.max(initial=0))) < counts[:, None]
     places = np.zeros(filled.shape, int)
@@ -101,13 +104,13 @@ def _table(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 class Form(NamedTuple):
-    """A way to hold the kept weights of a kernel and to multiply by them.
+    """A way to store the kept weights of a kernel and to multiply by them.
 
     Attributes:
       pack: `pack(pattern, kernel) -> weights`, from a kernel `[..., o]`.
-      unpack: `unpack(pattern, weights) -> kernel[n, o]`, zero where cut; of a gradient too.
+      unpack: `unpack(pattern, weights) -> kernel[n, o]`, zero where pruned; also for gradients.
       product: `product(pattern, weights, x[n, b]) -> y[o, b]`: `kernel.T @ x` to float tolerance.
-        Its gradient is that of the dense product at the kept weights, zero at any padding.
+        Its gradient is that of the dense product at the kept weights, and zero at padding.
     """
 
     pack: Callable[[Pattern, Array], jax.Array]
@@ -120,11 +123,11 @@ def _flat(kernel: Array) -> jax.Array:
 
 
 def _at(array: Array, index: Array) -> jax.Array:
-    """Rows of an array; the indices are never out of bounds."""
+    """Rows of an array; the indices must be in bounds."""
     return jnp.asarray(array).at[index].get(mode="promise_in_bounds")
 
 
-# dense, transposed: what the layout alone gains
+# dense, transposed: measures the effect of the layout alone
 
 
 def _pack_dense(pattern: Pattern, kernel: Array) -> jax.Array:
@@ -133,7 +136,7 @@ def _pack_dense(pattern: Pattern, kernel: Array) -> jax.Array:
 
 @jax.custom_vjp
 def _masked(kept: Array, weights: Array, x: Array) -> jax.Array:
-    """`weights[o, n] @ x[n, b]`; the gradient is zero where `kept[o, n]` isn't."""
+    """`weights[o, n] @ x[n, b]`; the gradient is zero where `kept[o, n]` is False."""
     del kept
     return weights @ x
 
@@ -199,7 +202,7 @@ def _bcsr_forward(pattern: Pattern, weights: Array, x: Array) -> tuple[jax.Array
 
 
 def _bcsr_backward(saved: PyTree, back: Array) -> tuple[None, jax.Array, jax.Array]:
-    """BCSR has no gradient of its own: the transposed product, and the gathered form's sums."""
+    """The gradient that BCSR lacks: the transposed product, and the sums of the gathered form."""
     pattern, weights, x = saved
     turned = _at(weights, pattern.turned), _at(pattern.rows, pattern.turned), pattern.turned_starts
     width = pattern.inputs.shape[1]
@@ -239,7 +242,7 @@ def _sums(index: Array, weights: Array, x: Array) -> jax.Array:
 
 
 def _products(index: Array, x: Array, back: Array) -> jax.Array:
-    """`[o, k]`: `sum_b back[o, b] x[index[o, k], b]`, the gradient for a table's weights."""
+    """`[o, k]`: `sum_b back[o, b] x[index[o, k], b]`, the gradient of a table's weights."""
     return lax.map(lambda row: _at(x, row[0]) @ row[1], (index, back))
 
 
@@ -253,7 +256,7 @@ def _gathered_forward(pattern: Pattern, weights: Array, x: Array) -> tuple[jax.A
 
 
 def _gathered_backward(saved: PyTree, back: Array) -> tuple[None, jax.Array, jax.Array]:
-    """By the transposed table: gathers alone, no scatter."""
+    """The gradient from the transposed table: gathers only, no scatter."""
     pattern, weights, x = saved
     padded = jnp.append(weights.ravel(), jnp.zeros(1, weights.dtype))
     of_x = _sums(pattern.outputs, _at(padded, pattern.slots), back)
@@ -274,18 +277,23 @@ FORMS: dict[str, Form] = {
 
 
 class Layer(NamedTuple):
-    """A layer: its name, and a convolution's window `(h, w)`, or `()`."""
+    """A layer of a LeNet.
+
+    Attributes:
+      name: its name in the parameters.
+      window: `(h, w)` of a convolution, `()` of a dense layer.
+    """
 
     name: str
     window: tuple[int, ...]
 
 
 class Held(NamedTuple):
-    """A masked net in a form.
+    """A masked net stored in a form.
 
     Attributes:
       patterns: layer -> its pattern.
-      weights: layer -> `kernel` as the form packs it, and `bias[o]` if there is one.
+      weights: layer -> `kernel` as packed by the form, and `bias[o]` if there is one.
     """
 
     patterns: dict[str, Pattern]
@@ -293,12 +301,12 @@ class Held(NamedTuple):
 
 
 def layers(params: Params, order: Sequence[str]) -> tuple[Layer, ...]:
-    """The layers named in `order`, as `forward` takes them."""
+    """The layers named in `order`, as arguments of `forward`."""
     return tuple(Layer(name, tuple(jnp.shape(params[name]["kernel"])[:-2])) for name in order)
 
 
 def hold(form: Form, mask: Mask, params: Params) -> Held:
-    """A net's parameters in a form, its layers' kernels masked; on the host."""
+    """Stores a net's parameters in a form, with the kernels masked; on the host."""
     patterns = {name: pattern(leaves["kernel"]) for name, leaves in mask.items()}
     weights = {
         name: {**leaves, "kernel": form.pack(patterns[name], leaves["kernel"])}
@@ -314,13 +322,13 @@ def forward(
     weights: Mapping[str, Mapping[str, Array]],
     images: Array,
 ) -> jax.Array:
-    """Logits `[n, classes]` of a LeNet, as its own to float tolerance.
+    """Logits `[n, classes]` of a LeNet, equal to its own to float tolerance.
 
-    First convolutions (no padding, stride 1), each followed by a ReLU and a 2x2 pool, then dense
-    layers with ReLUs between them: `lenet300_100` and `lenet5` are such nets.
+    Convolutions (no padding, stride 1), each followed by a ReLU and a 2x2 pool, then dense layers
+    with ReLUs between them, as in `lenet300_100` and `lenet5`.
 
     Args:
-      form: how kernels are held.
+      form: how the kernels are stored.
       layers: the layers in forward order.
       patterns, weights: see `Held`.
       images: float`[n, h, w, c]`, normalised.

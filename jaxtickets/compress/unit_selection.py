@@ -1,8 +1,8 @@
-"""Which units stay: masks over units from their scores, by layer, over all layers, to a budget.
+"""Selection of units from their scores: by layer, over all layers, or to a budget.
 
-Host arithmetic on counts; who stays is `masks.select`'s choice, exact and with ties broken the same
-way each time. Groups may share units (see `graph`): such a unit has the mean of its scores, is
-counted in the first of its groups alone, and stays or goes in all of them.
+Counts are computed on the host; `masks.select` selects the units, with exact counts and
+deterministic ties. Groups may share units (see `graph`). A shared unit has the mean of its scores,
+counts only in the first of its groups, and is kept or removed in all of them.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from jaxtickets.compress.graph import Graph, kept
 from jaxtickets.types import Array, Key, UnitMask
 
 UnitScores = Mapping[str, Array]
-"""`{group: float[units]}`, as criteria of units give them; higher is kept first."""
+"""`{group: float[units]}`, the scores of a criterion of units; higher is kept first."""
 
 
 class Rule(Protocol):
@@ -26,7 +26,7 @@ class Rule(Protocol):
     def __call__(
         self, graph: Graph, scores: UnitScores, density: float, floor: int = 0, multiple: int = 1
     ) -> dict[str, np.ndarray]:
-        """The units that stay."""
+        """`{group: bool[units]}`: the units that are kept."""
         ...
 
 
@@ -37,19 +37,19 @@ def by_layer(
     floor: int = 0,
     multiple: int = 1,
 ) -> dict[str, np.ndarray]:
-    """`{group: bool[units]}`: the best of each group, `round(density * units)`, half to even.
+    """`{group: bool[units]}`: the best `round(density * units)` of each group, half to even.
 
     Args:
-      graph: of the net.
-      scores: of all groups.
-      density: in (0, 1], one for all groups or one for each.
-      floor: the least that a group keeps; a smaller one is kept whole.
-      multiple: counts are rounded to the nearest multiple of it (half up) that isn't below the
-        floor, and to the whole group above that.
+      graph: the net's channel graph.
+      scores: the scores of all groups.
+      density: in (0, 1], for all groups or for each.
+      floor: the fewest units in each group; smaller groups are kept whole.
+      multiple: counts are rounded to the nearest multiple of it (half up) that is not below the
+        floor; a count above the group's size keeps the whole group.
 
     Raises:
-      ValueError: a group is left with nothing (it is named), scores are missing or NaN, or a
-        density is outside (0, 1].
+      ValueError: a group would be left with no unit (the message names it), scores are missing or
+        NaN, or a density is outside (0, 1].
     """
     found = best_of_each(graph, scores, density, floor, multiple)
     return {name: np.asarray(mask) for name, mask in found.items()}
@@ -62,7 +62,7 @@ def best_of_each(
     floor: int = 0,
     multiple: int = 1,
 ) -> dict[str, jax.Array]:
-    """`by_layer`, with scores that may be traced (NaN then ranks last)."""
+    """Like `by_layer`, but the scores may be traced (NaN then ranks last)."""
     ranked = _ranked(graph, scores)
     counts = {}
     for name, values in ranked.items():
@@ -76,17 +76,17 @@ def best_of_each(
 def over_layers(
     graph: Graph, scores: UnitScores, density: float, floor: int = 0, multiple: int = 1
 ) -> dict[str, np.ndarray]:
-    """`{group: bool[units]}`: the best of all units ranked together, `round(density * units)`.
+    """`{group: bool[units]}`: the best `round(density * units)` of all units, ranked together.
 
     One threshold for all layers, as in Liu et al., "Learning efficient convolutional networks
-    through network slimming", 2017; after that, each group's count is rounded.
+    through network slimming", 2017. The counts of the groups are rounded afterwards.
 
     Args:
-      graph, scores, floor, multiple: as for `by_layer`.
+      graph, scores, floor, multiple: as in `by_layer`.
       density: in (0, 1], of all units together.
 
     Raises:
-      ValueError: as for `by_layer`, and if the floors alone need more.
+      ValueError: as in `by_layer`, or the floors alone need more units.
     """
     ranked = _ranked(graph, scores)
     total = allocation.global_({name: v.shape for name, v in ranked.items()}, density, floor)
@@ -105,17 +105,18 @@ def to_budget(
     floor: int = 1,
     multiple: int = 1,
 ) -> dict[str, np.ndarray]:
-    """The largest choice of `rule` that costs no more than `budget`, by bisection on its density.
+    """The largest selection of `rule` within a budget, by bisection on its density.
 
     Args:
       rule: `by_layer` or `over_layers`.
-      graph, scores, multiple: as for `by_layer`.
-      floor: likewise; 0 is as 1, since no choice may empty a layer.
-      cost: of a choice, such as `multiply_adds`; it doesn't fall as units are added.
-      budget: the most that it may cost.
+      graph, scores, multiple: as in `by_layer`.
+      floor: as in `by_layer`, but at least 1, because no layer may be emptied.
+      cost: the cost of a selection, such as `multiply_adds`; it must not decrease as units are
+        added.
+      budget: the largest cost.
 
     Raises:
-      ValueError: as `rule` does, or the floors alone cost more.
+      ValueError: as in `rule`, or the floors alone exceed the budget.
     """
     ranked = _ranked(graph, scores)
     total, floor = sum(map(len, ranked.values())), max(floor, 1)
@@ -135,15 +136,17 @@ def to_budget(
 
 
 def shuffled(key: Key, graph: Graph, units: UnitMask) -> dict[str, np.ndarray]:
-    """Random units, as many in each group as stay: of those that no group before it has.
+    """Random units, as many in each group as `units` keeps.
+
+    The count of a group is that of its own units, which no earlier group has.
 
     Args:
-      key: of the draw.
-      graph: of the net.
-      units: `{group: bool[units]}`; a unit that groups share stays where one of them keeps it.
+      key: consumed.
+      graph: the net's channel graph.
+      units: `{group: bool[units]}`; a shared unit is kept if one of its groups keeps it.
 
     Returns:
-      `{group: bool[units]}`, the same in all groups that share a unit.
+      `{group: bool[units]}`, equal in all groups that share a unit.
     """
     stays, own = kept(graph, units), _own(graph)
     for one, mine in zip(jax.random.split(key, len(own)), own.values(), strict=True):
@@ -152,12 +155,12 @@ def shuffled(key: Key, graph: Graph, units: UnitMask) -> dict[str, np.ndarray]:
 
 
 def multiply_adds(graph: Graph, dense: Mapping[str, int], units: UnitMask) -> int:
-    """The multiply-adds of one image that are left once the other units are gone.
+    """The multiply-adds of one image after the other units are removed.
 
     Args:
-      graph: of the net.
+      graph: the net's channel graph.
       dense: leaf -> its multiply-adds in the whole net (`nets.multiply_adds`).
-      units: which units stay.
+      units: the units that are kept.
     """
     stays, total = kept(graph, units), 0
     for path, count in dense.items():
@@ -168,7 +171,7 @@ def multiply_adds(graph: Graph, dense: Mapping[str, int], units: UnitMask) -> in
 
 
 def _ranked(graph: Graph, scores: UnitScores) -> dict[str, jax.Array]:
-    """Group -> the mean scores of the units that no group before it has; groups without are out."""
+    """Group -> the mean scores of its own units; groups without own units are left out."""
     count = 1 + max(int(places.max()) for places in graph.units.values())
     sums, groups = jnp.zeros(count), np.zeros(count, "f")
     for name, places in graph.units.items():
@@ -180,7 +183,7 @@ def _ranked(graph: Graph, scores: UnitScores) -> dict[str, jax.Array]:
 
 
 def _own(graph: Graph) -> dict[str, np.ndarray]:
-    """Group -> its units that no group before it has; groups without are out."""
+    """Group -> its units that no earlier group has; groups without such units are left out."""
     own, seen = {}, np.empty(0, int)
     for name, places in graph.units.items():
         if len(new := places[~np.isin(places, seen)]):
@@ -196,7 +199,7 @@ def _best(
     floor: int,
     multiple: int,
 ) -> dict[str, jax.Array]:
-    """The masks that keep these counts, rounded, of each group's own units."""
+    """The masks that keep the rounded counts of each group's own units."""
     keep = {}
     for name, values in ranked.items():
         least = max(min(floor, len(values)), counts[name] > 0)

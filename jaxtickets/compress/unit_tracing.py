@@ -1,10 +1,11 @@
-"""Which unit stands where: labels of units, carried through a jaxpr's equations.
+"""Unit tracing: which unit each element of an activation belongs to, through a net's jaxpr.
 
-A label is an integer. Each unit axis of each leaf has labels of its own; an activation's element
-has the label of the unit that it is a value of. Operations that combine elements one by one tie
-their labels, products with a kernel tie the activation's labels to the kernel's input axis, and
-whatever moves elements moves labels. So a flatten, a padding shortcut and a convolution written as
-slices and a product need no rule of their own. What is tied is joined at the end, in one pass.
+A label is an integer. Each unit axis of each leaf has its own labels, and each element of an
+activation has the label of its unit. Elementwise operations tie the labels of the elements that
+they combine. Products with a kernel tie the labels of the activation to those of the kernel's input
+axis. Operations that move elements move their labels. A flatten, a padded shortcut, or a
+convolution written as slices and a product thus needs no rule of its own. At the end, tied labels
+are joined in one pass.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,24 +17,24 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal
 from jaxtickets.nets.element_moves import MOVES, body_of, compact, module_of, shape_of
 
 FREE, FIXED = -1, 0
-"""Labels of what is no unit: a constant; an entry of the images or a logit, which stays."""
+"""Labels of what is not a unit: FREE, a constant; FIXED, an input or a logit, which must stay."""
 
 Axes = dict[str, dict[int, np.ndarray]]
-"""Leaf path -> axis, counted from the end -> a label for each of its places."""
+"""Leaf path -> axis, counted from the end -> int`[size]`, the labels along that axis."""
 
 
 class UntraceableError(ValueError):
-    """An operation through which units can't be followed."""
+    """An operation through which units cannot be traced."""
 
 
 class Value(NamedTuple):
     """An activation, or a leaf with one axis.
 
     Attributes:
-      labels: int array that broadcasts to `shape`: an axis along which nothing differs has length
-        1.
-      shape: the value's own.
-      path: its leaf, '' for an activation.
+      labels: int array that broadcasts to `shape`; an axis along which all labels are equal has
+        length 1.
+      shape: the shape of the value.
+      path: the path of the leaf; '' for an activation.
     """
 
     labels: np.ndarray
@@ -41,17 +42,17 @@ class Value(NamedTuple):
     path: str = ""
 
     def full(self) -> np.ndarray:
-        """The labels, one an element; a view."""
+        """The labels of all elements, a view of shape `shape`."""
         return np.broadcast_to(self.labels, self.shape)
 
 
 class Weights(NamedTuple):
-    """A kernel, perhaps with its elements moved.
+    """A kernel, possibly after operations that move its elements.
 
     Attributes:
-      path: its leaf.
-      size: the leaf's shape.
-      places: for each element its place in the flattened leaf.
+      path: the path of its leaf.
+      size: the shape of the leaf.
+      places: int, shaped like the value: the position of each element in the flattened leaf.
     """
 
     path: str
@@ -60,14 +61,14 @@ class Weights(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """That of the value, after moves."""
+        """The shape of the value, after the moves."""
         return self.places.shape
 
     def along(self, axis: int, rows: Sequence[int]) -> np.ndarray:
-        """Places on the leaf's `axis` as a function of the value's axes `rows`, `[n]`.
+        """int`[n]`: the positions on the leaf's `axis` as a function of the value's axes `rows`.
 
         Raises:
-          UntraceableError: they depend on the other axes too.
+          UntraceableError: the positions also depend on the other axes.
         """
         places = np.unravel_index(self.places, self.size)[axis]
         others = [i for i in range(self.places.ndim) if i not in rows]
@@ -80,16 +81,16 @@ class Weights(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a walk over a jaxpr collects.
+    """The results that a walk over a jaxpr accumulates.
 
     Attributes:
-      axes: labels of the leaves' axes.
-      ties: arrays `[2, n]` of labels that belong together.
-      order: paths of leaves as they are read, and the operation that reads each first.
-      depthwise: paths of kernels that filter each channel alone, which a net of one channel doesn't
-        show.
-      claims: places and arrays `[2, n]` of labels that must be the same unit there.
-      place: the operation at hand and its module, for messages.
+      axes: the labels of the leaves' axes.
+      ties: int arrays `[2, n]`, pairs of labels of the same unit.
+      order: leaf path -> the first operation that reads the leaf, in the order of reading.
+      depthwise: the paths of kernels that filter each channel separately; the shapes of a net with
+        one channel do not show it.
+      claims: places, with int arrays `[2, n]` of pairs of labels that must be the same unit there.
+      place: the current operation and its module, for messages.
     """
 
     axes: Axes
@@ -100,16 +101,16 @@ class Seen(NamedTuple):
     place: str = ""
 
     def tie(self, a: np.ndarray, b: np.ndarray) -> None:
-        """Ties labels one by one; constants are tied to nothing."""
+        """Ties labels elementwise; constants are not tied."""
         a, b = np.broadcast_arrays(a, b)
         chosen = (a != FREE) & (b != FREE) & (a != b)
         if chosen.any():
             self.ties.append(np.unique(np.stack([a[chosen], b[chosen]]), axis=1))
 
     def settle(self, labels: np.ndarray, axes: Sequence[int]) -> np.ndarray:
-        """The labels with length 1 along `axes`, and the claim that but one unit lies along them.
+        """Reduces `axes` to length 1, with the claim that all labels along them are one unit.
 
-        Padding aside; ties that are found later may make two labels the same unit.
+        Padding is exempt. The claim is checked at the end, since a later tie may join two labels.
         """
         most = labels.max(tuple(axes), keepdims=True)
         differing = (labels != most) & (labels != FREE)
@@ -123,16 +124,16 @@ Known = Value | Weights
 
 
 def walk(jaxpr: Jaxpr, inputs: Sequence[Known], seen: Seen, where: str = "") -> list[Known]:
-    """The values that a jaxpr gives; what it ties and reads is added to `seen`.
+    """The outputs of a jaxpr; adds what it ties and reads to `seen`.
 
     Args:
-      jaxpr: of one image.
-      inputs: one for each of its arguments.
-      seen: what was collected so far.
-      where: the module that calls it, for messages.
+      jaxpr: the jaxpr for one image.
+      inputs: one value for each of its arguments.
+      seen: the results so far.
+      where: the calling module, for messages.
 
     Raises:
-      UntraceableError: it has an operation without a rule, which is named with its module.
+      UntraceableError: an operation has no rule; the message names it and its module.
     """
     values: dict[Any, Known] = dict(zip(jaxpr.invars, inputs, strict=True))
     values |= {var: _free(shape_of(var)) for var in jaxpr.constvars}
@@ -151,14 +152,14 @@ def walk(jaxpr: Jaxpr, inputs: Sequence[Known], seen: Seen, where: str = "") -> 
             except UntraceableError as error:
                 raise UntraceableError(f"{place} {error}") from None
             except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
-                said = " ".join(str(error).split())  # a form of the operation that isn't known here
+                said = " ".join(str(error).split())  # an unsupported form of the operation
                 raise UntraceableError(f"{place} can't be followed: {said}") from error
         values.update(zip(eqn.outvars, outputs, strict=True))
     return [_free(()) if isinstance(v, Literal) else values[v] for v in jaxpr.outvars]
 
 
 def _rule(eqn: JaxprEqn, inputs: list[Known], seen: Seen) -> Sequence[Known]:
-    """An equation's outputs."""
+    """The outputs of an equation."""
     name, shapes = eqn.primitive.name, [shape_of(var) for var in eqn.outvars]
     if name in ("dot_general", "conv_general_dilated") and all(map(_is_fixed, inputs)):
         return [Value(np.full((1,) * len(shape), FIXED), shape) for shape in shapes]
@@ -191,12 +192,12 @@ def _rule(eqn: JaxprEqn, inputs: list[Known], seen: Seen) -> Sequence[Known]:
 
 
 def _is_fixed(value: Known) -> bool:
-    """Whether it is made of constants and of the example alone."""
+    """Whether a value depends only on constants and on the example."""
     return isinstance(value, Value) and bool((value.labels <= FIXED).all())
 
 
 def _of_layer(values: Sequence[Value], seen: Seen) -> str:
-    """Whose units these values have, in words."""
+    """The layer whose units these values have, as words for a message."""
     there = max((int(value.labels.max()) for value in values), default=FREE)
     for path, leaf in seen.axes.items():
         if any(there in labels for labels in leaf.values()):
@@ -205,7 +206,7 @@ def _of_layer(values: Sequence[Value], seen: Seen) -> str:
 
 
 def _cut_out(value: Value, shape: Sequence[int]) -> Value:
-    """A slice whose place isn't known: all places along the axes that are cut are the same unit."""
+    """A slice at an unknown position; labels along the sliced axes must be equal."""
     for axis, size in enumerate(shape):
         if size != value.shape[axis] and value.labels.shape[axis] != 1:
             raise UntraceableError("takes units that aren't known before")
@@ -215,10 +216,10 @@ def _cut_out(value: Value, shape: Sequence[int]) -> Value:
 def _looked_up(
     params: Mapping[str, Any], table: Weights, index: Known, shape: Sequence[int], seen: Seen
 ) -> Value:
-    """Rows of an embedding `[words, units]`, chosen by integers: its words stay.
+    """Rows of an embedding `[words, units]`, selected by integers; its words stay.
 
     Raises:
-      UntraceableError: what is read isn't rows.
+      UntraceableError: the gather does not read whole rows.
     """
     numbers = params["dimension_numbers"]
     rows = (1, table.size[-1])
@@ -253,7 +254,7 @@ REDUCTIONS = {
 
 
 def _free(shape: Sequence[int]) -> Value:
-    """Constants."""
+    """A constant of that shape."""
     return Value(np.full((1,) * len(shape), FREE), tuple(shape))
 
 
@@ -263,10 +264,10 @@ def _compact(labels: np.ndarray) -> Value:
 
 
 def _filters(kernel: Weights, seen: Seen) -> Value:
-    """A kernel that is combined with activations one by one: a depthwise convolution's.
+    """The kernel of a depthwise convolution, which multiplies activations elementwise.
 
     Raises:
-      UntraceableError: it has several inputs.
+      UntraceableError: the kernel has several inputs.
     """
     if kernel.size[-2] != 1:
         raise UntraceableError(f"does more with {kernel.path} than move and multiply it")
@@ -275,7 +276,7 @@ def _filters(kernel: Weights, seen: Seen) -> Value:
 
 
 def _together(values: Sequence[Value], shape: Sequence[int], seen: Seen) -> Value:
-    """What combines values one by one: it ties them."""
+    """The result of an elementwise operation, which ties the labels of its values."""
     labels = np.full((1,) * len(shape), FREE)
     for value in values:
         seen.tie(labels, value.labels)
@@ -284,19 +285,19 @@ def _together(values: Sequence[Value], shape: Sequence[int], seen: Seen) -> Valu
 
 
 def _reduced(value: Value, axes: Sequence[int], shape: Sequence[int], seen: Seen) -> Value:
-    """What is made of all elements along `axes`."""
+    """The result of a reduction over `axes`."""
     return Value(seen.settle(value.labels, axes).squeeze(tuple(axes)), tuple(shape))
 
 
 def _windowed(value: Value, params: Mapping[str, Any], shape: Sequence[int], seen: Seen) -> Value:
-    """What is made of the elements in each window."""
+    """The result of a reduction over windows."""
     pooled = [axis for axis, size in enumerate(value.shape) if size != shape[axis]]
     pooled += [axis for axis, size in enumerate(params["window_dimensions"]) if size > 1]
     return Value(seen.settle(value.labels, sorted(set(pooled))), tuple(shape))
 
 
 def _channels(value: Value, axes: Sequence[int], seen: Seen) -> np.ndarray:
-    """Labels along `axes`, flattened, which are the same at all places of the other axes."""
+    """The labels along `axes`, flattened; they must be equal along the other axes."""
     rest = [axis for axis in range(len(value.shape)) if axis not in axes]
     labels = seen.settle(value.labels, rest).transpose(*axes, *rest)
     shape = [value.shape[axis] for axis in axes] + [1] * len(rest)
@@ -304,7 +305,7 @@ def _channels(value: Value, axes: Sequence[int], seen: Seen) -> np.ndarray:
 
 
 def _product(params: Mapping[str, Any], inputs: Sequence[Known], seen: Seen) -> Value:
-    """An activation times a kernel, on either side."""
+    """The product of an activation and a kernel, in either order."""
     contracted, (batched, _) = params["dimension_numbers"]
     kinds = [isinstance(value, Weights) for value in inputs]
     values = [value for value in inputs if isinstance(value, Value)]
@@ -331,7 +332,7 @@ def _product(params: Mapping[str, Any], inputs: Sequence[Known], seen: Seen) -> 
 
 
 def _mixed(contracted: Sequence[Sequence[int]], inputs: Sequence[Value], seen: Seen) -> Value:
-    """An activation times a constant, such as one that resizes an image: a sum over some axes."""
+    """The product of an activation and a constant, such as a resize: a sum over some axes."""
     labels: np.ndarray = np.array(FREE)
     shape: list[int] = []
     for value, over in zip(inputs, contracted, strict=True):
@@ -345,7 +346,7 @@ def _mixed(contracted: Sequence[Sequence[int]], inputs: Sequence[Value], seen: S
 def _read(
     kernel: Weights, labels: np.ndarray, rows: Sequence[int], columns: Sequence[int], seen: Seen
 ) -> np.ndarray:
-    """Ties a kernel's inputs to labels `[inputs]`; the labels of its units `[units]`."""
+    """Ties a kernel's inputs to `labels[inputs]`; returns the labels of its units `[units]`."""
     axes = seen.axes[kernel.path]
     units = axes[-1][kernel.along(-1, columns)]
     if kernel.path in seen.depthwise:
@@ -358,7 +359,7 @@ def _read(
 def _convolution(
     params: Mapping[str, Any], inputs: Sequence[Known], shape: Sequence[int], seen: Seen
 ) -> Value:
-    """A convolution with a kernel, of all channels or of each one alone."""
+    """The convolution of an activation with a kernel, over all channels or depthwise."""
     value, kernel = inputs
     if not isinstance(value, Value) or not isinstance(kernel, Weights):
         raise UntraceableError("convolves no activation with a kernel")

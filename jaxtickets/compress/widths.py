@@ -1,4 +1,4 @@
-"""Which of a net's widths sets the units of which layer, and the widths of a smaller net."""
+"""The widths of a smaller net, and which width of a net sets which layer's units."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,19 +14,19 @@ from jaxtickets.compress.graph import Graph
 
 
 def cut_widths(net: nn.Module, graph: Graph, counts: Mapping[str, int]) -> tuple[int, ...]:
-    """`net.widths` with the groups' new sizes.
+    """`net.widths` with the new sizes of the groups.
 
-    Which width sets which layer is seen in the shapes of a net whose widths all differ, but for
-    those of layers whose units are tied. They keep their order, since a padded shortcut can't
-    narrow its stream.
+    To find which width sets which layer, a probe net is built whose widths all differ, except those
+    of layers with tied units. The probe keeps the order of the widths, because a padded shortcut
+    cannot narrow its stream.
 
     Args:
       net: a flax module.
-      graph: its own.
-      counts: group -> how many units are left.
+      graph: the net's channel graph.
+      counts: group -> the number of units that are kept.
 
     Raises:
-      ValueError: the net has no such attribute, or it can't say the new sizes.
+      ValueError: the net has no such attribute, or its widths cannot express the new sizes.
     """
     widths = getattr(net, "widths", None)
     if not isinstance(widths, tuple) or not all(isinstance(width, int) for width in widths):
@@ -46,10 +46,10 @@ def cut_widths(net: nn.Module, graph: Graph, counts: Mapping[str, int]) -> tuple
 
 
 def _tied_widths(net: nn.Module, graph: Graph) -> tuple[list[int], dict[str, int]]:
-    """For each width the first that must be equal; layer -> the width that sets its units.
+    """For each width, the first width that must equal it; and layer -> the width that sets it.
 
-    Where a net can't be made with widths that differ, since two layers' units meet, those of which
-    it is known so far that they do are made equal, until it can.
+    A net with all widths different may be impossible, because two layers' units meet. Widths that
+    are known to meet are then made equal, until the net can be built.
     """
     widths, layers = net.widths, [one for group in graph.wiring for one in group.producers]
     order = np.argsort(np.argsort(widths, kind="stable"))
@@ -57,7 +57,7 @@ def _tied_widths(net: nn.Module, graph: Graph) -> tuple[list[int], dict[str, int
     same = list(range(len(widths)))
 
     def probe(same: list[int]) -> tuple[dict[str, int], Exception | None]:
-        """Layer -> the width that sets it, of the layers that could be made."""
+        """Layer -> the width that sets it, for the layers that could be built."""
         trial = tuple(above + int(order[place]) for place in same)
         sizes, error = _sizes(net.clone(widths=trial), graph, layers)
         return {layer: trial.index(n) for layer, n in sizes.items() if n in trial}, error
@@ -84,7 +84,7 @@ def _tied_widths(net: nn.Module, graph: Graph) -> tuple[list[int], dict[str, int
             same = joined(*found)
             units, error = probe(same)
             continue
-        # the layer that could not be made is tied to one that was
+        # the layer that could not be built is tied to one that was
         unseen = [place for place in dict.fromkeys(same) if place not in units.values()]
         for one, other in ((a, b) for a in unseen for b in dict.fromkeys(units.values())):
             if widths[one] == widths[other]:
@@ -102,7 +102,7 @@ def _tied_widths(net: nn.Module, graph: Graph) -> tuple[list[int], dict[str, int
 def _sizes(
     net: nn.Module, graph: Graph, layers: Sequence[str]
 ) -> tuple[dict[str, int], Exception | None]:
-    """Layer -> its units, of the layers that a net makes, and what it raises after them if so."""
+    """Layer -> its number of units, for the layers that the net builds; and any error it raises."""
     made: dict[str, Any] = {}
 
     def watch(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -116,7 +116,7 @@ def _sizes(
     with nn.intercept_methods(watch):
         try:
             jax.eval_shape(nets.functional(net, graph.image).init, jax.random.key(0))
-        except Exception as raised:  # whatever a user's net raises where its widths don't fit
+        except Exception as raised:  # any error of a user's net whose widths don't fit
             error = raised
     shapes = {
         jax.tree_util.keystr(path, simple=True, separator="/"): shape
@@ -127,5 +127,5 @@ def _sizes(
 
 
 def one_line(error: Exception) -> str:
-    """What an exception says, or its first paragraph, in one line."""
+    """The first paragraph of an exception's message, in one line."""
     return " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__

@@ -97,7 +97,7 @@ def test_criteria(evidence):
     @jax.jit
     def table(batches):
         given = jax.random.key(1), seen._replace(batches=batches)
-        return {name: criterion(*given) for name, criterion in CRITERIA.items()}
+        return {name: criterion.score(*given) for name, criterion in CRITERIA.items()}
 
     for name, scores in table(seen.batches).items():
         ranked = masks.flatten(scores, KERNELS)

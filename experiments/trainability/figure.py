@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.harness import rows
-from experiments.harness.canvas import densities, legend_beside, save, subplots
+from experiments.harness.canvas import densities, legend_beside, logarithmic, save, subplots
 from experiments.harness.method_figures import label, ordered
 from experiments.harness.records import read_spec
 
@@ -31,12 +31,10 @@ def draw_first_steps(folder: Path) -> Path:
             panel.plot(steps, mean, color=colour, lw=1.2, label=name)
             low = np.maximum(mean - spread, losses.min(1))  # above zero, for the logarithm
             panel.fill_between(steps, low, mean + spread, color=colour, alpha=0.15, lw=0)
-        panel.set_yscale("log")
-        panel.yaxis.set_major_formatter("{x:.2g}")
-        panel.yaxis.set_minor_formatter("{x:.2g}")
+        logarithmic(panel)
         panel.set(xlabel="training step", ylabel="training loss (nats)")
         panel.set_title(f"density {density:g}")
-        panel.grid(alpha=0.3, which="both")
+        panel.grid(alpha=0.3)
     legend_beside(axes.flat[-1])
     seeds = len({row["seed"] for row in summary})
     fig.suptitle(

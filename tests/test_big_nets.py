@@ -441,7 +441,7 @@ def test_residual_nets_take_any_size():
 def test_a_padded_shortcut_cannot_narrow():
     net = nets.make("resnet20")
     narrow = dataclasses.replace(net, widths=(17, *net.widths[1:4], 16, *net.widths[5:]))
-    with pytest.raises(ValueError, match="can't take 17 channels to 16: see stage2_block1"):
+    with pytest.raises(ValueError, match="can't narrow 17 channels to 16: see stage2_block1"):
         nets.check_fits(narrow, CIFAR, 10)
     nets.check_fits(dataclasses.replace(narrow, shortcut="conv"), CIFAR, 10)
 

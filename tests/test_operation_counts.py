@@ -160,7 +160,7 @@ def ragged(x):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (endless, "'while' in Body multiplies, nobody knows"),
+        (endless, "'while' in Body multiplies an unknown number"),
         (ragged, "'ragged_dot_general' in Body"),
     ],
 )

@@ -1,6 +1,6 @@
-"""Data sets by name: the bundled MNIST subset and TFDS's, as arrays on the host.
+"""Data sets by name, as arrays on the host: the bundled MNIST subset, and sets prepared by TFDS.
 
-`augment` and `batches` hold what happens to them on the device.
+`augment` and `batches` process them on the device.
 """
 
 from collections.abc import Callable
@@ -24,13 +24,13 @@ NAMES = tuple(_LOADERS)
 
 
 def load(name: str, data_dir: str | PathLike[str] | None = None, prepare: bool = False) -> Dataset:
-    """The data set called `name`: the same examples in the same order each time.
+    """The data set of a name, always with the same examples in the same order.
 
     Args:
       name: one of `NAMES`.
-      data_dir: the folder of prepared TFDS data; TFDS's own folder when None. `mnist5k` is part of
-        a package and reads neither this nor `prepare`.
-      prepare: download and prepare a set that isn't prepared yet; needs TensorFlow.
+      data_dir: the folder of prepared TFDS data; None for TFDS's own folder. `mnist5k` is part of a
+        package and ignores this argument and `prepare`.
+      prepare: whether to download and prepare a set that is not prepared yet; needs TensorFlow.
 
     Raises:
       DataError: the name is unknown, or the set is missing, not prepared or damaged.

@@ -1,4 +1,4 @@
-"""Normalisation and random crops and flips on the device, a batch at a time."""
+"""Normalisation, random crops and random flips on the device, one batch at a time."""
 
 from collections.abc import Sequence
 
@@ -37,27 +37,26 @@ def flip(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def pad_and_crop(key: jax.Array, images: jax.Array, pad: int = 4) -> jax.Array:
-    """Pads each image with zeros and crops a window of its own size from it; the key is consumed.
+    """Pads each image with zeros and crops a random window of its own size; the key is consumed.
 
-    The two offsets are uniform on `0 .. 2 pad`. Zero is black in uint8 images, which is how
-    torchvision pads, and the mean in normalised ones.
+    The two offsets are uniform on `0 .. 2 pad`. Zero is black in uint8 images, as in torchvision,
+    and the mean in normalised ones.
 
     Args:
-      key: a key.
+      key: consumed.
       images: `[n, h, w, c]` of any dtype.
-      pad: pixels added at each side, static.
+      pad: the number of pixels added on each side, static.
 
     Returns:
       Images of the same shape and dtype.
 
-    Source: He et al. 2016, arXiv:1512.03385, section 4.2, whose images have their mean subtracted
-    before they are padded.
+    Source: He et al. 2016, arXiv:1512.03385, section 4.2, who subtract the mean before they pad.
     """
     n, *shape = images.shape
     offsets = jax.random.randint(key, (n, 2), 0, 2 * pad + 1)
     padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
 
-    # On a CPU three times as fast as a gather by pixel, 80 times as a select over the shifts.
+    # On a CPU, 3 times as fast as a gather of pixels and 80 times as fast as a select over shifts.
     def window(image: jax.Array, offset: jax.Array) -> jax.Array:
         return jax.lax.dynamic_slice(image, (offset[0], offset[1], 0), shape)
 

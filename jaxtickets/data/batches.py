@@ -1,4 +1,4 @@
-"""Which examples a batch holds: random orders without replacement, an epoch at a time."""
+"""Batches of examples: random orders without replacement, one epoch at a time."""
 
 from functools import partial
 
@@ -9,18 +9,18 @@ from jaxtickets.data.errors import DataError
 
 
 def epoch(key: jax.Array, n: int, batch_size: int) -> jax.Array:
-    """One epoch's batches; the key is consumed.
+    """The batches of one epoch; the key is consumed.
 
-    The last `n % batch_size` examples of the order make no full batch and are dropped; another
-    epoch drops others.
+    The last `n % batch_size` examples of the random order do not fill a batch and are dropped; each
+    epoch drops other examples.
 
     Args:
-      key: a key.
+      key: consumed.
       n: the number of examples, static.
-      batch_size: examples a batch, static.
+      batch_size: the number of examples in a batch, static.
 
     Returns:
-      Indices int32`[n // batch_size, batch_size]`, none of them twice.
+      Indices int32`[n // batch_size, batch_size]`, all different.
 
     Raises:
       DataError: there is no full batch.
@@ -36,18 +36,18 @@ def stream(
 ) -> jax.Array:
     """The batches of the global steps `start .. start + steps - 1`.
 
-    Step `t` reads row `t mod p` of `epoch(fold_in(key, t // p))`, `p = n // batch_size`: a pure
-    function of the step, so that any split of a run into pieces gives the same batches.
+    Step `t` reads row `t mod p` of `epoch(fold_in(key, t // p))`, with `p = n // batch_size`: a
+    pure function of the step, so that the batches do not depend on how a run is cut into chunks.
 
-    The cost is a permutation for each epoch that the steps touch (22 ms for 55,000 examples on a
-    CPU core): make the pieces long.
+    The cost is one permutation for each epoch that the steps touch (22 ms for 55,000 examples on a
+    CPU core), so chunks should be long.
 
     Args:
-      key: the same for all pieces; only ever folded.
+      key: the same for all chunks; it is only folded.
       start: the first step, may be traced.
-      steps: how many, static.
+      steps: the number of steps, static.
       n: the number of examples, static.
-      batch_size: examples a batch, static.
+      batch_size: the number of examples in a batch, static.
 
     Returns:
       Indices int32`[steps, batch_size]`.
@@ -74,16 +74,17 @@ def stream(
 
 def _steps_per_epoch(n: int, batch_size: int) -> int:
     if not 1 <= batch_size <= n:
-        raise DataError(f"batch_size must be 1 to the {n} examples that there are: {batch_size}")
+        raise DataError(f"batch_size={batch_size}: must be from 1 to {n}, the number of examples")
     return n // batch_size
 
 
 def whole(images: int, batch_size: int) -> tuple[int, int]:
-    """`(batches, images of each)`: of the images at most, in batches of `batch_size` at most.
+    """`(batches, size)`: equal batches of at most `batch_size` that use at most `images` images.
 
-    Full batches, or the fewest that could hold all the images, of equal size: whichever leave out
-    fewer images. A batch holds one image only where `images` or `batch_size` is 1, since a batch
-    norm over one example has no gradient. Cutting the product again gives the same batches.
+    Either full batches, or the fewest equal batches that could hold all images: whichever leaves
+    out fewer images. A batch holds a single image only if `images` or `batch_size` is 1, because
+    batch norm over one example has no gradient. Applied to the product of its result, the function
+    returns the same batches.
     """
     fewest = -(-images // batch_size)
     ways = (images // batch_size, batch_size), (fewest, images // fewest)

@@ -1,8 +1,8 @@
-"""Decoded arrays kept per user, since decoding takes 4 to 10 s and reading them back 0.1 or 0.2.
+"""A cache of decoded arrays for each user: decoding takes 4 to 10 s, reading back 0.1 to 0.2 s.
 
-One file a data set, `$XDG_CACHE_HOME/jaxtickets/data/NAME.npz` (`~/.cache` by default), which
-holds a fingerprint of the folder that it was decoded from: 55 MB for the MNISTs, 185 for CIFAR-10.
-It may be deleted at any time.
+One file for each data set, `$XDG_CACHE_HOME/jaxtickets/data/NAME.npz` (`~/.cache` by default),
+which also holds a fingerprint of the source folder: 55 MB for each MNIST, 185 MB for CIFAR-10. It
+may be deleted at any time.
 """
 
 import contextlib
@@ -20,30 +20,30 @@ _FORMAT = 1
 
 
 def fingerprint(folder: Path) -> str:
-    """Names, sizes and modification times of a folder's files, with the folder's own path."""
+    """The names, sizes and modification times of a folder's files, and the folder's path."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return json.dumps([_FORMAT, str(folder.resolve()), stats])
 
 
 def load(source: Source, mark: str) -> tuple[Split, Split] | None:
-    """Train and test splits kept under the fingerprint `mark`, None where there are none whole."""
+    """The train and test splits cached with the fingerprint `mark`; None if none are intact."""
     path = _path(source)
     if path is None:
         return None
     try:
-        with np.load(path) as kept:  # the archive's checksums find a changed byte
+        with np.load(path) as kept:  # the archive's checksums detect a changed byte
             if str(kept["fingerprint"]) != mark:
                 return None
             train = Split(kept["train_images"], kept["train_labels"])
             test = Split(kept["test_images"], kept["test_labels"])
-    except Exception:  # whatever is wrong with the file, decoding afresh puts it right
+    except Exception:  # decoding again repairs any damage
         return None
     return train, test
 
 
 def save(source: Source, mark: str, train: Split, test: Split) -> None:
-    """Keeps the splits under `mark`, atomically; does nothing where the cache can't be written."""
+    """Caches the splits with `mark`, atomically; does nothing if the cache cannot be written."""
     path = _path(source)
     if path is None:
         return
@@ -63,7 +63,7 @@ def save(source: Source, mark: str, train: Split, test: Split) -> None:
 
 
 def _path(source: Source) -> Path | None:
-    """Where the arrays are kept, None for a user without a home."""
+    """The path of the cached arrays; None for a user without a home folder."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(base):  # the XDG specification: relative paths are to be ignored
         base = os.path.expanduser(os.path.join("~", ".cache"))

@@ -1,11 +1,11 @@
-"""What a data set that can't be loaded raises."""
+"""The error of a data set that cannot be loaded."""
 
 
 class DataError(ValueError):
-    """A data set is unknown, missing, not prepared or damaged; one line that says what to do."""
+    """A data set is unknown, missing, not prepared or damaged; one line that gives a remedy."""
 
 
 def reason(error: Exception) -> str:
-    """The first line of an error's message, at most 160 characters, or else its type's name."""
+    """The first line of an error's message, at most 160 characters, or the name of its type."""
     lines = str(error).strip().splitlines()
     return lines[0][:160] if lines else type(error).__name__

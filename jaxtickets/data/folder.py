@@ -1,4 +1,4 @@
-"""Where a prepared TFDS set lies, and whether it looks whole: plain files, no TFDS import."""
+"""The folder of a prepared TFDS set, and whether it looks intact; plain files, no TFDS import."""
 
 import json
 import os
@@ -16,13 +16,13 @@ HOW_TO_GET = f"{HOW_TO_PREPARE}, or {HOW_ELSE}"
 
 
 def root(data_dir: str | PathLike[str] | None) -> Path:
-    """`data_dir`, or else TFDS's own: `$TFDS_DATA_DIR` or `~/tensorflow_datasets`."""
+    """`data_dir`, or if that is None TFDS's own: `$TFDS_DATA_DIR` or `~/tensorflow_datasets`."""
     own = os.environ.get("TFDS_DATA_DIR", os.path.join("~", "tensorflow_datasets"))
     return Path(os.path.expanduser(own if data_dir is None else data_dir))
 
 
 def find(source: Source, base: Path) -> Path | None:
-    """The folder `base/name/version` of the newest version, None if there is none."""
+    """The folder `base/name/version` of the newest version; None if there is none."""
     try:
         versions = [path for path in (base / source.name).iterdir() if _version(path)]
     except (FileNotFoundError, NotADirectoryError):
@@ -33,7 +33,7 @@ def find(source: Source, base: Path) -> Path | None:
 
 
 def check_folder(source: Source, folder: Path) -> None:
-    """Raises DataError unless the set's description is whole and tells of the right records."""
+    """Raises DataError unless the set's description is intact and lists the expected records."""
     try:
         info = json.loads((folder / "dataset_info.json").read_text())
         form = info.get("fileFormat", "tfrecord")
@@ -47,11 +47,11 @@ def check_folder(source: Source, folder: Path) -> None:
         )
     wanted = {"train": source.train + source.validation, "test": source.test}
     if counts != wanted:
-        raise damaged(folder, ValueError(f"it tells of {counts} records, not {wanted}"))
+        raise damaged(folder, ValueError(f"it lists {counts} records, not {wanted}"))
 
 
 def damaged(folder: Path, error: Exception) -> DataError:
-    """The error for a folder that can't be read as it should; `error` says why."""
+    """The error for a damaged folder; `error` is the reason."""
     return DataError(
         f"{folder} is damaged ({reason(error)}): restore its files, or delete that folder and"
         f" {HOW_TO_PREPARE}"
@@ -59,6 +59,6 @@ def damaged(folder: Path, error: Exception) -> DataError:
 
 
 def _version(path: Path) -> tuple[int, ...]:
-    """`(3, 0, 1)` of a folder `3.0.1`; `()` of anything else, such as TFDS's unfinished ones."""
+    """`(3, 0, 1)` for a folder `3.0.1`; `()` for others, such as TFDS's unfinished folders."""
     numbers = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", path.name)
     return tuple(map(int, numbers.groups())) if numbers and path.is_dir() else ()

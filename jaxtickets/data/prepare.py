@@ -1,4 +1,4 @@
-"""Downloads a data set and prepares it as TFDS array_record files."""
+"""Downloads a data set and prepares it as array_record files with TFDS."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,13 +9,13 @@ from jaxtickets.data.sources import Source
 
 
 def prepare(source: Source, base: Path) -> None:
-    """Makes `base/name/version` by TFDS, which needs TensorFlow for writing.
+    """Prepares `base/name/version` with TFDS, which needs TensorFlow for writing.
 
     Raises:
-      DataError: TensorFlow isn't installed, or the download or the preparation failed. TFDS tries
-        an unreachable download again for some minutes before it gives up.
+      DataError: TensorFlow is not installed, or the download or the preparation failed. TFDS
+        retries an unreachable download for some minutes before it fails.
     """
-    # TFDS imports importlib_resources while preparing, and doesn't declare it.
+    # TFDS imports importlib_resources while preparing, but doesn't declare it.
     if any(find_spec(module) is None for module in ("tensorflow", "importlib_resources")):
         raise DataError(
             f"preparing {source.name} needs TensorFlow: {HOW_TO_INSTALL}, or {HOW_ELSE}"

@@ -1,4 +1,4 @@
-"""Decodes a prepared TFDS folder's records; needs no TensorFlow."""
+"""Decodes the records of a prepared TFDS folder, without TensorFlow."""
 
 import io
 from pathlib import Path
@@ -12,13 +12,13 @@ from jaxtickets.types import Split
 
 
 def read(source: Source, folder: Path) -> tuple[Split, Split]:
-    """TFDS's train and test splits in TFDS's own fixed order.
+    """TFDS's train and test splits, in TFDS's own fixed order.
 
-    The records carry hashes that array_record checks, so that a changed byte is found.
+    array_record checks the hashes of the records, so a changed byte is detected.
 
     Raises:
-      DataError: the folder is damaged: a file is missing, cut short or changed, holds another
-        number of records than `dataset_info.json` says, or an image or a label that isn't one.
+      DataError: the folder is damaged: a file is missing, truncated or changed, the number of
+        records differs from `dataset_info.json`, or an image or a label is invalid.
     """
     import tensorflow_datasets
 

@@ -1,17 +1,19 @@
-"""What is known of each data set before it is loaded."""
+"""The facts about each data set that are known before it is loaded."""
 
 from typing import NamedTuple
 
 
 class Source(NamedTuple):
-    """A data set's facts.
+    """The facts about a data set.
 
     Attributes:
       name: its name here and in TFDS.
       shape: `(h, w, c)` of an image.
       classes: the number of classes.
-      mean, std: per-channel statistics of the original training images, pixels scaled to [0, 1].
-      train, validation, test: the numbers of examples, the validation cut from the training set.
+      mean, std: `c` per-channel statistics of the original training images, with pixels scaled to
+        [0, 1].
+      train, validation, test: the numbers of examples; the validation set is taken from the
+        training set.
     """
 
     name: str
@@ -39,6 +41,6 @@ CIFAR10 = Source(
 )
 
 SPLIT_SEED = 20_190_509
-"""Decides which examples are held out; changing it changes every number."""
+"""The seed that selects the held-out examples; changing it changes every result."""
 
 SOURCES = {source.name: source for source in (MNIST5K, MNIST, FASHION_MNIST, CIFAR10)}

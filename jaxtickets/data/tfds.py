@@ -14,17 +14,19 @@ from jaxtickets.types import Dataset, Split
 
 
 def load(source: Source, data_dir: str | PathLike[str] | None, prepare: bool) -> Dataset:
-    """The data set in TFDS's fixed order, the validation set cut from its training set.
+    """The data set in TFDS's fixed order, with a validation set taken from its training set.
 
-    TFDS shuffles once while preparing: "the first 2,000 images" are not the original files' first.
+    TFDS shuffles once while preparing, so its first 2,000 images are not the first of the original
+    files.
 
     Args:
-      source: which set.
-      data_dir: the folder of prepared TFDS data; TFDS's own when None.
-      prepare: prepare a set that isn't.
+      source: the set.
+      data_dir: the folder of prepared TFDS data; None for TFDS's own folder.
+      prepare: whether to prepare a set that is not prepared yet.
 
     Raises:
-      DataError: the set is not prepared (known without importing TFDS), can't be, or is damaged.
+      DataError: the set is not prepared (detected without importing TFDS), cannot be prepared, or
+        is damaged.
     """
     folder = _folder(source, data_dir, prepare)
     folders.check_folder(source, folder)
@@ -42,7 +44,7 @@ def load(source: Source, data_dir: str | PathLike[str] | None, prepare: bool) ->
 
 
 def cut(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ascending indices int64`[n - size]` and int64`[size]`: a fixed random cut of `n` examples."""
+    """Ascending indices int64`[n - size]`, int64`[size]`: a fixed random split of `n` examples."""
     held_out = np.random.default_rng(SPLIT_SEED).permutation(n)[:size]
     return np.setdiff1d(np.arange(n), held_out), np.sort(held_out)
 

@@ -1,1 +1,1 @@
-"""What the host keeps of a run: flags, records, checkpoints, tickets, errors, progress, set-up."""
+"""Trees, tickets and checkpoints on disk; user errors; several processes."""

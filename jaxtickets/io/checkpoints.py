@@ -1,9 +1,9 @@
-"""Checkpoints of a run: a new folder for each, the newest undamaged one is restored.
+"""Checkpoints of a run: each in a new folder; the newest undamaged one is restored.
 
     FOLDER/00001200/     step 1200, or 00001200.1 if that was there already
       arrays/, manifest.json   see `trees`
 
-A folder without a manifest was being written when the process ended, and is ignored.
+A folder without a manifest was incomplete when the process ended, and is ignored.
 """
 
 import os
@@ -22,7 +22,13 @@ _NAME = re.compile(r"(\d+)(?:\.(\d+))?")
 
 
 class _Saved(NamedTuple):
-    """A checkpoint's folder; the order of these tuples is that of their age."""
+    """The folder of a checkpoint; the tuples sort by age.
+
+    Attributes:
+      step: the number of steps done.
+      attempt: 0, or the number of earlier checkpoints of the same step.
+      path: the folder.
+    """
 
     step: int
     attempt: int
@@ -30,22 +36,22 @@ class _Saved(NamedTuple):
 
 
 def save(folder: str | os.PathLike[str], step: int, state: PyTree, keep: int = 2) -> Path:
-    """Saves `state` after `step` steps and removes older checkpoints.
+    """Saves `state` after `step` steps, then removes older checkpoints.
 
-    Nothing is overwritten, and nothing removed before the new one is complete. Checkpoints of later
-    steps, which a resumed run has gone back behind, are removed as well.
+    Nothing is overwritten, and nothing is removed before the new checkpoint is complete.
+    Checkpoints of later steps, which exist if a resumed run went back before them, are removed too.
 
     Args:
-      folder: where the run's checkpoints are; made if need be.
-      step: steps done, not negative.
-      state: PyTree of arrays, typed keys and Python's numbers; copied to the host.
-      keep: how many of the newest to keep, one at least.
+      folder: the folder of the run's checkpoints; created if it does not exist.
+      step: the number of steps done, not negative.
+      state: PyTree of arrays, typed keys and Python numbers; copied to the host.
+      keep: how many of the newest checkpoints to keep, at least one.
 
     Returns:
-      The checkpoint's own folder.
+      The folder of the new checkpoint.
 
     Raises:
-      OSError: it can't be written; those before it stay.
+      OSError: it cannot be written; earlier checkpoints stay.
     """
     folder = Path(folder)
     attempts = [saved.attempt for saved in _all(folder) if saved.step == step]
@@ -61,19 +67,19 @@ def restore(
     template: PyTree,
     warn: Callable[[str], object] | None = None,
 ) -> tuple[int, PyTree] | None:
-    """The newest checkpoint that is undamaged and fits `template`; None if there is none at all.
+    """The newest checkpoint that is undamaged and fits `template`; None without checkpoints.
 
     Args:
-      folder: where the run's checkpoints are.
+      folder: the folder of the run's checkpoints.
       template: the state's PyTree of arrays or `jax.ShapeDtypeStruct`s.
-      warn: gets a line for each checkpoint that can't be restored; None: print it on stderr.
+      warn: receives one line for each checkpoint that cannot be restored; None prints it on stderr.
 
     Returns:
-      `(step, state)`; the leaves are what the template's are: numpy's arrays, Python's numbers, or
-      else JAX's arrays and keys on the default device.
+      `(step, state)`; each leaf has the type of the template's: a numpy array, a Python number, or
+      else a JAX array or key on the default device.
 
     Raises:
-      UserError: there are checkpoints, and none can be restored.
+      UserError: there are checkpoints, but none can be restored.
     """
     saved = _complete(Path(folder))
     for step, _, path in reversed(saved):

@@ -1,5 +1,5 @@
-"""The errors of files and names that a user can put right. Nothing here imports JAX."""
+"""The errors that a user can correct. Nothing here imports JAX."""
 
 
 class UserError(Exception):
-    """Something that the user can put right; the message is one line that says how."""
+    """An error that the user can correct; the message is one line that says how."""

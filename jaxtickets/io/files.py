@@ -1,4 +1,4 @@
-"""JSON that every parser reads, and files that are written whole or not at all."""
+"""Strict JSON that every parser reads, and files that are written completely or not at all."""
 
 import contextlib
 import dataclasses
@@ -18,10 +18,10 @@ _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes a file by way of another beside it, so that no reader sees half of it.
+    """Writes a file through a temporary file beside it, so that no reader sees a partial file.
 
     Raises:
-      OSError: it can't be written; the error names `path`, and nothing is left beside it.
+      OSError: it cannot be written; the error names `path`, and no temporary file remains.
     """
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
@@ -35,7 +35,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Has the errors of writing `path` name it: those of a full disk name no file themselves."""
+    """Adds `path` to the errors of writing it: those of a full disk name no file themselves."""
     try:
         yield
     except OSError as error:
@@ -43,13 +43,13 @@ def naming(path: Path) -> Iterator[None]:
 
 
 ROOM = 100_000
-"""Bytes that an array's files have beside its numbers, about."""
+"""The approximate bytes of an array's files beside its numbers."""
 
 
 def reserve(folder: Path, size: int) -> None:
-    """Raises OSError unless the disk has room for `size` bytes more in `folder`, and for `ROOM`.
+    """Raises OSError unless the disk has room for `size` more bytes in `folder`, plus `ROOM`.
 
-    The arrays' writer, which finds out half-way, leaves threads that fail after it.
+    Without this check, the array writer would fail half-way and leave threads that fail later.
     """
     probe = folder / f".{os.getpid()}.room"
     try:
@@ -63,7 +63,7 @@ def reserve(folder: Path, size: int) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a folder with all that is in it, or a file in its place; or nothing if it can't."""
+    """Removes a folder and its contents, or a file; does nothing if it cannot."""
     shutil.rmtree(path, ignore_errors=True)
     with contextlib.suppress(OSError):
         path.unlink()
@@ -72,11 +72,11 @@ def remove(path: Path) -> None:
 def plain(value: Any) -> Any:
     """`value` in the types of JSON.
 
-    Dataclasses and mappings become dicts, tuples lists, arrays and numpy's scalars lists and
-    numbers, and the floats that JSON lacks the strings `nan`, `inf` and `-inf`.
+    Dataclasses and mappings become dicts, tuples become lists, arrays and numpy scalars become
+    lists and numbers, and the floats that JSON lacks become the strings `nan`, `inf` and `-inf`.
 
     Raises:
-      TypeError: there is something else in it.
+      TypeError: it contains a value of another type.
     """
     if value is None or isinstance(value, str | bool | int):
         return value
@@ -96,7 +96,7 @@ def plain(value: Any) -> Any:
 
 
 def finite_or_not(value: Any) -> Any:
-    """Undoes what `plain` does to floats that JSON lacks."""
+    """Reverses what `plain` does to floats that JSON lacks."""
     if isinstance(value, str):
         return _NON_FINITE.get(value, value)
     if isinstance(value, dict):
@@ -107,7 +107,7 @@ def finite_or_not(value: Any) -> Any:
 
 
 def canonical(value: Any) -> str:
-    """The one JSON text of a value: keys sorted, no blanks."""
+    """The canonical JSON text of a value: keys sorted, no blanks."""
     return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -117,5 +117,5 @@ def digest(value: Any) -> str:
 
 
 def pretty(value: Any) -> str:
-    """JSON for people: one item a line, in the order given."""
+    """JSON for human readers: one item on a line, in the given order."""
     return json.dumps(plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"

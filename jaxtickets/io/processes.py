@@ -1,13 +1,13 @@
-"""Several processes that run one program, on one machine or many.
+"""Several processes that run one program, on one machine or on many.
 
-Every process runs the whole experiment on the same numbers; the run axis shares the work among
-them, and each gets the results of all (see `jaxtickets.runs`). So all come to the same decisions,
-as long as none is made from a clock or from a file that only some can see: those are the first
-process's to make, and `told` to the others.
+Every process runs the whole experiment on the same numbers. The run axis divides the work among
+them, and each process gets all results (see `jaxtickets.runs`). All processes thus make the same
+decisions, unless a decision depends on a clock or on a file that not all can see. The first process
+makes such decisions and sends them to the others with `told`.
 
-Only the first process's folder, lines and pictures are kept. The others write into folders of their
-own, which go at their end, so that nothing is written twice. They read arrays in the first one's
-folder (see `trees`), which must be on a file system that all see.
+Only the first process's folder, output and figures are kept. The others write into temporary
+folders, which are removed when they end, so that nothing is written twice. They read arrays in the
+first process's folder (see `trees`), which must be on a file system that all can see.
 """
 
 import atexit
@@ -33,17 +33,17 @@ T = TypeVar("T")
 
 
 def start(coordinator: str = "", count: int = 0, number: int = -1) -> None:
-    """Joins this process to the others; waits for all of them. JAX must be unused until then.
+    """Connects this process to the others and waits for all of them. JAX must not be used before.
 
-    Without arguments JAX finds the others itself: under Slurm, Open MPI, on TPU pods and the like.
+    Without arguments, JAX finds the others itself: under Slurm, Open MPI, on TPU pods and the like.
 
     Args:
-      coordinator: address and port of the first process, `host:1234`.
-      count: how many processes there are.
-      number: which this one is, from 0.
+      coordinator: the address and port of the first process, `host:1234`.
+      count: the number of processes.
+      number: the index of this process, from 0.
 
     Raises:
-      UserError: some arguments are missing, can't be, or the others can't be found.
+      UserError: only some arguments are given, one is invalid, or the others cannot be found.
     """
     given = (coordinator != "", count > 0, number >= 0)
     if any(given) and not all(given):
@@ -63,26 +63,26 @@ def start(coordinator: str = "", count: int = 0, number: int = -1) -> None:
         ) from error
     if not first():
         sys.stdout.flush()
-        os.dup2(_nowhere().fileno(), 1)  # what libraries print, too
+        os.dup2(_nowhere().fileno(), 1)  # also silences what libraries print
 
 
 def several() -> bool:
-    """Whether there are other processes. JAX stays unused in a process alone."""
+    """Whether there are other processes. A single process does not start JAX here."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def first() -> bool:
-    """Whether this process is the one whose files and lines are kept."""
+    """Whether this process is the one whose files and output are kept."""
     return not several() or jax.process_index() == 0
 
 
 def told(find: Callable[[], T]) -> T:
-    """What `find()` gives in the first process, in all of them; the others don't call it.
+    """The result of `find()` in the first process, sent to all; the others do not call it.
 
-    All processes must call this. Values are pickled: arrays must be numpy's.
+    All processes must call this function. Values are pickled: arrays must be numpy arrays.
 
     Raises:
-      UserError: `find` raised it, in all processes.
+      UserError: `find` raised it; all processes raise it.
     """
     if not several():
         return find()
@@ -102,12 +102,12 @@ def told(find: Callable[[], T]) -> T:
 
 
 def own(folder: Path) -> Path:
-    """`folder` in the first process; in each other, the folder that it has instead."""
+    """`folder` in the first process; in every other process, its temporary folder instead."""
     return folder if first() else _home() / os.path.abspath(folder).lstrip(os.sep)
 
 
 def copied(folder: Path) -> Path:
-    """`own(folder)`, with all that the first process has in it now, hidden files left out."""
+    """`own(folder)`, with a copy of the first process's files, without hidden ones."""
     content = told(lambda: _packed(folder))
     mine = own(folder)
     if not first():
@@ -118,7 +118,7 @@ def copied(folder: Path) -> Path:
 
 
 def stderr() -> TextIO:
-    """Where a process tells how far it is: the first alone says it."""
+    """The stream for progress messages: only the first process's are shown."""
     return sys.stderr if first() else _nowhere()
 
 

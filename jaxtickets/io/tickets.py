@@ -1,4 +1,4 @@
-"""Tickets on disk: a folder that is loaded without knowing what is in it.
+"""Tickets on disk: a folder that can be loaded without a template.
 
     ticket, provenance = load_ticket("runs/.../tickets/seed0")
     net = nets.from_json(provenance["net"])
@@ -25,20 +25,20 @@ from jaxtickets.types import Ticket
 def save_ticket(
     folder: str | os.PathLike[str], ticket: Ticket, provenance: Mapping[str, Any]
 ) -> Path:
-    """Saves a ticket, in place of one that is there.
+    """Saves a ticket; replaces an existing one.
 
     Args:
       folder: the ticket's own folder.
-      ticket: its trees are nested dicts with words as keys.
-      provenance: what the arrays don't say, in the types of JSON: the net's JSON as `net`, the data
-        set, method, density, seed and whatever else the experiment knows.
+      ticket: its trees are nested dicts with string keys.
+      provenance: what the arrays do not say, in the types of JSON: the net's JSON as `net`, the
+        data set, method, density, seed and whatever else the experiment records.
 
     Returns:
       The folder.
 
     Raises:
-      ValueError: the mask isn't one of the parameters, or they aren't nested dicts.
-      OSError: it can't be written; a ticket that is there stays.
+      ValueError: the mask does not match the parameters, or the trees are not nested dicts.
+      OSError: it cannot be written; an existing ticket stays.
     """
     folder = Path(folder)
     structure = _structure(ticket)
@@ -76,13 +76,13 @@ def load_ticket(folder: str | os.PathLike[str]) -> tuple[Ticket, dict[str, Any]]
 
 
 def _structure(ticket: Ticket) -> dict[str, Any]:
-    """The ticket as nested dicts with the leaves' numbers in their places."""
+    """The ticket as nested dicts, with the index of each leaf in its place."""
     masks.check_mask(ticket.mask, ticket.params)
     leaves, treedef = jax.tree.flatten(ticket)
     numbers = jax.tree.unflatten(treedef, range(len(leaves)))
     structure = numbers._asdict()
     if Ticket(**_fill(structure, range(len(leaves)))) != numbers:
-        raise ValueError("a ticket's keys are words")
+        raise ValueError("a ticket's trees must be nested dicts with string keys")
     return structure
 
 
@@ -90,5 +90,5 @@ def _fill(structure: Any, leaves: Sequence[Any]) -> Any:
     if isinstance(structure, dict):
         return {str(name): _fill(item, leaves) for name, item in structure.items()}
     if not isinstance(structure, int):
-        raise ValueError(f"a ticket's trees are nested dicts, not {type(structure).__name__}")
+        raise ValueError(f"a ticket's trees must be nested dicts, not {type(structure).__name__}")
     return leaves[structure]

@@ -1,15 +1,15 @@
-"""A PyTree of arrays in a folder, checked by checksums: what checkpoints and tickets share.
+"""A PyTree of arrays in a folder, with checksums: the format of checkpoints and tickets.
 
     FOLDER/arrays/         Orbax; leaves numbered in the order of `jax.tree.leaves`
     FOLDER/manifest.json   `info`; paths, shapes and dtypes of the leaves; SHA-256 of every file;
                            of the manifest itself. Written last
 
-Orbax loads a flipped byte without a word, hence the checksums. It takes neither empty containers
-nor typed keys nor arrays without elements, hence the numbered leaves. Bools, which are masks, are
-written eight to a byte; folders from before that are read too.
+Orbax loads a flipped byte without an error, which is why there are checksums. It accepts neither
+empty containers, nor typed keys, nor arrays without elements, which is why leaves are numbered.
+Bools, such as masks, are written eight to a byte; older folders, with one to a byte, are read too.
 
-Several processes write and read together, the first one's arrays in the first one's folder: Orbax
-counts what they do, and waits for all.
+Several processes write and read together, in the first process's folder: Orbax counts its calls in
+all processes and waits for all of them.
 """
 
 import contextlib
@@ -35,20 +35,20 @@ MANIFEST = "manifest.json"
 
 
 class DamagedError(Exception):
-    """What is in the folder isn't what was written, or doesn't fit the template."""
+    """The contents of the folder differ from what was written, or do not fit the template."""
 
 
 def write(folder: Path, tree: PyTree, info: Mapping[str, Any]) -> None:
-    """Writes `tree` and `info` into a folder that doesn't exist yet.
+    """Writes `tree` and `info` into a folder that does not exist yet.
 
     Args:
-      folder: made, with its parents.
-      tree: PyTree of arrays, typed keys and Python's numbers.
-      info: what else the manifest holds, in the types of JSON.
+      folder: created, with its parents.
+      tree: PyTree of arrays, typed keys and Python numbers.
+      info: further contents of the manifest, in the types of JSON.
 
     Raises:
       FileExistsError: the folder exists.
-      OSError: it can't be written, for want of room, say; nothing of it is left then.
+      OSError: it cannot be written, for example because the disk is full; nothing of it remains.
     """
     folder.mkdir(parents=True)
     try:
@@ -74,11 +74,11 @@ def _write(folder: Path, tree: PyTree, info: Mapping[str, Any]) -> None:
 
 
 def read(folder: Path, template: PyTree) -> PyTree:
-    """The tree in `folder`, with the treedef and the kinds of leaves of `template`.
+    """The tree in `folder`, with the treedef and the leaf types of `template`.
 
     Raises:
-      DamagedError: a checksum differs, a file is missing, or a leaf's path, shape or dtype isn't
-        the template's.
+      DamagedError: a checksum differs, a file is missing, or a leaf's path, shape or dtype differs
+        from the template's.
     """
     manifest = read_manifest(folder)
     flat, treedef = jax.tree_util.tree_flatten_with_path(template)
@@ -103,7 +103,7 @@ def read(folder: Path, template: PyTree) -> PyTree:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of `folder`; raises DamagedError unless it is as written."""
+    """The manifest of `folder`; raises DamagedError if it has changed since it was written."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         whole = manifest.pop("sha256") == digest(manifest)
@@ -115,7 +115,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def read_arrays(folder: Path, manifest: Mapping[str, Any]) -> list[np.ndarray]:
-    """The leaves as they were written, keys as their data.
+    """The leaves as they were written; keys as their data.
 
     Raises:
       DamagedError: a file is missing or has changed.
@@ -137,13 +137,13 @@ def read_arrays(folder: Path, manifest: Mapping[str, Any]) -> list[np.ndarray]:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether the writing came to its end."""
+    """Whether the folder was written to the end."""
     return (folder / MANIFEST).exists()
 
 
 def invalidate(folder: Path) -> None:
-    """Makes the folder one that isn't complete."""
-    with contextlib.suppress(NotADirectoryError):  # a file in its place is none
+    """Removes the manifest, so that the folder counts as incomplete."""
+    with contextlib.suppress(NotADirectoryError):  # a file in the folder's place
         (folder / MANIFEST).unlink(missing_ok=True)
 
 
@@ -159,7 +159,7 @@ def _name(path: Any) -> str:
 
 
 def _kind(leaf: Any) -> dict[str, Any]:
-    """Shape and dtype as the manifest has them; a Python number's are those that numpy gives it."""
+    """The shape and dtype in the manifest; a Python number has those that numpy gives it."""
     if not hasattr(leaf, "dtype"):
         leaf = np.asarray(leaf)
     kind: dict[str, Any] = {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
@@ -174,7 +174,7 @@ def _raw(array: np.ndarray) -> dict[str, Any]:
 
 
 def _packed(array: np.ndarray) -> np.ndarray:
-    """Bools as uint8`[ceil(size / 8)]`, in the order of the flattened array; others unchanged."""
+    """Packs bools into uint8`[ceil(size / 8)]`, in the flattened order; other arrays stay."""
     return np.packbits(array.ravel()) if array.dtype == bool else array
 
 
@@ -187,7 +187,7 @@ def _host(leaf: Any) -> np.ndarray:
 
 
 def _like(leaf: Any, array: np.ndarray, entry: Mapping[str, Any]) -> Array:
-    """`array` as the kind of thing that the template's `leaf` is."""
+    """`array` converted to the type of the template's `leaf`."""
     if isinstance(leaf, np.generic):
         return array[()]
     if isinstance(leaf, np.ndarray):
@@ -212,9 +212,9 @@ def _save_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:
 
         files.reserve(folder.parent, sum(array.nbytes for array in arrays.values()))
         try:
-            with _silent(logging.getLogger("absl")):  # to which its threads log their tracebacks
+            with _silent(logging.getLogger("absl")):  # Orbax's threads log tracebacks there
                 orbax.save(_place(folder), arrays)
-        except ValueError as error:  # the disk has filled up since
+        except ValueError as error:  # the disk filled up after `reserve`
             code = _OS_ERROR.search(str(error))
             if not code:
                 raise
@@ -222,7 +222,7 @@ def _save_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 _OS_ERROR = re.compile(r"os_error_code='(\d+)'")
-"""Where the arrays' writer says what the operating system has said."""
+"""The part of Orbax's message that holds the operating system's error code."""
 
 
 @contextlib.contextmanager
@@ -243,7 +243,7 @@ def _load_arrays(folder: Path, template: dict[str, np.ndarray]) -> dict[str, np.
 
 
 def _place(folder: Path) -> str:
-    """The folder of the first process, where all write and read together."""
+    """The first process's folder, in which all processes write and read together."""
     return processes.told(lambda: os.path.abspath(folder))
 
 

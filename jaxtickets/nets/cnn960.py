@@ -1,4 +1,4 @@
-"""The net of 960 filters whose filters the thesis on annealing masks switches on and off."""
+"""A net of 960 filters, which the thesis on annealing masks switches on and off."""
 
 import jax
 from flax import linen as nn

@@ -1,8 +1,8 @@
-"""Convolution and pooling in the forms that are fast where they run: one choice in one place.
+"""Convolutions and pools in the form that is fastest on each backend; the choice is made here only.
 
-On a CPU `lax.conv_general_dilated` inside `scan` is very slow, and slower still when `vmap` over
-the runs turns it into a grouped convolution; slices and a matrix product are not, as long as the
-slices of a few images at a time stay in the cache.
+On a CPU, `lax.conv_general_dilated` is very slow inside `scan`, and slower still when `vmap` over
+runs turns it into a grouped convolution. Slices and a matrix product are fast, as long as the
+slices of a few images at a time fit into the cache.
 """
 
 import math
@@ -22,15 +22,20 @@ Convolution = Callable[..., jax.Array]
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 PATCHES = 2**21
-"""Bytes of patches at a time, what a core's cache holds. On two cores of an AMD EPYC a 3x3
-convolution of 60 images of 32x32 with 64 channels, forward and backward, reaches 0.35 of the rate
-of matrix products with all patches at once, and 0.40, 0.60, 0.58, 0.72 with half a MiB to 4; of 128
-such images with 16 channels 0.14, and 0.24, 0.33, 0.41, 0.36."""
+"""The bytes of patches in one part, about the size of a core's cache.
+
+Measured on two cores of an AMD EPYC, forward and backward, as a share of the rate of matrix
+products: a 3x3 convolution of 60 images of 32x32 with 64 channels reaches 0.35 with all patches at
+once, and 0.40, 0.60, 0.58, 0.72 with parts of 0.5, 1, 2, 4 MiB; one of 128 such images with 16
+channels reaches 0.14, and 0.24, 0.33, 0.41, 0.36.
+"""
 
 FEW_CHANNELS = 4
-"""Up to so many, patches are made of `kw` slices and then of `kh`, not of `kh kw` at once: the same
-patches in a program that compiles in half of the time and runs a little faster. With more channels
-it runs slower, down to half."""
+"""The most channels for which patches are built from `kw` slices, then `kh`, not `kh kw` at once.
+
+The patches are the same, the program compiles in half the time and runs slightly faster. With more
+channels it would run slower, at up to half the speed.
+"""
 
 
 def im2col(
@@ -50,11 +55,11 @@ def im2col(
 
     `out[n, y, x, o] = sum_(i, j, c) lhs[n, s y + i, s x + j, c] rhs[i, j, c, o]`
 
-    The patches take `kh * kw` times the memory of the input. They are made of some images at a
-    time, see `PATCHES`, and made again in the backward pass rather than kept; where all fit at
-    once there is one product, whose patches are kept. A depthwise convolution,
-    `out[n, y, x, c] = sum_(i, j) lhs[n, s y + i, s x + j, c] rhs[i, j, 0, c]`, has no matrix
-    product: it is a sum of `kh * kw` slices, each scaled.
+    The patches take `kh * kw` times the memory of the input. They are computed for a part of the
+    images at a time, see `PATCHES`, and recomputed in the backward pass; if one part holds all
+    images, there is one product, and its patches are stored. A depthwise convolution, `out[n, y, x,
+    c] = sum_(i, j) lhs[n, s y + i, s x + j, c] rhs[i, j, 0, c]`, uses no matrix product: it is a
+    sum of `kh * kw` scaled slices.
 
     Args:
       lhs: images `[n, h, w, c]`.
@@ -64,16 +69,16 @@ def im2col(
       lhs_dilation: None or ones.
       rhs_dilation: None or ones.
       dimension_numbers: must stand for ('NHWC', 'HWIO', 'NHWC').
-      feature_group_count: 1, or `c` for a depthwise convolution of one filter a channel.
+      feature_group_count: 1, or `c` for a depthwise convolution with one filter for each channel.
       batch_group_count: 1.
       precision: of the matrix product.
       preferred_element_type: of the matrix product.
 
     Returns:
-      `[n, out_h, out_w, o]`, as `lax.conv_general_dilated` to float tolerance.
+      `[n, out_h, out_w, o]`, equal to `lax.conv_general_dilated` to float tolerance.
 
     Raises:
-      NotImplementedError: for dilation, groups, another layout, or a number of dimensions not 2.
+      NotImplementedError: dilation, groups, another layout, or a number of dimensions other than 2.
     """
     dilations = (*(lhs_dilation or ()), *(rhs_dilation or ()))
     depthwise = feature_group_count > 1 and rhs.shape[2:] == (1, feature_group_count)
@@ -103,11 +108,11 @@ def im2col(
 
 
 def _by_parts(fn: Callable[[jax.Array], jax.Array], images: jax.Array, size: int) -> jax.Array:
-    """`fn(images)`, whose rows depend on one image each, of `size` images at a time."""
+    """`fn(images)`, computed for `size` images at a time; each output row depends on one image."""
     n = len(images)
-    if size >= n or runs.divides():  # a device has its share alone: parts would gather all
+    if size >= n or runs.divides():  # parts would gather all images on one device
         return fn(images)
-    again = jax.checkpoint(fn, prevent_cse=False)  # what it makes is not kept for the gradient
+    again = jax.checkpoint(fn, prevent_cse=False)  # recomputed in the backward pass
     whole = n // size
     parts = lax.map(again, images[: whole * size].reshape(whole, size, *images.shape[1:]))
     done = parts.reshape(whole * size, *parts.shape[2:])
@@ -121,7 +126,7 @@ def _depthwise(
     padding: str | Sequence[tuple[int, int]],
     dtype: Any,
 ) -> jax.Array:
-    """Each channel by its own filter: a sum of scaled slices."""
+    """Filters each channel separately: a sum of scaled slices."""
     slices = _slices(images, kernel.shape[:2], strides, padding)
     scales = kernel.reshape(-1, 1, 1, 1, kernel.shape[-1]).astype(dtype)
     first, *others = (x * scale for x, scale in zip(slices, scales, strict=True))
@@ -149,7 +154,7 @@ def _slices(
     strides: Sequence[int],
     padding: str | Sequence[tuple[int, int]],
 ) -> list[jax.Array]:
-    """`[n, out_h, out_w, c]` for each offset in the kernel: what it meets at all positions."""
+    """For each offset in the kernel, the pixels `[n, out_h, out_w, c]` that it reads."""
     padded = _pad(images, kernel, strides, padding)
     rows, columns = _offsets(padded, kernel, strides)
     return [padded[:, row, column] for row in rows for column in columns]
@@ -158,7 +163,7 @@ def _slices(
 def _offsets(
     padded: jax.Array, kernel: Sequence[int], strides: Sequence[int]
 ) -> tuple[list[slice], list[slice]]:
-    """For each row and each column of the kernel the slices of the image's axes that it meets."""
+    """For each row and each column of the kernel, the slices of the image axes that it reads."""
     rows, columns = (
         _windows(size, *of)
         for size, of in zip(padded.shape[1:3], zip(kernel, strides, strict=True), strict=True)
@@ -172,7 +177,7 @@ def _pad(
     strides: Sequence[int],
     padding: str | Sequence[tuple[int, int]],
 ) -> jax.Array:
-    """Images with the zeros around them that `padding` asks for."""
+    """The images with the zero padding that `padding` asks for."""
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(images.shape[1:3], kernel, strides, padding)
     if not any(low or high for low, high in padding):
@@ -181,7 +186,7 @@ def _pad(
 
 
 def _windows(size: int, kernel: int, stride: int) -> list[slice]:
-    """For each offset in the kernel the slice of an axis that it meets."""
+    """For each offset in the kernel, the slice of an axis that it reads."""
     out = max(0, (size - kernel) // stride + 1)
     reach = max(0, (out - 1) * stride + 1)
     return [slice(offset, offset + reach, stride) for offset in range(kernel)]
@@ -191,10 +196,10 @@ CONVOLUTIONS: dict[str, Convolution] = {"im2col": im2col, "lax": lax.conv_genera
 
 
 def convolution(name: str) -> Convolution:
-    """The convolution called `name`: 'im2col', 'lax', or 'auto': im2col on a CPU, else lax.
+    """The convolution of a name: 'im2col', 'lax', or 'auto', which is im2col on a CPU, else lax.
 
     Raises:
-      ValueError: the name is none of these.
+      ValueError: an unknown name.
     """
     if name == "auto":
         name = "im2col" if jax.default_backend() == "cpu" else "lax"
@@ -204,9 +209,9 @@ def convolution(name: str) -> Convolution:
 
 
 def lax_form(net: nn.Module) -> nn.Module:
-    """The net with its convolutions, where it has a choice, as single operations.
+    """The net with its convolutions, if their form is a choice, as single operations.
 
-    The other form has the same channels and costs, and many more equations.
+    Channels and costs do not change; the jaxpr has far fewer equations.
     """
     if getattr(net, "conv", None) in ("auto", *CONVOLUTIONS):
         return net.clone(conv="lax")
@@ -216,9 +221,9 @@ def lax_form(net: nn.Module) -> nn.Module:
 def max_pool2(images: jax.Array) -> jax.Array:
     """Maximum over 2x2 windows, stride 2: `[n, h, w, c]` -> `[n, h // 2, w // 2, c]`.
 
-    An odd last row or column is dropped ('VALID'). Where several entries of a window are its
-    maximum, the gradient is split evenly among them, while `reduce_window` gives it all to the
-    first; after a ReLU, whose gradient at 0 is 0, the common tie of zeros makes no difference.
+    An odd last row or column is dropped ('VALID'). If several entries of a window equal its
+    maximum, the gradient is split evenly among them, whereas `reduce_window` gives it to the first.
+    After a ReLU, whose gradient at 0 is 0, the common tie of zeros makes no difference.
     """
     n, h, w, c = images.shape
     even = images[:, : h // 2 * 2, : w // 2 * 2]
@@ -228,8 +233,8 @@ def max_pool2(images: jax.Array) -> jax.Array:
 def max_pool(images: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Array:
     """Maximum over windows that may overlap: `[n, h, w, c]` -> `[n, out_h, out_w, c]`.
 
-    `padding` pixels that are never a maximum stand on each side. Where windows don't overlap,
-    `max_pool2` is the faster form.
+    Each side is padded with `padding` pixels that are never a maximum. `max_pool2` is faster for
+    2x2 windows that do not overlap.
     """
     sides = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     return lax.reduce_window(

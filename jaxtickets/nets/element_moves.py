@@ -1,7 +1,7 @@
-"""Operations that move elements and change none, done to arrays that stand for the elements.
+"""Operations that only move elements, applied to arrays of labels.
 
-Who follows something through a net's jaxpr, such as which leaf or which unit an element comes from,
-moves its labels as the operation moves the elements.
+An analysis that follows elements through a net's jaxpr, for example to find the leaf or unit of
+each element, moves its labels as the operation moves the elements.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ def _slice(params: Mapping[str, Any], labels: np.ndarray) -> np.ndarray:
 
 
 def _pad(params: Mapping[str, Any], labels: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """Labels between, and beside, what is padded are the padding's."""
+    """Pads labels; new elements, beside and between the old ones, have the label of the padding."""
     for axis, (low, high, inner) in enumerate(params["padding_config"]):
         size = labels.shape[axis]
         places = low + (inner + 1) * np.arange(size)
@@ -54,11 +54,11 @@ MOVES: dict[str, Callable[..., list[np.ndarray]]] = {
     "transpose": lambda params, x: [x.transpose(params["permutation"])],
     "unstack": lambda params, x: list(np.moveaxis(x, params["axis"], 0)),
 }
-"""Primitive -> what it does, `move(params, *arrays) -> arrays`."""
+"""Primitive -> `move(params, *arrays) -> arrays`, the same move of label arrays."""
 
 
 def compact(labels: np.ndarray) -> np.ndarray:
-    """The labels with length 1 along the axes along which nothing differs."""
+    """Reduces axes along which all labels are equal to length 1."""
     for axis in range(labels.ndim):
         first = labels.take([0], axis) if labels.shape[axis] else labels
         if (labels == first).all():
@@ -74,7 +74,7 @@ _BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
 def body_of(eqn: JaxprEqn) -> Jaxpr | None:
-    """The jaxpr that a call stands for; None for what is no call."""
+    """The jaxpr that a call equation calls; None for other equations."""
     if eqn.primitive.name not in CALLS:
         return None
     return next((opened(eqn.params[name]) for name in _BODIES if name in eqn.params), None)
@@ -91,7 +91,7 @@ def shape_of(atom: Any) -> tuple[int, ...]:
 
 
 def scan_counts(eqn: JaxprEqn) -> tuple[int, int]:
-    """How many of a scan's arguments are constants, and how many are carried after them."""
+    """The number of a scan's constant arguments, and of the carried ones that follow them."""
     if "ft_in" in eqn.params:  # from jax 0.11 on
         consts, carried, _ = eqn.params["ft_in"].unpack()
         return len(list(consts)), len(list(carried))
@@ -99,7 +99,7 @@ def scan_counts(eqn: JaxprEqn) -> tuple[int, int]:
 
 
 def module_of(eqn: JaxprEqn, where: str = "") -> str:
-    """The module in which an equation stands, such as `Net/block/conv`.
+    """The module that an equation belongs to, such as `Net/block/conv`.
 
     Args:
       eqn: the equation.

@@ -13,13 +13,15 @@ from jaxtickets.types import Array, Key, Model, Params, Stats
 COLLECTIONS = {"params", "batch_stats"}
 
 Example = Sequence[int] | jax.ShapeDtypeStruct | Sequence[jax.ShapeDtypeStruct]
-"""What a net takes for one example, without the batch axis: the shape of a float array, such as
-`(h, w, c)`, an array's shape and type, such as `jax.ShapeDtypeStruct((t,), "int32")` for tokens, or
-several of these for a net of several inputs."""
+"""The input of a net for one example, without the batch axis.
+
+The shape of a float array, such as `(h, w, c)`; a shape and dtype, such as
+`jax.ShapeDtypeStruct((t,), "int32")` for tokens; or a sequence of these for several inputs.
+"""
 
 
 def example_inputs(shape: Example) -> tuple[jax.ShapeDtypeStruct, ...]:
-    """The inputs of a net for a batch of one example."""
+    """The inputs of a net for a batch of one example, as shapes and dtypes."""
     several = (shape,) if isinstance(shape, jax.ShapeDtypeStruct) else tuple(shape)
     arrays = [one for one in several if isinstance(one, jax.ShapeDtypeStruct)]
     if arrays and len(arrays) == len(several):
@@ -30,18 +32,18 @@ def example_inputs(shape: Example) -> tuple[jax.ShapeDtypeStruct, ...]:
 def functional(module: nn.Module, shape: Example) -> Model:
     """`init` and `apply` of any flax module that maps images, or other inputs, to logits.
 
-    A module whose `__call__` has an argument named `train` is told the mode; one without, such as
-    the user's own `__call__(self, x)`, acts the same in both. `init` gives the parameters that
-    `module.init(key, images)` gives, in evaluation mode. Given a key, `apply` consumes it for
-    'dropout'. Only training mode changes the statistics. Where the module takes several inputs,
-    `images` is the tuple of them.
+    If the module's `__call__` has an argument named `train`, it receives the mode; a module without
+    one, such as `__call__(self, x)`, behaves the same in both modes. `init` returns the parameters
+    of `module.init(key, images)` in evaluation mode. If `apply` is given a key, it consumes it for
+    'dropout'. Only training mode changes the statistics. If the module takes several inputs,
+    `images` is their tuple.
 
     Args:
       module: the flax module, unbound.
-      shape: of one example, such as `(h, w, c)` of an image.
+      shape: the input for one example, such as `(h, w, c)` of an image.
 
     Raises:
-      ValueError: from `init`, if the module has variables beside parameters and 'batch_stats'.
+      ValueError: from `init`, if the module has variables other than parameters and 'batch_stats'.
     """
     inputs = example_inputs(shape)
 
@@ -68,5 +70,5 @@ def functional(module: nn.Module, shape: Example) -> Model:
 
 
 def mode(module: nn.Module, train: bool) -> dict[str, Any]:
-    """The argument that tells the module its mode, if it has one."""
+    """The keyword argument that sets the module's mode, if it has one."""
     return {"train": train} if "train" in inspect.signature(module.__call__).parameters else {}

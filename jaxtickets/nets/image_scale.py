@@ -1,14 +1,14 @@
-"""Nets that have two published forms: one for small images, as CIFAR's, and one for ImageNet's."""
+"""The two forms of some nets: for small images, such as CIFAR's, and for ImageNet's."""
 
 from collections.abc import Sequence
 
 FORMS = ("small", "large")
-"""What the attribute `form` may be: a stem and an end for images of about 32 or 224 pixels."""
+"""The values of the attribute `form`: stem and head for images of about 32 or 224 pixels a side."""
 
 LARGE = 96
-"""Images with at least so many pixels on their shorter side are large."""
+"""The fewest pixels on the shorter side of a large image."""
 
 
 def form_of(shape: Sequence[int]) -> str:
-    """The form that suits images of `shape` `(h, w, c)`: 'large' from 96 pixels a side."""
+    """The form for images of `shape` `(h, w, c)`: 'large' from 96 pixels on the shorter side."""
     return "large" if min(shape[:2]) >= LARGE else "small"

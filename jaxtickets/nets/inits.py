@@ -1,4 +1,4 @@
-"""Initial weights by name, and the signed constant made from them."""
+"""Initialisers of weights by name, and the signed constant derived from initial weights."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -15,11 +15,11 @@ Draw = Callable[..., jax.Array]
 
 
 class Initializer(NamedTuple):
-    """How a layer's weights begin.
+    """The initialiser of a layer.
 
     Attributes:
-      kernel: draws a kernel `[..., fan_in, fan_out]`.
-      bias: the layer's fan-in -> what draws its bias.
+      kernel: `draw(key, shape, dtype)` of a kernel `[..., fan_in, fan_out]`.
+      bias: the layer's fan-in -> `draw(key, shape, dtype)` of its bias.
     """
 
     kernel: Draw
@@ -44,25 +44,25 @@ INITIALIZERS = {
         initializers.variance_scaling(1 / 3, "fan_in", "uniform"), _uniform
     ),
 }
-"""By name; fan-in counts a kernel's window, so it is `kh * kw * c` for a convolution.
+"""The initialisers by name. Fan-in includes the window: `kh * kw * c` for a convolution.
 
-- `glorot_normal`: variance `2 / (fan_in + fan_out)`, a normal cut at two standard deviations and
-  scaled up again: JAX's, and TensorFlow's, which the lottery ticket paper's code used (Glorot and
-  Bengio 2010). PyTorch's `xavier_normal_` has the same variance and isn't cut.
-- `kaiming_normal`: variance `2 / fan_in`, a normal that is not cut: PyTorch's
-  `kaiming_normal_(nonlinearity='relu')` (He et al. 2015). JAX's `he_normal` is cut.
-- `kaiming_uniform`: `U(-1 / sqrt(fan_in), 1 / sqrt(fan_in))`, biases likewise: what PyTorch's
-  layers do by default (`kaiming_uniform_` with a = sqrt 5).
+- `glorot_normal`: variance `2 / (fan_in + fan_out)`, a normal truncated at two standard deviations
+  and rescaled, as in JAX and TensorFlow; the lottery ticket paper's code used TensorFlow's (Glorot
+  and Bengio 2010). PyTorch's `xavier_normal_` has the same variance and is not truncated.
+- `kaiming_normal`: variance `2 / fan_in`, a normal that is not truncated, as in PyTorch's
+  `kaiming_normal_(nonlinearity='relu')` (He et al. 2015). JAX's `he_normal` is truncated.
+- `kaiming_uniform`: `U(-1 / sqrt(fan_in), 1 / sqrt(fan_in))`, also for biases: the default of
+  PyTorch's layers (`kaiming_uniform_` with a = sqrt 5).
 
-Biases are zero but for `kaiming_uniform`.
+Biases are zero, except with `kaiming_uniform`.
 """
 
 
 def initializer(name: str) -> Initializer:
-    """The initialiser called `name`.
+    """The initialiser of a name.
 
     Raises:
-      ValueError: there is none of that name.
+      ValueError: an unknown name.
     """
     if name not in INITIALIZERS:
         raise ValueError(f"unknown initializer '{name}': one of {', '.join(INITIALIZERS)}")
@@ -70,10 +70,10 @@ def initializer(name: str) -> Initializer:
 
 
 def signed_constant(params: Params) -> Params:
-    """Each kernel as `sign(w) * std(w)`, the deviation taken over that kernel; the rest unchanged.
+    """Replaces each kernel by `sign(w) * std(w)`, with its own deviation; other leaves stay.
 
-    The population's standard deviation, about the mean; a weight of exactly zero stays zero.
-    Zhou et al. 2019, "Deconstructing lottery tickets".
+    The standard deviation is that of the population, about the mean; a weight of exactly zero stays
+    zero. Zhou et al. 2019, "Deconstructing lottery tickets".
     """
 
     def leaf(path: str, weights: jax.Array) -> jax.Array:

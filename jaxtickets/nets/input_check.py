@@ -1,4 +1,4 @@
-"""Does a net fit a data set? Asked before any work, by shapes alone."""
+"""Checks that a net fits a data set, before any work and from shapes alone."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ from jaxtickets.nets.registry import NETS, name_of
 
 
 def check_fits(net: nn.Module, shape: Sequence[int], classes: int) -> None:
-    """Raise unless the net maps images `[n, h, w, c]` to logits `[n, classes]`.
+    """Raises ValueError unless the net maps images `[n, h, w, c]` to logits `[n, classes]`.
 
     Args:
-      net: a net of the table, or any flax module.
+      net: a net of the registry, or any flax module.
       shape: `(h, w, c)` of the images.
-      classes: how many classes the data has.
+      classes: the number of classes of the data.
 
     Raises:
-      ValueError: in one line: what the net needs, and what the data is.
+      ValueError: in one line: what the net needs, and what the data has.
     """
     name = name_of(net) if type(net) in NETS.values() else type(net).__name__
     height, width, channels = shape
@@ -39,7 +39,7 @@ def check_fits(net: nn.Module, shape: Sequence[int], classes: int) -> None:
 
 
 def _logits(net: nn.Module, shape: Sequence[int]) -> tuple[int, ...]:
-    """The shape of what the net makes of one image."""
+    """The shape of the net's output for one image."""
     model = functional(net, shape)
     image = jax.ShapeDtypeStruct((1, *shape), "float32")
     outputs = jax.eval_shape(
@@ -49,7 +49,7 @@ def _logits(net: nn.Module, shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _leaves_pixels(net: nn.Module, size: int, channels: int) -> bool:
-    """Whether square images of this size survive the net's convolutions and pools."""
+    """Whether pixels remain of square images of this size after the convolutions and pools."""
     try:
         _logits(net, (size, size, channels))
     except ImageTooSmallError:

@@ -1,4 +1,4 @@
-"""The layers that the nets are written with."""
+"""The layers that the nets are built from."""
 
 from typing import Protocol
 
@@ -10,20 +10,20 @@ from jaxtickets.nets.inits import initializer
 
 
 class DenseSettings(Protocol):
-    """The attributes of a net that shape a dense layer."""
+    """The attributes of a net that its dense layers use."""
 
     use_bias: bool
     initializer: str
 
 
 class ConvSettings(DenseSettings, Protocol):
-    """The attributes of a net that shape a convolution."""
+    """The attributes of a net that its convolutions use."""
 
     conv: str
 
 
 class ImageTooSmallError(ValueError):
-    """The images are so small that nothing is left of them after the convolutions and pools."""
+    """The images are so small that no pixels remain after the convolutions and pools."""
 
 
 def conv(
@@ -41,15 +41,15 @@ def conv(
     """A `size` x `size` convolution: `[n, h, w, c]` -> `[n, out_h, out_w, features]`.
 
     Args:
-      net: whose settings shape it.
+      net: the net, for its settings.
       name: the layer's name.
       images: `[n, h, w, c]`.
-      features: filters.
-      size: of the window, in pixels a side.
+      features: the number of filters.
+      size: the side of the window, in pixels.
       stride: in pixels.
-      padding: 'SAME', 'VALID', or the zeros on each of the four sides.
-      depthwise: whether filter `i` reads channel `i` alone; then `features` is `c`.
-      bias: False where a batch norm follows, whose shift makes a bias idle.
+      padding: 'SAME', 'VALID', or the number of zeros on each of the four sides.
+      depthwise: whether filter `i` reads only channel `i`; `features` is then `c`.
+      bias: False if a batch norm follows, whose shift makes a bias redundant.
     """
     draw = initializer(net.initializer)
     channels = 1 if depthwise else images.shape[-1]
@@ -82,8 +82,9 @@ def dense(net: DenseSettings, name: str, inputs: jax.Array, features: int) -> ja
 def batch_norm(name: str, inputs: jax.Array, train: bool) -> jax.Array:
     """Batch norm over all axes but the last, with scale and shift; momentum 0.9, epsilon 1e-5.
 
-    In training mode it uses and records the batch's statistics. The running variance is of the
-    population, where PyTorch's (momentum 0.1 in its words) is of the sample.
+    In training mode it uses the batch's statistics and updates the running ones. The running
+    variance is that of the population, whereas PyTorch (with momentum 0.1 in its convention) uses
+    that of the sample.
     """
     return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name=name)(
         inputs
@@ -91,7 +92,7 @@ def batch_norm(name: str, inputs: jax.Array, train: bool) -> jax.Array:
 
 
 def flatten(images: jax.Array) -> jax.Array:
-    """`[n, h, w, c]` -> `[n, h * w * c]`, the channel running fastest.
+    """`[n, h, w, c]` -> `[n, h * w * c]`, with the channel varying fastest.
 
     Raises:
       ImageTooSmallError: there are no pixels.

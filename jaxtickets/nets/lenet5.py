@@ -1,4 +1,4 @@
-"""LeNet-5 in the form that Caffe gave it, the one of the pruning papers."""
+"""LeNet-5 in Caffe's variant, which the pruning papers use."""
 
 import jax
 from flax import linen as nn
@@ -33,7 +33,7 @@ class LeNet5(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
-        """`[n, h, w, c]` -> logits `[n, classes]`; batch norm alone tells training from use."""
+        """`[n, h, w, c]` -> logits `[n, classes]`; only batch norm depends on the mode."""
 
         def norm(name: str, inputs: jax.Array) -> jax.Array:
             return batch_norm(name, inputs, train) if self.batch_norm else inputs

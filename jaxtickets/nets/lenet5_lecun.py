@@ -1,4 +1,4 @@
-"""LeNet-5 in the form of 1998, as tutorials have it."""
+"""LeNet-5 as published in 1998, in the variant of tutorials."""
 
 import jax
 from flax import linen as nn

@@ -1,4 +1,4 @@
-"""How often a net uses each of its weights, and so what an example costs: read off its jaxpr."""
+"""Multiply-adds of a net, and how often it uses each weight, counted in its jaxpr."""
 
 import math
 from collections import Counter
@@ -24,15 +24,15 @@ from jaxtickets.nets.functional import Example, example_inputs, functional
 
 
 def positions(net: nn.Module, shape: Example) -> dict[str, int]:
-    """Leaf -> the number of times that an example uses each of its weights: `h · w`, or 1.
+    """Leaf -> how many times one example uses each of its weights: `h · w`, or 1.
 
-    Weights that several calls read add up.
+    The uses of a weight by several calls are added.
 
     Args:
-      net, shape: as for `multiply_adds`.
+      net, shape: as in `multiply_adds`.
 
     Raises:
-      ValueError: in one line: as `multiply_adds`, or a leaf has weights that are used more often
+      ValueError: in one line: as in `multiply_adds`, or a leaf uses some of its weights more often
         than others.
     """
     sizes, adds = _counted(net, shape)
@@ -48,39 +48,40 @@ def positions(net: nn.Module, shape: Example) -> dict[str, int]:
 def multiply_adds(net: nn.Module, shape: Example) -> dict[str, int]:
     """Leaf -> the multiply-adds of one example with its weights, in the order of the leaves.
 
-    Counted is what the net's jaxpr multiplies in evaluation mode: matrix products and convolutions
-    of what depends on the example with what is made of a leaf, and products one by one with a leaf
-    of several axes, such as a depthwise kernel; a scan's body times its length. Zeros around the
-    images count, as they do in published numbers; zeros between the entries of a transposed
-    convolution, biases, norms, activations and pools don't, nor do products of weights with one
-    another. Products of two activations, such as attention's, stand last, by the name of their
-    module. Twice the sum is the forward pass's floating-point operations.
+    The count is of the multiplications in the net's jaxpr, in evaluation mode. It includes matrix
+    products and convolutions of values that depend on the example with values computed from a leaf,
+    elementwise products with a leaf of several axes, such as a depthwise kernel, and the body of a
+    scan times its length. Zeros around the images count, as in published numbers. Zeros between the
+    entries of a transposed convolution do not count, nor do biases, norms, activations, pools, and
+    products of weights with each other. Products of two activations, such as attention's, come
+    last, under the name of their module. The forward pass has twice the sum as floating-point
+    operations.
 
     Args:
       net: any flax module.
-      shape: of one example, see `functional`.
+      shape: the input for one example, see `functional`.
 
     Raises:
-      ValueError: in one line: a loop whose length isn't known multiplies, or an operation that
-        can't be counted.
+      ValueError: in one line: a loop of unknown length multiplies, or an operation cannot be
+        counted.
     """
     sizes, adds = _counted(net, shape)
     return {path: adds[path] for path in sizes if path in adds} | adds
 
 
 EXAMPLE, CONSTANT = -2, -1
-"""Labels of what depends on the example, and of what depends on nothing."""
+"""The labels of values that depend on the example, and of constants."""
 
 UNCOUNTED = {"pallas_call", "ragged_dot", "ragged_dot_general", "scaled_matmul", "custom_call"}
-"""Primitives that multiply in a way that isn't known here."""
+"""Primitives that multiply but have no rule here."""
 
 
 class Leaf(NamedTuple):
     """A leaf as an equation reads it.
 
     Attributes:
-      path: in the parameters; of what a scan cuts from a leaf, the leaf's.
-      shape: its shape there.
+      path: its path in the parameters; a slice of a leaf in a scan has the leaf's path.
+      shape: its shape in the equation.
     """
 
     path: str
@@ -88,11 +89,11 @@ class Leaf(NamedTuple):
 
 
 class Count(NamedTuple):
-    """What a walk over a jaxpr collects.
+    """The results that a walk over a jaxpr accumulates.
 
     Attributes:
-      leaves: by their number, which is the label of what is made of them.
-      adds: path, or module of a product of activations -> multiply-adds.
+      leaves: the leaves; the index of a leaf is the label of values computed from it.
+      adds: path of a leaf, or module of a product of activations -> multiply-adds.
     """
 
     leaves: list[Leaf]
@@ -100,7 +101,7 @@ class Count(NamedTuple):
 
 
 def _counted(net: nn.Module, shape: Example) -> tuple[dict[str, int], Counter[str]]:
-    """Leaf -> size; leaf or module -> multiply-adds."""
+    """Leaf -> size; and leaf or module -> multiply-adds."""
     net = lax_form(net)
     model, inputs = functional(net, shape), example_inputs(shape)
     params, stats = jax.eval_shape(model.init, jax.random.key(0))
@@ -124,16 +125,16 @@ def _counted(net: nn.Module, shape: Example) -> tuple[dict[str, int], Counter[st
 
 
 class _UncountableError(ValueError):
-    """An operation that multiplies in a way that isn't known."""
+    """An operation that multiplies but has no rule."""
 
 
 def _all(label: int, shape: Sequence[int]) -> np.ndarray:
-    """The same label everywhere; labels have length 1 along axes along which nothing differs."""
+    """One label for all elements; an axis along which all labels are equal has length 1."""
     return np.full((1,) * len(shape), label)
 
 
 def _walk(jaxpr: Jaxpr, inputs: Sequence[np.ndarray], count: Count, where: str) -> list[np.ndarray]:
-    """Labels of what a jaxpr gives, from those of its arguments; adds what it multiplies."""
+    """The labels of a jaxpr's outputs, from those of its inputs; counts its multiplications."""
     labels: dict[Any, np.ndarray] = dict(zip(jaxpr.invars, inputs, strict=True))
     labels |= {var: _all(CONSTANT, shape_of(var)) for var in jaxpr.constvars}
 
@@ -157,7 +158,7 @@ def _walk(jaxpr: Jaxpr, inputs: Sequence[np.ndarray], count: Count, where: str) 
 
 
 def _outputs(eqn: JaxprEqn, atoms: Sequence[np.ndarray], count: Count) -> list[np.ndarray]:
-    """Labels of an equation's outputs."""
+    """The labels of an equation's outputs."""
     shapes = [shape_of(var) for var in eqn.outvars]
     most = _most(atoms, count)
     moved = eqn.primitive.name in MOVES and most >= 0
@@ -170,7 +171,7 @@ def _outputs(eqn: JaxprEqn, atoms: Sequence[np.ndarray], count: Count) -> list[n
 
 
 def _most(atoms: Sequence[np.ndarray], count: Count) -> int:
-    """The label of what is made of all of these: the example's, or that of the largest leaf."""
+    """The label of a value computed from all these: the example's, or that of the largest leaf."""
     there = {int(label) for atom in atoms for label in np.unique(atom)}
     if EXAMPLE in there:
         return EXAMPLE
@@ -182,7 +183,7 @@ def _most(atoms: Sequence[np.ndarray], count: Count) -> int:
 
 
 def _add_products(eqn: JaxprEqn, atoms: Sequence[np.ndarray], count: Count, module: str) -> None:
-    """Adds what an equation multiplies."""
+    """Counts the multiplications of an equation."""
     adds = PRODUCTS.get(eqn.primitive.name)
     read = [atom for atom in atoms if not (atom == EXAMPLE).any()]
     if adds is None or len(atoms) - len(read) == 0:
@@ -206,7 +207,7 @@ def _dot(eqn: JaxprEqn) -> int:
 
 
 def _convolution(eqn: JaxprEqn) -> int:
-    """Each weight once a position; of a dilated input once an entry."""
+    """Counts each weight once for each position, or, with a dilated input, once for each entry."""
     numbers = eqn.params["dimension_numbers"]
     (left, right), out = (shape_of(var) for var in eqn.invars), shape_of(eqn.outvars[0])
     pixels = 1
@@ -227,7 +228,7 @@ PRODUCTS: dict[str, Callable[[JaxprEqn], int]] = {
 def _scan(
     eqn: JaxprEqn, atoms: Sequence[np.ndarray], count: Count, module: str
 ) -> list[np.ndarray]:
-    """A scan: its carry's labels are those that no step changes any more."""
+    """A scan: the labels of its carry are iterated until no step changes them."""
     body, length = opened(eqn.params["jaxpr"]), eqn.params["length"]
     consts, carried = scan_counts(eqn)
     fixed, carry = atoms[:consts], list(atoms[consts : consts + carried])
@@ -250,9 +251,9 @@ def _scan(
 
 
 def _steps(arrays: Sequence[np.ndarray], count: Count) -> list[list[np.ndarray]]:
-    """What the steps of a scan read of arrays: one step for all where all read the same leaves.
+    """The inputs that the steps of a scan read from arrays; one step if all read the same leaves.
 
-    A step reads of a stacked leaf a leaf with one axis less.
+    A step reads a stacked leaf as a leaf with one axis less.
     """
     length = max((len(labels) for labels in arrays), default=1)
     steps: list[list[np.ndarray]] = [[] for _ in range(length)]
@@ -272,20 +273,20 @@ def _steps(arrays: Sequence[np.ndarray], count: Count) -> list[list[np.ndarray]]
 def _while(
     eqn: JaxprEqn, atoms: Sequence[np.ndarray], count: Count, module: str
 ) -> list[np.ndarray]:
-    """A loop without a length, which may not multiply."""
+    """A loop of unknown length, which must not multiply."""
     most = _most(atoms, count)
     for name in ("cond_jaxpr", "body_jaxpr"):
         step, body = count._replace(adds=Counter()), opened(eqn.params[name])
         _walk(body, [_all(most, shape_of(var)) for var in body.invars], step, module)
         if step.adds:
-            raise _UncountableError(f"'while' in {module} multiplies, nobody knows how often")
+            raise _UncountableError(f"'while' in {module} multiplies an unknown number of times")
     return [_all(most, shape_of(var)) for var in eqn.outvars]
 
 
 def _cond(
     eqn: JaxprEqn, atoms: Sequence[np.ndarray], count: Count, module: str
 ) -> list[np.ndarray]:
-    """A choice: the branch that costs most counts."""
+    """A conditional: the branch with the most multiply-adds counts."""
     costs = [Counter[str]() for _ in eqn.params["branches"]]
     for branch, adds in zip(eqn.params["branches"], costs, strict=True):
         _walk(opened(branch), atoms[1:], count._replace(adds=adds), module)
@@ -294,4 +295,4 @@ def _cond(
 
 
 LOOPS: dict[str, Callable[..., list[np.ndarray]]] = {"scan": _scan, "while": _while, "cond": _cond}
-"""Primitive -> the labels of its outputs; adds what its bodies multiply."""
+"""Primitive -> the function that labels its outputs and counts its bodies' multiplications."""

@@ -1,4 +1,4 @@
-"""The nets by name: made from attributes, written to JSON and read from it."""
+"""The registry of nets: creates nets by name, and converts them to and from JSON."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -57,7 +57,7 @@ NETS: dict[str, type[nn.Module]] = {
 }
 
 CHOICES = {"form": FORMS, "shortcut": SHORTCUTS}
-"""What attributes that are words may be."""
+"""The values of string attributes."""
 
 
 def names() -> tuple[str, ...]:
@@ -66,16 +66,16 @@ def names() -> tuple[str, ...]:
 
 
 def make(name: str, /, *, shape: Sequence[int] | None = None, **attributes: Any) -> nn.Module:
-    """The net called `name`; attributes that are not given keep the defaults of its class.
+    """The net of a name; attributes that are not given have their class's defaults.
 
     Args:
       name: one of `names()`.
-      shape: `(h, w, c)` of the images; from it comes the `form` of a net that has two, if it isn't
-        given.
-      attributes: of the net.
+      shape: `(h, w, c)` of the images, from which a net with two forms takes its `form` unless that
+        is given.
+      attributes: the net's attributes.
 
     Raises:
-      ValueError: there is no such net or attribute, or a value can't be: in one line.
+      ValueError: in one line: an unknown net or attribute, or an invalid value.
     """
     if name not in NETS:
         raise ValueError(f"unknown net '{name}': one of {', '.join(NETS)}")
@@ -95,10 +95,10 @@ def make(name: str, /, *, shape: Sequence[int] | None = None, **attributes: Any)
 
 
 def name_of(net: nn.Module) -> str:
-    """The name under which the net's class stands in the table.
+    """The name of the net's class in the registry.
 
     Raises:
-      ValueError: it doesn't stand there.
+      ValueError: the class is not in the registry.
     """
     for name, kind in NETS.items():
         if type(net) is kind:
@@ -107,26 +107,26 @@ def name_of(net: nn.Module) -> str:
 
 
 def to_json(net: nn.Module) -> dict[str, Any]:
-    """`{'name': ..., attribute: value, ...}`, all of it as JSON would give it back."""
+    """`{'name': ..., attribute: value, ...}`, in types that JSON preserves."""
     name = name_of(net)
     values = {attribute: getattr(net, attribute) for attribute in _attributes(type(net))}
     return {"name": name} | values | {"widths": list(values["widths"])}
 
 
 def from_json(written: Mapping[str, Any]) -> nn.Module:
-    """The net that `to_json` wrote.
+    """The net that `to_json` described.
 
     Raises:
-      ValueError: as `make` does.
+      ValueError: as in `make`.
     """
     return make(written["name"], **{key: value for key, value in written.items() if key != "name"})
 
 
 def output_layer(net: nn.Module) -> str:
-    """The name of the layer that gives the logits.
+    """The name of the layer that computes the logits.
 
     Raises:
-      ValueError: the net is not in the table.
+      ValueError: the net is not in the registry.
     """
     name_of(net)
     return "out"
@@ -139,7 +139,7 @@ def _attributes(kind: type[nn.Module]) -> dict[str, Any]:
 
 
 def _check(name: str, values: Mapping[str, Any]) -> None:
-    """Raise a ValueError if a net can't have these attributes, its widths aside."""
+    """Raises ValueError if an attribute other than the widths has an invalid value."""
     for attribute, choices in CHOICES.items():
         if values.get(attribute, choices[0]) not in choices:
             raise ValueError(

@@ -27,7 +27,7 @@ SHORTCUTS = ("pad", "conv")
 
 
 class ResNetSettings(ConvSettings, Protocol):
-    """The attributes that all of them share."""
+    """The attributes that all ResNets here share."""
 
     widths: tuple[int, ...]
     classes: int
@@ -35,7 +35,7 @@ class ResNetSettings(ConvSettings, Protocol):
 
 
 def published(streams: Sequence[int], blocks: Sequence[int]) -> tuple[int, ...]:
-    """The paper's widths: in each stage all are the stream's."""
+    """The paper's widths: in each stage, all widths equal the stream's."""
     pairs = zip(streams, blocks, strict=True)
     return tuple(stream for stream, count in pairs for _ in range(1 + count))
 
@@ -47,15 +47,15 @@ def logits(
     blocks: Sequence[int],
     form: str = "small",
 ) -> jax.Array:
-    """The forward pass of all of them: `[n, h, w, c]` -> `[n, classes]`.
+    """The forward pass of all ResNets here: `[n, h, w, c]` -> `[n, classes]`.
 
     Args:
-      net: its attributes.
+      net: the net, for its attributes.
       images: `[n, h, w, c]`.
-      train: whether it is being trained.
-      blocks: how many blocks each stage has.
-      form: of the stem: 'small', a 3x3 convolution; 'large', a 7x7 one of stride 2 and a max-pool
-        that halves again.
+      train: whether the net is in training mode.
+      blocks: the number of blocks in each stage.
+      form: the form of the stem: 'small', a 3x3 convolution; 'large', a 7x7 convolution of stride 2
+        and a max-pool of stride 2.
     """
     widths = iter(net.widths)
     stream = next(widths)
@@ -80,10 +80,10 @@ def logits(
 def shortcut(
     net: ResNetSettings, name: str, images: jax.Array, stream: int, train: bool
 ) -> jax.Array:
-    """The stream of the next stage: `[n, h, w, c]` -> `[n, ceil(h / 2), ceil(w / 2), stream]`.
+    """The shortcut to the next stage: `[n, h, w, c]` -> `[n, ceil(h / 2), ceil(w / 2), stream]`.
 
     Raises:
-      ValueError: it is padded, and would become narrower.
+      ValueError: a padded shortcut would have to narrow the stream.
     """
     if net.shortcut == "conv":
         x = conv(net, f"{name}_shortcut_conv", images, stream, 1, stride=2, bias=False)
@@ -91,7 +91,7 @@ def shortcut(
     more = stream - images.shape[-1]
     if more < 0:
         raise ValueError(
-            f"a padded shortcut can't take {images.shape[-1]} channels to {stream}: see {name}"
+            f"a padded shortcut can't narrow {images.shape[-1]} channels to {stream}: see {name}"
         )
     return jnp.pad(images[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (0, more)))
 

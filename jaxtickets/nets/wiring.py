@@ -1,4 +1,4 @@
-"""Which layers hold a group of units, and which read it."""
+"""The wiring of chains: which layers compute a group of units, and which layer reads it."""
 
 import re
 from collections.abc import Sequence
@@ -12,20 +12,20 @@ from jaxtickets.nets.registry import name_of
 from jaxtickets.types import Feed, Params, Units, Wiring
 
 CHAINED = re.compile(r"(conv|fc)\d+|out")
-"""The names of the layers with kernels in a chain."""
+"""The names of a chain's layers that have kernels."""
 
 
 def wiring(net: nn.Module, shape: Sequence[int]) -> Wiring:
     """The net's groups of units, for images of `shape` `(h, w, c)`.
 
-    Written by hand for chains: `conv1`, `conv2`, ..., `fc1`, `fc2`, ..., `out`, where the batch
-    norm `bn1` may follow `conv1`, and `fc1_bn` `fc1`. So a group is the units of one layer, read by
-    the next; a flatten between them repeats the group once for each pixel, the unit index running
-    fastest. A net of the table with other layers, one whose blocks have shortcuts, isn't a chain:
-    `()`.
+    The rule covers chains `conv1`, `conv2`, ..., `fc1`, `fc2`, ..., `out`, in which the batch norm
+    `bn1` may follow `conv1`, and `fc1_bn` `fc1`. A group is the units of one layer, read by the
+    next. A flatten between them repeats the group once for each pixel, with the unit index varying
+    fastest. For a net of the registry that is not a chain, such as one with shortcuts, the result
+    is `()`.
 
     Raises:
-      ValueError: the net is not in the table, or the images are too small for it.
+      ValueError: the net is not in the registry, or the images are too small for it.
     """
     name_of(net)
     params, _ = jax.eval_shape(functional(net, shape).init, jax.random.key(0))
@@ -37,7 +37,7 @@ def wiring(net: nn.Module, shape: Sequence[int]) -> Wiring:
 
 
 def _place(layer: str) -> tuple[str, int]:
-    """What sorts layers in forward order: conv before fc before out, then by number."""
+    """The sort key of layers in forward order: conv before fc before out, then by number."""
     stem = layer.rstrip("0123456789")
     return stem, int(layer.removeprefix(stem) or 0)
 

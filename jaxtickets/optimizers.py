@@ -75,16 +75,16 @@ def decay_shape(
     drops: Sequence[float] = (0.5, 0.75),
     factor: float = 0.1,
 ) -> Schedule:
-    """The shape of a learning rate over a training of `steps` steps, 1 at its height.
+    """The shape of a learning rate over a training of `steps` steps, with peak 1.
 
     Args:
-      name: `constant`; `steps`, times `factor` at each of `drops`; `cosine`, to zero.
-      steps: length of the training.
+      name: `constant`; `steps`, which multiplies by `factor` at each of `drops`; `cosine`, to zero.
+      steps: the number of training steps.
       drops: where `steps` drops, as fractions of the training.
-      factor: by how much.
+      factor: the factor of each drop.
 
     Raises:
-      ValueError: unknown name.
+      ValueError: an unknown name.
     """
     shapes: dict[str, Callable[[], Schedule]] = {
         "constant": lambda: optax.constant_schedule(1.0),

@@ -231,7 +231,12 @@ class Recipe(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """The data of a training, on the device; `test` is None if the recipe never evaluates it."""
+    """The data of a training, on the device; see `Split` for shapes and dtypes.
+
+    Attributes:
+      train, validation: the training and validation data.
+      test: the test data; None if the recipe never evaluates it.
+    """
 
     train: Split
     validation: Split

@@ -293,7 +293,7 @@ class Held(NamedTuple):
 
     Attributes:
       patterns: layer -> its pattern.
-      weights: layer -> `kernel` as packed by the form, and `bias[o]` if there is one.
+      weights: layer -> `kernel` as packed by the form, and float`bias[o]` if there is one.
     """
 
     patterns: dict[str, Pattern]

@@ -12,10 +12,10 @@ FILTERS = (64, 192, 384, 256, 256)
 class AlexNet(nn.Module):
     """Five convolutions: 61,100,840 parameters on ImageNet, 2,472,266 on CIFAR-10.
 
-    Krizhevsky 2014, "One weird trick", as torchvision has it: no groups, no response normalisation.
-    The small form is the one customary on CIFAR: the same convolutions with wider padding before
-    2x2 pools, which leave one of 32 pixels a side, and no hidden dense layer. Its end is the mean
-    over the pixels, so that other sizes do.
+    Krizhevsky 2014, "One weird trick", as in torchvision: no groups, no response normalisation. The
+    small form is the usual one for CIFAR: the same convolutions with wider padding before 2x2
+    pools, which reduce 32 pixels a side to one, and no hidden dense layer. Its output reads the
+    mean over the pixels, so that other image sizes work too.
 
     Attributes:
       form: 'large' for ImageNet's images, 'small' for CIFAR's.

@@ -11,8 +11,8 @@ class CNN960(nn.Module):
 
     Each convolution is followed by ReLU, dropout 0.3 and batch norm, in that order; the first and
     the third have stride 2: 32 -> 15 -> 13 -> 6 -> 4 pixels a side, so 8,192 features,
-    1,631,936 weights, and 1,634,826 parameters with the biases and the batch norms. The sources
-    leave the initialiser open: Kaiming normal, which suits ReLU.
+    1,631,936 weights, and 1,634,826 parameters with the biases and the batch norms. The sources do
+    not specify the initialiser: the default is Kaiming normal, which suits ReLU.
 
     Attributes:
       widths: filters of `conv1` to `conv4`.

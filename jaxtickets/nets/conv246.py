@@ -1,8 +1,8 @@
 """Conv-2, Conv-4 and Conv-6: VGG-like blocks for CIFAR-10, of the lottery ticket paper.
 
 Frankle and Carbin 2019, figure 2: pairs of padded 3x3 convolutions, a 2x2 max-pool after each pair,
-two dense layers of 256 units, Gaussian Glorot initialisation. The paper prints 4.3M, 2.4M
-and 1.7M weights; Conv-6 as described adds up to 2.26M.
+two dense layers of 256 units, Gaussian Glorot initialisation. The paper states 4.3M, 2.4M
+and 1.7M weights, but Conv-6 as described has 2.26M.
 """
 
 from typing import Protocol

@@ -10,9 +10,9 @@ from jaxtickets.nets.layers import batch_norm, conv, dense, flatten
 class LeNet5(nn.Module):
     """Two 5x5 convolutions, 20 and 50 filters, then 500 units: 430,500 weights on MNIST.
 
-    Caffe's `lenet_train_test.prototxt`, which has no ReLU after its convolutions; those who
-    reimplement it mostly have. Its filler, 'xavier', is uniform with variance `1 / fan_in`; here
-    Glorot normal, as for the other nets of the lottery ticket paper's kind.
+    Caffe's `lenet_train_test.prototxt` has no ReLU after its convolutions; like most
+    reimplementations, this net has. Caffe's filler, 'xavier', is uniform with variance
+    `1 / fan_in`; the default here is Glorot normal, as in the lottery ticket paper.
 
     Attributes:
       widths: units of `conv1`, `conv2`, `fc1`.

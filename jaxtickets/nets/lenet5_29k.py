@@ -10,8 +10,9 @@ from jaxtickets.nets.layers import conv, dense, flatten
 class LeNet529k(nn.Module):
     """3x3 convolutions, 6 (padded) and 6 filters, then 128 units: 29,456 parameters on MNIST.
 
-    28 -> 14 -> 12 -> 6 pixels a side, so 216 features. The source names neither the initialiser nor
-    the dropout's rate: Kaiming normal suits ReLU, and one half, before the output, is the custom.
+    28 -> 14 -> 12 -> 6 pixels a side, so 216 features. The source specifies neither the initialiser
+    nor the dropout rate: the defaults are Kaiming normal, which suits ReLU, and the usual one half,
+    before the output.
 
     Attributes:
       widths: units of `conv1`, `conv2`, `fc1`.

@@ -18,7 +18,7 @@ STAGES = (
 
 
 def rounded(channels: float) -> int:
-    """The multiple of 8 next to `channels`, at least 8 and at least 90 % of them."""
+    """`channels` rounded to a multiple of 8, at least 8 and at least 90 % of `channels`."""
     nearest = max(8, int(channels + 4) // 8 * 8)
     return nearest if nearest >= 0.9 * channels else nearest + 8
 
@@ -39,12 +39,12 @@ def published(width: float) -> tuple[int, ...]:
 class MobileNetV2(nn.Module):
     """17 inverted bottlenecks: 3,504,872 parameters on ImageNet, 2,236,682 on CIFAR-10.
 
-    Sandler et al. 2018: a block expands the residual stream by a 1x1 convolution, filters each
-    channel by a 3x3 depthwise one, and projects onto the stream by a 1x1 one without ReLU; batch
-    norm follows each, ReLU6 the first two. The first stage doesn't expand. The first block of a
-    stage, which changes the stream's width, has no shortcut, also where a shrunk net's
-    widths happen to agree. The small form, for CIFAR, has stride 1 in the stem and in stage 2, as
-    is customary.
+    Sandler et al. 2018. A block expands the residual stream by a 1x1 convolution, filters each
+    channel by a 3x3 depthwise convolution, and projects back onto the stream by a 1x1 convolution
+    without ReLU. Batch norm follows each convolution, ReLU6 the first two. The first stage does not
+    expand. The first block of a stage changes the stream's width and has no shortcut, even if the
+    widths of a shrunk net are equal. The small form, for CIFAR, has the usual stride of 1 in the
+    stem and in stage 2.
 
     Attributes:
       form: 'large' for ImageNet's images, 'small' for CIFAR's.

@@ -24,12 +24,11 @@ def published(depth: int) -> tuple[int, ...]:
 class PreResNet(nn.Module):
     """Three stages of (depth - 2) / 9 bottlenecks: 1,703,258 parameters at depth 164 on CIFAR-10.
 
-    He et al. 2016, "Identity mappings", as in network slimming (Liu et al. 2017): a block is three
-    times batch norm, ReLU and a convolution: 1x1, 3x3 and 1x1, the last of the residual stream's
-    width. The first block of each stage, which widens the stream, has a 1x1 convolution for its
-    shortcut, which reads the stream as it is. `bn1` comes before `conv1`, and holds the stream's
-    channels. Network slimming also selects, block by block, which channels of the stream are
-    read; here every block reads all.
+    He et al. 2016, "Identity mappings", as in network slimming (Liu et al. 2017). A block is batch
+    norm, ReLU and a convolution, three times: 1x1, 3x3 and 1x1, the last with the residual stream's
+    width. The first block of each stage widens the stream; its shortcut is a 1x1 convolution that
+    reads the stream itself. `bn1` precedes `conv1`, and has the stream's channels. Network slimming
+    also selects which channels of the stream each block reads; here every block reads all.
 
     Attributes:
       depth: 9n + 2, for n blocks a stage.

@@ -1,12 +1,12 @@
 """ResNets of basic blocks: 20, 32, 56 and 110 layers for CIFAR, 18 and 34 for ImageNet.
 
-He et al. 2016, "Deep residual learning": a stem, then stages of blocks; a block is two 3x3
-convolutions, the first of its *inner* width, the second of the residual *stream*'s, which all
-blocks of a stage add to. The first block of each later stage has stride 2, and a shortcut that
-brings the stream to its new width:
+He et al. 2016, "Deep residual learning": a stem, then stages of blocks. A block has two 3x3
+convolutions, the first with the block's *inner* width, the second with the width of the residual
+*stream*, to which all blocks of a stage add. The first block of each later stage has stride 2, and
+a shortcut that gives the stream its new width:
 
-- 'pad', the paper's option A, for CIFAR: every other pixel, and channels of zeros after the old
-  ones. It has no parameters, and with it the published counts come out.
+- 'pad', the paper's option A, for CIFAR: every other pixel, with channels of zeros after the old
+  ones. It has no parameters and gives the published parameter counts.
 - 'conv', option B, for ImageNet: a 1x1 convolution of stride 2 and a batch norm.
 
 `widths` has the groups of channels in forward order: for each stage the stream (the first is the

@@ -10,8 +10,8 @@ from jaxtickets.nets.layers import conv, dense, flatten
 class SCNN(nn.Module):
     """3x3 convolutions, 6 and 16 filters, then 120 units: 50,118 weights on MNIST.
 
-    28 -> 26 -> 13 -> 11 -> 5 pixels a side, so 400 features. The source leaves the initialiser
-    open: Kaiming normal, which suits ReLU.
+    28 -> 26 -> 13 -> 11 -> 5 pixels a side, so 400 features. The source does not specify the
+    initialiser: the default is Kaiming normal, which suits ReLU.
 
     Attributes:
       widths: units of `conv1`, `conv2`, `fc1`.

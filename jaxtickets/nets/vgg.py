@@ -2,12 +2,12 @@
 
 Simonyan and Zisserman 2015, table 1, columns A, D and E: padded 3x3 convolutions in five groups of
 64, 128, 256, 512 and 512 filters, each followed by batch norm and ReLU, a 2x2 max-pool after each
-group. What comes then depends on the attribute `form`:
+group. The head depends on the attribute `form`:
 
-- 'large', the published end: the fifth pool, two dense layers of 4,096 units with dropout, the
-  output. The dense layers' inputs follow the image's size: 7 x 7 x 512 at 224 pixels.
-- 'small', of network slimming (Liu et al. 2017), OpenLTH and others on CIFAR: no fifth pool, the
-  mean over what pixels are left, the output.
+- 'large', as published: the fifth pool, two dense layers of 4,096 units with dropout, the output.
+  The number of dense inputs follows the image size: 7 x 7 x 512 at 224 pixels.
+- 'small', as in network slimming (Liu et al. 2017), OpenLTH and others on CIFAR: no fifth pool, the
+  mean over the remaining pixels, the output.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class VGGSettings(ConvSettings, Protocol):
 
 
 def published(layers: Sequence[int], form: str) -> tuple[int, ...]:
-    """The widths of the paper, for so many convolutions a group."""
+    """The widths of the paper, given the number of convolutions in each group."""
     filters = [width for width, many in zip(FILTERS, layers, strict=True) for _ in range(many)]
     return (*filters, 4096, 4096) if form == "large" else tuple(filters)
 

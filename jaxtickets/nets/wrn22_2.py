@@ -11,10 +11,10 @@ STAGES, BLOCKS = 3, 3
 class WRN222(nn.Module):
     """Three stages of three pre-activation blocks, twice as wide: 1,079,642 parameters on CIFAR-10.
 
-    Zagoruyko and Komodakis 2016 (depth 6n + 4), as in RigL's code: a block is twice batch norm,
-    ReLU and a 3x3 convolution, with dropout 0.3 between. The first block of each stage, which
-    widens the stream, has a 1x1 convolution for its shortcut, which reads the stream after the
-    block's first batch norm and ReLU. `bn1` comes before `conv1`, and holds the stream's channels.
+    Zagoruyko and Komodakis 2016 (depth 6n + 4), as in RigL's code. A block is batch norm, ReLU and
+    a 3x3 convolution, twice, with dropout 0.3 in between. The first block of each stage widens the
+    stream; its shortcut is a 1x1 convolution that reads the stream after the block's first batch
+    norm and ReLU. `bn1` precedes `conv1`, and has the stream's channels.
 
     Attributes:
       widths: filters of the stem (16); then for each stage the stream's width (32, 64, 128) and the

@@ -16,7 +16,11 @@ from jaxtickets.types import Array, Key
 
 
 class Walk(NamedTuple):
-    """A walk: its point, `bits`, bool`[n]`."""
+    """A walk.
+
+    Attributes:
+      bits: bool`[n]`, the current point.
+    """
 
     bits: Array
 

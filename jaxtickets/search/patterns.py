@@ -20,17 +20,21 @@ from jaxtickets.types import Array, Key
 
 
 class Walk(NamedTuple):
-    """A walk: its point, `bits`, bool`[n]`."""
+    """A walk.
+
+    Attributes:
+      bits: bool`[n]`, the current point.
+    """
 
     bits: Array
 
 
 class Swap(NamedTuple):
-    """The pairs that a move swaps: int32`[most]` each, `n` in unused places.
+    """The pairs that a move swaps; `n` in unused places.
 
     Attributes:
-      off: the indices of the bits that are switched off.
-      on: the indices of the bits that are switched on.
+      off: int32`[most]`, the indices of the bits that are switched off.
+      on: int32`[most]`, the indices of the bits that are switched on.
     """
 
     off: Array
@@ -38,7 +42,12 @@ class Swap(NamedTuple):
 
 
 class _Leaves(NamedTuple):
-    """Of each leaf, int`[leaves]`: inputs, outputs, indices of its first bit and first group."""
+    """The layout of the leaves.
+
+    Attributes:
+      inputs, outputs: int`[leaves]`, the numbers of inputs and outputs of each leaf.
+      bits, groups: int`[leaves]`, the indices of each leaf's first bit and first group.
+    """
 
     inputs: np.ndarray
     outputs: np.ndarray

@@ -47,14 +47,14 @@ class Walk(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """A swap, as scalars: uint32 except for `size`.
+    """A swap.
 
     Attributes:
-      size: k, int32.
-      start: the first position of the pool.
-      ones, zeros: the number of ones and of zeros in the pool, each at least 1.
-      one, one_stride: offset and stride of the progression over the ones.
-      zero, zero_stride: offset and stride of the progression over the zeros.
+      size: int32 scalar, k.
+      start: uint32 scalar, the first position of the pool.
+      ones, zeros: uint32 scalars, the number of ones and of zeros in the pool, each at least 1.
+      one, one_stride: uint32 scalars, offset and stride of the progression over the ones.
+      zero, zero_stride: uint32 scalars, offset and stride of the progression over the zeros.
     """
 
     size: Array

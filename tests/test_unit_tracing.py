@@ -326,7 +326,7 @@ class Kernel(nn.Module):
         (joined, "out reads units of several layers"),
         (grouped, "'conv_general_dilated' in Toy/second has 2 groups"),
         (multiplied, "the units of second are tied with one another"),
-        (attention, "multiplies no activation with one kernel"),
+        (attention, "isn't a product of one activation and one kernel"),
         (standardised, "'reduce_sum' in Toy does more with params/k/kernel"),
     ],
 )

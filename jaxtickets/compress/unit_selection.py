@@ -123,7 +123,7 @@ def to_budget(
     low = sum(min(floor, len(values)) for values in ranked.values())
     best = rule(graph, scores, low / total, floor, multiple)
     if cost(best) > budget:
-        raise ValueError(f"a budget of {budget} can't be kept: the least choice costs {cost(best)}")
+        raise ValueError(f"budget={budget}: the smallest selection costs {cost(best)}")
     high = total + 1
     while high - low > 1:
         middle = (low + high) // 2
@@ -176,7 +176,7 @@ def _ranked(graph: Graph, scores: UnitScores) -> dict[str, jax.Array]:
     sums, groups = jnp.zeros(count), np.zeros(count, "f")
     for name, places in graph.units.items():
         if np.shape(scores.get(name, 0)) != places.shape:
-            raise ValueError(f"{name} has {len(places)} units: there must be as many scores")
+            raise ValueError(f"{name} has {len(places)} units: it needs one score for each")
         sums = sums.at[places].add(jnp.asarray(scores[name], jnp.float32))
         groups[places] += 1
     return {name: sums[mine] / groups[mine] for name, mine in _own(graph).items()}

@@ -153,7 +153,7 @@ def walk(jaxpr: Jaxpr, inputs: Sequence[Known], seen: Seen, where: str = "") -> 
                 raise UntraceableError(f"{place} {error}") from None
             except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
                 said = " ".join(str(error).split())  # an unsupported form of the operation
-                raise UntraceableError(f"{place} can't be followed: {said}") from error
+                raise UntraceableError(f"{place} can't be traced: {said}") from error
         values.update(zip(eqn.outvars, outputs, strict=True))
     return [_free(()) if isinstance(v, Literal) else values[v] for v in jaxpr.outvars]
 
@@ -209,7 +209,7 @@ def _cut_out(value: Value, shape: Sequence[int]) -> Value:
     """A slice at an unknown position; labels along the sliced axes must be equal."""
     for axis, size in enumerate(shape):
         if size != value.shape[axis] and value.labels.shape[axis] != 1:
-            raise UntraceableError("takes units that aren't known before")
+            raise UntraceableError("selects units by a place that depends on the data")
     return Value(value.labels, tuple(shape))
 
 
@@ -230,7 +230,7 @@ def _looked_up(
         or tuple(params["slice_sizes"]) != rows
         or not (whole and last and isinstance(index, Value))
     ):
-        raise UntraceableError(f"reads {table.path} otherwise than row by row")
+        raise UntraceableError(f"doesn't read {table.path} row by row")
     if (index.labels > FIXED).any():
         raise UntraceableError(f"chooses rows of {table.path} by channels")
     axes = seen.axes[table.path]
@@ -315,7 +315,8 @@ def _product(params: Mapping[str, Any], inputs: Sequence[Known], seen: Seen) -> 
     if sum(kinds) != 1 or batched:
         whose = _of_layer(values, seen)
         raise UntraceableError(
-            "multiplies no activation with one kernel" + (f", but units{whose}" if whose else "")
+            "isn't a product of one activation and one kernel"
+            + (f": units{whose}" if whose else "")
         )
     right = kinds[1]
     value, kernel = inputs if right else reversed(inputs)
@@ -362,12 +363,14 @@ def _convolution(
     """The convolution of an activation with a kernel, over all channels or depthwise."""
     value, kernel = inputs
     if not isinstance(value, Value) or not isinstance(kernel, Weights):
-        raise UntraceableError("convolves no activation with a kernel")
+        raise UntraceableError("isn't a convolution of an activation with a kernel")
     numbers, groups = params["dimension_numbers"], params["feature_group_count"]
     labels = _channels(value, numbers.lhs_spec[1:2], seen)
     columns, rows = numbers.rhs_spec[:1], numbers.rhs_spec[1:2]
     if params["batch_group_count"] != 1 or groups not in (1, len(labels)):
-        raise UntraceableError(f"has {groups} groups of channels: only 1 or one a channel")
+        raise UntraceableError(
+            f"has {groups} groups of channels: must be 1, or one for each channel"
+        )
     if groups > 1:
         seen.depthwise.add(kernel.path)
     units = _read(kernel, labels, rows, columns, seen)

@@ -74,7 +74,7 @@ def stream(
 
 def _steps_per_epoch(n: int, batch_size: int) -> int:
     if not 1 <= batch_size <= n:
-        raise DataError(f"batch_size={batch_size}: must be from 1 to {n}, the number of examples")
+        raise DataError(f"batch_size={batch_size}: must be from 1 to the {n} examples")
     return n // batch_size
 
 

@@ -28,6 +28,6 @@ def prepare(source: Source, base: Path) -> None:
         ).download_and_prepare()
     except Exception as error:  # TFDS, TensorFlow and the network each have errors of their own
         raise DataError(
-            f"{source.name} could not be prepared in {base} ({reason(error)}): see to the network"
+            f"{source.name} could not be prepared in {base} ({reason(error)}): check the network"
             f" and the disk, or {HOW_ELSE}"
         ) from error

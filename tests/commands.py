@@ -83,9 +83,12 @@ def kill_and_resume(
 
 
 CHILDREN = """
-import importlib, json, os, runpy, sys, traceback
+import functools, importlib, json, os, runpy, sys, traceback
+from jaxtickets import data
 cases = json.loads(sys.argv[1])
-for module in {"experiments." + case[0] for case in cases}:
+data.load = functools.cache(data.load)
+data.load("mnist5k", None, False)  # NumPy alone: children can't inherit a JAX that is in use
+for module in {f"experiments.{case[0]}.__main__" for case in cases}:
     importlib.import_module(module)  # and all that it needs: once, and in each child by the fork
     del sys.modules[module]
 for experiment, *arguments in cases:

@@ -160,7 +160,7 @@ def test_bad_input_ends_in_one_line_before_work_starts(tmp_path, cache):
         "--only=anealing": "unknown group 'anealing': did you mean annealing?",
         f"--figure={tmp_path}/none/x.png": f"there is no folder {tmp_path}/none",
         f"--figure={tmp_path}/x.foo": "x.foo: must end in .",
-        f"--json={tmp_path}": f"--json={tmp_path}: a folder, name a file in it",
+        f"--json={tmp_path}": f"--json={tmp_path}: is a folder, name a file in it",
     } | ({} if there else {"--only=torch": "--only=torch: PyTorch is not installed"})
     for (status, said), words in zip(
         commands.answers([["benchmark", case] for case in cases], cache),

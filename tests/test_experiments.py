@@ -147,7 +147,7 @@ BAD = {
     },
     "trainability": {
         "--first_steps=45": "--first_steps=45: must be a multiple of --mean_of=10",
-        "--first_batch=5000": "--first_batch=5000: there are 3500 examples",
+        "--first_batch=5000": "--first_batch=5000: there are only 3500",
         "--targets=low": "must be numbers",
         "--targets=-1": "--targets=-1.0: must be 0 or more",
         "--learning_rate=inf": "--learning_rate=inf: must be above 0 and at most 1e+06",
@@ -189,8 +189,8 @@ BAD = {
         "--energies=loss": "unknown energy 'loss'",
         "--search_images=4000": "images=4000: the data set has 3500",
         "--rates=1": "outside (0, 1): there is nothing to search",
-        "--budget=0.5": "--budget: searches over bits keep a share of the units: give --gran",
-        "--granularity=unit_fields": "--ranking=over_layers --multiple=1 leave open",
+        "--budget=0.5": "--budget: with --granularity=units a search keeps a share of the",
+        "--granularity=unit_fields": "so give --ranking=over_layers --multiple=1",
         "--budget=0.01 --granularity=unit_fields --ranking=over_layers": "a budget of 1179 can't",
         "--budget=1 --granularity=unit_fields --ranking=over_layers": "1.0 is outside (0, 1)",
         "--search=thesis --granularity=unit_fields --ranking=over_layers": "has no sawtooth",
@@ -198,11 +198,11 @@ BAD = {
     },
     "slimming": {
         "--model=lenet5": "--penalty=scales with lenet5: there is no batch norm",
-        "--penalty=group_lasso": "--penalty=group_lasso: the penalty is on scales, --strengths=0",
+        "--penalty=group_lasso": "--penalty=group_lasso: must be scales; --strengths=0",
         "--penalty_strength=0.1": "--penalty_strength: give --strengths",
         "--strengths=-1": "--strengths=-1.0: must be 0 or more",
         "--rates=1.5": "--rates=1.5: must be above 0 and at most 1",
-        "--rates=0.7,0.7,0.5": "--rates: 3 for 2 passes: give one, or each",
+        "--rates=0.7,0.7,0.5": "--rates: 3 for 2 passes: give one, or one for",
         "--rates=0.2": "--rates=0.04: ",
         "--widths=8,16": "lenet5 takes 3 widths",
         "--model=vgg11 --batch_norm": "vgg11 has no attribute batch_norm",
@@ -219,7 +219,7 @@ BAD = {
         "--train_steps=2.5": "must be whole numbers",
         "--train_steps=100000000": "--train_steps=100000000: 100000000 steps' images take",
         "--fields=1000000": "--fields=1000000: 1000000 masks of a seed take",
-        "--held_out=3500": "--held_out=3500: there are 3500 training images",
+        "--held_out=3500": "--held_out=3500: there are only 3500 training",
         "--preset=mnist5": "did you mean mnist",
     },
     "sa_search": {
@@ -241,10 +241,10 @@ BAD = {
         "--race=0.5,0.2": "--race=0.5,0.2: must rise",
         "--race=2": "--race=2.0: must be above 0 and below 1",
         "--preset=quick --resume --out=EMPTY": "nothing to resume",  # its budget suffices
-        "--tickets=some": "--tickets: what it took to find other runs' isn't known",
+        "--tickets=some": "--tickets: the search cost of saved tickets is unknown",
     },
     "early_bird": {
-        "--window=7": "window=7: there are 6 epochs, a mask each",
+        "--window=7": "window=7: must be 6 or less, one mask for",
         "--window=1": "--window=1: must be 2 or more",
         "--draw_at=6": "draw_at=6: must be from 1 to 5, before the end",
         "--draw_at=soon": "must be numbers",
@@ -266,7 +266,7 @@ BAD = {
     "linear_connectivity": {
         "--rewinds=60": "rewind_step=60: must be in the training",
         "--points=2": "--points=2: must be 3 or more",
-        "--rewind=none": "trainings part at rewound weights alone",
+        "--rewind=none": "rewind=none: must be weights, where trainings part",
     },
 }
 CASES = [(experiment, words) for experiment, cases in BAD.items() for words in cases]

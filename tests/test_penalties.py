@@ -96,7 +96,9 @@ def test_early_bird_keeps_the_penalty_and_has_its_own_where_units_are_searched()
     search = drawing.plan_draws(DrawSettings(draw_at=(1,)), problem).search
     found = [p.recipe.loss(params, stats, batch, jax.random.key(0))[0] for p in (problem, search)]
     assert float(found[0]) == float(found[1])
-    with pytest.raises(UserError, match="--penalty: where units are searched, --scale_l1 says it"):
+    with pytest.raises(
+        UserError, match="--penalty: with --granularity=units give --scale_l1 instead"
+    ):
         drawing.plan_draws(DrawSettings(granularity="units", draw_at=(1,)), problem)
 
     net = NetSettings(widths="2,3,4", batch_norm=True)

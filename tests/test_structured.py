@@ -471,10 +471,10 @@ def test_what_a_search_over_later_weights_found_begins_with_the_first_ones(bench
 def test_filters_are_searched_for_where_each_is_a_bit_and_within_the_training(bench):
     filter_search._check_groups(bench.plan.graph, "lenet300_100")
     shared = graph.trace(nets.make("resnet20"), (32, 32, 3))
-    with pytest.raises(UserError, match=r"--model=resnet20: layers share units .* choose a net"):
+    with pytest.raises(UserError, match=r"--model=resnet20: layers share units .* another net"):
         filter_search._check_groups(shared, "resnet20")
     assert filter_search._epochs(("init", "5"), 5) == [0, 5]
-    with pytest.raises(UserError, match="--weights_from=20: the training has 5 whole epochs"):
+    with pytest.raises(UserError, match="--weights_from=20: the training has only 5 whole epochs"):
         filter_search._epochs(("init", "20"), 5)
 
 

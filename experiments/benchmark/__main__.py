@@ -1,22 +1,22 @@
-"""How fast is it, and how near to what this machine can do?
+"""How fast is the code, and how close is it to the limits of this machine?
 
-Every speed is a ratio measured in one run: annealing and masked training against the machine's own
-float32 matrix products, the convolution against `lax.conv` under `vmap`, nets with half of their
-units against the whole ones, and the same annealing and trainings in PyTorch
-(`experiments/torch_rival.py`), on the CPU and called in turns with ours, if it is installed. Images
-are random bytes, since values don't change the speed.
+Every speed is a ratio of two times measured in one run. Annealing and masked training are compared
+with the machine's float32 matrix products, the convolution with `lax.conv` under `vmap`, and nets
+with half of their units with the whole nets. If PyTorch is installed, annealing and training are
+compared with the same work in PyTorch on the CPU (`torch_rival.py`), called in turns with ours.
+Images are random bytes, since their values don't change the speed.
 
     python -m experiments.benchmark --json=benchmark.json --figure=benchmark.png
 
-Two CPU cores take about twenty minutes, a third of it `lax.conv` and a third PyTorch; `--only`
-takes some of the rows. The bars are for a machine that does nothing else.
+Two CPU cores take about twenty minutes: a third for `lax.conv`, a third for PyTorch. `--only`
+measures some of the groups. The bars assume a machine without other load.
 
-What bounds a row is the largest of three shares of its time: what its matrix products would take at
-the machine's rate; what the bytes that it must move would take at its memory's rate; and the rest,
-overhead. Counted are the bytes that no implementation can spare: each step reads or writes its
-weights, masks, gradients, moments and images once (`workloads.Work`). The two may overlap, and
-nets that fit into caches move faster than memory does, so that they can add up to more than 1;
-activations don't count, so that what is called overhead has their traffic in it.
+The time of a row has three parts: matrix products at the machine's rate, memory traffic at the
+memory's rate, and the rest, called overhead. The largest part bounds the row. Memory traffic counts
+only the bytes that every implementation must move: each step reads or writes its weights, masks,
+gradients, moments and images once (`workloads.Work`). Products and traffic can add up to more than
+1, since they may overlap and caches are faster than memory. Activations aren't counted, so their
+traffic is part of the overhead.
 """
 
 import json
@@ -44,7 +44,7 @@ from jaxtickets.io.errors import UserError
 
 
 def machine() -> Iterator[Row]:
-    """The machine's own rates."""
+    """The machine's peak rates."""
     rates = timing.rates(runs.axis().devices)
     yield Row("float32 matrix products", rates.products / 1e9, "GFLOP/s")
     yield Row("memory, read and written in place", rates.memory / 1e9, "GB/s")
@@ -54,21 +54,21 @@ COUNTS = (1, 8, 32)
 
 
 def many(n: int, word: str) -> str:
-    """A number of what a word says."""
+    """A number with its noun, in the plural if it is above 1."""
     return f"{n} {word}" + "s" * (n > 1)
 
 
 def annealing() -> Iterator[Row]:
-    """Annealing whose energies are of whole nets."""
+    """Annealing that evaluates the whole net for each energy."""
     for n in COUNTS:
         bar = 0.88 if n == 8 else None
         yield speed(f"annealing, {many(n, 'chain')}", anneal(n), 50 * n, "evaluations/s", bar)
 
 
 def differences() -> Iterator[Row]:
-    """Annealing whose energies are by difference, against the limit of evaluating whole nets.
+    """Annealing with incremental energies, compared with the limit of evaluating whole nets.
 
-    That limit is the rate at which matrix products alone would evaluate the net.
+    The limit is the rate at which the machine's matrix products alone could evaluate the net.
     """
     for size, counts, bar in ((10, (8,), 3.0), (100, COUNTS, 3.0), (1000, (8,), None)):
         for n in counts:
@@ -83,11 +83,11 @@ def differences() -> Iterator[Row]:
 
 
 WEIGHTS = 266_200
-"""Of `lenet300_100` without biases."""
+"""The number of weights of `lenet300_100` without biases."""
 
 
 def cost() -> Iterator[Row]:
-    """Whether a step of a chain costs the same, however many there are; 15 % is flat."""
+    """Whether the time of a chain's step depends on the number of chains; up to 15 % is allowed."""
     steps, times = 5, []
     for n in (8, 32, 128, 512):
         call, work = anneal(n, steps)
@@ -109,7 +109,7 @@ def training() -> Iterator[Row]:
 
 
 def levels() -> Iterator[Row]:
-    """A level of iterative pruning, 5 replicates x 5 treatments: batched, and one by one."""
+    """A level of iterative pruning, 5 replicates x 5 controls: batched, and one by one."""
     together = runs.axis()
     alone = runs.axis("map", 1, together.devices[:1])
     (batched, work), (one_by_one, _) = level(together), level(alone)
@@ -122,7 +122,7 @@ def levels() -> Iterator[Row]:
 
 
 def convolution(name: str, batch: int) -> Row:
-    """The net's own convolution against `lax.conv` under `vmap`, 8 runs, in turns."""
+    """The library's convolution compared with `lax.conv` under `vmap`, 8 runs, called in turns."""
     call, work = convolve(name, "auto", "auto", batch, 2)
     other, _ = convolve(name, "lax", "vmap", batch, 2)
     found = timed([call, other], work, repeats=2)
@@ -132,7 +132,7 @@ def convolution(name: str, batch: int) -> Row:
 
 
 def convolutions() -> Iterator[Row]:
-    """Forward and backward through convolutional nets."""
+    """Training steps of convolutional nets."""
     made = level(runs.axis(), 4, 4, "conv4", images=1000)
     label = "masked training of conv4 on 32x32, batch 60, 4 runs"
     yield speed(label, made, 4 * 4, "steps/s", 0.4)
@@ -141,15 +141,16 @@ def convolutions() -> Iterator[Row]:
 
 
 class Race(NamedTuple):
-    """Work that PyTorch does too.
+    """Work that is compared with PyTorch.
 
     Attributes:
-      name: of the work.
+      name: the name of the work.
       ours: makes our call.
-      done, unit: how often it does what.
-      bar: for the ratio, None for none.
-      make: makes the rival's call from the number of runs and `arguments`.
-      runs, arguments: of it.
+      done, unit: how many units of work a call does, and the unit's name.
+      bar: the ratio to reach; None: none.
+      make: `make(runs, *arguments)` makes PyTorch's call.
+      runs: the number of runs.
+      arguments: the other arguments of `make`.
     """
 
     name: str
@@ -178,9 +179,9 @@ RACES = (
 
 
 def race(one: Race) -> Iterator[Row]:
-    """Ours against PyTorch, which spreads runs over the cores in two ways; the bar is the faster's.
+    """Our code compared with PyTorch, which uses the cores in two ways; the faster has the bar.
 
-    The rows' values and bounds are ours.
+    The rows' values and bounds are those of our code.
     """
     cores = setup.cores()
     ways = {"a process a core": (cores, 1), "one process on all cores": (1, cores)}
@@ -204,7 +205,7 @@ SHORT = ("--model=lenet5", "--preset=rewired", "--steps=10", "--seeds=1", "--epo
 
 
 def compiled() -> Iterator[Row]:
-    """What compilation takes in a short run by phase, with an empty cache and with a warm one."""
+    """The compile time of a short run by phase, with an empty cache and with a warm one."""
     with tempfile.TemporaryDirectory() as home:
         for name in ("cold", "warm"):
             out = Path(home) / name
@@ -217,9 +218,9 @@ def compiled() -> Iterator[Row]:
 
 
 def startup() -> Iterator[Row]:
-    """From the command to lines of progress, with an empty cache and with a warm one.
+    """The time from the command to the progress lines, with an empty cache and with a warm one.
 
-    The first line comes as the chains begin, the second with the first energies.
+    The first line appears when the chains start, the second with the first energies.
     """
     with tempfile.TemporaryDirectory() as home:
         for name, bar in (("cold", 15.0), ("warm", 4.0)):
@@ -239,7 +240,7 @@ MEMORY = (
 
 
 def memory() -> Iterator[Row]:
-    """Peak memory of a process that anneals."""
+    """The peak memory of a process that anneals."""
     peaks: dict[int, float] = {}
     for chains in (1, 8, 32, 256):
         peaks[chains] = timing.peak_memory(f"{MEMORY}; anneal({chains}, 5)[0]()")
@@ -250,7 +251,7 @@ def memory() -> Iterator[Row]:
 
 
 RIVAL = "torch"
-"""The group that needs PyTorch."""
+"""The group of rows that needs PyTorch."""
 GROUPS: dict[str, Callable[[], Iterator[Row]]] = {
     "startup": startup,
     "compilation": compiled,
@@ -267,10 +268,10 @@ GROUPS: dict[str, Callable[[], Iterator[Row]]] = {
 
 
 def wanted(only: Sequence[str], rival: bool) -> list[str]:
-    """The groups to measure: those of `only`, or all that can be.
+    """The groups to measure: those of `only`, or all that can be measured.
 
     Raises:
-      UserError: there is no such group, or it needs a rival that isn't there.
+      UserError: a group is unknown, or needs PyTorch, which isn't installed.
     """
     for name in only:
         choose("group", name, GROUPS)
@@ -280,11 +281,11 @@ def wanted(only: Sequence[str], rival: bool) -> list[str]:
 
 
 def place(flag: str) -> Path | None:
-    """The file that a flag names, None if it names none.
+    """The file that a flag names; None if the flag is empty.
 
     Raises:
-      UserError: there is no such folder or it can't be written, the file is a folder, or it is of
-        a kind that can't be drawn.
+      UserError: the file's folder doesn't exist, the file can't be written or is a folder, or
+        figures can't be saved in its format.
     """
     if not (word := flags.FLAGS[flag].value):
         return None
@@ -292,7 +293,7 @@ def place(flag: str) -> Path | None:
     if not file.parent.is_dir():
         raise UserError(f"--{flag}={word}: there is no folder {file.parent}")
     if file.is_dir():
-        raise UserError(f"--{flag}={word}: a folder, name a file in it")
+        raise UserError(f"--{flag}={word}: is a folder, name a file in it")
     if not os.access(file if file.exists() else file.parent, os.W_OK):
         raise UserError(f"--{flag}={word}: can't be written")
     if flag == "figure" and file.suffix.lower() not in (kinds := _kinds()):
@@ -301,14 +302,14 @@ def place(flag: str) -> Path | None:
 
 
 def _kinds() -> list[str]:
-    """How files may end that figures are drawn into."""
+    """The file name endings in which figures can be saved."""
     from matplotlib.backend_bases import FigureCanvasBase
 
     return [f".{kind}" for kind in FigureCanvasBase.get_supported_filetypes()]
 
 
 def main() -> None:
-    """Measures, prints the table, and writes and draws it where flags say."""
+    """Measures, prints the table, and writes it as JSON and as a figure if flags ask for them."""
     rival = torch_rival.installed()
     names = wanted(flags.FLAGS.only, rival)
     table, figure = place("json"), place("figure")
@@ -343,8 +344,8 @@ def _line(*cells: str) -> str:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("json", "", "a file for the table as JSON")
-    flags.DEFINE_string("figure", "", "a file for a chart of the ratios, such as a .png")
+    flags.DEFINE_string("json", "", "file to which the table is written as JSON; empty: none")
+    flags.DEFINE_string("figure", "", "file for a chart of the ratios, such as a .png; empty: none")
     flags.DEFINE_list("only", [], f"groups of rows to measure: {', '.join(GROUPS)}")
-    flags.DEFINE_integer("devices", 0, "virtual CPU devices; 0: one a core")
+    flags.DEFINE_integer("devices", 0, "number of virtual CPU devices; 0: one per core")
     run_main(main)

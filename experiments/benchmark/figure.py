@@ -1,4 +1,4 @@
-"""How fast it is: the benchmark's ratios beside what they are meant to reach."""
+"""A figure of the benchmark's ratios and their bars."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,21 +7,22 @@ from typing import Any
 from experiments.harness.canvas import subplots
 
 LOOKS = {
-    True: ("#0072B2", "reaches what is asked"),
-    False: ("#D55E00", "misses it"),
-    None: ("0.7", "nothing asked"),
+    True: ("#0072B2", "reaches the bar"),
+    False: ("#D55E00", "misses the bar"),
+    None: ("0.7", "no bar"),
 }
 LINE, AROUND = 0.25, 0.55
-"""Inches of a row, and of what a panel has above and below its rows."""
+"""The height of a row, and of a panel's margins, in inches."""
 TABLE = {"fontsize": 8, "family": "monospace"}
-"""The looks of the columns on the right."""
+"""The style of the columns on the right."""
 Rows = Sequence[dict[str, Any]]
 
 
 def panels(table: Rows) -> dict[str, Rows]:
-    """What ratios are of or against -> rows, of those that say how fast something is.
+    """The panels of the figure: what ratios are relative to -> rows that measure a speed.
 
-    What follows a comma in `against` tells rows of a panel apart.
+    The panel's name is `against` up to its first comma. The text after the comma distinguishes rows
+    of a panel.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for row in table:
@@ -31,14 +32,14 @@ def panels(table: Rows) -> dict[str, Rows]:
 
 
 def draw_benchmark(table: Rows, path: Path) -> Path:
-    """Horizontal bars of ratios, a panel for each thing that they are of or against.
+    """Draws the ratios as horizontal bars, with a panel for each thing they are relative to.
 
-    Black ticks stand where a ratio should be at least, dots at 1; to the right is what was
-    measured, and what bounds it.
+    Black ticks mark the ratio to reach, and a dotted line marks 1. The columns on the right show
+    the measured value and what bounds it.
 
     Args:
       table: the benchmark's rows, as in its JSON.
-      path: the picture's file.
+      path: the file of the figure.
     """
     from matplotlib import pyplot
     from matplotlib.lines import Line2D
@@ -58,7 +59,7 @@ def draw_benchmark(table: Rows, path: Path) -> Path:
         heading, (1, 1), (3.5, 4), "axes fraction", "offset points", style="italic", **TABLE
     )
     looks: list[Any] = [Patch(color=colour, label=words) for colour, words in LOOKS.values()]
-    looks.append(Line2D([], [], color="k", marker="|", ms=12, mew=2, ls="", label="what is asked"))
+    looks.append(Line2D([], [], color="k", marker="|", ms=12, mew=2, ls="", label="ratio to reach"))
     fig.legend(handles=looks, loc="outside lower center", ncols=4, frameon=False)
     fig.suptitle("The benchmark's ratios: longer is better", fontsize="x-large")
     fig.savefig(path)
@@ -67,7 +68,7 @@ def draw_benchmark(table: Rows, path: Path) -> Path:
 
 
 def _panel(panel: Any, rows: Rows) -> None:
-    """The bars of a panel, top down, with words on both sides."""
+    """Draws the bars of a panel from top to bottom, with text on both sides."""
     for y, row in enumerate(rows):
         panel.barh(y, row["ratio"], color=LOOKS[row["holds"]][0], height=0.7)
         if row["bar"] is not None:

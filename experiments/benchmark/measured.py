@@ -1,4 +1,4 @@
-"""Rows of the benchmark: what was measured, how it compares, and what bounds it."""
+"""Rows of the benchmark: a measured value, its ratio to a reference, and what bounds it."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -12,16 +12,18 @@ class Row(NamedTuple):
     """A line of the table.
 
     Attributes:
-      name: what was measured.
-      value: how much.
-      unit: of what.
-      ratio: how it compares, in the same run; None if it isn't compared.
-      against: what the ratio is of or against.
-      bar: what the ratio is meant to reach, None if nothing.
-      holds: whether it does.
-      products: share of the machine's matrix products, None if it has none to count.
-      memory: share of the machine's memory rate, likewise.
-      bound: what takes most of the time, see `bound_by`.
+      name: the name of the measurement.
+      value: the measured value.
+      unit: the value's unit.
+      ratio: the ratio to a reference measured in the same run; None: there is none.
+      against: the meaning of the ratio.
+      bar: the ratio to reach; None: none.
+      holds: whether the ratio reaches the bar; None without a bar.
+      products: the fraction of the time that matrix products take at the machine's rate; None if
+        they aren't counted.
+      memory: the fraction of the time that memory traffic takes at the machine's rate; None if it
+        isn't counted.
+      bound: the part that takes most of the time, see `bound_by`.
     """
 
     name: str
@@ -37,7 +39,7 @@ class Row(NamedTuple):
 
 
 def bound_by(products: float, memory: float) -> str:
-    """What takes most of the time, by the shares that two of three things have in it."""
+    """The part that takes most of the time: products, memory, or the rest, which is overhead."""
     shares = {"matrix products": products, "memory": memory, "overhead": 1 - products - memory}
     return max(shares, key=lambda name: shares[name])
 
@@ -49,11 +51,11 @@ def compared(row: Row, ratio: float, against: str, bar: float | None = None) -> 
 
 
 class Timed(NamedTuple):
-    """Times, and what the first of them has of the machine's rates.
+    """The times of several calls, and the parts of the first call's time.
 
     Attributes:
-      seconds: of each call.
-      products, memory: shares of the first call, see `Row`.
+      seconds: the time of each call.
+      products, memory: fractions of the first call's time, see `Row`.
     """
 
     seconds: list[float]
@@ -61,14 +63,14 @@ class Timed(NamedTuple):
     memory: float
 
     def row(self, name: str, value: float, unit: str) -> Row:
-        """A row that says what bounds the first call."""
+        """A row with the parts and the bound of the first call."""
         bound = bound_by(self.products, self.memory)
         shares = {"products": self.products, "memory": self.memory, "bound": bound}
         return Row(name, value, unit, **shares)  # type: ignore[arg-type]
 
 
 def timed(calls: Sequence[Callable[[], Any]], work: Work, repeats: int = 3) -> Timed:
-    """Calls made in turns, the first against rates that are measured before and after them."""
+    """Times calls in turns. The machine's rates are measured before and after them."""
     devices = runs.axis().devices
     before = timing.rates(devices)
     seconds = timing.best_times(calls, repeats)
@@ -82,7 +84,7 @@ PRODUCTS = "share of the machine's matrix products"
 
 
 def speed(name: str, made: Call, done: float, unit: str, bar: float | None = None) -> Row:
-    """A row of a call that does something `done` times, against the machine's matrix products."""
+    """The row of a call that does `done` units of work; its ratio is the share of products."""
     call, work = made
     found = timed([call], work)
     row = found.row(name, done / found.seconds[0], unit)

@@ -1,6 +1,6 @@
-"""Nets without half of their units: do they compute the same, and how much faster are they?
+"""Nets without half of their units: whether their outputs are right, and how fast they are.
 
-A group of the benchmark: `python -m experiments.benchmark --only=shrunk`.
+This is a group of the benchmark: `python -m experiments.benchmark --only=shrunk`.
 """
 
 from collections.abc import Iterator
@@ -19,24 +19,24 @@ from jaxtickets.types import Params, Stats, Ticket
 MNIST, CIFAR, IMAGENET = (28, 28, 1), (32, 32, 3), (224, 224, 3)
 SHAPES = dict.fromkeys(("lenet300_100", "lenet5", "lenet5_lecun", "lenet5_29k", "scnn"), MNIST)
 SHAPES["alexnet"] = IMAGENET
-"""Of images; those of CIFAR for all other nets."""
+"""The shapes of images. All nets that aren't listed get CIFAR's."""
 BATCH, SHARE = 128, 0.5
 BARS = {"cnn960": 2.5, "vgg16": 2.5}
-"""How many times as fast as the whole net."""
+"""The speed-ups over the whole net to reach."""
 TOLERANCE = 1e-4
-"""The largest difference of outputs that is rounding, in largest outputs."""
+"""The largest difference of outputs that can be rounding, relative to the largest output."""
 
 
 def rows() -> Iterator[Row]:
-    """Two rows a net."""
+    """Two rows for each net, see `compare`."""
     for name in nets.names():
         yield from compare(name, SHAPES.get(name, CIFAR), repeats=5)
 
 
 def compare(name: str, shape: tuple[int, ...], repeats: int) -> Iterator[Row]:
-    """A net with half of each layer's units, random ones, against the whole net.
+    """A net with a random half of each layer's units, compared with the whole net.
 
-    Its latency, beside its multiply-adds, and how far its outputs are from the masked net's.
+    The first row is its latency. The second is the difference of its outputs from the masked net's.
     """
     net = nets.make(name, shape=shape)
     traced = graph.trace(net, shape)
@@ -62,7 +62,7 @@ def compare(name: str, shape: tuple[int, ...], repeats: int) -> Iterator[Row]:
 
 
 def _with_no_unit_alike(params: Params, stats: Stats) -> tuple[Params, Stats]:
-    """Biases, scales and statistics drawn anew, in [0.5, 1.5): none of them without effect."""
+    """Draws biases, scales and statistics from [0.5, 1.5), so that each has an effect."""
     draw = np.random.default_rng(0)
 
     def leaf(a: jax.Array) -> jax.Array:

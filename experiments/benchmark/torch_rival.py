@@ -1,23 +1,23 @@
 """The benchmark's rival: the same annealing and trainings in plain PyTorch, as fast as we can.
 
-PyTorch isn't needed by anything else, and is imported by the functions that use it. Data lie in
-memory, normalised once; batches are slices of a permutation; evaluation is in inference mode;
-optimisers are fused. What was tried, in processor time of one thread on two busy CPU cores
-(AMD EPYC, PyTorch 2.13):
+Nothing else needs PyTorch; only the functions that use it import it. Data are normalised once and
+kept in memory. Batches are slices of a permutation. Evaluation uses inference mode, and optimisers
+are fused. We tried the following, in processor time of one thread on two busy CPU cores (AMD EPYC,
+PyTorch 2.13):
 
-- A layer as `weights @ inputs`, images last, evaluates 2,000 images in 0.8 of the time of
-  `F.linear`: taken for annealing, where buffers given by `out=` gain nothing more. Trainings with
-  batches of 60 and 128 take `F.linear`, `images @ weights` 1.2 to 1.4 times as long.
-- A swap writes into the masked weights what it switches, and writes it back when refused, in
-  place of masking all weights for each evaluation.
-- Adam fused takes half the time of `foreach` and of the loop over parameters; SGD is alike fused
-  and `foreach`.
-- `torch.compile`, offline with gcc: 1.1 to 1.2 times as long, and half a minute to begin with.
-- Runs or chains batched by `torch.bmm` 0.95 to 1.05 times as long, runs by `torch.func.vmap` 1.15:
-  with all threads on a batch they can't beat a process a core.
+- A layer as `weights @ inputs`, with images last, evaluates 2,000 images in 0.8 of the time of
+  `F.linear`. Annealing uses it; `out=` buffers don't make it faster. Trainings with batches of 60
+  and 128 use `F.linear`, since `images @ weights` takes 1.2 to 1.4 times as long.
+- A swap changes only the swapped entries of the masked weights, and restores them if it is
+  rejected. So the weights aren't masked again for each evaluation.
+- Fused Adam takes half the time of `foreach` and of the loop over parameters. Fused SGD and
+  `foreach` SGD take the same time.
+- `torch.compile` (offline with gcc) takes 1.1 to 1.2 times as long, and half a minute to start.
+- Runs or chains batched by `torch.bmm` take 0.95 to 1.05 times as long, and runs batched by
+  `torch.func.vmap` 1.15 times: with all threads on one batch, they can't beat one process per core.
 
-Left are two ways: a process a core, each with one thread and its share of the runs, and one process
-that has all cores for one run after another. The benchmark measures both.
+Two ways are left, and the benchmark measures both: one process per core, each with one thread and
+its share of the runs; and one process that uses all cores for one run after another.
 """
 
 import importlib.util
@@ -33,15 +33,15 @@ from typing import Any, NamedTuple
 from experiments.benchmark.workloads import DENSITY, IMAGES
 
 Tensor = Any
-"""A `torch.Tensor`, whose name isn't known where PyTorch isn't installed."""
+"""A `torch.Tensor`. Its name doesn't exist if PyTorch isn't installed."""
 LAYERS = ((300, 784), (100, 300), (10, 100))
-"""Of `lenet300_100`, outputs by inputs."""
+"""The weight shapes of `lenet300_100`, outputs by inputs."""
 PRIMES = (1_000_003, 1_000_033, 1_000_037, 1_000_039, 1_000_081, 1_000_099, 1_000_117, 1_000_121)
-"""Above the number of weights, so that steps of one of them don't meet before they have met all."""
+"""Primes above the number of weights, so that strides of one visit all positions once."""
 
 
 def installed() -> bool:
-    """Whether there is a PyTorch to race."""
+    """Whether PyTorch is installed."""
     return importlib.util.find_spec("torch") is not None
 
 
@@ -49,15 +49,15 @@ def installed() -> bool:
 
 
 class Chain(NamedTuple):
-    """A chain of annealing.
+    """The state of an annealing chain.
 
     Attributes:
-      order: int`[n]`: a permutation of the weights; the kept ones come first. Changed in place.
-      masked: float`[n]`: the weights, zero where they aren't kept. Changed in place.
-      sums: float`[300, images]` of the first layer, kept up to date if energies are by difference.
-      energy: now.
-      best_energy: the lowest so far.
-      best: the masked weights of that energy.
+      order: int`[n]`, a permutation of the weights with the kept ones first. Changed in place.
+      masked: float`[n]`, the weights, with zero for pruned ones. Changed in place.
+      sums: float`[300, images]`, the first layer's outputs, which incremental energies update.
+      energy: float, the current energy.
+      best_energy: float, the lowest energy so far.
+      best: float`[n]`, the masked weights with the lowest energy.
     """
 
     order: Tensor
@@ -69,18 +69,18 @@ class Chain(NamedTuple):
 
 
 def layers_of(flat: Tensor) -> list[Tensor]:
-    """The layers `[outputs, inputs]` of weights`[266200]`, as views."""
+    """The layers float`[outputs, inputs]` of the weights float`[266200]`, as views."""
     parts = flat.split([units * inputs for units, inputs in LAYERS])
     return [part.view(shape) for part, shape in zip(parts, LAYERS, strict=True)]
 
 
 def energy(layers: Sequence[Tensor], columns: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of the bias-free net on images `columns[784, n]`."""
+    """Mean cross-entropy of the bias-free net on images `columns`, float`[784, n]`."""
     return energy_of_sums(layers, layers[0] @ columns, labels)
 
 
 def energy_of_sums(layers: Sequence[Tensor], sums: Tensor, labels: Tensor) -> Tensor:
-    """The same from the first layer's `sums[300, n]`, which stay as they are."""
+    """`energy` from the first layer's outputs `sums`, float`[300, n]`, which aren't changed."""
     import torch
 
     hidden = (layers[1] @ torch.relu(sums)).relu_()
@@ -88,7 +88,7 @@ def energy_of_sums(layers: Sequence[Tensor], sums: Tensor, labels: Tensor) -> Te
 
 
 def changed(weights: Tensor, sums: Tensor, columns: Tensor, off: Tensor, on: Tensor) -> Tensor:
-    """The first layer's sums once weights at `off[k]` are zeroed, and those at `on[k]` are not."""
+    """The first layer's sums after the weights `off` are pruned and `on` added, int`[k]` each."""
     import torch
 
     index, signed = torch.cat([off, on]), torch.cat([-weights[off], weights[on]])
@@ -102,9 +102,9 @@ def changed(weights: Tensor, sums: Tensor, columns: Tensor, off: Tensor, on: Ten
 def anneal(
     chains: int, steps: int, size: int, by_difference: bool = False
 ) -> Callable[[], list[Chain]]:
-    """A call that anneals masks as that of `workloads.anneal` does, one chain after another.
+    """A call that anneals masks like that of `workloads.anneal`, one chain after another.
 
-    Each call goes on where the last one ended.
+    Each call continues where the last one ended.
     """
     import torch
 
@@ -113,7 +113,7 @@ def anneal(
     ones, lane = round(DENSITY * len(weights)), torch.arange(size)
 
     def positions(start: int, count: int) -> Tensor:
-        """Distinct ones; a permutation to take them from takes ten times as long."""
+        """Distinct random positions. Taking them from a permutation takes ten times as long."""
         return start + (random.randrange(count) + lane * random.choice(PRIMES)) % count
 
     def begin() -> Chain:
@@ -167,9 +167,9 @@ class Net(NamedTuple):
     """A net that is trained.
 
     Attributes:
-      weights: of the layers, outputs by inputs; zero where the mask is.
-      biases: of the layers, or None.
-      masks: of the weights, ones and zeros.
+      weights: float`[outputs, inputs]` for each layer; zero where pruned.
+      biases: float`[outputs]` or None for each layer.
+      masks: float`[outputs, inputs]` for each layer, ones and zeros.
     """
 
     weights: list[Tensor]
@@ -178,7 +178,7 @@ class Net(NamedTuple):
 
 
 def random_net(bias: bool) -> Net:
-    """A net of random weights with a random mask."""
+    """A net with random weights and a random mask."""
     import torch
 
     masks = [(torch.rand(shape) < DENSITY).float() for shape in LAYERS]
@@ -197,7 +197,7 @@ def begin(net: Net) -> tuple[Net, list[Tensor]]:
 
 
 def optimizer(name: str, parameters: Sequence[Tensor]) -> Any:
-    """`momentum` or `adam`, with the settings of `workloads`."""
+    """The optimiser `momentum` or `adam`, with the settings of `workloads`."""
     import torch
 
     if name == "momentum":
@@ -206,7 +206,7 @@ def optimizer(name: str, parameters: Sequence[Tensor]) -> Any:
 
 
 def step(net: Net, descent: Any, images: Tensor, labels: Tensor) -> None:
-    """One masked step, in place: where gradients are zero from the first on, weights stay zero."""
+    """One masked training step, in place. Pruned weights stay zero, since their gradients are."""
     from torch.nn.functional import cross_entropy, linear, relu
 
     descent.zero_grad(set_to_none=True)
@@ -221,7 +221,7 @@ def step(net: Net, descent: Any, images: Tensor, labels: Tensor) -> None:
 def train(
     runs: int, name: str, images: int, batch: int, steps: int, bias: bool
 ) -> Callable[[], Any]:
-    """A call that trains nets one after another, each from its start, for `steps` steps."""
+    """A call that trains nets for `steps` steps from their start, one after another."""
     import torch
 
     data, labels = torch.randn(images, LAYERS[0][1]), torch.randint(10, (images,))
@@ -244,14 +244,14 @@ def train(
 def processes(
     count: int, threads: int, make: Callable[..., Callable[[], Any]], runs: int, *arguments: Any
 ) -> Iterator[Callable[[], Any]]:
-    """A call that has processes of their own do `runs` runs, each its share of them.
+    """A call that does `runs` runs in worker processes, each of which does its share.
 
     Args:
-      count: of processes.
-      threads: of PyTorch in each.
-      make: `make(runs, *arguments)` makes a process' call; data and nets stay with it.
-      runs: of all processes.
-      arguments: after the number of runs.
+      count: the number of processes.
+      threads: the number of PyTorch threads in each process.
+      make: `make(runs, *arguments)` makes a process' call; data and nets stay in the process.
+      runs: the number of runs of all processes.
+      arguments: the arguments of `make` after the number of runs.
     """
     spawn = multiprocessing.get_context("spawn")  # JAX's threads wouldn't survive a fork
     pipes, workers = [], []
@@ -261,7 +261,7 @@ def processes(
         given = (end, threads, make, share, *arguments)
         worker = spawn.Process(target=_serve, args=given, daemon=True)
         worker.start()
-        end.close()  # the worker's own end is then the last, and its death is noticed
+        end.close()  # only the worker then holds the end, so its death is noticed
         pipes.append(pipe)
         workers.append(worker)
 
@@ -281,10 +281,10 @@ def processes(
 
 
 def _serve(pipe: Connection, threads: int, make: Callable, *arguments: Any) -> None:
-    """Calls what is made here whenever it is asked to, until nobody can ask."""
+    """The worker process: makes its call, and calls it for each message until the pipe closes."""
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
     torch.set_num_threads(threads)
     call = make(*arguments)
     with suppress(EOFError, BrokenPipeError):

@@ -1,4 +1,4 @@
-"""What the benchmark measures: calls that anneal, train and convolve, and the work in them."""
+"""The benchmark's workloads: calls that anneal, train and convolve, and the work in each."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,18 +16,18 @@ from jaxtickets.types import Model, Params, Split
 
 SHAPE, CLASSES, DENSITY = (28, 28, 1), 10, 0.2
 SHAPES = {"conv2": (32, 32, 3), "conv4": (32, 32, 3)}
-"""Of the images of nets that aren't given MNIST's."""
+"""The image shapes of nets that don't get MNIST's."""
 FLOAT = 4
-"""Bytes of a float32; a bit of a mask and a pixel have one."""
+"""The bytes of a float32. An element of a mask and a pixel take one byte."""
 
 
 class Work(NamedTuple):
-    """What a call does at the least.
+    """The least work that a call must do.
 
     Attributes:
-      operations: floating-point, in matrix products and convolutions.
-      traffic: bytes read or written of what outlives a step: weights, masks, moments, gradients,
-        images, and sums that are kept. Activations don't count, nor what is moved more than once.
+      operations: floating-point operations in matrix products and convolutions.
+      traffic: bytes read or written of arrays that outlive a step: weights, masks, moments,
+        gradients, images, and kept sums. Activations and repeated transfers aren't counted.
     """
 
     operations: float
@@ -39,7 +39,7 @@ class Work(NamedTuple):
 
 
 Call = tuple[Callable[[], Any], Work]
-"""A call to be timed, and its work."""
+"""A call that is timed, and its work."""
 
 
 def normalise(images: jax.Array) -> jax.Array:
@@ -63,15 +63,15 @@ def net(name: str, shape: tuple[int, ...] = SHAPE, **attributes: Any) -> tuple[M
 def training_step(name: str, params: Params, batch: int, moments: int, masked: bool = True) -> Work:
     """The work of a training step of a net.
 
-    Operations are those of the forward pass three times, but for the first layer's input gradient,
-    which nobody needs. Weights are read and written, so is each moment, gradients are written and
-    read, the mask and the batch are read.
+    Operations are three times those of the forward pass, without the first layer's input gradient,
+    which isn't needed. Weights and moments are read and written, gradients are written and read,
+    and the mask and the batch are read.
 
     Args:
-      name: of the net, whose layers' names sort in their order.
+      name: the net's name. The names of its layers sort in their order.
       params: its parameters.
-      batch: images of a step.
-      moments: numbers that the optimiser keeps of each weight.
+      batch: the number of images in a step.
+      moments: how many numbers the optimiser keeps for each weight.
       masked: whether there is a mask.
     """
     shape = SHAPES.get(name, SHAPE)
@@ -83,7 +83,7 @@ def training_step(name: str, params: Params, batch: int, moments: int, masked: b
 
 
 IMAGES = 2000
-"""That annealing evaluates nets on."""
+"""The number of images on which annealing evaluates nets."""
 
 
 def evaluation(weights: int) -> Work:
@@ -96,10 +96,10 @@ def evaluation(weights: int) -> Work:
 def difference_evaluation(
     layer: incremental_energy.Layer, weights: int, size: int, steps: int
 ) -> Work:
-    """The work of evaluating it by difference, its sums found anew after `steps`.
+    """The work of an incremental evaluation, whose sums are computed in full every `steps` steps.
 
-    Weights and mask are read, all sums too, those of units that a swap may change also written, and
-    the inputs read that it switches.
+    Weights, mask and all sums are read. The sums of units that a swap may change are also written,
+    and the inputs of the swapped weights are read.
     """
     others = evaluation(weights).operations - 2.0 * layer.weights * IMAGES
     switched = round(2 * size * layer.weights / weights)
@@ -112,10 +112,11 @@ def anneal(chains: int, steps: int = 50, size: int = 2000, by_difference: bool =
     """A call that runs `steps` steps of all chains of masks of `lenet300_100`.
 
     Args:
-      chains: how many.
-      steps: of each; they are a chunk, after which sums kept by differences are found anew.
-      size: of the swaps.
-      by_difference: whether energies are.
+      chains: the number of chains.
+      steps: the steps of each chain. They form a chunk, after which incremental sums are computed
+        in full.
+      size: the size of the swaps.
+      by_difference: whether energies are incremental.
     """
     model, params = net("lenet300_100", use_bias=False)
     prunable = masks.prunable(params)
@@ -201,7 +202,7 @@ def level(
 ) -> Call:
     """A call that trains the nets of a level for `steps` steps.
 
-    As the lottery ticket paper trains its nets: Adam, batches of 60.
+    The training is that of the lottery ticket paper: Adam with batches of 60.
     """
     shape = SHAPES.get(name, SHAPE)
     model, params = net(name, shape)
@@ -231,7 +232,7 @@ def level(
 
 
 def convolve(name: str, conv: str, mode: str, batch: int, steps: int) -> Call:
-    """A call of `steps` gradients of 8 nets in a scan, with one convolution and one mode."""
+    """A call of `steps` gradient steps of 8 nets in a scan, with the given convolution and mode."""
     shape = SHAPES.get(name, SHAPE)
     model, params = net(name, shape, conv=conv)
     loss = losses.classification(model, normalise)

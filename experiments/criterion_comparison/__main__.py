@@ -1,14 +1,15 @@
-"""What is a weight worth? Criteria side by side, at the same densities on the same nets.
+"""Which pruning criterion finds the best mask, on the same nets at the same densities?
 
-Every criterion's mask is trained from the initialisation, all of them in one batch, beside the
-same mask shuffled within its layers, its criterion inverted, and the mask on a new initialisation:
-a criterion that knows which weights matter beats all three (Frankle et al., "Pruning neural
-networks at initialization: why are we missing the mark?", 2021).
+The mask of every criterion is trained from the initialisation, all masks in one batch. Each mask
+can be compared with three sanity checks: the mask shuffled within layers, the mask of the inverted
+criterion, and the same mask on a new initialisation. A criterion that knows which weights matter
+beats all three. Frankle et al., "Pruning neural networks at initialization: why are we missing the
+mark?", 2021.
 
     python -m experiments.criterion_comparison
     python -m experiments.criterion_comparison --preset=thesis --data_dir=FOLDER
 
-The README beside it has the numbers to expect, with spread, device and time.
+The results are in experiments/criterion_comparison/README.md, with n, spread, device and time.
 """
 
 import dataclasses
@@ -60,10 +61,12 @@ PRESETS = {"": {}, "smoke": SMOKE, "thesis": THESIS}
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """What criteria are held against, beside each other."""
+    """What is done with the masks. Each field is also a flag of the same name."""
 
-    train: bool = option(True, "train the masks; --notrain looks at them untrained alone")
-    evaluate: bool = option(True, "untrained accuracy; --noevaluate counts kept weights alone")
+    train: bool = option(True, "train the masks; --notrain only evaluates them untrained")
+    evaluate: bool = option(
+        True, "evaluate the untrained masks; --noevaluate only counts the kept weights"
+    )
     checks: tuple = option((), f"sanity checks of every criterion: {', '.join(CHECKS)}")
 
 
@@ -71,7 +74,7 @@ GROUPS = (RunSettings(), StoreSettings(), Question(), *candidate_masks.GROUPS)
 
 
 def main() -> None:
-    """Reads the flags, checks them, trains the dense nets, prunes, trains, draws."""
+    """Reads and checks the flags, trains the dense nets, prunes, trains the masks, draws."""
     place, store, *parts = _read()
     question = parts[0]
     axis, problem = set_up(place, parts)
@@ -103,7 +106,7 @@ def main() -> None:
 
 
 def _inverted(made: candidate_masks.Candidates) -> list[Entry]:
-    """What each criterion keeps last; chance has no inverse."""
+    """The masks of the inverted criteria. Random criteria have no inverse."""
     settings = made.plan.settings
     own = {f"inverted_{name}": name for name in settings.criteria if not find(name).draws}
     inverse = made.plan._replace(
@@ -117,7 +120,7 @@ def _inverted(made: candidate_masks.Candidates) -> list[Entry]:
 
 
 def _treated(problem: Problem, entry: Entry, check: str) -> Entry:
-    """The entry's mask, shuffled within layers or on a new initialisation."""
+    """The entry of a check: the mask shuffled within layers, or on a new initialisation."""
     start, said = entry.start, entry.name
     given = ControlInputs(
         problem.recipe.model, problem.prunable, start.params, start.stats, start.mask
@@ -128,19 +131,19 @@ def _treated(problem: Problem, entry: Entry, check: str) -> Entry:
 
 
 def _read() -> list[Any]:
-    """The settings of all groups; explicit flags before the preset before the defaults."""
+    """The settings of all groups: from explicit flags, then the preset, then the defaults."""
     name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
     choose("preset", name, tuple(PRESETS))
     found = read_all(GROUPS, PRESETS[name])
     for check in found[2].checks:
         choose("check", check, CHECKS)
     if found[2].train and not found[2].evaluate:
-        raise UserError("--noevaluate: only with --notrain, nothing is looked at but masks")
+        raise UserError("--noevaluate: only with --notrain, since it evaluates nothing")
     return found
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("preset", "", "settings by name: thesis, smoke; explicit flags come first")
-    flags.DEFINE_bool("smoke", False, "seconds long: the preset of that name")
+    flags.DEFINE_string("preset", "", "preset: thesis or smoke; explicit flags override it")
+    flags.DEFINE_bool("smoke", False, "a test that takes seconds: --preset=smoke")
     define(*GROUPS)
     run_main(main)

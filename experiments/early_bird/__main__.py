@@ -1,23 +1,25 @@
 """How early in a dense training can a ticket be drawn?
 
-At each epoch's end the mask that would be cut now is compared with those of the four epochs before;
-when it is within 0.1 of all of them the ticket is drawn, cut, and trained on alone. It is held
-against tickets drawn at other epochs and at the end, against the last mask on the same weights,
-and against a random mask with the same counts. You et al., "Drawing early-bird tickets", 2020.
+At the end of each epoch the current mask is compared with the masks of the four epochs before. The
+ticket is drawn when the mask is within a distance of 0.1 of all of them; then the net is pruned and
+trained further. It is compared with tickets drawn at other epochs and at the end, with the last
+mask on the same weights, and with a random mask of the same layer counts. You et al., "Drawing
+early-bird tickets", 2020.
 
     python -m experiments.early_bird
     python -m experiments.early_bird --criterion=annealed
     python -m experiments.early_bird --granularity=units --model=lenet5 --density=0.5
     python -m experiments.early_bird --preset=vgg16 --data_dir=FOLDER
 
-With --criterion=annealed a mask is searched for at each epoch's end, `--anneal_steps` swaps from
-the same random mask with the same draws, so that masks differ because weights do. That is no
-cheaper than training: with the defaults a mask takes one and a half dense trainings.
+With --criterion=annealed, each mask is found by annealing with `--anneal_steps` swaps. All epochs
+start from the same random mask and use the same random draws, so masks differ only because the
+weights do. This isn't cheaper than training: with the defaults a mask costs one and a half dense
+trainings.
 
-"untrained" is right after the cut. The dense net is the one that tickets are drawn from, so where
-units are cut it is trained with the penalty on batch-norm scales.
+"untrained" means right after the cut. The dense net is the one from which tickets are drawn. If
+units are pruned, it is trained with the penalty on batch-norm scales.
 
-The README beside it has the numbers to expect, with spread, device and time.
+The results are in experiments/early_bird/README.md, with n, spread, device and time.
 """
 
 from collections.abc import Sequence
@@ -68,7 +70,7 @@ GROUPS = (
 
 
 def main() -> None:
-    """Reads the flags, checks them, trains, draws tickets, cuts, trains on, draws figures."""
+    """Reads and checks the flags, trains, draws tickets, prunes, trains them, draws figures."""
     name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
     choose("preset", name, tuple(PRESETS))
     place, settings, *parts = read_all(GROUPS, PRESETS[name])
@@ -94,12 +96,12 @@ def main() -> None:
 
 
 def _step(entry: trained_masks.Entry, plan: DrawPlan) -> int:
-    """The training step that an entry's weights come from."""
+    """The training step at which an entry's weights were taken."""
     return int(entry.name["drawn_epoch"]) * plan.epoch
 
 
 def _with_savings(summary: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with `saved`: the share of the cost of dense training, pruning and retraining."""
+    """The rows with `saved`: the fraction saved of dense training, pruning and retraining."""
     late = {_place(row): row["dense_trainings"] for row in summary if row["method"] == "late"}
     return [
         row | {"saved": round(1 - row["dense_trainings"] / late[_place(row)], 6)}
@@ -110,7 +112,7 @@ def _with_savings(summary: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _ordered(summary: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Tickets of different nets are trained apart; rows of a method stand together."""
+    """The rows sorted by method, density and seed. Tickets of different nets are trained apart."""
     methods = ["dense", "early_bird", "random_layerwise", "late_mask"]
     fixed = {row["method"]: row["drawn_epoch"] for row in summary if row["method"] not in methods}
     methods += sorted(fixed, key=lambda method: fixed[method])
@@ -126,8 +128,8 @@ def _place(row: dict[str, Any]) -> tuple[float, int]:
 
 
 if __name__ == "__main__":
-    words = "settings by name: vgg16, smoke; explicit flags come first"
+    words = "preset: vgg16 or smoke; explicit flags override it"
     flags.DEFINE_string("preset", "", words)
-    flags.DEFINE_bool("smoke", False, "seconds long: the preset of that name")
+    flags.DEFINE_bool("smoke", False, "a test that takes seconds: --preset=smoke")
     define(*GROUPS)
     run_main(main)

@@ -1,4 +1,4 @@
-"""The dense trainings that early-bird tickets are drawn from, over seeds."""
+"""The dense trainings during which early-bird tickets are drawn."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -36,55 +36,69 @@ from jaxtickets.training import Splits, Watched
 from jaxtickets.types import Array, Key, Params, PyTree, Split, Stats
 
 SEARCH = "search"
-"""The phase of the dense training that tickets are drawn from."""
+"""The phase of the dense training."""
 ANNEALED = "annealed"
-"""The criterion of masks that are searched for."""
+"""The name of the criterion whose masks are found by annealing."""
 
 
 @dataclass(frozen=True)
 class DrawSettings:
-    """What is ranked, when a ticket is drawn, and what becomes of it."""
+    """What is pruned, when a ticket is drawn, and how it is trained afterwards."""
 
-    granularity: str = option("weights", "what is cut", ("weights", "units"))
+    granularity: str = option("weights", "what is pruned", ("weights", "units"))
     criterion: str = option(
-        "", "what ranks, or annealed; empty: |w|, batch-norm scales, or filters' mean |w|"
+        "",
+        "pruning criterion, or annealed; empty: |w| for weights, batch-norm scales or mean |w| for "
+        "units",
     )
     anneal_steps: int = option(
-        300, "swaps that annealing tries at each epoch's end", least=1, most=MOST_STEPS
+        300,
+        "proposed swaps at the end of each epoch, with --criterion=annealed",
+        least=1,
+        most=MOST_STEPS,
     )
     density: tuple = option(
         (0.3, 0.1), "kept fractions of the weights, or of the units", above=0, most=1
     )
-    floor: int = option(1, "the least that a layer keeps", least=0, most=10**9)
-    tolerance: float = option(0.1, "largest distance of masks that agree", least=0, most=1)
-    window: int = option(early_bird.WINDOW, "masks that must agree", least=2, most=MOST_EPOCHS)
+    floor: int = option(1, "minimum number that a layer keeps", least=0, most=10**9)
+    tolerance: float = option(
+        0.1, "largest Hamming distance at which two masks agree", least=0, most=1
+    )
+    window: int = option(
+        early_bird.WINDOW, "consecutive masks that must agree", least=2, most=MOST_EPOCHS
+    )
     after: str = option(
-        "continue", "train on from the epoch drawn, or anew", ("continue", "retrain")
+        "continue",
+        "continue training at the epoch of the draw, or restart at epoch 0",
+        ("continue", "retrain"),
     )
     draw_at: tuple = option(
         (0.05, 0.1, 0.25, 0.5, 0.75),
-        "epochs at which tickets are drawn too, or shares of all",
+        "further epochs at which tickets are drawn; below 1: fractions of the training",
         least=0,
         most=MOST_EPOCHS,
     )
     scale_l1: float = option(
-        1e-4, "L1 on batch-norm scales, searching units", least=0, most=MOST_FACTOR
+        1e-4,
+        "strength of the L1 penalty on batch-norm scales, with --granularity=units",
+        least=0,
+        most=MOST_FACTOR,
     )
 
 
 class DrawPlan(NamedTuple):
-    """The settings, checked.
+    """The plan of a run.
 
     Attributes:
-      settings: with the criterion's name.
-      keep: density -> how many bits are kept.
-      draw_at: epochs.
-      space: the bits.
-      masks: what would be cut at a step.
-      graph: the net's units; None where weights are cut.
-      search: the problem of the dense training, its loss with the penalty.
-      epoch: steps of an epoch.
-      epochs: of the dense training.
+      settings: the checked settings, with the criterion's name filled in.
+      keep: density -> number of kept bits.
+      draw_at: the epochs at which tickets are drawn besides the rule's.
+      space: maps bits to masks.
+      masks: makes the masks of all densities at a training step.
+      graph: the net's traced graph; None if weights are pruned.
+      search: the problem of the dense training, with the penalty in its loss.
+      epoch: training steps in an epoch.
+      epochs: the number of epochs of the dense training.
     """
 
     settings: DrawSettings
@@ -99,13 +113,13 @@ class DrawPlan(NamedTuple):
 
 
 class DrawInputs(NamedTuple):
-    """What the search of one seed is given.
+    """The inputs of one seed's dense training; stacked, they have a leading axis of seeds.
 
     Attributes:
-      key: of the training.
-      draw_key: of masks whose criterion draws or drops, or that are annealed.
-      hyper: learning rate and warm-up.
-      params, stats: the first weights.
+      key: scalar key array of the training.
+      draw_key: scalar key array of the masks, for random, dropout-using and annealed criteria.
+      hyper: learning rate and warm-up steps, scalars.
+      params, stats: the initial weights and statistics.
     """
 
     key: Key
@@ -116,10 +130,10 @@ class DrawInputs(NamedTuple):
 
 
 def plan_draws(settings: DrawSettings, problem: Problem) -> DrawPlan:
-    """Checks all that can be checked before work starts.
+    """Checks the settings and makes the plan.
 
     Raises:
-      UserError: in one line: a number, a criterion or a net that can't be.
+      UserError: a number or a criterion is invalid, or the net can't be pruned that way.
     """
     params = problem.param_shapes
     image = problem.image_shape
@@ -129,10 +143,14 @@ def plan_draws(settings: DrawSettings, problem: Problem) -> DrawPlan:
     densities = sorted(set(numbers("density", settings.density)), reverse=True)
     try:
         if problem.steps % epoch:
-            raise ValueError(f"{problem.steps} training steps: must be whole epochs of {epoch}")
+            raise ValueError(
+                f"{problem.steps} training steps: must be whole epochs of {epoch} steps"
+            )
         chunk_plan(problem, range(0, problem.steps, epoch), problem.steps)
         if settings.window > epochs:
-            raise ValueError(f"window={settings.window}: there are {epochs} epochs, a mask each")
+            raise ValueError(
+                f"window={settings.window}: must be {epochs} or less, one mask for each epoch"
+            )
         if not all(1 <= at < epochs for at in draw_at):
             words = ",".join(map(str, draw_at))
             raise ValueError(f"draw_at={words}: must be from 1 to {epochs - 1}, before the end")
@@ -141,7 +159,7 @@ def plan_draws(settings: DrawSettings, problem: Problem) -> DrawPlan:
             graph = graphs.trace(problem.net, image)
             space = early_bird.unit_space(params, graph)
             if penalty is not None:
-                raise ValueError("--penalty: where units are searched, --scale_l1 says it")
+                raise ValueError("--penalty: with --granularity=units give --scale_l1 instead")
             if any(group.norms for group in graph.wiring):
                 penalty = _on_scales(settings.scale_l1, nets.output_layer(problem.net))
         else:
@@ -162,7 +180,7 @@ def plan_draws(settings: DrawSettings, problem: Problem) -> DrawPlan:
 
 
 def _epochs_of(draw_at: Sequence[str], epochs: int) -> tuple[int, ...]:
-    """The epochs that are named, rising; numbers below 1 are shares of them all."""
+    """The epochs in rising order. Numbers below 1 are fractions of `epochs`."""
     named = numbers("draw_at", draw_at) if draw_at else ()
     shares = {max(1, round(at * epochs)) for at in named if 0 < at < 1}
     whole = whole_numbers("draw_at", [at for at in draw_at if not 0 < float(at) < 1])
@@ -174,10 +192,10 @@ def _on_scales(strength: float, output: str) -> Callable[[Params], Array]:
 
 
 def _criterion(settings: DrawSettings, graph: Graph | None) -> str:
-    """The criterion's name, if none is given: the paper's where there are scales to rank by.
+    """The criterion's name; by default that of the paper, if the net has batch-norm scales.
 
-    Else the mean of |w|, since sums (L1) favour layers that read many inputs: ranked together with
-    those, the second layer of `lenet300_100` would lose all but its floor.
+    Without scales units are ranked by the mean of |w|. Sums (L1) favour layers with many inputs: in
+    a ranking over all layers, the second layer of `lenet300_100` would keep only its floor.
     """
     if settings.criterion:
         return settings.criterion
@@ -189,7 +207,7 @@ def _criterion(settings: DrawSettings, graph: Graph | None) -> str:
 def _scorer(
     settings: DrawSettings, problem: Problem, space: Space, graph: Graph | None
 ) -> tuple[Callable[[Key, Evidence], Array], bool]:
-    """The scores of the space's bits, and whether they are chance alone."""
+    """The function that scores the space's bits, and whether its scores are random."""
     if graph is None:
         weigh = criteria.find(settings.criterion)
         return lambda key, seen: space.pool(weigh.score(key, seen)), weigh.draws
@@ -198,19 +216,20 @@ def _scorer(
     return lambda key, seen: space.pool(judge.score(key, seen, wiring)), judge.draws
 
 
-# --- search --------------------------------------------------------------------------------------
+# --- dense training ------------------------------------------------------------------------------
 
 
 def train_and_draw(session: Session, plan: DrawPlan) -> Watched:
-    """The dense trainings to their end, stacked over seeds; their method state is a `DrawState`.
+    """Trains the dense nets and draws tickets; returns the final states, stacked over seeds.
 
-    `kept` holds the weights of the epochs `plan.draw_at`. Metrics rows, one a seed and epoch, hold
-    the training's numbers; one a seed, density and epoch, the `distances` of its mask to those of
-    the epochs before, the last one first, and `drawn`, 0 until then.
+    The method state is a `DrawState`, and `kept` holds the weights at the epochs `plan.draw_at`.
+    There is a metrics row for each seed and epoch with the training's metrics; and one for each
+    seed, density and epoch with the `distances` of the mask to those of the epochs before (the
+    latest first) and the epoch `drawn`, which is 0 before the draw.
 
     Args:
-      session: the run axis, the data, the seeds, and where records go.
-      plan: the plan.
+      session: the run axis, the data, the seeds, and the run's folder.
+      plan: the plan of the run.
     """
     problem, settings = plan.search, plan.settings
     axis, seeds, data = session.axis, session.seeds, session.data
@@ -296,11 +315,11 @@ def train_and_draw(session: Session, plan: DrawPlan) -> Watched:
 def write_drawn(
     folder: Path, plan: DrawPlan, seeds: Sequence[Seed], ends: Watched
 ) -> list[dict[str, Any]]:
-    """Writes `drawn.csv`, a row a density and seed, and returns the rows.
+    """Writes `drawn.csv`, with a row for each density and seed, and returns the rows.
 
-    `drawn` is the epoch, 0 if there was none; `distance` the largest of those that decide, at that
-    epoch or else the last; `chance` that of random masks, `2 d (1 − d)`, none where masks are
-    annealed, which begin alike.
+    `drawn` is the epoch of the draw, 0 if there was none. `distance` is the largest of the
+    distances that decide, at that epoch or else at the last. `chance` is the distance of random
+    masks, `2 d (1 − d)`; it is empty for annealed masks, which all start from the same mask.
     """
     seen = [r for r in rows.read_metrics(folder) if r["phase"] == SEARCH and "distances" in r]
     at = {(r["density"], r["seed"], r["epoch"]): r["distances"] for r in seen}
@@ -318,7 +337,7 @@ def write_drawn(
 
 
 def dense_rows(session: Session, plan: DrawPlan, ends: Watched) -> list[dict[str, Any]]:
-    """A summary row of each dense net at the end of the search's training, see `train_entries`."""
+    """A summary row of each trained dense net, see `train_entries`."""
     problem, axis, data, seeds = plan.search, session.axis, session.data, session.seeds
     entries = [
         Entry(

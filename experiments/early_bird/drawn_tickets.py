@@ -1,4 +1,4 @@
-"""Early-bird tickets: which are drawn from a search, how they are cut, and what each has cost."""
+"""The tickets that are drawn from a dense training: their masks, small nets and costs."""
 
 import json
 from collections.abc import Sequence
@@ -23,22 +23,27 @@ from jaxtickets.types import Array, Params, Stats, Ticket
 
 
 class TicketBatch(NamedTuple):
-    """Tickets of one net: a batch."""
+    """The tickets of one net, which are trained in one batch.
+
+    Attributes:
+      problem: the net, its data and its training.
+      entries: the trainings.
+    """
 
     problem: Problem
     entries: list[Entry]
 
 
 class DrawnTicket(NamedTuple):
-    """A ticket before it is cut.
+    """A ticket before it is pruned.
 
     Attributes:
-      method: what it is called.
-      weights: its parameters and statistics.
-      bits: its mask.
+      method: its name in the table.
+      weights: parameters and statistics at the epoch of the draw.
+      bits: bool`[n]`, its mask as bits of the space.
       epoch: the epoch of its weights.
-      looks: masks that had to be made for it.
-      anew: whether its training begins anew.
+      looks: how many masks had to be made to draw it.
+      anew: whether its training restarts at step 0.
     """
 
     method: str
@@ -52,21 +57,21 @@ class DrawnTicket(NamedTuple):
 def tickets(
     plan: DrawPlan, problem: Problem, seeds: Sequence[Seed], ends: Watched
 ) -> list[TicketBatch]:
-    """All that is trained after the search, cut, in groups of the same net.
+    """The pruned tickets of all densities and seeds, in batches of the same net.
 
-    Of each density and seed:
+    For each density and seed there are
 
-    - `early_bird`: drawn by the rule; there is none where it was drawn at the last epoch or never.
-    - `random_layerwise`: a random mask with its counts in each layer, on the same weights.
-    - `late_mask`: the mask of the last epoch, also on these weights: is it a better one?
-    - `drawn_at_E`: drawn at the epoch E of `plan.draw_at`.
-    - `late`: drawn at the last epoch and trained anew: dense training, pruning, retraining.
+    - `early_bird`: drawn by the rule; missing if the rule drew none before the last epoch.
+    - `random_layerwise`: a random mask with the same layer counts, on the same weights.
+    - `late_mask`: the mask of the last epoch, on the same weights.
+    - `drawn_at_E`: drawn at epoch E of `plan.draw_at`.
+    - `late`: drawn at the last epoch and retrained: dense training, pruning, retraining.
 
-    The others begin anew too where `after` is `retrain`, on the weights that they were drawn with,
-    in another order of the data; else they go on at their epoch.
+    If `after` is `retrain`, the others are retrained from step 0 too, from the weights with which
+    they were drawn and in another order of the data. Otherwise they continue at their epoch.
 
-    Names hold the `drawn_epoch` of the weights, the share of `multiply_adds` that is left, and
-    `dense_trainings`, see `cost`.
+    Names hold the `drawn_epoch` of the weights, the remaining fraction of `multiply_adds`, and the
+    cost in `dense_trainings`, see `cost`.
     """
     groups: dict[str, TicketBatch] = {}
     for row, density in enumerate(plan.keep):
@@ -98,19 +103,19 @@ def tickets(
 def cost(
     plan: DrawPlan, problem: Problem, epochs: int, start: int, share: float, looks: int
 ) -> float:
-    """What a ticket has cost in the end, in dense trainings.
+    """The total cost of a ticket, in dense trainings.
 
-    A dense training to the epoch that its mask comes from, the annealing of so many masks where
-    they are annealed, and its own training from the step `start`, whose passes take `share` of a
-    dense one's multiply-adds. For weights that is an upper bound of what could be saved: few
-    machines are faster for zeros that lie anywhere.
+    It is the sum of three costs: the dense training up to the epoch of the mask; the annealing of
+    the masks, if they are annealed; and the ticket's own training, whose passes take the fraction
+    `share` of the dense multiply-adds. If weights are pruned, the saving is an upper bound, since
+    few machines compute faster with unstructured zeros.
 
     Args:
       plan, problem: of the run.
-      epochs: of the dense training.
-      start: the step that the ticket's own training begins at.
-      share: of the multiply-adds that its net has.
-      looks: masks that had to be made.
+      epochs: epochs of the dense training.
+      start: the first step of the ticket's own training.
+      share: the fraction of the dense net's multiply-adds.
+      looks: how many masks had to be made.
     """
     size, settings = problem.recipe.batch_size, plan.settings
     dense = training_cost(epochs * plan.epoch * size)
@@ -150,9 +155,9 @@ def _wares(plan: DrawPlan, one: Seed, end: Watched, row: int, density: float) ->
 
 
 def _cut(plan: DrawPlan, problem: Problem, ware: DrawnTicket) -> tuple[Any, Ticket, float]:
-    """The net, its ticket, and the share of multiply-adds that is left.
+    """The pruned net, its ticket, and the remaining fraction of the multiply-adds.
 
-    Units go for real, weights by a mask.
+    Pruned units are removed from the net. Pruned weights are masked.
     """
     params, stats = ware.weights
     if plan.graph is not None:

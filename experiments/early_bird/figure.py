@@ -1,4 +1,4 @@
-"""Early-bird tickets: how far apart the masks of epochs are, and when a ticket may be drawn."""
+"""Figures of early-bird tickets: distances between the masks of epochs, and tickets' accuracies."""
 
 import csv
 from pathlib import Path
@@ -15,13 +15,14 @@ MARKS = {
     "random_layerwise": ("x", "0.4", "its weights, random mask"),
     "late_mask": ("d", "C2", "its weights, last mask"),
 }
-"""Marker, colour and words of what is trained from the epoch that the rule drew."""
+"""Marker, colour and label of the tickets with weights of the epoch that the rule drew."""
 
 
 def draw_distances(folder: Path) -> Path:
-    """Normalised Hamming distances between the masks of all epochs, a panel a density.
+    """Draws the normalised Hamming distances between the masks of all epochs.
 
-    Mean over seeds; dashed lines are the epochs that the rule drew, one a seed.
+    Each density has a panel with means over seeds. Dashed lines are the epochs that the rule drew,
+    one for each seed.
     """
     spec = read_spec(folder)
     seen = [r for r in rows.read_metrics(folder) if r["phase"] == "search" and "distances" in r]
@@ -41,23 +42,23 @@ def draw_distances(folder: Path) -> Path:
             panel.axvline(epoch, color="C3", ls="--", lw=1)
             panel.axhline(epoch, color="C3", ls="--", lw=1)
         title = f"{100 * density:g} % left"
-        if spec["criterion"] != "annealed":  # annealed masks begin alike
+        if spec["criterion"] != "annealed":  # annealed masks start from the same mask
             title += f"; random masks: {2 * density * (1 - density):.2f}"
         panel.set_title(title, fontsize="medium")
         panel.set(xlabel="epoch", ylabel="epoch")
     fig.suptitle(
-        f"Distance of masks: {spec['model']} on {spec['dataset']}, {spec['granularity']} by "
-        f"{spec['criterion']}; drawn at the dashed lines"
+        f"Distance between masks: {spec['model']} on {spec['dataset']}, {spec['granularity']} by "
+        f"{spec['criterion']}; dashed: epoch of the draw"
     )
     return save(fig, folder, "mask_distances")
 
 
 def matrix(seen: list[dict[str, Any]], epochs: int) -> np.ndarray:
-    """float`[epochs, epochs]`: the mean distances, symmetric; nan where an epoch has no row.
+    """float`[epochs, epochs]`: the mean distances, symmetric; nan for epochs without a row.
 
     Args:
-      seen: metrics rows of one density, with `epoch` and `distances`, the epoch before first.
-      epochs: how many.
+      seen: metrics rows of one density, with `epoch` and `distances` (the latest epoch first).
+      epochs: the number of epochs.
     """
     seeds = sorted({row["seed"] for row in seen})
     far = np.full((len(seeds), epochs, epochs), np.nan)
@@ -69,10 +70,10 @@ def matrix(seen: list[dict[str, Any]], epochs: int) -> np.ndarray:
 
 
 def draw_accuracy(folder: Path) -> Path:
-    """Test accuracy of tickets against the epoch at which they were drawn, a panel a density.
+    """Draws the test accuracy of tickets against the epoch of the draw, with a panel per density.
 
-    The line: drawn at fixed epochs, and at the last one. Mean and standard deviation over seeds;
-    what the rule drew is a point a seed.
+    The line shows tickets drawn at fixed epochs and at the last one, with mean and standard
+    deviation over seeds. Tickets that the rule drew have a point for each seed.
     """
     spec, summary = read_spec(folder), rows.read_summary(folder)
     left = densities(summary)
@@ -90,7 +91,7 @@ def draw_accuracy(folder: Path) -> Path:
         panel.errorbar(epochs, means, bars, marker="o", capsize=2, label="drawn at that epoch")
         for method, (marker, colour, words) in MARKS.items():
             if all(row["method"] != method for row in summary):
-                continue  # nor in the legend
+                continue  # it must not be in the legend either
             found = [row for row in mine if row["method"] == method]
             panel.plot(
                 [row["drawn_epoch"] for row in found],
@@ -106,15 +107,15 @@ def draw_accuracy(folder: Path) -> Path:
         panel.grid(alpha=0.3)
     axes[0, 0].set_ylabel("test accuracy (%)")
     legend_beside(axes.flat[-1])
-    how = {"continue": "training goes on", "retrain": "trained anew"}[spec["after"]]
+    how = {"continue": "training continues", "retrain": "retrained from step 0"}[spec["after"]]
     fig.suptitle(
-        f"{spec['model']} on {spec['dataset']}, {spec['granularity']}: after the cut {how}; "
-        f"the last point is trained anew\nmean and standard deviation, n = {len(dense)}"
+        f"{spec['model']} on {spec['dataset']}, {spec['granularity']}: after the cut {how}; last "
+        f"point retrained from step 0\nmean and standard deviation, n = {len(dense)}"
     )
     return save(fig, folder, "accuracy_over_draw")
 
 
 def _drawn(folder: Path) -> list[tuple[float, int]]:
-    """Density and epoch drawn of each density and seed."""
+    """The density and the epoch of the draw, for each density and seed."""
     with (folder / "drawn.csv").open(encoding="utf-8", newline="") as file:
         return [(float(row["density"]), int(row["drawn"])) for row in csv.DictReader(file)]

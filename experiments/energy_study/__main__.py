@@ -1,13 +1,13 @@
-"""What should a search lower? Energies of untrained masks against what the masks train to.
+"""Which energy should a search minimise, so that low energies mean high trained accuracies?
 
-Masks of all kinds, by criteria and by random fields, are trained in full; beside it every energy
-that a search could lower is evaluated on each, from the initialisation. Its rank correlation with
-the trained net's validation accuracy, beside its cost, says what an energy is worth to a search.
+Masks of many kinds, made by criteria and by random fields, are trained in full. Every energy that a
+search could minimise is evaluated on each mask at the initialisation. The table shows each energy's
+rank correlation with the trained net's validation accuracy, and its cost.
 
     python -m experiments.energy_study
     python -m experiments.energy_study --preset=mnist --data_dir=FOLDER
 
-The README beside it has the numbers to expect, with spread, device and time.
+The results are in experiments/energy_study/README.md, with n, spread, device and time.
 """
 
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ GROUPS = (
 
 
 def main() -> None:
-    """Reads the flags, checks them, makes the masks, scores them, trains them, ranks, draws."""
+    """Reads and checks the flags, makes, scores and trains the masks, correlates, draws."""
     name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
     choose("preset", name, tuple(PRESETS))
     place, store, *parts = read_all(GROUPS, PRESETS[name])
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def _shuffled(problem: Problem, made: candidate_masks.Candidates) -> list[Entry]:
-    """Random masks with each criterion's count in each layer."""
+    """Random masks with the layer counts of each criterion's mask."""
     entries = []
     for entry in made.entries:
         said = entry.name | {"check": "shuffled"}
@@ -104,9 +104,9 @@ def _shuffled(problem: Problem, made: candidate_masks.Candidates) -> list[Entry]
 
 
 def _correlations(summary: Sequence[dict[str, Any]], cost: dict[str, int]) -> list[dict[str, Any]]:
-    """For each energy and density: Spearman's rank correlation within each seed, and their mean.
+    """For each energy and density: the mean of Spearman's rank correlations within each seed.
 
-    Positive where a low energy goes with a high validation accuracy.
+    It is positive if low energies go with high validation accuracies.
     """
     from scipy.stats import spearmanr
 
@@ -133,7 +133,7 @@ def _correlations(summary: Sequence[dict[str, Any]], cost: dict[str, int]) -> li
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("preset", "", "settings by name: mnist, smoke; explicit flags come first")
-    flags.DEFINE_bool("smoke", False, "seconds long: the preset of that name")
+    flags.DEFINE_string("preset", "", "preset: mnist or smoke; explicit flags override it")
+    flags.DEFINE_bool("smoke", False, "a test that takes seconds: --preset=smoke")
     define(*GROUPS)
     run_main(main)

@@ -1,4 +1,4 @@
-"""Energies that might tell from the initialisation what a mask will train to, all of one mask."""
+"""Energies that may predict, at the initialisation, the accuracy to which a mask trains."""
 
 import dataclasses
 import math
@@ -28,34 +28,39 @@ from jaxtickets.search.energies import Energy
 from jaxtickets.types import Array, Key, Mask, Params, Scores, Split, Stats
 
 DRAWS = 4
-"""Orders of the training data."""
+"""The number of random orders of the training data."""
 FLOW = 4
-"""Batches that the gradient's norm is of."""
+"""The number of batches for the gradient's norm."""
 PART = 16
-"""Masks that are judged between two lines of progress; in whole turns of the axis."""
+"""The number of masks between two progress lines, rounded to whole turns of the axis."""
 
 
 @dataclass(frozen=True)
 class EnergySettings:
-    """How energies judge masks, and how many there are beside those of criteria."""
+    """The energies, and the number of random masks. Each field is also a flag of the same name."""
 
     fields: int = option(
-        20, "masks of random fields, of each seed and density", least=0, most=MOST_RUNS
+        20, "masks of random fields for each seed and density", least=0, most=MOST_RUNS
     )
     train_steps: tuple = option(
-        (10, 25, 50, 100), "training steps before a net is scored", least=1, most=MOST_STEPS
+        (10, 25, 50, 100),
+        "numbers of training steps after which energies evaluate the net",
+        least=1,
+        most=MOST_STEPS,
     )
-    held_out: int = option(500, "training images that nets are scored on", least=1, most=10**9)
+    held_out: int = option(
+        500, "training images that are held out to evaluate energies", least=1, most=10**9
+    )
 
 
 class EnergyInputs(NamedTuple):
-    """What the energies of a mask look at: arrays.
+    """The inputs of a mask's energies; stacked, they have a leading axis of masks.
 
     Attributes:
-      key: of dropout within energies, the same for all masks of a seed and density.
-      params, stats: at initialisation.
-      mask: that is judged.
-      snip, synflow: these criteria's scores of the dense net.
+      key: scalar key array for dropout, the same for all masks of a seed and density.
+      params, stats: the initial parameters and statistics.
+      mask: the mask, like `params`, bool.
+      snip, synflow: like `params`, float: the scores of these criteria on the dense net.
     """
 
     key: Key
@@ -67,11 +72,11 @@ class EnergyInputs(NamedTuple):
 
 
 class EvaluationData(NamedTuple):
-    """The data: training images alone, the same for all masks.
+    """The data of the energies, from the training images only; the same for all masks.
 
     Attributes:
-      held_out: normalised images that nets are scored on.
-      training: raw images for training steps, stacked: `[draws, steps, batch, ...]`.
+      held_out: the normalised images and labels on which energies are evaluated, `[n, ...]`.
+      training: the raw images and labels of training steps, `[draws, steps, batch, ...]`.
     """
 
     held_out: Split
@@ -79,15 +84,16 @@ class EvaluationData(NamedTuple):
 
 
 def check_train_steps(settings: EnergySettings, problem: Problem) -> tuple[int, ...]:
-    """The numbers of training steps, ascending.
+    """Checks the settings and returns the numbers of training steps, ascending.
 
     Raises:
-      UserError: one below 1, or fewer training images than `held_out`.
+      UserError: a number isn't whole, `held_out` leaves no training image, or the memory is too
+        small.
     """
     steps = tuple(sorted(set(whole_numbers("train_steps", settings.train_steps))))
     total = len(problem.dataset.train.labels)
     if settings.held_out >= total:
-        raise UserError(f"--held_out={settings.held_out}: there are {total} training images")
+        raise UserError(f"--held_out={settings.held_out}: there are only {total} training images")
     batch = problem.recipe.batch_size * math.prod(problem.image_shape)
     memory.check_memory(f"--train_steps={steps[-1]}", steps[-1], DRAWS * batch, "steps' images")
     bits = masks.size(problem.param_shapes, problem.prunable)
@@ -98,12 +104,12 @@ def check_train_steps(settings: EnergySettings, problem: Problem) -> tuple[int, 
 def evaluation_data(
     settings: EnergySettings, problem: Problem, steps: int, first: int
 ) -> EvaluationData:
-    """Cuts off what nets are scored on; the rest, in `DRAWS` random orders, is trained on.
+    """Holds out the first training images; the rest gives batches in `DRAWS` random orders.
 
     Args:
       settings, problem: of the run.
-      steps: the most training steps.
-      first: the run's first seed, whose orders all masks share: they are much data.
+      steps: the largest number of training steps.
+      first: the run's first seed. All masks share its orders, since the batches take much memory.
     """
     train, size = problem.dataset.train, problem.recipe.batch_size
     n = settings.held_out
@@ -125,7 +131,7 @@ def evaluation_data(
 
 
 def both(logits: Array, labels: Array) -> Array:
-    """Cross-entropy and error rate."""
+    """float`[2]`: cross-entropy and error rate."""
     return jnp.stack([losses.cross_entropy(logits, labels), losses.error_rate(logits, labels)])
 
 
@@ -136,7 +142,7 @@ def energies_of_mask(
     row: EnergyInputs,
     look: EvaluationData,
 ) -> dict[str, Array]:
-    """Name -> energy of the row's mask, all lower-is-better; see `costs` for their costs."""
+    """Name -> energy of the row's mask. Lower is better for all; see `costs` for their costs."""
     found: dict[str, Array] = {}
     for name, energy in _energies(problem, train, steps, row, look).items():
         value = energy.evaluate(row.key, row.mask)
@@ -152,12 +158,12 @@ def energies_of_masks(
     scored: dict[int, tuple[Scores, Scores]],
     look: EvaluationData,
 ) -> list[dict[str, float]]:
-    """`predict` for all entries, a few at a time; a resumed run finds those that are done.
+    """`energies_of_mask` for all entries, in parts; a resumed run loads the finished parts.
 
     Args:
-      session: the net, the run axis, and where what is done is kept.
-      train, steps, look: see `predict`.
-      entries: whose masks are judged.
+      session: the net, the run axis, and the run's folder.
+      train, steps, look: see `energies_of_mask`.
+      entries: the entries whose masks are evaluated.
       scored: see `criteria_of`.
 
     Raises:
@@ -183,7 +189,7 @@ def energies_of_masks(
                 for at in np.flatnonzero(~np.isfinite(values))[:1]:
                     raise UserError(
                         f'the energy "{energy}" is not finite for the mask of {names[at]}: lower '
-                        "--learning_rate or choose other masks; what was written is kept"
+                        "--learning_rate or choose other masks; the records until then are kept"
                     )
             made = [{k: float(v[i]) for k, v in energies_of.items()} for i in range(len(mine))]
             pairs = zip(mine, made, strict=True)
@@ -202,7 +208,7 @@ def costs(
     row: EnergyInputs,
     look: EvaluationData,
 ) -> dict[str, int]:
-    """Name -> cost of an evaluation in forward passes of one example."""
+    """Name -> cost of one evaluation, in forward passes of one example."""
     made: dict[str, int] = {}
     for name, energy in _energies(problem, train, steps, row, look).items():
         said = _named(name, (name, name)) if name.startswith("loss") else (name,)
@@ -221,7 +227,7 @@ def _energies(
     row: EnergyInputs,
     look: EvaluationData,
 ) -> dict[str, Energy]:
-    """Energies whose names begin with `loss` give the error rate too."""
+    """Name -> energy. Those whose names begin with `loss` also give the error rate."""
     recipe, key = problem.recipe, row.key
     images, labels = look.held_out
 
@@ -276,7 +282,7 @@ def criteria_of(
 
 
 def energy_inputs(entry: Entry, scored: dict[int, tuple[Scores, Scores]]) -> EnergyInputs:
-    """What the energies of an entry's mask look at."""
+    """The inputs of the energies of an entry's mask."""
     start, name = entry.start, entry.name
     key = stream(name["seed"], "energy", "study", name["density"])
     return EnergyInputs(key, start.params, start.stats, start.mask, *scored[name["seed"]])

@@ -1,4 +1,4 @@
-"""What energies say of masks before these are trained."""
+"""A figure of the correlation between energies of untrained masks and trained accuracies."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,9 @@ from experiments.harness.records import read_spec
 
 
 def draw_energies(folder: Path, found: Sequence[dict[str, Any]]) -> Path:
-    """Correlation of every energy beside its cost, and the best one's scatter; a row a density.
+    """Draws each energy's correlation and cost, and a scatter of the best energy.
+
+    Each density has a row of panels.
 
     Args:
       folder: the run's folder.
@@ -57,19 +59,19 @@ def draw_energies(folder: Path, found: Sequence[dict[str, Any]]) -> Path:
         margin = 0.05 * (last - first) or 0.05 * abs(last) or 1
         points.set_xlim(first - margin, last + margin)
         points.set(xlabel=best, ylabel="validation accuracy, trained (%)")
-        points.set_title(f"density {density:g}: a point a mask, the worst 5 % left out")
+        points.set_title(f"density {density:g}: a point per mask, without the worst 5 %")
         points.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
         points.grid(alpha=0.3)
     seeds = max(row["seeds"] for row in found)
     fig.suptitle(
-        f"{spec['model']} on {spec['dataset']}: energies at initialisation against training in "
-        f"full; mean and deviation over {seeds} seeds"
+        f"{spec['model']} on {spec['dataset']}: energies at initialisation and accuracy after full "
+        f"training; mean and standard deviation over {seeds} seeds"
     )
     return save(fig, folder, "energies")
 
 
 def _short(count: int) -> str:
-    """A count in two digits and a letter."""
+    """A count with a unit, such as `25 k`."""
     for size, letter in ((1_000_000, "M"), (1000, "k")):
         if count >= size:
             return (

@@ -1,4 +1,4 @@
-"""Masks of all kinds around random ones and SNIP's, to try energies on."""
+"""Random masks between uniformly random ones and SNIP's, on which energies are evaluated."""
 
 from typing import Any
 
@@ -17,18 +17,18 @@ from jaxtickets.search import fields
 from jaxtickets.types import Array, Key, Mask
 
 FEATURES = (fields.CHANCE, "large_init")
-"""What is mixed within the fields."""
+"""The features that are mixed within a field."""
 MOVES = 10
-"""By which a field is bent."""
+"""The number of random moves that change a field."""
 
 
 def of_fields(count: int, problem: Problem, made: Candidates) -> list[Entry]:
-    """Masks of random fields: SNIP's potentials, weaker or stronger, bent by random moves.
+    """Masks of random fields: SNIP's potentials, randomly scaled and changed by random moves.
 
     Args:
-      count: of each seed and density.
+      count: the number of masks for each seed and density.
       problem: the net and its data.
-      made: seeds, densities, and the data that SNIP sees.
+      made: the run, with its seeds, densities and data.
     """
     image, params = made.session.data.train.images.shape[1:], made.session.seeds[0].params
     space = fields.space(params, problem.prunable, FEATURES, ("input",), image)

@@ -1,19 +1,22 @@
-"""Which filters are worth training? Masks over units are searched for, cut for real, and trained.
+"""Which filters are worth training?
 
-The annealing thesis' second half: a bit a filter or neuron, annealed over the first weights or over
-those after some epochs; the units that are off are removed, and the small net is trained from the
-first weights. Or, in place of bits, a potential for each layer and unit: then a search can keep to
-a budget of multiply-adds, and finds out which layers they are best spent on. Beside it, at the same
-shares: random units, the largest by mean |w| after dense training, and the largest mean with the
-sign of the first weights; and the units that a search found shuffled within layers, which tells
-whether it found units or only counts. The trainability energy scores a mask by the held-out loss
+This is the second half of the annealing thesis. Masks with a bit for each filter or neuron are
+annealed over the initial weights, or over those after some epochs. The units that are off are
+removed, and the small net is trained from the initial weights. With --granularity=unit_fields the
+search has a potential for each layer and unit in place of a bit, so that it can meet a budget of
+multiply-adds and choose the layers that get them. The trainability energy is the held-out loss
 after a few training steps.
+
+At the same shares the found units are compared with random units, with the units of largest mean
+|w| after dense training, and with those of largest mean trained weight times the sign of the mean
+initial weight. The found units shuffled within layers show whether the search found units or only
+layer counts.
 
     python -m experiments.filter_search
     python -m experiments.filter_search --granularity=unit_fields --budget=0.2,0.05
     python -m experiments.filter_search --model=cnn960 --dataset=cifar10 --preset=thesis
 
-The README beside it has the numbers to expect, with spread, device and time.
+The results are in experiments/filter_search/README.md, with n, spread, device and time.
 """
 
 import dataclasses
@@ -91,29 +94,32 @@ POTENTIALS: dict[str, Any] = {
     "size": 0.5,
     "size_end": 0.1,
 }
-"""Fields begin flat, random units, as the nets beside them; sizes as `sa_frontier`'s."""
+"""Fields start flat, so with random units like the baseline. The sizes are those of
+`sa_frontier`."""
 PRESETS = {"": {}, "smoke": SMOKE, "thesis": THESIS}
 
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """How units are searched for; each field is also a flag of the same name."""
+    """How units are searched for. Each field is also a flag of the same name."""
 
     weights_from: tuple = option(
-        (INIT,), "the weights that a search sees: init, or those after so many epochs"
+        (INIT,), "weights during the search: init, or the number of epochs after which to take them"
     )
     energies: tuple = option(
-        ENERGIES, "what a search lowers: the loss untrained, or after some steps"
+        ENERGIES,
+        "energies to minimise: fixed (loss of the untrained net) or trainability (loss after a few "
+        "steps)",
     )
     granularity: str = option(
-        "units", "bits of these, or fields of potentials over them", ("units", "unit_fields")
+        "units", "a bit for each unit, or a field of potentials", ("units", "unit_fields")
     )
-    shuffled: bool = option(True, "also random units with the layer counts of what is found")
-    search: str = option("best", "settings of the annealing", ("best", "thesis"))
-    chains: int = option(1, "of each seed, share and energy", least=1, most=MOST_RUNS)
+    shuffled: bool = option(True, "also train random units with the layer counts of found units")
+    search: str = option("best", "annealing settings", ("best", "thesis"))
+    chains: int = option(1, "chains for each seed, share and energy", least=1, most=MOST_RUNS)
     search_steps: int = option(120, "steps of a chain, a multiple of 20", least=20, most=MOST_STEPS)
     search_images: int = option(
-        500, "training images that masks are scored on", least=1, most=10**9
+        500, "training images on which energies are evaluated", least=1, most=10**9
     )
     search_train_steps: int = option(
         20, "training steps of the trainability energy", least=1, most=10**6
@@ -133,7 +139,7 @@ GROUPS = (
 
 
 def main() -> None:
-    """Reads the flags, checks them, trains dense nets, searches, cuts, trains, measures; draws."""
+    """Reads and checks the flags, trains dense nets, searches, cuts, trains, measures, draws."""
     place, store, *parts = _read()
     question, cut, after, net, train, _ = parts
     axis, problem = set_up(place, parts)
@@ -170,10 +176,17 @@ def main() -> None:
 def check_searches(
     question: Question, plan: CutPlan, problem: Problem, first: int, axis: Axis
 ) -> dict[str, annealing_runs.CheckedAnnealing]:
-    """Energy -> the search that lowers it, of shares of the units or of the multiply-adds.
+    """Energy -> the checked search that minimises it.
+
+    Args:
+      question: the settings of the search.
+      plan: its shares of the units or of the multiply-adds are searched for.
+      problem: the net and its training.
+      first: the first seed.
+      axis: the run axis.
 
     Raises:
-      UserError: a search that can't be.
+      UserError: the settings of a search are invalid.
     """
     costs = budget.costs(plan.graph, plan.how.costs) if plan.cut.budget else None
     return {
@@ -191,7 +204,7 @@ def check_searches(
 
 
 def _name(energy: str, epochs: int) -> str:
-    """What a search is called: `annealed`, `annealed_trainability`, `annealed_at_3`."""
+    """The name of a search: `annealed`, `annealed_trainability`, `annealed_at_3`."""
     kind = "annealed" if energy == "fixed" else f"annealed_{energy}"
     return f"{kind}_at_{epochs}" if epochs else kind
 
@@ -203,7 +216,7 @@ def choice(
     seeds: Sequence[Seed],
     dense: Dense,
 ) -> Choice:
-    """The units that a search found for a seed; its small net begins with the first weights."""
+    """The units that a search found for a seed. The small net starts from the initial weights."""
     space = checked.where.space
     parts = np.split(np.asarray(found.ticket), space.starts[1:])
     at = [one.number for one in seeds].index(found.seed.number)
@@ -213,7 +226,7 @@ def choice(
 
 
 def shuffled(found: Choice, graph: Graph) -> Choice:
-    """Random units, in each layer as many as a search found."""
+    """Random units with the layer counts of those that a search found."""
     method = f"{found.method}_shuffled"
     key = mask_key(found.seed, method, found.share)
     return found._replace(
@@ -224,14 +237,14 @@ def shuffled(found: Choice, graph: Graph) -> Choice:
 def _search(
     question: Question, cut: CutSettings, energy: str
 ) -> annealed_settings.AnnealingSettings:
-    """The annealing that lowers an energy, as one that lowers weights' is set up."""
+    """The settings of the annealing that minimises an energy."""
     base = thesis_search("cnn960") if question.search == "thesis" else {}
     asked = {
         "granularity": question.granularity,
         "scope": "layer" if cut.ranking == "by_layer" else "global",
         "floor": cut.floor,
         "energy": energy,
-        "rescale": False,  # as the small net will be trained
+        "rescale": False,  # the small net is trained without rescaling
         **(POTENTIALS if question.granularity == "unit_fields" else {}),
         "steps": question.search_steps,
         "images": question.search_images,
@@ -242,25 +255,25 @@ def _search(
 
 
 def _epochs(words: Sequence[str], most: int) -> list[int]:
-    """The epochs after which masks are searched for, at most `most`; 0 is the initialisation."""
+    """The epochs after which masks are searched for, `most` at most; 0 is the initialisation."""
     for word in words:
         if word != INIT and not (word.isdecimal() and int(word)):
             raise UserError(f"--weights_from={word}: must be init, or a number of epochs above 0")
         if word != INIT and int(word) > most:
-            raise UserError(f"--weights_from={word}: the training has {most} whole epochs")
+            raise UserError(f"--weights_from={word}: the training has only {most} whole epochs")
     return [0 if word == INIT else int(word) for word in words]
 
 
 def _check_groups(graph: Graph, model: str) -> None:
-    """Raises UserError if groups share units, for which a search would have several bits."""
+    """Raises UserError if groups share units, since a shared unit would have several bits."""
     places = np.concatenate(list(graph.units.values()))
     if len(places) > len(np.unique(places)):
-        said = "layers share units (padded shortcuts), of which no share can be kept"
-        raise UserError(f"--model={model}: {said}: choose a net without, or structured_pruning")
+        said = "layers share units (padded shortcuts), which this search can't prune"
+        raise UserError(f"--model={model}: {said}: choose another net, or structured_pruning")
 
 
 def _read() -> list[Any]:
-    """The settings of all groups; explicit flags before the preset before the defaults."""
+    """The settings of all groups: from explicit flags, then the preset, then the defaults."""
     name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
     choose_name("preset", name, tuple(PRESETS))
     found = read_all(GROUPS, PRESETS[name])
@@ -268,16 +281,16 @@ def _read() -> list[Any]:
         choose_name("energy", energy, ENERGIES)
     if found[2].granularity == "unit_fields":
         if found[3].ranking != "over_layers" or found[3].multiple != 1:
-            said = "searches for each layer's count, which --ranking=over_layers --multiple=1 leave"
-            raise UserError(f"--granularity=unit_fields: {said} open")
+            said = "it searches for the layer counts, so give --ranking=over_layers --multiple=1"
+            raise UserError(f"--granularity=unit_fields: {said}")
     elif found[3].budget:
-        said = "--budget: searches over bits keep a share of the units"
+        said = "--budget: with --granularity=units a search keeps a share of the units"
         raise UserError(f"{said}: give --granularity=unit_fields, or --rates")
     return found
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("preset", "", "settings by name: thesis, smoke; explicit flags come first")
-    flags.DEFINE_bool("smoke", False, "seconds long: the preset of that name")
+    flags.DEFINE_string("preset", "", "preset: thesis or smoke; explicit flags override it")
+    flags.DEFINE_bool("smoke", False, "a test that takes seconds: --preset=smoke")
     define(*GROUPS)
     run_main(main)

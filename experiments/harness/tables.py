@@ -96,9 +96,8 @@ def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> tuple[floa
     n = len(differences)
     if n < 2:
         return float(np.mean(differences)), float("inf")
-    from scipy.special import (
-        stdtrit,
-    )  # scipy.stats calls it too, but takes five times as long to import
+    # scipy.stats calls it too, but takes five times as long to import
+    from scipy.special import stdtrit
 
     half = stdtrit(n - 1, 0.975) * np.std(differences, ddof=1) / n**0.5
     return float(np.mean(differences)), float(half)

@@ -28,7 +28,7 @@ class NetSettings:
     train_images: int = option(
         0, "train on the first N training images only; 0: all", least=0, most=10**9
     )
-    initializer: str = option("", "weight initialiser; empty: as published", INITIALIZERS)
+    initializer: str = option("", "weight initialiser (empty: as published)", INITIALIZERS)
     use_bias: bool = option(True, "give layers a bias")
     batch_norm: bool = option(
         False, "add batch norm after hidden layers, if the net has the option"
@@ -74,7 +74,7 @@ class TrainSettings:
         most=MOST_STEPS,
     )
     augmented: bool = option(False, "pad, crop and flip the training images at random")
-    penalty: str = option("", "penalty added to the loss; empty: none", ("", *PENALTIES))
+    penalty: str = option("", "penalty added to the loss (empty: none)", ("", *PENALTIES))
     penalty_strength: float = option(
         1e-4, "factor of the penalty in the loss", least=0, most=MOST_FACTOR
     )

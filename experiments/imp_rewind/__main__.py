@@ -1,15 +1,15 @@
-"""Does a trained net hide a small one that trains as well from the same start?
+"""Does a trained net contain a small one that trains as well from the same initialisation?
 
-Iterative magnitude pruning with rewinding: train, prune a share of the weights left, rewind the
-survivors, repeat. At every level the ticket is trained beside its mask on new initialisations and
-beside random sparse nets, all replicates in one batch. Frankle and Carbin, "The lottery ticket
-hypothesis", 2019.
+Iterative magnitude pruning with rewinding: train, prune a fraction of the remaining weights, rewind
+the others, repeat. At every level the ticket is compared with its mask on new initialisations and
+with random sparse nets. All replicates are trained in one batch. Frankle and Carbin, "The lottery
+ticket hypothesis", 2019.
 
     python -m experiments.imp_rewind
     python -m experiments.imp_rewind --preset=lth --model=lenet300_100 --data_dir=FOLDER
     python -m experiments.imp_rewind --rates=0.1,0.01 --optimizer=momentum
 
-The README beside it has the numbers to expect, with spread, device and time.
+The results are in experiments/imp_rewind/README.md, with n, spread, device and time.
 """
 
 import dataclasses
@@ -46,21 +46,26 @@ from jaxtickets.recipes import imp
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """What tickets are held against, and the learning rates that are tried."""
+    """The controls of tickets, and the learning rates to compare."""
 
-    reinits: int = option(1, "new initialisations of each ticket's mask", least=0, most=MOST_RUNS)
-    randoms: int = option(1, "random sparse nets for each ticket", least=0, most=MOST_RUNS)
+    reinits: int = option(
+        1, "controls per ticket: its mask on a new initialisation", least=0, most=MOST_RUNS
+    )
+    randoms: int = option(1, "controls per ticket: a random sparse net", least=0, most=MOST_RUNS)
     controls_every: int = option(
-        1, "reinits and randoms every so many levels, and last", least=1, most=1000
+        1,
+        "train reinits and randoms at every n-th level only, and at the last",
+        least=1,
+        most=1000,
     )
     control_levels: tuple = option(
-        (), "levels with all further treatments, once for each ticket", least=1, most=1000
+        (), "levels that also train one of every other control per ticket", least=1, most=1000
     )
     rates: tuple = option(
-        (), "learning rates to compare; empty: --learning_rate alone", above=0, most=MOST_FACTOR
+        (), "learning rates to compare; empty: --learning_rate only", above=0, most=MOST_FACTOR
     )
     warmups: tuple = option(
-        (), "steps of warm-up to compare; empty: --warmup alone", least=0, most=MOST_STEPS
+        (), "warm-up steps to compare; empty: --warmup only", least=0, most=MOST_STEPS
     )
 
 
@@ -74,13 +79,13 @@ GROUPS = (
 
 
 def main() -> None:
-    """Reads the flags, checks them, descends level by level, draws."""
+    """Reads and checks the flags, trains and prunes level by level, draws."""
     place, *parts = _read()
     question, settings, net, train, _ = parts
     axis, problem = set_up(place, parts)
     if settings.rewind == "none" and train.learning_rates == "cosine":
         raise UserError(
-            "--rewind=none goes on at the last learning rate, which --learning_rates=cosine brings "
+            "--rewind=none keeps the final learning rate, which --learning_rates=cosine brings "
             "to 0: choose constant or steps"
         )
     try:
@@ -110,10 +115,10 @@ def main() -> None:
 
 
 def _plan(question: Question, settings: ImpSettings, problem: Problem) -> tuple[LevelPlan, int]:
-    """What is done at every level, and the step that tickets go back to.
+    """The plan of the levels, and the step to which tickets are rewound.
 
     Raises:
-      ValueError: for what can't be, before work starts.
+      ValueError: a setting is invalid.
     """
     copies = {"reinit": question.reinits, "random": question.randoms}
     controls = whole_numbers("control_levels", question.control_levels)
@@ -137,7 +142,7 @@ def _draw(folder: Path) -> None:
 
 
 def _read() -> list[Any]:
-    """The settings of all groups; explicit flags before the preset before the defaults."""
+    """The settings of all groups: from explicit flags, then the preset, then the defaults."""
     name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
     asked = flags.FLAGS.dataset if flags.FLAGS["dataset"].present else ""
     chosen = preset(name, flags.FLAGS.model, asked)
@@ -145,7 +150,7 @@ def _read() -> list[Any]:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("preset", "", "settings by name: lth, openlth, smoke; explicit flags first")
-    flags.DEFINE_bool("smoke", False, "seconds long: the preset of that name")
+    flags.DEFINE_string("preset", "", "preset: lth, openlth or smoke; explicit flags override it")
+    flags.DEFINE_bool("smoke", False, "a test that takes seconds: --preset=smoke")
     define(RunSettings(), *GROUPS)
     run_main(main)

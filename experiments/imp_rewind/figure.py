@@ -1,4 +1,4 @@
-"""The lottery ticket experiment, drawn as its paper draws it."""
+"""Figures of iterative pruning, in the form of the lottery ticket paper's."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,10 +28,10 @@ PANELS = (
 
 
 def draw_lottery(folder: Path) -> Path:
-    """Accuracy at early stop, its step, and accuracy at the end, against weights left.
+    """Draws early-stop accuracy and step, and final accuracy, against the weights left.
 
-    Mean over replicates with bars from the least to the greatest; one row of panels for each
-    learning rate and warm-up.
+    Points are means over replicates; error bars reach from the minimum to the maximum. Each
+    learning rate and warm-up has a row of panels.
     """
     summary, spec = rows.read_summary(folder), read_spec(folder)
     groups = hyper_groups(summary)
@@ -47,17 +47,17 @@ def draw_lottery(folder: Path) -> Path:
     seeds = len({row["seed"] for row in summary})
     fig.suptitle(
         f"{spec['model']} on {spec['dataset']}, {rewinding(spec)}\n"
-        f"mean of {seeds} replicates (reinit: {spec['reinits']} for each); bars: least to greatest",
+        f"mean of {seeds} replicates (reinit: {spec['reinits']} each); bars: minimum to maximum",
         fontsize="medium",
     )
     return save(fig, folder, "lottery")
 
 
 def draw_curves(folder: Path, most: int = 5) -> Path:
-    """Test accuracy during training at selected levels: the ticket, and reinitialised.
+    """Draws test accuracy during training at selected levels, of tickets and of a control.
 
-    Validation accuracy where test accuracy was recorded less than three times. Mean over
-    replicates; the band reaches from the least to the greatest.
+    Validation accuracy is drawn if test accuracy was recorded less than three times. Lines are
+    means over replicates; the band reaches from the minimum to the maximum.
     """
     summary, spec = rows.read_summary(folder), read_spec(folder)
     group = next(iter(hyper_groups(summary).values()))
@@ -94,16 +94,17 @@ def draw_curves(folder: Path, most: int = 5) -> Path:
     axes.flat[0].legend(frameon=False, title="weights left")
     fig.suptitle(
         f"{spec['model']} on {spec['dataset']}: training at selected levels; "
-        "mean, and least to greatest of the replicates"
+        "mean, minimum and maximum of the replicates"
     )
     return save(fig, folder, "curves")
 
 
 def draw_learning_rates(folder: Path) -> Path | None:
-    """Ticket against reinitialised mask at the end of training, a panel a learning rate.
+    """Draws final accuracy of tickets and controls, with a panel for each learning rate.
 
-    None if only one was tried. After Liu et al., "Rethinking the value of network pruning", 2019:
-    at a high learning rate a ticket has no edge over its mask reinitialised, at a low one it has.
+    Returns None if there is only one learning rate. After Liu et al., "Rethinking the value of
+    network pruning", 2019: at a high learning rate a ticket isn't better than its mask
+    reinitialised; at a low learning rate it is.
     """
     summary, spec = rows.read_summary(folder), read_spec(folder)
     groups = hyper_groups(summary)
@@ -123,13 +124,13 @@ def draw_learning_rates(folder: Path) -> Path | None:
     axes.flat[0].legend(frameon=False, fontsize="small")
     fig.suptitle(
         f"Does a ticket beat its mask reinitialised? {spec['model']} on {spec['dataset']}, "
-        f"{spec['optimizer']}; mean, least and greatest"
+        f"{spec['optimizer']}; mean, minimum and maximum"
     )
     return save(fig, folder, "learning_rates")
 
 
 def draw_layer_densities(folder: Path) -> Path:
-    """Density of each layer of the tickets at every level: mean, and least to greatest."""
+    """Draws the density of each layer of the tickets at every level: mean, minimum, maximum."""
     summary, spec = rows.read_summary(folder), read_spec(folder)
     tickets = [row for row in summary if row["method"] in ("dense", "ticket")]
     layers = [name for name in summary[0] if name.startswith("density/")]
@@ -146,7 +147,7 @@ def draw_layer_densities(folder: Path) -> Path:
 
 
 def rewinding(spec: dict[str, Any]) -> str:
-    """What the spec rewinds, in words."""
+    """What a run rewinds, in words."""
     words = {
         "weights": f"rewound to step {spec['rewind_step']}",
         "learning_rate": f"learning rate rewound to step {spec['rewind_step']}",
@@ -156,7 +157,7 @@ def rewinding(spec: dict[str, Any]) -> str:
 
 
 def _line(panel: Any, members: Rows, method: str, field: str, scale: float) -> None:
-    """A method against weights left; lines begin at the dense net."""
+    """Draws a method against the weights left. Lines start at the dense net."""
     label, colour, line, marker = STYLES[method]
     mine = [row for row in members if row["method"] == method]
     if not mine:

@@ -1,13 +1,14 @@
-"""When is training stable to the order of its data, and does that tell when a ticket wins?
+"""From which step on is training stable to the order of its data, and do tickets win from there?
 
-From a rewind point, two trainings see the data in different orders; then the test error is taken
-on the straight line between them. A low barrier means that both end in one basin. Repeated at
-every level of iterative pruning, for the ticket and for a random mask on the same weights. Frankle
-et al., "Linear mode connectivity and the lottery ticket hypothesis", 2020.
+Two trainings start from the same rewind step and see the data in different orders. The test error
+is evaluated on the straight line between the two trained nets. A low error barrier means that both
+end in one basin. This is repeated at every level of iterative pruning, for the ticket and for a
+random mask on the same weights. Frankle et al., "Linear mode connectivity and the lottery ticket
+hypothesis", 2020.
 
     python -m experiments.linear_connectivity
 
-The README beside it has the numbers to expect, with spread, device and time.
+The results are in experiments/linear_connectivity/README.md, with n, spread, device and time.
 """
 
 import dataclasses
@@ -49,10 +50,12 @@ SMOKE: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """Where trainings part, and how finely the line between them is looked at."""
+    """The rewind steps, and the resolution of the line."""
 
-    rewinds: tuple = option(("0", "50", "100", "200", "500"), "steps at which trainings part")
-    points: int = option(11, "nets on the line, with both ends", least=3, most=10**4)
+    rewinds: tuple = option(
+        ("0", "50", "100", "200", "500"), "rewind steps, at which the two trainings part"
+    )
+    points: int = option(11, "nets evaluated on the line, both ends included", least=3, most=10**4)
 
 
 GROUPS = (
@@ -65,7 +68,7 @@ GROUPS = (
 
 
 def main() -> None:
-    """Reads the flags, checks them, trains to the rewind points, descends in pairs, draws."""
+    """Reads and checks the flags, trains to the rewind steps, prunes and trains in pairs, draws."""
     place, *parts = read_all((RunSettings(), *GROUPS), SMOKE if flags.FLAGS.smoke else {})
     question, settings, *_ = parts
     axis, problem = set_up(place, parts)
@@ -116,9 +119,9 @@ def main() -> None:
 
 
 def _check(question: Question, settings: ImpSettings, problem: Problem) -> list[int]:
-    """The steps at which trainings part; raises ValueError for what can't be."""
+    """The rewind steps; raises ValueError if a setting is invalid."""
     if settings.rewind != "weights":
-        raise ValueError(f"rewind={settings.rewind}: trainings part at rewound weights alone")
+        raise ValueError(f"rewind={settings.rewind}: must be weights, where trainings part")
     every = problem.recipe.every
     epoch = problem.epoch_steps
     steps = {
@@ -129,6 +132,6 @@ def _check(question: Question, settings: ImpSettings, problem: Problem) -> list[
 
 
 if __name__ == "__main__":
-    flags.DEFINE_bool("smoke", False, "seconds long")
+    flags.DEFINE_bool("smoke", False, "a test that takes seconds")
     define(RunSettings(), *GROUPS)
     run_main(main)

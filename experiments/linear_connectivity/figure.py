@@ -1,4 +1,4 @@
-"""Instability: what lies between two trainings that part at a step."""
+"""Figures of linear connectivity: the error between two trainings that part at a step."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +14,9 @@ METHODS = {"ticket": ("ticket", "-", "o"), "shuffled": ("random mask", "--", "s"
 
 
 def draw_barriers(folder: Path) -> Path:
-    """The barrier of test error against the step of parting, and against the weights left.
+    """Draws the barrier of test error against the rewind step, and against the weights left.
 
-    Mean over seeds; bars from the least to the greatest.
+    Points are means over seeds; error bars reach from the minimum to the maximum.
     """
     summary, spec = _pairs(folder), read_spec(folder)
     rewinds = sorted({row["rewind"] for row in summary})
@@ -40,7 +40,7 @@ def draw_barriers(folder: Path) -> Path:
     first = axes[0, 0]
     first.set_xscale("symlog", linthresh=max(1, min([r for r in rewinds if r] or [1])))
     first.set_xticks(rewinds, [str(r) for r in rewinds])
-    first.set(xlabel="step at which the two trainings part", title="by the step of parting")
+    first.set(xlabel="step at which the two trainings part", title="by rewind step")
     for panel in axes[0, 1:]:
         panel.set_xscale("log")
         ticks = sorted({round(100 * row["density"], 1) for row in summary}, reverse=True)
@@ -58,13 +58,13 @@ def draw_barriers(folder: Path) -> Path:
     seeds = len({row["seed"] for row in summary})
     fig.suptitle(
         f"{spec['model']} on {spec['dataset']}: error barrier between two trainings that part; "
-        f"mean of {seeds} seeds, least to greatest; dotted: 2 points, the paper's bound"
+        f"mean of {seeds} seeds, minimum to maximum; dotted: 2 points, the paper's bound"
     )
     return save(fig, folder, "barriers")
 
 
 def draw_lines(folder: Path) -> Path:
-    """Test error on the line between the two trainings, a panel a step of parting."""
+    """Draws test error on the line between the two trainings, with a panel per rewind step."""
     spec = read_spec(folder)
     seen = [row for row in rows.read_metrics(folder) if row["phase"] == "line"]
     rewinds = sorted({row["rewind"] for row in seen})
@@ -89,7 +89,7 @@ def draw_lines(folder: Path) -> Path:
                 panel.plot(alphas, [np.mean(v) for v in values], line, color=colour, label=name)
                 low, high = [min(v) for v in values], [max(v) for v in values]
                 panel.fill_between(alphas, low, high, color=colour, alpha=0.1, lw=0)
-        panel.set(title=f"parted at step {rewind}", xlabel="place on the line")
+        panel.set(title=f"parted at step {rewind}", xlabel="position on the line")
         panel.grid(alpha=0.3)
     top = max(panel.get_ylim()[1] for panel in axes.flat)
     for panel in axes.flat:
@@ -100,7 +100,7 @@ def draw_lines(folder: Path) -> Path:
     )
     fig.suptitle(
         f"{spec['model']} on {spec['dataset']}: from one training to the other; "
-        "mean over seeds, band from least to greatest"
+        "mean over seeds, band from minimum to maximum"
     )
     return save(fig, folder, "lines")
 

@@ -1,4 +1,4 @@
-"""Pairs of trainings that differ in the order of their data, and the line between them."""
+"""Errors on the line between two trainings that differ in the order of their data."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,14 +18,18 @@ from jaxtickets.types import Array, Split
 def lines(
     session: Session, entries: Sequence[Entry], ends: Watched, alphas: np.ndarray
 ) -> list[tuple[dict[str, Any], tuple[np.ndarray, np.ndarray]]]:
-    """Of each pair its name, and the errors on its line: on training and on test data.
+    """The errors on the line of each pair of trainings.
 
-    As many training images are looked at as there are test images, at most.
+    Training error is evaluated on as many training images as there are test images, at most.
 
     Args:
       session: the net, its data, and the run axis.
-      entries, ends: what was trained, in two orders of the data each, and its last states.
-      alphas: float`[points]`, the places on the line.
+      entries: the trainings; there are two of each, in two orders of the data.
+      ends: their final states, stacked.
+      alphas: float`[points]`, positions on the line from 0 to 1.
+
+    Returns:
+      For each pair its name, and its training and test errors, float`[points]` each.
     """
     recipe, data = session.problem.recipe, session.data
     pairs: dict[tuple, list[int]] = {}
@@ -53,5 +57,5 @@ def lines(
 
 
 def pair(name: dict[str, Any]) -> tuple:
-    """What the two trainings of a pair have in common."""
+    """The fields that the two trainings of a pair share: all but the order of the data."""
     return tuple((key, value) for key, value in name.items() if key != "order")

@@ -1,13 +1,14 @@
-"""Do methods find the same weights? How alike masks are, within methods and between them.
+"""Do different methods, and different seeds, find the same weights?
 
-All pairs of masks of a density, made by criteria over several seeds, annealed at the initialisation
-or later in training, or taken from saved tickets: cosine, Jaccard and Hamming, over the whole net
-and layer by layer, beside the cosine that masks with the same count in each layer have by chance.
+Masks come from criteria, from annealing at the initialisation or later in training, and from saved
+tickets. All pairs of masks of a density are compared by cosine, Jaccard and Hamming, over the whole
+net and layer by layer. Beside them stands the cosine that random masks with the same layer counts
+have by chance.
 
     python -m experiments.mask_similarity
     python -m experiments.mask_similarity --tickets=annealed=runs/sa_search/*/tickets/*
 
-The README beside it has the numbers to expect, with spread, device and time.
+The results are in experiments/mask_similarity/README.md, with n, spread, device and time.
 """
 
 import dataclasses
@@ -49,21 +50,17 @@ LEADING = ("density", "layer", "method_a", "seed_a", "method_b", "seed_b", *simi
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """Which masks are annealed for the comparison; each field is also a flag of the same name."""
+    """The annealed masks. Each field is also a flag of the same name."""
 
-    anneal_at: tuple = option(
-        ("0", "75"), "training steps after which masks are annealed over the weights, or none"
-    )
-    anneal_steps: int = option(
-        500, "steps of the annealing, a multiple of 20", least=20, most=MOST_STEPS
-    )
+    anneal_at: tuple = option(("0", "75"), "training steps after which masks are annealed, or none")
+    anneal_steps: int = option(500, "annealing steps, a multiple of 20", least=20, most=MOST_STEPS)
 
 
 GROUPS = (RunSettings(), StoreSettings(), Question(), *candidate_masks.GROUPS)
 
 
 def main() -> None:
-    """Reads the flags, checks them, makes the masks, compares all pairs of a density, draws."""
+    """Reads and checks the flags, makes the masks, compares all pairs of a density, draws."""
     place, store, *parts = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
     axis, problem = set_up(place, parts)
     question, settings, net, *_ = parts
@@ -102,12 +99,12 @@ def _steps(question: Question) -> tuple[int, ...]:
 def _annealed(
     session: Session, checked: annealing_runs.CheckedAnnealing, steps: tuple[int, ...]
 ) -> list[Entry]:
-    """The annealed mask of each density and seed, over the weights after each number of steps."""
+    """The annealed masks of each density and seed, on the weights after each number of steps."""
     problem, entries = session.problem, []
     for step in steps:
         kind = "trained" if step else "init"
         seeds = [weighted(problem, one, kind, step, session.data) for one in session.seeds]
-        # by its name each search has first masks of its own, so that likeness is the search's doing
+        # each search's name gives it its own first masks, so that similarity comes from the search
         begun = session._replace(seeds=seeds)
         for one in annealing_runs.run_annealing(begun, f"anneal-{step}", checked, chains=1):
             mask = checked.where.space.mask(one.ticket)
@@ -121,7 +118,7 @@ def _annealed(
 
 
 def _pairs(problem: Problem, density: float, entries: list[Entry]) -> list[dict[str, Any]]:
-    """A row for each unordered pair of masks, a mask with itself included: all, then by layer."""
+    """A row for each unordered pair of masks (and each mask with itself), and for each layer."""
     stacked = runs.stack([entry.start.mask for entry in entries])
     seen = similarity.overlaps(stacked, problem.prunable)
     parts = {"all": seen, **{path: similarity.layer(seen, path) for path in problem.prunable}}
@@ -146,6 +143,6 @@ def _pairs(problem: Problem, density: float, entries: list[Entry]) -> list[dict[
 
 
 if __name__ == "__main__":
-    flags.DEFINE_bool("smoke", False, "seconds long")
+    flags.DEFINE_bool("smoke", False, "a test that takes seconds")
     define(*GROUPS)
     run_main(main)

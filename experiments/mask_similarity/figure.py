@@ -1,4 +1,4 @@
-"""Masks against masks."""
+"""A figure of the similarity of all pairs of masks."""
 
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from experiments.harness.records import read_spec
 
 
 def draw_similarity(folder: Path) -> Path:
-    """The cosine of all pairs of masks, and how far it is above chance; a row a density.
+    """Draws the cosine of all pairs of masks, and its difference from chance.
 
-    Masks are grouped by method; a cell is a pair of seeds, and none a mask with itself.
+    Each density has a row of panels. Masks are grouped by method. A cell is a pair of different
+    masks; the cell of a mask with itself is empty.
     """
     spec = read_spec(folder)
     pairs = [row for row in rows.read_summary(folder) if row["layer"] == "all"]
@@ -43,13 +44,13 @@ def draw_similarity(folder: Path) -> Path:
             _group(panel, [method for method, _ in names])
             panel.set_title(f"density {density:g}: {title}", fontsize="small")
     fig.suptitle(
-        f"How alike masks are: {spec['model']} on {spec['dataset']}, a cell a pair of seeds"
+        f"Similarity of masks: {spec['model']} on {spec['dataset']}, a cell per pair of masks"
     )
     return save(fig, folder, "similarity")
 
 
 def _names(pairs: list[dict[str, Any]], density: float) -> list[tuple[str, int]]:
-    """Methods and seeds in the order of their masks."""
+    """The method and the seed of each mask, in the order of the masks."""
     return list(
         dict.fromkeys((r["method_a"], r["seed_a"]) for r in pairs if r["density"] == density)
     )
@@ -67,7 +68,7 @@ def _matrix(pairs: list[dict[str, Any]], names: list[tuple[str, int]], field: st
 
 
 def _group(panel: Any, methods: list[str]) -> None:
-    """Names in the middle of their masks, and lines between methods."""
+    """Labels each method's masks, and draws lines between methods."""
     starts = [i for i, m in enumerate(methods) if not i or methods[i - 1] != m]
     ends = [*starts[1:], len(methods)]
     middles = [(a + b - 1) / 2 for a, b in zip(starts, ends, strict=True)]

@@ -1,12 +1,13 @@
-"""Do masks that keep layers near to orthogonal train better? The score, and its repair.
+"""Do masks train better if their masked layers are nearly orthogonal?
 
-The score of every mask's layers at the initialisation, beside the accuracy that the mask trains to;
-then the same masks with their weights moved by gradient descent towards orthogonality, and trained.
+The orthogonality score of every mask's layers at the initialisation is compared with the accuracy
+to which the mask trains. The same masks are also trained after a repair, which moves their weights
+towards orthogonality by gradient descent.
 
     python -m experiments.orthogonality
     python -m experiments.orthogonality --tickets=annealed=runs/sa_search/*/tickets/*
 
-The README beside it has the numbers to expect, with spread, device and time.
+The results are in experiments/orthogonality/README.md, with n, spread, device and time.
 """
 
 import dataclasses
@@ -41,19 +42,19 @@ SMOKE: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """The repair."""
+    """The repair of masked layers. Each field is also a flag of the same name."""
 
     repair_steps: int = option(
-        1000, "steps of gradient descent on the score; 0: none", least=0, most=10**6
+        1000, "steps of gradient descent on the score; 0: no repair", least=0, most=10**6
     )
-    repair_rate: float = option(0.1, "its learning rate", above=0, most=MOST_FACTOR)
+    repair_rate: float = option(0.1, "learning rate of the repair", above=0, most=MOST_FACTOR)
 
 
 GROUPS = (RunSettings(), StoreSettings(), Question(), *candidate_masks.GROUPS)
 
 
 def main() -> None:
-    """Reads the flags, checks them, makes the masks, scores, repairs, trains, draws."""
+    """Reads and checks the flags, makes, scores, repairs and trains the masks, draws."""
     place, store, question, *parts = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
     axis, problem = set_up(place, parts)
     spec = question, *parts
@@ -75,7 +76,7 @@ def main() -> None:
 
 
 def _scores(problem: Problem, axis: Axis, entries: list[Entry]) -> np.ndarray:
-    """float`[entries]`: `orthogonality.score` where each begins to train."""
+    """float`[entries]`: the `orthogonality.score` of each entry before training."""
 
     def one(row: tuple[Params, Mask]) -> jax.Array:
         params, mask = row
@@ -88,7 +89,7 @@ def _scores(problem: Problem, axis: Axis, entries: list[Entry]) -> np.ndarray:
 def _repaired(
     problem: Problem, axis: Axis, entries: list[Entry], question: Question
 ) -> list[Entry]:
-    """The entries with their weights repaired."""
+    """The entries with repaired weights."""
 
     def one(row: tuple[Params, Mask]) -> Params:
         params, mask = row
@@ -107,6 +108,6 @@ def _repaired(
 
 
 if __name__ == "__main__":
-    flags.DEFINE_bool("smoke", False, "seconds long")
+    flags.DEFINE_bool("smoke", False, "a test that takes seconds")
     define(*GROUPS)
     run_main(main)

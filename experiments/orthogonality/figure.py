@@ -1,4 +1,4 @@
-"""A property of masks against what they train to."""
+"""A figure of trained accuracy against the orthogonality of masked layers."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from experiments.harness.records import read_spec
 
 
 def draw_orthogonality(folder: Path) -> Path:
-    """Trained accuracy against the orthogonality score: a point a mask, a panel a density."""
+    """Draws trained accuracy against the orthogonality score of each mask, a panel per density."""
     spec, summary = read_spec(folder), rows.read_summary(folder)
     left = densities(summary)
     fig, axes = subplots(1, len(left), (5 * len(left) + 2.5, 4.6))
@@ -38,7 +38,7 @@ def draw_orthogonality(folder: Path) -> Path:
         panel.grid(alpha=0.3)
     legend_beside(axes.flat[-1])
     fig.suptitle(
-        f"{spec['model']} on {spec['dataset']}: a point a seed; crosses: after "
+        f"{spec['model']} on {spec['dataset']}: a point per seed; crosses: after "
         f"{spec['repair_steps']} steps of repair"
     )
     return save(fig, folder, "orthogonality")

@@ -1,14 +1,14 @@
-"""How far does threshold pruning go, if the net is retrained after every cut?
+"""How many weights can threshold pruning remove if the net is retrained after every cut?
 
-A trained net loses the weights below a threshold, is trained again from what is left, and so on for
-some rounds; nothing is rewound. Thresholds are a quantile of |w| over the whole net, or a multiple
-of each layer's standard deviation: Han et al., "Learning both weights and connections for efficient
-neural networks", 2015.
+In each round the weights below a threshold are pruned, and the net is retrained from the remaining
+trained weights. Nothing is rewound. A threshold is a quantile of |w| over the whole net, or a
+multiple of each layer's standard deviation. Han et al., "Learning both weights and connections for
+efficient neural networks", 2015.
 
     python -m experiments.prune_retrain
     python -m experiments.prune_retrain --rule=deviation --thresholds=0.5,1,1.5 --models=lenet5
 
-The README beside it has the numbers to expect, with spread, device and time.
+The results are in experiments/prune_retrain/README.md, with n, spread, device and time.
 """
 
 import dataclasses
@@ -45,21 +45,29 @@ SMOKE: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """How nets are cut and retrained."""
+    """How nets are pruned and retrained. Each field is also a flag of the same name."""
 
-    models: tuple = option((), "several nets, side by side in the figure; empty: --model alone")
-    rule: str = option("quantile", "what a threshold means", RULES)
+    models: tuple = option((), "several nets in place of --model; empty: --model only")
+    rule: str = option("quantile", "meaning of a threshold", RULES)
     thresholds: tuple = option(
-        (0.4, 0.5, 0.6, 0.7, 0.8, 0.9), "quantiles, or multiples of std", above=0, most=1e9
+        (0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        "thresholds: quantiles, or multiples of the standard deviation",
+        above=0,
+        most=1e9,
     )
-    rounds: int = option(10, "cuts, each followed by retraining", least=1, most=10**4)
+    rounds: int = option(10, "number of cuts, each followed by retraining", least=1, most=10**4)
     retrain_epochs: int = option(
-        2, "passes over the training data after each cut", least=1, most=MOST_EPOCHS
+        2, "epochs of retraining after each cut", least=1, most=MOST_EPOCHS
     )
     retrain_rate: float = option(
-        1.0, "learning rate of retraining, a factor of the first one", above=0, most=MOST_FACTOR
+        1.0,
+        "learning rate of retraining, as a factor of --learning_rate",
+        above=0,
+        most=MOST_FACTOR,
     )
-    scale_dropout: bool = option(False, "dropout times the root of the seeds' mean density")
+    scale_dropout: bool = option(
+        False, "scale the dropout rate by the square root of the seeds' mean density"
+    )
 
 
 GROUPS = (
@@ -73,7 +81,7 @@ GROUPS = (
 
 
 def main() -> None:
-    """Reads the flags, checks them, then for each net: trains, cuts, retrains; draws."""
+    """Reads and checks the flags, trains, prunes and retrains each net, draws."""
     place, store, *parts = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
     question, net, train, batch = parts
     values = _check(question)
@@ -112,7 +120,7 @@ def main() -> None:
         )
         seeds, dense = session.seeds, dense_nets(session, train, store)
         summary += threshold_levels.counted(name, problem, dense.summary, "dense")
-        # dropout that follows the weights left is one net for each threshold
+        # scaled dropout depends on the threshold, so each threshold is a net of its own
         for batch_of in [(t,) for t in values] if question.scale_dropout else [values]:
             lines = [
                 Lineage(one, again.hyper, {"threshold": t, "seed": one.number})
@@ -144,7 +152,7 @@ def main() -> None:
 
 
 def _check(question: Question) -> tuple[float, ...]:
-    """The thresholds; raises UserError for what can't be."""
+    """The thresholds; raises UserError if a setting is invalid."""
     if question.models and flags.FLAGS["model"].present:
         raise UserError("--model and --models: give one of them")
     for name in question.models:
@@ -156,6 +164,6 @@ def _check(question: Question) -> tuple[float, ...]:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_bool("smoke", False, "seconds long")
+    flags.DEFINE_bool("smoke", False, "a test that takes seconds")
     define(*GROUPS)
     run_main(main)

@@ -1,4 +1,4 @@
-"""Pruning and retraining, net by net."""
+"""A figure of pruning and retraining, with a panel for each net."""
 
 from pathlib import Path
 
@@ -10,9 +10,10 @@ from experiments.harness.records import read_spec
 
 
 def draw_pruning(folder: Path) -> Path:
-    """Accuracy against the pruned fraction, a line a net; and round by round, a line a threshold.
+    """Draws accuracy against the pruned fraction (a line per net) and by round.
 
-    Mean over seeds; bars are standard deviations.
+    In the panels by round each threshold has a line. Points are means over seeds; error bars are
+    standard deviations.
     """
     spec, summary = read_spec(folder), rows.read_summary(folder)
     models = list(dict.fromkeys(row["model"] for row in summary))
@@ -45,13 +46,13 @@ def draw_pruning(folder: Path) -> Path:
         panel.legend(frameon=False, fontsize="small", title="threshold")
         panel.grid(alpha=0.3)
     first.set(xlabel="pruned weights (%)", ylabel="test accuracy, retrained (%)")
-    first.set_title(f"after {last} rounds, a point a threshold")
+    first.set_title(f"after {last} rounds, a point per threshold")
     first.legend(frameon=False)
     first.grid(alpha=0.3)
     seeds = len({row["seed"] for row in summary})
     rule = {"quantile": "quantile of |w|", "deviation": "standard deviations of the layer"}
     fig.suptitle(
-        f"Cut and retrained on {spec['dataset']}, thresholds by "
+        f"Pruned and retrained on {spec['dataset']}, thresholds by "
         f"{rule.get(spec['rule'], 'quantile of signed w')}: "
         f"mean of {seeds} seeds (first panel: and standard deviation)"
     )

@@ -1,4 +1,4 @@
-"""Threshold pruning with retraining: a plan for `levels.descend`, and its rows and table."""
+"""Threshold pruning with retraining: its plan for `levels.descend`, and its summary columns."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,16 +25,16 @@ def threshold_plan(
     dense: Params,
     steps: int,
 ) -> LevelPlan:
-    """What is cut in every round, each followed by the problem's training.
+    """The plan of the rounds, each a cut followed by the problem's training.
 
     Args:
-      problem: the retraining.
+      problem: the net and its retraining.
       rule: see `thresholds.RULES`.
-      rounds: how many.
-      scale_dropout: whether dropout follows the weights left.
-      lines: lineages with a `threshold` in their name.
-      dense: parameters of their dense nets, stacked.
-      steps: of the dense nets' training.
+      rounds: the number of rounds.
+      scale_dropout: whether the dropout rate is scaled with the density.
+      lines: the lineages, with a `threshold` in their names.
+      dense: the parameters of their trained dense nets, stacked over lineages.
+      steps: the training steps of the dense nets.
     """
 
     @jax.jit
@@ -69,13 +69,13 @@ def threshold_plan(
 def counted(
     model: str, problem: Problem, summary: Sequence[dict[str, Any]], method: str
 ) -> list[dict[str, Any]]:
-    """Summary rows with the net's name, parameters left, and multiply-adds an image.
+    """The summary rows with the net's name, remaining parameters, and multiply-adds per image.
 
     Args:
       model: the net's name.
       problem: the net.
       summary: rows of `train_entries`.
-      method: what they are called.
+      method: the method's name in the rows.
     """
     shape = problem.image_shape
     uses = nets.positions(problem.net, shape)
@@ -102,9 +102,10 @@ def counted(
 
 
 def _with_less_dropout(problem: Problem, entries: Sequence[Entry]) -> Problem:
-    """The problem with dropout times the root of the share of weights that the entries have left.
+    """The problem with the dropout rate times the square root of the entries' mean density.
 
-    Han et al., 2015, equation 2, over all prunable weights and seeds in place of each layer's.
+    Han et al., 2015, equation 2. The paper uses each layer's density; here it is the mean over
+    seeds of the whole net's density.
     """
     shares = [float(masks.density(entry.start.mask, problem.prunable)) for entry in entries]
     net = problem.net.clone(dropout=problem.net.dropout * float(np.mean(shares)) ** 0.5)

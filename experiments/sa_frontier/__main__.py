@@ -1,18 +1,17 @@
-"""Which way to a ticket is worth its price, if nothing dense is ever trained?
+"""Which way of finding a ticket without dense training is worth its cost?
 
-Methods that find masks at the initialisation, densities and seeds, under one budget. The energy is
-the loss after some training steps, from which the net is rewound each time: annealing by swaps that
-those steps speak for (`rewired`), and over fields, which say where the weights are kept; with the
-same budget their controls (hill climbing, annealing over bits, random search, edge-popup), and the
-mask that evolves in one training which is sparse from its start (`granet`); what costs next to
-nothing (random masks, SNIP, GraSP, SynFlow); and beside them one-shot magnitude, which needs a
-dense training. All masks are trained from the same initialisation; the beginnings of
-these trainings are a race between those that need no dense one, whose winner is `raced`.
+Methods find masks at the initialisation, all under the same budget. Annealing minimises the loss
+after some training steps, by swaps that those steps suggest (`rewired`) or over fields of
+potentials (`annealed_fields`). Controls with the same budget are hill climbing, annealing over
+bits, random search and edge-popup; sparse training (`granet`) has it too. Random masks, SNIP, GraSP
+and SynFlow cost almost nothing; one-shot magnitude needs a dense training. All masks are trained
+from the same initialisation. Successive halving during these trainings chooses a winner (`raced`)
+among the masks that need no dense training.
 
     python -m experiments.sa_frontier --preset=quick
     python -m experiments.sa_frontier --preset=mnist --data_dir=FOLDER
 
-The README beside it has the numbers to expect, with spread, device and time.
+The results are in experiments/sa_frontier/README.md, with n, spread, device and time.
 """
 
 import dataclasses
@@ -52,7 +51,7 @@ LEADING = ("method", "budget", "dense_trainings", *trained_masks.LEADING[1:])
 """The first columns of the summary."""
 SEARCHES = (GRANET, *FINDERS, *gates.GATES, *POLISHED, *(f"random_{name}" for name in RANDOM))
 BUDGETED = (GRANET, *FINDERS, *POLISHED)
-"""Searches that go on for as long as their budget lasts."""
+"""Searches whose length depends on the budget."""
 SMOKE: dict[str, Any] = {
     "seeds": 2,
     "density": (0.1,),
@@ -95,15 +94,15 @@ PRESETS = {"": {}, "smoke": SMOKE, "quick": QUICK, "mnist": MNIST}
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """What searches, and for how much."""
+    """The searches and their budgets. Each field is also a flag of the same name."""
 
-    searches: tuple = option(SEARCHES, f"what finds masks: {', '.join(SEARCHES)}")
+    searches: tuple = option(SEARCHES, f"searches: {', '.join(SEARCHES)}")
     budget: tuple = option(
-        (10.0,), "dense trainings that a search of one seed may cost", above=0, most=1e9
+        (10.0,), "costs of a search for each seed, in dense trainings", above=0, most=1e9
     )
     race: tuple = option(
         (0.15, 0.35),
-        "shares of the training at which the worse half leaves the race; empty: none",
+        "fractions of the training at which successive halving drops the worse half; empty: none",
         empty=True,
         above=0,
         below=1,
@@ -124,18 +123,20 @@ GROUPS = (
 
 
 def main() -> None:
-    """Reads the flags, checks them, searches, trains what was found, draws."""
+    """Reads and checks the flags, searches, trains the masks, draws."""
     name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
     choose("preset", name, tuple(PRESETS))
     place, store, *parts = read_all(GROUPS, PRESETS[name])
     question, settings, evolution, listed, _, train, _ = parts
     if listed.tickets:
-        raise UserError("--tickets: what it took to find other runs' isn't known, give none")
+        raise UserError(
+            "--tickets: the search cost of saved tickets is unknown, leave the flag out"
+        )
     for method in question.searches:
         choose("searches", method, SEARCHES)
     budgets = numbers("budget", question.budget)
     if 1 in numbers("density", listed.density):
-        raise UserError("--density=1: there is nothing to search for, give less")
+        raise UserError("--density=1: there is nothing to search for, give a lower density")
     axis, problem = set_up(place, parts)
     looks = halving_runs.looks_at(question.race, problem)
     for method in question.searches:
@@ -203,7 +204,7 @@ def _entries(
     found: Sequence[FoundMask],
     budget: float | None,
 ) -> list[Entry]:
-    """What a method found for each seed, saved as tickets."""
+    """The entries of the masks that a method found for each seed, which are saved as tickets."""
     entries = []
     for one, (mask, params, said) in zip(made.session.seeds, found, strict=True):
         name = {"method": method, "density": density, "seed": one.number, "budget": budget, **said}
@@ -216,8 +217,8 @@ def _entries(
 
 
 if __name__ == "__main__":
-    words = "settings by name: quick, mnist, smoke; explicit flags come first"
+    words = "preset: quick, mnist or smoke; explicit flags override it"
     flags.DEFINE_string("preset", "", words)
-    flags.DEFINE_bool("smoke", False, "seconds long: the preset of that name")
+    flags.DEFINE_bool("smoke", False, "a test that takes seconds: --preset=smoke")
     define(*GROUPS)
     run_main(main)

@@ -1,4 +1,4 @@
-"""Searches under one budget: what they find, what it costs, and where it keeps weights."""
+"""Figures of searches under one budget: accuracy, cost, and where masks keep weights."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +13,13 @@ from experiments.harness.records import read_spec
 from jaxtickets import masks
 from jaxtickets.types import Mask, Prunable
 
-BARS = "bars from least to greatest"
+BARS = "bars from minimum to maximum"
 DOWN_TO = 3.0
-"""Points below the best mask of a density that accuracies are drawn down to."""
+"""The accuracy axis reaches down to five times these points below the best mean, at most."""
 
 
 def draw_accuracy_over_density(folder: Path) -> Path:
-    """Trained accuracy against weights left, a line a method, bars from least to greatest seed."""
+    """Draws trained accuracy against weights left, a line per method; bars: minimum to maximum."""
     summary = _largest(rows.read_summary(folder))
     fig, axes = subplots(1, 1, (9, 5.2))
     panel = axes[0, 0]
@@ -52,7 +52,7 @@ def draw_accuracy_over_density(folder: Path) -> Path:
 
 
 def draw_trained_over_untrained(folder: Path) -> Path:
-    """Trained against untrained accuracy, a point a mask, a panel a density."""
+    """Draws trained against untrained accuracy, with a point per mask and a panel per density."""
     summary = _largest(rows.read_summary(folder))
     densities = sorted({row["density"] for row in summary if row["method"] != "dense"})[::-1]
     fig, axes = subplots(1, len(densities), (4.6 * len(densities) + 2.2, 4.4))
@@ -69,15 +69,15 @@ def draw_trained_over_untrained(folder: Path) -> Path:
         panel.set_ylabel("test accuracy, trained (%)")
         panel.grid(alpha=0.3)
     axes.flat[-1].legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
-    fig.suptitle(_title(folder, summary, "a point a mask"))
+    fig.suptitle(_title(folder, summary, "a point per mask"))
     return save(fig, folder, "trained_over_untrained")
 
 
 def draw_accuracy_over_budget(folder: Path) -> Path:
-    """Trained accuracy against what a mask cost, in dense trainings; a panel a density.
+    """Draws trained accuracy against the cost of a mask in dense trainings, a panel per density.
 
-    Methods are moved apart, by 10 % of the cost at most, so that those of the same cost don't hide
-    each other.
+    Methods are shifted by up to 10 % of the cost, so that those of the same cost don't hide each
+    other.
     """
     summary = rows.read_summary(folder)
     densities = sorted({row["density"] for row in summary if row["method"] != "dense"})[::-1]
@@ -111,15 +111,15 @@ def draw_accuracy_over_budget(folder: Path) -> Path:
 def draw_where(
     folder: Path, entries: Sequence[Any], prunable: Prunable, image: tuple[int, ...]
 ) -> Path | None:
-    """Where masks keep weights: kept weights of each input pixel, and layers' densities.
+    """Draws the kept weights of each input pixel, and each layer's density.
 
-    Nothing is drawn where the first layer doesn't read pixels.
+    Returns None and draws nothing if no layer has an input for each pixel.
 
     Args:
-      folder: the run's.
-      entries: what was trained; those of the sparsest density and the first seed are drawn.
+      folder: the run's folder.
+      entries: the trainings; those of the lowest density and the first seed are drawn.
       prunable: the leaves with masks.
-      image: `(h, w, c)`.
+      image: `(h, w, c)`, the shape of an image.
     """
     least = min(entry.name["density"] for entry in entries)
     first = min(entry.name["seed"] for entry in entries)
@@ -155,7 +155,7 @@ def draw_where(
 
 
 def _largest(summary: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of the largest budget, and those without one."""
+    """The rows of the largest budget, and those without a budget."""
     budgets = [row["budget"] for row in summary if row.get("budget")]
     return [row for row in summary if row.get("budget") in (None, max(budgets, default=None))]
 
@@ -177,7 +177,7 @@ def _of(summary: Sequence[dict[str, Any]], method: str, density: float) -> list[
 
 
 def _line(i: int, method: str) -> dict[str, Any]:
-    """How a method is drawn: what was annealed or evolved whole and thick."""
+    """The style of a method: annealing and sparse training have solid, thick lines."""
     ours = method.startswith(("annealed", "rewired", "granet"))
     return {
         "label": words(label(method)).replace("\n", " "),

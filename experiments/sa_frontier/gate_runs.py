@@ -1,4 +1,4 @@
-"""Runs gates for all seeds of a density, and polishes their masks by annealing."""
+"""Trains gates for all seeds of a density, and improves their masks by annealing (polishing)."""
 
 from functools import partial
 
@@ -21,14 +21,14 @@ from jaxtickets.types import Key, Mask, Params, PyTree, Split, Stats
 
 
 def gated(task: Task, name: str) -> list[FoundMask]:
-    """Masks of a gate trained for as long as the dense net is, on frozen weights.
+    """Trains a gate on frozen weights for as long as the dense net; returns its masks.
 
-    Counts are uniform over the layers, as edge-popup's paper has them, and the weights are rescaled
-    for them (`energies.rescale`): without that edge-popup learns far more slowly.
+    Every layer has the same density, as in edge-popup's paper. The weights are rescaled for it
+    (`energies.rescale`); without this edge-popup learns far more slowly.
 
     Args:
-      task: what is looked for; the gate is trained as its net is, on its seeds' weights.
-      name: of `gates.GATES`.
+      task: the density and the seeds, whose weights are frozen.
+      name: the gate, one of `gates.GATES`.
     """
     session, label, density, floor = task
     problem, seeds, axis = session.problem, session.seeds, session.axis
@@ -66,10 +66,10 @@ def gated(task: Task, name: str) -> list[FoundMask]:
 
 
 def polish_plan(problem: Problem, budget: float) -> search_presets.Polish:
-    """The annealing that goes on from a gate's mask, see `polished`.
+    """The annealing that improves a gate's mask, see `polished`.
 
     Raises:
-      UserError: nothing is left of the budget once the gate is trained, or too few images for it.
+      UserError: the gate uses up the budget, or too few images are left to train it.
     """
     rest, data = int((budget - 1) * dense_cost(problem)), problem.dataset
     images, size = len(data.train.labels), problem.recipe.batch_size
@@ -79,25 +79,27 @@ def polish_plan(problem: Problem, budget: float) -> search_presets.Polish:
         raise UserError(f"--budget={budget:g}, of which a gate takes 1: {error}") from error
     left = images - planned.settings.images
     if left < size:
-        raise UserError(f"--batch_size={size}: a gate has {left} images, the rest are to polish on")
+        raise UserError(
+            f"--batch_size={size}: only {left} images are left for the gate, the others polish it"
+        )
     return planned
 
 
 def parted(split: Split, last: int) -> tuple[Split, Split]:
-    """All examples but the last ones, and these."""
+    """The split without its last `last` examples, and these."""
     return jax.tree.map(lambda x: x[:-last], split), jax.tree.map(lambda x: x[-last:], split)
 
 
 def polished(task: Task, gate: str, budget: float) -> list[FoundMask]:
-    """A gate's masks, and from there annealing by informed swaps: the best by validation.
+    """Improves a gate's masks by annealing with informed swaps; returns the best by validation.
 
-    The counts of all layers stay, and the energy is the loss of the untrained net on training
-    images that the gate is kept from: the loss on its own is next to nothing once it is trained.
+    The layer counts don't change. The energy is the loss of the untrained net on training images
+    that the gate hasn't seen, since the loss on the gate's own images is already close to zero.
 
     Args:
-      task: see `gated`; its label is the annealing's.
-      gate: of `gates.GATES`.
-      budget: dense trainings that both may cost; the gate costs one.
+      task: see `gated`. Its label is the phase of the annealing.
+      gate: the gate, one of `gates.GATES`.
+      budget: the cost of both in dense trainings; the gate costs one.
     """
     session, label, density, _ = task
     folder, problem, seeds, data = session.folder, session.problem, session.seeds, session.data

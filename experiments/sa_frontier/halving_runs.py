@@ -1,4 +1,4 @@
-"""Races of the tickets that a run found: decided by its own trainings, and put into its summary."""
+"""Successive halving among a run's tickets, decided by the metrics of the run's own trainings."""
 
 import itertools
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from jaxtickets.recipes.successive_halving import race
 from jaxtickets.search.energies import training_cost
 
 RACED = "raced"
-"""The method of a summary row of a winner."""
+"""The method's name in the summary row of a winner."""
 
 
 def looks_at(shares: Sequence[Any], problem: Problem) -> list[int]:
-    """The looks at which a race's worse half leaves, from shares of the training.
+    """The evaluations after which the worse half is dropped, from fractions of the training.
 
     Raises:
-      UserError: the shares aren't numbers that rise between 0 and 1.
+      UserError: the fractions don't rise.
     """
     if not shares:
         return []
@@ -40,21 +40,21 @@ def races(
     problem: Problem,
     at: Sequence[int],
 ) -> list[dict[str, Any]]:
-    """A row for each budget, density and seed: the winner's, as method `raced`.
+    """The winner's row for each budget, density and seed, with the method `raced`.
 
-    Contenders are the masks that need no dense training: searches at that budget, random masks,
-    criteria at the initialisation. A row's `forward_passes` are
-    what finding all of them took, the trainings of the others until they left, and all looks at
-    the validation data; the winner's own training counts no more than it does in other rows.
-    `winner` is the winner's method.
+    Contenders are the masks that need no dense training: searches at that budget, random masks, and
+    criteria at the initialisation. A row's `forward_passes` are the cost of finding all contenders,
+    of training the losers until they are dropped, and of all evaluations on validation data. The
+    winner's own training isn't counted, as in other rows. `winner` is the winner's method.
 
     Args:
-      folder: the run's.
-      phase: what the names of the trainings' phases begin with; their metrics have the losses.
-      summary: its rows so far, with `forward_passes`.
-      searches: methods that are searches.
-      problem: the net, and how tickets are trained.
-      at: looks, see `recipes.successive_halving`; none: no race.
+      folder: the run's folder.
+      phase: the prefix of the trainings' phases; their metrics hold the validation losses.
+      summary: the rows so far, with `forward_passes`.
+      searches: the methods that are searches.
+      problem: the net and its training.
+      at: the evaluations after which contenders are dropped, see `recipes.successive_halving`;
+        empty: there is no race.
     """
     dense, recipe = dense_cost(problem), problem.recipe
     mine = [row for row in summary if _is_cheap(row, searches, problem, dense)]
@@ -88,7 +88,7 @@ def races(
 
 
 def _is_cheap(row: dict[str, Any], searches: Sequence[str], problem: Problem, dense: int) -> bool:
-    """Whether a mask needed no dense training."""
+    """Whether a row's mask needs no dense training."""
     method = row["method"]
     return method != "dense" and (method in searches or price(problem, method) < dense)
 

@@ -1,15 +1,15 @@
-"""Does a penalty on batch-norm scales tell which channels can go? Network slimming in passes.
+"""Does a penalty on batch-norm scales show which channels can be removed?
 
-Each pass trains with an L1 penalty on the scales of batch norm, removes the channels with the
-smallest of them in all layers together, makes the net small, and fine-tunes it without the penalty;
-the next pass goes on with that. Liu et al., "Learning efficient convolutional networks through
-network slimming", 2017. Beside it the same without a penalty: what is the penalty worth?
+Network slimming works in passes. A pass trains with an L1 penalty on batch-norm scales, removes the
+channels with the smallest scales over all layers, and fine-tunes the small net without the penalty.
+The next pass continues with that net. The control does the same without a penalty. Liu et al.,
+"Learning efficient convolutional networks through network slimming", 2017.
 
     python -m experiments.slimming
     python -m experiments.slimming --model=resnet20 --dataset=cifar10 --strengths=0,1e-4,1e-3
 
-The default net is LeNet-5 with batch norm. The README beside it has the numbers, with spread,
-device and time.
+The default net is LeNet-5 with batch norm. The results are in experiments/slimming/README.md, with
+n, spread, device and time.
 """
 
 from typing import Any
@@ -46,7 +46,7 @@ GROUPS = (
 
 
 def main() -> None:
-    """Reads the flags, checks them, trains, cuts and fine-tunes pass by pass; draws."""
+    """Reads and checks the flags, trains, cuts and fine-tunes pass by pass, draws."""
     place, store, *parts = _read()
     slim, _, train, _ = parts
     axis, problem = set_up(place, parts)
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def _read() -> list[Any]:
-    """The settings of all groups; where no net is named, the default one has batch norm."""
+    """The settings of all groups. Without --model, the default net has batch norm."""
     preset = dict(SMOKE) if flags.FLAGS.smoke else {}
     if flags.FLAGS["model"].present:
         preset.pop("widths", None)
@@ -70,14 +70,14 @@ def _read() -> list[Any]:
         preset["batch_norm"] = True
     found = read_all(GROUPS, preset)
     if found[4].penalty != "scales":
-        said = "the penalty is on scales, --strengths=0 is without"
+        said = "must be scales; --strengths=0 is without a penalty"
         raise UserError(f"--penalty={found[4].penalty}: {said}")
     if flags.FLAGS["penalty_strength"].present:
-        raise UserError("--penalty_strength: give --strengths, one or several")
+        raise UserError("--penalty_strength: give --strengths instead")
     return found
 
 
 if __name__ == "__main__":
-    flags.DEFINE_bool("smoke", False, "seconds long")
+    flags.DEFINE_bool("smoke", False, "a test that takes seconds")
     define(*GROUPS)
     run_main(main)

@@ -1,4 +1,4 @@
-"""Network slimming: accuracy against what is left, and how the penalty spreads the scales."""
+"""Figures of network slimming: accuracy against remaining cost, and histograms of the scales."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,16 +12,17 @@ from experiments.harness.records import read_spec
 
 BINS = 40
 LEAST = 1e-6
-"""Scales below this, zeros among them, are drawn here."""
+"""Smaller scales, zeros included, are drawn at this value."""
 
 Row = dict[str, Any]
 
 
 def draw_accuracies(folder: Path) -> Path:
-    """Test accuracy against multiply-adds left: a colour a strength, a point a pass.
+    """Draws test accuracy against the remaining multiply-adds.
 
-    Open marks right after the cut, filled ones fine-tuned; stars are the nets before the first
-    cut. Mean over seeds; bars are standard deviations.
+    Each strength has a colour, and each pass a point. Open marks are nets right after the cut,
+    filled marks fine-tuned nets, and stars nets before the first cut. Points are means over seeds;
+    error bars are standard deviations.
     """
     spec, summary = read_spec(folder), rows.read_summary(folder)
     fig, axes = subplots(1, 1, (8.4, 4.8))
@@ -61,9 +62,9 @@ def draw_accuracies(folder: Path) -> Path:
 
 
 def draw_scales(folder: Path) -> Path:
-    """Histograms of |γ| after training with the penalty, all layers and seeds: a panel a pass.
+    """Draws histograms of |γ| over all layers and seeds after training with the penalty.
 
-    Dashed: below it go the channels of a pass, mean over seeds.
+    Each pass has a panel. Channels below the dashed line (its mean over seeds) are removed.
     """
     spec = read_spec(folder)
     found = [row for row in rows.read_metrics(folder) if row["phase"] == "scales"]
@@ -97,7 +98,7 @@ def draw_scales(folder: Path) -> Path:
     seeds_of = len({row["seed"] for row in found})
     fig.suptitle(
         f"Scales of {spec['model']} on {spec['dataset']} before each cut: mean of seeds, "
-        f"n = {seeds_of}; dashed: what is below goes",
+        f"n = {seeds_of}; dashed: channels below it are removed",
         fontsize="medium",
     )
     return save(fig, folder, "scales")

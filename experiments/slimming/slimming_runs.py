@@ -1,8 +1,8 @@
-"""Network slimming in passes: trained with a penalty on scales, cut by them, fine-tuned, again.
+"""The passes of network slimming: training with a penalty on scales, cutting, fine-tuning.
 
-A strength of the penalty has a folder `strength-S` and in it one for each pass, `pass-N`, with the
-parts of `structured_runs.train_net`; `pass-N/sparse` has the trainings with the penalty from the
-second pass on, those of the first are dense nets in the store.
+Each strength of the penalty has a folder `strength-S`, and in it each pass a folder `pass-N`, which
+holds the files of `structured_runs.train_net`. `pass-N/sparse` holds the trainings with the penalty
+from the second pass on. Those of the first pass are dense nets in the store.
 """
 
 import dataclasses
@@ -40,50 +40,54 @@ LEADING = (
 )
 """The first columns of a summary."""
 UNSAID = ("method", "after", "dense_accuracy", "untrained_accuracy", "trained_accuracy")
-"""Columns of `structured_runs.train_net` that have other names here, or nothing to say."""
+"""Columns of `structured_runs.train_net` that have other names here or are meaningless here."""
 SCALES = "scales"
-"""The phase of the metrics rows that hold a net's scales, a row a group of channels."""
+"""The phase of the metrics rows that hold a net's scales, one for each group of channels."""
 
 
 @dataclasses.dataclass(frozen=True)
 class SlimSettings:
-    """What is penalised how much, and what is cut; each field is also a flag of the same name."""
+    """The penalty, the cuts and the fine-tuning. Each field is also a flag of the same name."""
 
     strengths: tuple = option(
         (0.0, 1e-3, 1e-2),
-        "of the penalty on batch-norm scales; 0: the control",
+        "strengths of the penalty on batch-norm scales; 0: the control",
         least=0,
         most=MOST_FACTOR,
     )
-    passes: int = option(2, "of training, cutting and fine-tuning", least=1, most=1000)
+    passes: int = option(
+        2, "number of passes, each of training, cutting and fine-tuning", least=1, most=1000
+    )
     rates: tuple = option(
         (0.5,),
-        "share of the channels that a pass keeps: one, or one a pass",
+        "fraction of its channels that a pass keeps: one number, or one for each pass",
         above=0,
         most=1,
         repeats=True,
     )
-    multiple: int = option(1, "layers keep multiples of so many channels", least=1, most=MOST_UNITS)
-    finetune_epochs: int = option(
-        2, "passes over the training data of fine-tuning", least=1, most=MOST_EPOCHS
+    multiple: int = option(
+        1, "each layer keeps a multiple of this number of channels", least=1, most=MOST_UNITS
     )
+    finetune_epochs: int = option(2, "epochs of fine-tuning", least=1, most=MOST_EPOCHS)
     finetune_rate: float = option(
         0.1,
-        "learning rate of fine-tuning, constant, a factor of the first one",
+        "constant learning rate of fine-tuning, as a fraction of --learning_rate",
         above=0,
         most=MOST_FACTOR,
     )
-    repeats: int = option(100, "calls whose median is a net's latency", least=1, most=10**6)
+    repeats: int = option(
+        100, "number of timed calls; a net's latency is their median", least=1, most=10**6
+    )
 
 
 class Sparse(NamedTuple):
     """A seed's net after training with the penalty.
 
     Attributes:
-      seed: with the weights that the training began with.
-      net: the flax module.
-      params, stats: at the end of training.
-      accuracy: on the test data.
+      seed: the seed, with the weights at the start of that training.
+      net: the Flax module.
+      params, stats: the trained parameters and statistics.
+      accuracy: the accuracy on the test data, between 0 and 1.
     """
 
     seed: Seed
@@ -94,13 +98,15 @@ class Sparse(NamedTuple):
 
 
 def plan_passes(slim: SlimSettings, train: TrainSettings, problem: Problem) -> CutPlan:
-    """Checks all that can be checked before work starts; the shares are of the whole net's units.
+    """Checks the settings and makes the plan. Its shares are fractions of the dense net's units.
 
     Raises:
-      UserError: as `filter_cuts.plan_cuts` does, or strengths or rates that can't be.
+      UserError: see `filter_cuts.plan_cuts`; or the number of rates doesn't fit the passes.
     """
     if len(slim.rates) not in (1, slim.passes):
-        raise UserError(f"--rates: {len(slim.rates)} for {slim.passes} passes: give one, or each")
+        raise UserError(
+            f"--rates: {len(slim.rates)} for {slim.passes} passes: give one, or one for each pass"
+        )
     left = tuple(itertools.accumulate(rates(slim), operator.mul))
     cut = CutSettings((CRITERION,), left, ranking="over_layers", multiple=slim.multiple)
     after = AfterSettings(
@@ -110,19 +116,21 @@ def plan_passes(slim: SlimSettings, train: TrainSettings, problem: Problem) -> C
 
 
 def rates(slim: SlimSettings) -> tuple[float, ...]:
-    """The share that each pass keeps of the channels that it finds."""
+    """For each pass: the fraction of its net's channels that it keeps."""
     return slim.rates if len(slim.rates) == slim.passes else slim.rates * slim.passes
 
 
 def train_passes(
     session: Session, slim: SlimSettings, plan: CutPlan, store: StoreSettings
 ) -> list[Row]:
-    """The summary rows, one a strength, pass and seed; all scales are kept in the metrics.
+    """Executes all passes; returns a summary row for each strength, pass and seed.
+
+    The metrics keep all scales.
 
     Args:
-      session: the net and its training, whose penalty is put in for each strength; the seeds.
-      slim, plan: what is done.
-      store: of the dense nets.
+      session: the net, its training and the seeds. The penalty is added for each strength.
+      slim, plan: the settings and the plan of the passes.
+      store: the store of dense nets.
     """
     folder, problem, seeds = session.folder, session.problem, session.seeds
     summary: list[Row] = []
@@ -160,7 +168,7 @@ def train_passes(
 
 
 def penalised(problem: Problem, net: nn.Module, train: TrainSettings) -> Problem:
-    """The problem with that net, and the penalty that the settings say in its loss."""
+    """The problem with another net, and with the settings' penalty in its loss."""
     params = problem.with_net(net, None).param_shapes
     return problem.with_net(net, penalty_of(train, net, params))
 
@@ -168,12 +176,15 @@ def penalised(problem: Problem, net: nn.Module, train: TrainSettings) -> Problem
 def further(
     session: Session, train: TrainSettings, begun: Sequence[tuple[Seed, nn.Module]]
 ) -> list[Sparse]:
-    """Small nets trained on from their seeds' weights, as long as the dense nets; in that order.
+    """Trains small nets with the penalty, from their seeds' weights, for as long as dense nets.
 
     Args:
       session: the dense net's problem, and the pass' folder.
-      train: says which penalty.
-      begun: seeds with the weights to begin with, and their nets.
+      train: the settings of the training, with the penalty.
+      begun: the seeds, with the weights to start from, and their nets.
+
+    Returns:
+      The trained nets in the order of `begun`.
     """
     part, problem = session.folder, session.problem
     accuracies: dict[int, float] = {}
@@ -197,7 +208,10 @@ def further(
 def choose(
     session: Session, plan: CutPlan, trained: Sequence[Sparse], rate: float, dense: Dense
 ) -> dict[str, list[Member]]:
-    """The cuts by |γ| over all layers, by a digest of the widths; gains are over the dense net."""
+    """Cuts nets by |γ| over all layers: digest of the widths -> members.
+
+    The members' gains are relative to the dense net.
+    """
     problem = session.problem
     params, stats = runs.take((dense.params, dense.stats), 0)
     ticket = Ticket(params, stats, masks.ones(params), np.int32(0))
@@ -220,7 +234,7 @@ def choose(
 
 
 def _with_strength(train: TrainSettings, strength: float) -> TrainSettings:
-    """Without any penalty where the strength is 0, so that the dense nets are those of others."""
+    """The settings with a strength; for 0 without a penalty, so that stored dense nets fit."""
     if strength == 0:
         usual = TrainSettings()
         return dataclasses.replace(
@@ -239,7 +253,7 @@ def _of_dense(problem: Problem, seeds: Sequence[Seed], dense: Dense) -> list[Spa
 
 
 def _row(row: Row, accuracy: float, before: Size) -> Row:
-    """A row of `structured_runs.train_net` in the columns of the summary."""
+    """A row of `structured_runs.train_net` with the columns of this summary."""
     accuracies = {"sparse_accuracy": accuracy, "tuned_accuracy": row["trained_accuracy"]}
     left = {
         "parameters_left": round(row["parameters"] / before.parameters, 6),
@@ -250,7 +264,7 @@ def _row(row: Row, accuracy: float, before: Size) -> Row:
 
 
 def _scales(one: Sparse, graph: Graph) -> list[Row]:
-    """|γ| of each group of channels, as a list."""
+    """Metrics rows with |γ| of each group of channels."""
     seen = Evidence(one.params, one.params, one.stats, None, None, None)
     key = mask_key(one.seed, CRITERION, 1.0)
     found = find_unit(CRITERION).score(key, seen, graph.wiring)
@@ -261,19 +275,19 @@ def _scales(one: Sparse, graph: Graph) -> list[Row]:
 
 
 def _next(part: Path, one: Seed, row: Row) -> tuple[Seed, nn.Module]:
-    """The seed with the weights that a pass has left, and keys of its own; and the small net."""
+    """The seed with the weights after a pass and new keys; and the small net."""
     ticket, said = tickets.load_ticket(part / "tickets" / row["ticket"])
     one = one._replace(params=ticket.params, stats=ticket.stats, stage=one.stage + 1)
     return one, nets.from_json(said["net"])
 
 
 def _whole(one: Seed) -> str:
-    """The ticket of a net that is trained with the penalty in a later pass."""
+    """The name of the ticket of a net that is trained with the penalty in a later pass."""
     return f"sparse-seed{one.number}"
 
 
 def _alike(many: Sequence[nn.Module]) -> dict[str, list[int]]:
-    """Where nets of the same widths are, by their digest."""
+    """Digest of the widths -> indices of the nets with these widths."""
     found: dict[str, list[int]] = {}
     for i, net in enumerate(many):
         found.setdefault(digest_of(net), []).append(i)

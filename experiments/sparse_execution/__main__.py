@@ -1,15 +1,15 @@
-"""At which density does skipping zero weights pay on the CPU, in inference and in training?
+"""Below which density is skipping zero weights faster on the CPU, in inference and in training?
 
-Masked nets are timed as they are, dense, and with their cut weights neither stored nor multiplied:
+Masked nets are timed in dense form, and in forms that neither store nor multiply pruned weights:
 BCOO and BCSR of `jax.experimental.sparse`, a table of each output's kept inputs, and a dense
-product over the inputs that are still alive. A training step is the forward pass, the loss, and
-the gradient for the kept weights.
+product over the inputs that still have weights. A training step is the forward pass, the loss, and
+the gradient for the kept weights. Masks are random, with one density in every layer, or those of
+saved tickets.
 
     python -m experiments.sparse_execution
     python -m experiments.sparse_execution --models=lenet5 --tickets=runs/sa_search/*/tickets/*
 
-Masks are random, with one density in every layer, or those of saved tickets. The README
-beside it has the numbers to expect, with device and time.
+The results are in experiments/sparse_execution/README.md, with device and time.
 """
 
 import dataclasses
@@ -49,22 +49,29 @@ SMOKE: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """What is timed."""
+    """What is timed. Each field is also a flag of the same name."""
 
-    models: tuple = option(LENETS, "the nets")
+    models: tuple = option(LENETS, f"network architectures: {', '.join(LENETS)}")
     density: tuple = option(
-        (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005), "kept, random masks", above=0, most=1
+        (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005), "densities of random masks", above=0, most=1
     )
-    tickets: tuple = option((), "folders of saved tickets, or patterns; LABEL=PATTERN names them")
-    batches: tuple = option((1, 128, 2000), "images in a call of inference", least=1, most=10**9)
-    train_batch: int = option(128, "images in a training step", least=1, most=10**9)
-    seed: int = option(0, "of weights, masks and images", least=0, most=MOST_SEED)
-    repeats: int = option(100, "timed calls at most", least=5, most=10**6)
+    tickets: tuple = option(
+        (), "folders of saved tickets, or glob patterns; LABEL=PATTERN names their method"
+    )
+    batches: tuple = option(
+        (1, 128, 2000), "numbers of images in an inference call", least=1, most=10**9
+    )
+    train_batch: int = option(128, "number of images in a training step", least=1, most=10**9)
+    seed: int = option(0, "seed of weights, masks and images", least=0, most=MOST_SEED)
+    repeats: int = option(100, "maximum number of timed calls", least=5, most=10**6)
     seconds: float = option(
-        5.0, "that a cell's timed calls may take; five are made", least=0, most=1e9
+        5.0,
+        "maximum seconds of a cell's timed calls; at least five calls are made",
+        least=0,
+        most=1e9,
     )
     memory: int = option(
-        2048, "MiB beyond which a program isn't run, but left out", least=1, most=10**9
+        2048, "MiB of temporary memory above which a program isn't timed", least=1, most=10**9
     )
 
 
@@ -72,7 +79,7 @@ GROUPS = (RunSettings(), Question())
 
 
 def main() -> None:
-    """Reads the flags, checks them, times all cells, draws, and says what pays."""
+    """Reads and checks the flags, times all cells, draws, and prints which densities pay."""
     place, question = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
     batches = whole_numbers("batches", question.batches)
     setup.start(place)
@@ -106,7 +113,7 @@ def main() -> None:
 
 
 def _masked(model: str, problem: Problem, question: Question) -> tuple[list[str], list[Masked]]:
-    """Random masks over a net's first weights, and saved tickets; the folders of these."""
+    """The saved tickets' folders; and the masked nets: random masks and saved tickets."""
     params, _ = jax.jit(problem.recipe.model.init)(stream(question.seed, "init"))
     shapes = masks.shapes(params, problem.prunable)
     made = []
@@ -130,10 +137,10 @@ def _masked(model: str, problem: Problem, question: Question) -> tuple[list[str]
 def _line(cell: dict[str, Any], made: Sequence[dict[str, Any]]) -> str:
     ratios = [f"{row['form']} {row['ratio']:.2f}" for row in made if "ratio" in row]
     words = f"{cell['model']} {cell['mask']} {cell['density']:g} {cell['work']} {cell['batch']}"
-    return f"{words}: dense {made[0]['dense_ms']:.3g} ms, times faster: {', '.join(ratios)}"
+    return f"{words}: dense {made[0]['dense_ms']:.3g} ms, dense time / time: {', '.join(ratios)}"
 
 
 if __name__ == "__main__":
-    flags.DEFINE_bool("smoke", False, "seconds long")
+    flags.DEFINE_bool("smoke", False, "a test that takes seconds")
     define(*GROUPS)
     run_main(main)

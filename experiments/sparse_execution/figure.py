@@ -1,4 +1,4 @@
-"""Where it pays to skip zeros: times of sparse forms beside the dense net's."""
+"""A figure of the times of sparse forms relative to the dense net's."""
 
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,10 @@ MARKERS = "sDov^"
 
 
 def draw_sparse(folder: Path) -> Path:
-    """Dense time over a form's against density, a row of panels a net, a panel a kind of work.
+    """Draws dense time / form's time against density.
 
-    A line a form over random masks, the median of paired calls with its quartiles; tickets are
-    hollow marks without a line.
+    Each net has a row of panels, and each kind of work a column. Each form has a line over random
+    masks: the median of paired calls, with quartiles as error bars. Tickets are hollow marks.
     """
     summary = [row for row in rows.read_summary(folder) if row["ratio"] is not None]
     models = list(dict.fromkeys(row["model"] for row in summary))
@@ -33,7 +33,7 @@ def draw_sparse(folder: Path) -> Path:
         line[0].set_ylabel("time of the dense net / time")
     legend_beside(axes[0, -1])
     fig.suptitle(
-        "Above the line, skipping zeros pays. Medians and quartiles of paired calls, "
+        "Above the line, skipping zeros is faster. Medians and quartiles of paired calls, "
         "random masks" + ("; hollow: tickets" if any(map(_ticket, summary)) else "")
     )
     return save(fig, folder, "sparse")

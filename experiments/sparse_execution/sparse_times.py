@@ -1,4 +1,4 @@
-"""Times of a masked net as it is, and with its zeros skipped in each sparse form."""
+"""Times of a masked net in dense form and in each sparse form."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,13 @@ MEBIBYTE = 2**20
 
 
 class Masked(NamedTuple):
-    """A net to time, and what is said of it."""
+    """A masked net that is timed.
+
+    Attributes:
+      name: its fields in rows: model, mask, density, seed.
+      params: the parameters.
+      mask: like `params`, bool.
+    """
 
     name: dict[str, Any]
     params: Params
@@ -28,12 +34,12 @@ class Masked(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What measuring may take.
+    """The limits of the measurements.
 
     Attributes:
-      repeats: timed calls of each form at most; five at least.
-      seconds: that the timed calls of all forms may take; inf: no limit.
-      memory: MiB of temporary memory beyond which a program isn't run.
+      repeats: the maximum number of timed calls of each form; at least five are made.
+      seconds: the maximum time of all forms' timed calls; inf: no limit.
+      memory: the MiB of temporary memory above which a program isn't timed.
     """
 
     repeats: int
@@ -44,20 +50,20 @@ class Limits(NamedTuple):
 def cell(
     problem: Problem, one: Masked, work: str, batch: int, limits: Limits
 ) -> Iterator[dict[str, Any]]:
-    """Rows of a masked net's times, one a form; all are called in turns.
+    """A row of times for each sparse form of a masked net. All forms are called in turns.
 
     Args:
       problem: the net.
       one: its weights and mask.
       work: 'inference', or 'training': the loss and its gradient for the kept weights.
-      batch: images.
-      limits: what measuring may take.
+      batch: the number of images in a call.
+      limits: the limits of the measurements.
 
     Yields:
-      What is said of the net, `work`, `batch`, `form`; `dense_ms` and `ms`, the medians of the
-      net as it is and of the form; `ratio`, the first over the second, median of pairs, with its
-      quartiles `ratio_low` and `ratio_high`; `repeats`; `temporary_mib`, the program's memory
-      beside its arguments and results. A form beyond the limit has no times.
+      Rows with the fields of the net's name, `work`, `batch` and `form`; `dense_ms` and `ms`, the
+      median times in dense form and in the sparse form; `ratio`, the median of dense time / time
+      over paired calls, with its quartiles `ratio_low` and `ratio_high`; `repeats`; and
+      `temporary_mib`, the program's temporary memory. A form above the memory limit has no times.
     """
     apply = problem.recipe.model.apply
     shape = problem.image_shape
@@ -100,7 +106,10 @@ def _infer(logits: Callable) -> Callable:
 
 
 def _step(logits: Callable, trim: bool) -> Callable:
-    """Loss and gradient for the kept weights; a dense net's gradient is masked for that."""
+    """A function that gives the loss and the gradient for the kept weights.
+
+    With `trim` the gradient is dense, and is masked.
+    """
 
     def step(where: Any, weights: Any, images: jax.Array, labels: jax.Array) -> Any:
         def loss(weights: Any) -> jax.Array:
@@ -113,7 +122,7 @@ def _step(logits: Callable, trim: bool) -> Callable:
 
 
 def _times(calls: Sequence[Callable], limits: Limits) -> np.ndarray:
-    """Seconds `[repeats, calls]`, each after a call that isn't counted, all calls in turns."""
+    """Seconds `[repeats, calls]`; the calls are made in turns, each after one that isn't timed."""
     rounds = [timing.median_times(calls, 1)]
     repeats = min(limits.repeats, limits.seconds / max(sum(rounds[0]), 1e-9))
     for _ in range(max(5, int(repeats)) - 1):
@@ -122,10 +131,10 @@ def _times(calls: Sequence[Callable], limits: Limits) -> np.ndarray:
 
 
 def pays_below(curve: Sequence[tuple[float, float]]) -> float:
-    """The density below which a ratio stays above 1; 0 if it never does, inf if it always does.
+    """The density below which the ratio is above 1; 0 if it never is, inf if it always is.
 
     Args:
-      curve: densities and ratios; between them the ratio's logarithm is linear in the density's.
+      curve: (density, ratio) pairs, between which log ratio is linear in log density.
     """
     (first, best), *others = sorted(curve)
     if best <= 1:

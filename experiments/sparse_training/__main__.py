@@ -1,15 +1,15 @@
-"""Is the mask that a sparse training ends with worth training again, from the first weights?
+"""Does the final mask of a sparse training train well again from the initialisation?
 
-A mask evolves in one training that is sparse from its start (GraNet): round by round the smallest
-weights go and some others come, those where the gradient is largest, until as few are left as asked
-for. The net is then rewound, and the mask trained, beside masks that cost no search, from the same
-initialisation: random, random with the ticket's count in each layer, SNIP, one-shot magnitude
-after dense training, and the dense net.
+The mask evolves in one training that is sparse from its start (GraNet). In each round the weights
+of smallest magnitude are pruned and fewer are regrown, where the gradient is largest, until the
+target density is reached. The net is then rewound, and the mask is trained from the initialisation.
+It is compared with random masks, random masks with the ticket's layer counts, SNIP, one-shot
+magnitude after dense training, and the dense net.
 
     python -m experiments.sparse_training
     python -m experiments.sparse_training --density=0.1,0.03 --budget=2
 
-The README beside it has the numbers to expect, with spread, device and time.
+The results are in experiments/sparse_training/README.md, with n, spread, device and time.
 """
 
 import dataclasses
@@ -61,24 +61,25 @@ PRESETS: dict[str, dict[str, Any]] = {"": {}, "smoke": SMOKE}
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """Which masks evolve, for how long, and what they are compared with."""
+    """The densities, the budget, and the masks to compare. Each field is also a flag."""
 
-    budget: float = option(4.0, "dense trainings that a chain may cost", above=0, most=1e9)
-    density: tuple = option(
-        (0.1,), "kept fraction of weights; several with commas", above=0, below=1
-    )
-    floor: int = option(1, "the least that a layer keeps", least=0, most=MOST_UNITS)
+    budget: float = option(4.0, "cost of a chain, in dense trainings", above=0, most=1e9)
+    density: tuple = option((0.1,), "kept fractions of the prunable weights", above=0, below=1)
+    floor: int = option(1, "minimum number of weights that a layer keeps", least=0, most=MOST_UNITS)
     chains: int = option(
-        1, "chains of each seed, of which validation chooses one", least=1, most=MOST_RUNS
+        1,
+        "chains for each seed; the one with the lowest validation loss gives the mask",
+        least=1,
+        most=MOST_RUNS,
     )
-    weights: str = option("init", "the weights that masks select from", WEIGHTS)
+    weights: str = option("init", "weights that masks select from", WEIGHTS)
     weights_steps: int = option(
         75,
-        "training steps before the search, if trained; later ones count anew",
+        "training steps before the search, with --weights=trained; later steps count from 0",
         least=1,
         most=MOST_STEPS,
     )
-    compare: tuple = option(METHODS, f"what is trained, of {', '.join(METHODS)}")
+    compare: tuple = option(METHODS, f"masks to train: {', '.join(METHODS)}")
 
 
 GROUPS = (
@@ -92,7 +93,7 @@ GROUPS = (
 
 
 def main() -> None:
-    """Reads the flags, checks them, lets masks evolve, trains, compares."""
+    """Reads and checks the flags, trains sparsely, trains the masks, compares."""
     name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
     choose("preset", name, tuple(PRESETS))
     place, *parts = read_all(GROUPS, PRESETS[name])
@@ -131,14 +132,14 @@ def main() -> None:
     method_figures.draw_accuracies(session.folder)
     method_figures.draw_layers(session.folder)
     print(
-        f"ticket: granet, initial density {evolution.granet_from:g}, for {question.budget:g} dense "
-        f"trainings' work a chain\n{table(summary)}"
+        f"ticket: granet, initial density {evolution.granet_from:g}, each chain costs "
+        f"{question.budget:g} dense trainings\n{table(summary)}"
     )
     finish_run(session.folder)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("preset", "", "settings by name: smoke; explicit flags come first")
-    flags.DEFINE_bool("smoke", False, "seconds long: the preset of that name")
+    flags.DEFINE_string("preset", "", "preset: smoke; explicit flags override it")
+    flags.DEFINE_bool("smoke", False, "a test that takes seconds: --preset=smoke")
     define(*GROUPS)
     run_main(main)

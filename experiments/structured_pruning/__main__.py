@@ -1,16 +1,16 @@
-"""Filters removed for real: which method, and is the net worth more than one from scratch?
+"""Which method prunes filters best, and is the small net better than one trained from scratch?
 
-Dense nets are scored by criteria of units, cut to a share of their units or of their
-multiply-adds, and made small; what is left is rewound and trained, fine-tuned, or trained from
-scratch for as many epochs (E) or as much computation (B) as the dense net took: Liu et al.,
-"Rethinking the value of network pruning", 2019. Size and latency are measured before and after.
-Methods named soft_ zero filters at the end of each epoch of a training of their own.
+Criteria score the units of trained dense nets. The lowest units are removed until a share of the
+units or of the multiply-adds is left. The small net is rewound and trained, fine-tuned, or trained
+from scratch for as many epochs (scratch_e) or as much computation (scratch_b) as the dense net.
+Size and latency are measured before and after. Methods named soft_ zero filters after each epoch of
+a training of their own. Liu et al., "Rethinking the value of network pruning", 2019.
 
     python -m experiments.structured_pruning
     python -m experiments.structured_pruning --methods=l2,soft_l2,fpgm,soft_fpgm
     python -m experiments.structured_pruning --model=resnet20 --dataset=cifar10 --budget=0.5,0.25
 
-The README beside it has the numbers to expect, with spread, device and time.
+The results are in experiments/structured_pruning/README.md, with n, spread, device and time.
 """
 
 from typing import Any
@@ -54,7 +54,7 @@ GROUPS = (
 
 
 def main() -> None:
-    """Reads the flags, checks them, trains dense nets, then cuts, trains and measures; draws."""
+    """Reads and checks the flags, trains dense nets, cuts, trains and measures them, draws."""
     place, store, *parts = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
     cut, after, _, train, _ = parts
     if cut.budget and flags.FLAGS["rates"].present:
@@ -75,6 +75,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_bool("smoke", False, "seconds long")
+    flags.DEFINE_bool("smoke", False, "a test that takes seconds")
     define(*GROUPS)
     run_main(main)

@@ -1,14 +1,15 @@
-"""What in a ticket matters: where it is, the signs of its weights, or their values?
+"""What matters in a ticket: its mask, the signs of its weights, or their values?
 
-Iterated pruning by criteria in the plane of a weight's first and last value; survivors begin again
-from their first value, a new one, each other's, or a constant with their sign; pruned weights are
-zero, or frozen where they began. Tickets that classify before any training are supermasks. Zhou et
-al., "Deconstructing lottery tickets: zeros, signs, and the supermask", 2019.
+Nets are pruned iteratively by criteria that depend on the initial and the final value of a weight.
+Kept weights restart at their initial value, a new one, a shuffled one, or a constant with the
+initial sign. Pruned weights are zero, or frozen at their initial value. Tickets that classify
+before any training are called supermasks. Zhou et al., "Deconstructing lottery tickets: zeros,
+signs, and the supermask", 2019.
 
     python -m experiments.supermask
     python -m experiments.supermask --preset=zhou --data_dir=FOLDER
 
-The README beside it has the numbers to expect, with spread, device and time.
+The results are in experiments/supermask/README.md, with n, spread, device and time.
 """
 
 import dataclasses
@@ -68,18 +69,20 @@ PRESETS = {"": {}, "smoke": SMOKE, "zhou": ZHOU}
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """What is crossed with what, and how often and how much is pruned."""
+    """The combinations, all of which are trained, and the pruning rates."""
 
-    criteria: tuple = option(CRITERIA, "what prunes; the preset has all of the paper's")
-    ones: tuple = option(("rewind", "signed_constant"), f"of what stays: {', '.join(ONES)}")
-    zeros: tuple = option(("zero",), f"of what goes: {', '.join(ZEROS)}")
-    levels: int = option(7, "times that the net is pruned", least=1, most=1000)
-    prune_rate: float = option(
-        0.4, "share of a layer's weights left that a level prunes", above=0, below=1
+    criteria: tuple = option(CRITERIA, "pruning criteria; --preset=zhou has all of the paper's")
+    ones: tuple = option(
+        ("rewind", "signed_constant"), f"actions on kept weights: {', '.join(ONES)}"
     )
-    conv_rate: float = option(0.0, "the same for convolutions; 0: as prune_rate", least=0, below=1)
+    zeros: tuple = option(("zero",), f"actions on pruned weights: {', '.join(ZEROS)}")
+    levels: int = option(7, "number of pruning levels", least=1, most=1000)
+    prune_rate: float = option(
+        0.4, "fraction of a layer's remaining weights that a level prunes", above=0, below=1
+    )
+    conv_rate: float = option(0.0, "--prune_rate of convolutions; 0: the same", least=0, below=1)
     output_rate: float = option(
-        0.2, "the same for the output layer; 0: as prune_rate", least=0, below=1
+        0.2, "--prune_rate of the output layer; 0: the same", least=0, below=1
     )
 
 
@@ -94,7 +97,7 @@ GROUPS = (
 
 
 def main() -> None:
-    """Reads the flags, checks them, trains the dense nets, descends with all actions, draws."""
+    """Reads and checks the flags, trains the dense nets, prunes all combinations, draws."""
     name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
     choose("preset", name, tuple(PRESETS))
     place, store, *parts = read_all(GROUPS, PRESETS[name])
@@ -132,7 +135,7 @@ def main() -> None:
 
 
 def _plan(question: Question, problem: Problem) -> LevelPlan:
-    """The procedure; raises UserError for what can't be."""
+    """The plan of the levels; raises UserError if a setting is invalid."""
     for one in question.ones:
         choose("mask-1 action", one, tuple(ONES))
     for zero in question.zeros:
@@ -157,7 +160,7 @@ def _named(summary: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("preset", "", "settings by name: zhou, smoke; explicit flags come first")
-    flags.DEFINE_bool("smoke", False, "seconds long: the preset of that name")
+    flags.DEFINE_string("preset", "", "preset: zhou or smoke; explicit flags override it")
+    flags.DEFINE_bool("smoke", False, "a test that takes seconds: --preset=smoke")
     define(*GROUPS)
     run_main(main)

@@ -1,4 +1,4 @@
-"""Zhou et al.'s study: criteria as pictures, and what each combination is worth."""
+"""Figures of Zhou et al.'s study: criteria as pictures, and the accuracy of each combination."""
 
 from pathlib import Path
 
@@ -19,9 +19,10 @@ from jaxtickets.criteria import Evidence, find, initial_final
 
 
 def draw_supermasks(folder: Path) -> Path:
-    """Test accuracy untrained and trained against weights left: a row a pair of actions.
+    """Draws test accuracy, untrained and trained, against the weights left.
 
-    A line a criterion: mean over seeds, bars from the least to the greatest.
+    Each pair of actions has a row of panels, and each criterion a line. Points are means over
+    seeds; error bars reach from the minimum to the maximum.
     """
     spec, summary = read_spec(folder), rows.read_summary(folder)
     found = [row for row in summary if row["method"] != "dense"]
@@ -52,14 +53,15 @@ def draw_supermasks(folder: Path) -> Path:
             panel.set_title(f"kept: {words(pair[0])}; pruned: {words(pair[1])}")
     legend_beside(axes[0, 1])
     seeds = len({row["seed"] for row in found})
-    fig.suptitle(f"{spec['model']} on {spec['dataset']}: mean of {seeds} seeds, least to greatest")
+    fig.suptitle(f"{spec['model']} on {spec['dataset']}: mean of {seeds} seeds, minimum to maximum")
     return save(fig, folder, "supermasks")
 
 
 def draw_plane(folder: Path, keep: float = 0.5) -> Path:
-    """Each criterion as a picture: which weights it keeps, by first and last value.
+    """Draws which weights each criterion keeps, by their initial and final values.
 
-    A schematic: weights drawn from a correlated normal distribution, `keep` of them kept (blue).
+    It is a schematic: weights come from a correlated normal distribution, and the fraction `keep`
+    of them is kept (blue).
     """
     names = [name for name in read_spec(folder)["criteria"] if name in initial_final.CRITERIA]
     draw = np.random.default_rng(0)
@@ -84,8 +86,8 @@ def draw_plane(folder: Path, keep: float = 0.5) -> Path:
     for panel in axes.flat[len(names) :]:
         panel.axis("off")
     for panel in axes[-1]:
-        panel.set_xlabel("first value")
+        panel.set_xlabel("initial value")
     for panel in axes[:, 0]:
-        panel.set_ylabel("last value")
+        panel.set_ylabel("final value")
     fig.suptitle(f"What criteria keep (blue, {100 * keep:.0f} %): a schematic", fontsize="medium")
     return save(fig, folder, "plane")

@@ -1,13 +1,13 @@
-"""How far can one cut go, and where should the survivors be rewound to?
+"""How many weights can one cut remove, and to which epoch should the others be rewound?
 
-One dense training a seed, whose epochs' parameters are kept. The lowest |w| of its end are pruned
-by a list of thresholds, and the survivors rewound to a list of epochs: every cell of the grid is a
-training, and all of them, with a random mask for each cell and a new initialisation for each
-threshold, are one batch.
+Each seed has one dense training, of which the weights at several epochs are kept. The smallest
+trained weights are pruned by each of several thresholds, and the others are rewound to each of
+several epochs. Every cell of this grid is trained, beside a random mask for each cell and a new
+initialisation for each threshold, all in one batch.
 
     python -m experiments.ticket_grid
 
-The README beside it has the numbers to expect, with spread, device and time.
+The results are in experiments/ticket_grid/README.md, with n, spread, device and time.
 """
 
 import dataclasses
@@ -47,20 +47,23 @@ SMOKE: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """The grid."""
+    """The grid. Each field is also a flag of the same name."""
 
     thresholds: tuple = option(
-        THRESHOLDS, "shares of the prunable weights that are cut, in %", above=0, below=100
+        THRESHOLDS, "pruned fractions of the prunable weights, in %", above=0, below=100
     )
     rewinds: tuple = option(
-        (0, 1, 2, 5), "epochs that the survivors are rewound to", least=0, most=MOST_EPOCHS
+        (0, 1, 2, 5), "epochs to which the kept weights are rewound", least=0, most=MOST_EPOCHS
     )
-    floor: int = option(1, "the least that a layer keeps", least=0, most=10**9)
+    floor: int = option(1, "minimum number of weights that a layer keeps", least=0, most=10**9)
     part: int = option(
-        0, "trainings at once; 0: as many as take about 3 GB", least=0, most=MOST_RUNS
+        0, "trainings at a time; 0: as many as take about 3 GB", least=0, most=MOST_RUNS
     )
     cost_trainings: int = option(
-        16, "trainings whose cost is compared; 0: none", least=0, most=MOST_RUNS
+        16,
+        "number of trainings that are timed in series and batched; 0: none",
+        least=0,
+        most=MOST_RUNS,
     )
 
 
@@ -73,7 +76,7 @@ GROUPS = (
 
 
 def main() -> None:
-    """Reads the flags, checks them, trains the dense nets, then the grid, and draws it."""
+    """Reads and checks the flags, trains the dense nets and the grid, draws."""
     place, *parts = read_all((RunSettings(), *GROUPS), SMOKE if flags.FLAGS.smoke else {})
     question = parts[0]
     axis, problem = set_up(place, parts)
@@ -85,7 +88,7 @@ def main() -> None:
     session = start_run("ticket_grid", place, parts, axis, problem)
     seeds, data = session.seeds, session.data
 
-    # --- the dense nets, and their parameters at the rewind points
+    # --- the dense nets, and their weights at the rewind steps
 
     def entry(method: str, one: Seed, treated: ControlStart, **where: Any) -> Entry:
         step = where.get("rewind", 0) * epoch
@@ -142,9 +145,7 @@ def main() -> None:
         costs = batching_cost.compare(problem, axis, some, data)
         rows.write_csv(session.folder / "cost.csv", costs)
         many, length = costs[0]["trainings"], costs[0]["steps"]
-        print(
-            f"\n{many} trainings of {length} steps, timed each way:\n{batching_cost.table(costs)}"
-        )
+        print(f"\ntime of {many} trainings of {length} steps:\n{batching_cost.table(costs)}")
         spent = sum(row["seconds"] for row in summary)
         steps_done = sum(row["train_steps"] for row in summary)
         print(f"the grid: {len(summary)} trainings, {steps_done} steps, {spent:.0f} s")
@@ -152,7 +153,11 @@ def main() -> None:
 
 
 def _check(question: Question, problem: Problem, epoch: int) -> tuple[list[int], dict[float, int]]:
-    """The rewind epochs, and threshold -> weights kept; raises ValueError for what can't be."""
+    """The rewind epochs, and threshold -> number of kept weights.
+
+    Raises:
+      ValueError: a setting is invalid.
+    """
     params = problem.param_shapes
     shapes = masks.shapes(params, problem.prunable)
     keep = {}
@@ -170,6 +175,6 @@ def _check(question: Question, problem: Problem, epoch: int) -> tuple[list[int],
 
 
 if __name__ == "__main__":
-    flags.DEFINE_bool("smoke", False, "seconds long")
+    flags.DEFINE_bool("smoke", False, "a test that takes seconds")
     define(RunSettings(), *GROUPS)
     run_main(main)

@@ -1,4 +1,4 @@
-"""What a batch of trainings costs one after another, batched, and spread over devices."""
+"""The time of several trainings in series, batched by `vmap`, and spread over devices."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -18,14 +18,21 @@ from jaxtickets.types import Dataset
 def compare(
     problem: Problem, axis: Axis, starts: Start, data: Dataset, looks: int = 1
 ) -> list[dict[str, Any]]:
-    """Seconds of `looks` looks of the trainings `starts`, in three ways, each run to its end.
+    """Times the trainings `starts` in three ways.
 
-    In series: one training after another on the first device. Batched: all in one `vmap` there.
-    Spread: as `axis` says, over its devices.
+    In series: one training after another on the first device. Batched: all in one `vmap` on that
+    device. Spread: over the devices of `axis`, in its mode.
+
+    Args:
+      problem: the net and its training.
+      axis: the run axis.
+      starts: the trainings, with a leading axis of runs.
+      data: the data set, on the device.
+      looks: the length of each training, in evaluations.
 
     Returns:
-      A row a way: `way`, `devices`, `trainings`, `steps` (of each), `seconds` of all, `speed_up`
-      over series, `efficiency` (speed-up a device).
+      A row for each way: `way`, `devices`, `trainings`, `steps` (of each training), `seconds` (of
+      all), `speed_up` (over series), `efficiency` (speed-up per device).
     """
     recipe = problem.recipe._replace(test_looks=0)
     many = len(np.atleast_1d(starts.step))
@@ -71,7 +78,7 @@ def compare(
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as text."""
+    """The rows of `compare` as text."""
     lines = [f"{'trained':40}{'s':>9}{'speed-up':>10}{'efficiency':>12}"]
     lines += [
         f"{r['way']:40}{r['seconds']:>9.3f}{r['speed_up']:>10.2f}{r['efficiency']:>12.2f}"

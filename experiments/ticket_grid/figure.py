@@ -1,4 +1,4 @@
-"""Accuracy over pruning threshold and rewind point, as heat-maps."""
+"""Heat maps of accuracy by pruning threshold and rewind epoch."""
 
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from experiments.harness.records import read_spec
 
 
 def draw_grid(folder: Path) -> Path:
-    """Test accuracy of the tickets, and how far they are above dense, random mask and reinit.
+    """Draws the tickets' test accuracy, and its difference from dense, random mask and reinit.
 
-    Each cell: the mean over seeds, in the first map with its standard deviation. Differences are
-    taken within seeds.
+    A cell shows the mean over seeds, and in the first map also the standard deviation. Differences
+    are taken within seeds.
     """
     summary, spec = rows.read_summary(folder), read_spec(folder)
     tickets = [row for row in summary if row["method"] == "ticket"]
@@ -24,7 +24,7 @@ def draw_grid(folder: Path) -> Path:
     accuracy = {_place(row): 100 * row["trained_accuracy"] for row in summary}
 
     def cells(method: str) -> np.ndarray:
-        """`[thresholds, rewinds, seeds]`; what doesn't depend on a place is the same along it."""
+        """Accuracies `[thresholds, rewinds, seeds]`, repeated along axes that don't matter."""
         at = {
             "dense": lambda t, r, s: ("dense", None, None, s),
             "reinit": lambda t, r, s: ("reinit", t, None, s),

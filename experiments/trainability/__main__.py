@@ -1,12 +1,12 @@
-"""Does a mask that scores well also train well? The first steps of training, mask by mask.
+"""How fast do masks train in their first steps?
 
-Every mask of the gallery is trained for a few hundred steps from the initialisation, all in one
-batch; the table says how many steps each takes to reach given training losses.
+Every candidate mask is trained for a few hundred steps from the initialisation, all in one batch.
+The table shows how many steps each mask takes to reach given training losses.
 
     python -m experiments.trainability
     python -m experiments.trainability --tickets=annealed=runs/sa_search/*/tickets/*
 
-The README beside it has the numbers to expect, with spread, device and time.
+The results are in experiments/trainability/README.md, with n, spread, device and time.
 """
 
 import dataclasses
@@ -37,13 +37,18 @@ SMOKE: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """How training is looked at."""
+    """The first steps of training. Each field is also a flag of the same name."""
 
     first_steps: int = option(
-        500, "training steps of every mask, at a constant rate", least=1, most=MOST_STEPS
+        500, "training steps of every mask, at a constant learning rate", least=1, most=MOST_STEPS
     )
-    first_batch: int = option(100, "examples of each of these steps", least=1, most=10**9)
-    mean_of: int = option(10, "steps whose mean training loss is a point", least=1, most=MOST_STEPS)
+    first_batch: int = option(100, "examples per training step", least=1, most=10**9)
+    mean_of: int = option(
+        10,
+        "number of steps over which training losses are averaged",
+        least=1,
+        most=MOST_STEPS,
+    )
     targets: tuple = option((1.0, 0.5, 0.3), "training losses to reach, in nats", least=0, most=1e9)
 
 
@@ -51,7 +56,7 @@ GROUPS = (RunSettings(), StoreSettings(), Question(), *candidate_masks.GROUPS)
 
 
 def main() -> None:
-    """Reads the flags, checks them, makes the masks, trains their first steps, draws."""
+    """Reads and checks the flags, makes the masks, trains their first steps, draws."""
     place, store, *parts = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
     question, _, net, train, _ = parts
     targets = numbers("targets", question.targets)
@@ -63,7 +68,9 @@ def main() -> None:
         )
     examples = len(problem.dataset.train.labels)
     if question.first_batch > examples:
-        raise UserError(f"--first_batch={question.first_batch}: there are {examples} examples")
+        raise UserError(
+            f"--first_batch={question.first_batch}: there are only {examples} training images"
+        )
     first = dataclasses.replace(
         train,
         learning_rates="constant",
@@ -98,6 +105,6 @@ def _same(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_bool("smoke", False, "seconds long")
+    flags.DEFINE_bool("smoke", False, "a test that takes seconds")
     define(*GROUPS)
     run_main(main)

@@ -1,4 +1,4 @@
-"""Training curves, mask by mask."""
+"""A figure of the training losses of masks in their first steps."""
 
 from pathlib import Path
 
@@ -11,7 +11,10 @@ from experiments.harness.records import read_spec
 
 
 def draw_first_steps(folder: Path) -> Path:
-    """Training loss against the step, a panel a density: mean and standard deviation over seeds."""
+    """Draws training loss against the step, with mean and standard deviation over seeds.
+
+    Each density has a panel.
+    """
     spec, summary = read_spec(folder), rows.read_summary(folder)
     seen = [row for row in rows.read_metrics(folder) if row["phase"] == "first"]
     left = densities(summary)
@@ -29,7 +32,7 @@ def draw_first_steps(folder: Path) -> Path:
             colour = "0.3" if method == "dense" else f"C{i % 10}"
             name = label(method).replace("\n", " ")
             panel.plot(steps, mean, color=colour, lw=1.2, label=name)
-            low = np.maximum(mean - spread, losses.min(1))  # above zero, for the logarithm
+            low = np.maximum(mean - spread, losses.min(1))  # the logarithm needs values above zero
             panel.fill_between(steps, low, mean + spread, color=colour, alpha=0.15, lw=0)
         logarithmic(panel)
         panel.set(xlabel="training step", ylabel="training loss (nats)")

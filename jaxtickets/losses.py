@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxtickets.shape_checks import check_array
 from jaxtickets.types import Array, Key, Loss, Model, Params, Split, Stats
 
 
@@ -17,8 +18,10 @@ def cross_entropy(logits: Array, labels: Array) -> jax.Array:
     are NaN.
 
     Raises:
-      ValueError: a label is not one of the classes (not detected under tracing).
+      ValueError: logits or labels have another shape or type, or a label is not one of the classes
+        (the latter is not detected under tracing).
     """
+    _check_shapes(logits, labels)
     check_labels(labels, logits.shape[-1])
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     nats = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
@@ -32,8 +35,10 @@ def accuracy(logits: Array, labels: Array) -> jax.Array:
     NaN if a label is not one of the classes.
 
     Raises:
-      ValueError: a label is not one of the classes (not detected under tracing).
+      ValueError: logits or labels have another shape or type, or a label is not one of the classes
+        (the latter is not detected under tracing).
     """
+    _check_shapes(logits, labels)
     check_labels(labels, logits.shape[-1])
     hits = jnp.argmax(logits, axis=-1) == labels
     return jnp.mean(jnp.where(_is_class(labels, logits), hits, jnp.nan))
@@ -53,6 +58,11 @@ def check_labels(labels: Array, classes: int) -> None:
             f"a label is {wrong[0]}: labels must be whole numbers from 0 to {classes - 1}, because "
             f"the net has {classes} classes"
         )
+
+
+def _check_shapes(logits: Array, labels: Array) -> None:
+    check_array("the logits", logits, ("n", "classes"), float)
+    check_array("the labels", labels, logits.shape[:1], int)
 
 
 def _is_class(labels: Array, logits: Array) -> jax.Array:
@@ -105,6 +115,8 @@ def layer_orthogonality(kernel: Array) -> jax.Array:
     Args:
       kernel: masked weights, `[..., inputs, units]`.
     """
+    if jnp.ndim(kernel) < 2:
+        check_array("the kernel", kernel, ("inputs", "units"))
     w = kernel.reshape(-1, kernel.shape[-1])  # [inputs, units]
     inputs = w.shape[0]
     gram = w @ w.T if inputs < w.shape[1] else w.T @ w

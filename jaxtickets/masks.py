@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 
 from jaxtickets import roles
+from jaxtickets.shape_checks import check_array
 from jaxtickets.types import (
     Array,
     Keep,
@@ -146,12 +147,16 @@ def unflatten(bits: Array, params: Params, prunable: Prunable) -> Mask:
     """The mask whose prunable leaves hold `bits[n]`; its other leaves are True.
 
     The inverse of `flatten` for masks.
+
+    Raises:
+      ValueError: `bits` is not bool`[n]`.
     """
+    check_array("the bits", bits, (size(params, prunable),), bool)
     leaves, start = [], 0
     for shape in shapes(params, prunable).values():
-        size = _size(shape)
-        leaves.append(lax.slice(bits, (start,), (start + size,)).reshape(shape))
-        start += size
+        end = start + _size(shape)
+        leaves.append(lax.slice(bits, (start,), (end,)).reshape(shape))
+        start = end
     return put(ones(params), prunable, leaves)
 
 
@@ -313,6 +318,7 @@ def hamming(a: Mask, b: Mask, prunable: Prunable) -> jax.Array:
 
 def pack(bits: Array) -> jax.Array:
     """uint32`[..., ceil(n / 32)]`: packs bool`[..., n]`, lowest bit first, padded with zeros."""
+    check_array("the bits", bits, (*jnp.shape(bits)[:-1], "n"), bool)
     short = -bits.shape[-1] % 32
     padded = jnp.pad(bits, ((0, 0),) * (bits.ndim - 1) + ((0, short),))
     words = padded.reshape(*bits.shape[:-1], -1, 32).astype(jnp.uint32)
@@ -328,6 +334,8 @@ def distances(words: Array) -> jax.Array:
     is five to eight times as fast as float products, packing included, and forty times as fast as
     bools.
     """
+
+    check_array("the packed masks", words, ("m", "w"), int)
 
     def to_all(row: Array) -> jax.Array:
         return jnp.sum(lax.population_count(row[None] ^ words), 1, dtype=jnp.int32)
@@ -367,6 +375,8 @@ def top_k(scores: Array, keep: Array) -> jax.Array:
     of every float dtype are ranked at their own precision; JAX holds float64 only if
     `jax_enable_x64` is set. `keep` may be traced. NaN ranks below -inf.
     """
+    check_array("the scores", scores, ("n",))
+    check_array("what is kept", keep, (), int)
     return _top_k(scores, jnp.asarray(keep, jnp.int32))  # one program for all types of `keep`
 
 
@@ -428,14 +438,17 @@ def select(scores: Scores, prunable: Prunable, keep: Keep, floor: Keep = 0) -> M
         leaves are kept whole), or path -> integer.
 
     Raises:
-      ValueError: a score is NaN, or `keep` is below the sum of the floors or above the number of
-        weights. Under tracing neither is detected, and NaN ranks last.
+      ValueError: `keep` is not an integer or lacks a leaf, a score is NaN, or `keep` is below the
+        sum of the floors or above the number of weights. Under tracing the last two are not
+        detected, and NaN ranks last.
     """
     leaves = [jnp.ravel(leaf) for leaf in pick(scores, prunable)]
     for path, leaf in zip(prunable, leaves, strict=True):
         check_scores(path, leaf)
     if isinstance(keep, Mapping):
         for path, leaf in zip(prunable, leaves, strict=True):
+            if path not in keep:
+                raise ValueError(f"no count of what is kept of {path}; there are {', '.join(keep)}")
             _check_keep(keep[path], 0, leaf.size, path)
         kept = [top_k(leaf, keep[path]) for path, leaf in zip(prunable, leaves, strict=True)]
     else:
@@ -475,6 +488,7 @@ def floor_of(floor: Keep, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, in
 
 
 def _check_keep(keep: Array, least: int, most: int, where: str) -> None:
+    check_array(f"what is kept of {where}", keep, (), int)
     if not isinstance(keep, jax.core.Tracer) and not least <= int(keep) <= most:
         raise ValueError(f"{int(keep)} kept of {where}: must be from {least} to {most}")
 
@@ -521,7 +535,7 @@ def expand(units: UnitMask, wiring: Wiring, params: Params) -> Mask:
       params: parameters, nested dicts of kernels (see `kernel_path`), `bias`, `scale`.
 
     Raises:
-      ValueError: a name is not that of a group, or the number of units differs.
+      ValueError: a name is not that of a group, the number of units differs, or a mask is not bool.
     """
     groups = {group.name: group for group in wiring}
     mask = dict(zip(paths(params), jax.tree.leaves(ones(params)), strict=True))
@@ -529,9 +543,10 @@ def expand(units: UnitMask, wiring: Wiring, params: Params) -> Mask:
         if name not in groups:
             raise ValueError(f"no units '{name}'; there are {', '.join(groups)}")
         group = groups[name]
-        keep = jnp.asarray(keep, bool)
+        keep = jnp.asarray(keep)
         if keep.shape != (group.size,):
             raise ValueError(f"{name} has {group.size} units, the mask has shape {keep.shape}")
+        check_array(f"the mask of {name}", keep, (group.size,), bool)
         made = [kernel_path(params, layer) for layer in group.producers]
         for layer in group.producers + group.norms:
             made += [f"{layer}/{leaf}" if layer else leaf for leaf in ("bias", "scale")]

@@ -37,6 +37,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
+from jaxtickets.shape_checks import check_array
 from jaxtickets.types import Array, PyTree
 
 VMAP_WIDTH = 32
@@ -105,8 +106,10 @@ def split(rows: PyTree, axis: Axis) -> Blocks:
     """Cuts `rows` (leading axis: runs) into blocks on their lanes; pads with the last row.
 
     Raises:
-      ValueError: the leaves disagree on the number of runs, or there are none.
+      ValueError: the leaves disagree on the number of runs, lack the axis of runs, or there are none.
     """
+    for leaf in jax.tree.leaves(rows):
+        check_array("a leaf of the rows", leaf, ("runs", ...))
     sizes = {np.shape(leaf)[0] for leaf in jax.tree.leaves(rows)}
     if len(sizes) != 1 or not min(sizes):
         raise ValueError(f"leaves disagree on the number of runs, or there is none: {sizes}")
@@ -275,6 +278,8 @@ def unzip(blocks: Blocks) -> tuple[Blocks, Blocks]:
 
 def zip_(left: Blocks, right: Blocks) -> Blocks:
     """Joins two `Blocks` of the same rows into blocks whose rows are pairs."""
+    if (left.runs, len(left.blocks)) != (right.runs, len(right.blocks)):
+        raise ValueError(f"blocks of {left.runs} and of {right.runs} runs can't be paired")
     both = zip(left.blocks, right.blocks, strict=True)
     return Blocks(tuple(None if pair[0] is None else pair for pair in both), left.runs)
 

@@ -18,6 +18,7 @@ from jaxtickets import losses, masks, optimizer_states, runs
 from jaxtickets.data import batches as data_batches
 from jaxtickets.dynamic.base import Sparsify
 from jaxtickets.dynamic.static import masked
+from jaxtickets.shape_checks import check_array, check_leading
 from jaxtickets.types import Array, Key, Loss, Mask, Model, Params, PyTree, Split, Stats, TrainState
 
 Fetch = Callable[[Key, PyTree], Split]
@@ -65,6 +66,8 @@ def step(
     **extra: Any,
 ) -> tuple[TrainState, Metrics]:
     """One masked training step; the key is consumed. The optimiser's update receives `extra`."""
+    if isinstance(batch, Split):
+        check_leading("the batch", batch, ("n",))
     batch = runs.divide(batch)
     differentiate = jax.value_and_grad(loss, has_aux=True)
     (_, (stats, metrics)), gradient = differentiate(state.params, state.stats, batch, key)
@@ -115,7 +118,12 @@ def advance(
 
     Returns:
       The state after the last batch, and the loss' metrics, `[steps]` each.
+
+    Raises:
+      ValueError: leaves of `batches` disagree on the number of steps, or those of a batch on the
+        number of examples.
     """
+    check_leading("the batches", batches, ("steps",))
 
     def body(state: TrainState, element: PyTree) -> tuple[TrainState, Metrics]:
         fetch_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
@@ -140,8 +148,11 @@ def evaluate(
       one of the net's classes.
 
     Raises:
-      ValueError: a label is not one of the classes (not detected under tracing).
+      ValueError: there is no example, images and labels disagree on their number, or a label is
+        not one of the classes (the latter is not detected under tracing).
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: must be 1 or more")
     _check_labels(model, prepare, params, stats, split)
     n = split.labels.shape[0]
     batch_size = min(batch_size, n)
@@ -171,7 +182,14 @@ def evaluate(
 def _check_labels(
     model: Model, prepare: Callable[[Array], Array], params: Params, stats: Stats, split: Split
 ) -> None:
-    """Raises ValueError if a label is not one of the net's classes; does nothing under tracing."""
+    """Raises ValueError unless each of one or more examples has a label that is a class.
+
+    The values of labels are not detected under tracing.
+    """
+    (n,) = check_leading("the examples", split, ("n",))
+    check_array("the labels", split.labels, (n,), int)
+    if n == 0:
+        raise ValueError("the examples: there is none")
     if isinstance(split.labels, jax.core.Tracer):
         return
 

@@ -15,7 +15,7 @@ from jaxtickets.criteria.units import UNIT_CRITERIA
 
 ROOT = Path(__file__).parent.parent
 ORDER = (
-    ("types", "keys"),
+    ("types", "keys", "shape_checks"),
     (
         "masks",
         "allocation",

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtickets import masks
+from jaxtickets.shape_checks import check_array
 from jaxtickets.types import Array, Mask, Prunable, Wiring
 
 
@@ -78,6 +79,8 @@ def _links(mask: Mask, wiring: Wiring) -> dict[str, Array]:
         c.layer for g in wiring for c in g.consumers
     }
     kernels = {layer: masks.pick(mask, (f"{layer}/kernel",))[0] for layer in layers}
+    for layer, kernel in kernels.items():
+        check_array(f"the mask of {layer}/kernel", kernel, jnp.shape(kernel), bool)
     return {layer: jnp.any(k, axis=tuple(range(k.ndim - 2))) for layer, k in kernels.items()}
 
 

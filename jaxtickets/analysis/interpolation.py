@@ -9,12 +9,19 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxtickets import training
+from jaxtickets import masks, training
+from jaxtickets.shape_checks import check_array
 from jaxtickets.types import Array, Model, Params, PyTree, Split, Stats
 
 
 def line(a: PyTree, b: PyTree, alpha: Array) -> PyTree:
-    """`(1 − α) a + α b`, leaf by leaf; exactly `a` at 0 and `b` at 1."""
+    """`(1 − α) a + α b`, leaf by leaf; exactly `a` at 0 and `b` at 1.
+
+    Raises:
+      ValueError: `b` is not like `a`, or α is not a scalar.
+    """
+    masks.check_like(b, a, "the line's end", "its begin")
+    check_array("alpha", alpha, ())
 
     def between(x: Array, y: Array) -> Array:
         middle = (1 - alpha) * x + alpha * y
@@ -42,6 +49,8 @@ def errors(
       alphas: float`[points]`, 0 at `a` and 1 at `b`.
     """
 
+    check_array("the alphas", alphas, ("points",), float)
+
     def error(alpha: Array) -> Array:
         params, stats = line(a, b, alpha)
         return 1 - training.evaluate(model, prepare, params, stats, split)["accuracy"]
@@ -60,4 +69,6 @@ def barrier(errors: Array) -> jax.Array:
     Returns:
       float`[...]`.
     """
+    if jnp.ndim(errors) == 0 or jnp.shape(errors)[-1] < 2:
+        raise ValueError(f"the errors: the shape is {jnp.shape(errors)}, two points are needed")
     return jnp.max(errors, axis=-1) - (errors[..., 0] + errors[..., -1]) / 2

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import masks
+from jaxtickets.shape_checks import check_array, check_leading
 from jaxtickets.types import Mask, Prunable
 
 
@@ -25,8 +26,15 @@ class Overlaps(NamedTuple):
 
 
 def overlaps(stacked: Mask, prunable: Prunable) -> Overlaps:
-    """The overlaps of masks with a leading axis `[m]`; exact up to 2^24 weights in a leaf."""
+    """The overlaps of masks with a leading axis `[m]`; exact up to 2^24 weights in a leaf.
+
+    Raises:
+      ValueError: the leaves disagree on the number of masks, or are not bool.
+    """
     leaves = dict(zip(prunable, masks.pick(stacked, prunable), strict=True))
+    (m,) = check_leading("the stacked masks", leaves, ("m",))
+    for path, leaf in leaves.items():
+        check_array(f"the stacked masks, {path}", leaf, (m, ...), bool)
     both = {path: np.asarray(_both(leaf), np.float64) for path, leaf in leaves.items()}
     return Overlaps(both, {path: leaf[0].size for path, leaf in leaves.items()})
 

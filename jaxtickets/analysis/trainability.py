@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxtickets.shape_checks import check_array
 from jaxtickets.types import Array
 
 
@@ -17,6 +18,9 @@ def steps_to_reach(steps: Array, losses: Array, targets: Sequence[float]) -> np.
       losses: `[..., points]`, in nats.
       targets: losses, in nats.
     """
+    check_array("the steps", steps, ("points",))
+    check_array("the losses", losses, (*np.shape(losses)[:-1], *np.shape(steps)))
+    check_array("the targets", targets, ("targets",))
     below = np.asarray(losses)[..., None, :] <= np.asarray(targets, float)[:, None]
     first = np.asarray(steps, float)[below.argmax(-1)]
     return np.where(below.any(-1), first, np.nan)

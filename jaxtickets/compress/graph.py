@@ -29,6 +29,7 @@ from jaxtickets.compress.unit_tracing import (
 )
 from jaxtickets.nets.convolution import lax_form
 from jaxtickets.nets.functional import Example
+from jaxtickets.shape_checks import check_array
 from jaxtickets.types import Feed, PyTree, UnitMask, Units, Wiring
 
 
@@ -102,7 +103,7 @@ def kept(graph: Graph, units: UnitMask) -> np.ndarray:
     """bool`[units]`: which units are kept; a shared unit is kept if one of its groups keeps it.
 
     Raises:
-      ValueError: a name is not that of a group, or the number of units differs.
+      ValueError: a name is not that of a group, the number of units differs, or a mask is not bool.
     """
 
     count = 1 + max(int(places.max()) for axes in graph.axes.values() for places in axes.values())
@@ -113,8 +114,9 @@ def kept(graph: Graph, units: UnitMask) -> np.ndarray:
     for name, mask in units.items():
         if np.shape(mask) != sizes.get(name):
             raise ValueError(f"a mask of {np.shape(mask)} for units '{name}'; there are {sizes}")
+        check_array(f"the mask of units '{name}'", mask, sizes[name], bool)
     for name, places in graph.units.items():
-        stays[places] |= np.asarray(units.get(name, np.ones(len(places))), bool)
+        stays[places] |= np.asarray(units.get(name, np.ones(len(places), bool)))
     return stays
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxtickets.shape_checks import check_leading
 from jaxtickets.types import (
     Array,
     Key,
@@ -147,6 +148,15 @@ def slope(loss: Callable[[Params], Array], params: Params) -> Params:
     return jax.tree.map(lambda a: a / LOSS_SCALE, jax.grad(scaled)(params))
 
 
+def check_batches(evidence: Evidence) -> tuple[int, ...]:
+    """The numbers of batches and of examples in each, the leading axes of all leaves.
+
+    Raises:
+      ValueError: images and labels disagree on them, or lack one.
+    """
+    return check_leading("the batches", evidence.batches, ("batches", "size"))
+
+
 def gradient(key: Key, evidence: Evidence) -> Params:
     """The gradient of the mean loss over all batches, in training mode; the key is consumed.
 
@@ -160,7 +170,8 @@ def mean_over_batches(key: Key, evidence: Evidence, of: Callable[[Params], Param
 
     The key feeds dropout and is consumed.
     """
-    keys = jax.random.split(key, jax.tree.leaves(evidence.batches)[0].shape[0])
+    batches, _ = check_batches(evidence)
+    keys = jax.random.split(key, batches)
 
     def add(total: Params, element: tuple[Key, Split]) -> tuple[Params, None]:
         k, batch = element
@@ -177,6 +188,7 @@ def mean_over_batches(key: Key, evidence: Evidence, of: Callable[[Params], Param
 
 def mean_over_examples(evidence: Evidence, one: Callable[[Array, Array], PyTree]) -> PyTree:
     """The mean of `one(images[1, ...], labels[1])` over the examples of all batches in turn."""
+    check_batches(evidence)
     examples = jax.tree.map(lambda a: a.reshape(-1, 1, *a.shape[2:]), evidence.batches)
     total = jax.tree.map(
         lambda a: jnp.zeros(a.shape, a.dtype),

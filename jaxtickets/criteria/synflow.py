@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.tree_util import DictKey, KeyPath
 
 from jaxtickets import masks
-from jaxtickets.criteria.base import Evidence, in_single, single
+from jaxtickets.criteria.base import Evidence, check_batches, in_single, single
 from jaxtickets.types import Array, Key, Mask, Params, Prunable, Scores, Stats
 
 NEGATIVE = 1e-3
@@ -46,6 +46,7 @@ def score(key: Key, evidence: Evidence) -> Scores:
         sums = jnp.sum(size) / leaf.shape[-1]
         return size / jnp.maximum(sums, jnp.finfo(leaf.dtype).tiny)
 
+    check_batches(evidence)
     ones = jnp.ones((1, *evidence.batches.images.shape[2:]), jnp.float32)
 
     def flow(params: Params) -> Array:

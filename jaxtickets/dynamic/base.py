@@ -106,6 +106,7 @@ def sparse(
     ) -> tuple[Params, SparseState]:
         if params is None:
             raise ValueError("a sparse optimiser's update needs the parameters")
+        masks.check_like(gradient, params, "the gradient", "the parameters")
 
         def step(
             gradient: Params, state: SparseState, params: Params

@@ -28,6 +28,7 @@ import optax
 
 from jaxtickets import masks, schedules
 from jaxtickets.dynamic.base import sparse
+from jaxtickets.shape_checks import check_array, check_leading
 from jaxtickets.types import Array, Mask, Params, Prunable, PyTree
 
 REGROWN, PRUNED_BY, SETTLED_BY = 0.3, 0.6, 0.75
@@ -107,7 +108,8 @@ def granet(
       floor: the fewest weights that each leaf keeps.
 
     Raises:
-      ValueError: the optimiser's moments do not have one number for each weight, see
+      ValueError: `rounds` does not hold two int`[rounds]`, or the optimiser's moments do not have
+        one number for each weight, see
         `optimizer_states.anew`.
     """
 
@@ -123,6 +125,9 @@ def granet(
         leaves = zip(masks.pick(stay, prunable), masks.pick(new, prunable), strict=True)
         return masks.put(stay, prunable, [a | b for a, b in leaves]), method + 1
 
+    (many,) = check_leading("the rounds", rounds, ("rounds",))
+    for name, field in rounds._asdict().items():
+        check_array(f"the rounds, {name}", field, (many,), int)
     rounds = jax.tree.map(jnp.asarray, rounds)
     return sparse(
         inner, mask, move, due=lambda calls: calls % (every + 1) == every, method=jnp.int32(0)

@@ -38,6 +38,7 @@ def masked(
     ) -> tuple[Params, SparseState]:
         if params is None:
             raise ValueError("a sparse optimiser's update needs the parameters")
+        masks.check_like(gradient, params, "the gradient", "the parameters")
         if move:
             raise ValueError("a static mask doesn't move")
         kept = masks.apply(state.mask, gradient)

@@ -174,7 +174,12 @@ def straight_through(mask: Mask, soft: Scores, params: Params, prunable: Prunabl
     propagating gradients through stochastic neurons", 2013). With result W and weights w, `dL/dsoft
     = w · dL/dW`, for pruned weights too, and `dL/dw = where(mask, dL/dW, 0)`. Other leaves do not
     change.
+
+    Raises:
+      ValueError: a mask is not like the parameters.
     """
+    masks.check_mask(mask, params)
+    masks.check_like(soft, params, "the soft mask", "the parameters")
     trees = (masks.pick(tree, prunable) for tree in (mask, soft, params))
     return masks.put(params, prunable, [_through(*leaf) for leaf in zip(*trees, strict=True)])
 

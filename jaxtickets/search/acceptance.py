@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxtickets.shape_checks import check_array
 from jaxtickets.types import Array, Key, PyTree
 
 Memoryless = Callable[[Key, Array, Array, Array, Array], Array]
@@ -46,6 +47,7 @@ def memoryless(accept: Memoryless) -> Rule:
         log_ratio: Array,
         memory: PyTree,
     ) -> tuple[Array, PyTree]:
+        _check_scalars(temperature, energy, proposed, log_ratio)
         return accept(key, temperature, energy, proposed, log_ratio), memory
 
     return Rule(lambda energy: (), with_memory, lambda memory, begins: memory)
@@ -122,7 +124,7 @@ def running_mean(start: float | None = None) -> Rule:
         log_ratio: Array,
         memory: Running,
     ) -> tuple[Array, Running]:
-        del energy
+        _check_scalars(temperature, energy, proposed, log_ratio)
         accepted = _boltzmann(key, temperature, proposed - memory.mean, log_ratio)
         count = memory.count + 1
         return accepted, Running(memory.mean + (proposed - memory.mean) / count, count)
@@ -140,6 +142,13 @@ ACCEPTANCES: dict[str, Rule] = {
     "always": memoryless(always),
     "running_mean": running_mean(),
 }
+
+
+def _check_scalars(temperature: Array, energy: Array, proposed: Array, log_ratio: Array) -> None:
+    check_array("the temperature", temperature, ())
+    check_array("the energy", energy, ())
+    check_array("the proposed energy", proposed, ())
+    check_array("the log ratio of proposals", log_ratio, ())
 
 
 def _boltzmann(key: Key, temperature: Array, rise: Array, log_ratio: Array | float) -> jax.Array:

@@ -22,6 +22,7 @@ from jax import lax
 from jaxtickets.search.acceptance import ACCEPTANCES, Rule
 from jaxtickets.search.energies import Energy
 from jaxtickets.search.moves import Moves
+from jaxtickets.shape_checks import check_array, check_leading
 from jaxtickets.types import Array, Key, Mask, PyTree, Schedule
 
 
@@ -141,9 +142,9 @@ def build(
     limits = jnp.log(jnp.float32(moves.least)), jnp.log(jnp.float32(moves.most))
 
     def evaluate(key: Key, walk: PyTree) -> Array:
-        if at is not None:
-            return at(walk).astype(float)
-        return energy.evaluate(key, mask_of(moves.point(walk))).astype(float)
+        value = at(walk) if at is not None else energy.evaluate(key, mask_of(moves.point(walk)))
+        check_array("the energy", value, ())
+        return value.astype(float)
 
     def init(key: Key, point: PyTree) -> State:
         walk_key, energy_key = jax.random.split(key)
@@ -243,12 +244,23 @@ def step_plans(
     return StepPlan(step, temperature(step).astype(jnp.float32), sizes, begins)
 
 
+def check_step_plans(ticks: StepPlan) -> None:
+    """Raises ValueError unless all fields of the plans are `[steps]`, as `run` scans them."""
+    (steps,) = check_leading("the step plans", ticks, ("steps",))
+    for name, field in ticks._asdict().items():
+        check_array(f"the step plans, {name}", field, (steps,), bool if name == "level" else None)
+
+
 def run(kernel: Kernel, key: Key, state: State, ticks: StepPlan) -> tuple[State, Info]:
     """Runs the stacked steps `ticks`; returns the state and the stacked infos.
 
     Step t uses `fold_in(key, t)`, so that a search gives the same numbers however it is cut into
     chunks.
+
+    Raises:
+      ValueError: the plans' fields aren't `[steps]` each.
     """
+    check_step_plans(ticks)
 
     def body(state: State, tick: StepPlan) -> tuple[State, Info]:
         return kernel.step(jax.random.fold_in(key, tick.step), tick, state)

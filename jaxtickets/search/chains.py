@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jaxtickets.search import annealing
 from jaxtickets.search.energies import Energy
+from jaxtickets.shape_checks import check_array
 from jaxtickets.types import Array, Key, Mask, PyTree
 
 
@@ -83,7 +84,9 @@ def chunk(
     state, info = annealing.run(kernel, key, chain.state, ticks)
     state, drift = kernel.refresh(state)
     candidate = kernel.point(state) if energy.fresh else state.best
-    score = validate(mask_of(candidate)).astype(float)
+    score = validate(mask_of(candidate))
+    check_array("the validation score", score, ())
+    score = score.astype(float)
     better = score < chain.chosen_score
     chosen = jax.tree.map(lambda new, old: jnp.where(better, new, old), candidate, chain.chosen)
     least = jnp.where(better, score, chain.chosen_score)  # a NaN is no better

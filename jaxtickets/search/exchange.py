@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtickets.search.annealing import State
+from jaxtickets.shape_checks import check_array
 from jaxtickets.types import Array, Key
 
 
@@ -53,7 +54,10 @@ class Ladder(NamedTuple):
 def begin(scales: Array) -> Ladder:
     """The ladder of the increasing `scales[rungs]`, with chain i on rung i; two rungs or more."""
     scales = jnp.asarray(scales, jnp.float32)
+    check_array("the scales", scales, ("rungs",))
     rungs = scales.shape[0]
+    if rungs < 2:
+        raise ValueError(f"the scales: a ladder needs 2 rungs or more, not {rungs}")
     nothing = jnp.zeros(rungs - 1, jnp.float32)
     return Ladder(scales, jnp.arange(rungs, dtype=jnp.int32), jnp.int32(0), nothing, nothing)
 
@@ -73,6 +77,8 @@ def swap(key: Key, ladder: Ladder, energy: Array, temperature: Array) -> Ladder:
       temperature: float32 scalar, the planned temperature, which multiplies `scales`.
     """
     rungs = ladder.scales.shape[0]
+    check_array("the energies of the chains", energy, (rungs,))
+    check_array("the temperature", temperature, ())
     at = jnp.argsort(ladder.rung)  # the chain on each rung
     cold = 1 / (ladder.scales * temperature)
     rise = jnp.diff(energy[at])

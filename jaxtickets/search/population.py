@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtickets.search.annealing import State, best_of
+from jaxtickets.shape_checks import check_array
 from jaxtickets.types import Array, Key
 
 
@@ -48,6 +49,10 @@ def cool(key: Key, states: State, temperature: Array, colder: Array) -> tuple[St
       states: stacked.
       temperature, colder: T and T', scales included: float32 scalars, or `[chains]`.
     """
+    check_array("the energies of the chains", states.energy, ("chains",))
+    for name, value in (("the temperature", temperature), ("the colder temperature", colder)):
+        if jnp.ndim(value):
+            check_array(name, value, states.energy.shape)
     log_weight = -(1 / colder - 1 / temperature) * states.energy
     log_weight = jnp.where(jnp.isfinite(log_weight), log_weight, -jnp.inf)
     parents = resample(key, log_weight)
@@ -66,6 +71,7 @@ def resample(key: Key, log_weight: Array) -> Array:
     the places of parents that were not drawn. The key is consumed; the weights must not all be
     zero.
     """
+    check_array("the log weights", log_weight, ("n",), float)
     n = log_weight.shape[0]
     upto = jnp.cumsum(jax.nn.softmax(log_weight))
     at = (jnp.arange(n) + jax.random.uniform(key)) / n

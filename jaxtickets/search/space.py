@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import masks
+from jaxtickets.shape_checks import check_array
 from jaxtickets.types import Array, Keep, Mask, Params, Prunable, PyTree, Scores, Wiring
 
 
@@ -80,13 +81,17 @@ def weights(params: Params, prunable: Prunable, scope: str = GLOBAL, group: int 
         masks.check_mask(mask, params)
         return masks.flatten(mask, prunable)
 
+    def pool(scores: Scores) -> Array:
+        masks.check_like(scores, params, "the scores", "the parameters")
+        return masks.flatten(scores, prunable)
+
     return Space(
         names=prunable,
         shapes=tuple(shapes.values()),
         scope=_known(scope),
         mask=lambda bits: masks.unflatten(bits, params, prunable),
         bits=bits,
-        pool=lambda scores: masks.flatten(scores, prunable),
+        pool=pool,
         group=group,
     )
 
@@ -111,6 +116,7 @@ def units(params: Params, wiring: Wiring, scope: str = "global") -> Space:
     ends = np.cumsum([group.size for group in wiring])
 
     def mask(bits: Array) -> Mask:
+        check_array("the bits", bits, (int(ends[-1]),), bool)
         parts = jnp.split(bits, ends[:-1])
         named = {group.name: part for group, part in zip(wiring, parts, strict=True)}
         return masks.expand(named, wiring, params)
@@ -123,13 +129,17 @@ def units(params: Params, wiring: Wiring, scope: str = "global") -> Space:
         masks.check_mask(mask, params)
         return columns(mask, jnp.any)
 
+    def pool(scores: Scores) -> Array:
+        masks.check_like(scores, params, "the scores", "the parameters")
+        return columns(scores, jnp.mean)
+
     return Space(
         names=tuple(group.name for group in wiring),
         shapes=tuple((group.size,) for group in wiring),
         scope=_known(scope),
         mask=mask,
         bits=bits,
-        pool=lambda scores: columns(scores, jnp.mean),
+        pool=pool,
     )
 
 
@@ -159,6 +169,7 @@ def choose(space: Space, scores: Array, keep: Keep, floor: int = 0) -> Array:
 
 def named(space: Space, values: Array) -> dict[str, Array]:
     """Splits `values[n]` by segment: segment name -> its part."""
+    check_array("the values", values, (space.size,))
     return dict(zip(space.names, jnp.split(values, space.starts[1:]), strict=True))
 
 
@@ -171,6 +182,7 @@ def segment(space: Space, index: Array) -> Array:
 
 def counts(space: Space, bits: Array) -> Array:
     """int32`[segments]`: the number of ones in each segment."""
+    check_array("the bits", bits, (space.size,), bool)
     parts = jnp.split(bits, space.starts[1:])
     return jnp.stack([jnp.sum(part, dtype=jnp.int32) for part in parts])
 

@@ -13,6 +13,7 @@ from jax import lax
 
 from jaxtickets.keys import stream
 from jaxtickets.search.space import Space
+from jaxtickets.shape_checks import check_array
 from jaxtickets.types import Array
 
 
@@ -37,6 +38,7 @@ def words(space: Space) -> Array:
 
 def recall(word: Array, bits: Array, length: int) -> Memory:
     """A memory of `length` masks that holds the mask `bits[n]`; `word` is the result of `words`."""
+    check_array("the bits", bits, word.shape[:1], bool)
     hash_ = xor(jnp.where(bits[:, None], word, jnp.uint32(0)))
     past = jnp.zeros((length, 2), jnp.uint32)
     if length:

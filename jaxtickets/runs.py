@@ -106,7 +106,7 @@ def split(rows: PyTree, axis: Axis) -> Blocks:
     """Cuts `rows` (leading axis: runs) into blocks on their lanes; pads with the last row.
 
     Raises:
-      ValueError: the leaves disagree on the number of runs, lack the axis of runs, or there are none.
+      ValueError: the leaves disagree on the number of runs or lack that axis, or there are none.
     """
     for leaf in jax.tree.leaves(rows):
         check_array("a leaf of the rows", leaf, ("runs", ...))

@@ -1,6 +1,7 @@
 """What is traced once: for all rows, chunks, densities, rates and seeds of equal shapes."""
 
 from functools import partial
+from operator import itemgetter
 
 import chex
 import jax
@@ -52,9 +53,8 @@ def test_an_annealing_step_is_traced_once_for_all_chunks_densities_and_seeds(mlp
         chain = jax.eval_shape(lambda: chains.begin(kernel.init(key, bits)))  # noqa: B023
         plans = annealing.step_plans(6, lambda t: temperature / (t + 1), lambda t: 4 - t)  # noqa: B023
         for begin in (0, 3):
-            chain = chunk.eval_shape(
-                key, chain, jax.tree.map(lambda a: a[begin : begin + 3], plans)
-            )  # noqa: B023
+            piece = jax.tree.map(itemgetter(slice(begin, begin + 3)), plans)
+            chain = chunk.eval_shape(key, chain, piece)
         assert chain.state.best.shape == (where.size,)
 
 
@@ -76,8 +76,13 @@ def test_a_sparse_training_is_traced_once_for_all_pieces_densities_rates_and_see
     prunable = masks.prunable(evidence.params)
     for seed, keep, rate in ((0, 12, 0.1), (1, 40, 0.01)):
         key = jax.random.key(seed)
-        mask = masks.random(key, evidence.params, prunable, keep)
-        state = training.init(evidence.params, {}, sparsify(optax.adam(rate), mask, None))
+
+        def begin(key):
+            mask = masks.random(key, evidence.params, prunable, keep)  # noqa: B023
+            optimizer = sparsify(optax.adam(rate), mask, None)  # noqa: B023
+            return training.init(evidence.params, {}, optimizer)
+
+        state = jax.eval_shape(begin, key)
         for _ in range(2):
             state = advance.eval_shape(key, rate, state, evidence.batches)
         assert state.step.dtype == jnp.int32

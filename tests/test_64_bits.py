@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from experiments.harness.named_parts import make_part
 from jaxtickets import gates, losses, masks, nets, optimizers, training
 from jaxtickets.criteria import CRITERIA
 from jaxtickets.dynamic.static import masked
@@ -236,7 +237,8 @@ def test_chains_meet(name, mlp):
         lambda key, mask: jnp.mean(jnp.where(where.bits(mask), 1.0, 0.1)), False
     )
     kernel = annealing.build(swaps.moves(where, 2), where.mask, energy, annealing.Rules())
-    group = interacting_chains.INTERACTIONS[name](interacting_chains.Rules(4.0, 0.3, where, 1))
+    known = {"ladder": 4.0, "replaced": 0.3, "space": where, "floor": 1}
+    group = make_part(interacting_chains.INTERACTIONS[name], known)
 
     @jax.jit
     def meetings(key):

@@ -12,13 +12,17 @@ import pytest
 
 from experiments.harness import annealed, annealed_settings, annealed_start, chain_runs
 from experiments.harness.annealed_settings import AnnealingSettings
+from experiments.harness.named_parts import takes
 from experiments.harness.settings import Except, among, idle_under
 from experiments.sa_search import idle
 from jaxtickets import losses, masks, optimizers, runs
 from jaxtickets.allocation import ALLOCATIONS
 from jaxtickets.criteria import CRITERIA
+from jaxtickets.recipes import annealed_search, search_energies, search_proposals
 from jaxtickets.recipes.search_domain import GRANULARITIES, POTENTIALS, ChainInputs, SearchDomain
-from jaxtickets.search import energies
+from jaxtickets.recipes.search_energies import ENERGIES, SearchedNet
+from jaxtickets.recipes.search_proposals import PROPOSALS
+from jaxtickets.search import annealing, energies
 from jaxtickets.search import space as spaces
 from jaxtickets.search.acceptance import ACCEPTANCES
 from jaxtickets.search.interacting_chains import INTERACTIONS
@@ -215,6 +219,34 @@ def test_every_setting_runs_with_exact_counts_at_each_step(change):
     planned = settings.sizes != "adaptive" and settings.proposal != "anew"
     if planned and settings.scope == "global":
         np.testing.assert_array_equal(info.size[:, 0], row.ticks.size)
+
+
+def test_parts_are_made_from_settings_and_what_is_known_of_the_net():
+    known = {field.name for field in fields(AnnealingSettings)}
+    known |= {"net", "space", "most", "measure"}
+    records = [*ENERGIES.values(), *PROPOSALS.values()]
+    assert all(set(takes(record.make)) <= known for record in records)
+    assert all(set(takes(energy.validation)) <= known for energy in ENERGIES.values())
+    assert all(set(takes(make)) <= known for make in INTERACTIONS.values())
+    for needs in (record.needs for record in records):
+        assert set(needs) <= known
+
+
+def test_a_search_composed_of_parts_is_that_of_the_settings():
+    _, space, _, row, (_, chains, info) = searched({}, 0.5)
+    sgd = SearchedNet(RECIPE, SGD, PRUNABLE, rescale=False)
+    search = annealed_search.build(
+        SearchDomain(space),
+        proposal=search_proposals.swaps(space, most=49),
+        energy=search_energies.fixed(sgd, losses.cross_entropy),
+        rules=annealing.Rules(),
+        prepare=prepare,
+        chunk=6,
+    )
+    sight = sight_of("fixed")
+    chain, got, _ = jax.jit(search.chunk)(row, search.begin(row, sight), 0, sight)
+    np.testing.assert_array_equal(chain.state.walk.bits, chains.state.walk.bits[-1])
+    np.testing.assert_allclose(got.energy, info.energy[:, 0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("change", [{}, UNITS], ids=str)

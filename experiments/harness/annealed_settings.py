@@ -5,12 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.harness.named_parts import takes
 from experiments.harness.settings import MOST_FACTOR, MOST_STEPS, option
 from experiments.harness.settings import check as check_options
 from jaxtickets import schedules
 from jaxtickets.allocation import ALLOCATIONS
 from jaxtickets.criteria import find
 from jaxtickets.recipes.search_domain import GRANULARITIES, POTENTIALS
+from jaxtickets.recipes.search_energies import ENERGIES
+from jaxtickets.recipes.search_proposals import PROPOSALS
 from jaxtickets.search import (
     energies,
     fields,
@@ -21,27 +24,7 @@ from jaxtickets.search.interacting_chains import INTERACTIONS
 
 SIZES = ("constant", "geometric", "sawtooth", "adaptive")
 TEMPERATURES = (*schedules.SCHEDULES, "levels")
-ENERGIES = {
-    "fixed": "lowering {measure}",
-    "minibatch": "lowering {measure} of a new minibatch a step",
-    "trainability": "lowering {measure} after {train_steps} training steps",
-    "gradient_flow": "raising the gradient's norm",
-    "orthogonality": "bringing layers nearer to orthogonal",
-}
-"""What a search lowers, by name and in words."""
-UNMEASURED = ("gradient_flow", "orthogonality")
-"""Energies that are no measure of the net's outputs."""
-PROPOSALS = {
-    "swaps": "random swaps",
-    "informed": "swaps that the gradient favours",
-    "informed_corrected": "swaps that the gradient favours, corrected",
-    "trained": "rewired: swaps that a short training speaks for",
-    "anew": "masks drawn anew",
-}
-"""What is proposed, by name and in words."""
 EVALUATIONS = ("auto", "plain", "difference")
-DIFFERENCE = {"granularity": "weights", "energy": "fixed", "proposal": "swaps"}
-"""What energies by difference ask of the other settings."""
 _SHARE = "a number, or a share of the ones if below 1; 0: all; for fields nats"
 
 
@@ -139,10 +122,43 @@ def mix_of(settings: AnnealingSettings) -> tuple[float, ...]:
 def in_words(settings: AnnealingSettings) -> str:
     """A search in a few words."""
     measure, steps = settings.measure.replace("_", "-"), settings.train_steps
-    goal = ENERGIES[settings.energy].format(measure=measure, train_steps=steps)
+    goal = ENERGIES[settings.energy].words.format(measure=measure, train_steps=steps)
     moved = settings.granularity in POTENTIALS
-    how = "random steps of potentials" if moved else PROPOSALS[settings.proposal]
+    how = "random steps of potentials" if moved else PROPOSALS[settings.proposal].words
     return f"{settings.granularity.replace('_', ' ')}, {how}, {goal}"
+
+
+Needs = Mapping[str, tuple[Any, ...]]
+"""Settings, and the values of which each needs one."""
+DIFFERENCE: Needs = {
+    "granularity": ("weights",),
+    "energy": ("fixed",),
+    "proposal": ("swaps",),
+    "scope": (spaces.GLOBAL, spaces.LAYER),
+}
+"""What energies by difference need."""
+_PATTERN: Needs = {
+    "granularity": ("weights",),
+    "proposal": ("swaps",),
+    "tabu": (0,),
+    "allocation": ("uniform",),
+}
+NEEDS: Mapping[str, Mapping[str, Needs]] = {
+    "energy": {name: energy.needs for name, energy in ENERGIES.items()},
+    "proposal": {name: proposal.needs for name, proposal in PROPOSALS.items()},
+    "scope": {spaces.PATTERN: _PATTERN},
+    "evaluation": {"difference": DIFFERENCE},
+    "interaction": {name: {"accept": ("metropolis",)} for name in ("exchange", "population")},
+}
+"""Setting -> value -> what a search with that value needs of other settings."""
+
+
+def unmet(settings: AnnealingSettings, needs: Needs) -> str:
+    """The first need that the settings don't meet, such as `tabu=0`; empty: they meet all."""
+    for other, values in needs.items():
+        if getattr(settings, other) not in values:
+            return f"{other}={' or '.join(map(str, values))}"
+    return ""
 
 
 def check_search(settings: AnnealingSettings) -> None:
@@ -150,35 +166,14 @@ def check_search(settings: AnnealingSettings) -> None:
     check_options(settings)
     if settings.steps % settings.chunk:
         raise ValueError(f"steps={settings.steps}: must be a multiple of chunk={settings.chunk}")
-    if settings.energy in UNMEASURED:
-        _check_needs(settings, "energy", {"measure": "cross_entropy"})
-    if settings.proposal == "anew" and settings.granularity in POTENTIALS:
-        raise ValueError("proposal=anew: needs granularity=weights or units")
-    if settings.proposal == "anew":
-        _check_needs(settings, "proposal", {"tabu": 0})
-    elif settings.proposal != "swaps":
-        needed = {
-            "granularity": "weights",
-            "energy": "fixed",
-            "measure": "cross_entropy",
-            "tabu": 0,
-        }
-        if settings.proposal == "trained":
-            needed |= {"energy": "trainability", "rescale": False}
-        _check_needs(settings, "proposal", needed)
-    if settings.scope == spaces.PATTERN:
-        needed = {"granularity": "weights", "proposal": "swaps", "tabu": 0, "allocation": "uniform"}
-        _check_needs(settings, "scope", needed)
-    if settings.evaluation == "difference":
-        _check_needs(settings, "evaluation", DIFFERENCE)
-        if settings.scope == spaces.PATTERN:
-            raise ValueError("evaluation=difference: needs scope=global or layer")
+    for name, values in NEEDS.items():
+        _check_needs(settings, name, values.get(getattr(settings, name), {}))
     if settings.start:
         try:
             find(settings.start)
         except ValueError as error:
             raise ValueError(f"start: {error}") from error
-        _check_needs(settings, "start", {"granularity": "weights"})
+        _check_needs(settings, "start", {"granularity": ("weights",)})
     if settings.granularity in POTENTIALS:
         if not settings.size > 0 < settings.size_end:
             raise ValueError(f"size={settings.size}: fields move by nats, above 0")
@@ -199,7 +194,7 @@ def check_search(settings: AnnealingSettings) -> None:
 
 def _check_interaction(settings: AnnealingSettings) -> None:
     name = f"interaction={settings.interaction}"
-    if settings.energy == "minibatch" or settings.proposal == "trained":
+    if ENERGIES[settings.energy].fresh or PROPOSALS[settings.proposal].fresh:
         raise ValueError(
             f"{name}: compares energies, and with energy=minibatch or proposal=trained each is of "
             "other images"
@@ -209,17 +204,15 @@ def _check_interaction(settings: AnnealingSettings) -> None:
         raise ValueError(f"{name}: compares masks, and with {said} chains draw others")
     if settings.steps == settings.chunk:
         raise ValueError(f"{name}: chains meet between chunks, and chunk={settings.chunk} is all")
-    if settings.interaction in ("exchange", "population"):
-        _check_needs(settings, "interaction", {"accept": "metropolis"})
-    if settings.interaction == "exchange" and not 1 < settings.ladder < math.inf:
+    uses = takes(INTERACTIONS[settings.interaction])
+    if "ladder" in uses and not 1 < settings.ladder < math.inf:
         raise ValueError(f"ladder={settings.ladder}: a ratio of temperatures, above 1")
     if settings.interaction == "population" and settings.temperatures == "constant":
         raise ValueError(f"{name}: resamples as it cools, and temperatures=constant doesn't")
-    if settings.interaction in ("crossover", "restart") and not 0 < settings.replaced < 1:
+    if "replaced" in uses and not 0 < settings.replaced < 1:
         raise ValueError(f"replaced={settings.replaced}: a share of the chains, in (0, 1)")
 
 
-def _check_needs(settings: AnnealingSettings, name: str, needed: Mapping[str, Any]) -> None:
-    for other, value in needed.items():
-        if getattr(settings, other) != value:
-            raise ValueError(f"{name}={getattr(settings, name)}: needs {other}={value}")
+def _check_needs(settings: AnnealingSettings, name: str, needs: Needs) -> None:
+    if need := unmet(settings, needs):
+        raise ValueError(f"{name}={getattr(settings, name)}: needs {need}")

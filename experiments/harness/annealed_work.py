@@ -2,11 +2,14 @@
 
 from experiments.harness.annealed_settings import AnnealingSettings
 from experiments.harness.budgeted_search import price
+from experiments.harness.named_parts import takes
 from experiments.harness.problem import Problem
 from jaxtickets.recipes.search_domain import POTENTIALS
+from jaxtickets.recipes.search_energies import ENERGIES
+from jaxtickets.recipes.search_proposals import PROPOSALS
 from jaxtickets.search import fields
 from jaxtickets.search.energies import training_cost
-from jaxtickets.search.interacting_chains import replaced
+from jaxtickets.search.interacting_chains import INTERACTIONS, replaced_count
 
 
 def search_passes(settings: AnnealingSettings, problem: Problem, chains: int) -> int:
@@ -43,26 +46,18 @@ def forward_passes(
     """
     images = settings.images or images
     training = training_cost(settings.train_steps * batch)
-
-    def energy(seen: int) -> int:
-        return {
-            "trainability": training + seen,
-            "gradient_flow": training_cost(min(seen, images)),
-            "orthogonality": 0,
-        }.get(settings.energy, seen)
-
-    trained = settings.proposal == "trained"
-    informed = settings.proposal.startswith("informed")
-    step = training + training_cost(images) if trained else energy(images)
-    first = step * (1 + (settings.burn_in if settings.temperature == 0 else 0))
-    step *= 2 if settings.energy == "minibatch" else 1  # both masks on the same images
-    gradient = training_cost(images) if informed else 0
-    looks = settings.steps // settings.chunk
-    walked = first + gradient + settings.steps * (step + gradient) + looks * energy(validation)
-    new = replaced(settings.replaced, chains) * (looks - 1) * energy(images)
-    if settings.interaction not in ("crossover", "restart"):
-        new = 0
-    return chains * (begin + walked) + new
+    scored, proposal = ENERGIES[settings.energy], PROPOSALS[settings.proposal]
+    energy = scored.passes(images, images, training) + proposal.energy_passes * images
+    more = proposal.step_passes * images
+    first = energy * (1 + (settings.burn_in if settings.temperature == 0 else 0)) + more
+    step = energy * (2 if scored.fresh else 1) + more  # both masks on the same images
+    chunks = settings.steps // settings.chunk
+    look = scored.passes(validation, images, training)
+    walked = first + settings.steps * step + chunks * look
+    children = 0
+    if "replaced" in takes(INTERACTIONS[settings.interaction]):
+        children = replaced_count(settings.replaced, chains) * (chunks - 1)
+    return chains * (begin + walked) + children * energy
 
 
 def beginning(settings: AnnealingSettings, problem: Problem) -> int:

@@ -21,6 +21,7 @@ from jaxtickets import runs
 from jaxtickets.compress.budget import Costs
 from jaxtickets.io.errors import UserError
 from jaxtickets.recipes.search_domain import SearchDomain
+from jaxtickets.recipes.search_energies import ENERGIES
 from jaxtickets.runs import Axis, Shared
 
 
@@ -89,7 +90,7 @@ def check_annealing(
             settings, problem.recipe.prepare, problem.dataset.train, problem.dataset.validation
         )
         left, size = len(sight.training.labels), problem.recipe.batch_size
-        if settings.energy == "trainability" and left < size:
+        if ENERGIES[settings.energy].trains and left < size:
             raise ValueError(
                 f"images={settings.images}: leaves {left} for training, and batch_size={size}"
             )

@@ -1,13 +1,13 @@
 """Advances a batch of chains from records to records: resumable, with a live line."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.harness import annealed, annealed_start
+from experiments.harness import annealed_start
 from experiments.harness.annealed_settings import AnnealingSettings
 from experiments.harness.chunked_run import check_finite, run_in_chunks
 from experiments.harness.progress import Progress
@@ -17,6 +17,7 @@ from jaxtickets import runs
 from jaxtickets.criteria import Evidence
 from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
+from jaxtickets.recipes.annealed_search import Meeting, Search
 from jaxtickets.recipes.search_domain import ChainInputs, SearchDomain, mask_at
 from jaxtickets.runs import Blocks, Shared
 from jaxtickets.search.annealing import Info
@@ -30,25 +31,6 @@ class ChainName(NamedTuple):
     density: float
     seed: Seed
     chain: int
-
-
-class Search(Protocol):
-    """What a chain does, and what chains do together: see `annealed.Search`."""
-
-    @property
-    def begin(self) -> Callable[..., Chain]:
-        """The chain before its first chunk."""
-        ...
-
-    @property
-    def chunk(self) -> Callable[..., tuple[Chain, Info, ChunkInfo]]:
-        """The chain after the chunk that begins at a step, what happened in it, and its end."""
-        ...
-
-    @property
-    def meeting(self) -> annealed.Meeting | None:
-        """What the chains of a group do between two chunks, if anything."""
-        ...
 
 
 class FoundTicket(NamedTuple):
@@ -292,7 +274,7 @@ def progress_of(phase: str, chains: int, steps: int) -> Progress:
     return Progress(f"{phase}, {chains} chains", steps, FORMATS, "eval", per_step=chains)
 
 
-def _of_groups(meeting: annealed.Meeting, group: int) -> tuple[Callable, Callable]:
+def _of_groups(meeting: Meeting, group: int) -> tuple[Callable, Callable]:
     """A meeting's two functions, of the chains of all groups, one group after another."""
 
     def cut(tree: PyTree) -> PyTree:

@@ -15,7 +15,7 @@ from experiments.harness.annealed_settings import AnnealingSettings
 from jaxtickets.criteria import find, forward_passes
 from jaxtickets.search.energies import training_cost
 from jaxtickets.search.fields import CHANCE
-from jaxtickets.search.interacting_chains import replaced
+from jaxtickets.search.interacting_chains import replaced_count
 
 ENERGY: dict[str, Any] = {"energy": "trainability", "rescale": False, "burn_in_accept": 0.2}
 FIELDS: dict[str, Any] = {**ENERGY, "granularity": "fields", "size": 0.5, "size_end": 0.1}
@@ -177,7 +177,7 @@ def phases(
         each = training + (training_cost(held_out) if graded else held_out)
         look = training + validation
         first = (1 if graded else 1 + BURN_IN) * each + (begin if i == 0 else 0)
-        new = each * replaced(born, many) if born else 0
+        new = each * replaced_count(born, many) if born else 0
         chunk, looks = 1, LOOKS
         if born:
             looks = (budget // count - many * first + new) // (many * (each + look) + new)

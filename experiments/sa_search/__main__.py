@@ -21,7 +21,6 @@ from typing import Any
 from absl import flags
 
 from experiments.harness import (
-    annealed,
     annealed_settings,
     annealed_work,
     annealing_runs,
@@ -53,6 +52,7 @@ from experiments.sa_search.page import table
 from experiments.sa_search.presets import DEFAULT, IDLE, NAMES, PRESETS, preset
 from jaxtickets.io.errors import UserError
 from jaxtickets.recipes.baseline_masks import BASELINES
+from jaxtickets.search.energies import rescale
 from jaxtickets.search.space import PATTERN
 from jaxtickets.types import Mask, Params
 
@@ -122,7 +122,7 @@ def main() -> None:
 
     # --- compare
     def weights(mask: Mask, params: Params) -> Params:
-        return annealed.ticket_params(settings, mask, params, problem.prunable)
+        return rescale(mask, params, problem.prunable) if settings.rescale else params
 
     summary = searched_tickets.train(
         session=session,

@@ -6,15 +6,9 @@ from typing import Any
 from experiments.harness import rows
 from experiments.harness.canvas import logarithmic, save, subplots
 from experiments.harness.records import read_spec
+from jaxtickets.recipes.search_energies import ENERGIES
 
 MEASURES = {"cross_entropy": "cross-entropy (nats)", "error_rate": "error rate"}
-ENERGIES = {
-    "gradient_flow": "minus the gradient's norm",
-    "orthogonality": "distance from orthogonal",
-    "minibatch": "{measure}\nof new images",
-    "trainability": "held-out {measure}\nafter {train_steps} training steps",
-}
-"""What an energy is called that isn't a measure of the untrained net on fixed images."""
 FEW = 30
 """So many points of a line are marked."""
 
@@ -22,7 +16,7 @@ FEW = 30
 def energy_words(spec: dict[str, Any]) -> str:
     """What a search lowered, and its unit."""
     measure = MEASURES[spec["measure"]]
-    return ENERGIES.get(spec["energy"], "{measure}").format(**spec | {"measure": measure})
+    return ENERGIES[spec["energy"]].label.format(**spec | {"measure": measure})
 
 
 def draw_search(folder: Path) -> Path:

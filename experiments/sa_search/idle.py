@@ -1,11 +1,26 @@
 """Which settings of a search over masks have no effect, and beside which others."""
 
-from experiments.harness.annealed_settings import UNMEASURED
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from experiments.harness.annealed_settings import DIFFERENCE
+from experiments.harness.named_parts import takes
 from experiments.harness.settings import Choice, Except, Idle
 from jaxtickets.recipes.search_domain import POTENTIALS
+from jaxtickets.recipes.search_energies import ENERGIES
+from jaxtickets.recipes.search_proposals import PROPOSALS
+from jaxtickets.search.interacting_chains import INTERACTIONS
 from jaxtickets.search.space import PATTERN
 
-INFORMED = ("informed", "informed_corrected")
+
+def takers(makers: Mapping[str, Callable[..., Any] | None], name: str) -> tuple[str, ...]:
+    """Which of the parts are made from the named setting."""
+    return tuple(part for part, make in makers.items() if name in takes(make))
+
+
+ENERGY_MAKERS = {name: energy.make for name, energy in ENERGIES.items()}
+PROPOSAL_MAKERS = {name: proposal.make for name, proposal in PROPOSALS.items()}
+INFORMED = takers(PROPOSAL_MAKERS, "candidates")
 """Proposals that look at the temperature, whatever the rule of acceptance does."""
 COLD: Choice = {"accept": ("greedy", "always"), "proposal": Except(INFORMED)}
 """What has no use for a temperature."""
@@ -26,15 +41,10 @@ IDLE: Idle = {
     "sizes": ({"proposal": ("anew",)},),
     "size_end": ({"sizes": Except(("geometric",))}, {"proposal": ("anew",)}),
     "target": ({"sizes": Except(("adaptive",))},),
-    "images": ({"energy": ("orthogonality",)},),
-    "measure": ({"energy": UNMEASURED},),
-    "evaluation": (
-        {"granularity": Except(("weights",))},
-        {"energy": Except(("fixed",))},
-        {"proposal": Except(("swaps",))},
-        {"scope": (PATTERN,)},
-    ),
-    "train_steps": ({"energy": Except(("trainability",))},),
+    "images": ({"energy": tuple(n for n, energy in ENERGIES.items() if not energy.sees_images)},),
+    "measure": ({"energy": Except(takers(ENERGY_MAKERS, "measure"))},),
+    "evaluation": tuple({other: Except(values)} for other, values in DIFFERENCE.items()),
+    "train_steps": ({"energy": Except(takers(ENERGY_MAKERS, "train_steps"))},),
     "running_start": ({"accept": Except(("running_mean",))},),
     "temperature": (COLD,),
     "temperature_ratio": (COLD, {"temperatures": ("constant", "levels")}),
@@ -47,7 +57,7 @@ IDLE: Idle = {
     "burn_in": (COLD, {"temperature": Except((0,))}),
     "burn_in_accept": (COLD, {"temperature": Except((0,))}),
     "tries": ({"tabu": (0,)},),
-    "ladder": ({"interaction": Except(("exchange",))},),
-    "replaced": ({"interaction": Except(("crossover", "restart"))},),
+    "ladder": ({"interaction": Except(takers(INTERACTIONS, "ladder"))},),
+    "replaced": ({"interaction": Except(takers(INTERACTIONS, "replaced"))},),
 }
 """All other settings always have an effect, be it that some of their values are refused."""

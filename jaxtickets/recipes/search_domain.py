@@ -17,7 +17,18 @@ from jaxtickets.search import annealing, fields
 from jaxtickets.search import space as spaces
 from jaxtickets.search.fields import Space as FieldSpace
 from jaxtickets.search.space import Space
-from jaxtickets.types import Array, Key, Mask, Params, Prunable, PyTree, Scores, Stats, Wiring
+from jaxtickets.types import (
+    Array,
+    Key,
+    Mask,
+    Params,
+    Prunable,
+    PyTree,
+    Scores,
+    Split,
+    Stats,
+    Wiring,
+)
 
 POTENTIALS = ("fields", "unit_fields")
 """The granularities whose points are fields of potentials."""
@@ -43,6 +54,20 @@ class SearchDomain(NamedTuple):
     def pool(self, scores: Scores) -> Scores:
         """Turns scores of weights into scores of what fields rank: of units, or the same."""
         return spaces.named(self.space, self.space.pool(scores)) if self.units else scores
+
+
+class SearchData(NamedTuple):
+    """The data that a search may see: arrays, the same for all chains. Never test data.
+
+    Attributes:
+      scored: images (float, normalised) and labels that masks are scored on.
+      training: raw images and labels for minibatches and training steps.
+      validation: raw images and labels that choose among the chain's best masks.
+    """
+
+    scored: Split
+    training: Split
+    validation: Split
 
 
 class ChainInputs(NamedTuple):

@@ -36,22 +36,6 @@ class Between(NamedTuple):
     next: Array
 
 
-class Rules(NamedTuple):
-    """The settings of the interactions; static.
-
-    Attributes:
-      ladder: for replica exchange, the ratio of the hottest rung's temperature to the coldest's.
-      replaced: for crossover and restarts, the share of chains that is replaced.
-      space: for crossover, the space of the bits.
-      floor: for crossover, see `genetic.crossover`.
-    """
-
-    ladder: float
-    replaced: float
-    space: Space
-    floor: int
-
-
 class Together(NamedTuple):
     """An interaction, as pure functions.
 
@@ -65,36 +49,37 @@ class Together(NamedTuple):
     meet: Callable[[Key, Kernel, State, PyTree, Between], tuple[State, PyTree]]
 
 
-def exchanging(rules: Rules) -> Together:
+def exchanging(ladder: float) -> Together:
     """Replica exchange: the planned temperature is that of the coldest rung; the others are hotter.
 
-    In the first half of the rounds, at each power of two from 8 on, `exchange.adapt` moves the
-    rungs. After that the ladder stays fixed.
+    The hottest rung's temperature is `ladder` times the coldest's. In the first half of the rounds,
+    at each power of two from 8 on, `exchange.adapt` moves the rungs. After that the ladder stays
+    fixed.
     """
 
     def begin(states: State) -> tuple[State, PyTree]:
         chains = states.energy.shape[0]
-        rungs = jnp.geomspace(1.0, rules.ladder, chains)
-        ladder = exchange.begin(_mean_scale(states) * rungs)
-        return exchange.place(ladder, states), _told(ladder, chains)
+        ratios = jnp.geomspace(1.0, ladder, chains)
+        rungs = exchange.begin(_mean_scale(states) * ratios)
+        return exchange.place(rungs, states), _told(rungs, chains)
 
     def meet(
         key: Key, kernel: Kernel, states: State, memory: PyTree, between: Between
     ) -> tuple[State, PyTree]:
-        ladder: Ladder = jax.tree.map(lambda leaf: leaf[0], memory)
-        ladder = exchange.swap(key, ladder, states.energy, between.temperature)
-        early = 2 * ladder.round <= between.rounds
-        power = (ladder.round & (ladder.round - 1)) == 0
-        moved = (ladder.round >= 8) & power & early
-        ladder = jax.tree.map(
-            lambda new, old: jnp.where(moved, new, old), exchange.adapt(ladder), ladder
+        rungs: Ladder = jax.tree.map(lambda leaf: leaf[0], memory)
+        rungs = exchange.swap(key, rungs, states.energy, between.temperature)
+        early = 2 * rungs.round <= between.rounds
+        power = (rungs.round & (rungs.round - 1)) == 0
+        moved = (rungs.round >= 8) & power & early
+        rungs = jax.tree.map(
+            lambda new, old: jnp.where(moved, new, old), exchange.adapt(rungs), rungs
         )
-        return exchange.place(ladder, states), _told(ladder, states.energy.shape[0])
+        return exchange.place(rungs, states), _told(rungs, states.energy.shape[0])
 
     return Together(begin, meet)
 
 
-def populating(rules: Rules) -> Together:
+def populating() -> Together:
     """Population annealing: resamples when the plan cools; changes nothing when it heats."""
 
     def meet(
@@ -107,41 +92,48 @@ def populating(rules: Rules) -> Together:
     return Together(_at_one_temperature, meet)
 
 
-def crossing(rules: Rules) -> Together:
-    """Crossover: replaces the worst chains by children of winners of tournaments of two."""
+def crossing(replaced: float, space: Space, floor: int) -> Together:
+    """Crossover: replaces the worst chains by children of winners of tournaments of two.
+
+    Args:
+      replaced: the share of chains that is replaced.
+      space: the space of the bits.
+      floor: see `genetic.crossover`.
+    """
 
     def meet(
         key: Key, kernel: Kernel, states: State, memory: PyTree, between: Between
     ) -> tuple[State, PyTree]:
-        many = replaced(rules.replaced, states.energy.shape[0])
-        return genetic.breed(key, kernel, rules.space, states, many, 2, rules.floor), memory
+        many = replaced_count(replaced, states.energy.shape[0])
+        return genetic.breed(key, kernel, space, states, many, 2, floor), memory
 
     return Together(_at_one_temperature, meet)
 
 
-def restarting(rules: Rules) -> Together:
-    """Restarts: restarts the worst chains at the best mask that any chain has met."""
+def restarting(replaced: float) -> Together:
+    """Restarts: restarts a share of the chains, the worst, at the best mask that any has met."""
 
     def meet(
         key: Key, kernel: Kernel, states: State, memory: PyTree, between: Between
     ) -> tuple[State, PyTree]:
-        many = replaced(rules.replaced, states.energy.shape[0])
+        many = replaced_count(replaced, states.energy.shape[0])
         return genetic.restart(key, kernel, states, many), memory
 
     return Together(_at_one_temperature, meet)
 
 
-INTERACTIONS: dict[str, Callable[[Rules], Together] | None] = {
+INTERACTIONS: dict[str, Callable[..., Together] | None] = {
     "none": None,
     "exchange": exchanging,
     "population": populating,
     "crossover": crossing,
     "restart": restarting,
 }
-"""Name -> the interaction's factory; None for independent chains."""
+"""Name -> the interaction's factory, which takes what it needs of `ladder`, `replaced`, `space` and
+`floor`; None for independent chains."""
 
 
-def replaced(share: float, chains: int) -> int:
+def replaced_count(share: float, chains: int) -> int:
     """The number of chains to replace: at least one, and not all."""
     return min(max(1, round(share * chains)), chains - 1)
 

@@ -1,0 +1,161 @@
+"""A search over the masks of a net, made of its parts: pure functions of a chain, to be batched.
+
+    net = SearchedNet(recipe, optimizer, prunable)
+    domain = search_domain("weights", "layer", params, prunable, wiring)
+    search = annealed_search.build(
+        domain,
+        proposal=search_proposals.swaps(domain.space, most=2000),
+        energy=search_energies.fixed(net, losses.cross_entropy),
+        rules=annealing.Rules(),
+        prepare=recipe.prepare,
+        chunk=20,
+    )
+    state = search.begin(chain, data)
+    state, infos, end = search.chunk(chain, state, 0, data)
+
+`chain` is a `ChainInputs`, `data` a `SearchData`; `jax.vmap` makes them those of many chains.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxtickets.recipes.search_domain import ChainInputs, SearchData, SearchDomain, mask_at
+from jaxtickets.recipes.search_energies import ChainEnergy
+from jaxtickets.recipes.search_proposals import ChainProposal
+from jaxtickets.search import annealing, chains, interacting_chains
+from jaxtickets.search.chains import Chain, ChunkInfo
+from jaxtickets.search.energies import Energy
+from jaxtickets.types import Array, Mask, PyTree, Split
+
+
+class Meeting(NamedTuple):
+    """What the chains of a group do together; both functions are of stacked chains.
+
+    Attributes:
+      begin: `begin(chains) -> chains`, before the first chunk.
+      meet: `meet(chain, chains, start, data) -> chains`, before the chunk that begins at a step;
+        the inputs are those of the group's first chain.
+    """
+
+    begin: Callable[[Chain], Chain]
+    meet: Callable[[ChainInputs, Chain, Array, SearchData], Chain]
+
+
+class Search(NamedTuple):
+    """A search put together: pure functions, the first two for one chain.
+
+    Attributes:
+      begin: `begin(chain, data) -> Chain`.
+      chunk: `chunk(chain, state, start, data) -> (Chain, infos, ChunkInfo)`: runs a chunk of steps
+        from step `start` on; the infos are stacked.
+      meeting: what the chains of a group do together, if anything.
+    """
+
+    begin: Callable[[ChainInputs, SearchData], Chain]
+    chunk: Callable[..., tuple[Chain, annealing.Info, ChunkInfo]]
+    meeting: Meeting | None = None
+
+
+class BurnIn(NamedTuple):
+    """How the start temperature is estimated, see `annealing.burn_in`.
+
+    Attributes:
+      samples: random neighbours.
+      acceptance: the share of worse ones that is accepted.
+    """
+
+    samples: int
+    acceptance: float
+
+
+def build(
+    domain: SearchDomain,
+    proposal: ChainProposal,
+    energy: ChainEnergy,
+    rules: annealing.Rules,
+    prepare: Callable[[Array], Array],
+    chunk: int,
+    validation: ChainEnergy | None = None,
+    floor: int = 0,
+    burn_in: BurnIn | None = None,
+    together: interacting_chains.Together | None = None,
+) -> Search:
+    """The search of these parts.
+
+    Args:
+      domain: where chains walk.
+      proposal: how they move.
+      energy: what they lower.
+      rules: how they decide.
+      prepare: raw validation images -> normalised images.
+      chunk: steps between two looks at the validation data.
+      validation: what is found on these, of a kind that draws nothing; None: the energy.
+      floor: the least that a field keeps in each segment.
+      burn_in: estimates the start temperature; None: temperatures are those of the plan.
+      together: what the chains of a group do for each other between two chunks.
+    """
+    validated_by = validation or energy
+
+    def masked(chain: ChainInputs) -> Callable[[PyTree], Mask]:
+        return lambda point: mask_at(domain, floor, chain, point)
+
+    def parts(chain: ChainInputs, data: SearchData) -> tuple[Energy, annealing.Kernel]:
+        moves, energy_at, fresh = proposal(chain, data)
+        lowered = energy(chain, data, data.scored)
+        lowered = lowered._replace(fresh=lowered.fresh or fresh)
+        return lowered, annealing.build(moves, masked(chain), lowered, rules, energy_at)
+
+    def begin(chain: ChainInputs, data: SearchData) -> Chain:
+        _, kernel = parts(chain, data)
+        init_key, burn_key, _ = jax.random.split(chain.key, 3)
+        state = kernel.init(init_key, chain.start)
+        if burn_in is not None:
+            first = chain.ticks.size[0]
+            state = annealing.burn_in(
+                kernel,
+                burn_key,
+                state,
+                size=first,
+                samples=burn_in.samples,
+                acceptance=burn_in.acceptance,
+            )
+        return chains.begin(state)
+
+    def advance(
+        chain: ChainInputs, state: Chain, start: Array, data: SearchData
+    ) -> tuple[Chain, annealing.Info, ChunkInfo]:
+        lowered, kernel = parts(chain, data)
+        seen = Split(prepare(data.validation.images), data.validation.labels)
+        validated = validated_by(chain, data, seen)
+
+        def validate(mask: Mask) -> Array:
+            return validated.evaluate(chain.key, mask)  # no fresh draw: the key goes unused
+
+        now = jax.tree.map(
+            lambda planned: jax.lax.dynamic_slice_in_dim(planned, start, chunk), chain.ticks
+        )
+        key = jax.random.split(chain.key, 3)[2]
+        return chains.chunk(kernel, lowered, masked(chain), validate, key, state, now)
+
+    def meet(chain: ChainInputs, group: Chain, start: Array, data: SearchData) -> Chain:
+        assert together is not None
+        planned = chain.ticks.temperature
+        between = interacting_chains.Between(
+            rounds=jnp.int32(planned.shape[0] // chunk),
+            temperature=planned[start - 1],
+            next=planned[start],
+        )
+        key = jax.random.fold_in(jax.random.split(chain.key, 4)[3], start)
+        kernel = parts(chain, data)[1]
+        state, memory = together.meet(key, kernel, group.state, group.memory, between)
+        return group._replace(state=state, memory=memory)
+
+    def begin_together(group: Chain) -> Chain:
+        assert together is not None
+        state, memory = together.begin(group.state)
+        return group._replace(state=state, memory=memory)
+
+    return Search(begin, advance, Meeting(begin_together, meet) if together else None)

@@ -15,6 +15,7 @@ from jaxtickets.recipes.annealed_search import BurnIn, Search
 from jaxtickets.recipes.search_domain import ChainInputs, SearchData, SearchDomain, search_domain
 from jaxtickets.recipes.search_energies import ENERGIES, SearchedNet
 from jaxtickets.recipes.search_proposals import PROPOSALS, ChainProposal
+from jaxtickets.recipes.search_schedules import SIZES
 from jaxtickets.search import annealing, energies, incremental_energy
 from jaxtickets.search.acceptance import ACCEPTANCES, running_mean
 from jaxtickets.search.incremental_energy import Layer
@@ -100,7 +101,7 @@ def first_layer(
         if asked:
             raise ValueError("evaluation=difference: the net has no dense, pruned first layer")
         return None
-    smallest = most if settings.sizes == "constant" else 1  # other sizes shrink
+    smallest = 1 if SIZES[settings.sizes].shrinks else most
     return layer if asked or incremental_energy.pays(layer, smallest, settings.chunk) else None
 
 
@@ -137,7 +138,7 @@ def build(
         energy=make_part(energy.make, known),
         rules=annealing.Rules(
             accept=acceptances[settings.accept],
-            target=settings.target if settings.sizes == "adaptive" else None,
+            target=settings.target if SIZES[settings.sizes].adapts else None,
         ),
         prepare=recipe.prepare,
         chunk=settings.chunk,

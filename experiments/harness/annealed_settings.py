@@ -8,12 +8,12 @@ from typing import Any
 from experiments.harness.named_parts import takes
 from experiments.harness.settings import MOST_FACTOR, MOST_STEPS, option
 from experiments.harness.settings import check as check_options
-from jaxtickets import schedules
 from jaxtickets.allocation import ALLOCATIONS
 from jaxtickets.criteria import find
 from jaxtickets.recipes.search_domain import GRANULARITIES, POTENTIALS
 from jaxtickets.recipes.search_energies import ENERGIES
 from jaxtickets.recipes.search_proposals import PROPOSALS
+from jaxtickets.recipes.search_schedules import SIZES, TEMPERATURES
 from jaxtickets.search import (
     energies,
     fields,
@@ -22,8 +22,6 @@ from jaxtickets.search import space as spaces
 from jaxtickets.search.acceptance import ACCEPTANCES
 from jaxtickets.search.interacting_chains import INTERACTIONS
 
-SIZES = ("constant", "geometric", "sawtooth", "adaptive")
-TEMPERATURES = (*schedules.SCHEDULES, "levels")
 EVALUATIONS = ("auto", "plain", "difference")
 _SHARE = "a number, or a share of the ones if below 1; 0: all; for fields nats"
 
@@ -56,7 +54,7 @@ class AnnealingSettings:
     )
     size: float = option(0.1, f"ones that the first swap switches off: {_SHARE}", least=0, most=1e9)
     size_end: float = option(0.001, f"and the last swap, if geometric: {_SHARE}", least=0, most=1e9)
-    sizes: str = option("geometric", "how the swap size changes", SIZES)
+    sizes: str = option("geometric", "how the swap size changes", tuple(SIZES))
     target: float = option(0.25, "acceptance rate that adaptive sizes aim at", above=0, most=1)
     energy: str = option("fixed", "what masks are scored by", tuple(ENERGIES))
     images: int = option(
@@ -78,7 +76,7 @@ class AnnealingSettings:
     temperature_ratio: float = option(
         0.01, "end temperature over start temperature", above=0, most=1
     )
-    temperatures: str = option("geometric", "how the temperature falls", TEMPERATURES)
+    temperatures: str = option("geometric", "how the temperature falls", tuple(TEMPERATURES))
     cooling: float = option(
         0.999, "factor from level to level, if temperatures=levels", above=0, most=1
     )

@@ -8,17 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.harness.annealed_settings import AnnealingSettings, mix_of
+from experiments.harness.named_parts import make_part, takes
 from jaxtickets import allocation, schedules
 from jaxtickets.allocation import ALLOCATIONS
 from jaxtickets.compress import budget
 from jaxtickets.criteria import Evidence, at_initialisation, find
 from jaxtickets.recipes.search_domain import POTENTIALS, SearchDomain
-from jaxtickets.search import (
-    annealing,
-    fields,
-    patterns,
-    swaps,
-)
+from jaxtickets.recipes.search_proposals import PROPOSALS
+from jaxtickets.recipes.search_schedules import SIZES, TEMPERATURES
+from jaxtickets.search import annealing, fields, patterns, swaps
 from jaxtickets.search import space as spaces
 from jaxtickets.search.fields import Field
 from jaxtickets.search.space import Space
@@ -142,34 +140,36 @@ def step_plans(settings: AnnealingSettings, ones: int, most: int) -> annealing.S
 
     Populations are resampled for all of a cooling, so that theirs comes at once, between chunks.
     """
-    steps = settings.steps
+    steps, whole = settings.steps, settings.granularity not in POTENTIALS
     period = settings.reheat or steps
     once = schedules.growing_levels(
         period, settings.level_first, settings.level_growth, settings.level_most
     )
     levels = np.resize(once, steps)  # begun again when reheated
     start = settings.temperature or 1.0
-    if settings.temperatures == "levels":
-        temperature = schedules.table((start * settings.cooling**levels).astype(np.float32))
-    else:
-        shape = schedules.SCHEDULES[settings.temperatures]
-        temperature = shape(start, period, start * settings.temperature_ratio)
-        temperature = schedules.reheat(temperature, period)
+    falls = TEMPERATURES[settings.temperatures]
+    temperature = make_part(
+        falls,
+        {
+            "start": start,
+            "end": start * settings.temperature_ratio,
+            "steps": period,
+            "levels": once,
+            "cooling": settings.cooling,
+        },
+    )
+    temperature = schedules.reheat(temperature, period)
     if settings.interaction == "population":
         temperature = _held(temperature, settings.chunk)
-    whole = settings.granularity not in POTENTIALS
-    first, last = ends = settings.size, settings.size_end
+    first, last = settings.size, settings.size_end
     if whole:
-        first, last = (min(swap_size(size, ones), most) for size in ends)
-    if settings.sizes == "sawtooth":
-        tooth = schedules.sawtooth(int(levels.max()) + 1, int(first))
-        size = schedules.table(np.minimum(tooth[levels], most).astype(np.float32))
-    elif settings.sizes == "geometric":
-        size = schedules.geometric(first, steps, min(last, first))
-    else:
-        size = schedules.constant(first, steps)
+        first, last = min(swap_size(first, ones), most), min(swap_size(last, ones), most)
+    size = make_part(
+        SIZES[settings.sizes].make,
+        {"first": first, "last": last, "steps": steps, "levels": levels, "most": most},
+    )
     begins = (np.diff(levels, prepend=-1) != 0).astype(np.float32)
-    level = schedules.table(begins) if settings.temperatures == "levels" else None
+    level = schedules.table(begins) if "levels" in takes(falls) else None
     return annealing.step_plans(steps, temperature, size, level, whole)
 
 
@@ -196,8 +196,8 @@ def largest_swap(settings: AnnealingSettings, space: Space, bits: Array) -> int:
         room = patterns.count(space)
     else:
         room = swaps.most(space, np.asarray(bits))
-    if settings.sizes == "adaptive":
+    if SIZES[settings.sizes].adapts:
         room = max(1, room // 2)
-    if settings.proposal.startswith("informed"):
+    if "candidates" in takes(PROPOSALS[settings.proposal].make):
         room = min(room, settings.candidates)
     return min(swap_size(settings.size, int(np.sum(bits, axis=-1).max())), room)

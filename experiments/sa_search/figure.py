@@ -6,6 +6,7 @@ from typing import Any
 from experiments.harness import rows
 from experiments.harness.canvas import logarithmic, save, subplots
 from experiments.harness.records import read_spec
+from experiments.sa_search.idle import COLD
 from jaxtickets.recipes.search_energies import ENERGIES
 
 MEASURES = {"cross_entropy": "cross-entropy (nats)", "error_rate": "error rate"}
@@ -32,7 +33,7 @@ def draw_search(folder: Path) -> Path:
         chains.setdefault((row["density"], row["seed"], row["chain"]), []).append(row)
     densities = sorted({density for density, _, _ in chains}, reverse=True)
     fig, axes = subplots(2, 3, (12, 6.5))
-    cold = spec["accept"] in ("greedy", "always")
+    cold = spec["accept"] in COLD["accept"]
     panels = (
         ("energy", f"energy: {energy_words(spec)}"),
         ("best_energy", "lowest energy so far"),

@@ -9,6 +9,7 @@ from experiments.harness.settings import Choice, Except, Idle
 from jaxtickets.recipes.search_domain import POTENTIALS
 from jaxtickets.recipes.search_energies import ENERGIES
 from jaxtickets.recipes.search_proposals import PROPOSALS
+from jaxtickets.recipes.search_schedules import SIZES, TEMPERATURES
 from jaxtickets.search.interacting_chains import INTERACTIONS
 from jaxtickets.search.space import PATTERN
 
@@ -24,8 +25,11 @@ INFORMED = takers(PROPOSAL_MAKERS, "candidates")
 """Proposals that look at the temperature, whatever the rule of acceptance does."""
 COLD: Choice = {"accept": ("greedy", "always"), "proposal": Except(INFORMED)}
 """What has no use for a temperature."""
-TOOTHLESS: Choice = {"sizes": Except(("sawtooth",))}
+SIZE_MAKERS = {name: sizes.make for name, sizes in SIZES.items()}
+TOOTHLESS: Choice = {"sizes": Except(takers(SIZE_MAKERS, "levels"))}
 """What has no use for levels but that the temperature falls with them."""
+LEVELLESS = Except(takers(TEMPERATURES, "levels"))
+"""Temperatures that have no levels."""
 BITS: Choice = {"granularity": Except(POTENTIALS)}
 """Where points are bits, and not potentials."""
 
@@ -39,8 +43,8 @@ IDLE: Idle = {
     "candidates": ({"proposal": Except(INFORMED)},),
     "size": ({"proposal": ("anew",)},),
     "sizes": ({"proposal": ("anew",)},),
-    "size_end": ({"sizes": Except(("geometric",))}, {"proposal": ("anew",)}),
-    "target": ({"sizes": Except(("adaptive",))},),
+    "size_end": ({"sizes": Except(takers(SIZE_MAKERS, "last"))}, {"proposal": ("anew",)}),
+    "target": ({"sizes": tuple(n for n, sizes in SIZES.items() if not sizes.adapts)},),
     "images": ({"energy": tuple(n for n, energy in ENERGIES.items() if not energy.sees_images)},),
     "measure": ({"energy": Except(takers(ENERGY_MAKERS, "measure"))},),
     "evaluation": tuple({other: Except(values)} for other, values in DIFFERENCE.items()),
@@ -49,10 +53,10 @@ IDLE: Idle = {
     "temperature": (COLD,),
     "temperature_ratio": (COLD, {"temperatures": ("constant", "levels")}),
     "temperatures": (COLD,),
-    "cooling": (COLD, {"temperatures": Except(("levels",))}),
-    "level_first": (COLD | TOOTHLESS, {"temperatures": Except(("levels",))} | TOOTHLESS),
-    "level_growth": (COLD | TOOTHLESS, {"temperatures": Except(("levels",))} | TOOTHLESS),
-    "level_most": (COLD | TOOTHLESS, {"temperatures": Except(("levels",))} | TOOTHLESS),
+    "cooling": (COLD, {"temperatures": LEVELLESS}),
+    "level_first": (COLD | TOOTHLESS, {"temperatures": LEVELLESS} | TOOTHLESS),
+    "level_growth": (COLD | TOOTHLESS, {"temperatures": LEVELLESS} | TOOTHLESS),
+    "level_most": (COLD | TOOTHLESS, {"temperatures": LEVELLESS} | TOOTHLESS),
     "reheat": (COLD | TOOTHLESS, {"temperatures": ("constant",)} | TOOTHLESS),
     "burn_in": (COLD, {"temperature": Except((0,))}),
     "burn_in_accept": (COLD, {"temperature": Except((0,))}),

@@ -190,7 +190,7 @@ def check_like(tree: PyTree, like: PyTree, name: str, of: str) -> None:
     trees.
     """
     structures: tuple[Any, Any] = jax.tree.structure(tree), jax.tree.structure(like)
-    leaves = jax.tree.leaves(tree), jax.tree.leaves(like)
+    leaves = [jax.tree.leaves(tree), jax.tree.leaves(like)]
     same = structures[0] == structures[1]
     if same and all(jnp.shape(a) == jnp.shape(b) for a, b in zip(*leaves, strict=True)):
         return

@@ -72,7 +72,7 @@ def test_records_and_figures_are_there(smoke):
     spec = json.loads((folder / "spec.json").read_text())
     assert spec["model"] == "lenet300_100"
     phases = {json.loads(line)["phase"] for line in (folder / "metrics.jsonl").open()}
-    assert phases == {"search", "granet-0.5", "dense", "train"}
+    assert phases == {"search", "granet-0.5", "granet-0.5-schedule", "dense", "train"}
     for name in ("search", "accuracies", "layers"):
         assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000
 

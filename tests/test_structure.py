@@ -145,6 +145,41 @@ def test_nothing_outside_a_family_branches_on_a_members_name(family):
     assert not found
 
 
+PACKED = {
+    ("jaxtickets.runs", "arguments"),  # as many as the caller's function takes
+}
+"""Tuples that are packed under a name and splatted into a call, in one function."""
+
+
+def packed(path: Path) -> set[str]:
+    """The names of a file's tuples that the function that packs them also splats into a call."""
+    found = set()
+    for function in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        inside = list(ast.walk(function))
+        tuples = {
+            target.id
+            for node in inside
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        found |= tuples & {
+            argument.value.id
+            for node in inside
+            if isinstance(node, ast.Call)
+            for argument in node.args
+            if isinstance(argument, ast.Starred) and isinstance(argument.value, ast.Name)
+        }
+    return found
+
+
+def test_arguments_are_not_packed_to_be_splatted():
+    found = {(module, name) for module, path in KNOWN.items() for name in packed(path)}
+    assert found == PACKED
+
+
 SLOW = {
     "matplotlib",
     "orbax",

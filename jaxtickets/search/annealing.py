@@ -139,7 +139,8 @@ def build(
       at: `at(walk) -> scalar`: the energy of a walk that holds more than its point, such as
         `incremental_energy.fixed`; None evaluates `energy` at the mask of the point.
     """
-    limits = jnp.log(jnp.float32(moves.least)), jnp.log(jnp.float32(moves.most))
+    log_least = jnp.log(jnp.float32(moves.least))
+    log_most = jnp.log(jnp.float32(moves.most))
 
     def evaluate(key: Key, walk: PyTree) -> Array:
         value = at(walk) if at is not None else energy.evaluate(key, mask_of(moves.point(walk)))
@@ -157,7 +158,7 @@ def build(
             best_energy=first,
             start=point,
             scale=jnp.float32(1),
-            log_size=limits[1],
+            log_size=log_most,
             memory=rules.accept.init(first),
         )
 
@@ -185,7 +186,7 @@ def build(
         log_size = state.log_size
         if rules.target is not None:
             log_size += rules.gain * (accepted.astype(jnp.float32) - rules.target)
-            log_size = jnp.clip(log_size, *limits)
+            log_size = jnp.clip(log_size, log_least, log_most)
         new = State(
             walk=walk,
             energy=jnp.where(accepted, proposed, current),

@@ -191,7 +191,7 @@ BAD = {
         "--rates=1": "outside (0, 1): there is nothing to search",
         "--budget=0.5": "--budget: with --granularity=units a search keeps a share of the",
         "--granularity=unit_fields": "so give --ranking=over_layers --multiple=1",
-        "--budget=0.01 --granularity=unit_fields --ranking=over_layers": "budget=1179: the smallest selection costs",
+        "--budget=0.01 --granularity=unit_fields --ranking=over_layers": "the smallest selection",
         "--budget=1 --granularity=unit_fields --ranking=over_layers": "1.0 is outside (0, 1)",
         "--search=thesis --granularity=unit_fields --ranking=over_layers": "has no sawtooth",
         "--preset=thesi": "did you mean thesis",

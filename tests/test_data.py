@@ -104,12 +104,25 @@ def error_of(call) -> str:
 # --- names ---------------------------------------------------------------------------------------
 
 
-def test_every_name_has_a_source_and_its_statistics_fit_its_channels():
-    assert data.NAMES == ("mnist5k", "mnist", "fashion_mnist", "cifar10") == tuple(sources.SOURCES)
-    for name in data.NAMES:
-        source = sources.SOURCES[name]
-        assert len(source.mean) == len(source.std) == data.shape(name)[2]
-        assert data.classes(name) == 10
+CLASSES = {
+    "mnist5k": 10,
+    "mnist": 10,
+    "fashion_mnist": 10,
+    "cifar10": 10,
+}
+
+
+def test_every_name_has_its_classes_here():
+    assert data.NAMES == tuple(CLASSES) == tuple(sources.SOURCES)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_the_facts_of_a_source_fit_each_other(name):
+    source = sources.SOURCES[name]
+    assert source.name == name
+    assert len(source.mean) == len(source.std) == data.shape(name)[2]
+    assert min(source.train, source.validation, source.test) > 0
+    assert data.classes(name) == CLASSES[name]
 
 
 @pytest.mark.parametrize("call", [data.load, data.shape, data.classes])
@@ -131,7 +144,7 @@ def test_mnist5k_has_350_50_and_100_images_of_each_digit():
 
 def test_mnist5k_splits_are_disjoint_and_cover_all_images():
     labels = np.repeat(np.arange(10, dtype=np.int32), 500)
-    indices = np.concatenate(mnist5k.stratified(labels, sources.MNIST5K))
+    indices = np.concatenate(mnist5k.stratified(labels, sources.SOURCES["mnist5k"]))
     assert sorted(indices.tolist()) == list(range(5000))
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import pkgutil
 import sys
+from pathlib import Path
 
 import commands
 import pytest
@@ -46,6 +47,13 @@ FIGURES = {
     "sa_frontier": ("accuracy_over_budget", "trained_over_untrained", "where", "evolution"),
     "sparse_execution": ("sparse",),
 }
+OWN_TEST = {"sa_search", "benchmark"}
+"""Experiments whose runs a test file of their own looks at."""
+
+
+def test_every_experiment_is_run():
+    folders = {path.parent.name for path in Path(experiments.__file__).parent.glob("*/__main__.py")}
+    assert folders - {"harness"} == OWN_TEST | set(FIGURES)
 
 
 @pytest.mark.parametrize("experiment", FIGURES)

@@ -13,14 +13,12 @@ from jaxtickets.types import Dataset
 
 __all__ = ["NAMES", "DataError", "classes", "load", "shape"]
 
-_LOADERS: dict[str, Callable[[Source, str | PathLike[str] | None, bool], Dataset]] = {
+_BUNDLED: dict[str, Callable[[Source, str | PathLike[str] | None, bool], Dataset]] = {
     "mnist5k": mnist5k.load,
-    "mnist": tfds.load,
-    "fashion_mnist": tfds.load,
-    "cifar10": tfds.load,
 }
+"""The loaders of sets that TFDS does not prepare."""
 
-NAMES = tuple(_LOADERS)
+NAMES = tuple(SOURCES)
 
 
 def load(name: str, data_dir: str | PathLike[str] | None = None, prepare: bool = False) -> Dataset:
@@ -36,7 +34,7 @@ def load(name: str, data_dir: str | PathLike[str] | None = None, prepare: bool =
       DataError: the name is unknown, or the set is missing, not prepared or damaged.
     """
     source = _source(name)
-    return _LOADERS[name](source, data_dir, prepare)
+    return _BUNDLED.get(name, tfds.load)(source, data_dir, prepare)
 
 
 def shape(name: str) -> tuple[int, int, int]:

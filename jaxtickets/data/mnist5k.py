@@ -21,7 +21,7 @@ def load(source: Source, data_dir: str | PathLike[str] | None, prepare: bool) ->
     that the class counts of any prefix differ by at most one.
 
     Args:
-      source: `sources.MNIST5K`.
+      source: that of `"mnist5k"`.
       data_dir, prepare: ignored.
 
     Raises:

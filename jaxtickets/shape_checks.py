@@ -6,7 +6,6 @@ They look at shapes and types alone, of traced arrays too, and so cost compiled 
 from collections.abc import Sequence
 from types import EllipsisType
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +27,8 @@ def check_array(name: str, array: Array, axes: Axes, kind: type | None = None) -
       axes: `("n", "classes")`, `(12,)`, `("batches", "size", ...)`; `()` for a scalar.
       kind: `bool`, `int` or `float`, of any width; None for any.
     """
+    import chex  # here: a quarter of a second, that an error in a flag need not wait for
+
     array = array if hasattr(array, "dtype") else np.asarray(array)
     shape = jnp.shape(array)
     try:

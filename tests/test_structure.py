@@ -181,6 +181,7 @@ def test_arguments_are_not_packed_to_be_splatted():
 
 
 SLOW = {
+    "chex",
     "matplotlib",
     "orbax",
     "pandas",

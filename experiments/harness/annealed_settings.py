@@ -30,79 +30,118 @@ _SHARE = "a number, or a share of the ones if below 1; 0: all; for fields nats"
 class AnnealingSettings:
     """A search by names and numbers; each field is also a flag of the same name."""
 
-    granularity: str = option("weights", "bits, or fields of potentials over these", GRANULARITIES)
-    scope: str = option("layer", "of bits, what keeps its counts", spaces.SCOPES)
-    group: int = option(
-        4, "of patterns, inputs of a group, of which the density stay", least=2, most=10**6
+    granularity: str = option(
+        "weights", "what chains walk on: bits, or fields of potentials over them", GRANULARITIES
     )
-    allocation: str = option("uniform", "counts of the first mask", tuple(ALLOCATIONS))
-    start: str = option("", "of weights: the criterion of the first mask; empty: random bits")
+    scope: str = option(
+        "layer", "with bits: the segments whose number of ones is kept", spaces.SCOPES
+    )
+    group: int = option(
+        4, "with patterns: inputs per group; a share `density` of each is kept", least=2, most=10**6
+    )
+    allocation: str = option(
+        "uniform",
+        "how the counts of the first mask are distributed over layers",
+        tuple(ALLOCATIONS),
+    )
+    start: str = option("", "with weights: criterion of the first mask; empty: random bits")
     floor: int = option(1, "least number of ones in each layer", least=0, most=10**9)
-    features: tuple = option((fields.CHANCE, "large_init"), "of fields: chance, and criteria")
-    mix: str = option("1,1", "of fields: what each feature counts at first")
-    pooled: str = option("snip", "the criterion that the first field pools; empty: a flat field")
-    sides: tuple = option(("input",), "of fields of weights: sides with potentials", empty=True)
+    features: tuple = option(
+        (fields.CHANCE, "large_init"),
+        "with fields: the features of a potential, chance and criteria",
+    )
+    mix: str = option("1,1", "with fields: first coefficient of each feature")
+    pooled: str = option(
+        "snip", "criterion whose pooled scores are the first field; empty: a flat field"
+    )
+    sides: tuple = option(
+        ("input",), "with fields of weights: the sides of a kernel that have potentials", empty=True
+    )
     steps: int = option(500, "steps of each chain", least=1, most=MOST_STEPS)
-    chunk: int = option(20, "steps between two looks at the validation data", least=1, most=10**6)
+    chunk: int = option(
+        20, "steps between two evaluations on the validation data", least=1, most=10**6
+    )
     proposal: str = option(
         "swaps",
-        "random, or what a gradient or a training's end favours; or masks anew",
+        "how swaps are proposed: at random, by a gradient or by a training; or new masks",
         tuple(PROPOSALS),
     )
     candidates: int = option(
         2000, "random pairs that informed swaps are chosen from", least=1, most=10**9
     )
-    size: float = option(0.1, f"ones that the first swap switches off: {_SHARE}", least=0, most=1e9)
-    size_end: float = option(0.001, f"and the last swap, if geometric: {_SHARE}", least=0, most=1e9)
+    size: float = option(0.1, f"ones that the first swap turns off: {_SHARE}", least=0, most=1e9)
+    size_end: float = option(
+        0.001,
+        f"ones that the last swap turns off, with --sizes=geometric: {_SHARE}",
+        least=0,
+        most=1e9,
+    )
     sizes: str = option("geometric", "how the swap size changes", tuple(SIZES))
     target: float = option(0.25, "acceptance rate that adaptive sizes aim at", above=0, most=1)
-    energy: str = option("fixed", "what masks are scored by", tuple(ENERGIES))
+    energy: str = option("fixed", "the energy of a mask", tuple(ENERGIES))
     images: int = option(
-        250, "training images that masks are scored on; 0: all", least=0, most=10**9
+        250, "training images that the energy is computed on; 0: all", least=0, most=10**9
     )
-    measure: str = option("cross_entropy", "what is lowered", tuple(energies.MEASURES))
-    evaluation: str = option("auto", "of the first layer: whole, or what swaps change", EVALUATIONS)
-    rescale: bool = option(True, "divide surviving weights by sqrt(layer density)")
+    measure: str = option(
+        "cross_entropy", "the measure that the energy is", tuple(energies.MEASURES)
+    )
+    evaluation: str = option(
+        "auto", "how the first layer is evaluated: in full, or only what swaps change", EVALUATIONS
+    )
+    rescale: bool = option(True, "divide kept weights by sqrt(layer density)")
     train_steps: int = option(
         20, "masked training steps of the trainability energy", least=1, most=10**6
     )
     accept: str = option("metropolis", "acceptance rule", tuple(ACCEPTANCES))
     running_start: float = option(
-        0.0, "what running_mean starts at; 0: the first energy", least=0, most=1e30
+        0.0,
+        "first value of the mean of --accept=running_mean; 0: the first energy",
+        least=0,
+        most=1e30,
     )
     temperature: float = option(
-        0.0, "start, in units of the energy; 0: estimated", least=0, most=1e30
+        0.0,
+        "start temperature, in units of the energy; 0: estimated by a burn-in",
+        least=0,
+        most=1e30,
     )
     temperature_ratio: float = option(
         0.01, "end temperature over start temperature", above=0, most=1
     )
     temperatures: str = option("geometric", "how the temperature falls", tuple(TEMPERATURES))
     cooling: float = option(
-        0.999, "factor from level to level, if temperatures=levels", above=0, most=1
+        0.999,
+        "temperature of a level over that before, with --temperatures=levels",
+        above=0,
+        most=1,
     )
     level_first: float = option(1.0, "steps of the first level", least=1, most=1e8)
     level_growth: float = option(
-        1.005, "factor of a level's steps from level to level", least=1, most=MOST_FACTOR
+        1.005, "steps of a level over those of the level before", least=1, most=MOST_FACTOR
     )
     level_most: float = option(50.0, "most steps of a level", least=1, most=1e8)
     reheat: int = option(
-        0, "steps after which the temperature begins again; 0: never", least=0, most=MOST_STEPS
+        0, "steps after which the temperature starts again; 0: never", least=0, most=MOST_STEPS
     )
     burn_in: int = option(
-        10, "neighbours that the start temperature is estimated from", least=1, most=10**6
+        10, "random neighbours from which the start temperature is estimated", least=1, most=10**6
     )
     burn_in_accept: float = option(
-        0.05, "share of worse neighbours accepted at the start", above=0, most=1
+        0.05, "share of worse neighbours that the start temperature accepts", above=0, most=1
     )
-    tabu: int = option(0, "recent masks that are not to be met again", least=0, most=10**6)
-    tries: int = option(20, "draws for a swap that tabu allows", least=1, most=10**6)
+    tabu: int = option(0, "number of recent masks that are not proposed again", least=0, most=10**6)
+    tries: int = option(
+        20, "swaps drawn until one leads to a mask that is not tabu", least=1, most=10**6
+    )
     interaction: str = option(
-        "none", "what a seed's chains do for each other after a chunk", tuple(INTERACTIONS)
+        "none", "how the chains of a seed interact after a chunk", tuple(INTERACTIONS)
     )
     ladder: float = option(
-        10.0, "of exchange, the hottest temperature over the coldest", least=1, most=1e9
+        10.0, "with exchange: highest temperature over lowest", least=1, most=1e9
     )
-    replaced: float = option(0.25, "of crossover and restart, the share of chains", above=0, most=1)
+    replaced: float = option(
+        0.25, "with crossover and restart: share of chains that are replaced", above=0, most=1
+    )
 
 
 def mix_of(settings: AnnealingSettings) -> tuple[float, ...]:

@@ -17,11 +17,11 @@ from typing import Any
 
 from absl import flags
 
-from experiments.criterion_comparison.page import table
 from experiments.harness import (
     candidate_masks,
     method_figures,
     rows,
+    tables,
     trained_masks,
 )
 from experiments.harness.dense_store import StoreSettings
@@ -101,7 +101,7 @@ def main() -> None:
         method_figures.draw_against_density(made.session.folder)
     method_figures.draw_layers(made.session.folder)
     method_figures.draw_lost(made.session.folder)
-    print(table(summary))
+    print(tables.methods(summary))
     finish_run(made.session.folder)
 
 

@@ -12,13 +12,14 @@ command, table and origin between the two lines
 of the README and of every result page that has them. Without `--run` all tables are written again
 from what is kept.
 
-An experiment's `page.py` says what its page shows: `RECORDS`, files of a run's folder, the first of
-them with a row a seed; `table`, which makes the text of their rows that the run prints too; and
-`FIGURE`, the name of one of the run's figures.
+An experiment's `page.py`, or `default_page` where it has none, says what its page shows: `RECORDS`,
+files of a run's folder, the first of them with a row a seed; `table`, which makes the text of their
+rows that the run prints too; and `FIGURE`, the name of one of the run's figures.
 """
 
 import dataclasses
 import importlib
+import importlib.util
 import json
 import re
 import shlex
@@ -30,7 +31,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments.harness import provenance, rows
+from experiments.harness import default_page, provenance, rows
 from experiments.harness.dense_store import StoreSettings
 from experiments.harness.flags import RunSettings
 from experiments.harness.main import run_main
@@ -46,13 +47,14 @@ MOST_BYTES = 100_000
 
 
 def page_of(experiment: str) -> Any:
-    """An experiment's module `page`: its `RECORDS`, `table` and `FIGURE`.
+    """The module with an experiment's `RECORDS`, `table` and `FIGURE`.
 
     Raises:
-      UserError: it has none.
+      UserError: there is no such experiment.
     """
+    own = f"experiments.{experiment}.page"
     try:
-        return importlib.import_module(f"experiments.{experiment}.page")
+        return importlib.import_module(own) if importlib.util.find_spec(own) else default_page
     except ModuleNotFoundError as error:
         raise UserError(f"{experiment} has no page: {error}") from error
 

@@ -28,6 +28,7 @@ from experiments.harness import (
     rows,
     searched_tickets,
     sparse_runs,
+    tables,
 )
 from experiments.harness.budgeted_search import Task
 from experiments.harness.chunked_run import seconds
@@ -48,7 +49,6 @@ from experiments.harness.sparse_runs import GRANET, EvolveSettings
 from experiments.harness.trained_masks import LEADING
 from experiments.harness.training_settings import NetSettings, TrainSettings
 from experiments.sa_search.figure import draw_search
-from experiments.sa_search.page import table
 from experiments.sa_search.presets import DEFAULT, IDLE, NAMES, PRESETS, preset
 from jaxtickets.io.errors import UserError
 from jaxtickets.recipes.baseline_masks import BASELINES
@@ -140,7 +140,7 @@ def main() -> None:
     method_figures.draw_accuracies(session.folder)
     method_figures.draw_layers(session.folder)
     said = f"{annealed_settings.in_words(settings)}, accept={settings.accept}"
-    print(f"ticket: {said}\n{table(summary)}")
+    print(f"ticket: {said}\n{tables.methods(summary)}")
     finish_run(session.folder)
 
 

@@ -23,6 +23,7 @@ from experiments.harness import (
     rows,
     searched_tickets,
     sparse_runs,
+    tables,
 )
 from experiments.harness.budgeted_search import Task
 from experiments.harness.evolution_figure import draw_evolution
@@ -41,7 +42,6 @@ from experiments.harness.settings import MOST_RUNS, MOST_STEPS, MOST_UNITS, Exce
 from experiments.harness.sparse_runs import EvolveSettings
 from experiments.harness.trained_masks import LEADING
 from experiments.harness.training_settings import IDLE, NetSettings, TrainSettings
-from experiments.sparse_training.page import table
 from jaxtickets.recipes.baseline_masks import BASELINES
 from jaxtickets.search import space as spaces
 
@@ -133,7 +133,7 @@ def main() -> None:
     method_figures.draw_layers(session.folder)
     print(
         f"ticket: granet, initial density {evolution.granet_from:g}, each chain costs "
-        f"{question.budget:g} dense trainings\n{table(summary)}"
+        f"{question.budget:g} dense trainings\n{tables.methods(summary)}"
     )
     finish_run(session.folder)
 

@@ -1,4 +1,4 @@
-"""What the page shows of a run: each mask, untrained and trained."""
+"""The page of an experiment that has no `page.py`: each mask, untrained and trained."""
 
 from collections.abc import Sequence
 

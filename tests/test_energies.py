@@ -258,10 +258,10 @@ def test_a_run_that_goes_on_keeps_the_energies_it_has_and_makes_the_rest(tmp_pat
     monkeypatch.setattr(energy_scores, "PART", 2)
 
     def energies_of(factor):
-        def predict(problem, train, steps, row, look):
+        def energies_of_mask(problem, train, steps, row, look):
             return {"by": factor * jnp.sum(row.mask["kernel"] * row.snip["kernel"]) + look}
 
-        monkeypatch.setattr(energy_scores, "predict", predict)
+        monkeypatch.setattr(energy_scores, "energies_of_mask", energies_of_mask)
         session = Session(tmp_path, None, axis, None, [], 60.0)
         made = energy_scores.energies_of_masks(
             session, None, (), entries, {0: (params, params)}, jnp.float32(7)

@@ -85,14 +85,7 @@ def informed(
     floor: int = 0,
 ) -> ChainProposal:
     """Swaps that the gradient of the untrained net's measure favours, see `informed.moves`."""
-    slope = _gradient(net, measure)
-    floors = _floors(space, floor)
-
-    def proposal(chain: ChainInputs, data: SearchData) -> ChainMoves:
-        here = slope(chain, data)
-        return ChainMoves(informed_swaps.moves(space, most, here, candidates, False, floors))
-
-    return proposal
+    return _informed(net, measure, space, most, candidates, _floors(space, floor), False)
 
 
 def informed_corrected(
@@ -104,12 +97,23 @@ def informed_corrected(
     floor: int = 0,
 ) -> ChainProposal:
     """As `informed`, with the correction that keeps Metropolis' rule exact."""
+    return _informed(net, measure, space, most, candidates, _floors(space, floor), True)
+
+
+def _informed(
+    net: SearchedNet,
+    measure: Measure,
+    space: Space,
+    most: int,
+    candidates: int,
+    floors: tuple[int, ...] | None,
+    corrected: bool,
+) -> ChainProposal:
     slope = _gradient(net, measure)
-    floors = _floors(space, floor)
 
     def proposal(chain: ChainInputs, data: SearchData) -> ChainMoves:
         here = slope(chain, data)
-        return ChainMoves(informed_swaps.moves(space, most, here, candidates, True, floors))
+        return ChainMoves(informed_swaps.moves(space, most, here, candidates, corrected, floors))
 
     return proposal
 

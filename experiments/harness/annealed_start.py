@@ -29,20 +29,20 @@ from jaxtickets.types import (
 )
 
 _choose = jax.jit(spaces.choose, static_argnums=(0, 3))
-ARRAYS = Evidence._fields.index("loss")
-"""How many of the first fields of `Evidence` hold arrays; the others are functions and names."""
+ARRAYS = ("init_params", "params", "stats", "mask", "batches")
+"""The fields of `Evidence` that hold arrays; the others are functions and names."""
 
 
 @partial(jax.jit, static_argnums=(0, 1, 3))
 def _scores(
     criterion: str,
     space: Space,
-    arrays: tuple[PyTree, ...],
-    functions: tuple[Any, ...],
+    arrays: dict[str, PyTree],
+    functions: Evidence,
     key: Key,
 ) -> Array:
     """The criterion's scores over the space, one program for the chains and seeds of a net."""
-    return space.pool(find(criterion).score(key, Evidence(*arrays, *functions)))
+    return space.pool(find(criterion).score(key, functions._replace(**arrays)))
 
 
 def first_bits(
@@ -76,8 +76,8 @@ def first_bits(
         scores = _scores(
             settings.start,
             space,
-            untrained[:ARRAYS],
-            untrained[ARRAYS:],
+            {name: getattr(untrained, name) for name in ARRAYS},
+            untrained._replace(**dict.fromkeys(ARRAYS)),
             key,
         )
     bits = _choose(space, scores, keep, settings.floor)

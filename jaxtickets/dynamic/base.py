@@ -45,6 +45,18 @@ class SparseState(NamedTuple):
     calls: Array
 
 
+def check_update(gradient: Params, params: Params | None) -> Params:
+    """The parameters of an update.
+
+    Raises:
+      ValueError: they are missing, or `gradient` has other leaves or shapes.
+    """
+    if params is None:
+        raise ValueError("a sparse optimiser's update needs the parameters")
+    masks.check_like(gradient, params, "the gradient", "the parameters")
+    return params
+
+
 class Move(Protocol):
     """`move(gradient, params, mask, method) -> (mask, method)`: the next mask.
 
@@ -104,9 +116,7 @@ def sparse(
         move: bool | None = None,
         **extra: Any,
     ) -> tuple[Params, SparseState]:
-        if params is None:
-            raise ValueError("a sparse optimiser's update needs the parameters")
-        masks.check_like(gradient, params, "the gradient", "the parameters")
+        params = check_update(gradient, params)
 
         def step(
             gradient: Params, state: SparseState, params: Params

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxtickets import masks
-from jaxtickets.dynamic.base import SparseState
+from jaxtickets.dynamic.base import SparseState, check_update
 from jaxtickets.types import Mask, Params
 
 
@@ -36,9 +36,7 @@ def masked(
         move: bool | None = None,
         **extra: Any,
     ) -> tuple[Params, SparseState]:
-        if params is None:
-            raise ValueError("a sparse optimiser's update needs the parameters")
-        masks.check_like(gradient, params, "the gradient", "the parameters")
+        params = check_update(gradient, params)
         if move:
             raise ValueError("a static mask doesn't move")
         kept = masks.apply(state.mask, gradient)

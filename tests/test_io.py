@@ -910,8 +910,14 @@ def test_the_line_says_compiling_while_it_is(compiled):
     assert after["search"] > before.get("search", 0)
     assert after["elsewhere"] == before["elsewhere"]
     log = io.StringIO()
-    progress.Progress("go", 2, stream=log).announce()
-    assert log.getvalue() == "go  0/2   0 %  compiling\n"
+    live = progress.Progress("go", 2, stream=log)
+    live.announce()
+    live.announce()
+    live.announce(best=0.25)
+    assert log.getvalue().splitlines() == [
+        "go  0/2   0 %  compiling",
+        "go  0/2   0 %  best 0.25  compiling",
+    ]
 
 
 # --- set-up --------------------------------------------------------------------------------------

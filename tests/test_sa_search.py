@@ -35,6 +35,7 @@ def test_a_live_line_shows_the_search(smoke):
     _, done = smoke
     lines = [line for line in done.stderr.splitlines() if line.startswith("search")]
     assert " 0/20 " in lines[0]
+    assert " 0/20 " in lines[1] and "best" in lines[1], "the first masks' energies come early"
     assert all(word in lines[-1] for word in ("20/20", "T ", "best", "mean", "accepted", "left"))
 
 

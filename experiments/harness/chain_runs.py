@@ -264,9 +264,15 @@ def run_chains(
         made = jax.eval_shape(jax.vmap(search.begin, in_axes=(0, None)), chains, runs.own(sight))
         return chains, made if begin_groups is None else jax.eval_shape(begin_groups, made)
 
+    def first_values(state: tuple[PyTree, Chain]) -> dict[str, float]:
+        energy = state[1].state.energy
+        return {"best": energy.min(), "mean": energy.mean()}
+
     progress = progress or progress_of(phase, len(names), steps)
     ends = range(length, steps + 1, length)
-    return run_in_chunks(session, phase, begin, ends, step, report, progress, shapes)[1]
+    return run_in_chunks(session, phase, begin, ends, step, report, progress, shapes, first_values)[
+        1
+    ]
 
 
 def progress_of(phase: str, chains: int, steps: int) -> Progress:

@@ -36,6 +36,7 @@ def run_in_chunks(
     report: Report,
     progress: Progress,
     shapes: Callable[[], PyTree] | None = None,
+    first_values: Callable[[PyTree], Mapping[str, float | str]] | None = None,
 ) -> PyTree:
     """Executes all chunks and returns the final state of all runs, joined.
 
@@ -51,6 +52,8 @@ def run_in_chunks(
       progress: shows the live line.
       shapes: gives the shapes and types of the initial state, so that a resumed run needn't make
         it; None: a resumed run calls `begin` for them.
+      first_values: gives the progress values of the initial state, which are shown before the
+        first chunk is compiled; None shows none.
     """
     folder, axis = session.folder, session.axis
     place = folder / "checkpoints" / phase
@@ -59,6 +62,8 @@ def run_in_chunks(
     with compilation.watched(phase, progress.compiling), progress:
         found = checkpoints.restore(place, (shapes or begin)()) if place.exists() else None
         first, state = found or (0, begin())
+        if first_values and not found:
+            progress.announce(**first_values(state))
         rows.keep_metrics(folder, lambda row: row["phase"] != phase or row["chunk"] < first)
         blocks = runs.split(state, axis)
         del state  # as large as the blocks

@@ -90,15 +90,15 @@ class Progress:
         self._text_now = ""  # the newest line, shown or not
         self._open = False  # the terminal's cursor is at the end of an unfinished line
 
-    def announce(self) -> None:
-        """Shows, once, that the work begins. The rate's clock isn't started.
+    def announce(self, **values: Value) -> None:
+        """Shows, once, that the work begins, and at any call the values that are given.
 
-        In a log the line says that compilation comes first.
+        The rate's clock isn't started. In a log the line says that compilation comes first.
         """
-        if self._announced:
+        if self._announced and not values:
             return
         self._announced = True
-        self._text_now = line(self.label, 0, self.total, {}, self.formats)
+        self._text_now = line(self.label, 0, self.total, values, self.formats)
         self._show(
             self._text_now if self._live else f"{self._text_now}  {COMPILING}", self._clock()
         )

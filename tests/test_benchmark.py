@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmark import __main__ as benchmark
-from experiments.benchmark import measured, shrunk_nets, torch_rival, workloads
+from experiments.benchmark import measured, shrunk_nets, speeds, torch_rival, workloads
 from experiments.benchmark.figure import draw_benchmark, panels
 from experiments.benchmark.workloads import Work
 from experiments.harness import timing
@@ -101,11 +101,11 @@ def test_both_convolutions_are_timed_alike_and_in_turns(monkeypatch):
     made: list[str] = []
     clock = iter([0, 4, 10, 18, 20, 22, 30, 36])  # seconds: 4, 8, 2, 6
     monkeypatch.setattr(
-        benchmark, "convolve", lambda name, conv, *_: (lambda: made.append(conv), Work(1.0, 1.0))
+        speeds, "convolve", lambda name, conv, *_: (lambda: made.append(conv), Work(1.0, 1.0))
     )
     monkeypatch.setattr(timing, "rates", lambda devices: timing.Rates(10.0, 10.0))
     monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
-    row = benchmark.convolution("lenet5", 128)
+    row = speeds.convolution("lenet5", 128)
     assert made == ["auto", "lax"] * 3
     assert (row.value, row.ratio) == (1000.0, 3.0)  # two steps in 2 seconds, and in 6
 

@@ -89,3 +89,8 @@ def speed(name: str, made: Call, done: float, unit: str, bar: float | None = Non
     found = timed([call], work)
     row = found.row(name, done / found.seconds[0], unit)
     return compared(row, found.products, PRODUCTS, bar)
+
+
+def many(n: int, word: str) -> str:
+    """A number with its noun, in the plural if it is above 1."""
+    return f"{n} {word}" + "s" * (n > 1)

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.early_bird import drawing as driver
-from experiments.early_bird import drawn_tickets
-from experiments.early_bird.drawing import DrawSettings
+from experiments.early_bird import draw_plan, drawn_tickets
+from experiments.early_bird.draw_plan import DrawSettings
 from experiments.early_bird.figure import matrix
 from experiments.harness.problem import build
 from experiments.harness.seeds import seed, training_key
@@ -240,7 +239,7 @@ def test_masks_by_chance_of_several_densities_are_nested_unless_they_have_scores
 
 def test_early_birds_by_chance_have_scores_of_their_own(problem):
     settings = dataclasses.replace(SETTINGS, criterion="random", density=(0.5, 0.1))
-    plan = driver.plan_draws(settings, problem)
+    plan = draw_plan.plan_draws(settings, problem)
     params = seed(problem, 0).params
     seen = Evidence(params, params, {}, masks.ones(params), None, None)
     large, small = plan.masks(jax.random.key(0), jnp.int32(3), seen)
@@ -287,7 +286,7 @@ def flown(plan, problem, drawn):
 
 
 def made(settings, problem, drawn=7):
-    plan = driver.plan_draws(settings, problem)
+    plan = draw_plan.plan_draws(settings, problem)
     one, ends, bits = flown(plan, problem, drawn)
     groups = drawn_tickets.tickets(plan, problem, [one], ends)
     entries = {e.name["method"]: (g.problem, e) for g in groups for e in g.entries}
@@ -360,7 +359,7 @@ def test_the_search_has_the_penalty_on_scales_and_its_tickets_have_none(problem)
     net = NetSettings(model="lenet5", widths="2,3,4", batch_norm=True)
     normed = build(net, TrainSettings(batch_size=500, epochs=8), "", False)
     settings = dataclasses.replace(SETTINGS, granularity="units", scale_l1=0.5, density=(0.5,))
-    plan = driver.plan_draws(settings, normed)
+    plan = draw_plan.plan_draws(settings, normed)
     shapes, _ = jax.eval_shape(normed.recipe.model.init, jax.random.key(0))
     ones = jax.tree.map(lambda a: np.ones(a.shape, "f"), shapes)
     assert float(plan.search.penalty(ones)) == 0.5 * (2 + 3 + 4)
@@ -377,7 +376,7 @@ def test_what_was_drawn_at_the_last_epoch_is_no_early_bird(problem):
 def test_bad_settings_are_refused(problem):
     def refused(words, problem=problem, **settings):
         with pytest.raises(UserError, match=words):
-            driver.plan_draws(dataclasses.replace(SETTINGS, **settings), problem)
+            draw_plan.plan_draws(dataclasses.replace(SETTINGS, **settings), problem)
 
     refused("fc1 has no batch norm", granularity="units", criterion="abs_batch_norm")
     refused("unknown unit criterion 'magnitude'", granularity="units", criterion="magnitude")
@@ -469,4 +468,4 @@ def test_a_run_of_annealed_masks(cache, tmp_path):
     ],
 )
 def test_draws_are_at_epochs_or_at_shares_of_them(said, epochs, meant):
-    assert driver._epochs_of(said, epochs) == meant
+    assert draw_plan._epochs_of(said, epochs) == meant

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.early_bird import drawing
-from experiments.early_bird.drawing import DrawSettings
+from experiments.early_bird.draw_plan import DrawSettings, plan_draws
 from experiments.harness.problem import build, penalty_of
 from experiments.harness.training_settings import NetSettings, TrainSettings
 from jaxtickets import nets
@@ -93,20 +92,20 @@ def test_early_bird_keeps_the_penalty_and_has_its_own_where_units_are_searched()
     problem = build(NetSettings(model="lenet300_100", widths="5,4"), train, "", False)
     params, stats = problem.recipe.model.init(jax.random.key(3))
     batch = jax.tree.map(lambda a: a[:20], problem.dataset.train)
-    search = drawing.plan_draws(DrawSettings(draw_at=(1,)), problem).search
+    search = plan_draws(DrawSettings(draw_at=(1,)), problem).search
     found = [p.recipe.loss(params, stats, batch, jax.random.key(0))[0] for p in (problem, search)]
     assert float(found[0]) == float(found[1])
     with pytest.raises(
         UserError, match="--penalty: with --granularity=units give --scale_l1 instead"
     ):
-        drawing.plan_draws(DrawSettings(granularity="units", draw_at=(1,)), problem)
+        plan_draws(DrawSettings(granularity="units", draw_at=(1,)), problem)
 
     net = NetSettings(widths="2,3,4", batch_norm=True)
     plain = build(net, dataclasses.replace(train, penalty=""), "", False)
     units = DrawSettings(granularity="units", density=(0.5,), draw_at=(1,), scale_l1=0.5)
     shapes = jax.eval_shape(plain.recipe.model.init, jax.random.key(0))
     params, stats = jax.tree.map(lambda a: 0.1 * jnp.ones(a.shape, a.dtype), shapes)
-    searched = drawing.plan_draws(units, plain).search
+    searched = plan_draws(units, plain).search
     batch = jax.tree.map(lambda a: a[:2], plain.dataset.train)
     ends = [
         jax.jit(p.recipe.loss)(params, stats, batch, jax.random.key(0))[0]

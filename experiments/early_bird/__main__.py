@@ -29,7 +29,7 @@ from absl import flags
 
 from experiments.early_bird import drawing, drawn_tickets
 from experiments.early_bird import figure as figures
-from experiments.early_bird.drawing import DrawPlan, DrawSettings
+from experiments.early_bird.draw_plan import DrawPlan, DrawSettings, plan_draws
 from experiments.early_bird.page import table
 from experiments.harness import rows, trained_masks
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
@@ -75,7 +75,7 @@ def main() -> None:
     choose("preset", name, tuple(PRESETS))
     place, settings, *parts = read_all(GROUPS, PRESETS[name])
     axis, problem = set_up(place, parts)
-    plan = drawing.plan_draws(settings, problem)
+    plan = plan_draws(settings, problem)
     spec = [plan.settings, *parts]
     session = start_run("early_bird", place, spec, axis, problem)
     seeds = session.seeds

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.early_bird.drawing import ANNEALED, DrawPlan
+from experiments.early_bird.draw_plan import ANNEALED, DrawPlan
 from experiments.harness.problem import Problem
 from experiments.harness.seeds import Seed, examples, mask_key, training_key
 from experiments.harness.trained_masks import Entry

@@ -12,7 +12,7 @@ import pytest
 from commands import summary
 from flax import linen as nn
 
-from experiments.filter_search import __main__ as filter_search
+from experiments.filter_search import unit_search
 from experiments.harness import (
     annealed_settings,
     annealing_runs,
@@ -455,7 +455,7 @@ def test_what_a_search_over_later_weights_found_begins_with_the_first_ones(bench
     checked = annealing_runs.CheckedAnnealing(
         annealed_settings.AnnealingSettings(), where, None, (0.5,)
     )
-    choice = filter_search.choice("annealed_at_3", found, checked, bench.seeds, bench.dense)
+    choice = unit_search.choice("annealed_at_3", found, checked, bench.seeds, bench.dense)
     assert choice.seed is one and choice.method == "annealed_at_3"
     np.testing.assert_array_equal(choice.units["fc1"], bits[:8])
     np.testing.assert_array_equal(choice.units["fc2"], bits[8:])
@@ -469,19 +469,19 @@ def test_what_a_search_over_later_weights_found_begins_with_the_first_ones(bench
 
 
 def test_filters_are_searched_for_where_each_is_a_bit_and_within_the_training(bench):
-    filter_search._check_groups(bench.plan.graph, "lenet300_100")
+    unit_search._check_groups(bench.plan.graph, "lenet300_100")
     shared = graph.trace(nets.make("resnet20"), (32, 32, 3))
     with pytest.raises(UserError, match=r"--model=resnet20: layers share units .* another net"):
-        filter_search._check_groups(shared, "resnet20")
-    assert filter_search._epochs(("init", "5"), 5) == [0, 5]
+        unit_search._check_groups(shared, "resnet20")
+    assert unit_search._epochs(("init", "5"), 5) == [0, 5]
     with pytest.raises(UserError, match="--weights_from=20: the training has only 5 whole epochs"):
-        filter_search._epochs(("init", "20"), 5)
+        unit_search._epochs(("init", "20"), 5)
 
 
 def test_a_search_over_fields_keeps_to_the_budget_and_says_what_it_reached(bench, tmp_path):
     traced = bench.plan.graph
     dense = nets.multiply_adds(bench.problem.net, MNIST)
-    question = filter_search.Question(
+    question = unit_search.Question(
         granularity="unit_fields",
         energies=("trainability",),
         search_steps=20,
@@ -492,26 +492,26 @@ def test_a_search_over_fields_keeps_to_the_budget_and_says_what_it_reached(bench
     problem = bench.problem._replace(wiring=traced.wiring)
     cut = CutSettings(methods=("random",), budget=shares, ranking="over_layers")
     plan = filter_cuts.plan_cuts(cut, AFTER, TRAIN, problem)
-    checked = filter_search.check_searches(question, plan, problem, 3, ONE)["trainability"]
+    checked = unit_search.check_searches(question, plan, problem, 3, ONE)["trainability"]
     session = bench.session._replace(folder=tmp_path, problem=problem)
     found = annealing_runs.run_annealing(session, "annealed", checked, chains=1)
     assert [(one.density, one.seed) for one in found] == [
         (share, one) for share in shares for one in bench.seeds
     ]
     for one in found:
-        made = filter_search.choice("annealed", one, checked, bench.seeds, bench.dense)
+        made = unit_search.choice("annealed", one, checked, bench.seeds, bench.dense)
         spent = unit_selection.multiply_adds(traced, dense, made.units) / sum(dense.values())
         assert one.density - 0.15 < spent <= one.density  # a unit of eight is 0.12
         assert made.said == one.said and one.said["search_loss"] > 0
     with pytest.raises(UserError, match=r"a budget of 0.01 .* the least net takes 0\.12"):
-        filter_search.check_searches(question, plan._replace(shares=(0.01,)), problem, 3, ONE)
+        unit_search.check_searches(question, plan._replace(shares=(0.01,)), problem, 3, ONE)
     bits = dataclasses.replace(question, granularity="units")
     with pytest.raises(UserError, match="granularity=units: a budget of multiply-adds needs unit_"):
-        filter_search.check_searches(bits, plan, problem, 3, ONE)
+        unit_search.check_searches(bits, plan, problem, 3, ONE)
 
 
 def test_a_search_is_called_by_its_energy_and_its_weights():
-    names = [filter_search._name(*given) for given in (("fixed", 0), ("trainability", 3))]
+    names = [unit_search._name(*given) for given in (("fixed", 0), ("trainability", 3))]
     assert names == ["annealed", "annealed_trainability_at_3"]
 
 
@@ -521,7 +521,7 @@ def test_a_shuffled_choice_is_random_units_with_the_same_counts(bench):
     units = {group.name: draw.random(group.size) < 0.5 for group in traced.wiring}
     found = Choice("annealed", 0.5, bench.seeds[0], {}, {}, units, {})
     first, other = (
-        filter_search.shuffled(found._replace(seed=one), traced) for one in bench.seeds[:2]
+        unit_search.shuffled(found._replace(seed=one), traced) for one in bench.seeds[:2]
     )
     assert first.method == "annealed_shuffled" and first.seed is bench.seeds[0]
     for name, mask in units.items():

@@ -27,6 +27,17 @@ THESIS: dict[str, Any] = {
         "ticket", "ticket_last", "snip", "magnitude", "random", "random_layerwise", "dense"
     ),
 }  # fmt: skip
+CNN960_TRAINING: dict[str, Any] = {
+    "dataset": "cifar10",
+    "optimizer": "momentum",
+    "learning_rate": 0.1,
+    "learning_rates": "steps",
+    "drops": "0.3333,0.6667",
+    "weight_decay": 1e-4,
+    "batch_size": 256,
+    "epochs": 90,
+}
+"""The data and the training of `cnn960`."""
 THESIS_NETS: dict[str, dict[str, Any]] = {
     "lenet300_100": {
         "dataset": "mnist",
@@ -49,7 +60,7 @@ THESIS_NETS: dict[str, dict[str, Any]] = {
         "epochs": 50,
     },
     "cnn960": {
-        "dataset": "cifar10",
+        **CNN960_TRAINING,
         "granularity": "units",
         "density": (0.5,),
         "steps": 8200,
@@ -62,13 +73,6 @@ THESIS_NETS: dict[str, dict[str, Any]] = {
         "level_most": 10.0,
         "tabu": 60,
         "tries": 30,
-        "optimizer": "momentum",
-        "learning_rate": 0.1,
-        "learning_rates": "steps",
-        "drops": "0.3333,0.6667",
-        "weight_decay": 1e-4,
-        "batch_size": 256,
-        "epochs": 90,
     },
 }
 

@@ -224,10 +224,11 @@ class Recipe(NamedTuple):
       augment: `(key, images) -> images` on uint8 images, or None.
       batch_size: examples in a step; the incomplete last batch of an epoch is dropped.
       every: the number of steps between two validation evaluations.
-      test_looks: the number of validation evaluations between two test evaluations, which only
-        serve the record; 0 for none.
-      at_look: `params -> params`, applied before each validation evaluation in `piece`, such as
-        soft filter pruning; None for no change. Pruned weights keep their fill.
+      evaluations_per_test: the number of validation evaluations for one test evaluation, which only
+        serves the record; 0 for no test evaluations.
+      before_evaluation: `params -> params`, applied before each validation evaluation in
+        `train_chunk`, such as soft filter pruning; None for no change. Pruned weights keep their
+        fill.
       sparsify: turns the optimiser into a sparse one with an initial mask, see `dynamic`.
       moves: when the loop moves the mask; None lets the optimiser count its calls.
       record: `record(state) -> metrics`, scalars that are recorded at each validation evaluation;
@@ -241,8 +242,8 @@ class Recipe(NamedTuple):
     augment: Callable[[Key, Array], Array] | None
     batch_size: int
     every: int
-    test_looks: int = 0
-    at_look: Callable[[Params], Params] | None = None
+    evaluations_per_test: int = 0
+    before_evaluation: Callable[[Params], Params] | None = None
     sparsify: Sparsify = masked
     moves: Moves | None = None
     record: Callable[[TrainState], Metrics] | None = None
@@ -304,17 +305,17 @@ def fetcher(recipe: Recipe, train: Split) -> Fetch:
     return fetch
 
 
-def piece(
+def train_chunk(
     recipe: Recipe,
     key: Key,
     hyper: PyTree,
     watched: Watched,
     data: Splits,
-    looks: int,
+    evaluations: int,
     keep_at: tuple[int, ...] = (),
     fill: Params | None = None,
 ) -> tuple[Watched, Metrics]:
-    """Trains for `looks · recipe.every` steps, with a validation evaluation every `recipe.every`.
+    """Trains for `evaluations · recipe.every` steps, and evaluates after every `recipe.every`.
 
     Args:
       recipe: how to train.
@@ -322,41 +323,42 @@ def piece(
       hyper: the argument of `recipe.optimizer`, such as a learning rate.
       watched: the training so far.
       data: on the device.
-      looks: the number of validation evaluations; static; a multiple of `recipe.test_looks` if the
-        test data are evaluated.
+      evaluations: the number of validation evaluations; static; a multiple of
+        `recipe.evaluations_per_test` if the test data are evaluated.
       keep_at: as in `watch`.
       fill: the values where the mask is False, see `init`.
 
     Returns:
-      The training, and its metrics: `"train_loss"[looks, every]`; `"step"`, `"train_accuracy"`,
-        `"loss"` and `"accuracy"`, `[looks]` each, where `step` is the number of steps taken and the
-        last two are of the validation data; the metrics of `recipe.record`; and, with test data,
-        `"test_accuracy"[looks / test_looks]`, after the last evaluation of each group.
+      The training, and its metrics: `"train_loss"[evaluations, every]`; `"step"`,
+        `"train_accuracy"`, `"loss"` and `"accuracy"`, `[evaluations]` each, where `step` is the
+        number of steps taken and the last two are of the validation data; the metrics of
+        `recipe.record`; and, with test data, `"test_accuracy"[evaluations / evaluations_per_test]`,
+        after the last evaluation of each group.
 
     Raises:
-      ValueError: `looks` is not a multiple of `recipe.test_looks`, or a label is not one of the
-        net's classes (under tracing, the loss and the weights become NaN instead).
+      ValueError: `evaluations` is not a multiple of `recipe.evaluations_per_test`, or a label is
+        not one of the net's classes (under tracing, the loss and the weights become NaN instead).
     """
     now = watched.state
     for split in (data.train, data.validation, *([] if data.test is None else [data.test])):
         _check_labels(recipe.model, recipe.prepare, now.params, now.stats, split)
     order_key, step_key, move_key = jax.random.split(key, 3)
-    n, steps = data.train.labels.shape[0], looks * recipe.every
+    n, steps = data.train.labels.shape[0], evaluations * recipe.every
     index = data_batches.stream(order_key, watched.state.step, steps, n, recipe.batch_size)
-    index = index.reshape(looks, recipe.every, recipe.batch_size)
+    index = index.reshape(evaluations, recipe.every, recipe.batch_size)
     optimizer = recipe.sparsify(recipe.optimizer(hyper), watched.state.mask, fill)
     fetch = fetcher(recipe, data.train)
 
-    def look(watched: Watched, index: Array) -> tuple[Watched, Metrics]:
+    def train_and_evaluate(watched: Watched, index: Array) -> tuple[Watched, Metrics]:
         if recipe.moves is None:
             state, metrics = advance(recipe.loss, optimizer, step_key, watched.state, index, fetch)
         else:
             state, metrics = _moving(
                 recipe, recipe.moves, optimizer, (step_key, move_key), watched.state, index, data
             )
-        if recipe.at_look is not None:
+        if recipe.before_evaluation is not None:
             state = state._replace(
-                params=masks.apply(state.mask, recipe.at_look(state.params), fill)
+                params=masks.apply(state.mask, recipe.before_evaluation(state.params), fill)
             )
         seen = evaluate(recipe.model, recipe.prepare, state.params, state.stats, data.validation)
         return _watch(watched, state, seen["loss"], keep_at), {
@@ -367,21 +369,23 @@ def piece(
             **(recipe.record(state) if recipe.record else {}),
         }
 
-    test = data.test
-    if test is None or not recipe.test_looks:
-        return lax.scan(look, watched, index)
+    test, per_test = data.test, recipe.evaluations_per_test
+    if test is None or not per_test:
+        return lax.scan(train_and_evaluate, watched, index)
 
     def group(watched: Watched, index: Array) -> tuple[Watched, tuple[Metrics, Array]]:
-        watched, seen = lax.scan(look, watched, index)
+        watched, seen = lax.scan(train_and_evaluate, watched, index)
         now = watched.state
         tested = evaluate(recipe.model, recipe.prepare, now.params, now.stats, test)
         return watched, (seen, tested["accuracy"])
 
-    if looks % recipe.test_looks:
-        raise ValueError(f"looks={looks}: must be a multiple of test_looks={recipe.test_looks}")
-    grouped = index.reshape(-1, recipe.test_looks, *index.shape[1:])
+    if evaluations % per_test:
+        raise ValueError(
+            f"evaluations={evaluations}: must be a multiple of evaluations_per_test={per_test}"
+        )
+    grouped = index.reshape(-1, per_test, *index.shape[1:])
     watched, (seen, tested) = lax.scan(group, watched, grouped)
-    seen = jax.tree.map(lambda a: a.reshape(looks, *a.shape[2:]), seen)
+    seen = jax.tree.map(lambda a: a.reshape(evaluations, *a.shape[2:]), seen)
     return watched, {**seen, "test_accuracy": tested}
 
 
@@ -401,14 +405,14 @@ def train(
     """A whole training run: a pure function of its key, parameters, mask and hyperparameters.
 
     Args:
-      recipe, key, hyper, data, fill: as in `piece`.
+      recipe, key, hyper, data, fill: as in `train_chunk`.
       params, stats, mask: the initial parameters, statistics and mask.
       steps: the number of training steps.
       keep_at: the steps whose parameters are stored for rewinding: multiples of `recipe.every`.
       start: the step that `params` come from, see `init`.
 
     Returns:
-      The same as `piece`.
+      The same as `train_chunk`.
 
     Raises:
       ValueError: `steps` or an entry of `keep_at` is not a multiple of `recipe.every`, or an entry
@@ -419,7 +423,7 @@ def train(
     optimizer = recipe.sparsify(recipe.optimizer(hyper), mask, fill)
     state = init(params, stats, optimizer, fill, step=start)
     begun = watch(state, keep_at)
-    return piece(recipe, key, hyper, begun, data, steps // recipe.every, keep_at, fill)
+    return train_chunk(recipe, key, hyper, begun, data, steps // recipe.every, keep_at, fill)
 
 
 def _moving(

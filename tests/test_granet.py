@@ -1,4 +1,4 @@
-"""GraNet: what is kept when, who goes and who comes, and that pieces make a whole."""
+"""GraNet: what is kept when, who goes and who comes, and that chunks make a whole."""
 
 import math
 from functools import partial
@@ -173,11 +173,11 @@ def data(n=64):
     return Split(images, jnp.sum(images.reshape(n, -1)[:, :3] > 128, axis=1) % 3)
 
 
-def test_pieces_make_a_whole_and_what_is_pruned_stays_zero():
+def test_chunks_make_a_whole_and_what_is_pruned_stays_zero():
     rounds = granet.schedule(6, 40, 12)
     _, state = begun(optax.adam(0.01), rounds, every=3)
     run = jax.jit(
-        partial(pieces, LOSS, optax.adam(0.01), rounds, every=3, images=16), static_argnums=2
+        partial(chunk, LOSS, optax.adam(0.01), rounds, every=3, images=16), static_argnums=2
     )
     begin = training.watch(state)
     whole, seen = run(KEY, begin, 3)
@@ -191,7 +191,7 @@ def test_pieces_make_a_whole_and_what_is_pruned_stays_zero():
     assert np.any(flat(again.state.params) != flat(end.params))
 
 
-def pieces(loss, inner, rounds, key, watched, looks, every, images):
+def chunk(loss, inner, rounds, key, watched, evaluations, every, images):
     """Looks after every second round."""
 
     def sparsify(inner, mask, fill):
@@ -209,7 +209,7 @@ def pieces(loss, inner, rounds, key, watched, looks, every, images):
         moves=Moves(every, images),
         record=lambda state: {"kept": masks.count(state.mask, PRUNABLE)},
     )
-    return training.piece(recipe, key, (), watched, Splits(data(), data(16)), looks)
+    return training.train_chunk(recipe, key, (), watched, Splits(data(), data(16)), evaluations)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_the_gradient_of_a_prime_number_of_images_is_of_batches():
     rounds = rounds_of(40, 12)
     _, state = begun(optax.sgd(0.0), rounds)
     begin = training.watch(state)
-    after, _ = pieces(centred, optax.sgd(0.0), rounds, KEY, begin, 1, every=1, images=7)
+    after, _ = chunk(centred, optax.sgd(0.0), rounds, KEY, begin, 1, every=1, images=7)
     came = flat(after.state.mask) & ~flat(state.mask)
     missing = np.flatnonzero(~flat(state.mask))
     assert came[missing[12:]].any()  # by a gradient of zeros the first that are missing come
@@ -262,7 +262,7 @@ def test_a_plan_costs_what_it_says_and_no_more_than_its_budget(budget):
     cost = 3 * (found.steps * 128 + found.rounds * found.images + 1000) + 8 * 500
     assert found.cost == cost <= budget * dense_cost(problem)
     assert math.prod(batches.whole(found.images, 128)) == found.images
-    assert found.rounds % sparse_runs.LOOKS == 0
+    assert found.rounds % sparse_runs.EVALUATIONS == 0
     assert found.cost > 0.85 * budget * dense_cost(problem)
     assert 8 * found.images <= max(8 * 128, found.every * 128 * 1.3)
 

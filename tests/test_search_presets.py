@@ -150,7 +150,7 @@ def test_a_population_costs_what_its_phase_says_children_included():
     passed = []
     seen = BATCH, HELD_OUT, VALIDATION, 0, False, search_presets.children("genetic")
     phase = search_presets.phases(3000, 1, 4, 2, *seen)[0]
-    assert (phase.chains, phase.chunk) == (4, 1) and phase.steps > search_presets.LOOKS
+    assert (phase.chains, phase.chunk) == (4, 1) and phase.steps > search_presets.EVALUATIONS
     made, row, sight, _ = parts("genetic", phase, passed)
     rows = runs.stack([row._replace(key=key) for key in jax.random.split(KEY, 4)])
 
@@ -185,10 +185,10 @@ def test_phases_share_the_budget_and_spend_nearly_all_of_it(budget):
     made = search_presets.phases(budget, 3, 8, 2, BATCH, HELD_OUT, VALIDATION)
     assert [phase.chains for phase in made] == [8, 4, 2]
     assert [phase.train_steps for phase in made] == [2, 4, 8]
-    assert all(phase.steps == search_presets.LOOKS * phase.chunk for phase in made)
+    assert all(phase.steps == search_presets.EVALUATIONS * phase.chunk for phase in made)
     spent = sum(phase.cost for phase in made)
     step = [
-        phase.chains * search_presets.LOOKS * (3 * phase.train_steps * BATCH + HELD_OUT)
+        phase.chains * search_presets.EVALUATIONS * (3 * phase.train_steps * BATCH + HELD_OUT)
         for phase in made
     ]
     assert budget - sum(step) - 3 * 8 <= spent <= budget
@@ -225,14 +225,16 @@ def test_polishing_takes_what_is_left_of_the_budget_and_no_more():
     images = 2000
     each = 4 * images // 5
     seen = images, 70
-    least = (search_presets.LOOKS + search_presets.BURN_IN + 1) * each + search_presets.LOOKS * 70
-    for budget in (least, least + 5, least + search_presets.LOOKS * each):
+    least = (
+        search_presets.EVALUATIONS + search_presets.BURN_IN + 1
+    ) * each + search_presets.EVALUATIONS * 70
+    for budget in (least, least + 5, least + search_presets.EVALUATIONS * each):
         settings, cost = search_presets.polish(budget, *seen)
         assert settings.images == images // 5  # a gate learns from the others
-        assert settings.steps == search_presets.LOOKS * (
-            1 + (budget - least) // (search_presets.LOOKS * each)
+        assert settings.steps == search_presets.EVALUATIONS * (
+            1 + (budget - least) // (search_presets.EVALUATIONS * each)
         )
-        assert cost == least + (settings.steps - search_presets.LOOKS) * each <= budget
+        assert cost == least + (settings.steps - search_presets.EVALUATIONS) * each <= budget
     assert search_presets.polish(10**9, 10**6, 70).settings.images == search_presets.POLISH_IMAGES
     with pytest.raises(ValueError, match=f"{least} forward passes at least, {least - 1} are left"):
         search_presets.polish(least - 1, *seen)

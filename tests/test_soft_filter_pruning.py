@@ -78,8 +78,11 @@ def test_zeroed_filters_grow_again_until_they_are_chosen_again():
     train = TrainSettings(batch_size=500, epochs=1, learning_rate=0.02)
     problem = build(NetSettings(model="lenet300_100", widths="12,10"), train, "", False)
     found, one = graph.trace(problem.net, MNIST), seed(problem, 0)
-    at_look = soft_filter_pruning.zeroing(find_unit("l2"), found, 0.5, 1, 1)
-    recipe, data = problem.recipe._replace(every=3, at_look=at_look), on_device(problem.dataset)
+    zero = soft_filter_pruning.zeroing(find_unit("l2"), found, 0.5, 1, 1)
+    recipe, data = (
+        problem.recipe._replace(every=3, before_evaluation=zero),
+        on_device(problem.dataset),
+    )
     splits = training.Splits(data.train, data.validation)
     begun = training.init(
         one.params, one.stats, masked(recipe.optimizer(problem.hyper), masks.ones(one.params))
@@ -87,11 +90,16 @@ def test_zeroed_filters_grow_again_until_they_are_chosen_again():
 
     @jax.jit
     def run(watched):
-        return training.piece(recipe, training_key(one), problem.hyper, watched, splits, 1)[0]
+        return training.train_chunk(recipe, training_key(one), problem.hyper, watched, splits, 1)[0]
 
     first = run(training.watch(begun))
-    free = training.piece(
-        recipe._replace(every=1, at_look=None), training_key(one), problem.hyper, first, splits, 1
+    free = training.train_chunk(
+        recipe._replace(every=1, before_evaluation=None),
+        training_key(one),
+        problem.hyper,
+        first,
+        splits,
+        1,
     )[0]
     off = [
         ~mask for mask in soft_filter_pruning.standing(first.state.params, found.wiring).values()

@@ -65,7 +65,7 @@ def granet_of(inner, mask, fill):
 
 
 @pytest.mark.parametrize("sparsify", [static.masked, granet_of], ids=["masked", "granet"])
-def test_a_sparse_training_is_traced_once_for_all_pieces_densities_rates_and_seeds(
+def test_a_sparse_training_is_traced_once_for_all_chunks_densities_rates_and_seeds(
     sparsify, evidence
 ):
     @traced_once

@@ -137,7 +137,7 @@ def test_after_every_step_params_are_where_mask_params_fill(name, filled):
 def test_fill_is_zero_unless_given():
     begin = fresh_state()
     same(begin.params, masks.apply(mask_of(0), start()[0]))
-    after = piece(1)(KEY, 0.1, training.watch(begin))[0].state
+    after = chunk(1)(KEY, 0.1, training.watch(begin))[0].state
     for leaf, keep in zip(jax.tree.leaves(after.params), jax.tree.leaves(mask_of(0)), strict=True):
         assert not np.asarray(leaf)[~np.asarray(keep)].any()
     assert differ(after.params, begin.params)
@@ -206,7 +206,7 @@ def test_training_with_the_dense_mask_is_plain_optax(name, by_hand):
     assert differ(state.stats, start()[1])
 
 
-# --- pieces --------------------------------------------------------------------------------------
+# --- chunks --------------------------------------------------------------------------------------
 
 RECIPE = training.Recipe(
     model=MODEL,
@@ -223,12 +223,12 @@ DATA = training.Splits(TRAIN, VALIDATION)
 
 
 @cache
-def piece(steps, looks=1, keep_at=()):
-    """`(key, rate, watched) -> (watched, metrics)`: looks after that many steps, compiled."""
+def chunk(steps, evaluations=1, keep_at=()):
+    """`(key, rate, watched) -> (watched, metrics)`: evaluations after that many steps, compiled."""
     recipe = RECIPE._replace(every=steps)
 
     def run(key, rate, watched):
-        return training.piece(recipe, key, rate, watched, DATA, looks, keep_at)
+        return training.train_chunk(recipe, key, rate, watched, DATA, evaluations, keep_at)
 
     return jax.jit(run)
 
@@ -238,21 +238,21 @@ def fresh_state(step=0):
 
 
 @cache
-def in_pieces(*lengths):
-    """The training after its pieces, and the metrics of each."""
+def in_chunks(*lengths):
+    """The training after its chunks, and the metrics of each."""
     watched, seen = training.watch(fresh_state()), []
     for length in lengths:
-        watched, metrics = piece(length)(KEY, 0.01, watched)
+        watched, metrics = chunk(length)(KEY, 0.01, watched)
         seen.append(metrics)
     return watched.state, seen
 
 
 @pytest.mark.parametrize("lengths", [(30, 30), (1,) * 60], ids=["30+30", "60x1"])
 def test_training_cut_anywhere_gives_the_same_bits(lengths):
-    # against 59+1; 5 steps an epoch, so that pieces begin inside epochs and span several;
+    # against 59+1; 5 steps an epoch, so that chunks begin inside epochs and span several;
     # dropout, augmentation, batch norm and Adam all carry on
-    expected, expected_seen = in_pieces(59, 1)
-    state, seen = in_pieces(*lengths)
+    expected, expected_seen = in_chunks(59, 1)
+    state, seen = in_chunks(*lengths)
     same(state, expected)
     np.testing.assert_array_equal(
         np.concatenate([metrics["train_loss"][0] for metrics in seen]),
@@ -263,7 +263,7 @@ def test_training_cut_anywhere_gives_the_same_bits(lengths):
 
 
 def test_a_look_tells_the_validation_and_the_mean_training_metrics():
-    state, seen = in_pieces(30, 30)
+    state, seen = in_chunks(30, 30)
     expected = evaluate(11)(state.params, state.stats, VALIDATION)
     for name in ("loss", "accuracy"):
         np.testing.assert_allclose(seen[1][name][0], expected[name], rtol=1e-6)
@@ -271,29 +271,29 @@ def test_a_look_tells_the_validation_and_the_mean_training_metrics():
     assert seen[0]["train_loss"].shape == (1, 30) and 0 < seen[0]["train_accuracy"][0] < 1
 
 
-def test_several_looks_are_the_pieces_of_one():
-    watched, seen = piece(30, 2)(KEY, 0.01, training.watch(fresh_state()))
-    state, expected = in_pieces(30, 30)
+def test_several_evaluations_are_the_chunks_of_one():
+    watched, seen = chunk(30, 2)(KEY, 0.01, training.watch(fresh_state()))
+    state, expected = in_chunks(30, 30)
     same(watched.state, state)
     assert seen["step"].tolist() == [30, 60]
     np.testing.assert_array_equal(seen["loss"], [metrics["loss"][0] for metrics in expected])
 
 
-def test_what_is_done_at_a_look_is_done_before_it_and_leaves_the_mask_alone():
+def test_what_is_done_before_an_evaluation_is_seen_by_it_and_leaves_the_mask_alone():
     def turned(params):
         return jax.tree.map(lambda w: jnp.where(w == 0, 1.0, -w), params)
 
-    recipe = RECIPE._replace(every=30, at_look=turned)
+    recipe = RECIPE._replace(every=30, before_evaluation=turned)
     begin = training.watch(fresh_state())
-    run = jax.jit(lambda watched: training.piece(recipe, KEY, 0.01, watched, DATA, 2))
+    run = jax.jit(lambda watched: training.train_chunk(recipe, KEY, 0.01, watched, DATA, 2))
     watched, seen = run(begin)
     expected = begin
-    for look in range(2):
-        expected = piece(30)(KEY, 0.01, expected)[0]
+    for at in range(2):
+        expected = chunk(30)(KEY, 0.01, expected)[0]
         params = masks.apply(mask_of(0), turned(expected.state.params))
         expected = expected._replace(state=expected.state._replace(params=params))
         loss = evaluate(11)(params, expected.state.stats, VALIDATION)["loss"]
-        np.testing.assert_allclose(seen["loss"][look], loss, rtol=1e-6)
+        np.testing.assert_allclose(seen["loss"][at], loss, rtol=1e-6)
     same(watched.state, expected.state)
     first = int(np.argmin(seen["loss"]))
     assert watched.loss == seen["loss"][first]
@@ -301,14 +301,15 @@ def test_what_is_done_at_a_look_is_done_before_it_and_leaves_the_mask_alone():
 
 
 def test_the_early_stop_is_the_look_with_the_lowest_validation_loss():
-    # of the looks after 1, 2, ..., 60 steps; its parameters are those of the training cut there
+    # of the evaluations after 1, 2, ..., 60 steps; its parameters are those of the training
+    # stopped there
     watched = training.watch(fresh_state())
     assert watched.loss == np.inf
-    watched, seen = piece(1, 60)(KEY, 0.1, watched)
+    watched, seen = chunk(1, 60)(KEY, 0.1, watched)
     lowest = int(np.argmin(seen["loss"]))
     assert 0 < lowest < 59, "the case is meant to have its lowest loss on the way"
     assert watched.step == seen["step"][lowest] and watched.loss == seen["loss"][lowest]
-    stopped, _ = piece(1, lowest + 1)(KEY, 0.1, training.watch(fresh_state()))
+    stopped, _ = chunk(1, lowest + 1)(KEY, 0.1, training.watch(fresh_state()))
     same((watched.params, watched.stats), (stopped.state.params, stopped.state.stats))
     assert differ(watched.params, watched.state.params)
 
@@ -317,18 +318,21 @@ def test_a_loss_that_is_nan_never_stops_early():
     watched = training.watch(fresh_state())
     broken = jax.tree.map(lambda p: jnp.full_like(p, jnp.nan), start()[0])
     broken = watched._replace(state=watched.state._replace(params=broken))
-    after, seen = piece(1)(KEY, 0.1, broken)
+    after, seen = chunk(1)(KEY, 0.1, broken)
     assert np.isnan(seen["loss"][0])
     assert after.step == 0 and after.loss == np.inf
     same(after.params, watched.params)
 
 
 def test_the_first_of_equal_losses_is_the_early_stop():
-    # a rate of zero: all looks see the same parameters; statistics still move, so none are given
+    # a rate of zero: all evaluations see the same parameters; statistics still move, so the state
+    # has none
     recipe = RECIPE._replace(model=FIXED, loss=losses.classification(FIXED, prepare), every=2)
     params = {"w": jnp.ones(CLASSES)}
     state = training.init(params, {}, masked(recipe.optimizer(0.0), masks.ones(params)))
-    watched, seen = training.piece(recipe, KEY, 0.0, training.watch(state), DATA, looks=3)
+    watched, seen = training.train_chunk(
+        recipe, KEY, 0.0, training.watch(state), DATA, evaluations=3
+    )
     assert len(set(seen["loss"].tolist())) == 1
     assert watched.step == 2
 
@@ -340,15 +344,15 @@ FIXED = Model(
 
 
 def test_test_data_are_looked_at_after_each_group_of_looks():
-    recipe = RECIPE._replace(every=5, test_looks=2)
+    recipe = RECIPE._replace(every=5, evaluations_per_test=2)
     watched = training.watch(fresh_state())
-    run = partial(training.piece, recipe, KEY, 0.01, watched)
+    run = partial(training.train_chunk, recipe, KEY, 0.01, watched)
     seen = run(DATA._replace(test=TRAIN), 4)[1]
     same({k: v for k, v in seen.items() if k != "test_accuracy"}, run(DATA, 4)[1])
-    middle, end = (run(DATA, looks)[0].state for looks in (2, 4))
+    middle, end = (run(DATA, evaluations)[0].state for evaluations in (2, 4))
     expected = [evaluate(1000)(s.params, s.stats, TRAIN)["accuracy"] for s in (middle, end)]
     np.testing.assert_allclose(seen["test_accuracy"], expected, rtol=1e-6)
-    with pytest.raises(ValueError, match="multiple of test_looks=2"):
+    with pytest.raises(ValueError, match="multiple of evaluations_per_test=2"):
         run(DATA._replace(test=TRAIN), 3)
 
 
@@ -508,7 +512,7 @@ def test_keep_at_returns_the_parameters_and_statistics_of_these_steps():
         same(steps[2], jax.tree.map(lambda leaf, i=i: leaf[i], (state.params, state.stats)))
     key, mask, rate = row(0)
     begun = training.watch(training.init(params, stats, masked(RECIPE.optimizer(rate), mask)))
-    stopped = piece(1, 10)(key, rate, begun)[0].state
+    stopped = chunk(1, 10)(key, rate, begun)[0].state
     at_ten = jax.tree.map(lambda leaf: leaf[0, 1], (kept, kept_stats))
     same(at_ten, (stopped.params, stopped.stats))
     assert differ(at_ten[0], jax.tree.map(lambda leaf: leaf[0], state.params))

@@ -183,7 +183,7 @@ def train(nets_: int) -> Call:
     begun = training.watch(training.init(params, {}, masked(recipe.optimizer(rate), mask)))
 
     def epoch(row: tuple, data: training.Splits) -> Any:
-        return training.piece(recipe, row[0], rate, row[1], data, looks=1)
+        return training.train_chunk(recipe, row[0], rate, row[1], data, evaluations=1)
 
     keys = jax.random.split(stream(0, "benchmark", "trainings"), nets_)
     rows = keys, runs.stack([begun] * nets_)

@@ -142,7 +142,9 @@ def plan_draws(settings: DrawSettings, problem: Problem) -> DrawPlan:
             drawn = drawn_masks.ranked(space, score, counts, settings.floor, own=draws)
     except ValueError as error:
         raise UserError(str(error)) from error
-    search = problem.with_net(problem.net, penalty, problem.wiring).with_recipe(test_looks=0)
+    search = problem.with_net(problem.net, penalty, problem.wiring).with_recipe(
+        evaluations_per_test=0
+    )
     return DrawPlan(settings, keep, draw_at, space, drawn, graph, search, epoch, epochs)
 
 

@@ -52,8 +52,8 @@ def forward_passes(
     first = energy * (1 + (settings.burn_in if settings.temperature == 0 else 0)) + more
     step = energy * (2 if scored.fresh else 1) + more  # both masks on the same images
     chunks = settings.steps // settings.chunk
-    look = scored.passes(validation, images, training)
-    walked = first + settings.steps * step + chunks * look
+    evaluation = scored.passes(validation, images, training)
+    walked = first + settings.steps * step + chunks * evaluation
     children = 0
     if "replaced" in takes(INTERACTIONS[settings.interaction]):
         children = replaced_count(settings.replaced, chains) * (chunks - 1)

@@ -139,7 +139,7 @@ def plan_cuts(
     epoch = problem.epoch_steps
     if softly:
         _check_soft(next(iter(softly)), cut, problem.steps, epoch)
-    unit = problem.recipe.every * max(problem.recipe.test_looks, 1)
+    unit = problem.recipe.every * max(problem.recipe.evaluations_per_test, 1)
     lengths = Lengths(problem.steps, unit, epoch * after.finetune_epochs, after.longest)
     flag = ""
     try:

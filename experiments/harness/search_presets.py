@@ -61,8 +61,8 @@ search); and of controls: hill climbing, annealing over the bits themselves, and
 which draws every mask anew."""
 BURN_IN = 5
 """Neighbours that a phase's start temperature is estimated from."""
-LOOKS = 4
-"""Looks at the validation data in a phase."""
+EVALUATIONS = 4
+"""The number of evaluations on the validation data in a phase; a population may have more."""
 POLISHED = {f"polished_{gate}": gate for gate in ("edge_popup", "gradual_edge_popup", "bernoulli")}
 """Gates' masks that informed swaps go on from, at the same counts: name -> gate."""
 POLISH_IMAGES = 10_000
@@ -84,19 +84,20 @@ def polish(budget: int, images: int, validation: int) -> Polish:
     Args:
       budget: forward passes of one example.
       images: training images that there are; a gate is to learn from those that aren't taken.
-      validation: images of a look.
+      validation: the number of images of a validation evaluation.
 
     Raises:
-      ValueError: the budget doesn't pay for one step between looks, or no image can be spared.
+      ValueError: the budget doesn't pay for one step between two evaluations, or there are too few
+        training images.
     """
     images = min(images // 5, POLISH_IMAGES)
     if images < 1:
         raise ValueError("polishing takes five training images at least")
     each = 4 * images
-    fixed = (BURN_IN + 1) * each + LOOKS * validation
-    chunk = (budget - fixed) // (LOOKS * each)
+    fixed = (BURN_IN + 1) * each + EVALUATIONS * validation
+    chunk = (budget - fixed) // (EVALUATIONS * each)
     if chunk < 1:
-        least = fixed + LOOKS * each
+        least = fixed + EVALUATIONS * each
         raise ValueError(f"polishing takes {least} forward passes at least, {budget} are left")
     settings = AnnealingSettings(
         proposal="informed",
@@ -104,12 +105,12 @@ def polish(budget: int, images: int, validation: int) -> Polish:
         images=images,
         size=0.005,
         size_end=0.0002,
-        steps=LOOKS * chunk,
+        steps=EVALUATIONS * chunk,
         chunk=chunk,
         burn_in=BURN_IN,
         burn_in_accept=0.01,
     )
-    return Polish(settings, fixed + LOOKS * chunk * each)
+    return Polish(settings, fixed + EVALUATIONS * chunk * each)
 
 
 class Phase(NamedTuple):
@@ -119,7 +120,7 @@ class Phase(NamedTuple):
       chains: of each seed.
       train_steps: of the energy.
       steps: moves of each chain.
-      chunk: moves between two looks at the validation data.
+      chunk: the number of moves between two evaluations on the validation data.
       cost: forward passes of one example that all chains of a seed take.
     """
 
@@ -168,30 +169,30 @@ def phases(
         at the cost of an energy.
 
     Raises:
-      ValueError: the budget doesn't pay for one step between looks in each phase.
+      ValueError: the budget doesn't pay for one step between two evaluations in each phase.
     """
     made = []
     for i in range(count):
         many, steps = -(-most // 2**i), train_steps * 2**i
         training = training_cost(steps * batch)
         each = training + (training_cost(held_out) if graded else held_out)
-        look = training + validation
+        evaluation = training + validation
         first = (1 if graded else 1 + BURN_IN) * each + (begin if i == 0 else 0)
         new = each * replaced_count(born, many) if born else 0
-        chunk, looks = 1, LOOKS
+        chunk, chunks = 1, EVALUATIONS
         if born:
-            looks = (budget // count - many * first + new) // (many * (each + look) + new)
+            chunks = (budget // count - many * first + new) // (many * (each + evaluation) + new)
         else:
-            chunk = (budget // count // many - first - looks * look) // (looks * each)
-        if chunk < 1 or looks < LOOKS:
-            cost = many * (first + LOOKS * (each + look)) + (LOOKS - 1) * new
+            chunk = (budget // count // many - first - chunks * evaluation) // (chunks * each)
+        if chunk < 1 or chunks < EVALUATIONS:
+            cost = many * (first + EVALUATIONS * (each + evaluation)) + (EVALUATIONS - 1) * new
             least = count * cost
             raise ValueError(
                 f"a budget of {budget} forward passes is too small for {count} phases of {most} "
                 f"chains and {train_steps} training steps: {least} at least"
             )
-        cost = many * (first + looks * (chunk * each + look)) + (looks - 1) * new
-        made.append(Phase(many, steps, looks * chunk, chunk, cost))
+        cost = many * (first + chunks * (chunk * each + evaluation)) + (chunks - 1) * new
+        made.append(Phase(many, steps, chunks * chunk, chunk, cost))
     return made
 
 

@@ -63,7 +63,7 @@ def weighted(problem: Problem, seed: Seed, weights: str, steps: int, data: Datas
         return seed._replace(params=nets.signed_constant(seed.params))
     if weights == "init":
         return seed
-    recipe = problem.recipe._replace(every=steps, test_looks=0)
+    recipe = problem.recipe._replace(every=steps, evaluations_per_test=0)
     print(
         f"seed {seed.number}: trains {steps} steps to get the weights that masks select from",
         flush=True,

@@ -23,10 +23,12 @@ def choices(session: Session, plan: CutPlan) -> list[Choice]:
     folder, problem, seeds = session.folder, session.problem, session.seeds
     for method, criterion in plan.soft.items():
         for share in plan.shares:
-            at_look = soft_filter_pruning.zeroing(
+            zero = soft_filter_pruning.zeroing(
                 criterion, plan.graph, share, how.floor, how.multiple
             )
-            zeroing = problem.with_recipe(every=plan.epoch, test_looks=0, at_look=at_look)
+            zeroing = problem.with_recipe(
+                every=plan.epoch, evaluations_per_test=0, before_evaluation=zero
+            )
             softly = session._replace(problem=zeroing)
             phase = f"{method}-rate{share:g}"
             names = [f"{phase}-whole-seed{one.number}" for one in seeds]

@@ -32,7 +32,7 @@ from jaxtickets.types import Array, Mask, Params, PyTree, Split, TrainState
 
 GRANET = "granet"
 """The method's name."""
-LOOKS = 8
+EVALUATIONS = 8
 """Evaluations on validation data, for the record; the last is at the end."""
 IMAGES = 1000
 """The most training images on which a round's gradient is computed."""
@@ -66,7 +66,7 @@ class SparseTrainingPlan(NamedTuple):
     """The length of a sparse training, planned from its budget.
 
     Attributes:
-      rounds: the number of rounds, a multiple of `LOOKS`. The mask changes after each round.
+      rounds: the number of rounds, a multiple of `EVALUATIONS`. The mask changes after each round.
       every: training steps in a round.
       images: training images for the gradient after a round; they make whole batches.
       cost: the forward passes of one example that a chain takes.
@@ -113,15 +113,17 @@ def plan_sparse_training(problem: Problem, budget: float) -> SparseTrainingPlan:
     data, batch = problem.dataset, problem.recipe.batch_size
     if not budget * problem.steps < MOST:
         raise UserError(f"--budget={budget:g}: more than {MOST} training steps")
-    fixed = training_cost(examples(data)) + LOOKS * len(data.validation.labels)
+    fixed = training_cost(examples(data)) + EVALUATIONS * len(data.validation.labels)
     rest = int(budget * dense_cost(problem)) - fixed
     most = max(rest, 0) // training_cost(batch)
-    rounds = LOOKS * max(1, most // (LOOKS * LONGEST), min(LEAST, most // LOOKS // LEAST))
+    rounds = EVALUATIONS * max(
+        1, most // (EVALUATIONS * LONGEST), min(LEAST, most // EVALUATIONS // LEAST)
+    )
     images = max(batch, min(IMAGES, most * batch // rounds // 8))
     images = math.prod(batches.whole(images, batch))
     every = (rest // training_cost(1) // rounds - images) // batch
     if every < 1:
-        least = fixed + training_cost(LOOKS * 2 * batch)
+        least = fixed + training_cost(EVALUATIONS * 2 * batch)
         said = f"{1.01 * least / dense_cost(problem):.3g} or more, or train for longer"
         raise UserError(f"--budget={budget:g}: too little for {GRANET}, give {said}")
     return SparseTrainingPlan(
@@ -181,8 +183,8 @@ def train_sparse(
     evolving = session._replace(
         problem=problem.with_recipe(
             optimizer=optimizer_of(train, planned.steps),
-            every=planned.steps // LOOKS,
-            test_looks=0,
+            every=planned.steps // EVALUATIONS,
+            evaluations_per_test=0,
             sparsify=sparsify,
             moves=Moves(planned.every, planned.images),
             record=record,

@@ -184,16 +184,16 @@ def _smaller(problem: Problem, member: Member, plan: CutPlan, after: str) -> Pro
     The loss keeps the penalty of the dense training, except in fine-tuning.
     """
     steps, train, hyper = _steps(plan, after, member.gain), plan.train, problem.hyper
-    every, test_looks = problem.recipe.every, problem.recipe.test_looks
+    every, per_test = problem.recipe.every, problem.recipe.evaluations_per_test
     if AFTERS[after].tunes:
         penalty = None
         train = dataclasses.replace(train, learning_rates="constant")
         hyper = Hyper(hyper.rate * plan.after.finetune_rate, jnp.int32(0))
-        every, test_looks = steps // plan.after.finetune_epochs, 0
+        every, per_test = steps // plan.after.finetune_epochs, 0
     else:
         penalty = penalty_of(train, member.net, member.small.first.params)
     small = problem.with_net(member.net, penalty).with_recipe(
-        optimizer=optimizer_of(train, steps), every=every, test_looks=test_looks
+        optimizer=optimizer_of(train, steps), every=every, evaluations_per_test=per_test
     )
     return small._replace(hyper=hyper, steps=steps)
 

@@ -99,13 +99,13 @@ def train_all(
         return training.watch(state, keep_at)
 
     @cache
-    def advance(looks: int) -> Any:
+    def advance(evaluations: int) -> Any:
         def one(row: tuple[Any, Watched], now: Array, splits: Splits) -> PyTree:
             (key, hyper, fill), watched = row
 
             def go_on(watched: Watched) -> tuple[Watched, PyTree]:
-                return training.piece(
-                    recipe, key, hyper, watched, splits, looks, keep_at=keep_at, fill=fill
+                return training.train_chunk(
+                    recipe, key, hyper, watched, splits, evaluations, keep_at=keep_at, fill=fill
                 )
 
             def wait(watched: Watched) -> tuple[Watched, PyTree]:
@@ -130,8 +130,8 @@ def train_all(
         return made, {**shown, "validation": seen["accuracy"][:, -1].mean()}
 
     def step(blocks: Blocks, i: int) -> tuple[Blocks, Blocks]:
-        now, looks = plan[i]
-        return runs.unzip(advance(looks)(blocks, runs.share(np.int32(now), axis), splits))
+        now, evaluations = plan[i]
+        return runs.unzip(advance(evaluations)(blocks, runs.share(np.int32(now), axis), splits))
 
     timed = starts._replace(step=jnp.asarray(clock, jnp.int32))
     own = (starts.key, starts.hyper, starts.fill)
@@ -145,7 +145,7 @@ def train_all(
     images = recipe.batch_size * int((end - clock).sum()) / (end - plan[0][0])
     label = f"{phase}, {len(names)} runs"
     progress = Progress(label, end, {"validation": ".2%"}, "images", per_step=images)
-    ends = [now + looks * recipe.every for now, looks in plan]
+    ends = [now + evaluations * recipe.every for now, evaluations in plan]
     return run_in_chunks(session, phase, begin, ends, step, report, progress, shapes)[1]
 
 
@@ -154,11 +154,11 @@ def _rows(name: dict[str, Any], seen: dict[str, np.ndarray], run: int) -> list[d
     tested = seen.get("test_accuracy")
     group = seen["step"].shape[1] // tested.shape[1] if tested is not None else 0
     made = []
-    for look in range(seen["step"].shape[1]):
-        row = {field: seen[field][run, look] for field in seen if field != "test_accuracy"}
+    for at in range(seen["step"].shape[1]):
+        row = {field: seen[field][run, at] for field in seen if field != "test_accuracy"}
         row["train_loss"] = row["train_loss"].mean()
-        if tested is not None and (look + 1) % group == 0:
-            row["test_accuracy"] = tested[run, look // group]
+        if tested is not None and (at + 1) % group == 0:
+            row["test_accuracy"] = tested[run, at // group]
         made.append({**name, **row})
     return made
 
@@ -178,7 +178,7 @@ def chunk_plan(problem: Problem, clock: Sequence[int], end: int) -> list[tuple[i
       ValueError: a run starts or ends at a step without an evaluation.
     """
     recipe = problem.recipe
-    unit = recipe.every * max(recipe.test_looks, 1)
+    unit = recipe.every * max(recipe.evaluations_per_test, 1)
     marks = sorted({*clock, end})
     if marks[-1] != end or len(marks) < 2:
         raise ValueError(f"training from step {marks[-1]} can't end at step {end}")
@@ -198,7 +198,8 @@ def chunk_plan(problem: Problem, clock: Sequence[int], end: int) -> list[tuple[i
 
 def splits_of(problem: Problem, data: Dataset) -> Splits:
     """The data of a training; the test data only if the recipe evaluates on them."""
-    return Splits(data.train, data.validation, data.test if problem.recipe.test_looks else None)
+    tested = problem.recipe.evaluations_per_test > 0
+    return Splits(data.train, data.validation, data.test if tested else None)
 
 
 def accuracies(

@@ -47,7 +47,7 @@ def gated(task: Task, name: str) -> list[FoundMask]:
         mask = gate.harden(g, frozen.weights)
         return mask, gate.scale(mask, frozen.weights)
 
-    recipe = gates.recipe(gate, problem.recipe._replace(test_looks=0))
+    recipe = gates.recipe(gate, problem.recipe._replace(evaluations_per_test=0))
     names = [{"method": name, "density": density, "seed": one.number} for one in seeds]
     rows = [
         (stream(one.number, "gate", name, density), training_key(one), one.params, one.stats)

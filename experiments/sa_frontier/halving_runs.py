@@ -77,10 +77,10 @@ def races(
                 name: [loss for _, loss in sorted(curves[_ticket(row)].items())]
                 for name, row in there.items()
             }
-            winner, looks = race(losses, at)
+            winner, evaluations = race(losses, at)
             passes = sum(row["forward_passes"] for row in there.values())
-            passes += training_cost((looks - at[-1]) * recipe.every * recipe.batch_size)
-            passes += looks * len(problem.dataset.validation.labels)
+            passes += training_cost((evaluations - at[-1]) * recipe.every * recipe.batch_size)
+            passes += evaluations * len(problem.dataset.validation.labels)
             said = {"method": RACED, "budget": budget, "forward_passes": passes, "winner": winner}
             alone = {k: v for k, v in there[winner].items() if not k.startswith("search_")}
             made.append({**alone, **said})

@@ -16,7 +16,7 @@ from jaxtickets.types import Dataset
 
 
 def compare(
-    problem: Problem, axis: Axis, starts: Start, data: Dataset, looks: int = 1
+    problem: Problem, axis: Axis, starts: Start, data: Dataset, evaluations: int = 1
 ) -> list[dict[str, Any]]:
     """Times the trainings `starts` in three ways.
 
@@ -28,13 +28,13 @@ def compare(
       axis: the run axis.
       starts: the trainings, with a leading axis of runs.
       data: the data set, on the device.
-      looks: the length of each training, in evaluations.
+      evaluations: the length of each training, in evaluations.
 
     Returns:
       A row for each way: `way`, `devices`, `trainings`, `steps` (of each training), `seconds` (of
       all), `speed_up` (over series), `efficiency` (speed-up per device).
     """
-    recipe = problem.recipe._replace(test_looks=0)
+    recipe = problem.recipe._replace(evaluations_per_test=0)
     many = len(np.atleast_1d(starts.step))
     first = jax.local_devices()[:1]
     ways = {
@@ -52,7 +52,7 @@ def compare(
             start.stats,
             start.mask,
             splits,
-            looks * recipe.every,
+            evaluations * recipe.every,
             start=start.step,
         )[0]
 
@@ -68,7 +68,7 @@ def compare(
                 "way": way,
                 "devices": len(chosen.devices),
                 "trainings": many,
-                "steps": looks * recipe.every,
+                "steps": evaluations * recipe.every,
                 "seconds": round(seconds, 4),
                 "speed_up": round(speed_up, 3),
                 "efficiency": round(speed_up / len(chosen.devices), 3),

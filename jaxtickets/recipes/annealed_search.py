@@ -91,7 +91,7 @@ def build(
       energy: what they lower.
       rules: how they decide.
       prepare: raw validation images -> normalised images.
-      chunk: steps between two looks at the validation data.
+      chunk: the number of steps between two evaluations on the validation data.
       validation: what is found on these, of a kind that draws nothing; None: the energy.
       floor: the least that a field keeps in each segment.
       burn_in: estimates the start temperature; None: temperatures are those of the plan.

@@ -159,17 +159,17 @@ def epoch(
     """Trains for an epoch of `steps` steps, then observes the masks.
 
     Args:
-      recipe, key, hyper, watched, data, keep_at: see `training.piece`; the method state is a
+      recipe, key, hyper, watched, data, keep_at: see `training.train_chunk`; the method state is a
         `DrawState`.
       steps: static, a multiple of `recipe.every`.
       draw: computes the masks.
       tolerance, window: see `push`.
 
     Returns:
-      The training, and the metrics of `training.piece` and `observe` together.
+      The training, and the metrics of `training.train_chunk` and `observe` together.
     """
-    looks = steps // recipe.every
-    watched, metrics = training.piece(recipe, key, hyper, watched, data, looks, keep_at)
+    evaluations = steps // recipe.every
+    watched, metrics = training.train_chunk(recipe, key, hyper, watched, data, evaluations, keep_at)
     state, seen = observe(watched.state, draw, tolerance, window)
     return watched._replace(state=state), {**metrics, **seen}
 

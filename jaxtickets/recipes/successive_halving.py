@@ -17,11 +17,11 @@ class Race(NamedTuple):
 
     Attributes:
       winner: the name of the selected ticket.
-      looks: the number of validation evaluations in all trainings together.
+      evaluations: the number of validation evaluations in all trainings together.
     """
 
     winner: str
-    looks: int
+    evaluations: int
 
 
 def race(losses: Mapping[str, Sequence[float]], at: Sequence[int]) -> Race:
@@ -42,11 +42,11 @@ def race(losses: Mapping[str, Sequence[float]], at: Sequence[int]) -> Race:
         raise ValueError(f"evaluations {tuple(at)}: must be 1 or more, and increase")
     if short := [name for name, seen in losses.items() if len(seen) < at[-1]]:
         raise ValueError(f"{short[0]} has {len(losses[short[0]])} losses, {at[-1]} are needed")
-    left, taken, before = list(losses), 0, 0
-    for look in at:
-        taken += len(left) * (look - before)
-        before = look
-        seen = {name: losses[name][look - 1] for name in left}
-        left.sort(key=lambda name: math.inf if math.isnan(seen[name]) else seen[name])
-        left = left[: 1 if look == at[-1] else -(-len(left) // 2)]
+    left, taken, previous = list(losses), 0, 0
+    for evaluation in at:
+        taken += len(left) * (evaluation - previous)
+        previous = evaluation
+        latest = {name: losses[name][evaluation - 1] for name in left}
+        left.sort(key=lambda name: math.inf if math.isnan(latest[name]) else latest[name])
+        left = left[: 1 if evaluation == at[-1] else -(-len(left) // 2)]
     return Race(left[0], taken)

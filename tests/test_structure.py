@@ -107,7 +107,6 @@ FAMILIES = {
 """Where a family is, and the names of its members."""
 CHANCE = {
     "experiments.harness.searched_tickets",
-    "experiments.sa_frontier.__main__",
     "experiments.sparse_execution.page",
     "experiments.sparse_execution.figure",
 }

@@ -14,44 +14,26 @@ among the masks that need no dense training.
 The results are in experiments/sa_frontier/README.md, with n, spread, device and time.
 """
 
-import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
-from experiments.harness import (
-    budgeted_search,
-    candidate_masks,
-    evolution_figure,
-    rows,
-    sparse_runs,
-    trained_masks,
-)
-from experiments.harness.budgeted_search import FindSettings, FoundMask, Task, price
+from experiments.harness import budgeted_search, candidate_masks, evolution_figure, rows
+from experiments.harness.budgeted_search import FindSettings, price
 from experiments.harness.candidate_masks import GallerySettings
 from experiments.harness.dense_store import StoreSettings
-from experiments.harness.flags import BatchSettings, RunSettings, define, numbers, read_all
+from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
 from experiments.harness.main import run_main
-from experiments.harness.problem import Problem
-from experiments.harness.search_presets import FINDERS, POLISHED
 from experiments.harness.session import finish_run, set_up
-from experiments.harness.settings import choose, option
+from experiments.harness.settings import choose
 from experiments.harness.sparse_runs import GRANET, EvolveSettings
-from experiments.harness.trained_masks import Entry, train_in_parts
-from experiments.harness.training_runs import start_of
+from experiments.harness.trained_masks import LEADING, train_in_parts
 from experiments.harness.training_settings import NetSettings, TrainSettings
-from experiments.sa_frontier import figure, gate_runs, halving_runs
+from experiments.sa_frontier import figure, halving_runs, searches
 from experiments.sa_frontier.page import table
-from jaxtickets import gates
+from experiments.sa_frontier.searches import SEARCHES, Question
 from jaxtickets.io.errors import UserError
 
-RANDOM = ("uniform", "erk")
-LEADING = ("method", "budget", "dense_trainings", *trained_masks.LEADING[1:])
-"""The first columns of the summary."""
-SEARCHES = (GRANET, *FINDERS, *gates.GATES, *POLISHED, *(f"random_{name}" for name in RANDOM))
-BUDGETED = (GRANET, *FINDERS, *POLISHED)
-"""Searches whose length depends on the budget."""
 SMOKE: dict[str, Any] = {
     "seeds": 2,
     "density": (0.1,),
@@ -92,23 +74,6 @@ MNIST: dict[str, Any] = {
 PRESETS = {"": {}, "smoke": SMOKE, "quick": QUICK, "mnist": MNIST}
 
 
-@dataclasses.dataclass(frozen=True)
-class Question:
-    """The searches and their budgets. Each field is also a flag of the same name."""
-
-    searches: tuple = option(SEARCHES, f"searches: {', '.join(SEARCHES)}")
-    budget: tuple = option(
-        (10.0,), "costs of a search for each seed, in dense trainings", above=0, most=1e9
-    )
-    race: tuple = option(
-        (0.15, 0.35),
-        "fractions of the training at which successive halving drops the worse half; empty: none",
-        empty=True,
-        above=0,
-        below=1,
-    )
-
-
 GROUPS = (
     RunSettings(),
     StoreSettings(),
@@ -127,93 +92,39 @@ def main() -> None:
     name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
     choose("preset", name, tuple(PRESETS))
     place, store, *parts = read_all(GROUPS, PRESETS[name])
-    question, settings, evolution, listed, _, train, _ = parts
+    question, finding, evolving, listed, _, train, _ = parts
     if listed.tickets:
         raise UserError(
             "--tickets: the search cost of saved tickets is unknown, leave the flag out"
         )
-    for method in question.searches:
-        choose("searches", method, SEARCHES)
-    budgets = numbers("budget", question.budget)
-    if 1 in numbers("density", listed.density):
-        raise UserError("--density=1: there is nothing to search for, give a lower density")
     axis, problem = set_up(place, parts)
     looks = halving_runs.looks_at(question.race, problem)
-    for method in question.searches:
-        if method in FINDERS:
-            budgeted_search.plan_phases(settings, problem, method, min(budgets))
-    if GRANET in question.searches:
-        kept = numbers("density", listed.density)
-        for budget in budgets:
-            sparse_runs.check_sparse_training(evolution, problem, train, kept, listed.floor, budget)
-    if set(question.searches) & set(POLISHED):
-        gate_runs.polish_plan(problem, min(budgets))
+    searches.check_searches(question, finding, evolving, listed, train, problem)
     made = candidate_masks.start_candidates(
         "sa_frontier", place, store, parts, axis, problem, trained=True, others=True
     )
-
-    # --- search
-    folder, floor = made.session.folder, made.plan.settings.floor
     entries = [
         entry._replace(name=entry.name | {"forward_passes": price(problem, entry.name["method"])})
         for entry in made.entries
     ]
+    entries += searches.found_entries(question, finding, evolving, train, made)
 
-    def found(method: str, density: float, budget: float) -> list[FoundMask]:
-        label = f"{method}-{density:g}" + (f"-{budget:g}" if budget else "")
-        task = Task(made.session, label, density, floor)
-        if method == GRANET:
-            return sparse_runs.train_sparse(task, evolution, train, budget)
-        if method in FINDERS:
-            return budgeted_search.search_by_phases(task, method, settings, train, budget)
-        if method in POLISHED:
-            return gate_runs.polished(task, POLISHED[method], budget)
-        if method in gates.GATES:
-            return gate_runs.gated(task, method)
-        return budgeted_search.random(task, method.removeprefix("random_"))
-
-    for density in made.plan.keep:
-        for method in question.searches:
-            for budget in budgets if method in BUDGETED else (0.0,):
-                masks_of = found(method, density, budget)
-                entries += _entries(problem, made, method, density, masks_of, budget or None)
-
-    # --- train
+    folder = made.session.folder
     summary = made.summary + train_in_parts(made.session, "train", entries)
-    dense = budgeted_search.dense_cost(problem)
     summary += halving_runs.races(folder, "train-", summary, SEARCHES, problem, looks)
+    dense = budgeted_search.dense_cost(problem)
     for row in summary:
         row["dense_trainings"] = round(row.get("forward_passes", dense) / dense, 4)
-    rows.write_summary(folder, summary, *LEADING)
+    rows.write_summary(folder, summary, "method", "budget", "dense_trainings", *LEADING[1:])
+
     figure.draw_accuracy_over_density(folder)
     figure.draw_trained_over_untrained(folder)
     figure.draw_accuracy_over_budget(folder)
-    image = problem.image_shape
     if GRANET in question.searches:
         evolution_figure.draw_evolution(folder, f"{GRANET}-")
-    figure.draw_where(folder, entries, problem.prunable, image)
+    figure.draw_where(folder, entries, problem.prunable, problem.image_shape)
     print(table(summary))
-    finish_run(made.session.folder)
-
-
-def _entries(
-    problem: Problem,
-    made: candidate_masks.Candidates,
-    method: str,
-    density: float,
-    found: Sequence[FoundMask],
-    budget: float | None,
-) -> list[Entry]:
-    """The entries of the masks that a method found for each seed, which are saved as tickets."""
-    entries = []
-    for one, (mask, params, said) in zip(made.session.seeds, found, strict=True):
-        name = {"method": method, "density": density, "seed": one.number, "budget": budget, **said}
-        entry = Entry(name, start_of(problem, one, mask, params))
-        place = f"{method}-density{density:g}-seed{one.number}"
-        place += f"-budget{budget:g}" if budget else ""
-        trained_masks.save_entry(made.session.folder, problem, entry, one.step, place)
-        entries.append(entry)
-    return entries
+    finish_run(folder)
 
 
 if __name__ == "__main__":

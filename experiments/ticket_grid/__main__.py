@@ -16,23 +16,19 @@ from typing import Any
 from absl import flags
 
 from experiments.harness import rows, trained_masks
+from experiments.harness.dense_store import dense_entry
 from experiments.harness.flags import BatchSettings, RunSettings, define, numbers, read_all
 from experiments.harness.main import run_main
 from experiments.harness.problem import Problem
-from experiments.harness.seeds import Seed, evidence, mask_key, training_key
 from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.settings import MOST_EPOCHS, MOST_RUNS, option
-from experiments.harness.trained_masks import Entry, train_entries, train_in_parts
-from experiments.harness.training_runs import Start, chunk_plan
+from experiments.harness.trained_masks import train_entries, train_in_parts
+from experiments.harness.training_runs import chunk_plan
 from experiments.harness.training_settings import NetSettings, TrainSettings
-from experiments.ticket_grid import batching_cost, figure
+from experiments.ticket_grid import batching_cost, cells, figure
 from experiments.ticket_grid.page import table
 from jaxtickets import allocation, masks, runs
-from jaxtickets.criteria import CRITERIA
 from jaxtickets.io.errors import UserError
-from jaxtickets.keys import stream
-from jaxtickets.recipes import imp
-from jaxtickets.recipes.ticket_controls import CONTROLS, ControlInputs, ControlStart, apply_control
 
 THRESHOLDS = (60, 65, 70, 75, 80, *range(85, 100))
 SMOKE: dict[str, Any] = {
@@ -80,69 +76,23 @@ def main() -> None:
     place, *parts = read_all((RunSettings(), *GROUPS), SMOKE if flags.FLAGS.smoke else {})
     question = parts[0]
     axis, problem = set_up(place, parts)
-    epoch = problem.epoch_steps
     try:
-        rewinds, keep = _check(question, problem, epoch)
+        rewinds, keep = _check(question, problem)
     except ValueError as error:
         raise UserError(str(error)) from error
     session = start_run("ticket_grid", place, parts, axis, problem)
-    seeds, data = session.seeds, session.data
-
-    # --- the dense nets, and their weights at the rewind steps
-
-    def entry(method: str, one: Seed, treated: ControlStart, **where: Any) -> Entry:
-        step = where.get("rewind", 0) * epoch
-        density = round(float(masks.density(treated.mask, problem.prunable)), 6)
-        name = {"method": method, "density": density, "seed": one.number, **where}
-        start = Start(
-            key=training_key(one),
-            hyper=problem.hyper,
-            params=treated.params,
-            stats=treated.stats,
-            mask=treated.mask,
-            step=step,
-        )
-        return Entry(name, start)
-
-    steps = tuple(rewind * epoch for rewind in rewinds)
-    whole = [
-        entry("dense", one, ControlStart(one.params, one.stats, masks.ones(one.params)))
-        for one in seeds
-    ]
+    whole = [dense_entry(problem, one) for one in session.seeds]
+    steps = tuple(rewind * problem.epoch_steps for rewind in rewinds)
     ends, summary = train_entries(session, "dense", whole, keep_at=steps)
-
-    # --- the grid
-    entries = []
-    for i, one in enumerate(seeds):
-        trained, stats, kept = runs.take((ends.state.params, ends.state.stats, ends.kept), i)
-        seen = evidence(problem, one, trained, data)._replace(stats=stats)
-        for threshold, count in keep.items():
-            key = mask_key(one, "magnitude", 1 - threshold / 100)
-            magnitude = CRITERIA["magnitude"]
-            mask = imp.prune(key, magnitude, seen, problem.prunable, count, question.floor)
-            given = ControlInputs(
-                problem.recipe.model, problem.prunable, one.params, one.stats, mask
-            )
-            draw = stream(one.number, "grid", threshold, "reinit", 0)
-            treated = apply_control(CONTROLS["reinit"], draw, given)
-            entries.append(entry("reinit", one, treated, threshold=threshold))
-            for at, rewind in enumerate(rewinds):
-                params, stats = runs.take(kept, at)
-                given = given._replace(params=params, stats=stats)
-                for method in ("ticket", "shuffled"):
-                    draw = stream(one.number, "grid", threshold, method, rewind)
-                    where = {"threshold": threshold, "rewind": rewind}
-                    treated = apply_control(CONTROLS[method], draw, given)
-                    entries.append(entry(method, one, treated, **where))
+    entries = cells.grid(session, keep, rewinds, question.floor, ends)
     summary += train_in_parts(session, "grid", entries, most=question.part)
 
-    # --- report
     rows.write_summary(session.folder, summary, *trained_masks.LEADING)
     figure.draw_grid(session.folder)
     print(table(summary))
     if question.cost_trainings:
         some = runs.stack([e.start for e in entries[: question.cost_trainings]])
-        costs = batching_cost.compare(problem, axis, some, data)
+        costs = batching_cost.compare(problem, axis, some, session.data)
         rows.write_csv(session.folder / "cost.csv", costs)
         many, length = costs[0]["trainings"], costs[0]["steps"]
         print(f"\ntime of {many} trainings of {length} steps:\n{batching_cost.table(costs)}")
@@ -152,17 +102,17 @@ def main() -> None:
     finish_run(session.folder)
 
 
-def _check(question: Question, problem: Problem, epoch: int) -> tuple[list[int], dict[float, int]]:
+def _check(question: Question, problem: Problem) -> tuple[list[int], dict[float, int]]:
     """The rewind epochs, and threshold -> number of kept weights.
 
     Raises:
       ValueError: a setting is invalid.
     """
-    params = problem.param_shapes
-    shapes = masks.shapes(params, problem.prunable)
-    keep = {}
-    for threshold in sorted(set(numbers("thresholds", question.thresholds))):
-        keep[threshold] = allocation.global_(shapes, 1 - threshold / 100, question.floor)
+    shapes, epoch = masks.shapes(problem.param_shapes, problem.prunable), problem.epoch_steps
+    keep = {
+        threshold: allocation.global_(shapes, 1 - threshold / 100, question.floor)
+        for threshold in sorted(set(numbers("thresholds", question.thresholds)))
+    }
     rewinds = sorted(set(numbers("rewinds", question.rewinds)))
     for rewind in rewinds:
         if rewind != int(rewind) or not 0 <= rewind * epoch < problem.steps:

@@ -16,13 +16,11 @@ The README beside it has the numbers to expect, with spread, device and time.
 """
 
 import dataclasses
-from typing import Any
 
 from absl import flags
 
 from experiments.harness import (
     annealed_settings,
-    annealed_work,
     annealing_runs,
     method_figures,
     rows,
@@ -44,19 +42,16 @@ from experiments.harness.flags import (
 from experiments.harness.main import run_main
 from experiments.harness.seeds import WEIGHTS, weighted
 from experiments.harness.session import finish_run, set_up, start_run
-from experiments.harness.settings import MOST_RUNS, MOST_STEPS, choose, option
+from experiments.harness.settings import MOST_RUNS, MOST_STEPS, option
 from experiments.harness.sparse_runs import GRANET, EvolveSettings
 from experiments.harness.trained_masks import LEADING
 from experiments.harness.training_settings import NetSettings, TrainSettings
+from experiments.sa_search import presets
 from experiments.sa_search.figure import draw_search
-from experiments.sa_search.presets import DEFAULT, IDLE, NAMES, PRESETS, preset
-from jaxtickets.io.errors import UserError
+from experiments.sa_search.search_cost import search_passes
 from jaxtickets.recipes.baseline_masks import BASELINES
 from jaxtickets.search.energies import rescale
-from jaxtickets.search.space import PATTERN
 from jaxtickets.types import Mask, Params
-
-METHODS = (*searched_tickets.METHODS, GRANET)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +69,9 @@ class Question:
         least=1,
         most=MOST_STEPS,
     )
-    compare: tuple = option(("ticket", *BASELINES), f"what is trained, of {', '.join(METHODS)}")
+    compare: tuple = option(
+        ("ticket", *BASELINES), f"what is trained, of {', '.join(presets.METHODS)}"
+    )
     granet_budget: float = option(
         1.0, "dense trainings that a search of compare=granet may cost", above=0, most=1e9
     )
@@ -92,8 +89,11 @@ GROUPS = (
 
 def main() -> None:
     """Reads the flags, checks them, searches, trains, compares."""
-    place, *parts = _read()
+    name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
+    place, *parts = read_all(GROUPS, presets.preset(name, flags.FLAGS.model))
+    refuse_idle(presets.IDLE, parts)
     question, settings, net, train, _ = parts
+    presets.check_compared(question.compare, settings)
     axis, problem = set_up(place, parts)
     densities, floor = numbers("density", question.density), settings.floor
     checked = annealing_runs.check_annealing(
@@ -105,7 +105,6 @@ def main() -> None:
         sparse_runs.check_sparse_training(EvolveSettings(), problem, train, grown, floor, budget)
     session = start_run("sa_search", place, parts, axis, problem)
 
-    # --- search
     seeds = [
         weighted(problem, one, question.weights, question.weights_steps, session.data)
         for one in session.seeds
@@ -113,14 +112,13 @@ def main() -> None:
     session = session._replace(seeds=seeds)
     found = annealing_runs.run_annealing(session, "search", checked, question.chains)
     cost = {
-        "forward_passes": annealed_work.search_passes(settings, problem, question.chains),
+        "forward_passes": search_passes(settings, problem, question.chains),
         "search_seconds": round(seconds(session.folder, "search") / len(found), 3),
     }
     found = [one._replace(said=cost | one.said) for one in found]
     task = Task(session, GRANET, 0.0, floor)
     rivals = sparse_runs.tickets(task, grown, EvolveSettings(), train, question.granet_budget)
 
-    # --- compare
     def weights(mask: Mask, params: Params) -> Params:
         return rescale(mask, params, problem.prunable) if settings.rescale else params
 
@@ -134,7 +132,6 @@ def main() -> None:
         rivals=[(GRANET, one) for one in rivals],
     )
 
-    # --- report
     rows.write_summary(session.folder, summary, *LEADING)
     draw_search(session.folder)
     method_figures.draw_accuracies(session.folder)
@@ -144,27 +141,9 @@ def main() -> None:
     finish_run(session.folder)
 
 
-def _read() -> list[Any]:
-    """The settings of all groups; explicit flags before the preset before the defaults."""
-    name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
-    given = read_all(GROUPS, preset(name, flags.FLAGS.model))
-    question, settings = given[1:3]
-    refuse_idle(IDLE, given[1:])
-    for method in question.compare:
-        choose("method", method, METHODS)
-    if settings.interaction == "exchange" and "ticket_last" in question.compare:
-        raise UserError(
-            "--compare=ticket_last: with --interaction=exchange it may be a hot chain's"
-        )
-    whole = settings.granularity in ("units", "unit_fields") or settings.scope == PATTERN
-    if whole and GRANET in question.compare:
-        raise UserError(f"--compare={GRANET}: is of single weights, not of units or patterns")
-    return given
-
-
 if __name__ == "__main__":
-    words = f"settings by name: {', '.join(NAMES)}; explicit flags come first"
-    flags.DEFINE_string("preset", DEFAULT, words)
+    words = f"settings by name: {', '.join(presets.NAMES)}; explicit flags come first"
+    flags.DEFINE_string("preset", presets.DEFAULT, words)
     flags.DEFINE_bool("smoke", False, "seconds long: the preset of that name")
-    define(*(with_preset(group, PRESETS[DEFAULT]) for group in GROUPS))
+    define(*(with_preset(group, presets.PRESETS[presets.DEFAULT]) for group in GROUPS))
     run_main(main)

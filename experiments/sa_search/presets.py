@@ -1,11 +1,13 @@
-"""Settings of walks by name, and which flags have no effect beside which.
+"""Settings of walks by name, and which flags have no effect or no place beside which.
 
 Rewired masks are `rewired` of `harness.search_presets`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
-from experiments.harness import training_settings
+from experiments.harness import searched_tickets, training_settings
+from experiments.harness.annealed_settings import AnnealingSettings
 from experiments.harness.search_presets import FINDERS
 from experiments.harness.settings import Except, Idle, Without, choose
 from experiments.harness.sparse_runs import GRANET
@@ -13,7 +15,10 @@ from experiments.harness.thesis_annealing import THESIS, THESIS_NETS
 from experiments.sa_search import idle
 from jaxtickets.io.errors import UserError
 from jaxtickets.recipes.baseline_masks import BASELINES
+from jaxtickets.search.space import PATTERN
 
+METHODS = (*searched_tickets.METHODS, GRANET)
+"""What can be trained and compared."""
 DEFAULT = "annealed_rewiring"
 REWIRED: dict[str, Any] = {
     **FINDERS["rewired"],
@@ -85,3 +90,16 @@ def preset(name: str, model: str) -> dict[str, Any]:
     if model not in THESIS_NETS:
         raise UserError(f"--preset=thesis is for {' and '.join(THESIS_NETS)}, not {model}")
     return THESIS | THESIS_NETS[model]
+
+
+def check_compared(compare: Sequence[str], settings: AnnealingSettings) -> None:
+    """Raises UserError if a method is unknown, or has no place beside the search."""
+    for method in compare:
+        choose("method", method, METHODS)
+    if settings.interaction == "exchange" and "ticket_last" in compare:
+        raise UserError(
+            "--compare=ticket_last: with --interaction=exchange it may be a hot chain's"
+        )
+    whole = settings.granularity in ("units", "unit_fields") or settings.scope == PATTERN
+    if whole and GRANET in compare:
+        raise UserError(f"--compare={GRANET}: is of single weights, not of units or patterns")

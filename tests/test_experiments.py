@@ -149,7 +149,7 @@ BAD = {
         "--density=1.5": "--density=1.5: must be above 0 and at most 1",
         "--density=0.000001": "keeps no weight at all",
         "--density=0.0001 --allocation=uniform": "raise the density or set a floor",
-        "--checks=reverted": "unknown check 'reverted': did you mean inverted?",
+        "--checks=reverted": "unknown checks 'reverted': did you mean inverted?",
         "--tickets=x=EMPTY/*": "/*: there is no such folder",
         "--preset=thesiss": "did you mean thesis",
     },
@@ -172,7 +172,7 @@ BAD = {
     "structured_pruning": {
         "--methods=fpgn": "unknown method 'fpgn': did you mean fpgm?",
         "--methods=abs_batch_norm": "--methods=abs_batch_norm: conv1 has no batch norm",
-        "--after=scratch": "unknown training after the cut 'scratch': did you mean scratch_",
+        "--after=scratch": "unknown after 'scratch': did you mean scratch_",
         "--rates=1.5": "--rates=1.5: must be above 0 and at most 1",
         "--rates=0.05 --floor=0": "--rates=0.05: no unit is left in conv1: raise the density",
         "--budget=0.00001 --methods=l1": "--budget=1e-05: budget=1: the smallest selection costs",
@@ -194,7 +194,7 @@ BAD = {
     "filter_search": {
         "--weights_from=early": "--weights_from=early: must be init, or a number of epochs",
         "--weights_from=0": "--weights_from=0: must be init, or a number of epochs above 0",
-        "--energies=loss": "unknown energy 'loss'",
+        "--energies=loss": "unknown energies 'loss'",
         "--search_images=4000": "images=4000: the data set has 3500",
         "--rates=1": "outside (0, 1): there is nothing to search",
         "--budget=0.5": "--budget: with --granularity=units a search keeps a share of the",
@@ -217,8 +217,8 @@ BAD = {
     },
     "orthogonality": {"--repair_rate=0": "--repair_rate=0.0: must be above 0"},
     "supermask": {
-        "--ones=rewinds": "unknown mask-1 action 'rewinds': did you mean rewind?",
-        "--zeros=frozen": "unknown mask-0 action 'frozen'",
+        "--ones=rewinds": "unknown ones 'rewinds': did you mean rewind?",
+        "--zeros=frozen": "unknown zeros 'frozen'",
         "--criteria=smallest": "unknown criterion 'smallest'",
         "--levels=40": "which needs 10: fewer levels or a lower rate",
     },

@@ -67,7 +67,7 @@ class Question:
     evaluate: bool = option(
         True, "evaluate the untrained masks; --noevaluate only counts the kept weights"
     )
-    checks: tuple = option((), f"sanity checks of every criterion: {', '.join(CHECKS)}")
+    checks: tuple = option((), "sanity checks of every criterion", CHECKS)
 
 
 GROUPS = (RunSettings(), StoreSettings(), Question(), *candidate_masks.GROUPS)
@@ -135,8 +135,6 @@ def _read() -> list[Any]:
     name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
     choose("preset", name, tuple(PRESETS))
     found = read_all(GROUPS, PRESETS[name])
-    for check in found[2].checks:
-        choose("check", check, CHECKS)
     if found[2].train and not found[2].evaluate:
         raise UserError("--noevaluate: only with --notrain, since it evaluates nothing")
     return found

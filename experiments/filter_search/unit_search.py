@@ -15,7 +15,7 @@ from experiments.harness.filter_cuts import Choice, CutPlan, CutSettings
 from experiments.harness.problem import Problem
 from experiments.harness.seeds import Seed, mask_key, weighted
 from experiments.harness.session import Session
-from experiments.harness.settings import MOST_RUNS, MOST_STEPS, choose, option
+from experiments.harness.settings import MOST_RUNS, MOST_STEPS, option
 from experiments.harness.thesis_annealing import thesis_search
 from jaxtickets import nets
 from jaxtickets.compress import budget, unit_selection
@@ -44,8 +44,8 @@ class Question:
     )
     energies: tuple = option(
         ENERGIES,
-        "energies to minimise: fixed (loss of the untrained net) or trainability (loss after a few "
-        "steps)",
+        "energies to minimise, the loss of the untrained net or the loss after a few steps",
+        ENERGIES,
     )
     granularity: str = option(
         "units", "a bit for each unit, or a field of potentials", ("units", "unit_fields")
@@ -63,9 +63,7 @@ class Question:
 
 
 def check_question(question: Question, cut: CutSettings) -> None:
-    """Raises UserError if an energy is unknown, or the search can't keep what is asked for."""
-    for energy in question.energies:
-        choose("energy", energy, ENERGIES)
+    """Raises UserError if the search can't keep what is asked for."""
     if question.granularity == "unit_fields":
         if cut.ranking != "over_layers" or cut.multiple != 1:
             said = "it searches for the layer counts, so give --ranking=over_layers --multiple=1"

@@ -59,7 +59,7 @@ class CutSettings:
 class AfterSettings:
     """How the small nets are trained. Each field is also a flag of the same name."""
 
-    after: tuple = option(tuple(AFTERS), f"trainings after the cut: {', '.join(AFTERS)}")
+    after: tuple = option(tuple(AFTERS), "trainings after the cut", tuple(AFTERS))
     finetune_epochs: int = option(
         2,
         "epochs of fine-tuning, which has no --penalty",
@@ -122,8 +122,6 @@ def plan_cuts(
             plain,
             structured.METHODS + (soft_filter_pruning.METHODS if plain == name else ()),
         )
-    for name in after.after:
-        choose("training after the cut", name, tuple(AFTERS))
     asked = "budget" if cut.budget else "rates"
     shares = sorted(numbers(asked, cut.budget or cut.rates), reverse=True)
     if cut.ranking == "over_layers" and cut.floor == 0:

@@ -90,9 +90,10 @@ def read(kind: type[T], defaults: T, preset: Mapping[str, Any]) -> T:
         given = flags.FLAGS[name].present
         base = preset.get(name, getattr(defaults, name))
         value: Any = flags.FLAGS[name].value if given else base
-        if known_of(field):
-            choose(name, value, known_of(field))
-        if isinstance(value, list | tuple):
+        listed = isinstance(value, list | tuple)
+        for word in (value if listed else [value]) if known_of(field) else ():
+            choose(name, word, known_of(field))
+        if listed:
             value = _listed(field, value, getattr(defaults, name))
         # a preset's 0 and a flag's 0.0 are one value, and one spec
         values[name] = float(value) if isinstance(getattr(defaults, name), float) else value

@@ -69,7 +69,7 @@ def option(
       default: the default value; its type is the flag's type. A tuple makes a list flag.
       text: the line of help.
       known: the words that are valid; empty: any.
-      least, most, above, below: see `Bounds`. In a list they hold for each item.
+      least, most, above, below: see `Bounds`. Words and bounds hold for each item of a list.
       empty: whether a list with a default that isn't empty may be empty.
       repeats: whether a list may hold an item twice.
     """
@@ -94,11 +94,11 @@ def check(settings: Any) -> None:
     """Raises ValueError, in one line, for the first field whose value is invalid."""
     for field in dataclasses.fields(settings):
         value, known, bounds = getattr(settings, field.name), known_of(field), bounds_of(field)
-        if known and value not in known:
-            raise ValueError(f"unknown {field.name} '{value}': one of {', '.join(known)}")
-        for number in value if isinstance(value, tuple) else (value,):
-            if bounds and (fault := bounds.fault(number)):
-                raise ValueError(f"{field.name}={number}: {fault}")
+        for item in value if isinstance(value, tuple) else (value,):
+            if known and item not in known:
+                raise ValueError(f"unknown {field.name} '{item}': one of {', '.join(known)}")
+            if bounds and (fault := bounds.fault(item)):
+                raise ValueError(f"{field.name}={item}: {fault}")
 
 
 # --- settings without effect ----------------------------------------------------------------------

@@ -8,7 +8,7 @@ from experiments.harness.candidate_masks import Candidates, GallerySettings
 from experiments.harness.flags import numbers
 from experiments.harness.problem import Problem
 from experiments.harness.search_presets import FINDERS, POLISHED
-from experiments.harness.settings import choose, option
+from experiments.harness.settings import option
 from experiments.harness.sparse_runs import GRANET, EvolveSettings
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import start_of
@@ -28,7 +28,7 @@ BUDGETED = (GRANET, *FINDERS, *POLISHED)
 class Question:
     """The searches and their budgets. Each field is also a flag of the same name."""
 
-    searches: tuple = option(SEARCHES, f"searches: {', '.join(SEARCHES)}")
+    searches: tuple = option(SEARCHES, "searches", SEARCHES)
     budget: tuple = option(
         (10.0,), "costs of a search for each seed, in dense trainings", above=0, most=1e9
     )
@@ -49,9 +49,7 @@ def check_searches(
     train: TrainSettings,
     problem: Problem,
 ) -> None:
-    """Raises UserError if a search is unknown, or can't be done with the smallest budget."""
-    for method in question.searches:
-        choose("searches", method, SEARCHES)
+    """Raises UserError if a search can't be done with the smallest budget."""
     budgets, densities = numbers("budget", question.budget), numbers("density", listed.density)
     if 1 in densities:
         raise UserError("--density=1: there is nothing to search for, give a lower density")

@@ -69,9 +69,7 @@ class Question:
         least=1,
         most=MOST_STEPS,
     )
-    compare: tuple = option(
-        ("ticket", *BASELINES), f"what is trained, of {', '.join(presets.METHODS)}"
-    )
+    compare: tuple = option(("ticket", *BASELINES), "what is trained", presets.METHODS)
     granet_budget: float = option(
         1.0, "dense trainings that a search of compare=granet may cost", above=0, most=1e9
     )

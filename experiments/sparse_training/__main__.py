@@ -79,7 +79,7 @@ class Question:
         least=1,
         most=MOST_STEPS,
     )
-    compare: tuple = option(METHODS, f"masks to train: {', '.join(METHODS)}")
+    compare: tuple = option(METHODS, "masks to train", METHODS)
 
 
 GROUPS = (
@@ -99,8 +99,6 @@ def main() -> None:
     place, *parts = read_all(GROUPS, PRESETS[name])
     question, evolution, _, train, _ = parts
     refuse_idle({**IDLE, "weights_steps": ({"weights": Except(("trained",))},)}, parts)
-    for method in question.compare:
-        choose("method", method, METHODS)
     densities, floor = numbers("density", question.density), question.floor
     axis, problem = set_up(place, parts)
     sparse_runs.check_sparse_training(evolution, problem, train, densities, floor, question.budget)

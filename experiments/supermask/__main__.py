@@ -14,13 +14,12 @@ The results are in experiments/supermask/README.md, with n, spread, device and t
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from absl import flags
 
-from experiments.harness import rows, trained_masks
+from experiments.harness import rows
 from experiments.harness.dense_store import StoreSettings, dense_nets
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
 from experiments.harness.imp_presets import SHORT
@@ -31,6 +30,7 @@ from experiments.harness.main import run_main
 from experiments.harness.problem import Problem
 from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.settings import choose, option
+from experiments.harness.trained_masks import LEADING
 from experiments.harness.training_settings import NetSettings
 from experiments.supermask import figure
 from experiments.supermask.page import table
@@ -72,10 +72,8 @@ class Question:
     """The combinations, all of which are trained, and the pruning rates."""
 
     criteria: tuple = option(CRITERIA, "pruning criteria; --preset=zhou has all of the paper's")
-    ones: tuple = option(
-        ("rewind", "signed_constant"), f"actions on kept weights: {', '.join(ONES)}"
-    )
-    zeros: tuple = option(("zero",), f"actions on pruned weights: {', '.join(ZEROS)}")
+    ones: tuple = option(("rewind", "signed_constant"), "actions on kept weights", tuple(ONES))
+    zeros: tuple = option(("zero",), "actions on pruned weights", tuple(ZEROS))
     levels: int = option(7, "number of pruning levels", least=1, most=1000)
     prune_rate: float = option(
         0.4, "fraction of a layer's remaining weights that a level prunes", above=0, below=1
@@ -106,26 +104,25 @@ def main() -> None:
     plan = _plan(question, problem)
     session = start_run("supermask", place, parts, axis, problem)
     dense = dense_nets(session, train, store)
-    lines, owners = [], []
-    for words in itertools.product(question.criteria, question.ones, question.zeros):
-        for owner, one in enumerate(session.seeds):
-            criterion, ones, zeros = words
-            name = {"criterion": criterion, "ones": ones, "zeros": zeros, "seed": one.number}
-            line = Lineage(
-                one,
-                problem.hyper,
-                name,
-                rewind=0,
-                criterion=criterion,
-                ones=ONES[ones],
-                zeros=ZEROS[zeros],
-            )
-            lines.append(line)
-            owners.append(owner)
-    trained = runs.take((dense.params, dense.stats), np.array(owners))
+    combinations = itertools.product(question.criteria, question.ones, question.zeros)
+    lines = [
+        Lineage(
+            one,
+            problem.hyper,
+            {"criterion": criterion, "ones": ones, "zeros": zeros, "seed": one.number},
+            criterion=criterion,
+            ones=ONES[ones],
+            zeros=ZEROS[zeros],
+        )
+        for criterion, ones, zeros in combinations
+        for one in session.seeds
+    ]
+    owners = np.arange(len(lines)) % len(session.seeds)
+    trained = runs.take((dense.params, dense.stats), owners)
 
     def report(summary: list[dict[str, Any]]) -> None:
-        rows.write_summary(session.folder, dense.summary + _named(summary), *trained_masks.LEADING)
+        named = [{**row, "method": row["criterion"]} for row in summary]
+        rows.write_summary(session.folder, dense.summary + named, *LEADING)
         figure.draw_supermasks(session.folder)
 
     descend(session, plan, lines, after=report, dense=trained)
@@ -136,10 +133,6 @@ def main() -> None:
 
 def _plan(question: Question, problem: Problem) -> LevelPlan:
     """The plan of the levels; raises UserError if a setting is invalid."""
-    for one in question.ones:
-        choose("mask-1 action", one, tuple(ONES))
-    for zero in question.zeros:
-        choose("mask-0 action", zero, tuple(ZEROS))
     settings = ImpSettings(
         levels=question.levels,
         prune_rate=question.prune_rate,
@@ -152,11 +145,6 @@ def _plan(question: Question, problem: Problem) -> LevelPlan:
         return imp_plan(problem, settings, {})
     except ValueError as error:
         raise UserError(str(error)) from error
-
-
-def _named(summary: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with the criterion as their method."""
-    return [{**row, "method": row["criterion"]} for row in summary]
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def at_step(
     return _with_hyperparams(found, after)
 
 
-def anew(
+def reset_moments(
     optimizer: optax.GradientTransformation, state: PyTree, params: Params, keep: Mask
 ) -> PyTree:
     """Resets the parts of the state that belong to weights that `keep` leaves out.

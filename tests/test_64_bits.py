@@ -241,16 +241,16 @@ def test_chains_meet(name, mlp):
     group = make_part(interacting_chains.INTERACTIONS[name], known)
 
     @jax.jit
-    def meetings(key):
+    def interactions(key):
         first = jnp.arange(where.size) < 9
         states = jax.vmap(lambda k: kernel.init(k, first))(jax.random.split(key, 3))
         states, memory = group.begin(states)
         between = interacting_chains.Between(jnp.int32(4), jnp.float32(0.1), jnp.float32(0.05))
         for _ in range(2):
             kinds = jax.tree.map(jnp.result_type, (states, memory))
-            states, memory = group.meet(key, kernel, states, memory, between)
+            states, memory = group.interact(key, kernel, states, memory, between)
             assert jax.tree.map(jnp.result_type, (states, memory)) == kinds
         return states
 
-    states = meetings(jax.random.key(2))
+    states = interactions(jax.random.key(2))
     assert np.isfinite(states.energy).all() and (states.walk.bits.sum(1) == 9).all()

@@ -559,21 +559,21 @@ def test_adaptive_sizes_stop_at_half_of_what_can_be_swapped():
     assert annealed_start.largest_swap(replace(settings, sizes="adaptive"), space, bits[None]) == 24
 
 
-# --- chains that meet ----------------------------------------------------------------------------
+# --- chains that interact -----------------------------------------------------------------------
 
 
-class Met(NamedTuple):
+class Interacted(NamedTuple):
     rows: Any
     first: Any
     before: Any
-    meet: Any
+    interact: Any
     after: Any
     sight: Any
 
 
 @cache
-def met(interaction):
-    """Two groups of four chains: as they begin, after a chunk, and after they have met."""
+def interacted(interaction):
+    """Two groups of four chains: as they begin, after a chunk, and after they have interacted."""
     change = {"interaction": interaction, "steps": 8, "chunk": 2, "floor": 10, "temperature": 0.0}
     settings = replace(BASE, **change)
     annealed_settings.check_search(settings)
@@ -586,7 +586,7 @@ def met(interaction):
         [ChainInputs(k, KEY, PARAMS, {}, b, ticks) for k, b in zip(chances, bits, strict=True)]
     )
     search = annealed.build(settings, RECIPE, SGD, SearchDomain(space), PRUNABLE, most)
-    begin, meet = chain_runs._of_groups(search.meeting, 4)
+    begin, interact = chain_runs._of_groups(search.interaction, 4)
     sight = sight_of("fixed")
 
     @jax.jit
@@ -595,16 +595,16 @@ def met(interaction):
 
     first = begin(jax.vmap(lambda row: search.begin(row, sight))(rows))
     before = advance(rows, first, 0)
-    meet = partial(meet, runs.take(rows, np.array([0, 4])), start=np.int32(2), sight=sight)
-    return Met(rows, first, before, meet, meet(before), sight)
+    interact = partial(interact, runs.take(rows, np.array([0, 4])), start=np.int32(2), sight=sight)
+    return Interacted(rows, first, before, interact, interact(before), sight)
 
 
 TOGETHER = tuple(name for name in INTERACTIONS if name != "none")
 
 
 @pytest.mark.parametrize("interaction", TOGETHER)
-def test_meetings_keep_counts_and_the_best_and_energies_are_those_of_the_masks(interaction):
-    _, _, before, _, after, sight = met(interaction)
+def test_interactions_keep_counts_and_the_best_and_energies_are_those_of_the_masks(interaction):
+    _, _, before, _, after, sight = interacted(interaction)
     assert (after.state.walk.bits.sum(1) == 49).all()
     layers = np.split(np.asarray(after.state.walk.bits), [32, 80], 1)
     assert all((part.sum(1) >= 10).all() for part in layers)  # the floor
@@ -618,31 +618,31 @@ def test_meetings_keep_counts_and_the_best_and_energies_are_those_of_the_masks(i
 
 
 @pytest.mark.parametrize("interaction", TOGETHER)
-def test_a_group_meets_no_other_group(interaction):
-    _, _, before, meet, after, _ = met(interaction)
+def test_a_group_interacts_with_no_other_group(interaction):
+    _, _, before, interact, after, _ = interacted(interaction)
     other = before._replace(
         state=before.state._replace(energy=before.state.energy.at[4:].add(jnp.arange(4.0)))
     )
-    again = meet(other)
+    again = interact(other)
     first, same = (jax.tree.map(lambda leaf: leaf[:4], chains) for chains in (after, again))
     chex.assert_trees_all_equal(first, same)
 
 
 def test_exchange_puts_chains_on_a_ladder_and_the_others_at_one_temperature():
-    _, first, _, _, after, _ = met("exchange")
+    _, first, _, _, after, _ = interacted("exchange")
     for chains in (first, after):
         for scale in np.sort(np.asarray(chains.state.scale).reshape(2, 4), axis=1):
             np.testing.assert_allclose(scale / scale[0], 10 ** (np.arange(4) / 3), rtol=1e-5)
     assert (np.asarray(first.state.scale) != np.asarray(after.state.scale)).any()
     for name in TOGETHER[1:]:
-        scale = np.asarray(met(name)[4].state.scale).reshape(2, 4)
+        scale = np.asarray(interacted(name)[4].state.scale).reshape(2, 4)
         np.testing.assert_array_equal(scale, scale[:, :1].repeat(4, 1))
         assert scale[0, 0] != scale[1, 0]
 
 
 @pytest.mark.parametrize("interaction", ["population", "crossover", "restart"])
 def test_what_gives_way_is_the_worst(interaction):
-    _, _, before, _, after, _ = met(interaction)
+    _, _, before, _, after, _ = interacted(interaction)
     old, new = (np.asarray(c.state.energy).reshape(2, 4) for c in (before, after))
     changed = old != new
     assert changed.any()
@@ -651,7 +651,7 @@ def test_what_gives_way_is_the_worst(interaction):
 
 
 def test_chains_on_neighbouring_rungs_change_places_with_the_chance_at_their_temperatures():
-    rows, _, before, _, after, _ = met("exchange")
+    rows, _, before, _, after, _ = interacted("exchange")
     # the first round asks rungs 0 and 1, and 2 and 3, at the temperature of the chunk's end
     plan = float(rows.ticks.temperature[0, 1])
     for at in range(0, 8, 2):
@@ -670,7 +670,7 @@ def test_a_population_cools_between_chunks_alone_and_weighs_all_of_it():
     np.testing.assert_array_equal(made[:, 0], made[:, 1])
     free = made_ticks().temperature.reshape(-1, 2)
     np.testing.assert_allclose(made[:, 0], free[:, 0])
-    rows, _, before, _, after, _ = met("population")
+    rows, _, before, _, after, _ = interacted("population")
     state, plan = before.state, rows.ticks.temperature[0]
     for group in (slice(0, 4), slice(4, 8)):
         energy, T = np.asarray(state.energy)[group], np.asarray(state.scale)[group][0]

@@ -16,7 +16,7 @@ from experiments.benchmark.figure import draw_benchmark, panels
 from experiments.benchmark.workloads import Work
 from experiments.harness import timing
 from jaxtickets import losses, masks, nets, optimizers, training
-from jaxtickets.compress import graph, promise, shrink
+from jaxtickets.compress import graph, output_check, shrink
 from jaxtickets.dynamic.static import masked
 from jaxtickets.io.errors import UserError
 from jaxtickets.search import energies
@@ -82,7 +82,7 @@ def test_a_smaller_nets_row_says_what_is_left_and_how_far_its_outputs_are(monkey
     assert fast.against == "times as fast as the whole net, 0.47 of its multiply-adds"
     assert fast.value > 0 and fast.ratio > 0 and fast.holds
     assert same.value < 1e-5 and same.holds
-    monkeypatch.setattr(shrunk_nets.promise, "output_gap", lambda *_: 2e-4)
+    monkeypatch.setattr(shrunk_nets.output_check, "output_difference", lambda *_: 2e-4)
     _, other = shrunk_nets.compare("lenet300_100", (28, 28, 1), repeats=1)
     assert other.holds is False
     assert set(shrunk_nets.SHAPES) | set(shrunk_nets.BARS) <= set(nets.names())
@@ -117,8 +117,8 @@ def test_outputs_of_another_cut_are_far_apart():
     whole = Ticket(params, stats, masks.ones(params), jnp.int32(0))
     units, others = ({"fc1": np.arange(8) % 2 == i, "fc2": np.arange(6) < 3} for i in (0, 1))
     small, cut, _ = shrink.shrink(net, whole, units, traced)
-    assert promise.output_gap(net, whole, units, traced, small, cut) < 1e-5
-    assert promise.output_gap(net, whole, others, traced, small, cut) > 0.1
+    assert output_check.output_difference(net, whole, units, traced, small, cut) < 1e-5
+    assert output_check.output_difference(net, whole, others, traced, small, cut) > 0.1
 
 
 def test_calls_are_made_in_turns_after_one_each_and_the_fastest_counts(monkeypatch):

@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from experiments.harness import latency, timing
 from jaxtickets import nets
-from jaxtickets.compress import graph, promise, report, unit_selection
+from jaxtickets.compress import graph, output_check, report, unit_selection
 from jaxtickets.compress.shrink import shrink
 from jaxtickets.io import tickets
 from jaxtickets.types import Ticket
@@ -68,9 +68,11 @@ def random_units(wiring, seed=1, density=0.6):
 
 def off_by(net, ticket, units, found, small, cut):
     """The largest difference between the masked and the small net's logits, in largest logits."""
-    gap = promise.output_gap(net, ticket, units, found, small, cut)
+    gap = output_check.output_difference(net, ticket, units, found, small, cut)
     less = {name: np.arange(len(mask)) > 0 for name, mask in units.items() if len(mask) > 1}
-    assert promise.output_gap(net, ticket, less, found, small, cut) > 1e-3  # units matter
+    assert (
+        output_check.output_difference(net, ticket, less, found, small, cut) > 1e-3
+    )  # units matter
     return gap
 
 

@@ -303,9 +303,9 @@ def test_a_seed_gets_the_mask_of_its_chain_with_the_least_validation_loss(tmp_pa
         same = np.array_equal(flat_of(alone.mask, problem), flat_of(best.mask, problem))
         assert same == (ends[i, 0] < ends[i, 1])
         least = min(ends[i, 0], ends[i, 1])
-        assert best.said["search_validation_loss"] == pytest.approx(least, abs=2e-6)
-        assert 0 < best.said["search_loss"] < 1
-        assert best.said["forward_passes"] == 2 * alone.said["forward_passes"] - 3 * 1000
+        assert best.columns["search_validation_loss"] == pytest.approx(least, abs=2e-6)
+        assert 0 < best.columns["search_loss"] < 1
+        assert best.columns["forward_passes"] == 2 * alone.columns["forward_passes"] - 3 * 1000
         assert int(masks.count(best.mask, problem.prunable)) == 13_310
 
 

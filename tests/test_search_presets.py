@@ -157,10 +157,10 @@ def test_a_population_costs_what_its_phase_says_children_included():
     @jax.jit
     def run(rows, sight):
         def advance(step, chains):
-            chains = made.meeting.meet(row, chains, step, sight)
+            chains = made.interaction.interact(row, chains, step, sight)
             return jax.lax.map(lambda pair: made.chunk(*pair, step, sight)[0], (rows, chains))
 
-        chains = made.meeting.begin(jax.lax.map(lambda row: made.begin(row, sight), rows))
+        chains = made.interaction.begin(jax.lax.map(lambda row: made.begin(row, sight), rows))
         chains = jax.lax.map(lambda pair: made.chunk(*pair, 0, sight)[0], (rows, chains))
         return jax.lax.fori_loop(1, phase.steps, advance, chains)
 
@@ -294,7 +294,7 @@ def test_a_polished_mask_keeps_its_counts_and_classifies_better(tmp_path):
     begun = gate_runs.gated(alone, "edge_popup")
     found = gate_runs.polished(task, "edge_popup", budget)
     for one, before in zip(found, begun, strict=True):
-        assert one.said["forward_passes"] <= budget * budgeted_search.dense_cost(problem)
+        assert one.columns["forward_passes"] <= budget * budgeted_search.dense_cost(problem)
         counts = (masks.counts(mask, problem.prunable) for mask in (one.mask, before.mask))
         assert len({tuple(map(int, kept.values())) for kept in counts}) == 1
         energy = energies.fixed(
@@ -306,4 +306,4 @@ def test_a_polished_mask_keeps_its_counts_and_classifies_better(tmp_path):
             energies.MEASURES["cross_entropy"],
         )
         lower, higher = (float(energy.evaluate(KEY, mask)) for mask in (one.mask, before.mask))
-        assert one.said["search_loss"] - 1e-5 <= lower < higher  # chosen by validation
+        assert one.columns["search_loss"] - 1e-5 <= lower < higher  # chosen by validation

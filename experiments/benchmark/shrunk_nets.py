@@ -12,7 +12,7 @@ import numpy as np
 from experiments.benchmark.measured import Row, compared
 from experiments.harness import latency
 from jaxtickets import masks, nets
-from jaxtickets.compress import graph, promise, shrink, unit_selection
+from jaxtickets.compress import graph, output_check, shrink, unit_selection
 from jaxtickets.keys import stream
 from jaxtickets.types import Params, Stats, Ticket
 
@@ -50,7 +50,7 @@ def compare(name: str, shape: tuple[int, ...], repeats: int) -> Iterator[Row]:
     }
     units = unit_selection.by_layer(traced, scores, SHARE)
     small_net, small, found = shrink.shrink(net, whole, units, traced)
-    apart = promise.output_gap(net, whole, units, traced, small_net, small)
+    apart = output_check.output_difference(net, whole, units, traced, small_net, small)
     time, _ = latency.compare((net, whole), (small_net, small), shape, (BATCH,), repeats)
     left = found.after.multiply_adds / found.before.multiply_adds
     label = f"{name} with half its units"

@@ -191,7 +191,7 @@ def choice(
     at = [one.number for one in seeds].index(found.seed.number)
     trained = take((dense.params, dense.stats), at)
     units = dict(zip(space.names, parts, strict=True))
-    return Choice(name, found.density, seeds[at], trained[0], trained[1], units, found.said)
+    return Choice(name, found.density, seeds[at], trained[0], trained[1], units, found.columns)
 
 
 def shuffled(found: Choice, graph: Graph) -> Choice:
@@ -199,5 +199,5 @@ def shuffled(found: Choice, graph: Graph) -> Choice:
     method = f"{found.method}_shuffled"
     key = mask_key(found.seed, method, found.share)
     return found._replace(
-        method=method, units=unit_selection.shuffled(key, graph, found.units), said={}
+        method=method, units=unit_selection.shuffled(key, graph, found.units), columns={}
     )

@@ -131,7 +131,7 @@ def build(
         "measure": energies.MEASURES[settings.measure],
     }
     acceptances = ACCEPTANCES | {"running_mean": running_mean(settings.running_start or None)}
-    energy, group = ENERGIES[settings.energy], INTERACTIONS[settings.interaction]
+    energy, make_interaction = ENERGIES[settings.energy], INTERACTIONS[settings.interaction]
     return annealed_search.build(
         where,
         proposal=_proposal(settings, net, where, known),
@@ -145,7 +145,7 @@ def build(
         validation=make_part(energy.validation, known),
         floor=settings.floor,
         burn_in=None if settings.temperature else BurnIn(settings.burn_in, settings.burn_in_accept),
-        together=make_part(group, known) if group else None,
+        interaction=make_part(make_interaction, known) if make_interaction else None,
     )
 
 

@@ -240,7 +240,9 @@ def _check_interaction(settings: AnnealingSettings) -> None:
         said = f"granularity={settings.granularity}"
         raise ValueError(f"{name}: compares masks, and with {said} chains draw others")
     if settings.steps == settings.chunk:
-        raise ValueError(f"{name}: chains meet between chunks, and chunk={settings.chunk} is all")
+        raise ValueError(
+            f"{name}: chains interact between chunks, so --chunk must be less than --steps"
+        )
     uses = takes(INTERACTIONS[settings.interaction])
     if "ladder" in uses and not 1 < settings.ladder < math.inf:
         raise ValueError(f"ladder={settings.ladder}: a ratio of temperatures, above 1")

@@ -174,7 +174,7 @@ def step_plans(settings: AnnealingSettings, ones: int, most: int) -> annealing.S
 
 
 def _held(temperature: Schedule, chunk: int) -> Schedule:
-    """The temperature of each chunk's first step, throughout: it falls where chains meet."""
+    """The temperature of each chunk's first step, throughout: it falls where chains interact."""
     return lambda step: temperature(step // chunk * chunk)
 
 

@@ -1,4 +1,4 @@
-"""Runs finders for all seeds of a density: resumable, phase by phase."""
+"""Runs budgeted searches for all seeds of a density; a search can be resumed at each phase."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -33,10 +33,13 @@ from jaxtickets.types import Key, Mask, Params
 
 @dataclasses.dataclass(frozen=True)
 class FindSettings:
-    """How searches spend their budget."""
+    """The settings that divide a search's budget."""
 
     chains: int = option(
-        8, "of each seed at first; every phase has half as many", least=1, most=MOST_RUNS
+        8,
+        "chains of each seed in the first phase; each later phase has half as many",
+        least=1,
+        most=MOST_RUNS,
     )
     phases: int = option(
         3, "parts of a search, each with twice the training steps", least=1, most=25
@@ -47,20 +50,22 @@ class FindSettings:
     rewire_steps: int = option(
         200, "training steps before each swap of rewired masks", least=1, most=MOST_STEPS
     )
-    shape: str = option("cosine", "of their learning rate", ("cosine", "constant"))
+    shape: str = option(
+        "cosine", "shape of the learning rate of the energy's trainings", ("cosine", "constant")
+    )
     held_out: int = option(
         700, "training images that trained nets are scored on", least=1, most=10**9
     )
 
 
 class Task(NamedTuple):
-    """Masks of one density that are looked for, one for each seed, and where that is written.
+    """A search for masks of one density, one for each seed.
 
     Attributes:
-      session: the net, its data and training, the seeds, and where records go.
-      label: what the search is called; the names of its phases begin with it.
-      density: what masks keep.
-      floor: the least that a layer keeps.
+      session: the net, its data and training, the seeds, and the run's folder.
+      label: the search's name; the names of its phases begin with it.
+      density: the kept fraction of the weights.
+      floor: the least number of weights kept in each layer.
     """
 
     session: Session
@@ -70,29 +75,30 @@ class Task(NamedTuple):
 
 
 class FoundMask(NamedTuple):
-    """What a method gives for a seed.
+    """The mask that a method found for a seed.
 
     Attributes:
       mask: the mask.
-      params: the weights that it selects from.
-      said: `forward_passes` of one example that it cost, `search_seconds`, and for searches
-        `search_loss` and `search_validation_loss` of the trained energy.
+      params: the weights that the mask selects from.
+      columns: of the mask's summary row: `forward_passes`, the search's cost in forward passes of
+        one example; for searches also `search_seconds`, and `search_loss` and
+        `search_validation_loss`, the energy on training and on validation data.
     """
 
     mask: Mask
     params: Params
-    said: dict[str, Any]
+    columns: dict[str, Any]
 
 
 def dense_cost(problem: Problem) -> int:
-    """Forward passes of one example that training the dense net takes."""
+    """The cost of training the dense net, in forward passes of one example."""
     return training_cost(problem.steps * problem.recipe.batch_size)
 
 
 def plan_phases(
     settings: FindSettings, problem: Problem, finder: str, budget: float
 ) -> list[Phase]:
-    """The phases of a finder's search that costs `budget` dense trainings of each seed.
+    """The phases of a search whose cost is `budget` dense trainings for each seed.
 
     Raises:
       UserError: the budget is too small, or there are too few training images.
@@ -122,25 +128,34 @@ def plan_phases(
             born=born,
         )
     except ValueError as error:
-        said = f"--budget={budget:g}, where a dense training takes {dense}: {error}"
-        raise UserError(said) from error
+        raise UserError(
+            f"--budget={budget:g}, where a dense training takes {dense} forward passes: {error}"
+        ) from error
 
 
 def search_by_phases(
     task: Task, finder: str, settings: FindSettings, train: TrainSettings, budget: float
 ) -> list[FoundMask]:
-    """The finder's mask for each seed, chosen by validation; phases are `LABEL-1` and so on.
+    """Searches for a mask for each seed, phase by phase, and returns the best by validation.
+
+    The phases are recorded as `LABEL-1`, `LABEL-2` and so on.
 
     Args:
-      task: what is looked for.
-      finder: of `search_presets.FINDERS`.
-      settings, budget: see `plan`.
-      train: how nets are trained in the energy.
+      task: the search's density, seeds and folder.
+      finder: the search's name in `search_presets.FINDERS`.
+      settings, budget: see `plan_phases`.
+      train: how the energy trains nets.
+
+    Returns:
+      A mask for each seed, in the order of the session's seeds.
+
+    Raises:
+      UserError: as in `plan_phases`.
     """
     session, label, density, floor = task
     problem, seeds, axis = session.problem, session.seeds, session.axis
     planned = plan_phases(settings, problem, finder, budget)
-    how = dataclasses.replace(train, learning_rates=settings.shape)
+    energy_training = dataclasses.replace(train, learning_rates=settings.shape)
     image = problem.image_shape
     phases = [search_presets.settings(finder, phase, settings.held_out, floor) for phase in planned]
     where = annealed.domain_of(phases[0], seeds[0].params, problem.prunable, problem.wiring, image)
@@ -154,8 +169,8 @@ def search_by_phases(
         sight = annealed.search_data(
             named, problem.recipe.prepare, problem.dataset.train, problem.dataset.validation
         )
-        optimizer = optimizer_of(how, phase.train_steps)(problem.hyper)
-        made = annealed.build(named, problem.recipe, optimizer, where, problem.prunable, most)
+        optimizer = optimizer_of(energy_training, phase.train_steps)(problem.hyper)
+        search = annealed.build(named, problem.recipe, optimizer, where, problem.prunable, most)
         names = [{"density": density, "seed": c.seed.number, "chain": c.chain} for c in chains]
         part = f"{label}-{i + 1}"
         ends = run_chains(
@@ -163,7 +178,7 @@ def search_by_phases(
             part,
             phase.steps,
             phase.chunk,
-            made,
+            search,
             chains=rows,
             names=names,
             sight=runs.share(sight, axis),
@@ -179,44 +194,51 @@ def search_by_phases(
             ticks = annealed_start.step_plans(phases[i + 1], ones, most)
             rows = _go_on(rows, ends, chosen, keys, ticks)
     cost = sum(phase.cost for phase in planned)
+    costs = {"forward_passes": cost, "search_seconds": round(spent / len(seeds), 3)}
     found = []
     for at in winners(chains, ends):
         row, point = runs.take((rows, ends.chosen), at)
-        said = {
-            "forward_passes": cost,
-            "search_seconds": round(spent / len(seeds), 3),
-        }
         mask = mask_at(where, floor, row, point)
-        found.append(FoundMask(mask, row.params, said | lowest(ends, at)))
+        found.append(FoundMask(mask, row.params, costs | lowest(ends, at)))
     return found
 
 
 def _go_on(
     rows: ChainInputs, ends: Chain, chosen: np.ndarray, keys: Sequence[Key], ticks: StepPlan
 ) -> ChainInputs:
-    """The chains at `chosen`, with new keys and a new plan, beginning where they were best."""
-    going = runs.take(rows, chosen)
+    """The inputs of the chains at `chosen`, with new keys and plans; they start at their best."""
+    survivors = runs.take(rows, chosen)
     best = runs.take(ends.state.best, chosen)
-    return going._replace(key=runs.stack(keys), start=best, ticks=runs.stack([ticks] * len(chosen)))
+    return survivors._replace(
+        key=runs.stack(keys), start=best, ticks=runs.stack([ticks] * len(chosen))
+    )
 
 
 def random(task: Task, allocate: str) -> list[FoundMask]:
-    """Random masks with the counts of `allocation.ALLOCATIONS`, for nothing."""
+    """A random mask for each seed, with the layer counts of an allocation; it costs nothing.
+
+    Args:
+      task: the density, the seeds and the floor.
+      allocate: a name in `allocation.ALLOCATIONS`.
+    """
     problem, seeds = task.session.problem, task.session.seeds
     shapes = masks.shapes(seeds[0].params, problem.prunable)
     keep = allocation.ALLOCATIONS[allocate](shapes, task.density, task.floor)
     keys = [mask_key(one, f"random_{allocate}", task.density) for one in seeds]
-    said = {"forward_passes": 0}
+    columns = {"forward_passes": 0}
     return [
-        FoundMask(masks.random(key, one.params, problem.prunable, keep), one.params, said)
+        FoundMask(masks.random(key, one.params, problem.prunable, keep), one.params, columns)
         for key, one in zip(keys, seeds, strict=True)
     ]
 
 
 def price(problem: Problem, criterion: str) -> int:
-    """Forward passes of one example that a criterion's mask takes: its scores', or training's."""
-    found = criteria.find(criterion)
-    if found.looks_at == "trained":
+    """The cost of a criterion's mask in forward passes of one example.
+
+    It is the cost of the scores; for a criterion of trained weights, that of a dense training.
+    """
+    record = criteria.find(criterion)
+    if record.looks_at == "trained":
         return dense_cost(problem)
     data = problem.dataset
-    return found.rounds * criteria.forward_passes(found, examples(data), data.classes)
+    return record.rounds * criteria.forward_passes(record, examples(data), data.classes)

@@ -208,8 +208,8 @@ def entries_of(session: Session, plan: MaskPlan, dense: Dense | None) -> list[En
             drawn.append([mask for mask, _ in found])
         for at, density in enumerate(plan.keep):
             for one, made in zip(seeds, drawn, strict=True):
-                said = {"method": name, "density": density, "seed": one.number}
-                entries.append(Entry(said, start_of(problem, one, made[at])))
+                fields = {"method": name, "density": density, "seed": one.number}
+                entries.append(Entry(fields, start_of(problem, one, made[at])))
     for name, ticket in plan.saved:
         start = Start(
             key=stream(name["seed"], "training", 0, 0),

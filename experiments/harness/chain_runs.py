@@ -1,4 +1,4 @@
-"""Advances a batch of chains from records to records: resumable, with a live line."""
+"""Runs a batch of chains in chunks: writes records, can be resumed, and shows a live line."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from jaxtickets import runs
 from jaxtickets.criteria import Evidence
 from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
-from jaxtickets.recipes.annealed_search import Meeting, Search
+from jaxtickets.recipes.annealed_search import GroupInteraction, Search
 from jaxtickets.recipes.search_domain import ChainInputs, SearchDomain, mask_at
 from jaxtickets.runs import Blocks, Shared
 from jaxtickets.search.annealing import Info
@@ -37,18 +37,18 @@ class FoundTicket(NamedTuple):
     """The best of the chains of a density and a seed.
 
     Attributes:
-      density, seed: whose.
+      density, seed: the density and seed of the chains.
       ticket: bool`[n]`, the bits that validation chose.
       ticket_last: bool`[n]`, the bits that the chain ended with.
-      said: `search_loss` and `search_validation_loss`, the chain's lowest energy, and the chosen
-        bits' on the validation data.
+      columns: of the ticket's summary row: `search_loss`, the lowest energy of the chain, and
+        `search_validation_loss`, the energy of the chosen bits on the validation data.
     """
 
     density: float
     seed: Seed
     ticket: Array
     ticket_last: Array
-    said: dict[str, float]
+    columns: dict[str, float]
 
 
 FORMATS = {"T": ".1e", "best": ".4f", "mean": ".4f", "accepted": ".0%", "k": ".4g"}
@@ -61,14 +61,21 @@ def first_rows(
     plans: Sequence[ChainName],
     about: Callable[[Seed], Evidence],
 ) -> tuple[ChainInputs, int]:
-    """What all chains are given, stacked, and the largest swap that any of them can make.
+    """The inputs of all chains, stacked, and the largest swap that any of them can make.
 
     Args:
-      label: what the search is called, unlike any other of the run.
+      label: the search's name, which no other search of the run has; it goes into the keys.
       settings: the search.
-      where: its ground.
+      where: the domain of the chains.
       plans: the chains.
-      about: what criteria look at, of a seed; asked for where one is.
+      about: gives the evidence for a seed's criteria; it is called only if the search needs a
+        criterion.
+
+    Returns:
+      The inputs, with a leading axis of chains, and the largest swap: 0 for fields.
+
+    Raises:
+      ValueError: a first mask leaves a layer empty.
     """
     if where.fields is not None:
         return runs.stack([_field_row(label, settings, where, about, plan) for plan in plans]), 0
@@ -83,7 +90,7 @@ def first_rows(
         for plan in plans
     ]
     most = annealed_start.largest_swap(settings, where.space, jnp.stack(bits))
-    made = [
+    inputs = [
         ChainInputs(
             key=walk_key(label, plan),
             energy_key=energy_key(label, plan),
@@ -94,21 +101,21 @@ def first_rows(
         )
         for b, plan in zip(bits, plans, strict=True)
     ]
-    return runs.stack(made), most
+    return runs.stack(inputs), most
 
 
 def first_key(label: str, plan: ChainName) -> Key:
-    """What a chain's first point is drawn with."""
+    """The key from which a chain's first point is drawn."""
     return stream(plan.seed.number, "first_mask", label, plan.density, plan.chain)
 
 
 def walk_key(label: str, plan: ChainName, phase: int = 0) -> Key:
-    """A chain's key, in a search that has phases one of each."""
+    """The key of a chain's walk in one phase of a search; each phase has its own."""
     return stream(plan.seed.number, "walk", label, plan.density, plan.chain, phase)
 
 
 def energy_key(label: str, plan: ChainName) -> Key:
-    """The key of the energy, one for all chains of a seed: they are compared by it."""
+    """The key of the energy. The chains of a seed share it, because their energies are compared."""
     return stream(plan.seed.number, "energy", label, plan.density)
 
 
@@ -119,13 +126,15 @@ def _field_row(
     about: Callable[[Seed], Evidence],
     plan: ChainName,
 ) -> ChainInputs:
-    one, first = plan.seed, first_key(label, plan)
-    features, start = annealed_start.first_field(settings, first, where, about(one))
+    seed = plan.seed
+    features, start = annealed_start.first_field(
+        settings, first_key(label, plan), where, about(seed)
+    )
     return ChainInputs(
         key=walk_key(label, plan),
         energy_key=energy_key(label, plan),
-        params=one.params,
-        stats=one.stats,
+        params=seed.params,
+        stats=seed.stats,
         start=start,
         ticks=annealed_start.step_plans(settings, 0, 0),
         features=features,
@@ -137,26 +146,34 @@ def best(
     settings: AnnealingSettings,
     where: SearchDomain,
     plans: Sequence[ChainName],
-    given: ChainInputs,
+    inputs: ChainInputs,
     ends: Chain,
 ) -> list[FoundTicket]:
-    """For each density and seed, the chain whose mask scores lowest on the validation data."""
+    """The best ticket of each density and seed, from the chain with the lowest validation score.
+
+    Args:
+      settings: the search.
+      where: the domain of the chains.
+      plans: the chains.
+      inputs: the inputs of the chains, stacked.
+      ends: the final states of the chains, stacked.
+    """
 
     @jax.jit
     def bits(row: ChainInputs, point: PyTree) -> Array:
         return where.space.bits(mask_at(where, settings.floor, row, point))
 
-    found = []
+    tickets = []
     for i in winners(plans, ends):
-        row, plan = runs.take(given, i), plans[i]
+        row, plan = runs.take(inputs, i), plans[i]
         last = ends.state.walk.bits if where.fields is None else ends.state.walk
         ticket, at_end = (bits(row, runs.take(points, i)) for points in (ends.chosen, last))
-        found.append(FoundTicket(plan.density, plan.seed, ticket, at_end, lowest(ends, i)))
-    return found
+        tickets.append(FoundTicket(plan.density, plan.seed, ticket, at_end, lowest(ends, i)))
+    return tickets
 
 
 def lowest(ends: Chain, i: int) -> dict[str, float]:
-    """What a summary says of chain i: its lowest energy, and the chosen mask's on validation."""
+    """The columns of a summary for chain i: its lowest energy, and its validation score."""
     return {
         "search_loss": round(float(ends.state.best_energy[i]), 6),
         "search_validation_loss": round(float(ends.chosen_score[i]), 6),
@@ -164,7 +181,7 @@ def lowest(ends: Chain, i: int) -> dict[str, float]:
 
 
 def winners(plans: Sequence[ChainName], ends: Chain) -> list[int]:
-    """For each density and seed, which chain's mask scores lowest on the validation data."""
+    """The index of the chain with the lowest validation score, for each density and seed."""
     groups: dict[tuple[float, int], list[int]] = {}
     for i, plan in enumerate(plans):
         groups.setdefault((plan.density, plan.seed.number), []).append(i)
@@ -184,23 +201,26 @@ def run_chains(
     group: int = 1,
     progress: Progress | None = None,
 ) -> Chain:
-    """Runs all chains to their end; returns their last states, stacked.
+    """Runs all chains to their end, and returns their final states, stacked.
 
-    Metrics rows hold, for each chain and chunk, `step`, `energy`, `best_energy`, `temperature`,
-    and `size` of the chunk's last step, `accepted` as a mean over the chunk, and of its end
-    `hamming`, the distance from the first mask, `drift`, how far sums kept by differences were off,
-    and `validation`, the score of the mask chosen so far.
+    The metrics have a row for each chain and chunk. `energy`, `best_energy`, `temperature` and
+    `size` are those of the chunk's last step, `step`; `accepted` is a mean over the chunk. At the
+    chunk's end, `hamming` is the distance from the first mask, `drift` the error of sums that are
+    updated by differences, and `validation` the score of the mask that is chosen so far.
 
     Args:
       session, phase: see `run_in_chunks`.
-      steps: of each chain.
-      length: steps of a chunk.
-      search: what a chain does.
-      chains: what each chain is given, with a leading axis of chains.
-      names: what metrics rows say of each chain, such as density, seed and chain.
-      sight: the data, on each device.
-      group: how many chains meet, where they do: the first so many, the next, and so on.
-      progress: of `progress_of`, where it has been announced already.
+      steps: the number of steps of each chain, a multiple of `length`.
+      length: the number of steps in a chunk.
+      search: the search of one chain, and the interaction of a group.
+      chains: the inputs of the chains, with a leading axis of chains.
+      names: the columns that identify each chain in the metrics, such as density, seed and chain.
+      sight: the data of the search, on each device.
+      group: the number of consecutive chains that interact, if the search has an interaction.
+      progress: the live line, if `progress_of` has already announced it.
+
+    Raises:
+      UserError: an energy is not finite, or the burn-in found no start temperature.
     """
 
     axis = session.axis
@@ -214,17 +234,16 @@ def run_chains(
 
     advance = runs.batch(advance_one, axis)
 
-    meeting = search.meeting
-    begin_groups, meet_groups = _of_groups(meeting, group) if meeting else (None, None)
-
-    firsts = runs.take(chains, np.arange(0, len(names), group)) if meeting else None
-    seen_by_all = runs.own(sight) if meeting else None
+    interaction = search.interaction
+    begin_groups, interact_groups = _of_groups(interaction, group) if interaction else (None, None)
+    group_inputs = runs.take(chains, np.arange(0, len(names), group)) if interaction else None
+    own_data = runs.own(sight) if interaction else None
 
     def step(blocks: Blocks, i: int) -> tuple[Blocks, Blocks]:
-        if meet_groups is not None and i:
-            rows, apart = runs.unzip(blocks)
-            met = meet_groups(firsts, runs.join(apart), np.int32(i * length), seen_by_all)
-            blocks = runs.zip_(rows, runs.split(met, axis))
+        if interact_groups is not None and i:
+            rows, states = runs.unzip(blocks)
+            after = interact_groups(group_inputs, runs.join(states), np.int32(i * length), own_data)
+            blocks = runs.zip_(rows, runs.split(after, axis))
         start = runs.share(np.int32(i * length), axis)
         return runs.unzip(advance(blocks, start, sight))
 
@@ -241,7 +260,7 @@ def run_chains(
         last |= {"accepted": info.accepted.mean(1), "validation": end.chosen_score}
         last |= {"hamming": end.hamming, "drift": end.drift}
         at = {"step": (i + 1) * length}
-        made = [
+        metrics = [
             {**name, **at, **{field: values[j] for field, values in last.items()}}
             for j, name in enumerate(names)
         ]
@@ -252,17 +271,17 @@ def run_chains(
             "mean": last["energy"].mean(),
             "accepted": last["accepted"].mean(),
         }
-        return made, shown
+        return metrics, shown
 
     begin_all = runs.batch(search.begin, axis)
 
     def begin() -> tuple[PyTree, Chain]:
-        made = runs.join(begin_all(runs.split(chains, axis), sight))
-        return chains, made if begin_groups is None else begin_groups(made)
+        states = runs.join(begin_all(runs.split(chains, axis), sight))
+        return chains, states if begin_groups is None else begin_groups(states)
 
     def shapes() -> tuple[PyTree, Chain]:
-        made = jax.eval_shape(jax.vmap(search.begin, in_axes=(0, None)), chains, runs.own(sight))
-        return chains, made if begin_groups is None else jax.eval_shape(begin_groups, made)
+        states = jax.eval_shape(jax.vmap(search.begin, in_axes=(0, None)), chains, runs.own(sight))
+        return chains, states if begin_groups is None else jax.eval_shape(begin_groups, states)
 
     def first_values(state: tuple[PyTree, Chain]) -> dict[str, float]:
         energy = state[1].state.energy
@@ -276,12 +295,12 @@ def run_chains(
 
 
 def progress_of(phase: str, chains: int, steps: int) -> Progress:
-    """The live line of a search of so many chains, see `run_chains`."""
+    """The live line of a search with `chains` chains of `steps` steps, see `run_chains`."""
     return Progress(f"{phase}, {chains} chains", steps, FORMATS, "eval", per_step=chains)
 
 
-def _of_groups(meeting: Meeting, group: int) -> tuple[Callable, Callable]:
-    """A meeting's two functions, of the chains of all groups, one group after another."""
+def _of_groups(interaction: GroupInteraction, group: int) -> tuple[Callable, Callable]:
+    """An interaction's two functions, over the stacked chains of all groups."""
 
     def cut(tree: PyTree) -> PyTree:
         return jax.tree.map(lambda leaf: leaf.reshape(-1, group, *leaf.shape[1:]), tree)
@@ -291,14 +310,14 @@ def _of_groups(meeting: Meeting, group: int) -> tuple[Callable, Callable]:
 
     @jax.jit
     def begin(chains: Chain) -> Chain:
-        return whole(jax.lax.map(meeting.begin, cut(chains)))
+        return whole(jax.lax.map(interaction.begin, cut(chains)))
 
     @jax.jit
-    def meet(firsts: PyTree, chains: Chain, start: Array, sight: PyTree) -> Chain:
-        def one(pair: tuple[PyTree, Chain]) -> Chain:
-            row, group_of = pair
-            return meeting.meet(row, group_of, start, sight)
+    def interact(group_inputs: PyTree, chains: Chain, start: Array, sight: PyTree) -> Chain:
+        def interact_group(pair: tuple[PyTree, Chain]) -> Chain:
+            inputs, group_chains = pair
+            return interaction.interact(inputs, group_chains, start, sight)
 
-        return whole(jax.lax.map(one, (firsts, cut(chains))))
+        return whole(jax.lax.map(interact_group, (group_inputs, cut(chains))))
 
-    return begin, meet
+    return begin, interact

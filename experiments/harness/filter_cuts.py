@@ -161,8 +161,10 @@ def _check_soft(method: str, cut: CutSettings, steps: int, epoch: int) -> None:
         other = "--budget" if cut.budget else f"--ranking={cut.ranking}"
         raise UserError(f"--methods={method} zeroes a share of each layer: leave out {other}")
     if steps % epoch:
-        said = f"--methods={method}: {steps} training steps: must be whole epochs of {epoch} steps"
-        raise UserError(said)
+        message = (
+            f"--methods={method}: {steps} training steps: must be whole epochs of {epoch} steps"
+        )
+        raise UserError(message)
 
 
 def check_scores(criterion: UnitCriterion, problem: Problem, wiring: Wiring) -> None:
@@ -203,7 +205,7 @@ class Choice(NamedTuple):
       seed: the seed, with the weights to which the small net is rewound.
       params, stats: the trained weights, from which the small net may be fine-tuned.
       units: `{group: bool[units]}`, True for units that are kept.
-      said: `search_loss` and `search_validation_loss` of a search; else empty.
+      columns: `search_loss` and `search_validation_loss` of a search; else empty.
     """
 
     method: str
@@ -212,7 +214,7 @@ class Choice(NamedTuple):
     params: Params
     stats: Stats
     units: dict[str, np.ndarray]
-    said: Mapping[str, float]
+    columns: Mapping[str, float]
 
 
 class Member(NamedTuple):
@@ -224,7 +226,7 @@ class Member(NamedTuple):
       net: the small Flax module.
       small: the small net's functions, and its tickets with rewound and with trained weights.
       gain: the report of what the cut saves.
-      said: see `Choice`.
+      columns: see `Choice`.
     """
 
     name: dict[str, Any]
@@ -232,7 +234,7 @@ class Member(NamedTuple):
     net: nn.Module
     small: Small
     gain: Report
-    said: Mapping[str, float]
+    columns: Mapping[str, float]
 
 
 def scored(session: Session, plan: CutPlan, dense: Dense) -> list[Choice]:
@@ -279,11 +281,11 @@ def cut(plan: CutPlan, problem: Problem, choices: Sequence[Choice]) -> dict[str,
             net, ends, gain = shrink(problem.net, trained, choice.units, plan.graph)
             begins = shrink(problem.net, first, choice.units, plan.graph)[1]
         except ValueError as error:
-            said = f"{choice.method} at {choice.share:g}, seed {one.number}: {error}"
-            raise UserError(said) from error
+            message = f"{choice.method} at {choice.share:g}, seed {one.number}: {error}"
+            raise UserError(message) from error
         small = Small(nets.functional(net, plan.graph.image), begins, ends)
         groups.setdefault(digest_of(net), []).append(
-            Member(name, one, net, small, gain, choice.said)
+            Member(name, one, net, small, gain, choice.columns)
         )
     return groups
 

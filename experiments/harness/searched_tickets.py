@@ -93,9 +93,9 @@ def train(
     entries += [entry(name, one.density, one.seed, one.ticket) for name, one in rivals]
     if entries:
         summary += trained_masks.train_entries(session, "train", entries)[1]
-    said = {("ticket", one.density, one.seed.number): one.said for one in found}
-    said |= {(name, one.density, one.seed.number): one.said for name, one in rivals}
-    rows = [row | said.get((row["method"], row["density"], row["seed"]), {}) for row in summary]
+    columns = {("ticket", one.density, one.seed.number): one.columns for one in found}
+    columns |= {(name, one.density, one.seed.number): one.columns for name, one in rivals}
+    rows = [row | columns.get((row["method"], row["density"], row["seed"]), {}) for row in summary]
     return [row | _cost(problem, row) for row in rows]
 
 

@@ -124,8 +124,8 @@ def plan_sparse_training(problem: Problem, budget: float) -> SparseTrainingPlan:
     every = (rest // training_cost(1) // rounds - images) // batch
     if every < 1:
         least = fixed + training_cost(EVALUATIONS * 2 * batch)
-        said = f"{1.01 * least / dense_cost(problem):.3g} or more, or train for longer"
-        raise UserError(f"--budget={budget:g}: too little for {GRANET}, give {said}")
+        enough = f"{1.01 * least / dense_cost(problem):.3g} or more, or train for longer"
+        raise UserError(f"--budget={budget:g}: too little for {GRANET}, give {enough}")
     return SparseTrainingPlan(
         rounds, every, images, fixed + rounds * training_cost(every * batch + images)
     )
@@ -250,9 +250,9 @@ def tickets(
     for density in densities:
         one = task._replace(density=density, label=f"{task.label}-{density:g}")
         made = train_sparse(one, settings, train, budget, chains)
-        for seed, (mask, _, said) in zip(task.session.seeds, made, strict=True):
+        for seed, (mask, _, columns) in zip(task.session.seeds, made, strict=True):
             bits = masks.flatten(mask, task.session.problem.prunable)
-            found.append(chain_runs.FoundTicket(density, seed, bits, bits, said))
+            found.append(chain_runs.FoundTicket(density, seed, bits, bits, columns))
     return found
 
 

@@ -92,7 +92,7 @@ def train_net(
             **{"rate": member.name["rate"], "seed": member.seed.number},
             **{"dense_accuracy": before[member.seed.number], "cut_accuracy": accuracy},
             **{name: found[ticket][name] for name in LEARNT},
-            **member.said,
+            **member.columns,
             **_columns(sizes, "after"),
             **_speed_ups(sizes),
             **{f"units/{name}": stay for name, (stay, _) in member.gain.units.items()},

@@ -113,7 +113,7 @@ def main() -> None:
         "forward_passes": search_passes(settings, problem, question.chains),
         "search_seconds": round(seconds(session.folder, "search") / len(found), 3),
     }
-    found = [one._replace(said=cost | one.said) for one in found]
+    found = [one._replace(columns=cost | one.columns) for one in found]
     task = Task(session, GRANET, 0.0, floor)
     rivals = sparse_runs.tickets(task, grown, EvolveSettings(), train, question.granet_budget)
 

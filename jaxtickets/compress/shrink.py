@@ -13,7 +13,7 @@ from flax import linen as nn
 from jaxtickets import masks, nets
 from jaxtickets.compress import graph as graphs
 from jaxtickets.compress.graph import Graph
-from jaxtickets.compress.promise import gap_and_rounding
+from jaxtickets.compress.output_check import difference_and_rounding
 from jaxtickets.compress.report import Report, size
 from jaxtickets.compress.widths import cut_widths, one_line
 from jaxtickets.types import PyTree, Ticket, UnitMask
@@ -47,10 +47,10 @@ def shrink(
         read the units in question.
     """
     masks.check_mask(ticket.mask, ticket.params)
-    small_net, cut = _made(net, ticket, units, graph)
-    gap, allowed = gap_and_rounding(net, ticket, units, graph, small_net, cut)
-    if not gap <= allowed:
-        raise ValueError(_readers(net, ticket, units, graph, gap))
+    small_net, cut = _small_net_and_ticket(net, ticket, units, graph)
+    difference, allowed = difference_and_rounding(net, ticket, units, graph, small_net, cut)
+    if not difference <= allowed:
+        raise ValueError(_readers(net, ticket, units, graph, difference))
     small = graphs.kept(graph, units)
     names = {
         group.name: (int(small[graph.units[group.name]].sum()), group.size)
@@ -60,7 +60,7 @@ def shrink(
     return small_net, cut, Report(names, size(ticket, before), size(cut, after))
 
 
-def _made(
+def _small_net_and_ticket(
     net: nn.Module, ticket: Ticket, units: UnitMask, graph: Graph
 ) -> tuple[nn.Module, Ticket]:
     """The small net and its ticket, from the graph alone."""
@@ -79,22 +79,26 @@ def _made(
     return small_net, _cut(ticket, graph, small, units, stays)
 
 
-def _readers(net: nn.Module, ticket: Ticket, units: UnitMask, graph: Graph, gap: float) -> str:
+def _readers(
+    net: nn.Module, ticket: Ticket, units: UnitMask, graph: Graph, difference: float
+) -> str:
     """One line that names the layers whose units cannot be removed, and their readers."""
     guilty = []
     for group in graph.wiring:
-        one = {group.name: units[group.name]} if group.name in units else {}
-        if one and not np.all(one[group.name]):
-            small_net, cut = _made(net, ticket, one, graph)
-            alone, allowed = gap_and_rounding(net, ticket, one, graph, small_net, cut)
-            if not alone <= allowed:
+        group_units = {group.name: units[group.name]} if group.name in units else {}
+        if group_units and not np.all(group_units[group.name]):
+            small_net, cut = _small_net_and_ticket(net, ticket, group_units, graph)
+            difference, allowed = difference_and_rounding(
+                net, ticket, group_units, graph, small_net, cut
+            )
+            if not difference <= allowed:
                 guilty.append(group)
     layers = dict.fromkeys(feed.layer for group in guilty for feed in group.consumers)
     names = ", ".join(group.name for group in guilty) or "several layers"
     readers = ", ".join(layers) or "an operation that knows how many there are"
     return (
-        f"the small {type(net).__name__} isn't the masked one: off by {gap:.2g} of its largest "
-        f"output without units of {names}, which are read by {readers}"
+        f"the small {type(net).__name__} isn't the masked one: off by {difference:.2g} of its "
+        f"largest output without units of {names}, which are read by {readers}"
     )
 
 

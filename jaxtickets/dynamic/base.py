@@ -102,7 +102,7 @@ def sparse(
         now, carried = moves(gradient, params, state.mask, state.method)
         old = jax.tree.map(jnp.logical_and, state.mask, now)
         left = masks.apply(old, params)
-        inner_state = optimizer_states.anew(inner, state.inner, left, old)
+        inner_state = optimizer_states.reset_moments(inner, state.inner, left, old)
         still = jax.tree.map(jnp.zeros_like, params)
         return _obeying(old, still, params), state._replace(
             mask=now, inner=inner_state, method=carried

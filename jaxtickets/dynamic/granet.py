@@ -110,7 +110,7 @@ def granet(
     Raises:
       ValueError: `rounds` does not hold two int`[rounds]`, or the optimiser's moments do not have
         one number for each weight, see
-        `optimizer_states.anew`.
+        `optimizer_states.reset_moments`.
     """
 
     def move(gradient: Params, params: Params, mask: Mask, method: PyTree) -> tuple[Mask, PyTree]:

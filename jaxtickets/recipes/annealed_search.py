@@ -31,17 +31,17 @@ from jaxtickets.search.energies import Energy
 from jaxtickets.types import Array, Mask, PyTree, Split
 
 
-class Meeting(NamedTuple):
-    """What the chains of a group do together; both functions are of stacked chains.
+class GroupInteraction(NamedTuple):
+    """The interaction of the chains of a group; both functions take stacked chains.
 
     Attributes:
       begin: `begin(chains) -> chains`, before the first chunk.
-      meet: `meet(chain, chains, start, data) -> chains`, before the chunk that begins at a step;
-        the inputs are those of the group's first chain.
+      interact: `interact(chain, chains, start, data) -> chains`, before the chunk that begins at
+        step `start`; `chain` holds the inputs of the group's first chain.
     """
 
     begin: Callable[[Chain], Chain]
-    meet: Callable[[ChainInputs, Chain, Array, SearchData], Chain]
+    interact: Callable[[ChainInputs, Chain, Array, SearchData], Chain]
 
 
 class Search(NamedTuple):
@@ -51,12 +51,12 @@ class Search(NamedTuple):
       begin: `begin(chain, data) -> Chain`.
       chunk: `chunk(chain, state, start, data) -> (Chain, infos, ChunkInfo)`: runs a chunk of steps
         from step `start` on; the infos are stacked.
-      meeting: what the chains of a group do together, if anything.
+      interaction: the interaction of the chains of a group; None for independent chains.
     """
 
     begin: Callable[[ChainInputs, SearchData], Chain]
     chunk: Callable[..., tuple[Chain, annealing.Info, ChunkInfo]]
-    meeting: Meeting | None = None
+    interaction: GroupInteraction | None = None
 
 
 class BurnIn(NamedTuple):
@@ -81,7 +81,7 @@ def build(
     validation: ChainEnergy | None = None,
     floor: int = 0,
     burn_in: BurnIn | None = None,
-    together: interacting_chains.Together | None = None,
+    interaction: interacting_chains.Interaction | None = None,
 ) -> Search:
     """The search of these parts.
 
@@ -95,7 +95,7 @@ def build(
       validation: what is found on these, of a kind that draws nothing; None: the energy.
       floor: the least that a field keeps in each segment.
       burn_in: estimates the start temperature; None: temperatures are those of the plan.
-      together: what the chains of a group do for each other between two chunks.
+      interaction: how the chains of a group interact between two chunks; None: they do not.
     """
     validated_by = validation or energy
 
@@ -140,8 +140,8 @@ def build(
         key = jax.random.split(chain.key, 3)[2]
         return chains.chunk(kernel, lowered, masked(chain), validate, key, state, now)
 
-    def meet(chain: ChainInputs, group: Chain, start: Array, data: SearchData) -> Chain:
-        assert together is not None
+    def interact(chain: ChainInputs, group: Chain, start: Array, data: SearchData) -> Chain:
+        assert interaction is not None
         planned = chain.ticks.temperature
         between = interacting_chains.Between(
             rounds=jnp.int32(planned.shape[0] // chunk),
@@ -150,12 +150,13 @@ def build(
         )
         key = jax.random.fold_in(jax.random.split(chain.key, 4)[3], start)
         kernel = parts(chain, data)[1]
-        state, memory = together.meet(key, kernel, group.state, group.memory, between)
+        state, memory = interaction.interact(key, kernel, group.state, group.memory, between)
         return group._replace(state=state, memory=memory)
 
-    def begin_together(group: Chain) -> Chain:
-        assert together is not None
-        state, memory = together.begin(group.state)
+    def begin_interaction(group: Chain) -> Chain:
+        assert interaction is not None
+        state, memory = interaction.begin(group.state)
         return group._replace(state=state, memory=memory)
 
-    return Search(begin, advance, Meeting(begin_together, meet) if together else None)
+    groups = GroupInteraction(begin_interaction, interact) if interaction else None
+    return Search(begin, advance, groups)

@@ -134,7 +134,7 @@ def rewound(key: Key, small: Small) -> tuple[Params, Stats]:
     return small.first.params, small.first.stats
 
 
-def anew(key: Key, small: Small) -> tuple[Params, Stats]:
+def reinitialised(key: Key, small: Small) -> tuple[Params, Stats]:
     """New initial weights: do the widths alone suffice?"""
     return small.model.init(key)
 
@@ -193,7 +193,7 @@ class After(NamedTuple):
 
 AFTERS: dict[str, After] = {
     "rewind": After(rewound, as_long, inherits=True),
-    "scratch_e": After(anew, as_long, inherits=False),
-    "scratch_b": After(anew, as_costly, inherits=False),
+    "scratch_e": After(reinitialised, as_long, inherits=False),
+    "scratch_b": After(reinitialised, as_costly, inherits=False),
     "finetune": After(kept, briefly, inherits=True, tunes=True),
 }

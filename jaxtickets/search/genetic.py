@@ -73,7 +73,7 @@ def breed(
 
 
 def restart(key: Key, kernel: Kernel, states: State, chains: int) -> State:
-    """Restarts the worst `chains` at the best point that any chain has met; the key is consumed."""
+    """Restarts the worst `chains` at the best point of any chain; the key is consumed."""
     best = jnp.argmin(states.best_energy)
     points = jax.tree.map(lambda leaf: jnp.stack([leaf[best]] * chains), states.best)
     return _replace_worst(key, kernel, states, points, chains)

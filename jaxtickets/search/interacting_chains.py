@@ -36,20 +36,20 @@ class Between(NamedTuple):
     next: Array
 
 
-class Together(NamedTuple):
+class Interaction(NamedTuple):
     """An interaction, as pure functions.
 
     Attributes:
       begin: `begin(states) -> (states, memory)`, before the first chunk.
-      meet: `meet(key, kernel, states, memory, between) -> (states, memory)`, between two chunks;
-        the key is consumed.
+      interact: `interact(key, kernel, states, memory, between) -> (states, memory)`, between two
+        chunks; the key is consumed.
     """
 
     begin: Callable[[State], tuple[State, PyTree]]
-    meet: Callable[[Key, Kernel, State, PyTree, Between], tuple[State, PyTree]]
+    interact: Callable[[Key, Kernel, State, PyTree, Between], tuple[State, PyTree]]
 
 
-def exchanging(ladder: float) -> Together:
+def exchanging(ladder: float) -> Interaction:
     """Replica exchange: the planned temperature is that of the coldest rung; the others are hotter.
 
     The hottest rung's temperature is `ladder` times the coldest's. In the first half of the rounds,
@@ -61,9 +61,9 @@ def exchanging(ladder: float) -> Together:
         chains = states.energy.shape[0]
         ratios = jnp.geomspace(1.0, ladder, chains)
         rungs = exchange.begin(_mean_scale(states) * ratios)
-        return exchange.place(rungs, states), _told(rungs, chains)
+        return exchange.place(rungs, states), _repeated(rungs, chains)
 
-    def meet(
+    def interact(
         key: Key, kernel: Kernel, states: State, memory: PyTree, between: Between
     ) -> tuple[State, PyTree]:
         rungs: Ladder = jax.tree.map(lambda leaf: leaf[0], memory)
@@ -74,25 +74,25 @@ def exchanging(ladder: float) -> Together:
         rungs = jax.tree.map(
             lambda new, old: jnp.where(moved, new, old), exchange.adapt(rungs), rungs
         )
-        return exchange.place(rungs, states), _told(rungs, states.energy.shape[0])
+        return exchange.place(rungs, states), _repeated(rungs, states.energy.shape[0])
 
-    return Together(begin, meet)
+    return Interaction(begin, interact)
 
 
-def populating() -> Together:
+def populating() -> Interaction:
     """Population annealing: resamples when the plan cools; changes nothing when it heats."""
 
-    def meet(
+    def interact(
         key: Key, kernel: Kernel, states: State, memory: PyTree, between: Between
     ) -> tuple[State, PyTree]:
         now = states.scale * between.temperature
         colder = states.scale * jnp.minimum(between.temperature, between.next)
         return population.cool(key, states, now, colder)[0], memory
 
-    return Together(_at_one_temperature, meet)
+    return Interaction(_at_one_temperature, interact)
 
 
-def crossing(replaced: float, space: Space, floor: int) -> Together:
+def crossing(replaced: float, space: Space, floor: int) -> Interaction:
     """Crossover: replaces the worst chains by children of winners of tournaments of two.
 
     Args:
@@ -101,28 +101,28 @@ def crossing(replaced: float, space: Space, floor: int) -> Together:
       floor: see `genetic.crossover`.
     """
 
-    def meet(
+    def interact(
         key: Key, kernel: Kernel, states: State, memory: PyTree, between: Between
     ) -> tuple[State, PyTree]:
         many = replaced_count(replaced, states.energy.shape[0])
         return genetic.breed(key, kernel, space, states, many, 2, floor), memory
 
-    return Together(_at_one_temperature, meet)
+    return Interaction(_at_one_temperature, interact)
 
 
-def restarting(replaced: float) -> Together:
-    """Restarts: restarts a share of the chains, the worst, at the best mask that any has met."""
+def restarting(replaced: float) -> Interaction:
+    """Restarts: the worst chains restart at the best mask that any chain has visited."""
 
-    def meet(
+    def interact(
         key: Key, kernel: Kernel, states: State, memory: PyTree, between: Between
     ) -> tuple[State, PyTree]:
         many = replaced_count(replaced, states.energy.shape[0])
         return genetic.restart(key, kernel, states, many), memory
 
-    return Together(_at_one_temperature, meet)
+    return Interaction(_at_one_temperature, interact)
 
 
-INTERACTIONS: dict[str, Callable[..., Together] | None] = {
+INTERACTIONS: dict[str, Callable[..., Interaction] | None] = {
     "none": None,
     "exchange": exchanging,
     "population": populating,
@@ -138,8 +138,8 @@ def replaced_count(share: float, chains: int) -> int:
     return min(max(1, round(share * chains)), chains - 1)
 
 
-def _told(ladder: Ladder, chains: int) -> Ladder:
-    """The ladder, repeated for each chain."""
+def _repeated(ladder: Ladder, chains: int) -> Ladder:
+    """The ladder with a leading axis: a copy for each chain."""
     return jax.tree.map(lambda leaf: jnp.stack([leaf] * chains), ladder)
 
 

@@ -175,7 +175,7 @@ BAD = {
         "--after=scratch": "unknown after 'scratch': did you mean scratch_",
         "--rates=1.5": "--rates=1.5: must be above 0 and at most 1",
         "--rates=0.05 --floor=0": "--rates=0.05: no unit is left in conv1: raise the density",
-        "--budget=0.00001 --methods=l1": "--budget=1e-05: budget=1: the smallest selection costs",
+        "--budget=0.00001 --methods=l1": "--budget=1e-05: the smallest selection takes",
         "--budget=0.5": "--methods=soft_fpgm zeroes a share of each layer: leave out --budget",
         "--budget=0.5 --rates=0.5": "--rates and --budget: give one of them",
         "--ranking=over_layers --floor=0": "a layer may be emptied, raise --floor",

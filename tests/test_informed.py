@@ -43,13 +43,13 @@ def every(scope):
 
 @cache
 def quadratic(n):
-    """A slope that depends on the mask: that of `b x + x A x / 2`, A symmetric."""
+    """A gradient that depends on the mask: that of `b x + x A x / 2`, A symmetric."""
     draw = np.random.default_rng(2)
     a, b = draw.normal(size=(n, n)), draw.normal(size=n)
     return (a + a.T).astype("f") * 0.7, b.astype("f") * 0.7
 
 
-def slope_over(where):
+def gradient_over(where):
     a, b = quadratic(where.size)
     return lambda mask: b + a @ where.bits(mask)
 
@@ -63,7 +63,7 @@ CHAINS, TEMPERATURE = 40_000, 0.7
 def ends(scope, candidates, corrected, size):
     """Where independent chains are after three steps, having begun where Boltzmann says.
 
-    The energies are random, and know nothing of the slope. Returns the masks' numbers.
+    The energies are random, and know nothing of the gradient. Returns the masks' numbers.
     """
     where, masks = line(SMALL[scope], scope), every(scope)
     powers = 1 << np.arange(where.size)
@@ -73,7 +73,7 @@ def ends(scope, candidates, corrected, size):
     energy = Energy(
         lambda key, mask: jnp.asarray(table)[jnp.sum(where.bits(mask) * powers)], fresh=False
     )
-    moves = informed.moves(where, 3, slope_over(where), candidates, corrected)
+    moves = informed.moves(where, 3, gradient_over(where), candidates, corrected)
     kernel = annealing.build(moves, where.mask, energy, annealing.Rules())
     plan = annealing.step_plans(3, lambda t: 0.0 * t + TEMPERATURE, lambda t: 0.0 * t + size)
 
@@ -121,13 +121,13 @@ def test_corrected_proposals_leave_boltzmann_unchanged_and_others_do_not(
 
 @cache
 def proposals(temperature):
-    """`(slope, size) -> bits before, bits[1000, 12] proposed`: 5 ones of 12, all as candidates."""
+    """`(gradient, size) -> bits before, bits[1000, 12] proposed`: 5 ones of 12, all candidates."""
     where = line((12,))
     before = np.arange(12) < 5
 
     @partial(jax.jit, compiler_options=QUICK)
-    def propose(slope, size):
-        moves = informed.moves(where, 5, lambda mask: slope)
+    def propose(gradient, size):
+        moves = informed.moves(where, 5, lambda mask: gradient)
 
         def one(key):
             walk = moves.heat(moves.init(key, jnp.asarray(before)), temperature)
@@ -135,15 +135,15 @@ def proposals(temperature):
 
         return jax.vmap(one)(jax.random.split(KEY, 1000))
 
-    return lambda slope, size: (before, np.asarray(propose(slope, size)))
+    return lambda gradient, size: (before, np.asarray(propose(gradient, size)))
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_at_temperature_zero_the_best_pairs_are_proposed(size):
     # All ones are candidates. Where zeros are alike, a pair is as good as its one: those of the
-    # steepest slopes go, whatever zeros they are paired with. Slopes rise from bit to bit.
-    slope = jnp.where(jnp.arange(12) < 5, jnp.arange(12) * 0.1, 0.3)
-    before, after = proposals(1e-9)(slope, size)
+    # steepest gradients go, whatever zeros they are paired with. Gradients rise from bit to bit.
+    gradient = jnp.where(jnp.arange(12) < 5, jnp.arange(12) * 0.1, 0.3)
+    before, after = proposals(1e-9)(gradient, size)
     gone = before & ~after
     np.testing.assert_array_equal(
         gone, np.tile((np.arange(12) < 5) & (np.arange(12) >= 5 - size), (1000, 1))
@@ -156,8 +156,8 @@ def test_at_temperature_zero_the_best_pairs_are_proposed(size):
 def test_at_temperature_zero_the_best_zeros_come_where_the_ones_are_alike():
     # 7 ones and 5 zeros: all zeros are candidates
     where, before = line((12,)), np.arange(12) < 7
-    slope = jnp.where(jnp.arange(12) < 7, 0.3, jnp.arange(12) * 0.1)
-    moves = informed.moves(where, 5, lambda mask: slope)
+    gradient = jnp.where(jnp.arange(12) < 7, 0.3, jnp.arange(12) * 0.1)
+    moves = informed.moves(where, 5, lambda mask: gradient)
 
     @partial(jax.jit, compiler_options=QUICK)
     def propose(key):
@@ -170,8 +170,8 @@ def test_at_temperature_zero_the_best_zeros_come_where_the_ones_are_alike():
 
 
 def test_a_walk_that_was_told_no_temperature_proposes_any_swap_alike():
-    slope = jnp.arange(12) * 10.0
-    before, after = proposals(np.inf)(slope, 1)
+    gradient = jnp.arange(12) * 10.0
+    before, after = proposals(np.inf)(gradient, 1)
     for part, n in ((before & ~after, 5), (after & ~before, 7)):
         share = part.mean(0)[part.any(0)]
         assert len(share) == n
@@ -185,9 +185,9 @@ def test_counts_are_exact_orders_whole_and_slopes_those_of_the_mask_all_along(sc
     where = line(sizes, scope)
     bits = np.concatenate([np.arange(n) < k for n, k in zip(sizes, ones, strict=True)])
     floor = (4, 2) if scope == "global" else None
-    slope = slope_over(where)
-    moves = informed.moves(where, 6, slope, 9, corrected, floor)
-    energy = Energy(lambda key, mask: jnp.sum(where.bits(mask) * slope(mask)), fresh=False)
+    gradient = gradient_over(where)
+    moves = informed.moves(where, 6, gradient, 9, corrected, floor)
+    energy = Energy(lambda key, mask: jnp.sum(where.bits(mask) * gradient(mask)), fresh=False)
     kernel = annealing.build(moves, where.mask, energy, annealing.Rules())
     plan = annealing.step_plans(300, lambda t: 8.0 + 0.0 * t, lambda t: 1.0 + t % 6)
 
@@ -197,7 +197,14 @@ def test_counts_are_exact_orders_whole_and_slopes_those_of_the_mask_all_along(sc
         proposal = moves.propose(key, tick.size, before)
         back = moves.settle(proposal, jnp.bool_(False))
         state, info = kernel.step(key, tick, state)
-        return state, (info, state.walk, slope(where.mask(state.walk.bits)), before, proposal, back)
+        return state, (
+            info,
+            state.walk,
+            gradient(where.mask(state.walk.bits)),
+            before,
+            proposal,
+            back,
+        )
 
     @partial(jax.jit, compiler_options=QUICK)
     def search():
@@ -223,14 +230,14 @@ def test_counts_are_exact_orders_whole_and_slopes_those_of_the_mask_all_along(sc
         part = walk.order[:, start : start + width]
         on = np.take_along_axis(walk.bits, part, 1)
         assert (on == (np.arange(width) < n[:, None])).all()
-    np.testing.assert_allclose(walk.memory.slope, there, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(walk.memory.gradient, there, rtol=1e-5, atol=1e-5)
     for got, expected in zip(jax.tree.leaves(back), jax.tree.leaves(before), strict=True):
         np.testing.assert_array_equal(got, expected)
 
 
 def test_with_nothing_to_swap_nothing_is_swapped():
     where = line((12,))
-    moves = informed.moves(where, 3, slope_over(where), 5, True)
+    moves = informed.moves(where, 3, gradient_over(where), 5, True)
 
     @partial(jax.jit, compiler_options=QUICK)
     def propose(bits):
@@ -274,7 +281,7 @@ def test_slopes_are_the_derivatives_by_a_factor_on_each_weight(rescaled):
     measure = energies.MEASURES["cross_entropy"]
     values = partial(energies.rescale, prunable=prunable) if rescaled else lambda m, p: p
     args = (model, params, {}, images, labels, measure)
-    slope = informed.fixed(*args, prunable, values)(where.mask(jnp.asarray(bits)))
+    gradient = informed.fixed(*args, prunable, values)(where.mask(jnp.asarray(bits)))
     scale = {"fc": 1.0, "out": 1.0}
     if rescaled:
         scale = {"fc": bits[:12].mean() ** -0.5, "out": bits[12:].mean() ** -0.5}
@@ -295,6 +302,6 @@ def test_slopes_are_the_derivatives_by_a_factor_on_each_weight(rescaled):
         up[i] += step
         down[i] -= step
         np.testing.assert_allclose(
-            slope[i], (energy(up) - energy(down)) / (2 * step), rtol=2e-4, atol=2e-6
+            gradient[i], (energy(up) - energy(down)) / (2 * step), rtol=2e-4, atol=2e-6
         )
-    assert abs(np.asarray(slope)).min() > 0  # bits that are off have slopes too
+    assert abs(np.asarray(gradient)).min() > 0  # bits that are off have gradients too

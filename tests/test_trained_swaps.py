@@ -64,7 +64,7 @@ def test_no_layer_falls_below_the_floor():
     where = space.weights(PARAMS, PRUNABLE, "global")
 
     def probe(key, mask):
-        return fixed(key, mask)._replace(worth=jnp.float32(weak), want=jnp.float32(weak))
+        return fixed(key, mask)._replace(drop_score=jnp.float32(weak), grow_score=jnp.float32(weak))
 
     for floor in (0, 3):
         moves = trained_swaps.moves(where, 32, probe, floor)
@@ -139,8 +139,8 @@ def test_a_probe_tells_loss_weights_and_slopes_after_its_training():
     learnt, end = probe(KEY, mask), after(mask, KEY)
     assert float(learnt.energy) == pytest.approx(energy(end), rel=1e-5)
     flat = np.asarray(masks.flatten(end, PRUNABLE))
-    np.testing.assert_allclose(learnt.worth, np.abs(flat), rtol=1e-5)
-    assert (np.asarray(learnt.worth)[~BITS] == 0).all() and (flat[BITS] != 0).all()
+    np.testing.assert_allclose(learnt.drop_score, np.abs(flat), rtol=1e-5)
+    assert (np.asarray(learnt.drop_score)[~BITS] == 0).all() and (flat[BITS] != 0).all()
     for i in (1, 7, 25):  # weights that are off, by central differences
         step = np.zeros(32, "f")
         step[i] = 1e-2
@@ -148,7 +148,9 @@ def test_a_probe_tells_loss_weights_and_slopes_after_its_training():
             energy(masks.put(end, PRUNABLE, [w[:24].reshape(6, 4), w[24:].reshape(4, 2)]))
             for w in (flat + step, flat - step)
         ]
-        assert float(learnt.want[i]) == pytest.approx(abs(moved[0] - moved[1]) / 2e-2, abs=2e-3)
+        assert float(learnt.grow_score[i]) == pytest.approx(
+            abs(moved[0] - moved[1]) / 2e-2, abs=2e-3
+        )
 
 
 def test_every_proposal_sees_other_batches():

@@ -42,8 +42,8 @@ def repair(params: Params, mask: Mask, prunable: Prunable, steps: int, rate: flo
     kept = masks.pick(mask, prunable)
 
     def descend(kernels: list[Array], _: None) -> tuple[list[Array], None]:
-        slopes = jax.grad(objective)(kernels, kept)
-        return [k - rate * g for k, g in zip(kernels, slopes, strict=True)], None
+        gradients = jax.grad(objective)(kernels, kept)
+        return [k - rate * g for k, g in zip(kernels, gradients, strict=True)], None
 
     begun = masks.pick(masks.apply(mask, params), prunable)
     moved, _ = lax.scan(descend, begun, None, length=steps)

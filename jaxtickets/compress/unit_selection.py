@@ -104,6 +104,7 @@ def to_budget(
     budget: float,
     floor: int = 1,
     multiple: int = 1,
+    unit: str = "multiply-adds",
 ) -> dict[str, np.ndarray]:
     """The largest selection of `rule` within a budget, by bisection on its density.
 
@@ -114,6 +115,7 @@ def to_budget(
       cost: the cost of a selection, such as `multiply_adds`; it must not decrease as units are
         added.
       budget: the largest cost.
+      unit: the unit of the cost, for the error message.
 
     Raises:
       ValueError: as in `rule`, or the floors alone exceed the budget.
@@ -122,8 +124,10 @@ def to_budget(
     total, floor = sum(map(len, ranked.values())), max(floor, 1)
     low = sum(min(floor, len(values)) for values in ranked.values())
     best = rule(graph, scores, low / total, floor, multiple)
-    if cost(best) > budget:
-        raise ValueError(f"budget={budget}: the smallest selection costs {cost(best)}")
+    if (least := cost(best)) > budget:
+        raise ValueError(
+            f"the smallest selection takes {least} {unit}, but the budget allows {budget}: raise it"
+        )
     high = total + 1
     while high - low > 1:
         middle = (low + high) // 2

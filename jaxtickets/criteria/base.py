@@ -139,7 +139,7 @@ def in_single(evidence: Evidence) -> Evidence:
     return evidence._replace(**{name: single(getattr(evidence, name)) for name in names})
 
 
-def slope(loss: Callable[[Params], Array], params: Params) -> Params:
+def loss_gradient(loss: Callable[[Params], Array], params: Params) -> Params:
     """The gradient of `loss(params) -> scalar`, computed at `LOSS_SCALE` times the loss."""
 
     def scaled(params: Params) -> Array:
@@ -179,7 +179,7 @@ def mean_over_batches(key: Key, evidence: Evidence, of: Callable[[Params], Param
         def loss(params: Params) -> Array:
             return evidence.loss(params, evidence.stats, batch, k)[0]
 
-        return jax.tree.map(jnp.add, total, of(slope(loss, evidence.params))), None
+        return jax.tree.map(jnp.add, total, of(loss_gradient(loss, evidence.params))), None
 
     zero = jax.tree.map(jnp.zeros_like, evidence.params)
     total, _ = lax.scan(add, zero, (keys, evidence.batches))

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtickets import losses
-from jaxtickets.criteria.base import Evidence, in_single, mean_over_examples, slope
+from jaxtickets.criteria.base import Evidence, in_single, loss_gradient, mean_over_examples
 from jaxtickets.types import Array, Key, Params, Scores
 
 
@@ -24,7 +24,7 @@ def score(key: Key, evidence: Evidence) -> Scores:
             logits, _ = evidence.model.apply(params, evidence.stats, inputs, None, False)
             return losses.cross_entropy(logits, labels)
 
-        return jax.tree.map(jnp.square, slope(loss, evidence.params))
+        return jax.tree.map(jnp.square, loss_gradient(loss, evidence.params))
 
     information = mean_over_examples(evidence, squared)
     return jax.tree.map(lambda w, f: 0.5 * w**2 * f, evidence.params, information)

@@ -43,7 +43,7 @@ def score(key: Key, evidence: Evidence, temperature: float = TEMPERATURE) -> Sco
         return gradient(key, evidence._replace(params=params))
 
     zero = jax.tree.map(jnp.zeros_like, evidence.params)
-    slopes = masks.pick(flow(evidence.params), kernels)
-    along = masks.put(zero, kernels, [leaf * LOSS_SCALE for leaf in slopes])
+    gradients = masks.pick(flow(evidence.params), kernels)
+    along = masks.put(zero, kernels, [leaf * LOSS_SCALE for leaf in gradients])
     product = jax.jvp(flow, (evidence.params,), (along,))[1]
     return jax.tree.map(lambda w, p: w * (p / LOSS_SCALE), evidence.params, product)

@@ -27,8 +27,8 @@ def score(key: Key, evidence: Evidence) -> Scores:
 
         p = jax.nn.softmax(logits(evidence.params))
 
-        def diagonal(slopes: Array) -> Array:
-            return jnp.tensordot(p, slopes**2, 1) - jnp.tensordot(p, slopes, 1) ** 2
+        def diagonal(gradients: Array) -> Array:
+            return jnp.tensordot(p, gradients**2, 1) - jnp.tensordot(p, gradients, 1) ** 2
 
         return jax.tree.map(diagonal, jax.jacrev(logits)(evidence.params))
 

@@ -15,8 +15,8 @@ def score(key: Key, evidence: Evidence) -> Scores:
     gradient is the mean over several. The key feeds dropout and is consumed.
     """
     evidence = in_single(evidence)
-    slope = gradient(key, evidence)
-    saliency = jax.tree.map(lambda w, g: jnp.abs(w * g), evidence.params, slope)
+    gradients = gradient(key, evidence)
+    saliency = jax.tree.map(lambda w, g: jnp.abs(w * g), evidence.params, gradients)
     total = jnp.stack([jnp.sum(leaf) for leaf in jax.tree.leaves(saliency)]).sum()
     least = jnp.finfo(total.dtype).tiny  # a dead net has scores of zero
     return jax.tree.map(lambda s: s / jnp.maximum(total, least), saliency)

@@ -54,8 +54,8 @@ def score(key: Key, evidence: Evidence) -> Scores:
         return jnp.sum(single(logits))
 
     weights = jax.tree.map_with_path(positive, evidence.params, mask)
-    total, slopes = jax.value_and_grad(flow)(weights)
-    scores = jax.tree.map(lambda w, g: w * g, weights, slopes)
+    total, gradients = jax.value_and_grad(flow)(weights)
+    scores = jax.tree.map(lambda w, g: w * g, weights, gradients)
     kernels = masks.prunable(weights) if evidence.prunable is None else evidence.prunable
     return _checked(scores, jnp.abs(total), mask, kernels)
 

@@ -15,7 +15,7 @@ def score(key: Key, evidence: Evidence) -> Scores:
 
     evidence = in_single(evidence)
 
-    def saliency(slope: Params) -> Scores:
-        return jax.tree.map(lambda w, g: (w * g) ** 2, evidence.params, slope)
+    def saliency(gradient: Params) -> Scores:
+        return jax.tree.map(lambda w, g: (w * g) ** 2, evidence.params, gradient)
 
     return mean_over_batches(key, evidence, saliency)

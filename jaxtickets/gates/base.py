@@ -195,5 +195,5 @@ def _(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[jax.Arra
     mask, soft, weights = primals
     _, along_soft, along_weights = tangents
     kept = jnp.where(mask, along_weights, jnp.zeros_like(along_weights))
-    slope = kept + weights * along_soft  # scores may have more precision
-    return _through(mask, soft, weights), slope.astype(weights.dtype)
+    tangent = kept + weights * along_soft  # scores may have more precision
+    return _through(mask, soft, weights), tangent.astype(weights.dtype)

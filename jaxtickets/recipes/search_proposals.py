@@ -109,19 +109,21 @@ def _informed(
     floors: tuple[int, ...] | None,
     corrected: bool,
 ) -> ChainProposal:
-    slope = _gradient(net, measure)
+    gradient_of = _gradient(net, measure)
 
     def proposal(chain: ChainInputs, data: SearchData) -> ChainMoves:
-        here = slope(chain, data)
-        return ChainMoves(informed_swaps.moves(space, most, here, candidates, corrected, floors))
+        gradient = gradient_of(chain, data)
+        return ChainMoves(
+            informed_swaps.moves(space, most, gradient, candidates, corrected, floors)
+        )
 
     return proposal
 
 
 def _gradient(
     net: SearchedNet, measure: Measure
-) -> Callable[[ChainInputs, SearchData], informed_swaps.Slope]:
-    """The derivatives of a chain's measure over the bits."""
+) -> Callable[[ChainInputs, SearchData], informed_swaps.MaskGradient]:
+    """The gradient of a chain's measure with respect to the bits."""
     return lambda chain, data: informed_swaps.fixed(
         net.recipe.model,
         chain.params,

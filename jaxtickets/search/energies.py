@@ -186,8 +186,8 @@ def gradient_flow(
 
     def evaluate(unused: Key, mask: Mask) -> Array:
         del unused
-        slope, _ = jax.grad(loss, has_aux=True)(effective(mask, params), stats, batch, key)
-        return -optax.tree.norm(masks.apply(mask, slope))
+        gradient, _ = jax.grad(loss, has_aux=True)(effective(mask, params), stats, batch, key)
+        return -optax.tree.norm(masks.apply(mask, gradient))
 
     return Energy(evaluate, fresh=False, cost=training_cost(batch.labels.size))
 

@@ -33,26 +33,26 @@ from jaxtickets.search.space import Space, counts, segment
 from jaxtickets.search.swaps import Walk
 from jaxtickets.types import Array, Key, Mask, Model, Params, Prunable, Stats
 
-Slope = Callable[[Mask], Array]
-"""`slope(mask) -> float[n]`: the derivative of the energy with respect to each relaxed bit."""
+MaskGradient = Callable[[Mask], Array]
+"""`gradient(mask) -> float[n]`: the gradient of the energy with respect to the relaxed bits."""
 
 
 class Local(NamedTuple):
     """What a walk stores about its current point.
 
     Attributes:
-      slope: float32`[n]`, the derivatives of the energy at the point.
+      gradient: float32`[n]`, the gradient of the energy at the point.
       temperature: float32 scalar, the temperature of the coming step.
     """
 
-    slope: Array
+    gradient: Array
     temperature: Array
 
 
 def moves(
     space: Space,
     most: int,
-    slope: Slope,
+    gradient: MaskGradient,
     candidates: int = 2000,
     corrected: bool = False,
     floor: tuple[int, ...] | None = None,
@@ -62,7 +62,7 @@ def moves(
     Args:
       space: the state space.
       most: the largest size that a proposal may ask for; at most `candidates`.
-      slope: the derivatives at a mask.
+      gradient: the gradient of the energy at a mask.
       candidates: the number of candidate pairs.
       corrected: whether proposals compute the `log_ratio` that makes Metropolis' rule exact;
         otherwise it is 0.
@@ -74,10 +74,10 @@ def moves(
 
     def init(key: Key, bits: Array) -> Walk:
         walk = swaps.init(key, space, bits)
-        return walk._replace(memory=Local(_slope(bits), jnp.float32(jnp.inf)))
+        return walk._replace(memory=Local(gradient_at(bits), jnp.float32(jnp.inf)))
 
-    def _slope(bits: Array) -> Array:
-        return slope(space.mask(bits)).astype(jnp.float32)
+    def gradient_at(bits: Array) -> Array:
+        return gradient(space.mask(bits)).astype(jnp.float32)
 
     def propose(key: Key, size: Array, walk: Walk) -> Proposal:
         draw_key, noise_key = jax.random.split(key)
@@ -94,7 +94,7 @@ def moves(
         bits, order = swaps.swap_entries(walk.bits, walk.order, *pairs)
         log_ratio, there = jnp.float32(0), here
         if corrected:
-            there = _slope(bits)
+            there = gradient_at(bits)
             back = jnp.where(taken, -1, 1) * (there[off] - there[on]) / heat
             back = jnp.where(live[rank], back, -jnp.inf)
             log_ratio = _log_chance_back(back, taken) - _log_chance(logit[rank], taken)
@@ -110,10 +110,10 @@ def moves(
         walk = proposal.walk
         bits, order = swaps.swap_entries(walk.bits, walk.order, ones, zeros, taken & ~accepted)
         if corrected:
-            now = jnp.where(accepted, walk.memory.slope, here)
+            now = jnp.where(accepted, walk.memory.gradient, here)
         else:
-            now = lax.cond(accepted, _slope, lambda bits: here, bits)
-        return walk._replace(bits=bits, order=order, memory=walk.memory._replace(slope=now))
+            now = lax.cond(accepted, gradient_at, lambda bits: here, bits)
+        return walk._replace(bits=bits, order=order, memory=walk.memory._replace(gradient=now))
 
     def heat(walk: Walk, temperature: Array) -> Walk:
         warm = walk.memory._replace(temperature=jnp.asarray(temperature, jnp.float32))
@@ -131,11 +131,11 @@ def fixed(
     measure: Measure,
     prunable: Prunable,
     values: Callable[[Mask, Params], Params] = lambda mask, params: params,
-) -> Slope:
-    """The derivatives of `energies.fixed` over the bits of `space.weights`.
+) -> MaskGradient:
+    """The gradient of `energies.fixed` with respect to the bits of `space.weights`.
 
     Bit i, relaxed to c, multiplies its weight: `dE/dc = v · dE/dw` at the effective weights w,
-    where v is the weight's value if its bit is on. The derivative ignores that a bit changes the
+    where v is the weight's value if its bit is on. The gradient ignores that a bit changes the
     density of its layer, and so any rescaling by it; swaps within a layer do not change the
     density.
 
@@ -150,12 +150,12 @@ def fixed(
     def loss(effective: Params) -> Array:
         return measure(model.apply(effective, stats, images)[0], labels)
 
-    def slope(mask: Mask) -> Array:
+    def gradient(mask: Mask) -> Array:
         dense = values(mask, params)
-        gradient = jax.grad(loss)(masks.apply(mask, dense))
-        return masks.flatten(dense, prunable) * masks.flatten(gradient, prunable)
+        of_weights = jax.grad(loss)(masks.apply(mask, dense))
+        return masks.flatten(dense, prunable) * masks.flatten(of_weights, prunable)
 
-    return slope
+    return gradient
 
 
 def _log_chance(logit: Array, taken: Array) -> Array:

@@ -30,17 +30,17 @@ from jaxtickets.types import Array, Key, Loss, Mask, Model, Params, Prunable, Sp
 
 
 class Learnt(NamedTuple):
-    """What a few training steps of a mask show.
+    """The result of a few training steps of a mask.
 
     Attributes:
       energy: float32 scalar, the held-out loss after the steps.
-      worth: float`[n]`, the drop score |w_j|; the lowest are dropped.
-      want: float`[n]`, the grow score |dE/dw| at w_j; the highest are grown.
+      drop_score: float`[n]`, |w_j|; the weights with the lowest are dropped.
+      grow_score: float`[n]`, |dE/dw| at w_j; the weights with the highest are grown.
     """
 
     energy: Array
-    worth: Array
-    want: Array
+    drop_score: Array
+    grow_score: Array
 
 
 class Walk(NamedTuple):
@@ -48,7 +48,7 @@ class Walk(NamedTuple):
 
     Attributes:
       bits: bool`[n]`, the current point.
-      learnt: what training showed at it.
+      learnt: the result of training at it.
     """
 
     bits: Array
@@ -83,15 +83,15 @@ def moves(space: Space, most: int, probe: Probe, floor: int = 0) -> Moves:
             share = jnp.round(size * (ones / jnp.sum(ones))).astype(jnp.int32)
             moved = jnp.minimum(share, jnp.minimum(ones, zeros))
             size = jnp.sum(moved)
-            stay = dict(zip(space.names, ones - moved, strict=True))
-            come = dict(zip(space.names, moved, strict=True))
-            kept = choose(space, jnp.where(bits, learnt.worth, -jnp.inf), stay)
-            new = choose(space, jnp.where(bits, -jnp.inf, learnt.want), come)
+            kept_counts = dict(zip(space.names, ones - moved, strict=True))
+            grown_counts = dict(zip(space.names, moved, strict=True))
+            kept = choose(space, jnp.where(bits, learnt.drop_score, -jnp.inf), kept_counts)
+            new = choose(space, jnp.where(bits, -jnp.inf, learnt.grow_score), grown_counts)
         else:
             total = jnp.sum(ones)
             size = jnp.minimum(size, jnp.minimum(total - bound, space.size - total))
-            kept = choose(space, jnp.where(bits, learnt.worth, -jnp.inf), total - size, floor)
-            new = choose(space, jnp.where(bits | kept, -jnp.inf, learnt.want), size)
+            kept = choose(space, jnp.where(bits, learnt.drop_score, -jnp.inf), total - size, floor)
+            new = choose(space, jnp.where(bits | kept, -jnp.inf, learnt.grow_score), size)
         there = kept | new
         after = Walk(there, probe(key, space.mask(there)))
         return Proposal(after, jnp.bool_(True), jnp.float32(0), size, walk)
@@ -131,8 +131,10 @@ def trained(
         sparse = masked(optimizer, mask)
         state = training.init(params, stats, sparse)
         state, _ = training.advance(loss, sparse, noise_key, state, batches(order_key))
-        value, slope = jax.value_and_grad(energy)(state.params, state.stats)
-        worth, want = (jnp.abs(masks.flatten(tree, prunable)) for tree in (state.params, slope))
-        return Learnt(value.astype(jnp.float32), worth, want)
+        value, gradient = jax.value_and_grad(energy)(state.params, state.stats)
+        drop_score, grow_score = (
+            jnp.abs(masks.flatten(tree, prunable)) for tree in (state.params, gradient)
+        )
+        return Learnt(value.astype(jnp.float32), drop_score, grow_score)
 
     return probe

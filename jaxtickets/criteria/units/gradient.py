@@ -9,5 +9,5 @@ from jaxtickets.types import Array, Key, Wiring
 
 def score(key: Key, evidence: Evidence, wiring: Wiring) -> dict[str, Array]:
     """The mean of |dL/dw|, with L the mean loss over the batches; the key feeds dropout."""
-    slopes = gradient(key, in_single(evidence))
-    return {g.name: jnp.mean(jnp.abs(filters(slopes, g)), 1) for g in wiring}
+    gradients = gradient(key, in_single(evidence))
+    return {g.name: jnp.mean(jnp.abs(filters(gradients, g)), 1) for g in wiring}

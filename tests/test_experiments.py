@@ -239,7 +239,7 @@ BAD = {
         "--budget=0.5 --searches=rewired": "for 1 phases of 1 chains and 3 training steps",
         "--budget=2 --searches=annealed_fields": "for 2 phases of 2 chains and 3 training steps",
         "--budget=much": "must be numbers",
-        "--searches=polished_edge_popup --budget=1": "of which a gate takes 1: polishing takes",
+        "--searches=polished_edge_popup --budget=1": "of which a gate takes 1: polishing needs",
         "--held_out=3400": "--held_out=3400: there are 3500 training images",
         "--density=1.5": "--density=1.5: must be above 0 and at most 1",
         "--density=1": "--density=1: there is nothing to search for",

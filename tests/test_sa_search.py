@@ -162,7 +162,7 @@ BAD = {
     "--momentum=0.5": "--momentum: has no effect with --optimizer=adam",
     "--iterations=28 --epochs=3": "--epochs: has no effect with --iterations=28",
     "--granet_budget=0.01": "too little for granet, give",
-    "--preset=annealing --scope=pattern --compare=granet": "of single weights, not of units",
+    "--preset=annealing --scope=pattern --compare=granet": "it prunes single weights, not units",
     "--chains=0": "--chains=0: must be 1 or more",
     "--preset=annealing --chains=1 --interaction=exchange": "takes --chains=2 or more",
     "--steps=0": "--steps=0: must be 1 or more",

@@ -18,7 +18,7 @@ from experiments.harness import (
     search_presets,
 )
 from experiments.harness.problem import build, on_device
-from experiments.harness.search_presets import FINDERS
+from experiments.harness.search_presets import SEARCH_PRESETS
 from experiments.harness.seeds import seed
 from experiments.harness.session import Session
 from experiments.harness.training_settings import NetSettings, TrainSettings
@@ -77,7 +77,7 @@ def prepared(images):
 
 
 def parts(name, phase, passed=None, seed=0):
-    """A finder's phase on the net above: its search, row, data and ground."""
+    """A phase of a search on the net above: its search, row, data and ground."""
     model = net(passed)
     loss = losses.classification(model, prepared)
     recipe = training.Recipe(model, loss, lambda hyper: optax.sgd(0.1), prepared, None, BATCH, 1)
@@ -110,7 +110,7 @@ def parts(name, phase, passed=None, seed=0):
 
 
 def search(name, phase, passed=None, seed=0):
-    """A finder's phase on the net above: its end, its row, its ground."""
+    """A phase of a search on the net above: its end, its row, its ground."""
     made, row, sight, where = parts(name, phase, passed, seed)
 
     @jax.jit
@@ -126,11 +126,11 @@ def search(name, phase, passed=None, seed=0):
     return chain, row, where
 
 
-@pytest.mark.parametrize("name", FINDERS)
+@pytest.mark.parametrize("name", SEARCH_PRESETS)
 def test_a_search_costs_what_its_phase_says_and_keeps_the_count(name):
     passed = []
-    begin, graded = search_presets.beginning(name, 20, 3), search_presets.alone(name)
-    how = begin, graded, search_presets.children(name)
+    begin, graded = search_presets.start_cost(name, 20, 3), search_presets.single_chain(name)
+    how = begin, graded, search_presets.replaced_share(name)
     phase = search_presets.phases(5000, 1, 1, 2, BATCH, HELD_OUT, VALIDATION, *how)[0]
     chain, row, where = search(name, phase, passed)
     unseen = 2 * HELD_OUT * (phase.steps + 1) if graded else 0  # a gradient in evaluation mode
@@ -148,7 +148,7 @@ def test_a_search_costs_what_its_phase_says_and_keeps_the_count(name):
 
 def test_a_population_costs_what_its_phase_says_children_included():
     passed = []
-    seen = BATCH, HELD_OUT, VALIDATION, 0, False, search_presets.children("genetic")
+    seen = BATCH, HELD_OUT, VALIDATION, 0, False, search_presets.replaced_share("genetic")
     phase = search_presets.phases(3000, 1, 4, 2, *seen)[0]
     assert (phase.chains, phase.chunk) == (4, 1) and phase.steps > search_presets.EVALUATIONS
     made, row, sight, _ = parts("genetic", phase, passed)
@@ -236,7 +236,7 @@ def test_polishing_takes_what_is_left_of_the_budget_and_no_more():
         )
         assert cost == least + (settings.steps - search_presets.EVALUATIONS) * each <= budget
     assert search_presets.polish(10**9, 10**6, 70).settings.images == search_presets.POLISH_IMAGES
-    with pytest.raises(ValueError, match=f"{least} forward passes at least, {least - 1} are left"):
+    with pytest.raises(ValueError, match=f"at least {least} forward passes, {least - 1} are left"):
         search_presets.polish(least - 1, *seen)
     with pytest.raises(ValueError, match="five training images at least"):
         search_presets.polish(10**9, 4, 70)

@@ -1,4 +1,4 @@
-"""What the page shows of a run: tickets drawn early and late, and what that saved."""
+"""The table and figure of the page: tickets drawn early and late, and what they save."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,12 @@ FIGURE = "accuracy_over_draw"
 
 
 def table(summary: Sequence[Row], drawn: Sequence[Row]) -> str:
-    """The methods, then for each density when it was drawn, what that saved, and what it cost."""
+    """The methods; then, for each density, the epoch of the draw, its saving and its cost.
+
+    Args:
+      summary: a row for each method, density and seed.
+      drawn: a row for each density and seed: the epoch of the draw, and the masks' distance.
+    """
     lines = [tables.methods(summary)]
     for density in dict.fromkeys(row["density"] for row in drawn):
         mine = [row for row in drawn if row["density"] == density]

@@ -1,4 +1,4 @@
-"""What the page shows of a run: which energy ranks masks as training does."""
+"""The table and figure of the page: how well each energy ranks masks."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,10 @@ FIGURE = "energies"
 
 
 def table(found: Sequence[Row]) -> str:
-    """An energy a row, the correlation at each density and the cost beside it."""
+    """A line for each energy: its rank correlation at each density, and its cost.
+
+    The cost is in forward passes of one example.
+    """
     densities = list(dict.fromkeys(row["density"] for row in found))
     lines = [["energy", *(f"{density:g}" for density in densities), "forward passes"]]
     for name in dict.fromkeys(row["energy"] for row in found):

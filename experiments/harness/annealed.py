@@ -1,4 +1,4 @@
-"""The search that settings name, made of the parts of `jaxtickets.recipes.annealed_search`."""
+"""Builds the search of `AnnealingSettings` from the parts of `jaxtickets.recipes`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,12 +28,17 @@ from jaxtickets.types import Array, Model, Params, Prunable, Split, Stats, Wirin
 def search_data(
     settings: AnnealingSettings, prepare: Callable, train: Split, validation: Split
 ) -> SearchData:
-    """Cuts the first `images` training images off for scoring.
+    """The data of a search: the first `images` training images are those that the energy scores.
 
-    The training steps of an energy see the rest alone. Without any, the rest stays with the others.
+    If the energy has training steps, they see only the other training images.
+
+    Args:
+      settings: the search.
+      prepare: uint8 images -> normalised images.
+      train, validation: the raw data.
 
     Raises:
-      ValueError: there are fewer training images than are asked for.
+      ValueError: there are too few training images for scoring and training.
     """
     total = len(train.labels)
     n = settings.images or total
@@ -53,7 +58,7 @@ def domain_of(
     image: tuple[int, ...] = (),
     costs: Costs | None = None,
 ) -> SearchDomain:
-    """The domain that the settings name; see `search_domain` for the rest."""
+    """The domain that the settings name; see `search_domain` for the other arguments."""
     return search_domain(
         settings.granularity,
         settings.scope,
@@ -77,19 +82,19 @@ def first_layer(
     prunable: Prunable,
     most: int,
 ) -> Layer | None:
-    """The layer whose sums swaps change, if energies are by difference; None if they are plain.
+    """The layer whose sums are updated by differences; None if each energy is computed in full.
 
-    `auto` takes differences on CPUs, where they pay: additions one after another are no work for
-    an accelerator.
+    `auto` chooses differences on CPUs only, since sequential additions are slow on accelerators.
 
     Args:
-      settings: of the search.
-      model, params, stats, images: the net, of the shapes to come; values don't matter.
+      settings: the search.
+      model, params, stats, images: the net and its input; only shapes and dtypes matter.
       prunable: the leaves that are searched.
       most: the largest swap.
 
     Raises:
-      ValueError: differences are asked for, and the net's first layer isn't dense or isn't pruned.
+      ValueError: the settings ask for differences, but the net's first layer is not dense or not
+        prunable.
     """
     asked = settings.evaluation == "difference"
     if settings.evaluation == "plain" or unmet(settings, DIFFERENCE):
@@ -113,13 +118,13 @@ def build(
     prunable: Prunable,
     most: int,
 ) -> Search:
-    """The search that the settings name.
+    """Builds the search that the settings name.
 
     Args:
-      settings: what is searched and how.
-      recipe: the net, and how training steps of the trainability energy are done.
-      optimizer: of these steps.
-      where: the domain.
+      settings: the search.
+      recipe: the net, and the training of the trainability energy.
+      optimizer: the optimiser of that training.
+      where: the domain of the chains.
       prunable: the leaves that `rescale` rescales.
       most: the largest swap, see `annealed_start.largest_swap`.
     """
@@ -152,7 +157,7 @@ def build(
 def _proposal(
     settings: AnnealingSettings, net: SearchedNet, where: SearchDomain, known: Mapping[str, Any]
 ) -> ChainProposal:
-    """How chains move in the domain; by difference where that is possible."""
+    """The moves of the chains; they update the first layer by differences where possible."""
     if where.fields is not None:
         return search_proposals.potentials(where.fields, settings.size)
     if where.space.scope == PATTERN:

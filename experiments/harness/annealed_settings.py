@@ -1,4 +1,4 @@
-"""The settings of a search over masks, by names and numbers, and what of them can't be."""
+"""The settings of a search over masks, and the checks of their values and combinations."""
 
 import math
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ _SHARE = "a number, or a share of the ones if below 1; 0: all; for fields nats"
 
 @dataclass(frozen=True)
 class AnnealingSettings:
-    """A search by names and numbers; each field is also a flag of the same name."""
+    """The settings of a search; each field is also a flag of the same name."""
 
     granularity: str = option(
         "weights", "what chains walk on: bits, or fields of potentials over them", GRANULARITIES
@@ -148,7 +148,7 @@ def mix_of(settings: AnnealingSettings) -> tuple[float, ...]:
     """The numbers that `settings.mix` lists.
 
     Raises:
-      ValueError: they are none.
+      ValueError: `settings.mix` is not a list of numbers.
     """
     try:
         return tuple(float(word) for word in settings.mix.split(","))
@@ -157,7 +157,7 @@ def mix_of(settings: AnnealingSettings) -> tuple[float, ...]:
 
 
 def in_words(settings: AnnealingSettings) -> str:
-    """A search in a few words."""
+    """A short description of a search for tables."""
     measure, steps = settings.measure.replace("_", "-"), settings.train_steps
     goal = ENERGIES[settings.energy].words.format(measure=measure, train_steps=steps)
     moved = settings.granularity in POTENTIALS
@@ -166,14 +166,14 @@ def in_words(settings: AnnealingSettings) -> str:
 
 
 Needs = Mapping[str, tuple[Any, ...]]
-"""Settings, and the values of which each needs one."""
+"""Setting -> the values of which it must have one."""
 DIFFERENCE: Needs = {
     "granularity": ("weights",),
     "energy": ("fixed",),
     "proposal": ("swaps",),
     "scope": (spaces.GLOBAL, spaces.LAYER),
 }
-"""What energies by difference need."""
+"""The settings that evaluation by differences needs."""
 _PATTERN: Needs = {
     "granularity": ("weights",),
     "proposal": ("swaps",),
@@ -187,11 +187,11 @@ NEEDS: Mapping[str, Mapping[str, Needs]] = {
     "evaluation": {"difference": DIFFERENCE},
     "interaction": {name: {"accept": ("metropolis",)} for name in ("exchange", "population")},
 }
-"""Setting -> value -> what a search with that value needs of other settings."""
+"""Setting -> value -> the other settings that a search with that value needs."""
 
 
 def unmet(settings: AnnealingSettings, needs: Needs) -> str:
-    """The first need that the settings don't meet, such as `tabu=0`; empty: they meet all."""
+    """The first need that the settings do not meet, such as `tabu=0`; empty if they meet all."""
     for other, values in needs.items():
         if getattr(settings, other) not in values:
             return f"{other}={' or '.join(map(str, values))}"
@@ -199,7 +199,7 @@ def unmet(settings: AnnealingSettings, needs: Needs) -> str:
 
 
 def check_search(settings: AnnealingSettings) -> None:
-    """Raises ValueError, in one line, for a value that can't be."""
+    """Raises ValueError, in one line, if a setting has a value that it can't have."""
     check_options(settings)
     if settings.steps % settings.chunk:
         raise ValueError(f"steps={settings.steps}: must be a multiple of chunk={settings.chunk}")

@@ -1,4 +1,4 @@
-"""What a search over masks begins with: its first points, and its plan of moves and heat."""
+"""The start of a search over masks: the first points of the chains, and the plan of their steps."""
 
 from functools import partial
 from typing import Any
@@ -52,12 +52,13 @@ def first_bits(
     density: float,
     evidence: Evidence | None = None,
 ) -> Array:
-    """Bits of the density, allocated over the segments as asked for; key consumed.
+    """bool`[n]`: first bits of a density, distributed over the segments by `settings.allocation`.
 
-    Random ones, or with `evidence` those that `settings.start` scores highest at its first weights.
+    The bits are random, or, with `settings.start` and `evidence`, those with the highest scores of
+    the criterion at the initial weights. The key is consumed.
 
     Raises:
-      ValueError: the density leaves a segment with nothing, or less than the floor.
+      ValueError: the density leaves a segment empty, or with fewer ones than the floor.
     """
     _check(density)
     if space.scope == spaces.PATTERN:
@@ -93,10 +94,12 @@ def first_bits(
 
 
 def field_keep(settings: AnnealingSettings, where: SearchDomain, density: float) -> Array:
-    """What a field keeps: a count of weights or units, allocated in all, or a share of the costs.
+    """The size of the masks of a field: int32, a count of weights or units, or a float32 share.
+
+    The share is of the multiply-adds, if the domain has costs.
 
     Raises:
-      ValueError: there is nothing to search, the floors need more, or the least net costs more.
+      ValueError: the density is outside (0, 1), or the floors need more than it allows.
     """
     _check(density)
     if where.costs is None:
@@ -115,7 +118,7 @@ def _check(density: float) -> None:
 
 
 def _keep(settings: AnnealingSettings, space: Space, density: float) -> Any:
-    """Ones in all, or in each segment, as the allocation says."""
+    """The number of ones: in total, or of each segment, as the allocation says."""
     shapes = dict(zip(space.names, space.shapes, strict=True))
     return ALLOCATIONS[settings.allocation](shapes, density, settings.floor)
 
@@ -123,7 +126,7 @@ def _keep(settings: AnnealingSettings, space: Space, density: float) -> Any:
 def first_field(
     settings: AnnealingSettings, key: Key, where: SearchDomain, evidence: Evidence
 ) -> tuple[tuple[Scores, ...], Field]:
-    """The features of a chain's fields, and its first field; key consumed."""
+    """The features of a chain's fields, and its first field; the key is consumed."""
     assert where.fields is not None
     feature_key, score_key = jax.random.split(key)
     features = fields.features(feature_key, where.fields, evidence, where.pool)
@@ -134,11 +137,15 @@ def first_field(
 
 
 def step_plans(settings: AnnealingSettings, ones: int, most: int) -> annealing.StepPlan:
-    """The plan of a chain with `ones` ones, whose largest swap is `most`.
+    """The temperature and the size of each step of a chain.
 
-    A field's sizes are in nats, whatever `ones` and `most` are.
+    Populations are resampled once for the whole cooling of a chunk, so their temperature is
+    constant within a chunk.
 
-    Populations are resampled for all of a cooling, so that theirs comes at once, between chunks.
+    Args:
+      settings: the search.
+      ones: the number of ones of the first mask; ignored for fields, whose sizes are in nats.
+      most: the largest swap; ignored for fields.
     """
     steps, whole = settings.steps, settings.granularity not in POTENTIALS
     period = settings.reheat or steps
@@ -174,23 +181,23 @@ def step_plans(settings: AnnealingSettings, ones: int, most: int) -> annealing.S
 
 
 def _held(temperature: Schedule, chunk: int) -> Schedule:
-    """The temperature of each chunk's first step, throughout: it falls where chains interact."""
+    """The schedule with the temperature of each chunk's first step for the whole chunk."""
     return lambda step: temperature(step // chunk * chunk)
 
 
 def swap_size(asked: float, ones: int) -> int:
-    """A swap size from a flag: 0 means `ones`, below 1 a share of them, else a number."""
+    """The swap size of a flag: 0 means `ones`, below 1 a share of them, else a number."""
     if not asked:
         return ones
     return max(1, round(asked * ones if asked < 1 else asked))
 
 
 def largest_swap(settings: AnnealingSettings, space: Space, bits: Array) -> int:
-    """The static bound of swap sizes, for `bits[rows, n]`.
+    """The static bound of swap sizes, for the first bits of the chains, `bits[chains, n]`.
 
-    Adaptive sizes stop at half of what can be swapped: near the whole, a walk would flip to and fro
-    between a mask and its complement. Informed swaps are no more than their candidates; of a
-    pattern there is one in each group.
+    Adaptive sizes are at most half of the ones that can be swapped: near all of them, a walk would
+    alternate between a mask and its complement. Informed swaps are bounded by their
+    candidates. A pattern has one swap in each group.
     """
     if space.scope == spaces.PATTERN:
         room = patterns.count(space)

@@ -1,4 +1,4 @@
-"""Annealed tickets for every seed and density: checked before work starts, then searched for."""
+"""Checks an annealing search before a run starts, and runs it for every seed and density."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -26,13 +26,13 @@ from jaxtickets.runs import Axis, Shared
 
 
 class CheckedAnnealing(NamedTuple):
-    """A search that can be.
+    """A search whose settings fit the net and the data.
 
     Attributes:
       settings: the search.
-      where: its ground.
-      sight: the data that it may see, on each device.
-      densities: kept fractions.
+      where: the domain of the chains.
+      sight: the data that the search sees, on each device.
+      densities: the kept fractions.
     """
 
     settings: AnnealingSettings
@@ -50,29 +50,30 @@ def check_annealing(
     chains: int = 1,
     costs: Costs | None = None,
 ) -> CheckedAnnealing:
-    """Looks up all that a search needs.
+    """Checks a search against a net and its data.
 
     Args:
       settings: the search.
       problem: the net and its data.
-      first: the number of a seed, to try the densities on.
-      densities: kept fractions of weights, units, or with `costs` of multiply-adds.
+      first: the number of a seed; its initial weights serve for the checks.
+      densities: the kept fractions of weights, of units, or, with `costs`, of multiply-adds.
       axis: the run axis.
-      chains: of each density and seed.
-      costs: of fields of units, see `SearchDomain`.
+      chains: the number of chains of each density and seed.
+      costs: the multiply-adds of units, for fields of units; see `SearchDomain`.
 
     Raises:
-      UserError: a setting that can't be, too few chains to meet, a density with nothing to
-        search, too few images, or a net whose first layer swaps can't be evaluated by.
+      UserError: a setting is invalid, there are too few chains for an interaction or too many for
+        the memory, a density leaves nothing to search, there are too few images, or the first layer
+        can't be evaluated by differences.
     """
-    one = seed(problem, first)
+    first_seed = seed(problem, first)
     image = problem.image_shape
     try:
         annealed_settings.check_search(settings)
         if settings.interaction != "none" and chains < 2:
             raise ValueError(f"interaction={settings.interaction}: takes --chains=2 or more")
         where = annealed.domain_of(
-            settings, one.params, problem.prunable, problem.wiring, image, costs
+            settings, first_seed.params, problem.prunable, problem.wiring, image, costs
         )
         memory.check_memory(
             f"--chains={chains}" + (f" --tabu={settings.tabu}" if settings.tabu else ""),
@@ -82,7 +83,7 @@ def check_annealing(
         )
         for density in densities:
             if where.fields is None:
-                key = first_key("check", ChainName(density, one, 0))
+                key = first_key("check", ChainName(density, first_seed, 0))
                 annealed_start.first_bits(settings, key, where.space, density)
             else:
                 annealed_start.field_keep(settings, where, density)
@@ -97,8 +98,8 @@ def check_annealing(
         annealed.first_layer(
             settings,
             problem.recipe.model,
-            one.params,
-            one.stats,
+            first_seed.params,
+            first_seed.stats,
             sight.scored.images,
             problem.prunable,
             most=1,
@@ -111,14 +112,17 @@ def check_annealing(
 def run_annealing(
     session: Session, phase: str, checked: CheckedAnnealing, chains: int
 ) -> list[FoundTicket]:
-    """Searches with several chains of each density and seed; returns the best of each.
+    """Runs several chains for each density and seed, and returns the best ticket of each.
 
     Args:
-      session: the problem and run axis that the search was checked with, the seeds, with the
-        weights that masks select from, and where records go.
+      session: its problem and run axis are those of `check_annealing`; the masks select from the
+        weights of its seeds.
       phase: the search's name, see `run_in_chunks`.
       checked: the search.
-      chains: of each density and seed.
+      chains: the number of chains of each density and seed.
+
+    Raises:
+      UserError: a first mask leaves a layer empty, or an energy is not finite.
     """
     settings, where, problem = checked.settings, checked.where, session.problem
     plans = [

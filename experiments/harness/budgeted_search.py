@@ -96,7 +96,7 @@ def dense_cost(problem: Problem) -> int:
 
 
 def plan_phases(
-    settings: FindSettings, problem: Problem, finder: str, budget: float
+    settings: FindSettings, problem: Problem, preset: str, budget: float
 ) -> list[Phase]:
     """The phases of a search whose cost is `budget` dense trainings for each seed.
 
@@ -109,23 +109,23 @@ def plan_phases(
         raise UserError(f"--held_out={settings.held_out}: there are {total} training images")
     each = memory.MASKS * masks.size(problem.param_shapes, problem.prunable)
     memory.check_memory(f"--chains={settings.chains}", settings.chains, each, "chains of a seed")
-    alone = search_presets.alone(finder)
-    born = search_presets.children(finder)
-    if born and settings.chains < 2:  # a population
-        raise UserError(f"--chains={settings.chains}: {finder} takes 2 or more")
+    single = search_presets.single_chain(preset)
+    replaced = search_presets.replaced_share(preset)
+    if replaced and settings.chains < 2:  # a population
+        raise UserError(f"--chains={settings.chains}: {preset} takes 2 or more")
     dense = dense_cost(problem)
     try:
         return search_presets.phases(
             int(budget * dense),
-            count=1 if alone or born else settings.phases,
-            most=1 if alone else settings.chains,
-            train_steps=settings.rewire_steps if alone else settings.train_steps,
+            count=1 if single or replaced else settings.phases,
+            most=1 if single else settings.chains,
+            train_steps=settings.rewire_steps if single else settings.train_steps,
             batch=size,
             held_out=settings.held_out,
             validation=len(data.validation.labels),
-            begin=search_presets.beginning(finder, examples(data), data.classes),
-            graded=alone,
-            born=born,
+            begin=search_presets.start_cost(preset, examples(data), data.classes),
+            graded=single,
+            replaced=replaced,
         )
     except ValueError as error:
         raise UserError(
@@ -134,7 +134,7 @@ def plan_phases(
 
 
 def search_by_phases(
-    task: Task, finder: str, settings: FindSettings, train: TrainSettings, budget: float
+    task: Task, preset: str, settings: FindSettings, train: TrainSettings, budget: float
 ) -> list[FoundMask]:
     """Searches for a mask for each seed, phase by phase, and returns the best by validation.
 
@@ -142,7 +142,7 @@ def search_by_phases(
 
     Args:
       task: the search's density, seeds and folder.
-      finder: the search's name in `search_presets.FINDERS`.
+      preset: the search's name in `search_presets.SEARCH_PRESETS`.
       settings, budget: see `plan_phases`.
       train: how the energy trains nets.
 
@@ -154,10 +154,10 @@ def search_by_phases(
     """
     session, label, density, floor = task
     problem, seeds, axis = session.problem, session.seeds, session.axis
-    planned = plan_phases(settings, problem, finder, budget)
+    planned = plan_phases(settings, problem, preset, budget)
     energy_training = dataclasses.replace(train, learning_rates=settings.shape)
     image = problem.image_shape
-    phases = [search_presets.settings(finder, phase, settings.held_out, floor) for phase in planned]
+    phases = [search_presets.settings(preset, phase, settings.held_out, floor) for phase in planned]
     where = annealed.domain_of(phases[0], seeds[0].params, problem.prunable, problem.wiring, image)
     chains = [ChainName(density, one, i) for one in seeds for i in range(planned[0].chains)]
     rows, most = first_rows(

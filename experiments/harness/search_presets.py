@@ -1,10 +1,11 @@
-"""Finders: walks to a mask worth training, all under one budget; nothing dense is ever trained.
+"""Presets of searches for a mask, all within one budget. No search trains a dense net.
 
-What they lower is the loss after training: a mask's net is trained for a few steps from the
-initialisation and scored on held-out training images. The search goes by successive halving: many
-chains begin with few training steps, and phase by phase the better half goes on with twice as many
-(Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization",
-2016). A finder says where its chains walk, where they begin, and what they accept.
+The energy is the loss after training: the net of a mask is trained for a few steps from the
+initialisation and scored on held-out training images. The search is a successive halving: it starts
+with many chains and few training steps, and in each phase the better half of the chains continues
+with twice the training steps (Jamieson and Talwalkar, "Non-stochastic best arm identification and
+hyperparameter optimization", 2016). A preset sets the domain of the chains, their first points, and
+their rule of acceptance.
 """
 
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ REWIRED: dict[str, Any] = {
     "size": 0.3,
     "size_end": 0.01,
 }
-FINDERS: dict[str, dict[str, Any]] = {
+SEARCH_PRESETS: dict[str, dict[str, Any]] = {
     "annealed_fields": FIELDS,
     "annealed_snip": {**FIELDS, "features": ("snip",), "mix": "1", "pooled": ""},
     "annealed_fisher": {
@@ -54,36 +55,47 @@ FINDERS: dict[str, dict[str, Any]] = {
         "replaced": 0.5,
     },
 }
-"""Settings of annealing over weights, by swaps that training steps speak for, from SNIP's mask and
-from a random one; of annealing over fields, from random choice, from SNIP and from the Fisher
-information at the initialisation (with what a weight's size and chance should count left to the
-search); and of controls: hill climbing, annealing over the bits themselves, and random search,
-which draws every mask anew."""
+"""Name -> settings of a search.
+
+- `annealed_fields`, `annealed_snip` and `annealed_fisher` anneal fields, from random scores, from
+  SNIP and from the Fisher information at the initialisation. The last one also searches for the
+  weight of magnitude and of chance.
+- `rewired` and `rewired_erk` swap weights by the gradient after a short training, from SNIP's mask
+  and from a random one.
+- Controls: `climbed_fields` is hill climbing, `annealed_bits` anneals the bits themselves,
+  `random_search` draws every mask independently, and `genetic` evolves a population.
+"""
 BURN_IN = 5
-"""Neighbours that a phase's start temperature is estimated from."""
+"""The number of neighbours from which the start temperature of a phase is estimated."""
 EVALUATIONS = 4
 """The number of evaluations on the validation data in a phase; a population may have more."""
 POLISHED = {f"polished_{gate}": gate for gate in ("edge_popup", "gradual_edge_popup", "bernoulli")}
-"""Gates' masks that informed swaps go on from, at the same counts: name -> gate."""
+"""Name -> the gate whose masks informed swaps improve, with the same counts."""
 POLISH_IMAGES = 10_000
 """The most training images that a mask is polished on; never more than a fifth of them."""
 
 
 class Polish(NamedTuple):
-    """How a mask is polished, and the forward passes of one example that it costs at most."""
+    """A search that improves a given mask.
+
+    Attributes:
+      settings: the search.
+      cost: the most forward passes of one example that it takes.
+    """
 
     settings: AnnealingSettings
     cost: int
 
 
 def polish(budget: int, images: int, validation: int) -> Polish:
-    """Annealing of an untrained net's loss by informed swaps, cold, that costs no more than this.
+    """A cold annealing of the untrained net's loss by informed swaps, within a budget.
 
-    A step costs an energy and, where it is accepted, a gradient: four forward passes of each image.
+    A step costs an energy and, if it is accepted, a gradient: four forward passes of each image.
 
     Args:
-      budget: forward passes of one example.
-      images: training images that there are; a gate is to learn from those that aren't taken.
+      budget: the most forward passes of one example.
+      images: the number of training images. A fifth of them, or `POLISH_IMAGES`, are used here; the
+        gate must learn from the others.
       validation: the number of images of a validation evaluation.
 
     Raises:
@@ -92,13 +104,13 @@ def polish(budget: int, images: int, validation: int) -> Polish:
     """
     images = min(images // 5, POLISH_IMAGES)
     if images < 1:
-        raise ValueError("polishing takes five training images at least")
+        raise ValueError("polishing needs at least 5 training images")
     each = 4 * images
     fixed = (BURN_IN + 1) * each + EVALUATIONS * validation
     chunk = (budget - fixed) // (EVALUATIONS * each)
     if chunk < 1:
         least = fixed + EVALUATIONS * each
-        raise ValueError(f"polishing takes {least} forward passes at least, {budget} are left")
+        raise ValueError(f"polishing needs at least {least} forward passes, {budget} are left")
     settings = AnnealingSettings(
         proposal="informed",
         rescale=False,
@@ -114,14 +126,14 @@ def polish(budget: int, images: int, validation: int) -> Polish:
 
 
 class Phase(NamedTuple):
-    """A part of a search, planned from its budget.
+    """A phase of a search, planned from the budget.
 
     Attributes:
-      chains: of each seed.
-      train_steps: of the energy.
-      steps: moves of each chain.
+      chains: the number of chains of each seed.
+      train_steps: the number of training steps of the energy.
+      steps: the number of moves of each chain.
       chunk: the number of moves between two evaluations on the validation data.
-      cost: forward passes of one example that all chains of a seed take.
+      cost: the forward passes of one example that all chains of a seed take.
     """
 
     chains: int
@@ -131,14 +143,14 @@ class Phase(NamedTuple):
     cost: int
 
 
-def alone(finder: str) -> bool:
-    """Whether a search is one chain in one phase: what it learns it learns step by step."""
-    return FINDERS[finder].get("proposal") == "trained"
+def single_chain(preset: str) -> bool:
+    """Whether the search is a single chain in a single phase, as trained swaps need."""
+    return SEARCH_PRESETS[preset].get("proposal") == "trained"
 
 
-def children(finder: str) -> float:
-    """Of a population, the share that begins anew after each generation; 0 if there is none."""
-    return FINDERS[finder].get("replaced", 0.0)
+def replaced_share(preset: str) -> float:
+    """The share of a population that each generation replaces; 0 if chains are independent."""
+    return SEARCH_PRESETS[preset].get("replaced", 0.0)
 
 
 def phases(
@@ -151,36 +163,37 @@ def phases(
     validation: int,
     begin: int = 0,
     graded: bool = False,
-    born: float = 0.0,
+    replaced: float = 0.0,
 ) -> list[Phase]:
-    """Phases that together cost no more than the budget, each an equal part of it.
+    """Plans phases of equal cost, which together cost at most the budget.
 
     Args:
-      budget: forward passes of one example for a seed.
-      count: of phases.
-      most: chains of the first phase; each has half of those before it, rounded up.
-      train_steps: of the first phase; each has twice as many.
-      batch: examples of a training step.
-      held_out, validation: examples that trained nets are scored on.
-      begin: forward passes that a chain's first point takes, see `beginning`.
-      graded: whether a step takes the gradient on what is held out; the start temperature is then
-        not estimated.
-      born: of a population, see `children`: a generation is a step, a look, and the children, each
-        at the cost of an energy.
+      budget: the most forward passes of one example for a seed.
+      count: the number of phases.
+      most: the number of chains in the first phase; each later phase has half as many, rounded up.
+      train_steps: the training steps of the energy in the first phase; each later phase has twice
+        as many.
+      batch: the number of examples in a training step.
+      held_out, validation: the numbers of examples on which trained nets are scored.
+      begin: the forward passes of a chain's first point, see `start_cost`.
+      graded: whether each step takes a gradient on the held-out examples. The start temperature is
+        then not estimated.
+      replaced: the share of a population that is replaced, see `replaced_share`. A generation is
+        then a step, an evaluation, and the children, each of which costs an energy.
 
     Raises:
       ValueError: the budget doesn't pay for one step between two evaluations in each phase.
     """
-    made = []
+    planned = []
     for i in range(count):
         many, steps = -(-most // 2**i), train_steps * 2**i
         training = training_cost(steps * batch)
         each = training + (training_cost(held_out) if graded else held_out)
         evaluation = training + validation
         first = (1 if graded else 1 + BURN_IN) * each + (begin if i == 0 else 0)
-        new = each * replaced_count(born, many) if born else 0
+        new = each * replaced_count(replaced, many) if replaced else 0
         chunk, chunks = 1, EVALUATIONS
-        if born:
+        if replaced:
             chunks = (budget // count - many * first + new) // (many * (each + evaluation) + new)
         else:
             chunk = (budget // count // many - first - chunks * evaluation) // (chunks * each)
@@ -192,21 +205,21 @@ def phases(
                 f"chains and {train_steps} training steps: {least} at least"
             )
         cost = many * (first + chunks * (chunk * each + evaluation)) + (chunks - 1) * new
-        made.append(Phase(many, steps, chunks * chunk, chunk, cost))
-    return made
+        planned.append(Phase(many, steps, chunks * chunk, chunk, cost))
+    return planned
 
 
-def settings(finder: str, phase: Phase, held_out: int, floor: int) -> AnnealingSettings:
-    """The settings of a finder's phase.
+def settings(preset: str, phase: Phase, held_out: int, floor: int) -> AnnealingSettings:
+    """The settings of a phase of a search.
 
     Args:
-      finder: its name.
-      phase: the plan.
-      held_out: training images that trained nets are scored on.
-      floor: the least that a layer keeps.
+      preset: a name in `SEARCH_PRESETS`.
+      phase: the phase's plan.
+      held_out: the number of training images on which trained nets are scored.
+      floor: the least number of weights kept in each layer.
     """
     return AnnealingSettings(
-        **FINDERS[finder],
+        **SEARCH_PRESETS[preset],
         steps=phase.steps,
         chunk=phase.chunk,
         train_steps=phase.train_steps,
@@ -216,31 +229,32 @@ def settings(finder: str, phase: Phase, held_out: int, floor: int) -> AnnealingS
     )
 
 
-def beginning(finder: str, examples: int, classes: int) -> int:
-    """Forward passes of one example that a chain's features and first point take.
+def start_cost(preset: str, examples: int, classes: int) -> int:
+    """The cost of a chain's features and first point, in forward passes of one example.
 
-    A criterion costs what its scores do for each place where it stands.
+    A criterion that is used in several places is counted in each.
 
     Args:
-      finder: its name.
-      examples, classes: that criteria look at.
+      preset: a name in `SEARCH_PRESETS`.
+      examples, classes: the number of examples that criteria see, and of the net's classes.
     """
-    made = AnnealingSettings(**FINDERS[finder])
-    looked = (*made.features, made.pooled) if made.granularity == "fields" else (made.start,)
-    named = [find(name) for name in looked if name not in ("", CHANCE)]
-    return sum(forward_passes(criterion, examples, classes) for criterion in named)
+    search = AnnealingSettings(**SEARCH_PRESETS[preset])
+    fields = search.granularity == "fields"
+    names = (*search.features, search.pooled) if fields else (search.start,)
+    criteria = [find(name) for name in names if name not in ("", CHANCE)]
+    return sum(forward_passes(criterion, examples, classes) for criterion in criteria)
 
 
 def survivors(scores: np.ndarray, groups: np.ndarray, many: int) -> np.ndarray:
-    """int`[groups · many]`: the chains of the lowest scores in each group, best first.
+    """int`[groups · many]`: the indices of each group's chains with the lowest scores, best first.
 
     Args:
-      scores: `[chains]`, such as held-out losses.
-      groups: int`[chains]`: which group a chain is of.
-      many: how many of each group go on.
+      scores: float`[chains]`, such as held-out losses.
+      groups: int`[chains]`, the group of each chain.
+      many: the number of chains of each group that continue.
     """
     chosen = []
     for group in dict.fromkeys(groups.tolist()):
-        mine = np.flatnonzero(groups == group)
-        chosen.append(mine[np.argsort(scores[mine], kind="stable")][:many])
+        members = np.flatnonzero(groups == group)
+        chosen.append(members[np.argsort(scores[members], kind="stable")][:many])
     return np.concatenate(chosen)

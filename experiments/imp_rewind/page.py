@@ -1,4 +1,4 @@
-"""What the page shows of a run: tickets and their controls, level by level."""
+"""The table and figure of the page: tickets and their controls, level by level."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,11 @@ EARLY_STOP = (
     tables.Column("early stop %", "early_stop_accuracy"),
     tables.Column("at step", "early_stop_step", 1, 0),
 )
-"""Test accuracy where the validation loss is least, and when that is."""
+"""The test accuracy at the lowest validation loss, and the step of that evaluation."""
 
 
 def table(summary: Sequence[Row]) -> str:
-    """The methods at each density, apart for each learning rate and warm-up."""
+    """A table of the methods at each density, for each learning rate and warm-up."""
     parts = [
         "\n".join(line for line in (words, tables.methods(members, EARLY_STOP)) if line)
         for words, members in hyper_groups(summary).items()
@@ -24,7 +24,7 @@ def table(summary: Sequence[Row]) -> str:
 
 
 def hyper_groups(summary: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows of each learning rate and warm-up, by words that name them; one if one was tried."""
+    """`{title: rows}` for each learning rate and warm-up; an only one has an empty title."""
     groups: dict[str, list[Row]] = {}
     for row in summary:
         words = ""

@@ -1,4 +1,4 @@
-"""What the page shows of a run: how high the loss rises between two trainings."""
+"""The table and figure of the page: the rise of the loss between two trainings."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,10 @@ FIGURE = "barriers"
 
 
 def table(summary: Sequence[Row]) -> str:
-    """Barrier and accuracy of each method, density and step at which the trainings part."""
+    """The barrier and accuracy of each method, density and step at which the trainings part.
+
+    Both are in percentage points, mean ± sample standard deviation.
+    """
     groups: dict[tuple[str, float, int], list[Row]] = {}
     for row in summary:
         groups.setdefault((row["method"], row["density"], row["rewind"]), []).append(row)

@@ -1,4 +1,4 @@
-"""What the page shows of a run: how alike pairs of masks are."""
+"""The table and figure of the page: the similarity of pairs of masks."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ FIGURE = "similarity"
 
 
 def table(pairs: Sequence[Row]) -> str:
-    """Mean ± sample standard deviation of the cosine over pairs of different masks, all layers.
+    """The cosine of pairs of different masks over all layers, mean ± sample standard deviation.
 
-    Masks of one seed lie over the same first weights, and so are apart from the others.
+    Pairs of one seed have the same initial weights, so they have lines of their own.
     """
     groups: dict[tuple[float, str, str, str], list[Row]] = {}
     for row in pairs:

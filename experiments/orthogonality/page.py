@@ -1,4 +1,4 @@
-"""What the page shows of a run: how orthogonal masked layers are, and how the nets train."""
+"""The table and figure of the page: the orthogonality of masks, and their accuracy."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ COLUMNS = (
 
 
 def table(summary: Sequence[Row]) -> str:
-    """Score and accuracy of each mask, then how they go together at each density."""
+    """The score and accuracy of each mask, then their correlation at each density."""
     there = tables.present(COLUMNS, summary)
     lines = [["method", "check", "density", "n", *(column.head for column in there)]]
     for (method, check, density), members in tables.grouped(summary).items():
@@ -27,9 +27,10 @@ def table(summary: Sequence[Row]) -> str:
 
 
 def _correlations(summary: Sequence[Row]) -> str:
-    """Pearson's r of score and trained accuracy at each density, unrepaired.
+    """Pearson's r of score and trained accuracy at each density, without repaired masks.
 
-    Between methods, over their means; and within them, over seeds less their method's mean.
+    Between methods, r is over their means. Within methods, it is over seeds, after each method's
+    mean is subtracted.
     """
     lines = []
     pruned = [row for row in summary if row["method"] != "dense" and not row.get("check")]

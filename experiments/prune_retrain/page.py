@@ -1,4 +1,4 @@
-"""What the page shows of a run: what is left after the last round of each threshold."""
+"""The table and figure of the page: the weights left after the last round of each threshold."""
 
 from collections.abc import Sequence
 
@@ -14,11 +14,11 @@ COLUMNS = (
     tables.accuracy("trained", "retrained %"),
     tables.VALIDATION,
 )
-"""A cut net's accuracies have other names here than a mask's."""
+"""The accuracies after the last cut, and after the retraining that follows."""
 
 
 def table(summary: Sequence[Row]) -> str:
-    """A table for each net, and a line for each method and density that has emptied a layer."""
+    """A table for each net, and a line for each method and density that leaves a layer empty."""
     nets = dict.fromkeys(row["model"] for row in summary)
     of_nets = [[row for row in summary if row["model"] == net] for net in nets]
     return "\n\n".join("\n".join([_table(rows), *tables.lost(rows)]) for rows in of_nets)

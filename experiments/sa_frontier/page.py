@@ -1,9 +1,9 @@
-"""What the page shows of a run: masks at the largest budget, and searches against what is free."""
+"""The table and figure of the page: methods at the largest budget, and what searches gain."""
 
 from collections.abc import Sequence
 
 from experiments.harness import tables
-from experiments.harness.search_presets import FINDERS
+from experiments.harness.search_presets import SEARCH_PRESETS
 from experiments.harness.sparse_runs import GRANET
 from experiments.harness.tables import Row
 from experiments.sa_frontier.halving_runs import RACED
@@ -11,13 +11,13 @@ from experiments.sa_frontier.halving_runs import RACED
 RECORDS = ("summary.csv",)
 FIGURE = "accuracy_over_budget"
 CHEAP = ("snip", "grasp", "synflow", "initial_fisher", "random_erk")
-"""Rivals that train nothing and search nothing."""
+"""Methods that neither train nor search."""
 
 
 def table(summary: Sequence[Row]) -> str:
-    """Methods at the largest budget, then each search against what costs nothing and is best.
+    """The methods at the largest budget, then each search less the best of `CHEAP`.
 
-    Best on the validation data: the test data decide nothing.
+    The validation data decide which is best, not the test data.
     """
     budget = max((row["budget"] for row in summary if row.get("budget")), default=None)
     largest = [row for row in summary if row.get("budget") in (None, budget)]
@@ -34,7 +34,7 @@ def table(summary: Sequence[Row]) -> str:
         if not cheap:
             continue
         best = max(cheap, key=lambda name: sum(judged[name].values()))
-        for name in (GRANET, *FINDERS, RACED):
+        for name in (GRANET, *SEARCH_PRESETS, RACED):
             if of.get(name):
                 mean, half = tables.paired(of[name], of[best])
                 lines.append(

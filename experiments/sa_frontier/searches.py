@@ -7,7 +7,7 @@ from experiments.harness.budgeted_search import FindSettings, FoundMask, Task
 from experiments.harness.candidate_masks import Candidates, GallerySettings
 from experiments.harness.flags import numbers
 from experiments.harness.problem import Problem
-from experiments.harness.search_presets import FINDERS, POLISHED
+from experiments.harness.search_presets import POLISHED, SEARCH_PRESETS
 from experiments.harness.settings import option
 from experiments.harness.sparse_runs import GRANET, EvolveSettings
 from experiments.harness.trained_masks import Entry
@@ -19,8 +19,8 @@ from jaxtickets.io.errors import UserError
 
 RANDOM = {f"random_{name}": name for name in ("uniform", "erk")}
 """Search -> how its random masks share the kept weights among layers."""
-SEARCHES = (GRANET, *FINDERS, *gates.GATES, *POLISHED, *RANDOM)
-BUDGETED = (GRANET, *FINDERS, *POLISHED)
+SEARCHES = (GRANET, *SEARCH_PRESETS, *gates.GATES, *POLISHED, *RANDOM)
+BUDGETED = (GRANET, *SEARCH_PRESETS, *POLISHED)
 """Searches whose length depends on the budget."""
 
 
@@ -54,7 +54,7 @@ def check_searches(
     if 1 in densities:
         raise UserError("--density=1: there is nothing to search for, give a lower density")
     for method in question.searches:
-        if method in FINDERS:
+        if method in SEARCH_PRESETS:
             budgeted_search.plan_phases(finding, problem, method, min(budgets))
     for budget in budgets if GRANET in question.searches else ():
         sparse_runs.check_sparse_training(evolving, problem, train, densities, listed.floor, budget)
@@ -82,7 +82,7 @@ def found_entries(
         task = Task(session, label, density, floor)
         if method == GRANET:
             return sparse_runs.train_sparse(task, evolving, train, budget)
-        if method in FINDERS:
+        if method in SEARCH_PRESETS:
             return budgeted_search.search_by_phases(task, method, finding, train, budget)
         if method in POLISHED:
             return gate_runs.polished(task, POLISHED[method], budget)

@@ -1,18 +1,18 @@
 """Can simulated annealing over masks find a ticket in a net that isn't trained?
 
-Chains walk over the masks of a net at its first weights. By default the energy of a mask is the
-held-out loss after some training steps from these weights; swaps are proposed that these steps
-speak for, and accepted by Metropolis' rule at a temperature that falls; the net is rewound each
-time. With --preset=annealing swaps are random, and the energy is the untrained net's loss. The
-best ticket of each seed is then trained, and beside it, from the same weights: masks that cost no
-search (random, random with the ticket's count in each layer, SNIP, one-shot magnitude after dense
-training), GraNet's, which evolves in one sparse training, and the dense net.
+Chains walk over the masks of a net at its initial weights. By default, the energy of a mask is the
+held-out loss after a few training steps from these weights. These steps also propose the swaps,
+which Metropolis' rule accepts at a falling temperature; the net is rewound after each proposal.
+With --preset=annealing, swaps are random and the energy is the untrained net's loss. The best
+ticket of each seed is then trained, and compared with other masks of the same weights: masks
+without a search (random, random with the ticket's count in each layer, SNIP, one-shot magnitude
+after dense training), GraNet's mask, which evolves in one sparse training, and the dense net.
 
     python -m experiments.sa_search --model=lenet5
     python -m experiments.sa_search --preset=annealing --model=lenet5
     python -m experiments.sa_search --preset=thesis --model=lenet300_100 --density=0.3,0.2,0.1
 
-The README beside it has the numbers to expect, with spread, device and time.
+README.md in this folder has its results, with spread, device and time.
 """
 
 import dataclasses
@@ -56,7 +56,7 @@ from jaxtickets.types import Mask, Params
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """What is searched for, and what the ticket is compared with."""
+    """The size of the search, and the masks with which its ticket is compared."""
 
     density: tuple = option(
         (0.1,), "kept fraction of weights or units; several with commas", above=0, below=1
@@ -65,7 +65,7 @@ class Question:
     weights: str = option("init", "the weights that masks select from", WEIGHTS)
     weights_steps: int = option(
         75,
-        "training steps before the search, if trained; later ones count anew",
+        "training steps before the search, if trained; the ticket's training counts from 0 again",
         least=1,
         most=MOST_STEPS,
     )
@@ -86,7 +86,7 @@ GROUPS = (
 
 
 def main() -> None:
-    """Reads the flags, checks them, searches, trains, compares."""
+    """Reads and checks the flags, runs the search, and trains the ticket and the other masks."""
     name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
     place, *parts = read_all(GROUPS, presets.preset(name, flags.FLAGS.model))
     refuse_idle(presets.IDLE, parts)
@@ -113,7 +113,7 @@ def main() -> None:
         "forward_passes": search_passes(settings, problem, question.chains),
         "search_seconds": round(seconds(session.folder, "search") / len(found), 3),
     }
-    found = [one._replace(columns=cost | one.columns) for one in found]
+    found = [ticket._replace(columns=cost | ticket.columns) for ticket in found]
     task = Task(session, GRANET, 0.0, floor)
     rivals = sparse_runs.tickets(task, grown, EvolveSettings(), train, question.granet_budget)
 
@@ -127,15 +127,15 @@ def main() -> None:
         methods=[method for method in question.compare if method != GRANET],
         floor=floor,
         weights=weights,
-        rivals=[(GRANET, one) for one in rivals],
+        rivals=[(GRANET, ticket) for ticket in rivals],
     )
 
     rows.write_summary(session.folder, summary, *LEADING)
     draw_search(session.folder)
     method_figures.draw_accuracies(session.folder)
     method_figures.draw_layers(session.folder)
-    said = f"{annealed_settings.in_words(settings)}, accept={settings.accept}"
-    print(f"ticket: {said}\n{tables.methods(summary)}")
+    description = f"{annealed_settings.in_words(settings)}, accept={settings.accept}"
+    print(f"ticket: {description}\n{tables.methods(summary)}")
     finish_run(session.folder)
 
 

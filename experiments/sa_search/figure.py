@@ -1,4 +1,4 @@
-"""The annealing search."""
+"""The figure of an annealing search."""
 
 from pathlib import Path
 from typing import Any
@@ -11,25 +11,25 @@ from jaxtickets.recipes.search_energies import ENERGIES
 
 MEASURES = {"cross_entropy": "cross-entropy (nats)", "error_rate": "error rate"}
 FEW = 30
-"""So many points of a line are marked."""
+"""The points of lines with at most this many points are marked."""
 
 
 def energy_words(spec: dict[str, Any]) -> str:
-    """What a search lowered, and its unit."""
+    """The energy of a search and its unit, for an axis label."""
     measure = MEASURES[spec["measure"]]
     return ENERGIES[spec["energy"]].label.format(**spec | {"measure": measure})
 
 
 def draw_search(folder: Path) -> Path:
-    """Energy, best energy and validation score of every chain; temperature, swap size, acceptance.
+    """Draws energy, best energy, validation score, temperature, swap size and acceptance by step.
 
-    A colour is a density; thin lines are chains. Acceptance is a mean over the steps between two
-    points, all else is as it was at the last of them.
+    Each thin line is a chain, and its colour shows the density. The acceptance is a mean over the
+    steps since the previous point; the other values are those of the point's own step.
     """
     spec = read_spec(folder)
-    seen = [row for row in rows.read_metrics(folder) if row["phase"] == "search"]
+    metrics = [row for row in rows.read_metrics(folder) if row["phase"] == "search"]
     chains: dict[tuple, list[dict[str, Any]]] = {}
-    for row in seen:
+    for row in metrics:
         chains.setdefault((row["density"], row["seed"], row["chain"]), []).append(row)
     densities = sorted({density for density, _, _ in chains}, reverse=True)
     fig, axes = subplots(2, 3, (12, 6.5))
@@ -46,7 +46,7 @@ def draw_search(folder: Path) -> Path:
         for (density, _, _), chain in chains.items():
             colour = f"C{densities.index(density)}"
             steps = [row["step"] for row in chain]
-            # a swap within one layer has that layer's size: points, since no curve joins them
+            # swaps within a layer have that layer's size, so the sizes form no curve
             style: dict[str, Any] = {"lw": 0 if field == "size" else 0.9, "ms": 4}
             if field == "size" or len(steps) <= FEW:
                 style["marker"] = "."
@@ -59,9 +59,9 @@ def draw_search(folder: Path) -> Path:
     for i, density in enumerate(densities):
         axes.flat[0].plot([], [], color=f"C{i}", label=f"density {density:g}")
     axes.flat[0].legend(frameon=False)
-    what = f"{spec['model']} on {spec['dataset']}"
+    subject = f"{spec['model']} on {spec['dataset']}"
     fig.suptitle(
-        f"Search over masks: {what}, {len(chains)} chains (thin lines) of {spec['seeds']} seeds, "
-        f"a point every {spec['chunk']} steps"
+        f"Search over masks: {subject}, {len(chains)} chains (thin lines) of "
+        f"{spec['seeds']} seeds, a point every {spec['chunk']} steps"
     )
     return save(fig, folder, "search")

@@ -1,4 +1,4 @@
-"""Which settings of a search over masks have no effect, and beside which others."""
+"""The settings of a search over masks that have no effect beside certain others."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,23 +15,23 @@ from jaxtickets.search.space import PATTERN
 
 
 def takers(makers: Mapping[str, Callable[..., Any] | None], name: str) -> tuple[str, ...]:
-    """Which of the parts are made from the named setting."""
+    """The names of the parts whose factories take the setting `name`."""
     return tuple(part for part, make in makers.items() if name in takes(make))
 
 
 ENERGY_MAKERS = {name: energy.make for name, energy in ENERGIES.items()}
 PROPOSAL_MAKERS = {name: proposal.make for name, proposal in PROPOSALS.items()}
 INFORMED = takers(PROPOSAL_MAKERS, "candidates")
-"""Proposals that look at the temperature, whatever the rule of acceptance does."""
+"""The proposals that use the temperature, even if the rule of acceptance does not."""
 COLD: Choice = {"accept": ("greedy", "always"), "proposal": Except(INFORMED)}
-"""What has no use for a temperature."""
+"""The settings under which nothing uses the temperature."""
 SIZE_MAKERS = {name: sizes.make for name, sizes in SIZES.items()}
-TOOTHLESS: Choice = {"sizes": Except(takers(SIZE_MAKERS, "levels"))}
-"""What has no use for levels but that the temperature falls with them."""
-LEVELLESS = Except(takers(TEMPERATURES, "levels"))
-"""Temperatures that have no levels."""
+NO_SIZE_LEVELS: Choice = {"sizes": Except(takers(SIZE_MAKERS, "levels"))}
+"""The settings under which only the temperature can use levels."""
+NO_TEMPERATURE_LEVELS = Except(takers(TEMPERATURES, "levels"))
+"""The temperature schedules without levels."""
 BITS: Choice = {"granularity": Except(POTENTIALS)}
-"""Where points are bits, and not potentials."""
+"""The settings under which points are bits, not potentials."""
 
 IDLE: Idle = {
     "scope": ({"granularity": POTENTIALS},),
@@ -53,15 +53,24 @@ IDLE: Idle = {
     "temperature": (COLD,),
     "temperature_ratio": (COLD, {"temperatures": ("constant", "levels")}),
     "temperatures": (COLD,),
-    "cooling": (COLD, {"temperatures": LEVELLESS}),
-    "level_first": (COLD | TOOTHLESS, {"temperatures": LEVELLESS} | TOOTHLESS),
-    "level_growth": (COLD | TOOTHLESS, {"temperatures": LEVELLESS} | TOOTHLESS),
-    "level_most": (COLD | TOOTHLESS, {"temperatures": LEVELLESS} | TOOTHLESS),
-    "reheat": (COLD | TOOTHLESS, {"temperatures": ("constant",)} | TOOTHLESS),
+    "cooling": (COLD, {"temperatures": NO_TEMPERATURE_LEVELS}),
+    "level_first": (
+        COLD | NO_SIZE_LEVELS,
+        {"temperatures": NO_TEMPERATURE_LEVELS} | NO_SIZE_LEVELS,
+    ),
+    "level_growth": (
+        COLD | NO_SIZE_LEVELS,
+        {"temperatures": NO_TEMPERATURE_LEVELS} | NO_SIZE_LEVELS,
+    ),
+    "level_most": (COLD | NO_SIZE_LEVELS, {"temperatures": NO_TEMPERATURE_LEVELS} | NO_SIZE_LEVELS),
+    "reheat": (COLD | NO_SIZE_LEVELS, {"temperatures": ("constant",)} | NO_SIZE_LEVELS),
     "burn_in": (COLD, {"temperature": Except((0,))}),
     "burn_in_accept": (COLD, {"temperature": Except((0,))}),
     "tries": ({"tabu": (0,)},),
     "ladder": ({"interaction": Except(takers(INTERACTIONS, "ladder"))},),
     "replaced": ({"interaction": Except(takers(INTERACTIONS, "replaced"))},),
 }
-"""All other settings always have an effect, be it that some of their values are refused."""
+"""Setting -> the choices of other settings under which it has no effect.
+
+Settings that are not listed always have an effect.
+"""

@@ -1,14 +1,11 @@
-"""Settings of walks by name, and which flags have no effect or no place beside which.
-
-Rewired masks are `rewired` of `harness.search_presets`.
-"""
+"""The presets of this experiment, and the flags that are refused beside others."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from experiments.harness import searched_tickets, training_settings
 from experiments.harness.annealed_settings import AnnealingSettings
-from experiments.harness.search_presets import FINDERS
+from experiments.harness.search_presets import SEARCH_PRESETS
 from experiments.harness.settings import Except, Idle, Without, choose
 from experiments.harness.sparse_runs import GRANET
 from experiments.harness.thesis_annealing import THESIS, THESIS_NETS
@@ -18,18 +15,18 @@ from jaxtickets.recipes.baseline_masks import BASELINES
 from jaxtickets.search.space import PATTERN
 
 METHODS = (*searched_tickets.METHODS, GRANET)
-"""What can be trained and compared."""
+"""The names of the masks that can be trained and compared."""
 DEFAULT = "annealed_rewiring"
 REWIRED: dict[str, Any] = {
-    **FINDERS["rewired"],
+    **SEARCH_PRESETS["rewired"],
     "density": (0.5,),
     "chains": 2,
     "steps": 40,
     "chunk": 10,
 }
-"""Swaps that a short training speaks for, all of them accepted."""
+"""Swaps by the gradient after a short training, all of them accepted."""
 ANNEALED_REWIRING: dict[str, Any] = {
-    **FINDERS["rewired"],
+    **SEARCH_PRESETS["rewired"],
     "compare": ("ticket", *BASELINES, GRANET),
     "start": "initial_fisher",
     "accept": "metropolis",
@@ -42,9 +39,9 @@ ANNEALED_REWIRING: dict[str, Any] = {
     "train_steps": 40,
     "images": 500,
 }
-"""The same swaps by Metropolis' rule, at a temperature that falls."""
+"""The same swaps, accepted by Metropolis' rule at a falling temperature."""
 ANNEALING: dict[str, Any] = {"density": (0.5,), "chains": 4}
-"""Random swaps by Metropolis' rule at a falling temperature, of an untrained net's loss."""
+"""Random swaps, accepted by Metropolis' rule; the energy is the untrained net's loss."""
 SMOKE: dict[str, Any] = {
     **ANNEALED_REWIRING,
     "model": "lenet300_100",
@@ -64,7 +61,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "annealing": ANNEALING,
     "smoke": SMOKE,
 }
-"""What differs from the settings' own defaults, which are those of plain annealing."""
+"""Name -> the values that differ from the settings' defaults, which are plain annealing."""
 NAMES = (*PRESETS, "thesis")
 IDLE: Idle = {
     **training_settings.IDLE,
@@ -72,11 +69,11 @@ IDLE: Idle = {
     "weights_steps": ({"weights": Except(("trained",))},),
     "granet_budget": ({"compare": Without(GRANET)},),
 }
-"""What leaves which flag without effect."""
+"""Flag -> the choices of other flags under which it has no effect."""
 
 
 def preset(name: str, model: str) -> dict[str, Any]:
-    """Flag -> value of a preset.
+    """The values of a preset, by flag.
 
     Args:
       name: the preset, one of `NAMES`.
@@ -96,8 +93,8 @@ def check_compared(compare: Sequence[str], settings: AnnealingSettings) -> None:
     """Raises UserError if a method has no place beside the search."""
     if settings.interaction == "exchange" and "ticket_last" in compare:
         raise UserError(
-            "--compare=ticket_last: with --interaction=exchange it may be a hot chain's"
+            "--compare=ticket_last: with --interaction=exchange the last mask may be a hot chain's"
         )
     whole = settings.granularity in ("units", "unit_fields") or settings.scope == PATTERN
     if whole and GRANET in compare:
-        raise UserError(f"--compare={GRANET}: is of single weights, not of units or patterns")
+        raise UserError(f"--compare={GRANET}: it prunes single weights, not units or patterns")

@@ -13,14 +13,14 @@ from jaxtickets.search.interacting_chains import INTERACTIONS, replaced_count
 
 
 def search_passes(settings: AnnealingSettings, problem: Problem, chains: int) -> int:
-    """`forward_passes` of a search over the masks of a problem's net, first points included."""
+    """The `forward_passes` of a search over the masks of a problem's net, with its first points."""
     return forward_passes(
         settings=settings,
         chains=chains,
         batch=problem.recipe.batch_size,
         images=len(problem.dataset.train.labels),
         validation=len(problem.dataset.validation.labels),
-        begin=beginning(settings, problem),
+        begin=start_cost(settings, problem),
     )
 
 
@@ -32,17 +32,18 @@ def forward_passes(
     validation: int,
     begin: int = 0,
 ) -> int:
-    """Forward passes of one example that the chains of a seed take at most; a gradient is two more.
+    """The most forward passes of one example that the chains of a seed take.
 
-    At most, since informed swaps take a gradient only where one is accepted.
+    A gradient counts as two more passes. The number is an upper bound: informed swaps compute a
+    gradient only after an accepted swap.
 
     Args:
       settings: the search.
-      chains: of a seed and density.
-      batch: examples of a training step.
-      images: training images that there are.
-      validation: validation images that there are.
-      begin: what a chain's first point takes, see `beginning`.
+      chains: the number of chains of a seed and density.
+      batch: the number of examples in a training step.
+      images: the number of training images.
+      validation: the number of validation images.
+      begin: the forward passes of a chain's first point, see `start_cost`.
     """
     images = settings.images or images
     training = training_cost(settings.train_steps * batch)
@@ -60,8 +61,8 @@ def forward_passes(
     return chains * (begin + walked) + children * energy
 
 
-def beginning(settings: AnnealingSettings, problem: Problem) -> int:
-    """Forward passes that a chain's first point and features take, from criteria."""
+def start_cost(settings: AnnealingSettings, problem: Problem) -> int:
+    """The forward passes of one example that the criteria of a chain's first point take."""
     names: tuple[str, ...] = (settings.start,)
     if settings.granularity in POTENTIALS:
         names = *settings.features, settings.pooled

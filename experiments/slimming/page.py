@@ -1,4 +1,4 @@
-"""What the page shows of a run: a line for each strength of the penalty and each pass."""
+"""The table and figure of the page: a row for each strength of the penalty and each pass."""
 
 from collections.abc import Sequence
 
@@ -16,11 +16,11 @@ ACCURACIES = (
     tables.accuracy("tuned", "fine-tuned %"),
     tables.VALIDATION,
 )
-"""Before the cut, right after it, and tuned."""
+"""The accuracies before the cut, after it, and after fine-tuning."""
 
 
 def table(summary: Sequence[Row]) -> str:
-    """Mean ± sample standard deviation over seeds of each strength and pass."""
+    """A line for each strength and pass: mean ± sample standard deviation over seeds."""
     layers = [name for name in summary[0] if name.startswith("units/")]
     there = tables.present(ACCURACIES, summary)
     head = ["penalty", "pass", "kept", "n", *(column.head for column in there), "parameters"]

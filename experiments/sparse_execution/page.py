@@ -1,4 +1,4 @@
-"""What the page shows of a run: the density below which skipping zeros pays."""
+"""The table and figure of the page: the density below which skipping zeros pays."""
 
 import math
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ FIGURE = "sparse"
 
 
 def table(done: Sequence[Row]) -> str:
-    """For each net and work, the density below which each form pays; random masks.
+    """The density below which each sparse form pays, for each net and workload, with random masks.
 
-    It pays where it is faster in three of four paired calls.
+    A form pays if it is faster than the dense form in three of four paired calls.
     """
     mine = [row for row in done if row["mask"] == "random" and "ratio" in row]
     works = list(dict.fromkeys((row["work"], row["batch"]) for row in mine))

@@ -1,4 +1,4 @@
-"""What the page shows of a run: small nets, and what their weights are worth."""
+"""The table and figure of the page: small nets, and the value of their weights."""
 
 from collections.abc import Sequence
 
@@ -10,5 +10,5 @@ FIGURE = "accuracies"
 
 
 def table(summary: Sequence[Row]) -> str:
-    """Methods side by side, then what the weights and the choice of units are worth."""
+    """Compares the methods, then the trained weights and the selected units with controls."""
     return f"{structured_tables.table(summary)}\n\n{structured_tables.worth(summary)}"

@@ -1,4 +1,4 @@
-"""What the page shows of a run: what kept weights classify, untrained and trained."""
+"""The table and figure of the page: the accuracy of kept weights, untrained and trained."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,10 @@ UNTRAINED = "untrained_validation_accuracy"
 
 
 def table(summary: Sequence[Row]) -> str:
-    """Each combination at its best level untrained, by validation; mean ± deviation over seeds."""
+    """Each combination at the level with the best untrained validation accuracy.
+
+    Accuracies are means ± sample standard deviations over seeds.
+    """
     groups: dict[tuple, dict[float, list[Row]]] = {}
     for row in summary:
         key = tuple(row.get(name) or "" for name in ("method", "ones", "zeros"))

@@ -1,4 +1,4 @@
-"""What the page shows of a run: every cut, by the epoch that it is rewound to."""
+"""The table and figure of the page: every cut, by the epoch to which it is rewound."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,9 @@ FIGURE = "grid"
 
 
 def table(summary: Sequence[Row]) -> str:
-    """Accuracy of a threshold's masks by rewind epoch: tickets, reinitialised ones, shuffled ones.
+    """The accuracy of each threshold's masks by rewind epoch: tickets, reinitialised, shuffled.
 
-    Mean ± sample standard deviation over seeds; the dense nets are the first line.
+    Accuracies are means ± sample standard deviations over seeds. The first line is the dense nets'.
     """
     groups: dict[tuple[str, float, int], list[Row]] = {}
     for row in summary:

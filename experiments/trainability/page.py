@@ -1,4 +1,4 @@
-"""What the page shows of a run: how soon each mask reaches given training losses."""
+"""The table and figure of the page: the steps that each mask takes to given training losses."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,10 @@ FIGURE = "first_steps"
 
 
 def table(summary: Sequence[Row]) -> str:
-    """Steps to each loss, mean ± sample standard deviation over seeds; `-` if a seed never does."""
+    """The steps to each training loss, mean ± sample standard deviation over seeds.
+
+    `-` means that some seed never reaches the loss.
+    """
     targets = [name for name in summary[0] if name.startswith("steps_to/")]
     heads = [name.replace("steps_to/", "steps to ") for name in targets]
     lines = [["method", "density", "n", *heads]]

@@ -25,9 +25,8 @@ from experiments.harness.flags import BatchSettings, RunSettings, define, read_a
 from experiments.harness.imp_presets import SHORT
 from experiments.harness.imp_settings import ImpSettings
 from experiments.harness.level_plan import imp_plan
-from experiments.harness.levels import LevelPlan, Lineage, descend
+from experiments.harness.levels import Lineage, descend
 from experiments.harness.main import run_main
-from experiments.harness.problem import Problem
 from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.settings import choose, option
 from experiments.harness.trained_masks import LEADING
@@ -101,7 +100,18 @@ def main() -> None:
     place, store, *parts = read_all(GROUPS, PRESETS[name])
     question, _, train, _ = parts
     axis, problem = set_up(place, parts)
-    plan = _plan(question, problem)
+    settings = ImpSettings(
+        levels=question.levels,
+        prune_rate=question.prune_rate,
+        conv_rate=question.conv_rate,
+        output_rate=question.output_rate,
+    )
+    try:
+        for criterion in question.criteria:
+            find(criterion)
+        plan = imp_plan(problem, settings, {})
+    except ValueError as error:
+        raise UserError(str(error)) from error
     session = start_run("supermask", place, parts, axis, problem)
     dense = dense_nets(session, train, store)
     combinations = itertools.product(question.criteria, question.ones, question.zeros)
@@ -129,22 +139,6 @@ def main() -> None:
     figure.draw_plane(session.folder)
     print(table(rows.read_summary(session.folder)))
     finish_run(session.folder)
-
-
-def _plan(question: Question, problem: Problem) -> LevelPlan:
-    """The plan of the levels; raises UserError if a setting is invalid."""
-    settings = ImpSettings(
-        levels=question.levels,
-        prune_rate=question.prune_rate,
-        conv_rate=question.conv_rate,
-        output_rate=question.output_rate,
-    )
-    try:
-        for name in question.criteria:
-            find(name)
-        return imp_plan(problem, settings, {})
-    except ValueError as error:
-        raise UserError(str(error)) from error
 
 
 if __name__ == "__main__":

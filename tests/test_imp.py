@@ -9,7 +9,8 @@ import pytest
 
 from experiments.harness import imp_settings
 from experiments.harness.imp_settings import ImpSettings
-from experiments.harness.levels import LevelPlan, Lineage, descend
+from experiments.harness.levels import descend
+from experiments.harness.lineages import LevelPlan, Lineage
 from experiments.harness.session import Session
 from experiments.harness.settings import check
 from jaxtickets import masks

@@ -84,7 +84,6 @@ def test_what_names_no_key_is_refused(said):
 
 MAKERS = {"key", "PRNGKey", "wrap_key_data"}
 BY_HAND = {
-    "experiments/harness/levels.py": 1,  # shapes alone
     "experiments/supermask/figure.py": 1,  # a criterion that draws nothing
     "jaxtickets/io/trees.py": 1,  # keys that were written
     "jaxtickets/keys.py": 2,  # a seed's key, of a host's number and of a traced one

@@ -3,7 +3,7 @@
 from typing import Any
 
 from experiments.harness.imp_settings import ImpSettings, keep_counts
-from experiments.harness.levels import Descent, LevelPlan, Lineage
+from experiments.harness.lineages import Descent, LevelPlan, Lineage
 from experiments.harness.problem import Problem
 from experiments.harness.seeds import evidence
 from experiments.harness.settings import check

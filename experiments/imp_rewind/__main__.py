@@ -31,7 +31,8 @@ from experiments.harness.flags import (
 from experiments.harness.imp_presets import SHORT, preset
 from experiments.harness.imp_settings import ImpSettings
 from experiments.harness.level_plan import imp_plan
-from experiments.harness.levels import LevelPlan, descend, lineages_of
+from experiments.harness.levels import descend
+from experiments.harness.lineages import LevelPlan, lineages_of
 from experiments.harness.main import run_main
 from experiments.harness.problem import Problem
 from experiments.harness.session import finish_run, set_up, start_run

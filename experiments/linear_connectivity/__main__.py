@@ -23,7 +23,8 @@ from experiments.harness.flags import BatchSettings, RunSettings, define, read_a
 from experiments.harness.imp_presets import SHORT
 from experiments.harness.imp_settings import ImpSettings
 from experiments.harness.level_plan import imp_plan
-from experiments.harness.levels import Lineage, descend, rewound_nets
+from experiments.harness.levels import descend
+from experiments.harness.lineages import Lineage
 from experiments.harness.main import run_main
 from experiments.harness.problem import Problem
 from experiments.harness.session import finish_run, set_up, start_run
@@ -33,6 +34,7 @@ from experiments.harness.training_runs import chunk_plan
 from experiments.harness.training_settings import NetSettings
 from experiments.linear_connectivity import figure, interpolation_pairs
 from experiments.linear_connectivity.page import table
+from experiments.linear_connectivity.rewound_nets import rewound_nets
 from jaxtickets.analysis import interpolation
 from jaxtickets.io.errors import UserError
 from jaxtickets.recipes import imp

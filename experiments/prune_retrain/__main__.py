@@ -20,7 +20,8 @@ from absl import flags
 from experiments.harness import records, rows, setup, trained_masks
 from experiments.harness.dense_store import StoreSettings, dense_nets
 from experiments.harness.flags import BatchSettings, RunSettings, define, numbers, read_all
-from experiments.harness.levels import Lineage, descend
+from experiments.harness.levels import descend
+from experiments.harness.lineages import Lineage
 from experiments.harness.main import run_main
 from experiments.harness.problem import build, on_device
 from experiments.harness.seeds import seed

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.harness.levels import Descent, LevelPlan, Lineage
+from experiments.harness.lineages import Descent, LevelPlan, Lineage
 from experiments.harness.problem import Problem
 from experiments.harness.trained_masks import Entry
 from jaxtickets import masks, nets, runs

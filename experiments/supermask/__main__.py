@@ -25,7 +25,8 @@ from experiments.harness.flags import BatchSettings, RunSettings, define, read_a
 from experiments.harness.imp_presets import SHORT
 from experiments.harness.imp_settings import ImpSettings
 from experiments.harness.level_plan import imp_plan
-from experiments.harness.levels import Lineage, descend
+from experiments.harness.levels import descend
+from experiments.harness.lineages import Lineage
 from experiments.harness.main import run_main
 from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.settings import choose, option

@@ -14,6 +14,7 @@ from experiments.harness import memory, records, setup
 from experiments.harness.flags import RunSettings
 from experiments.harness.problem import Problem, build, on_device
 from experiments.harness.seeds import Seed, seed
+from experiments.harness.training_settings import NetSettings
 from jaxtickets import runs
 from jaxtickets.runs import Axis
 from jaxtickets.types import Dataset
@@ -76,8 +77,15 @@ def start_run(
     """
     *_, net, _, _ = parts
     run = records.open_run_of_flags(experiment, place, parts, axis)
+    return session_in(run.folder, place, axis, problem, net)
+
+
+def session_in(
+    folder: Path, place: RunSettings, axis: Axis, problem: Problem, net: NetSettings
+) -> Session:
+    """The session of a net in a run's folder, see `start_run`."""
     return Session(
-        folder=run.folder,
+        folder=folder,
         problem=problem,
         axis=axis,
         data=on_device(problem.dataset),

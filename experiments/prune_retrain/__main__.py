@@ -14,19 +14,16 @@ The results are in experiments/prune_retrain/README.md, with n, spread, device a
 import dataclasses
 from typing import Any
 
-import numpy as np
 from absl import flags
 
-from experiments.harness import records, rows, setup, trained_masks
+from experiments.harness import records, rows, setup
 from experiments.harness.dense_store import StoreSettings, dense_nets
 from experiments.harness.flags import BatchSettings, RunSettings, define, numbers, read_all
-from experiments.harness.levels import descend
-from experiments.harness.lineages import Lineage
 from experiments.harness.main import run_main
-from experiments.harness.problem import build, on_device
-from experiments.harness.seeds import seed
-from experiments.harness.session import Session, finish_run
+from experiments.harness.problem import build
+from experiments.harness.session import finish_run, session_in
 from experiments.harness.settings import MOST_EPOCHS, MOST_FACTOR, choose, option
+from experiments.harness.trained_masks import LEADING
 from experiments.harness.training_settings import NetSettings, TrainSettings
 from experiments.prune_retrain import figure, threshold_levels
 from experiments.prune_retrain.page import table
@@ -85,7 +82,7 @@ def main() -> None:
     """Reads and checks the flags, trains, prunes and retrains each net, draws."""
     place, store, *parts = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
     question, net, train, batch = parts
-    values = _check(question)
+    thresholds = _check(question)
     setup.start(place, batch.precision)
     axis = runs.axis(batch.mode, batch.width)
     again_train = dataclasses.replace(
@@ -111,42 +108,20 @@ def main() -> None:
     for name, problem, again in zip(models, built, retraining, strict=True):
         folder = run.folder / name
         folder.mkdir(exist_ok=True)
-        session = Session(
-            folder=folder,
-            problem=problem,
-            axis=axis,
-            data=on_device(problem.dataset),
-            seeds=[seed(problem, net.seed + i) for i in range(net.seeds)],
-            checkpoint_seconds=place.checkpoint_seconds,
-        )
-        seeds, dense = session.seeds, dense_nets(session, train, store)
+        session = session_in(folder, place, axis, problem, net)
+        dense = dense_nets(session, train, store)
         summary += threshold_levels.counted(name, problem, dense.summary, "dense")
-        # scaled dropout depends on the threshold, so each threshold is a net of its own
-        for batch_of in [(t,) for t in values] if question.scale_dropout else [values]:
-            lines = [
-                Lineage(one, again.hyper, {"threshold": t, "seed": one.number})
-                for t in batch_of
-                for one in seeds
-            ]
-            owners = np.tile(np.arange(len(seeds)), len(batch_of))
-            trained = runs.take((dense.params, dense.stats), owners)
-            plan = threshold_levels.threshold_plan(
-                again,
-                question.rule,
-                question.rounds,
-                question.scale_dropout,
-                lines,
-                dense=trained[0],
-                steps=problem.steps,
-            )
-            part = folder / f"{batch_of[0]:g}" if question.scale_dropout else folder
-            part.mkdir(exist_ok=True)
-            retraining_session = session._replace(folder=part, problem=again)
-            found = descend(
-                retraining_session, plan, lines, after=lambda summary: None, dense=trained
-            )
-            summary += threshold_levels.counted(name, problem, found, question.rule)
-        rows.write_summary(run.folder, summary, *trained_masks.LEADING)
+        found = threshold_levels.prune_and_retrain(
+            session,
+            again,
+            dense,
+            thresholds,
+            question.rule,
+            question.rounds,
+            question.scale_dropout,
+        )
+        summary += threshold_levels.counted(name, problem, found, question.rule)
+        rows.write_summary(run.folder, summary, *LEADING)
         figure.draw_pruning(run.folder)
     print(table(rows.read_summary(run.folder)))
     finish_run(run.folder)

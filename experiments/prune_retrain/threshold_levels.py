@@ -1,4 +1,4 @@
-"""Threshold pruning with retraining: its plan for `levels.descend`, and its summary columns."""
+"""Threshold pruning with retraining: the plan of its rounds, the rounds, and their columns."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,8 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.harness.dense_store import Dense
+from experiments.harness.levels import descend
 from experiments.harness.lineages import Descent, LevelPlan, Lineage
 from experiments.harness.problem import Problem
+from experiments.harness.session import Session
 from experiments.harness.trained_masks import Entry
 from jaxtickets import masks, nets, runs
 from jaxtickets.recipes.imp import LevelTraining
@@ -39,8 +42,7 @@ def threshold_plan(
 
     @jax.jit
     def first(params: Any, t: jax.Array) -> dict[str, jax.Array]:
-        whole = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, bool), params)
-        return thresholds(rule, params, whole, problem.prunable, t)
+        return thresholds(rule, params, masks.ones(params), problem.prunable, t)
 
     @jax.jit
     def later(mine: Descent, fixed: dict[str, jax.Array], t: jax.Array) -> Mask:
@@ -64,6 +66,50 @@ def threshold_plan(
     going = LevelTraining(rewound=False, start=0, end=problem.steps)
     made = LevelPlan(rounds, prune, lambda line: going, steps, {})
     return made._replace(retrain=_with_less_dropout) if scale_dropout else made
+
+
+def prune_and_retrain(
+    session: Session,
+    again: Problem,
+    dense: Dense,
+    values: Sequence[float],
+    rule: str,
+    rounds: int,
+    scale_dropout: bool,
+) -> list[dict[str, Any]]:
+    """Prunes the dense nets by each threshold and retrains them, round by round; summary rows.
+
+    Args:
+      session: the dense nets' problem, the seeds, and the net's folder.
+      again: the net and its retraining.
+      dense: the trained dense nets.
+      values: the thresholds.
+      rule, rounds, scale_dropout: see `threshold_plan`.
+    """
+    found = []
+    # scaled dropout depends on the threshold, so each threshold is a net of its own
+    for together in [(t,) for t in values] if scale_dropout else [tuple(values)]:
+        lines = [
+            Lineage(one, again.hyper, {"threshold": t, "seed": one.number})
+            for t in together
+            for one in session.seeds
+        ]
+        owners = np.arange(len(lines)) % len(session.seeds)
+        trained = runs.take((dense.params, dense.stats), owners)
+        plan = threshold_plan(
+            again,
+            rule,
+            rounds,
+            scale_dropout,
+            lines,
+            dense=trained[0],
+            steps=session.problem.steps,
+        )
+        part = session.folder / f"{together[0]:g}" if scale_dropout else session.folder
+        part.mkdir(exist_ok=True)
+        there = session._replace(folder=part, problem=again)
+        found += descend(there, plan, lines, after=lambda summary: None, dense=trained)
+    return found
 
 
 def counted(

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.harness import imp_settings
-from experiments.harness.imp_settings import ImpSettings
+from experiments.harness import imp_plan
+from experiments.harness.imp_plan import ImpSettings
 from experiments.harness.levels import descend
 from experiments.harness.lineages import LevelPlan, Lineage
 from experiments.harness.session import Session
@@ -143,7 +143,7 @@ def test_rates_are_those_of_the_kind_of_layer():
         "outer/kernel": (20, 10),
         "out/kernel": (20, 10),
     }
-    rates = imp_settings.rates(ImpSettings(conv_rate=0.15, **PAPER), shapes, "out")
+    rates = imp_plan.rates(ImpSettings(conv_rate=0.15, **PAPER), shapes, "out")
     assert rates == {
         "conv/kernel": 0.15,
         "fc/kernel": 0.2,
@@ -156,12 +156,12 @@ def test_rates_are_those_of_the_kind_of_layer():
 def test_a_rate_of_zero_means_that_of_the_other_layers():
     shapes = {"conv/kernel": (3, 3, 1, 64), "out/kernel": (20, 10)}
     settings = ImpSettings(prune_rate=0.3, conv_rate=0, output_rate=0)
-    assert imp_settings.rates(settings, shapes, "out") == {"conv/kernel": 0.3, "out/kernel": 0.3}
+    assert imp_plan.rates(settings, shapes, "out") == {"conv/kernel": 0.3, "out/kernel": 0.3}
 
 
 def test_an_output_layer_that_convolves_is_pruned_as_an_output_layer():
     shapes = {"conv/kernel": (3, 3, 1, 64), "out/kernel": (1, 1, 64, 10)}
-    rates = imp_settings.rates(ImpSettings(conv_rate=0.15, **PAPER), shapes, "out")
+    rates = imp_plan.rates(ImpSettings(conv_rate=0.15, **PAPER), shapes, "out")
     assert rates == {"conv/kernel": 0.15, "out/kernel": 0.1}
 
 
@@ -176,7 +176,7 @@ def test_an_output_layer_that_convolves_is_pruned_as_an_output_layer():
     ],
 )
 def test_counts_of_lenet_by_hand(level, counts):
-    keep = imp_settings.keep_counts(ImpSettings(**PAPER), LENET, "out", 10, level)
+    keep = imp_plan.keep_counts(ImpSettings(**PAPER), LENET, "out", 10, level)
     assert keep == dict(zip(LENET, counts, strict=True))
     assert all(type(count) is int for count in keep.values())
 
@@ -184,27 +184,25 @@ def test_counts_of_lenet_by_hand(level, counts):
 def test_counts_of_a_convolution_by_hand():
     # 576 · 0.9² = 466.56, 1,280 · 0.8² = 819.2, 200 · 0.9² = 162
     shapes = {"conv/kernel": (3, 3, 1, 64), "fc/kernel": (64, 20), "out/kernel": (20, 10)}
-    keep = imp_settings.keep_counts(ImpSettings(conv_rate=0.1, **PAPER), shapes, "out", 10, 2)
+    keep = imp_plan.keep_counts(ImpSettings(conv_rate=0.1, **PAPER), shapes, "out", 10, 2)
     assert keep == {"conv/kernel": 467, "fc/kernel": 819, "out/kernel": 162}
 
 
 def test_ranked_together_there_is_one_count_by_one_rate():
     # 266,200 weights: · 0.8² = 170,368, · 0.8³ = 136,294.4; no layer has a rate of its own.
     settings = ImpSettings(scope="global", conv_rate=0.5, **PAPER)
-    assert imp_settings.keep_counts(settings, LENET, "out", 10, 0) == 266_200
-    assert imp_settings.keep_counts(settings, LENET, "out", 10, 2) == 170_368
-    assert imp_settings.keep_counts(settings, LENET, "out", 10, 3) == 136_294
+    assert imp_plan.keep_counts(settings, LENET, "out", 10, 0) == 266_200
+    assert imp_plan.keep_counts(settings, LENET, "out", 10, 2) == 170_368
+    assert imp_plan.keep_counts(settings, LENET, "out", 10, 3) == 136_294
 
 
 def test_ranked_together_the_floors_must_fit():
     # 0.5 of 20 weights
     shapes = {"a/kernel": (4, 4), "out/kernel": (2, 2)}
     settings = ImpSettings(scope="global", prune_rate=0.5, floor=6)
-    assert (
-        imp_settings.keep_counts(settings, shapes, "out", 2, 1) == 10
-    )  # the small leaf is kept whole
+    assert imp_plan.keep_counts(settings, shapes, "out", 2, 1) == 10  # the small leaf is kept whole
     with refused("density 0.5 keeps 10 weights, a floor of 7 needs 11"):
-        imp_settings.keep_counts(
+        imp_plan.keep_counts(
             ImpSettings(scope="global", prune_rate=0.5, floor=7), shapes, "out", 2, 1
         )
 
@@ -212,22 +210,22 @@ def test_ranked_together_the_floors_must_fit():
 def test_a_layer_that_a_level_empties_is_named():
     # 30,000 · 0.8^49 = 0.54, · 0.8^50 = 0.43
     settings = ImpSettings(prune_rate=0.2, output_rate=0.01)
-    assert imp_settings.keep_counts(settings, LENET, "out", 10, 49)["fc2/kernel"] == 1
+    assert imp_plan.keep_counts(settings, LENET, "out", 10, 49)["fc2/kernel"] == 1
     with refused(
         "level 50 leaves 0 weights in fc2/kernel, which needs 1: fewer levels or a lower rate"
     ):
-        imp_settings.keep_counts(settings, LENET, "out", 10, 50)
+        imp_plan.keep_counts(settings, LENET, "out", 10, 50)
 
 
 def test_an_output_layer_with_fewer_weights_than_classes_is_named():
     # 1,000 · 0.9^44 = 9.7, · 0.9^45 = 8.7; the hidden layer by then holds 2 weights, and may.
     settings = ImpSettings(**PAPER)
-    keep = imp_settings.keep_counts(settings, LENET, "out", 10, 44)
+    keep = imp_plan.keep_counts(settings, LENET, "out", 10, 44)
     assert keep == {"fc1/kernel": 13, "fc2/kernel": 2, "out/kernel": 10}
     with refused(
         "level 45 leaves 9 weights in out/kernel, which needs 10: fewer levels or a lower rate"
     ):
-        imp_settings.keep_counts(settings, LENET, "out", 10, 45)
+        imp_plan.keep_counts(settings, LENET, "out", 10, 45)
 
 
 # --- prune ---------------------------------------------------------------------------------------

@@ -28,9 +28,8 @@ from experiments.harness.flags import (
     read_all,
     whole_numbers,
 )
+from experiments.harness.imp_plan import ImpSettings, imp_plan
 from experiments.harness.imp_presets import SHORT, preset
-from experiments.harness.imp_settings import ImpSettings
-from experiments.harness.level_plan import imp_plan
 from experiments.harness.levels import descend
 from experiments.harness.lineages import LevelPlan, lineages_of
 from experiments.harness.main import run_main

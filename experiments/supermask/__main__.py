@@ -22,9 +22,8 @@ from absl import flags
 from experiments.harness import rows
 from experiments.harness.dense_store import StoreSettings, dense_nets
 from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
+from experiments.harness.imp_plan import ImpSettings, imp_plan
 from experiments.harness.imp_presets import SHORT
-from experiments.harness.imp_settings import ImpSettings
-from experiments.harness.level_plan import imp_plan
 from experiments.harness.levels import descend
 from experiments.harness.lineages import Lineage
 from experiments.harness.main import run_main

@@ -1,14 +1,18 @@
-"""The settings of iterative pruning, and the number of weights they keep at each level."""
+"""Iterative pruning: its settings, how many weights each level keeps, and the levels' plan."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from experiments.harness.settings import option
-from jaxtickets import allocation
-from jaxtickets.criteria import CRITERIA
+from experiments.harness.lineages import Descent, LevelPlan, Lineage
+from experiments.harness.problem import Problem
+from experiments.harness.seeds import evidence
+from experiments.harness.settings import check, option
+from jaxtickets import allocation, criteria, masks, nets
+from jaxtickets.keys import stream
 from jaxtickets.recipes import imp
 from jaxtickets.recipes.imp import REWINDS
-from jaxtickets.types import Keep
+from jaxtickets.types import Dataset, Keep, Mask
 
 SCOPES = ("layer", "global")
 
@@ -32,7 +36,7 @@ class ImpSettings:
         1, "minimum number of weights that a layer keeps, with --scope=global", least=0, most=10**9
     )
     criterion: str = option(
-        "magnitude", "pruning criterion; the lowest scores are pruned", tuple(CRITERIA)
+        "magnitude", "pruning criterion; the lowest scores are pruned", tuple(criteria.CRITERIA)
     )
     rewind: str = option(
         "weights",
@@ -86,3 +90,45 @@ def keep_counts(
         return allocation.global_(shapes, (1 - settings.prune_rate) ** level, settings.floor)
     least = {path: classes if path.startswith(f"{output}/") else 1 for path in shapes}
     return imp.level_counts(shapes, rates(settings, shapes, output), least, level)
+
+
+def imp_plan(
+    problem: Problem, settings: ImpSettings, copies: dict[str, int], **more: Any
+) -> LevelPlan:
+    """The plan of iterative pruning for `levels.descend`.
+
+    A lineage's own criterion overrides that of the settings. For criteria, the initial weights are
+    those at the start of the level before.
+
+    Args:
+      problem: the net and its recipe.
+      settings: the pruning procedure.
+      copies: see `LevelPlan`.
+      **more: further fields of `LevelPlan`.
+
+    Raises:
+      ValueError: the settings are invalid, see `keep_counts`.
+    """
+    check(settings)
+    params = problem.param_shapes
+    shapes = masks.shapes(params, problem.prunable)
+    output, classes = nets.output_layer(problem.net), problem.dataset.classes
+
+    def keep(level: int) -> Keep:
+        return keep_counts(settings, shapes, output, classes, level)
+
+    for level in range(1, settings.levels + 1):
+        keep(level)
+    floor = settings.floor if settings.scope == "global" else 0
+
+    def prune(line: Lineage, mine: Descent, level: int, data: Dataset) -> Mask:
+        seen = evidence(problem, line.seed, mine.params, data)
+        seen = seen._replace(init_params=mine.begun, stats=mine.stats, mask=mine.mask)
+        name = line.criterion or settings.criterion
+        key = stream(line.seed.number, "level", name, level)
+        return imp.prune(key, criteria.find(name), seen, problem.prunable, keep(level), floor)
+
+    def going(line: Lineage) -> imp.LevelTraining:
+        return imp.level_training(settings.rewind, line.rewind, problem.steps)
+
+    return LevelPlan(settings.levels, prune, going, problem.steps, copies, **more)

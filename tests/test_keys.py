@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.harness import chain_runs
+from experiments.harness import chain_starts
 from experiments.harness.annealed_settings import AnnealingSettings
-from experiments.harness.chain_runs import ChainName
+from experiments.harness.chain_starts import ChainName
 from experiments.harness.seeds import Seed, mask_key
 from jaxtickets import keys, masks
 from jaxtickets.allocation import total
@@ -155,7 +155,7 @@ def test_first_masks_and_walks_of_two_densities_or_searches_of_a_seed_differ(one
     plans = [ChainName(density, seed, 0) for density in (0.5, 0.2)]
 
     def rows(label):
-        return chain_runs.first_rows(label, settings, SearchDomain(space), plans, about)[0]
+        return chain_starts.first_rows(label, settings, SearchDomain(space), plans, about)[0]
 
     def about(seed) -> Evidence:
         raise AssertionError("no criterion draws the first masks")
@@ -172,5 +172,5 @@ def test_first_masks_and_walks_of_two_densities_or_searches_of_a_seed_differ(one
 def test_chains_of_a_seed_share_their_energy(one):
     seed, _ = one
     plans = [ChainName(0.5, seed, chain) for chain in (0, 1)]
-    same, other = (words(chain_runs.energy_key("search", plan)) for plan in plans)
-    assert same == other != words(chain_runs.energy_key("search", ChainName(0.2, seed, 0)))
+    same, other = (words(chain_starts.energy_key("search", plan)) for plan in plans)
+    assert same == other != words(chain_starts.energy_key("search", ChainName(0.2, seed, 0)))

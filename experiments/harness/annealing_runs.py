@@ -5,15 +5,8 @@ from typing import NamedTuple
 
 from experiments.harness import annealed, annealed_settings, annealed_start, memory
 from experiments.harness.annealed_settings import AnnealingSettings
-from experiments.harness.chain_runs import (
-    ChainName,
-    FoundTicket,
-    best,
-    first_key,
-    first_rows,
-    progress_of,
-    run_chains,
-)
+from experiments.harness.chain_runs import FoundTicket, best, progress_of, run_chains
+from experiments.harness.chain_starts import ChainName, first_key, first_rows
 from experiments.harness.problem import Problem
 from experiments.harness.seeds import evidence, seed
 from experiments.harness.session import Session

@@ -7,14 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.harness import annealed, annealed_start, memory, search_presets
-from experiments.harness.chain_runs import (
-    ChainName,
-    first_rows,
-    lowest,
-    run_chains,
-    walk_key,
-    winners,
-)
+from experiments.harness.chain_runs import lowest, run_chains, winners
+from experiments.harness.chain_starts import ChainName, first_rows, walk_key
 from experiments.harness.chunked_run import seconds
 from experiments.harness.problem import Problem, optimizer_of
 from experiments.harness.search_presets import Phase

@@ -7,7 +7,8 @@ import numpy as np
 
 from experiments.harness import annealed, annealed_start, search_presets
 from experiments.harness.budgeted_search import FoundMask, Task, dense_cost
-from experiments.harness.chain_runs import ChainName, energy_key, lowest, run_chains, walk_key
+from experiments.harness.chain_runs import lowest, run_chains
+from experiments.harness.chain_starts import ChainName, chain_inputs
 from experiments.harness.chunked_run import seconds
 from experiments.harness.problem import Problem
 from experiments.harness.seeds import training_key
@@ -15,7 +16,6 @@ from experiments.harness.training_runs import Start, train_all
 from jaxtickets import allocation, gates, masks, runs
 from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
-from jaxtickets.recipes.search_domain import ChainInputs
 from jaxtickets.search import energies
 from jaxtickets.types import Key, Mask, Params, PyTree, Split, Stats
 
@@ -112,13 +112,12 @@ def polished(task: Task, gate: str, budget: float) -> list[FoundMask]:
     bits = [where.space.bits(one.mask) for one in begun]
     most = annealed_start.largest_swap(settings, where.space, np.stack(bits))
     rows = [
-        ChainInputs(
-            key=walk_key(label, ChainName(density, one, 0)),
-            energy_key=energy_key(label, ChainName(density, one, 0)),
-            params=found.params,
-            stats=one.stats,
-            start=b,
-            ticks=annealed_start.step_plans(settings, int(b.sum()), most),
+        chain_inputs(
+            label,
+            ChainName(density, one, 0),
+            found.params,
+            b,
+            annealed_start.step_plans(settings, int(b.sum()), most),
         )
         for one, found, b in zip(seeds, begun, bits, strict=True)
     ]

@@ -238,7 +238,7 @@ def test_polishing_takes_what_is_left_of_the_budget_and_no_more():
     assert search_presets.polish(10**9, 10**6, 70).settings.images == search_presets.POLISH_IMAGES
     with pytest.raises(ValueError, match=f"at least {least} forward passes, {least - 1} are left"):
         search_presets.polish(least - 1, *seen)
-    with pytest.raises(ValueError, match="five training images at least"):
+    with pytest.raises(ValueError, match="needs at least 5 training images"):
         search_presets.polish(10**9, 4, 70)
 
 

@@ -25,11 +25,11 @@ from experiments.harness import (
     trained_masks,
 )
 from experiments.harness.dense_store import StoreSettings
-from experiments.harness.flags import RunSettings, define, read_all
+from experiments.harness.flags import RunSettings, define, preset_of, read_all
 from experiments.harness.main import run_main
 from experiments.harness.problem import Problem
 from experiments.harness.session import finish_run, set_up
-from experiments.harness.settings import choose, option
+from experiments.harness.settings import option
 from experiments.harness.trained_masks import Entry, train_in_parts
 from jaxtickets.criteria import find
 from jaxtickets.io.errors import UserError
@@ -132,9 +132,7 @@ def _treated(problem: Problem, entry: Entry, check: str) -> Entry:
 
 def _read() -> list[Any]:
     """The settings of all groups: from explicit flags, then the preset, then the defaults."""
-    name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
-    choose("preset", name, tuple(PRESETS))
-    found = read_all(GROUPS, PRESETS[name])
+    found = read_all(GROUPS, preset_of(PRESETS))
     if found[2].train and not found[2].evaluate:
         raise UserError("--noevaluate: only with --notrain, since it evaluates nothing")
     return found

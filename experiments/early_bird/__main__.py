@@ -32,10 +32,9 @@ from experiments.early_bird import figure as figures
 from experiments.early_bird.draw_plan import DrawPlan, DrawSettings, plan_draws
 from experiments.early_bird.page import table
 from experiments.harness import rows, trained_masks
-from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
+from experiments.harness.flags import BatchSettings, RunSettings, define, preset_of, read_all
 from experiments.harness.main import run_main
 from experiments.harness.session import finish_run, set_up, start_run
-from experiments.harness.settings import choose
 from experiments.harness.training_settings import NetSettings, TrainSettings
 
 SMOKE: dict[str, Any] = {
@@ -71,9 +70,7 @@ GROUPS = (
 
 def main() -> None:
     """Reads and checks the flags, trains, draws tickets, prunes, trains them, draws figures."""
-    name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
-    choose("preset", name, tuple(PRESETS))
-    place, settings, *parts = read_all(GROUPS, PRESETS[name])
+    place, settings, *parts = read_all(GROUPS, preset_of(PRESETS))
     axis, problem = set_up(place, parts)
     plan = plan_draws(settings, problem)
     spec = [plan.settings, *parts]

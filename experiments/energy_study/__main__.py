@@ -23,11 +23,10 @@ from experiments.energy_study.page import table
 from experiments.harness import candidate_masks, rows, trained_masks
 from experiments.harness.candidate_masks import GallerySettings
 from experiments.harness.dense_store import StoreSettings
-from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
+from experiments.harness.flags import BatchSettings, RunSettings, define, preset_of, read_all
 from experiments.harness.main import run_main
 from experiments.harness.problem import Problem
 from experiments.harness.session import finish_run, set_up
-from experiments.harness.settings import choose
 from experiments.harness.trained_masks import Entry, train_in_parts
 from experiments.harness.training_settings import NetSettings, TrainSettings
 from jaxtickets import masks
@@ -63,9 +62,7 @@ GROUPS = (
 
 def main() -> None:
     """Reads and checks the flags, makes, scores and trains the masks, correlates, draws."""
-    name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
-    choose("preset", name, tuple(PRESETS))
-    place, store, *parts = read_all(GROUPS, PRESETS[name])
+    place, store, *parts = read_all(GROUPS, preset_of(PRESETS))
     settings, _, _, train, _ = parts
     axis, problem = set_up(place, parts)
     steps = energy_scores.check_train_steps(settings, problem)

@@ -30,10 +30,9 @@ from experiments.harness import filter_cuts, soft_filter_pruning, structured_run
 from experiments.harness import structured_figures as figures
 from experiments.harness.dense_store import StoreSettings, dense_nets
 from experiments.harness.filter_cuts import AfterSettings, CutSettings
-from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
+from experiments.harness.flags import BatchSettings, RunSettings, define, preset_of, read_all
 from experiments.harness.main import run_main
 from experiments.harness.session import finish_run, set_up, start_run
-from experiments.harness.settings import choose
 from experiments.harness.thesis_annealing import CNN960_TRAINING
 from experiments.harness.training_settings import NetSettings, TrainSettings
 
@@ -79,9 +78,7 @@ GROUPS = (
 
 def main() -> None:
     """Reads and checks the flags, trains dense nets, searches, cuts, trains, measures, draws."""
-    name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
-    choose("preset", name, tuple(PRESETS))
-    place, store, *parts = read_all(GROUPS, PRESETS[name])
+    place, store, *parts = read_all(GROUPS, preset_of(PRESETS))
     question, cut, after, net, train, _ = parts
     unit_search.check_question(question, cut)
     axis, problem = set_up(place, parts)

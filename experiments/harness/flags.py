@@ -116,6 +116,16 @@ def read_all(groups: Sequence[Any], preset: Mapping[str, Any]) -> list[Any]:
     return [read(type(group), group, preset) for group in groups]
 
 
+def preset_of(presets: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The values of the preset that --smoke or --preset names.
+
+    Raises:
+      UserError: there is no such preset.
+    """
+    name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
+    return presets[choose("preset", name, tuple(presets))]
+
+
 def with_preset(settings: T, preset: Mapping[str, Any]) -> T:
     """The settings with the preset's values, so that `define` shows these as defaults."""
     assert dataclasses.is_dataclass(settings)

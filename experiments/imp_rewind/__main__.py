@@ -14,7 +14,6 @@ The results are in experiments/imp_rewind/README.md, with n, spread, device and 
 
 import dataclasses
 import itertools
-from pathlib import Path
 from typing import Any
 
 from absl import flags
@@ -107,7 +106,7 @@ def main() -> None:
     def report(summary: list[dict[str, Any]]) -> None:
         rows.write_summary(session.folder, summary, *trained_masks.LEADING)
         if summary[-1]["level"]:
-            _draw(session.folder)
+            figure.draw_all(session.folder)
 
     summary = descend(session, plan, lines, after=report)
     print(table(summary))
@@ -132,13 +131,6 @@ def _plan(question: Question, settings: ImpSettings, problem: Problem) -> tuple[
     chunk_plan(problem, [how.start], how.end)
     more = {"copies_every": question.controls_every, "control_levels": controls}
     return imp_plan(problem, settings, copies, **more), rewind
-
-
-def _draw(folder: Path) -> None:
-    figure.draw_lottery(folder)
-    figure.draw_curves(folder)
-    figure.draw_layer_densities(folder)
-    figure.draw_learning_rates(folder)
 
 
 def _read() -> list[Any]:

@@ -27,6 +27,14 @@ PANELS = (
 )
 
 
+def draw_all(folder: Path) -> None:
+    """Draws all figures of a run."""
+    draw_lottery(folder)
+    draw_curves(folder)
+    draw_layer_densities(folder)
+    draw_learning_rates(folder)
+
+
 def draw_lottery(folder: Path) -> Path:
     """Draws early-stop accuracy and step, and final accuracy, against the weights left.
 

@@ -22,10 +22,9 @@ from experiments.harness import budgeted_search, candidate_masks, evolution_figu
 from experiments.harness.budgeted_search import FindSettings, price
 from experiments.harness.candidate_masks import GallerySettings
 from experiments.harness.dense_store import StoreSettings
-from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
+from experiments.harness.flags import BatchSettings, RunSettings, define, preset_of, read_all
 from experiments.harness.main import run_main
 from experiments.harness.session import finish_run, set_up
-from experiments.harness.settings import choose
 from experiments.harness.sparse_runs import GRANET, EvolveSettings
 from experiments.harness.trained_masks import LEADING, train_in_parts
 from experiments.harness.training_settings import NetSettings, TrainSettings
@@ -89,9 +88,7 @@ GROUPS = (
 
 def main() -> None:
     """Reads and checks the flags, searches, trains the masks, draws."""
-    name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
-    choose("preset", name, tuple(PRESETS))
-    place, store, *parts = read_all(GROUPS, PRESETS[name])
+    place, store, *parts = read_all(GROUPS, preset_of(PRESETS))
     question, finding, evolving, listed, _, train, _ = parts
     if listed.tickets:
         raise UserError(

@@ -32,13 +32,14 @@ from experiments.harness.flags import (
     RunSettings,
     define,
     numbers,
+    preset_of,
     read_all,
     refuse_idle,
 )
 from experiments.harness.main import run_main
 from experiments.harness.seeds import WEIGHTS, weighted
 from experiments.harness.session import finish_run, set_up, start_run
-from experiments.harness.settings import MOST_RUNS, MOST_STEPS, MOST_UNITS, Except, choose, option
+from experiments.harness.settings import MOST_RUNS, MOST_STEPS, MOST_UNITS, Except, option
 from experiments.harness.sparse_runs import EvolveSettings
 from experiments.harness.trained_masks import LEADING
 from experiments.harness.training_settings import IDLE, NetSettings, TrainSettings
@@ -94,9 +95,7 @@ GROUPS = (
 
 def main() -> None:
     """Reads and checks the flags, trains sparsely, trains the masks, compares."""
-    name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
-    choose("preset", name, tuple(PRESETS))
-    place, *parts = read_all(GROUPS, PRESETS[name])
+    place, *parts = read_all(GROUPS, preset_of(PRESETS))
     question, evolution, _, train, _ = parts
     refuse_idle({**IDLE, "weights_steps": ({"weights": Except(("trained",))},)}, parts)
     densities, floor = numbers("density", question.density), question.floor

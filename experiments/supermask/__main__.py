@@ -21,14 +21,14 @@ from absl import flags
 
 from experiments.harness import rows
 from experiments.harness.dense_store import StoreSettings, dense_nets
-from experiments.harness.flags import BatchSettings, RunSettings, define, read_all
+from experiments.harness.flags import BatchSettings, RunSettings, define, preset_of, read_all
 from experiments.harness.imp_plan import ImpSettings, imp_plan
 from experiments.harness.imp_presets import SHORT
 from experiments.harness.levels import descend
 from experiments.harness.lineages import Lineage
 from experiments.harness.main import run_main
 from experiments.harness.session import finish_run, set_up, start_run
-from experiments.harness.settings import choose, option
+from experiments.harness.settings import option
 from experiments.harness.trained_masks import LEADING
 from experiments.harness.training_settings import NetSettings
 from experiments.supermask import figure
@@ -95,9 +95,7 @@ GROUPS = (
 
 def main() -> None:
     """Reads and checks the flags, trains the dense nets, prunes all combinations, draws."""
-    name = "smoke" if flags.FLAGS.smoke else flags.FLAGS.preset
-    choose("preset", name, tuple(PRESETS))
-    place, store, *parts = read_all(GROUPS, PRESETS[name])
+    place, store, *parts = read_all(GROUPS, preset_of(PRESETS))
     question, _, train, _ = parts
     axis, problem = set_up(place, parts)
     settings = ImpSettings(

@@ -85,13 +85,13 @@ def test_a_smaller_nets_row_says_what_is_left_and_how_far_its_outputs_are(monkey
     monkeypatch.setattr(shrunk_nets.output_check, "output_difference", lambda *_: 2e-4)
     _, other = shrunk_nets.compare("lenet300_100", (28, 28, 1), repeats=1)
     assert other.holds is False
-    assert set(shrunk_nets.SHAPES) | set(shrunk_nets.BARS) <= set(nets.names())
+    assert set(shrunk_nets.BARS) <= set(nets.names())
 
 
 def test_a_net_with_two_forms_is_made_for_its_images(monkeypatch):
     made = []
     monkeypatch.setattr(shrunk_nets.graph, "trace", lambda net, shape: made.append(net) or 1 / 0)
-    for shape in (shrunk_nets.SHAPES["alexnet"], shrunk_nets.CIFAR):
+    for shape in (nets.image_shape("alexnet"), (32, 32, 3)):
         with pytest.raises(ZeroDivisionError):
             next(shrunk_nets.compare("alexnet", shape, repeats=1))
     assert [net.form for net in made] == ["large", "small"]

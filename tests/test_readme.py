@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 
 from experiments.harness import pages
-from jaxtickets import masks, nets
+from jaxtickets import data, masks, nets
 from jaxtickets.io import tickets
 from jaxtickets.types import Ticket
 
@@ -119,6 +119,13 @@ def test_the_commands_of_all_pages_are_understood(cache):
     ):
         without_torch = "PyTorch is not installed" in said
         assert status == commands.READ or without_torch, (case, said)
+
+
+def test_the_page_on_running_lists_every_net_and_data_set():
+    text = TEXTS[pages.ROOT / "experiments" / "README.md"]
+    for title, names in (("Nets", nets.names()), ("Data", data.NAMES)):
+        section = text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+        assert {name for name in names if f"`{name}`" not in section} == set()
 
 
 def test_links_and_pictures_of_all_pages_are_there():

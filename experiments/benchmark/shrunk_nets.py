@@ -16,10 +16,6 @@ from jaxtickets.compress import graph, output_check, shrink, unit_selection
 from jaxtickets.keys import stream
 from jaxtickets.types import Params, Stats, Ticket
 
-MNIST, CIFAR, IMAGENET = (28, 28, 1), (32, 32, 3), (224, 224, 3)
-SHAPES = dict.fromkeys(("lenet300_100", "lenet5", "lenet5_lecun", "lenet5_29k", "scnn"), MNIST)
-SHAPES["alexnet"] = IMAGENET
-"""The shapes of images. All nets that aren't listed get CIFAR's."""
 BATCH, SHARE = 128, 0.5
 BARS = {"cnn960": 2.5, "vgg16": 2.5}
 """The speed-ups over the whole net to reach."""
@@ -30,7 +26,7 @@ TOLERANCE = 1e-4
 def rows() -> Iterator[Row]:
     """Two rows for each net, see `compare`."""
     for name in nets.names():
-        yield from compare(name, SHAPES.get(name, CIFAR), repeats=5)
+        yield from compare(name, nets.image_shape(name), repeats=5)
 
 
 def compare(name: str, shape: tuple[int, ...], repeats: int) -> Iterator[Row]:

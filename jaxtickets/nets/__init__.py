@@ -4,7 +4,16 @@ from jaxtickets.nets.functional import example_inputs, functional
 from jaxtickets.nets.inits import INITIALIZERS, signed_constant
 from jaxtickets.nets.input_check import check_fits
 from jaxtickets.nets.operation_counts import multiply_adds, positions
-from jaxtickets.nets.registry import NETS, from_json, make, name_of, names, output_layer, to_json
+from jaxtickets.nets.registry import (
+    NETS,
+    from_json,
+    image_shape,
+    make,
+    name_of,
+    names,
+    output_layer,
+    to_json,
+)
 from jaxtickets.nets.wiring import wiring
 
 __all__ = [
@@ -14,6 +23,7 @@ __all__ = [
     "example_inputs",
     "from_json",
     "functional",
+    "image_shape",
     "make",
     "multiply_adds",
     "name_of",

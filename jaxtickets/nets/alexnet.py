@@ -1,5 +1,7 @@
 """AlexNet, in the form that became common."""
 
+from typing import ClassVar
+
 import jax
 from flax import linen as nn
 
@@ -29,6 +31,7 @@ class AlexNet(nn.Module):
     """
 
     form: str = "small"
+    image_shape: ClassVar[tuple[int, int, int]] = (224, 224, 3)
     widths: tuple[int, ...] = ()
     classes: int = 10
     use_bias: bool = True

@@ -1,5 +1,7 @@
 """A net of 960 filters, which the thesis on annealing masks switches on and off."""
 
+from typing import ClassVar
+
 import jax
 from flax import linen as nn
 
@@ -23,6 +25,7 @@ class CNN960(nn.Module):
       dropout: the probability that an activation is dropped in training.
     """
 
+    image_shape: ClassVar[tuple[int, int, int]] = (32, 32, 3)
     widths: tuple[int, ...] = (64, 128, 256, 512)
     classes: int = 10
     use_bias: bool = True

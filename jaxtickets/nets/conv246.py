@@ -5,7 +5,7 @@ two dense layers of 256 units, Gaussian Glorot initialisation. The paper states 
 and 1.7M weights, but Conv-6 as described has 2.26M.
 """
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import jax
 from flax import linen as nn
@@ -45,6 +45,7 @@ class Conv2(nn.Module):
       conv: 'auto', 'im2col' or 'lax', see `convolution`.
     """
 
+    image_shape: ClassVar[tuple[int, int, int]] = (32, 32, 3)
     widths: tuple[int, ...] = (64, 64, 256, 256)
     classes: int = 10
     use_bias: bool = True
@@ -68,6 +69,7 @@ class Conv4(nn.Module):
       conv: 'auto', 'im2col' or 'lax', see `convolution`.
     """
 
+    image_shape: ClassVar[tuple[int, int, int]] = (32, 32, 3)
     widths: tuple[int, ...] = (64, 64, 128, 128, 256, 256)
     classes: int = 10
     use_bias: bool = True
@@ -91,6 +93,7 @@ class Conv6(nn.Module):
       conv: 'auto', 'im2col' or 'lax', see `convolution`.
     """
 
+    image_shape: ClassVar[tuple[int, int, int]] = (32, 32, 3)
     widths: tuple[int, ...] = (64, 64, 128, 128, 256, 256, 256, 256)
     classes: int = 10
     use_bias: bool = True

@@ -1,5 +1,7 @@
 """LeNet-300-100: the multilayer perceptron."""
 
+from typing import ClassVar
+
 import jax
 from flax import linen as nn
 
@@ -19,6 +21,7 @@ class LeNet300100(nn.Module):
       initializer: a name in `inits.INITIALIZERS`.
     """
 
+    image_shape: ClassVar[tuple[int, int, int]] = (28, 28, 1)
     widths: tuple[int, ...] = (300, 100)
     classes: int = 10
     use_bias: bool = True

@@ -1,5 +1,7 @@
 """LeNet-5 in Caffe's variant, which the pruning papers use."""
 
+from typing import ClassVar
+
 import jax
 from flax import linen as nn
 
@@ -24,6 +26,7 @@ class LeNet5(nn.Module):
         `bn2`, `fc1_bn`.
     """
 
+    image_shape: ClassVar[tuple[int, int, int]] = (28, 28, 1)
     widths: tuple[int, ...] = (20, 50, 500)
     classes: int = 10
     use_bias: bool = True

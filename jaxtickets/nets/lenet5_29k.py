@@ -1,5 +1,7 @@
 """The small LeNet of the tables on threshold pruning and retraining."""
 
+from typing import ClassVar
+
 import jax
 from flax import linen as nn
 
@@ -23,6 +25,7 @@ class LeNet529k(nn.Module):
       dropout: the probability that a unit of `fc1` is dropped in training.
     """
 
+    image_shape: ClassVar[tuple[int, int, int]] = (28, 28, 1)
     widths: tuple[int, ...] = (6, 6, 128)
     classes: int = 10
     use_bias: bool = True

@@ -1,5 +1,7 @@
 """LeNet-5 as published in 1998, in the variant of tutorials."""
 
+from typing import ClassVar
+
 import jax
 from flax import linen as nn
 
@@ -22,6 +24,7 @@ class LeNet5LeCun(nn.Module):
       conv: 'auto', 'im2col' or 'lax', see `convolution`.
     """
 
+    image_shape: ClassVar[tuple[int, int, int]] = (28, 28, 1)
     widths: tuple[int, ...] = (6, 16, 120, 84)
     classes: int = 10
     use_bias: bool = True

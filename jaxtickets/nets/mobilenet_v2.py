@@ -1,5 +1,7 @@
 """MobileNetV2: depthwise convolutions in inverted bottlenecks."""
 
+from typing import ClassVar
+
 import jax
 from flax import linen as nn
 
@@ -62,6 +64,7 @@ class MobileNetV2(nn.Module):
 
     form: str = "small"
     width: float = 1.0
+    image_shape: ClassVar[tuple[int, int, int]] = (32, 32, 3)
     widths: tuple[int, ...] = ()
     classes: int = 10
     use_bias: bool = True

@@ -1,5 +1,7 @@
 """The pre-activation ResNet of bottlenecks that network slimming prunes."""
 
+from typing import ClassVar
+
 import jax
 from flax import linen as nn
 
@@ -41,6 +43,7 @@ class PreResNet(nn.Module):
     """
 
     depth: int = 164
+    image_shape: ClassVar[tuple[int, int, int]] = (32, 32, 3)
     widths: tuple[int, ...] = ()
     classes: int = 10
     use_bias: bool = True

@@ -55,6 +55,7 @@ NETS: dict[str, type[nn.Module]] = {
     "mobilenet_v2": MobileNetV2,
     "alexnet": AlexNet,
 }
+"""Name -> class. Beside its attributes, a class has the fact `image_shape`, see `image_shape`."""
 
 CHOICES = {"form": FORMS, "shortcut": SHORTCUTS}
 """The values of string attributes."""
@@ -63,6 +64,12 @@ CHOICES = {"form": FORMS, "shortcut": SHORTCUTS}
 def names() -> tuple[str, ...]:
     """The names of the nets."""
     return tuple(NETS)
+
+
+def image_shape(name: str) -> tuple[int, int, int]:
+    """`(h, w, c)` of the images for which a net is benchmarked; it takes others too."""
+    shape: tuple[int, int, int] = NETS[name].image_shape  # type: ignore[attr-defined]
+    return shape
 
 
 def make(name: str, /, *, shape: Sequence[int] | None = None, **attributes: Any) -> nn.Module:

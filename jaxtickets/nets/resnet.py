@@ -14,7 +14,7 @@ stem's), then the inner width of each block. With 'pad' the stream may not becom
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -108,6 +108,7 @@ class ResNet20(nn.Module):
       shortcut: 'pad' or 'conv', see the module.
     """
 
+    image_shape: ClassVar[tuple[int, int, int]] = (32, 32, 3)
     widths: tuple[int, ...] = published((16, 32, 64), (3, 3, 3))
     classes: int = 10
     use_bias: bool = True
@@ -127,6 +128,7 @@ class ResNet32(nn.Module):
     Attributes: those of `ResNet20`.
     """
 
+    image_shape: ClassVar[tuple[int, int, int]] = (32, 32, 3)
     widths: tuple[int, ...] = published((16, 32, 64), (5, 5, 5))
     classes: int = 10
     use_bias: bool = True
@@ -146,6 +148,7 @@ class ResNet56(nn.Module):
     Attributes: those of `ResNet20`.
     """
 
+    image_shape: ClassVar[tuple[int, int, int]] = (32, 32, 3)
     widths: tuple[int, ...] = published((16, 32, 64), (9, 9, 9))
     classes: int = 10
     use_bias: bool = True
@@ -165,6 +168,7 @@ class ResNet110(nn.Module):
     Attributes: those of `ResNet20`.
     """
 
+    image_shape: ClassVar[tuple[int, int, int]] = (32, 32, 3)
     widths: tuple[int, ...] = published((16, 32, 64), (18, 18, 18))
     classes: int = 10
     use_bias: bool = True
@@ -188,6 +192,7 @@ class ResNet18(nn.Module):
     """
 
     form: str = "small"
+    image_shape: ClassVar[tuple[int, int, int]] = (32, 32, 3)
     widths: tuple[int, ...] = published((64, 128, 256, 512), (2, 2, 2, 2))
     classes: int = 10
     use_bias: bool = True
@@ -210,6 +215,7 @@ class ResNet34(nn.Module):
     """
 
     form: str = "small"
+    image_shape: ClassVar[tuple[int, int, int]] = (32, 32, 3)
     widths: tuple[int, ...] = published((64, 128, 256, 512), (3, 4, 6, 3))
     classes: int = 10
     use_bias: bool = True

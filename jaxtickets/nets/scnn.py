@@ -1,5 +1,7 @@
 """The simple convolutional net of the tables on deterministic and Bayesian classification."""
 
+from typing import ClassVar
+
 import jax
 from flax import linen as nn
 
@@ -21,6 +23,7 @@ class SCNN(nn.Module):
       conv: 'auto', 'im2col' or 'lax', see `convolution`.
     """
 
+    image_shape: ClassVar[tuple[int, int, int]] = (28, 28, 1)
     widths: tuple[int, ...] = (6, 16, 120)
     classes: int = 10
     use_bias: bool = True

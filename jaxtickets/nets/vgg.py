@@ -12,7 +12,7 @@ group. The head depends on the attribute `form`:
 
 from collections.abc import Sequence
 from itertools import count, islice
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import jax
 from flax import linen as nn
@@ -73,6 +73,7 @@ class VGG11(nn.Module):
     """
 
     form: str = "small"
+    image_shape: ClassVar[tuple[int, int, int]] = (32, 32, 3)
     widths: tuple[int, ...] = ()
     classes: int = 10
     use_bias: bool = True
@@ -98,6 +99,7 @@ class VGG16(nn.Module):
     """
 
     form: str = "small"
+    image_shape: ClassVar[tuple[int, int, int]] = (32, 32, 3)
     widths: tuple[int, ...] = ()
     classes: int = 10
     use_bias: bool = True
@@ -123,6 +125,7 @@ class VGG19(nn.Module):
     """
 
     form: str = "small"
+    image_shape: ClassVar[tuple[int, int, int]] = (32, 32, 3)
     widths: tuple[int, ...] = ()
     classes: int = 10
     use_bias: bool = True

@@ -1,4 +1,15 @@
-"""The wiring of chains: which layers compute a group of units, and which layer reads it."""
+"""The wiring of chains: which layers compute a group of units, and which layer reads it.
+
+A net is a chain if each layer reads only the layer before it. A chain's wiring follows from the
+names of its layers, which are a convention that a new chain must keep:
+
+- the layers with kernels are `conv1`, `conv2`, ..., then `fc1`, `fc2`, ..., then `out`, numbered in
+  the order of the forward pass;
+- a batch norm after `conv1` is called `bn1`, one after `fc1` is called `fc1_bn`.
+
+A net that is not a chain must give at least one layer with a kernel another name, such as
+`stage1_block1_conv1`; only `compress.graph.trace` knows its wiring then.
+"""
 
 import re
 from collections.abc import Sequence
@@ -12,17 +23,15 @@ from jaxtickets.nets.registry import name_of
 from jaxtickets.types import Feed, Params, Units, Wiring
 
 CHAINED = re.compile(r"(conv|fc)\d+|out")
-"""The names of a chain's layers that have kernels."""
+"""The names of the layers with kernels in a chain; any other name means that a net is no chain."""
 
 
 def wiring(net: nn.Module, shape: Sequence[int]) -> Wiring:
     """The net's groups of units, for images of `shape` `(h, w, c)`.
 
-    The rule covers chains `conv1`, `conv2`, ..., `fc1`, `fc2`, ..., `out`, in which the batch norm
-    `bn1` may follow `conv1`, and `fc1_bn` `fc1`. A group is the units of one layer, read by the
-    next. A flatten between them repeats the group once for each pixel, with the unit index varying
-    fastest. For a net of the registry that is not a chain, such as one with shortcuts, the result
-    is `()`.
+    A group is the units of one layer, which the next layer reads. A flatten between them repeats
+    the group once for each pixel, with the unit index varying fastest. For a net of the registry
+    that is not a chain, such as one with shortcuts, the result is `()`.
 
     Raises:
       ValueError: the net is not in the registry, or the images are too small for it.

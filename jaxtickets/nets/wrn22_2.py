@@ -1,5 +1,7 @@
 """WRN-22-2, the wide residual net of the papers on dynamic sparse training."""
 
+from typing import ClassVar
+
 import jax
 from flax import linen as nn
 
@@ -26,6 +28,7 @@ class WRN222(nn.Module):
       dropout: the probability that an activation within a block is dropped in training.
     """
 
+    image_shape: ClassVar[tuple[int, int, int]] = (32, 32, 3)
     widths: tuple[int, ...] = (16, *(32,) * 4, *(64,) * 4, *(128,) * 4)
     classes: int = 10
     use_bias: bool = True

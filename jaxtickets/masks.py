@@ -547,10 +547,10 @@ def expand(units: UnitMask, wiring: Wiring, params: Params) -> Mask:
         if keep.shape != (group.size,):
             raise ValueError(f"{name} has {group.size} units, the mask has shape {keep.shape}")
         check_array(f"the mask of {name}", keep, (group.size,), bool)
-        made = [kernel_path(params, layer) for layer in group.producers]
+        unit_leaves = [kernel_path(params, layer) for layer in group.producers]
         for layer in group.producers + group.norms:
-            made += [f"{layer}/{leaf}" if layer else leaf for leaf in ("bias", "scale")]
-        for path in made:
+            unit_leaves += [f"{layer}/{leaf}" if layer else leaf for leaf in ("bias", "scale")]
+        for path in unit_leaves:
             if path in mask:
                 mask[path] = mask[path] & jnp.broadcast_to(keep, mask[path].shape)
         for layer, repeat in group.consumers:

@@ -503,7 +503,7 @@ def test_a_search_over_fields_keeps_to_the_budget_and_says_what_it_reached(bench
         spent = unit_selection.multiply_adds(traced, dense, made.units) / sum(dense.values())
         assert one.density - 0.15 < spent <= one.density  # a unit of eight is 0.12
         assert made.columns == one.columns and one.columns["search_loss"] > 0
-    with pytest.raises(UserError, match=r"a budget of 0.01 .* the least net takes 0\.12"):
+    with pytest.raises(UserError, match=r"a budget of 0.01 .* the smallest net takes 0\.12"):
         unit_search.check_searches(question, plan._replace(shares=(0.01,)), problem, 3, ONE)
     bits = dataclasses.replace(question, granularity="units")
     with pytest.raises(UserError, match="granularity=units: a budget of multiply-adds needs unit_"):

@@ -233,8 +233,8 @@ def _energies(
 
     def after(count: int, shape: str, draw: int) -> Energy:
         batches = Split(*(array[draw, :count] for array in look.training))
-        how = dataclasses.replace(train, learning_rates=shape)
-        optimizer = optimizer_of(how, count)(problem.hyper)
+        steps_training = dataclasses.replace(train, learning_rates=shape)
+        optimizer = optimizer_of(steps_training, count)(problem.hyper)
         return energies.trainability(
             recipe.model,
             recipe.loss,

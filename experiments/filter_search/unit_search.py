@@ -90,7 +90,7 @@ def check_searches(
     """
     _epochs(question.weights_from, problem.steps // plan.epoch)
     _check_groups(plan.graph, nets.name_of(problem.net))
-    costs = budget.costs(plan.graph, plan.how.costs) if plan.cut.budget else None
+    costs = budget.costs(plan.graph, plan.selection.costs) if plan.cut.budget else None
     return {
         energy: annealing_runs.check_annealing(
             _search(question, plan.cut, energy),

@@ -161,8 +161,8 @@ def in_words(settings: AnnealingSettings) -> str:
     measure, steps = settings.measure.replace("_", "-"), settings.train_steps
     goal = ENERGIES[settings.energy].words.format(measure=measure, train_steps=steps)
     moved = settings.granularity in POTENTIALS
-    how = "random steps of potentials" if moved else PROPOSALS[settings.proposal].words
-    return f"{settings.granularity.replace('_', ' ')}, {how}, {goal}"
+    proposal = "random steps of potentials" if moved else PROPOSALS[settings.proposal].words
+    return f"{settings.granularity.replace('_', ' ')}, {proposal}, {goal}"
 
 
 Needs = Mapping[str, tuple[Any, ...]]
@@ -215,8 +215,8 @@ def check_search(settings: AnnealingSettings) -> None:
         if not settings.size > 0 < settings.size_end:
             raise ValueError(f"size={settings.size}: fields move by nats, above 0")
         if settings.sizes == "sawtooth" or settings.tabu:
-            said = f"granularity={settings.granularity}"
-            raise ValueError(f"{said}: has no sawtooth of sizes, and no tabu")
+            domain = f"granularity={settings.granularity}"
+            raise ValueError(f"{domain}: has no sawtooth of sizes, and no tabu")
         if settings.granularity == "unit_fields" and not settings.floor:
             raise ValueError("granularity=unit_fields: needs floor=1, or layers may be emptied")
         if len(mix_of(settings)) != len(settings.features):
@@ -237,8 +237,8 @@ def _check_interaction(settings: AnnealingSettings) -> None:
             "other images"
         )
     if settings.granularity in POTENTIALS:
-        said = f"granularity={settings.granularity}"
-        raise ValueError(f"{name}: compares masks, and with {said} chains draw others")
+        domain = f"granularity={settings.granularity}"
+        raise ValueError(f"{name}: compares masks, and with {domain} chains draw others")
     if settings.steps == settings.chunk:
         raise ValueError(
             f"{name}: chains interact between chunks, so --chunk must be less than --steps"

@@ -107,8 +107,10 @@ def field_keep(settings: AnnealingSettings, where: SearchDomain, density: float)
         return jnp.int32(keep if isinstance(keep, int) else sum(keep.values()))
     least = budget.least(where.costs, settings.floor)
     if density < least + budget.SLACK:
-        said = f"with floor={settings.floor} the least net takes {least:.3g}"
-        raise ValueError(f"a budget of {density:g} of the multiply-adds: {said}")
+        raise ValueError(
+            f"a budget of {density:g} of the multiply-adds: with floor={settings.floor} the "
+            f"smallest net takes {least:.3g}"
+        )
     return jnp.float32(density)
 
 

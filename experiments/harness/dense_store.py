@@ -105,7 +105,7 @@ def dense_nets(session: Session, training: TrainSettings, store: StoreSettings) 
     first = untrained_rows(
         problem, axis, [dense_entry(problem, one) for one in seeds], session.data
     )
-    rows = [row | said["trained"] for row, (_, said) in zip(first, ordered, strict=True)]
+    rows = [row | facts["trained"] for row, (_, facts) in zip(first, ordered, strict=True)]
     return Dense(params, stats, rows, places)
 
 
@@ -131,8 +131,8 @@ def _check_store(store: StoreSettings) -> None:
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
-        said = f"--dense_store={store.dense_store}: dense nets can't be stored there"
-        raise UserError(f"{said}: {error.strerror}: choose another folder") from error
+        message = f"--dense_store={store.dense_store}: dense nets can't be stored there"
+        raise UserError(f"{message}: {error.strerror}: choose another folder") from error
 
 
 def _copy(place: Path) -> None:

@@ -52,6 +52,6 @@ def draw_evolution(folder: Path, phase: str) -> Path:
         right.plot([], [], color=f"C{i}", label=f"to {100 * density:g} % of the weights")
     right.legend(frameon=False, loc="lower right")
     many = len(chains)
-    said = f"{many} chain{'s, one line each' if many > 1 else ''}"
-    fig.suptitle(f"Sparse training: {spec['model']} on {spec['dataset']}, {said}")
+    chains_drawn = f"{many} chain{'s, one line each' if many > 1 else ''}"
+    fig.suptitle(f"Sparse training: {spec['model']} on {spec['dataset']}, {chains_drawn}")
     return save(fig, folder, "evolution")

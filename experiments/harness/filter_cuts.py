@@ -87,7 +87,7 @@ class CutPlan(NamedTuple):
       cut, after, train: the settings.
       criteria: method -> its criterion, for methods that score trained nets.
       shares: the kept fractions of the units or of the multiply-adds, in falling order.
-      how: how units are chosen by their scores.
+      selection: the rule by which scores select units.
       graph: the net's traced graph.
       lengths: the lengths of the trainings.
       epoch: training steps in an epoch.
@@ -99,7 +99,7 @@ class CutPlan(NamedTuple):
     train: TrainSettings
     criteria: dict[str, UnitCriterion]
     shares: tuple[float, ...]
-    how: Cut
+    selection: Cut
     graph: Graph
     lengths: Lengths
     epoch: int
@@ -128,7 +128,7 @@ def plan_cuts(
         raise UserError("--ranking=over_layers --floor=0: a layer may be emptied, raise --floor")
     shape = problem.image_shape
     costs = nets.multiply_adds(problem.net, shape) if cut.budget else {}
-    how = Cut(structured.RANKINGS[cut.ranking], cut.floor, cut.multiple, costs)
+    selection = Cut(structured.RANKINGS[cut.ranking], cut.floor, cut.multiple, costs)
     found = {
         name: structured.find_method(name.removeprefix(soft_filter_pruning.SOFT), cut.norm_keep)
         for name in cut.methods
@@ -148,11 +148,11 @@ def plan_cuts(
         for share in shares:  # equal scores show whether the share can be met at all
             flag = f"--{asked}={share:g}: "
             equal = {group.name: np.zeros(group.size, "f") for group in graph.wiring}
-            structured.chosen(how, graph, equal, share)
+            structured.chosen(selection, graph, equal, share)
     except ValueError as error:
         raise UserError(f"{flag}{error}") from error
     hard = {name: one for name, one in found.items() if name not in softly}
-    return CutPlan(cut, after, train, hard, tuple(shares), how, graph, lengths, epoch, softly)
+    return CutPlan(cut, after, train, hard, tuple(shares), selection, graph, lengths, epoch, softly)
 
 
 def _check_soft(method: str, cut: CutSettings, steps: int, epoch: int) -> None:
@@ -258,7 +258,7 @@ def scored(session: Session, plan: CutPlan, dense: Dense) -> list[Choice]:
                     key = mask_key(one, method, share)
                     scores = score(key, one.params, params, stats, batches)
                 try:
-                    units = structured.chosen(plan.how, plan.graph, scores, share)
+                    units = structured.chosen(plan.selection, plan.graph, scores, share)
                 except ValueError as error:
                     raise UserError(f"{method} at {share:g}, seed {one.number}: {error}") from error
                 made.append(Choice(method, share, one, params, stats, units, {}))

@@ -148,8 +148,8 @@ def refuse_idle(idle: Idle, parts: Sequence[Any]) -> None:
     for name in idle:
         because = idle_under(idle, name, values) if flags.FLAGS[name].present else []
         if because:
-            said = " and ".join(f"--{other}={_words(values[other])}" for other in because)
-            raise UserError(f"--{name}: has no effect with {said}, leave it out")
+            reasons = " and ".join(f"--{other}={_words(values[other])}" for other in because)
+            raise UserError(f"--{name}: has no effect with {reasons}, leave it out")
 
 
 def _words(value: Any) -> str:

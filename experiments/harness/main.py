@@ -84,8 +84,8 @@ def _stopped() -> str:
 def _full_disk(error: OSError) -> str:
     """Says which file can't be written, why, and how to resume a run that has started."""
     folder = _folder()
-    said = f"can't use {error.filename or folder or 'the disk'}: {error.strerror}"
-    return f"{said}; when this is corrected, {_goes_on(folder)}" if folder else said
+    message = f"can't use {error.filename or folder or 'the disk'}: {error.strerror}"
+    return f"{message}; when this is corrected, {_goes_on(folder)}" if folder else message
 
 
 def _goes_on(folder: Any) -> str:

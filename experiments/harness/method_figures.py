@@ -55,8 +55,8 @@ Kind = tuple[str, str]
 def label(method: str, check: str = "") -> str:
     """The name of a method, or of a check of it, in figures."""
     if check or method not in LABELS:
-        said = " ".join(NAMES.get(word, word) for word in _words(method))
-        return f"{said}, {check}" if check else said
+        label = " ".join(NAMES.get(word, word) for word in _words(method))
+        return f"{label}, {check}" if check else label
     return LABELS[method]
 
 

@@ -74,12 +74,12 @@ def keep(folder: Path, label: str, root: Path = ROOT) -> str:
     experiment = spec["experiment"]
     page = page_of(experiment)
     records = needed(page.table, [rows.read_csv(folder / name) for name in page.RECORDS])
-    said = origin(folder, spec)
+    source = origin(folder, spec)
     home = root / "experiments" / experiment / "results"
     home.mkdir(parents=True, exist_ok=True)
     for name, record in zip(page.RECORDS, records, strict=True):
         _small(rows.write_csv(_record(home, label, name), record))
-    write_atomically(home / f"{label}.json", pretty(said))
+    write_atomically(home / f"{label}.json", pretty(source))
     draw(folder / "figures" / f"{page.FIGURE}.png", home / f"{label}.png")
     return experiment
 
@@ -197,24 +197,24 @@ def block(experiment: str, label: str, page: Path, root: Path = ROOT) -> str:
     shown = page_of(experiment)
     places = [_record(home, label, name) for name in shown.RECORDS]
     text = shown.table(*(rows.read_csv(place) for place in places))
-    said = json.loads((home / f"{label}.json").read_text(encoding="utf-8"))
+    record = json.loads((home / f"{label}.json").read_text(encoding="utf-8"))
     table = "\n".join(line.rstrip() for line in text.splitlines())
     where = Path(relpath(places[0], page.parent)).as_posix()
-    return f"\n    {said['command']}\n\n```text\n{table}\n```\n\n{_origin_line(said, where)}\n"
+    return f"\n    {record['command']}\n\n```text\n{table}\n```\n\n{_origin_line(record, where)}\n"
 
 
-def _origin_line(said: dict[str, Any], where: str) -> str:
-    n, devices = said["seeds"], said["devices"]
+def _origin_line(record: dict[str, Any], where: str) -> str:
+    n, devices = record["seeds"], record["devices"]
     if devices["kind"] == "cpu":
-        machine = f"{devices['count']} CPU device{'s' * (devices['count'] > 1)} ({said['cpu']})"
+        machine = f"{devices['count']} CPU device{'s' * (devices['count'] > 1)} ({record['cpu']})"
     else:
         machine = f"{devices['count']} x {devices['kind']}"
-    took = "not timed" if said["seconds"] is None else _time(said["seconds"])
-    head, _, dirty = (said["commit"] or "unknown").partition("-")
+    took = "not timed" if record["seconds"] is None else _time(record["seconds"])
+    head, _, dirty = (record["commit"] or "unknown").partition("-")
     commit = head[:10] + (" with changes" if dirty else "")
     return (
         f"n = {n}, mean ± sample standard deviation over seeds; {machine}, {took}; commit {commit}"
-        f", jax {said['versions']['jax']}, {said['date']}; [rows]({where})."
+        f", jax {record['versions']['jax']}, {record['date']}; [rows]({where})."
     )
 
 

@@ -193,8 +193,8 @@ def _shortened(dataset: Dataset, size: int) -> Dataset:
     """The data set with only its first `size` training images; with all of them if 0."""
     there = len(dataset.train.labels)
     if size > there or 0 < size < LEAST_IMAGES:
-        said = f"{dataset.name} has {there}" if size > there else f"give {LEAST_IMAGES} or more"
-        raise UserError(f"--train_images={size}: {said}")
+        advice = f"{dataset.name} has {there}" if size > there else f"give {LEAST_IMAGES} or more"
+        raise UserError(f"--train_images={size}: {advice}")
     return dataset._replace(train=jax.tree.map(lambda x: x[: size or there], dataset.train))
 
 
@@ -221,8 +221,8 @@ def penalty_of(
     try:
         jax.eval_shape(penalty, params)
     except ValueError as error:
-        said = f"--penalty={train.penalty} with {nets.name_of(net)}: {error}"
-        raise UserError(said) from error
+        message = f"--penalty={train.penalty} with {nets.name_of(net)}: {error}"
+        raise UserError(message) from error
     return penalty
 
 

@@ -1,4 +1,4 @@
-"""Soft filter pruning: trains a net for each method, share and seed, and reads off its filters."""
+"""Soft filter pruning: trains a net for each method, share and seed, and selects its filters."""
 
 from experiments.harness import cached_trainings
 from experiments.harness.dense_store import dense_entry
@@ -19,12 +19,12 @@ def choices(session: Session, plan: CutPlan) -> list[Choice]:
       session: the net, its training, and the seeds.
       plan: its soft methods and shares are trained. Without soft methods nothing is done.
     """
-    made, how = [], plan.how
+    selected, selection = [], plan.selection
     folder, problem, seeds = session.folder, session.problem, session.seeds
     for method, criterion in plan.soft.items():
         for share in plan.shares:
             zero = soft_filter_pruning.zeroing(
-                criterion, plan.graph, share, how.floor, how.multiple
+                criterion, plan.graph, share, selection.floor, selection.multiple
             )
             zeroing = problem.with_recipe(
                 every=plan.epoch, evaluations_per_test=0, before_evaluation=zero
@@ -42,5 +42,5 @@ def choices(session: Session, plan: CutPlan) -> list[Choice]:
             for name, one in zip(names, seeds, strict=True):
                 end, _ = tickets.load_ticket(folder / "tickets" / name)
                 units = soft_filter_pruning.standing(end.params, plan.graph.wiring)
-                made.append(Choice(method, share, one, end.params, end.stats, units, {}))
-    return made
+                selected.append(Choice(method, share, one, end.params, end.stats, units, {}))
+    return selected

@@ -85,9 +85,9 @@ def draw_accuracies(folder: Path) -> Path:
                 lines = {"": lines[methods[0]]}  # one net whatever the method
             for i, (method, mine) in enumerate(lines.items()):
                 colour = f"C{i % 10}" if method else "0.5"
-                said = f"{label(method)}, {after}" if method else after
+                line_label = f"{label(method)}, {after}" if method else after
                 if mine:
-                    _line(panel, mine, cost, colour, after, said)
+                    _line(panel, mine, cost, colour, after, line_label)
         accuracy = [100 * row["trained_accuracy"] for row in dense]
         level, spread = float(np.mean(accuracy)), deviation(accuracy)
         panel.axhline(level, color="0.4", lw=0.8)

@@ -200,11 +200,11 @@ def _smaller(problem: Problem, member: Member, plan: CutPlan, after: str) -> Pro
 
 def _entry(problem: Problem, member: Member, after: str) -> Entry:
     """The training of a member. A training from scratch is named by its seed alone."""
-    one, how = member.seed, AFTERS[after]
-    params, stats = how.begin(stream(one.number, "new_weights", one.stage), member.small)
-    mask = member.small.first.mask if how.inherits else masks.ones(params)
-    key = training_key(one, int(how.tunes))
-    name = {"after": after, **(member.name if how.inherits else {"seed": one.number})}
+    seed, training = member.seed, AFTERS[after]
+    params, stats = training.begin(stream(seed.number, "new_weights", seed.stage), member.small)
+    mask = member.small.first.mask if training.inherits else masks.ones(params)
+    key = training_key(seed, int(training.tunes))
+    name = {"after": after, **(member.name if training.inherits else {"seed": seed.number})}
     return Entry(name, Start(key, problem.hyper, params, stats, mask))
 
 

@@ -74,6 +74,6 @@ def worth(summary: Sequence[Row]) -> str:
                 continue  # there is no rival, or both are the same nets
             both = [{r["seed"]: r["trained_accuracy"] for r in side} for side in (ours, theirs)]
             mean, half = tables.paired(*both)
-            said = f"{100 * mean:+.2f} ± {100 * half:.2f}"
-            lines.append([name, f"{rate:g}", said, str(len(ours))])
+            interval = f"{100 * mean:+.2f} ± {100 * half:.2f}"
+            lines.append([name, f"{rate:g}", interval, str(len(ours))])
     return tables.aligned(lines)

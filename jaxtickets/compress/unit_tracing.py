@@ -152,8 +152,8 @@ def walk(jaxpr: Jaxpr, inputs: Sequence[Known], seen: Seen, where: str = "") -> 
             except UntraceableError as error:
                 raise UntraceableError(f"{place} {error}") from None
             except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
-                said = " ".join(str(error).split())  # an unsupported form of the operation
-                raise UntraceableError(f"{place} can't be traced: {said}") from error
+                message = " ".join(str(error).split())  # an unsupported form of the operation
+                raise UntraceableError(f"{place} can't be traced: {message}") from error
         values.update(zip(eqn.outvars, outputs, strict=True))
     return [_free(()) if isinstance(v, Literal) else values[v] for v in jaxpr.outvars]
 
@@ -324,12 +324,12 @@ def _product(params: Mapping[str, Any], inputs: Sequence[Known], seen: Seen) -> 
     assert isinstance(value, Value) and isinstance(kernel, Weights)
     columns = [axis for axis in range(len(kernel.shape)) if axis not in rows]
     units = _read(kernel, _channels(value, over, seen), rows, columns, seen)
-    made = [kernel.shape[axis] for axis in columns]
+    outputs = [kernel.shape[axis] for axis in columns]
     rest = [size for axis, size in enumerate(value.shape) if axis not in over]
-    ones, units = [1] * len(rest), units.reshape(made)
+    ones, units = [1] * len(rest), units.reshape(outputs)
     if right:
-        return Value(units.reshape(ones + made), (*rest, *made))
-    return Value(units.reshape(made + ones), (*made, *rest))
+        return Value(units.reshape(ones + outputs), (*rest, *outputs))
+    return Value(units.reshape(outputs + ones), (*outputs, *rest))
 
 
 def _mixed(contracted: Sequence[Sequence[int]], inputs: Sequence[Value], seen: Seen) -> Value:
@@ -374,6 +374,6 @@ def _convolution(
     if groups > 1:
         seen.depthwise.add(kernel.path)
     units = _read(kernel, labels, rows, columns, seen)
-    made = [1] * len(shape)
-    made[numbers.out_spec[1]] = len(units)
-    return Value(units.reshape(made), tuple(shape))
+    sizes = [1] * len(shape)
+    sizes[numbers.out_spec[1]] = len(units)
+    return Value(units.reshape(sizes), tuple(shape))

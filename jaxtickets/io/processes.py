@@ -92,9 +92,9 @@ def told(find: Callable[[], T]) -> T:
             answer = True, find()
         except UserError as error:
             answer = False, str(error)
-    said = pickle.dumps(answer) if first() else b""
-    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(said))))
-    sent = np.frombuffer(said, np.uint8) if first() else np.zeros(length, np.uint8)
+    message = pickle.dumps(answer) if first() else b""
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(message))))
+    sent = np.frombuffer(message, np.uint8) if first() else np.zeros(length, np.uint8)
     fine, value = pickle.loads(np.asarray(multihost_utils.broadcast_one_to_all(sent)).tobytes())
     if not fine:
         raise UserError(value)

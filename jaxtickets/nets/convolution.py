@@ -102,8 +102,8 @@ def im2col(
             preferred_element_type=preferred_element_type,
         )
 
-    one = jax.eval_shape(convolve, jax.ShapeDtypeStruct((1, *lhs.shape[1:]), lhs.dtype))
-    patches = one.size * math.prod(rhs.shape[:3]) // rhs.shape[3] * lhs.dtype.itemsize
+    one_image = jax.eval_shape(convolve, jax.ShapeDtypeStruct((1, *lhs.shape[1:]), lhs.dtype))
+    patches = one_image.size * math.prod(rhs.shape[:3]) // rhs.shape[3] * lhs.dtype.itemsize
     return _by_parts(convolve, lhs, max(1, round(PATCHES / max(1, patches))))
 
 

@@ -182,15 +182,15 @@ def features(
       evidence: criteria score `evidence.init_params`.
       pool: for fields of units, turns scores of weights into scores of units.
     """
-    made = []
+    feature_scores = []
     for name, k in zip(space.features, jax.random.split(key, len(space.features)), strict=True):
         if name == CHANCE:
             scores = masks.random_scores(k, pool(evidence.init_params), space.prunable)
-            made.append(jax.tree.map(_gumbel, scores))
+            feature_scores.append(jax.tree.map(_gumbel, scores))
             continue
         scores = pool(at_initialisation(find(name)).score(k, evidence))
-        made.append(jax.tree.map(_log, scores))
-    return tuple(made)
+        feature_scores.append(jax.tree.map(_log, scores))
+    return tuple(feature_scores)
 
 
 def score(space: Space, features: Sequence[Scores], field: Field) -> Scores:

@@ -42,16 +42,16 @@ class DrawnTicket(NamedTuple):
       weights: parameters and statistics at the epoch of the draw.
       bits: bool`[n]`, its mask as bits of the space.
       epoch: the epoch of its weights.
-      looks: how many masks had to be made to draw it.
-      anew: whether its training restarts at step 0.
+      masks_made: the number of masks that the draw needed.
+      restarts: whether its training restarts at step 0.
     """
 
     method: str
     weights: tuple[Params, Stats]
     bits: Array
     epoch: int
-    looks: int
-    anew: bool
+    masks_made: int
+    restarts: bool
 
 
 def tickets(
@@ -76,32 +76,32 @@ def tickets(
     groups: dict[str, TicketBatch] = {}
     for row, density in enumerate(plan.keep):
         for i, one in enumerate(seeds):
-            for ware in _wares(plan, one, runs.take(ends, i), row, density):
-                start = 0 if ware.anew else ware.epoch * plan.epoch
-                spent = plan.epochs if ware.method.startswith("late") else ware.epoch
-                net, ticket, share = _cut(plan, problem, ware)
+            for candidate in _candidates(plan, one, runs.take(ends, i), row, density):
+                start = 0 if candidate.restarts else candidate.epoch * plan.epoch
+                spent = plan.epochs if candidate.method.startswith("late") else candidate.epoch
+                net, ticket, share = _cut(plan, problem, candidate)
                 label = json.dumps(nets.to_json(net))
                 if label not in groups:
                     wiring = nets.wiring(net, problem.image_shape)
                     groups[label] = TicketBatch(problem.with_net(net, None, wiring), [])
                 name = {
-                    "method": ware.method,
+                    "method": candidate.method,
                     "density": density,
                     "seed": one.number,
-                    "drawn_epoch": ware.epoch,
+                    "drawn_epoch": candidate.epoch,
                     "multiply_adds": round(share, 6),
                     "dense_trainings": round(
-                        cost(plan, problem, spent, start, share, ware.looks), 6
+                        cost(plan, problem, spent, start, share, candidate.masks_made), 6
                     ),
                 }
-                key = training_key(one, int(ware.anew))
+                key = training_key(one, int(candidate.restarts))
                 begin = Start(key, problem.hyper, ticket.params, ticket.stats, ticket.mask)
                 groups[label].entries.append(Entry(name, begin._replace(step=start)))
     return list(groups.values())
 
 
 def cost(
-    plan: DrawPlan, problem: Problem, epochs: int, start: int, share: float, looks: int
+    plan: DrawPlan, problem: Problem, epochs: int, start: int, share: float, masks_made: int
 ) -> float:
     """The total cost of a ticket, in dense trainings.
 
@@ -115,59 +115,62 @@ def cost(
       epochs: epochs of the dense training.
       start: the first step of the ticket's own training.
       share: the fraction of the dense net's multiply-adds.
-      looks: how many masks had to be made.
+      masks_made: the number of masks that the draw needed.
     """
     size, settings = problem.recipe.batch_size, plan.settings
     dense = training_cost(epochs * plan.epoch * size)
     own = training_cost((problem.steps - start) * size)
     if settings.criterion == ANNEALED:
-        dense += looks * (settings.anneal_steps + 1) * examples(problem.dataset)
+        dense += masks_made * (settings.anneal_steps + 1) * examples(problem.dataset)
     return (dense + share * own) / training_cost(problem.steps * size)
 
 
-def _wares(plan: DrawPlan, one: Seed, end: Watched, row: int, density: float) -> list[DrawnTicket]:
+def _candidates(
+    plan: DrawPlan, one: Seed, end: Watched, row: int, density: float
+) -> list[DrawnTicket]:
+    """The unpruned tickets of a seed at a density: see `tickets`."""
     bird: DrawState = end.state.method_state
     queue, *early = runs.take(bird, row)
-    anew = plan.settings.after == "retrain"
+    restarts = plan.settings.after == "retrain"
 
     def bits(epoch: int) -> Array:
         return early_bird.mask_at(queue, epoch, plan.space.size)
 
     last, drawn = bits(plan.epochs), int(queue.drawn)
     late = DrawnTicket("late", (end.state.params, end.state.stats), last, plan.epochs, 1, True)
-    made = []
+    candidates = []
     if 0 < drawn < plan.epochs:
         weights = early[0], early[1]
         about = Evidence(one.params, early[0], early[1], end.state.mask, None, None)
         key = mask_key(one, "random_layerwise", density)
         chance = random_layerwise(key, about, plan.space, bits(drawn), plan.settings.floor)
-        made = [
-            DrawnTicket("early_bird", weights, bits(drawn), drawn, drawn, anew),
-            DrawnTicket("random_layerwise", weights, chance, drawn, drawn, anew),
-            DrawnTicket("late_mask", weights, last, drawn, drawn + 1, anew),
+        candidates = [
+            DrawnTicket("early_bird", weights, bits(drawn), drawn, drawn, restarts),
+            DrawnTicket("random_layerwise", weights, chance, drawn, drawn, restarts),
+            DrawnTicket("late_mask", weights, last, drawn, drawn + 1, restarts),
         ]
     for at, epoch in enumerate(plan.draw_at):
-        ware = DrawnTicket(
-            f"drawn_at_{epoch}", runs.take(end.kept, at), bits(epoch), epoch, 1, anew
+        candidate = DrawnTicket(
+            f"drawn_at_{epoch}", runs.take(end.kept, at), bits(epoch), epoch, 1, restarts
         )
-        made.append(ware)
-    return [*made, late]
+        candidates.append(candidate)
+    return [*candidates, late]
 
 
-def _cut(plan: DrawPlan, problem: Problem, ware: DrawnTicket) -> tuple[Any, Ticket, float]:
+def _cut(plan: DrawPlan, problem: Problem, candidate: DrawnTicket) -> tuple[Any, Ticket, float]:
     """The pruned net, its ticket, and the remaining fraction of the multiply-adds.
 
     Pruned units are removed from the net. Pruned weights are masked.
     """
-    params, stats = ware.weights
+    params, stats = candidate.weights
     if plan.graph is not None:
-        whole = Ticket(params, stats, masks.ones(params), ware.epoch * plan.epoch)
-        units = early_bird.units_of(plan.graph, ware.bits)
+        whole = Ticket(params, stats, masks.ones(params), candidate.epoch * plan.epoch)
+        units = early_bird.units_of(plan.graph, candidate.bits)
         net, ticket, found = shrink(problem.net, whole, units, plan.graph)
         return net, ticket, found.after.multiply_adds / found.before.multiply_adds
-    mask = plan.space.mask(ware.bits)
+    mask = plan.space.mask(candidate.bits)
     uses = nets.positions(problem.net, problem.image_shape)
     kernels = masks.pick(mask, tuple(uses))
     left = sum(n * int(np.sum(k)) for n, k in zip(uses.values(), kernels, strict=True))
     total = sum(n * k.size for n, k in zip(uses.values(), kernels, strict=True))
-    return problem.net, Ticket(params, stats, mask, ware.epoch * plan.epoch), left / total
+    return problem.net, Ticket(params, stats, mask, candidate.epoch * plan.epoch), left / total

@@ -114,13 +114,27 @@ for experiment, *arguments in cases:
 """
 
 
-READ = 77
-READ_ALONE = f"""
+ACCEPTED = 77
+ACCEPT_ALONE = f"""
 import sys
-from experiments.harness import setup
-setup.start = setup.configure = lambda *_, **__: sys.exit({READ})
+import numpy as np
+from experiments.harness import records, setup
+from jaxtickets.data import tfds
+from jaxtickets.io import processes
+from jaxtickets.types import Dataset, Split
+
+def load(source, data_dir, prepare):
+    sizes = source.train, source.validation, source.test
+    parts = [Split(np.zeros((n, *source.shape), "u1"), np.zeros(n, "i4")) for n in sizes]
+    return Dataset(source.name, *parts, source.mean, source.std, source.classes)
+
+tfds.load = load
+processes.start = lambda *_: None
+records.open_run_of_flags = setup.describe_devices = lambda *_, **__: sys.exit({ACCEPTED})
 """
-"""Ends an experiment with this status once it has read its flags, before JAX is set up."""
+"""Ends an experiment with this status once it has made all its checks, where its work would begin.
+
+Data sets of TFDS are black images in their number, and no other process is waited for."""
 
 
 def answers(cases: list[list[str]], cache: Path, first: str = "") -> list[tuple[int, str]]:

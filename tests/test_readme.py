@@ -109,16 +109,18 @@ def stated():
     return [list(words) for words in dict.fromkeys(map(tuple, found))]
 
 
-def test_the_commands_of_all_pages_are_understood(cache):
+def test_the_commands_of_all_pages_pass_all_checks_that_come_before_work(cache):
     cases = stated()
     folders = (pages.ROOT / "experiments").glob("*/__main__.py")
     assert {case[0] for case in cases} == {folder.parent.name for folder in folders}
     assert len(cases) > 60
+    # the tickets that some take are of other runs
+    alone = [[word for word in case if not word.startswith("--tickets=")] for case in cases]
     for case, (status, said) in zip(
-        cases, commands.answers(cases, cache, commands.READ_ALONE), strict=True
+        cases, commands.answers(alone, cache, commands.ACCEPT_ALONE), strict=True
     ):
         without_torch = "PyTorch is not installed" in said
-        assert status == commands.READ or without_torch, (case, said)
+        assert status == commands.ACCEPTED or without_torch, (case, said)
 
 
 def test_the_page_on_running_lists_every_net_and_data_set():

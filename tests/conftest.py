@@ -3,6 +3,7 @@
 import os
 import pathlib
 import pickle
+import re
 import tempfile
 
 import commands
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from filelock import FileLock
+from xdist.scheduler import LoadFileScheduling
 
 from experiments.harness import compilation
 from jaxtickets import losses, masks
@@ -28,6 +30,22 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 CACHE = tempfile.TemporaryDirectory()
 compilation.keep_in(pathlib.Path(CACHE.name))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+class ByFileAndRun(LoadFileScheduling):
+    """A file's tests share a process, but those of an experiment's run are a group of their own.
+
+    So the processes share the runs of `test_experiments.py`, which took one of them minutes.
+    """
+
+    def _split_scope(self, nodeid):
+        file, _, test = nodeid.partition("::")
+        run = re.search(r"\[(\w+)\]$", test) if file.endswith("test_experiments.py") else None
+        return f"{file}::{run[1]}" if run else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return ByFileAndRun(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from jax import lax
 from jaxtickets import losses, masks, optimizer_states, runs
 from jaxtickets.data import batches as data_batches
 from jaxtickets.dynamic.base import Sparsify
-from jaxtickets.dynamic.static import masked
+from jaxtickets.dynamic.static import sparsify as static
 from jaxtickets.shape_checks import check_array, check_leading
 from jaxtickets.types import Array, Key, Loss, Mask, Model, Params, PyTree, Split, Stats, TrainState
 
@@ -244,7 +244,7 @@ class Recipe(NamedTuple):
     every: int
     evaluations_per_test: int = 0
     before_evaluation: Callable[[Params], Params] | None = None
-    sparsify: Sparsify = masked
+    sparsify: Sparsify = static
     moves: Moves | None = None
     record: Callable[[TrainState], Metrics] | None = None
 
@@ -346,7 +346,7 @@ def train_chunk(
     n, steps = data.train.labels.shape[0], evaluations * recipe.every
     index = data_batches.stream(order_key, watched.state.step, steps, n, recipe.batch_size)
     index = index.reshape(evaluations, recipe.every, recipe.batch_size)
-    optimizer = recipe.sparsify(recipe.optimizer(hyper), watched.state.mask, fill)
+    optimizer = recipe.sparsify(recipe.optimizer(hyper), watched.state.mask, fill, hyper)
     fetch = fetcher(recipe, data.train)
 
     def train_and_evaluate(watched: Watched, index: Array) -> tuple[Watched, Metrics]:
@@ -420,7 +420,7 @@ def train(
     """
     for asked in (steps, *keep_at):
         check_step(asked, recipe.every, steps)
-    optimizer = recipe.sparsify(recipe.optimizer(hyper), mask, fill)
+    optimizer = recipe.sparsify(recipe.optimizer(hyper), mask, fill, hyper)
     state = init(params, stats, optimizer, fill, step=start)
     begun = watch(state, keep_at)
     return train_chunk(recipe, key, hyper, begun, data, steps // recipe.every, keep_at, fill)

@@ -20,7 +20,7 @@ from experiments.harness.training_settings import NetSettings, TrainSettings
 from jaxtickets import losses, masks, runs, training
 from jaxtickets.data import batches
 from jaxtickets.dynamic import granet
-from jaxtickets.dynamic.granet import Rounds
+from jaxtickets.dynamic.drop_and_grow import MovePlan
 from jaxtickets.io.errors import UserError
 from jaxtickets.training import Moves, Splits
 from jaxtickets.types import Model, Split
@@ -67,7 +67,7 @@ def begun(inner, rounds, keep=40, every=1, floor=0):
     """The sparse optimiser, and the state of a training that it begins."""
     params, stats = initial(KEY)
     mask = masks.random(KEY, params, PRUNABLE, keep)
-    optimizer = granet.granet(inner, mask, PRUNABLE, rounds, every, floor)
+    optimizer = granet.granet(inner, mask, PRUNABLE, rounds, every, floor, "global")
     return optimizer, training.init(params, stats, optimizer)
 
 
@@ -79,7 +79,7 @@ def moved(optimizer, state, gradient):
 
 
 def rounds_of(ones, grown):
-    return Rounds(jnp.array([ones]), jnp.array([grown]))
+    return MovePlan(jnp.array([ones]), jnp.array([grown]))
 
 
 def flat(tree):
@@ -88,7 +88,7 @@ def flat(tree):
 
 @pytest.mark.parametrize("begin", [20_000, 1_000])
 def test_a_plan_falls_to_the_count_asked_for_and_ends_without_new_weights(begin):
-    ones, grown = granet.schedule(50, begin, 1_000)
+    ones, grown = granet.plan(50, begin, 1_000)
     assert ones[-1] == 1_000 and grown[-1] == 0
     assert np.all(np.diff(ones) <= 0) and np.all(ones[29:] == 1_000)
     assert np.all(grown[37:] == 0) and np.all(grown[:36] > 0)
@@ -99,25 +99,25 @@ def test_a_plan_falls_to_the_count_asked_for_and_ends_without_new_weights(begin)
 
 
 def test_a_plan_never_replaces_what_floors_need():
-    ones, grown = granet.schedule(10, 12, 6, least=5)
+    ones, grown = granet.plan(10, 12, 6, floor=5)
     assert np.all(ones - grown >= 5)
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"rounds": 1}, "2 or more"),
+        ({"moves": 0}, "1 or more"),
         ({"begin": 5}, "<= end <= begin"),
         ({"end": 0}, "<= end <= begin"),
-        ({"least": 11}, "<= end <= begin"),
-        ({"regrown": 1.0}, "regrown"),
+        ({"floor": 11}, "<= end <= begin"),
+        ({"fraction": 1.0}, "fraction"),
         ({"pruned_by": 0.0}, "pruned_by"),
         ({"settled_by": 1.5}, "settled_by"),
     ],
 )
 def test_a_plan_refuses_what_cant_be(given, said):
     with pytest.raises(ValueError, match=said):
-        granet.schedule(**({"rounds": 10, "begin": 20, "end": 10} | given))
+        granet.plan(**({"moves": 10, "begin": 20, "end": 10} | given))
 
 
 COUNTS = [(40, 0), (30, 0), (40, 12), (30, 12), (72, 32)]
@@ -174,7 +174,7 @@ def data(n=64):
 
 
 def test_chunks_make_a_whole_and_what_is_pruned_stays_zero():
-    rounds = granet.schedule(6, 40, 12)
+    rounds = granet.plan(6, 40, 12)
     _, state = begun(optax.adam(0.01), rounds, every=3)
     run = jax.jit(
         partial(chunk, LOSS, optax.adam(0.01), rounds, every=3, images=16), static_argnums=2
@@ -194,8 +194,8 @@ def test_chunks_make_a_whole_and_what_is_pruned_stays_zero():
 def chunk(loss, inner, rounds, key, watched, evaluations, every, images):
     """Looks after every second round."""
 
-    def sparsify(inner, mask, fill):
-        return granet.granet(inner, mask, PRUNABLE, rounds, every)
+    def sparsify(inner, mask, fill, hyper):
+        return granet.granet(inner, mask, PRUNABLE, rounds, every, shares="global")
 
     recipe = training.Recipe(
         MODEL,

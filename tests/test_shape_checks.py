@@ -13,7 +13,8 @@ from jaxtickets import losses, masks, runs, training
 from jaxtickets.analysis import connectivity, interpolation, similarity, trainability
 from jaxtickets.compress.graph import kept
 from jaxtickets.criteria import CRITERIA
-from jaxtickets.dynamic.granet import Rounds, granet
+from jaxtickets.dynamic.drop_and_grow import MovePlan
+from jaxtickets.dynamic.granet import granet
 from jaxtickets.dynamic.static import masked
 from jaxtickets.gates.base import straight_through
 from jaxtickets.search import annealing, chains, exchange, population, space, swaps, tabu
@@ -215,13 +216,16 @@ DOORS = {
     ),
     "gradient, moving": (
         lambda: updated(
-            granet(optax.sgd(0.1), MASK, PRUNABLE, Rounds(np.array([5]), np.array([0])), 2), OTHERS
+            granet(optax.sgd(0.1), MASK, PRUNABLE, MovePlan(np.array([5]), np.array([0])), 2),
+            OTHERS,
         ),
         "the gradient has the shape (2, 1) in b/kernel",
     ),
     "rounds": (
-        lambda: granet(optax.sgd(0.1), MASK, PRUNABLE, Rounds(np.ones(3, int), np.ones(2, int)), 2),
-        "the rounds, grown: the shape is (2,) and must be [3, ...]",
+        lambda: granet(
+            optax.sgd(0.1), MASK, PRUNABLE, MovePlan(np.ones(3, int), np.ones(2, int)), 2
+        ),
+        "the plan of moves, replaced: the shape is (2,) and must be [3, ...]",
     ),
     "gate": (
         lambda: straight_through(MASK, OTHERS, PARAMS, PRUNABLE),

@@ -12,6 +12,7 @@ import pytest
 
 from jaxtickets import masks, runs, training
 from jaxtickets.dynamic import granet, static
+from jaxtickets.dynamic.drop_and_grow import MovePlan
 from jaxtickets.search import annealing, chains, space, swaps
 from jaxtickets.search.energies import saliency
 
@@ -58,19 +59,19 @@ def test_an_annealing_step_is_traced_once_for_all_chunks_densities_and_seeds(mlp
         assert chain.state.best.shape == (where.size,)
 
 
-def granet_of(inner, mask, fill):
-    del fill
-    rounds = granet.Rounds(np.array([9, 8]), np.array([2, 0]))
+def granet_of(inner, mask, fill, hyper):
+    del fill, hyper
+    rounds = MovePlan(np.array([9, 8]), np.array([2, 0]))
     return granet.granet(inner, mask, masks.prunable(mask), rounds, 2)
 
 
-@pytest.mark.parametrize("sparsify", [static.masked, granet_of], ids=["masked", "granet"])
+@pytest.mark.parametrize("sparsify", [static.sparsify, granet_of], ids=["masked", "granet"])
 def test_a_sparse_training_is_traced_once_for_all_chunks_densities_rates_and_seeds(
     sparsify, evidence
 ):
     @traced_once
     def advance(key, rate, state, batches):
-        optimizer = sparsify(optax.adam(rate), state.mask, None)
+        optimizer = sparsify(optax.adam(rate), state.mask, None, ())
         return training.advance(evidence.loss, optimizer, key, state, batches)[0]
 
     prunable = masks.prunable(evidence.params)
@@ -79,7 +80,7 @@ def test_a_sparse_training_is_traced_once_for_all_chunks_densities_rates_and_see
 
         def begin(key):
             mask = masks.random(key, evidence.params, prunable, keep)  # noqa: B023
-            optimizer = sparsify(optax.adam(rate), mask, None)  # noqa: B023
+            optimizer = sparsify(optax.adam(rate), mask, None, ())  # noqa: B023
             return training.init(evidence.params, {}, optimizer)
 
         state = jax.eval_shape(begin, key)

@@ -55,7 +55,7 @@ class EvolveSettings:
         most=1,
     )
     regrown: float = option(
-        granet.REGROWN,
+        granet.REPLACED,
         "initial regeneration ratio of granet; 0: gradual pruning only",
         least=0,
         below=1,
@@ -162,20 +162,20 @@ def train_sparse(
     last = allocation.global_(shapes, density, floor)
     first = max(last, allocation.global_(shapes, settings.granet_from, floor))
     least = sum(masks.floor_of(floor, shapes).values())
-    rounds = granet.schedule(planned.rounds, first, last, least, settings.regrown)
+    moves = granet.plan(planned.rounds, first, last, least, settings.regrown)
 
     size = masks.size(seeds[0].params, prunable)
     schedule = [
         {"density": density, "step": i * planned.every, "left": int(kept) / size}
-        for i, kept in enumerate([first, *rounds.ones])
+        for i, kept in enumerate([first, *moves.ones])
     ]
     keep_rows(session.folder, f"{label}-schedule", schedule)
 
     def sparsify(
-        inner: optax.GradientTransformation, mask: Mask, fill: Params | None
+        inner: optax.GradientTransformation, mask: Mask, fill: Params | None, hyper: PyTree
     ) -> optax.GradientTransformationExtraArgs:
-        del fill
-        return granet.granet(inner, mask, prunable, rounds, planned.every, floor)
+        del fill, hyper
+        return granet.granet(inner, mask, prunable, moves, planned.every, floor, "global")
 
     def record(state: TrainState) -> dict[str, Array]:
         return {"kept": masks.count(state.mask, prunable)}

@@ -92,7 +92,8 @@ def train_all(
     splits = runs.share(splits_of(problem, session.data), axis)
 
     def begin_one(start: Start) -> Watched:
-        optimizer = recipe.sparsify(recipe.optimizer(start.hyper), start.mask, start.fill)
+        inner = recipe.optimizer(start.hyper)
+        optimizer = recipe.sparsify(inner, start.mask, start.fill, start.hyper)
         state = training.init(
             start.params, start.stats, optimizer, fill=start.fill, step=start.step
         )

@@ -1,1 +1,63 @@
-"""Dynamic sparse training: the mask changes while the weights train. One file for each method."""
+"""Dynamic sparse training: the mask changes while the weights train. One file for each method.
+
+A method is a sparse optimiser, an optax transformation around an optax optimiser, see `base`; most
+are `drop_and_grow` with their own rules. A new method is a file, a line in `METHODS`, and a row in
+the tests' table.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import optax
+
+from jaxtickets.dynamic import (
+    acdc,
+    chts,
+    deep_rewiring,
+    flipout,
+    gradual,
+    granet,
+    gsm,
+    rigl,
+    sparse_evolution,
+    sparse_momentum,
+    static,
+)
+from jaxtickets.dynamic.base import SparseState, Sparsify, mask_of
+from jaxtickets.dynamic.drop_and_grow import MovePlan
+
+
+class Method(NamedTuple):
+    """The facts about a method that a loop needs.
+
+    Attributes:
+      make: the sparse optimiser. It takes by name, of these: `inner`, `mask`, `prunable`, `moves`
+        (the plan), `every`, `floor`, `key`, `steps` (of the training), and `signs` (the first
+        parameters).
+      plan: `plan(moves, begin, end, floor) -> MovePlan`, with the settings of its paper; None: the
+        method makes no moves.
+      begin: the first mask: `sparse`, as dense as the last; `dense`, all weights; `between`.
+      counts: `leaf` if the plan has the counts of each leaf, `global` if it has one for all.
+    """
+
+    make: Callable[..., optax.GradientTransformationExtraArgs]
+    plan: Callable[..., MovePlan] | None
+    begin: Literal["sparse", "between", "dense"] = "sparse"
+    counts: Literal["leaf", "global"] = "leaf"
+
+
+METHODS: dict[str, Method] = {
+    "static": Method(static.masked, None),
+    "set": Method(sparse_evolution.sparse_evolution, sparse_evolution.plan),
+    "rigl": Method(rigl.rigl, rigl.plan),
+    "sparse_momentum": Method(sparse_momentum.sparse_momentum, sparse_momentum.plan),
+    "chts": Method(chts.chts, chts.plan),
+    "deep_rewiring": Method(deep_rewiring.deep_rewiring, None),
+    "granet": Method(granet.granet, granet.plan, begin="between", counts="global"),
+    "gradual": Method(gradual.gradual, gradual.plan, begin="dense", counts="global"),
+    "flipout": Method(flipout.flipout, flipout.plan, begin="dense", counts="global"),
+    "gsm": Method(gsm.gsm, gsm.plan, begin="dense", counts="global"),
+    "acdc": Method(acdc.acdc, acdc.plan, begin="dense", counts="global"),
+}
+
+__all__ = ["METHODS", "Method", "MovePlan", "SparseState", "Sparsify", "mask_of"]

@@ -1,19 +1,23 @@
 """Sparse optimisers: optax transformations around an optax optimiser, whose state holds the mask.
 
-    optimizer = static.masked(optax.adam(1e-3), mask)      # or another method's, such as granet
+    optimizer = rigl.rigl(optax.adam(1e-3), mask, prunable, plan, every=100)    # or another method
     state = optimizer.init(params)
     updates, state = optimizer.update(gradient, state, params)
-    params = optax.apply_updates(params, updates)          # obey state.mask, bit for bit
+    params = optax.apply_updates(params, updates)          # obey the mask, bit for bit
 
 A sparse optimiser takes the dense gradient of the loss at `params`. In a training step, it passes
 only the gradient of the kept weights to the inner optimiser, and pruned weights do not change. In a
 *move*, it changes the mask instead of taking a training step, as in RigL (Evci et al., 2020,
 algorithm 1). Dropped weights are set to zero, grown weights start at zero, and the inner
-optimiser's moments of both are reset.
+optimiser's moments of both are reset. Some methods change the mask or the gradient in the training
+steps themselves.
 
 By default, a method counts its calls to decide when it moves. A loop that has a better gradient for
 a move, such as one of many batches, passes `move=True` with it and `move=False` in all training
 steps. The flag is static, so that only one of the two branches is computed, also under `vmap`.
+
+`mask_of(state)` finds the mask in any state that contains that of a sparse optimiser, such as that
+of `optax.chain` or `optax.MultiSteps`.
 """
 
 from collections.abc import Callable
@@ -25,7 +29,7 @@ import optax
 from jax import lax
 
 from jaxtickets import masks, optimizer_states
-from jaxtickets.types import Array, Mask, Params, PyTree
+from jaxtickets.types import Array, Key, Mask, Params, PyTree
 
 
 class SparseState(NamedTuple):
@@ -34,15 +38,85 @@ class SparseState(NamedTuple):
     Attributes:
       mask: bool, like the parameters; the current mask.
       inner: the state of the inner optimiser.
-      method: what a method carries from move to move; `()` if nothing.
-      calls: int32 scalar, the number of updates so far, training steps and moves; 0 for a method
-        that does not count.
+      method: what a method carries from call to call; `()` if nothing.
+      calls: int32 scalar, the number of updates so far, training steps and moves.
+      key: the key of all random choices; None for a method that makes none.
     """
 
     mask: Mask
     inner: optax.OptState
     method: PyTree
     calls: Array
+    key: Key | None = None
+
+
+class View(NamedTuple):
+    """What a method sees at an update.
+
+    Attributes:
+      gradient: the dense gradient at `params`.
+      params: the parameters, zero where `mask` is False.
+      mask: bool, like the parameters; the current mask.
+      inner: the state of the inner optimiser.
+      method: what the method carries.
+      calls: int32 scalar, the number of updates before this one.
+      key: a key for this update alone; None if the method has none.
+    """
+
+    gradient: Params
+    params: Params
+    mask: Mask
+    inner: optax.OptState
+    method: PyTree
+    calls: Array
+    key: Key | None
+
+    def random(self) -> Key:
+        """The key.
+
+        Raises:
+          ValueError: there is none.
+        """
+        if self.key is None:
+            raise ValueError("this method makes random choices and needs a key: give key=")
+        return self.key
+
+
+class Move(Protocol):
+    """`move(view) -> (mask, method)`: the next mask, and what the method carries on."""
+
+    def __call__(self, view: View) -> tuple[Mask, PyTree]:
+        """The new mask, with exact counts, and the method's new state."""
+        ...
+
+
+class Before(Protocol):
+    """`before(view) -> gradient`: the gradient that the inner optimiser sees, still unmasked."""
+
+    def __call__(self, view: View) -> Params:
+        """The gradient, like the parameters."""
+        ...
+
+
+class After(Protocol):
+    """`after(view, params) -> (params, mask, method)`: changes the result of a training step."""
+
+    def __call__(self, view: View, params: Params) -> tuple[Params, Mask, PyTree]:
+        """The new parameters, the next mask, and what the method carries on.
+
+        Args:
+          view: before the step.
+          params: after the step.
+        """
+        ...
+
+
+Sparsify = Callable[
+    [optax.GradientTransformation, Mask, Params | None, PyTree],
+    optax.GradientTransformationExtraArgs,
+]
+"""`sparsify(inner, mask, fill, hyper) -> sparse optimiser`. `hyper` holds what differs between the
+runs of a batch. Only a static mask takes a `fill`."""
 
 
 def check_update(gradient: Params, params: Params | None) -> Params:
@@ -57,55 +131,49 @@ def check_update(gradient: Params, params: Params | None) -> Params:
     return params
 
 
-class Move(Protocol):
-    """`move(gradient, params, mask, method) -> (mask, method)`: the next mask.
-
-    `gradient` and `params` are trees of float; `params` are zero where `mask` is False.
-    """
-
-    def __call__(
-        self, gradient: Params, params: Params, mask: Mask, method: PyTree
-    ) -> tuple[Mask, PyTree]:
-        """The new mask, with exact counts, and the method's new state."""
-        ...
-
-
-Sparsify = Callable[
-    [optax.GradientTransformation, Mask, Params | None], optax.GradientTransformationExtraArgs
-]
-"""`sparsify(inner, mask, fill) -> sparse optimiser`; only `masked` takes a `fill`."""
-
-
 def sparse(
     inner: optax.GradientTransformation,
     mask: Mask,
-    moves: Move,
-    due: Callable[[Array], Array],
+    *,
+    move: Move | None = None,
+    due: Callable[[Array], Array] | None = None,
+    before: Before | None = None,
+    after: After | None = None,
     method: PyTree = (),
+    key: Key | None = None,
+    fill: Params | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """The sparse optimiser of a method, from its moves.
+    """The sparse optimiser of a method, from its parts.
 
     Args:
       inner: the optimiser of the training steps.
       mask: bool, like the parameters: the initial mask.
-      moves: see `Move`.
-      due: `due(calls) -> bool`: whether the update after `calls` updates is a move.
+      move: see `Move`; None: the mask changes in no move.
+      due: `due(calls) -> bool`: whether the update after `calls` updates is a move; None: never,
+        unless the loop asks for one.
+      before, after: see `Before` and `After`; None changes nothing.
       method: the method's initial state.
+      key: for random choices.
+      fill: the values where the mask is False, None for zero; only for a mask that never changes.
     """
     inner = optax.with_extra_args_support(inner)
 
     def init(params: Params) -> SparseState:
-        return SparseState(mask, inner.init(masks.apply(mask, params)), method, jnp.int32(0))
+        held = masks.apply(mask, params, fill)
+        return SparseState(mask, inner.init(held), method, jnp.int32(0), key)
+
+    def view_of(gradient: Params, state: SparseState, params: Params) -> View:
+        now = None if state.key is None else jax.random.fold_in(state.key, state.calls)
+        return View(gradient, params, state.mask, state.inner, state.method, state.calls, now)
 
     def moved(gradient: Params, state: SparseState, params: Params) -> tuple[Params, SparseState]:
+        assert move is not None
         params = masks.apply(state.mask, params)
-        now, carried = moves(gradient, params, state.mask, state.method)
+        now, carried = move(view_of(gradient, state, params))
         old = jax.tree.map(jnp.logical_and, state.mask, now)
-        left = masks.apply(old, params)
-        inner_state = optimizer_states.reset_moments(inner, state.inner, left, old)
-        still = jax.tree.map(jnp.zeros_like, params)
-        return _obeying(old, still, params), state._replace(
-            mask=now, inner=inner_state, method=carried
+        zero = jax.tree.map(jnp.zeros_like, params)
+        return _obeying(old, zero, params), state._replace(
+            mask=now, inner=_fresh(inner, state.inner, params, old), method=carried
         )
 
     def update(
@@ -121,17 +189,63 @@ def sparse(
         def step(
             gradient: Params, state: SparseState, params: Params
         ) -> tuple[Params, SparseState]:
-            kept = masks.apply(state.mask, gradient)
+            view = view_of(gradient, state, params)
+            seen = before(view) if before else gradient
+            kept = masks.apply(state.mask, seen)
             updates, inner_state = inner.update(kept, state.inner, params, **extra)
-            return _obeying(state.mask, updates, params), state._replace(inner=inner_state)
+            if fill is not None:  # parameters hold it already
+                return masks.apply(state.mask, updates), state._replace(inner=inner_state)
+            updates = _obeying(state.mask, updates, params)
+            if after is None:
+                return updates, state._replace(inner=inner_state)
+            reached = optax.apply_updates(params, updates)
+            final, now, carried = after(view, reached)
+            if now is not state.mask:
+                old = jax.tree.map(jnp.logical_and, state.mask, now)
+                inner_state = _fresh(inner, inner_state, final, old)
+            if final is not reached:
+                updates = jax.tree.map(jnp.subtract, final, params)
+            return _obeying(now, updates, params), state._replace(
+                mask=now, inner=inner_state, method=carried
+            )
 
-        if move is None:
+        if move and not moves:
+            raise ValueError("this method's mask changes in no move")
+        if move is None and moves and due is not None:
             updates, new = lax.cond(due(state.calls), moved, step, gradient, state, params)
         else:
             updates, new = (moved if move else step)(gradient, state, params)
         return updates, new._replace(calls=state.calls + 1)
 
+    moves = move is not None
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def mask_of(state: PyTree) -> Mask:
+    """The mask in an optimiser's state that contains that of one sparse optimiser.
+
+    Raises:
+      ValueError: it contains that of none, or of several.
+    """
+    found = [
+        node
+        for node in jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, SparseState))
+        if isinstance(node, SparseState)
+    ]
+    if len(found) != 1:
+        raise ValueError(f"the state contains {len(found)} sparse optimisers, not one")
+    return found[0].mask
+
+
+def every_so_often(every: int) -> Callable[[Array], Array]:
+    """`due` for a move after each `every` training steps."""
+    return lambda calls: calls % (every + 1) == every
+
+
+def _fresh(
+    inner: optax.GradientTransformation, state: optax.OptState, params: Params, keep: Mask
+) -> optax.OptState:
+    return optimizer_states.reset_moments(inner, state, masks.apply(keep, params), keep)
 
 
 def _obeying(mask: Mask, updates: Params, params: Params) -> Params:

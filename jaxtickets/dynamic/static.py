@@ -1,14 +1,9 @@
 """Static masking: the simplest sparse optimiser; its mask never changes."""
 
-from typing import Any
-
-import jax
-import jax.numpy as jnp
 import optax
 
-from jaxtickets import masks
-from jaxtickets.dynamic.base import SparseState, check_update
-from jaxtickets.types import Mask, Params
+from jaxtickets.dynamic.base import sparse
+from jaxtickets.types import Mask, Params, PyTree
 
 
 def masked(
@@ -22,30 +17,12 @@ def masked(
       fill: the values where the mask is False; parameters that already hold them do not change.
         None sets them to zero, whatever their initial values.
     """
-    inner = optax.with_extra_args_support(inner)
+    return sparse(inner, mask, fill=fill)
 
-    def init(params: Params) -> SparseState:
-        held = masks.apply(mask, params, fill)
-        return SparseState(mask, inner.init(held), (), jnp.int32(0))
 
-    def update(
-        gradient: Params,
-        state: SparseState,
-        params: Params | None = None,
-        *,
-        move: bool | None = None,
-        **extra: Any,
-    ) -> tuple[Params, SparseState]:
-        params = check_update(gradient, params)
-        if move:
-            raise ValueError("a static mask doesn't move")
-        kept = masks.apply(state.mask, gradient)
-        updates, inner_state = inner.update(kept, state.inner, params, **extra)
-
-        def leaf(keep: Any, u: Any, p: Any) -> Any:
-            return jnp.where(keep, u, -p if fill is None else jnp.zeros_like(p))
-
-        updates = jax.tree.map(leaf, state.mask, updates, params)
-        return updates, state._replace(inner=inner_state)
-
-    return optax.GradientTransformationExtraArgs(init, update)
+def sparsify(
+    inner: optax.GradientTransformation, mask: Mask, fill: Params | None, hyper: PyTree
+) -> optax.GradientTransformationExtraArgs:
+    """`masked`, as a loop asks for it; see `base.Sparsify`."""
+    del hyper
+    return masked(inner, mask, fill)

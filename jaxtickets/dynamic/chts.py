@@ -1,0 +1,78 @@
+"""Sampled drop and grow, in the manner of CHTs: soft choices that harden as training goes on.
+
+A move drops weights by sampling, with `p(keep) ∝ |w|^e`, and grows by sampling, with
+`p(grow) ∝ score^e`, each without replacement. The exponent is `e = δ / (1 - δ)`, with δ rising
+linearly from 0.5 to 0.75 over the training, so that e rises from 1 to 3. The share ζ = 0.3 of each
+leaf is replaced each epoch. Zhang et al., "Brain network science modelling of sparse neural
+networks enables transformers and LLMs to perform as fully connected", 2025, call the method CHTs.
+
+Weights grow where many paths of length three run in the mask (`rules.paths`), without any gradient,
+as in that paper, or by another rule of `rules.GROW`.
+
+Deviations: the paper's link predictor is CH3-L3p or its node-based form, which divide by the
+intermediate nodes' links out of the local community; `rules.paths` divides by their degrees.
+Neurons without links are not removed here. Its CHTss adds a sigmoid decay of density.
+"""
+
+import optax
+
+from jaxtickets.dynamic.drop_and_grow import MovePlan, drop_and_grow
+from jaxtickets.dynamic.drop_and_grow import plan as plan_moves
+from jaxtickets.dynamic.rules import Score, magnitude, paths, sampled
+from jaxtickets.types import Array, Keep, Key, Mask, Prunable
+
+REPLACED, SOFT, HARD = 0.3, 0.5, 0.75
+
+
+def plan(
+    moves: int, begin: Keep, end: Keep, floor: int = 0, fraction: float = REPLACED
+) -> MovePlan:
+    """The counts of each move: the same fraction is replaced at all; see `drop_and_grow.plan`."""
+    return plan_moves(moves, begin, end, fraction=fraction, last_fraction=fraction, floor=floor)
+
+
+def chts(
+    inner: optax.GradientTransformation,
+    mask: Mask,
+    prunable: Prunable,
+    moves: MovePlan,
+    every: int,
+    key: Key,
+    steps: int,
+    floor: int = 0,
+    drop: Score = magnitude,
+    grow: Score = paths,
+    soft: float = SOFT,
+    hard: float = HARD,
+) -> optax.GradientTransformationExtraArgs:
+    """The sparse optimiser of sampled moves; see `drop_and_grow`.
+
+    Args:
+      inner, mask, prunable, moves, every, key, floor: see `drop_and_grow`.
+      steps: the number of training steps over which δ rises.
+      drop, grow: the scores from which weights are sampled, not negative.
+      soft, hard: δ at first and in the end, in [0, 1).
+
+    Raises:
+      ValueError: see `drop_and_grow`, or δ is out of range.
+    """
+    for name, delta in (("soft", soft), ("hard", hard)):
+        if not 0 <= delta < 1:
+            raise ValueError(f"{name}={delta}: must be from 0 to below 1")
+    calls = steps + steps // every
+
+    def exponent(call: Array) -> Array:
+        delta = soft + (hard - soft) * (call / calls).clip(0, 1)
+        return delta / (1 - delta)
+
+    return drop_and_grow(
+        inner,
+        mask,
+        prunable,
+        moves,
+        every,
+        drop=sampled(drop, exponent, purpose=0),
+        grow=sampled(grow, exponent, purpose=1),
+        floor=floor,
+        key=key,
+    )

@@ -1,0 +1,36 @@
+"""Gradual magnitude pruning: a dense net loses its smallest weights by a cubic schedule.
+
+Zhu and Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression",
+2017: `ones(t) = end + (begin - end) (1 - t / pruned_by)³`, and what is pruned stays so. The paper
+gives all layers the same sparsity, which counts of each leaf do; a single count ranks all leaves
+together.
+"""
+
+import optax
+
+from jaxtickets.dynamic.drop_and_grow import MovePlan, drop_and_grow
+from jaxtickets.dynamic.drop_and_grow import plan as plan_moves
+from jaxtickets.dynamic.rules import Score, magnitude
+from jaxtickets.types import Keep, Mask, Prunable
+
+
+def plan(moves: int, begin: Keep, end: Keep, floor: int = 0, pruned_by: float = 0.75) -> MovePlan:
+    """The counts of each move, see `drop_and_grow.plan`."""
+    return plan_moves(moves, begin, end, pruned_by=pruned_by, floor=floor)
+
+
+def gradual(
+    inner: optax.GradientTransformation,
+    mask: Mask,
+    prunable: Prunable,
+    moves: MovePlan,
+    every: int,
+    floor: int = 0,
+    drop: Score = magnitude,
+) -> optax.GradientTransformationExtraArgs:
+    """The sparse optimiser that only prunes; see `drop_and_grow`.
+
+    Raises:
+      ValueError: see `drop_and_grow`.
+    """
+    return drop_and_grow(inner, mask, prunable, moves, every, drop=drop, floor=floor)

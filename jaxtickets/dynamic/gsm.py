@@ -1,0 +1,63 @@
+"""GSM, global sparse momentum: only the weights that matter most at a step keep their gradient.
+
+In each step, of all prunable weights together, the `kept` ones with the largest |w · dL/dw| get
+their gradient. The others are moved by weight decay and their old momentum alone, so that most
+fall to zero; one cut by |w| at the end costs little. Ding et al., "Global sparse momentum SGD for
+pruning very deep neural networks", 2019. Leaves that are not prunable always get their gradient.
+
+The inner optimiser must have weight decay. Its paper: momentum 0.99 (Nesterov), decay 5e-4, and
+learning rate 0.01.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxtickets import masks
+from jaxtickets.dynamic.base import View
+from jaxtickets.dynamic.drop_and_grow import MovePlan, drop_and_grow
+from jaxtickets.dynamic.rules import taylor
+from jaxtickets.types import Mask, Params, Prunable
+
+CUT_AT = 0.95
+
+
+def plan(moves: int, begin: int, end: int, floor: int = 0, cut_at: float = CUT_AT) -> MovePlan:
+    """The counts of each move: `begin`, and from the share `cut_at` of the moves on, `end`.
+
+    Raises:
+      ValueError: an argument is out of range.
+    """
+    del floor
+    if not 0 < end <= begin or not 0 < cut_at <= 1:
+        raise ValueError(
+            f"begin={begin}, end={end}, cut_at={cut_at}: must be 0 < end <= begin, 0 < cut_at <= 1"
+        )
+    t = np.arange(1, moves + 1) / moves
+    ones = np.where(t + 1e-9 >= cut_at, end, begin).astype(np.int32)
+    return MovePlan(ones, np.zeros_like(ones))
+
+
+def gsm(
+    inner: optax.GradientTransformation,
+    mask: Mask,
+    prunable: Prunable,
+    moves: MovePlan,
+    every: int,
+    floor: int = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """GSM's sparse optimiser; see `drop_and_grow`. `mask` keeps all weights at first.
+
+    As many weights keep their gradient as the last move of the plan keeps.
+
+    Raises:
+      ValueError: see `drop_and_grow`.
+    """
+
+    def before(view: View) -> Params:
+        active = masks.select(taylor(view), prunable, moves.ones[-1], floor)
+        return masks.apply(active, view.gradient)
+
+    moves = jax.tree.map(jnp.asarray, moves)
+    return drop_and_grow(inner, mask, prunable, moves, every, floor=floor, before=before)

@@ -1,0 +1,71 @@
+"""Powerpropagation: weights train as powers, so that the large ones grow and the small ones stay.
+
+Each weight is `w = θ |θ|^(α - 1)`, and the optimiser trains θ: its gradient is
+`dL/dθ = α |θ|^(α - 1) dL/dw`. Since θ follows from w, `θ = sign(w) |w|^(1 / α)`, the parameters
+stay those of the net, and the initialisation, too. It combines with sparse optimisers that only
+prune, as their inner one:
+
+    gradual.gradual(powerpropagation.powerpropagation(optax.sgd(0.1)), mask, ...)
+
+A weight at zero has no gradient and stays there, so that grown weights would never move. Schwarz et
+al., "Powerpropagation: a sparsity inducing weight reparameterisation", 2021: α from 2 to 5.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxtickets import masks
+from jaxtickets.types import Array, Params, Prunable
+
+ALPHA = 2.0
+
+
+def powerpropagation(
+    inner: optax.GradientTransformation, alpha: float = ALPHA, prunable: Prunable | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """`inner`, which trains θ in place of w.
+
+    Args:
+      inner: any optax optimiser; its weight decay is on θ.
+      alpha: the power, 1 or more; 1 trains the weights themselves.
+      prunable: the leaves that train as powers; None for all. Biases are better left out.
+
+    Raises:
+      ValueError: `alpha` is below 1.
+    """
+    if not alpha >= 1:
+        raise ValueError(f"alpha={alpha}: must be 1 or more")
+    inner = optax.with_extra_args_support(inner)
+
+    def only(new: Params, old: Params) -> Params:
+        """`new` in the leaves that train as powers, `old` elsewhere."""
+        return new if prunable is None else masks.put(old, prunable, masks.pick(new, prunable))
+
+    def roots(params: Params) -> Params:
+        return only(jax.tree.map(lambda w: jnp.sign(w) * jnp.abs(w) ** (1 / alpha), params), params)
+
+    def init(params: Params) -> optax.OptState:
+        return inner.init(roots(params))
+
+    def update(
+        gradient: Params, state: optax.OptState, params: Params | None = None, **extra: Any
+    ) -> tuple[Params, optax.OptState]:
+        if params is None:
+            raise ValueError("powerpropagation's update needs the parameters")
+        theta = roots(params)
+        scaled = only(
+            jax.tree.map(lambda g, t: alpha * jnp.abs(t) ** (alpha - 1) * g, gradient, theta),
+            gradient,
+        )
+        updates, state = inner.update(scaled, state, theta, **extra)
+
+        def leaf(t: Array, u: Array, w: Array) -> Array:
+            reached = t + u
+            return reached * jnp.abs(reached) ** (alpha - 1) - w
+
+        return only(jax.tree.map(leaf, theta, updates, params), updates), state
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,197 @@
+"""What a move drops and grows: scores of weights, and shares of leaves.
+
+A score is `score(view) -> tree of float`, like the parameters. Of the kept weights, those with the
+lowest `DROP` scores are dropped; of the others, those with the highest `GROW` scores are grown.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxtickets import masks
+from jaxtickets.dynamic.base import View
+from jaxtickets.types import Array, Params, Prunable, Schedule, Scores
+
+Score = Callable[[View], Scores]
+
+
+def magnitude(view: View) -> Scores:
+    """`|w|`."""
+    return jax.tree.map(jnp.abs, view.params)
+
+
+def taylor(view: View) -> Scores:
+    """`|w · dL/dw|`: how much the loss changes without the weight, to first order."""
+    return jax.tree.map(lambda w, g: jnp.abs(w * g), view.params, view.gradient)
+
+
+def magnitude_by_sign(view: View) -> Scores:
+    """The rank of `|w|` among a leaf's kept weights of the same sign, as a share of their number.
+
+    The lowest share ζ of a leaf is the share ζ of its positive weights nearest to zero, and that of
+    its negative ones, up to one weight (Mocanu et al., 2018). Zero counts as positive.
+    """
+
+    def leaf(w: Array, keep: Array) -> Array:
+        flat, kept = jnp.ravel(w), jnp.ravel(keep)
+        shares = jnp.zeros(flat.shape, float)
+        for group in (kept & (flat >= 0), kept & (flat < 0)):
+            order = jnp.argsort(jnp.where(group, jnp.abs(flat), jnp.inf))
+            rank = jnp.zeros(flat.shape, float).at[order].set(jnp.arange(1.0, flat.size + 1))
+            shares = jnp.where(group, rank / jnp.maximum(group.sum(), 1), shares)
+        return shares.reshape(w.shape)
+
+    return jax.tree.map(leaf, view.params, view.mask)
+
+
+def at_random(view: View) -> Scores:
+    """Independent uniform scores."""
+    return _draw(view, 0, jax.random.uniform)
+
+
+def gradient(view: View) -> Scores:
+    """`|dL/dw|`, also of pruned weights."""
+    return jax.tree.map(jnp.abs, view.gradient)
+
+
+def momentum(view: View) -> Scores:
+    """`|m|` of the inner optimiser's momentum m; with Adam's second moment v, `|m| / sqrt(v)`.
+
+    The inner optimiser sees the gradients of kept weights alone, so that a pruned weight has the
+    momentum of its last gradients; `sparse_momentum` averages the dense gradient.
+
+    Raises:
+      ValueError: the inner optimiser has no momentum.
+    """
+    known = (optax.TraceState, optax.ScaleByAdamState)
+    parts = jax.tree.leaves(view.inner, is_leaf=lambda node: isinstance(node, known))
+    for part in parts:
+        if isinstance(part, optax.TraceState):
+            return jax.tree.map(jnp.abs, part.trace)
+        if isinstance(part, optax.ScaleByAdamState):
+            return jax.tree.map(lambda m, v: jnp.abs(m) / (jnp.sqrt(v) + 1e-8), part.mu, part.nu)
+    raise ValueError("this rule needs the inner optimiser's momentum: use SGD with it, or Adam")
+
+
+def paths(view: View) -> Scores:
+    """The number of paths of length three between a pruned weight's two ends, by degree.
+
+    For a kernel `[n, o]` with mask M and degrees d of inputs and e of outputs, the score is
+    `(M diag(1 / sqrt(e)) Mᵀ diag(1 / sqrt(d)) M)`, so that each path `i - o' - i' - o` counts
+    `1 / sqrt(e(o') d(i'))`: the index L3 of Kovács et al., "Network-based prediction of protein
+    interactions", 2019. It needs no gradient. Ties, above all the pairs without a path, are ordered
+    at random, far below the least path. Leaves with fewer than two axes score 0.
+    """
+
+    def leaf(keep: Array, tie: Array) -> Array:
+        if keep.ndim < 2:
+            return jnp.zeros(keep.shape, float)
+        m = keep.reshape(-1, keep.shape[-1]).astype(float)
+        from_outputs = 1 / jnp.sqrt(jnp.maximum(m.sum(0), 1))
+        from_inputs = 1 / jnp.sqrt(jnp.maximum(m.sum(1), 1))
+        score = (m * from_outputs) @ (m.T * from_inputs @ m)
+        return score.reshape(keep.shape) + 1e-6 * tie
+
+    return jax.tree.map(leaf, view.mask, _draw(view, 1, jax.random.uniform))
+
+
+DROP: dict[str, Score] = {
+    "magnitude": magnitude,
+    "magnitude_by_sign": magnitude_by_sign,
+    "taylor": taylor,
+    "random": at_random,
+}
+GROW: dict[str, Score] = {
+    "gradient": gradient,
+    "random": at_random,
+    "momentum": momentum,
+    "paths": paths,
+}
+
+
+def sampled(score: Score, exponent: Schedule, purpose: int) -> Score:
+    """Scores whose top k are a sample without replacement, with `p ∝ score^exponent(calls)`.
+
+    The top k of `exponent · log(score) + Gumbel noise` are k draws one after another, each in
+    proportion to what is left (Kool et al., "Stochastic beams and where to find them", 2019). A
+    score of 0 comes last.
+
+    Args:
+      score: of non-negative numbers.
+      exponent: calls -> the exponent; 0 for uniform draws, infinite for none.
+      purpose: a number that differs from that of other draws of the same move.
+    """
+
+    def sample(view: View) -> Scores:
+        noise = _draw(view, 2 + purpose, jax.random.gumbel)
+        power = exponent(view.calls)
+        return jax.tree.map(
+            lambda s, z: jnp.where(s > 0, power * jnp.log(s) + z, -jnp.finfo(s.dtype).max),
+            score(view),
+            noise,
+        )
+
+    return sample
+
+
+def _draw(view: View, purpose: int, draw: Callable[..., Array]) -> Params:
+    """Independent numbers for each parameter; other ones for each purpose."""
+    leaves, treedef = jax.tree.flatten(view.params)
+    key = jax.random.fold_in(view.random(), purpose)
+    drawn = [draw(jax.random.fold_in(key, i), jnp.shape(leaf)) for i, leaf in enumerate(leaves)]
+    return jax.tree.unflatten(treedef, drawn)
+
+
+# --- shares of leaves ----------------------------------------------------------------------------
+
+
+def mean_of(score: Score) -> Callable[[View, Prunable], Array]:
+    """Shares in proportion to the mean score of each leaf's kept weights: float`[leaves]`."""
+
+    def shares(view: View, prunable: Prunable) -> Array:
+        leaves = zip(
+            masks.pick(score(view), prunable), masks.pick(view.mask, prunable), strict=True
+        )
+        return jnp.stack(
+            [jnp.sum(jnp.where(keep, s, 0)) / jnp.maximum(jnp.sum(keep), 1) for s, keep in leaves]
+        )
+
+    return shares
+
+
+def divide(total: Array, shares: Array, room: Array) -> Array:
+    """int32`[n]`: divides `total` in proportion to shares, none above its room; an exact sum.
+
+    `floor(min(λ · share, room))` with λ such that the numbers before rounding sum to `total`; what
+    rounding leaves goes to the first that have room.
+
+    Args:
+      total: int32 scalar, at most the sum of the rooms.
+      shares: float`[n]`, not negative; if all are zero, the rooms are used in their place.
+      room: int32`[n]`.
+    """
+    shares = jnp.where(jnp.sum(shares) > 0, shares, room).astype(float)
+    shares = shares / jnp.maximum(jnp.sum(shares), jnp.finfo(shares.dtype).tiny)
+    tiny = jnp.finfo(shares.dtype).eps
+    low, high = jnp.zeros(()), jnp.max(room / jnp.maximum(shares, tiny)).astype(float)
+
+    def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = (low + high) / 2
+        short = jnp.sum(jnp.minimum(middle * shares, room)) < total
+        return jnp.where(short, middle, low), jnp.where(short, high, middle)
+
+    low, _ = jax.lax.fori_loop(0, 60, halve, (low, high))
+    given = jnp.floor(jnp.minimum(low * shares, room)).astype(jnp.int32)
+    given = jnp.minimum(given, room)
+    over = jnp.maximum(given.sum() - total, 0)  # by rounding errors of large counts alone
+    given -= _fill(over, given)
+    return given + _fill(total - given.sum(), room - given)
+
+
+def _fill(total: Array, room: Array) -> Array:
+    """The first takes what it has room for, then the second, and so on, until `total` is given."""
+    before = jnp.cumsum(room) - room
+    return jnp.clip(total - before, 0, room)

@@ -13,7 +13,7 @@ import optax
 from jaxtickets.types import Array, Schedule
 
 NAMES = ("sgd", "momentum", "adam", "adadelta")
-SHAPES = ("constant", "steps", "cosine")
+SHAPES = ("constant", "steps", "cosine", "linear")
 
 
 class Hyper(NamedTuple):
@@ -61,12 +61,18 @@ def optimizer(
         "adadelta": lambda: optax.scale_by_adadelta(rho=0.9, eps=1e-6),
     }[name]()
     decay = optax.add_decayed_weights(weight_decay) if weight_decay else optax.identity()
+    now = learning_rate(rate, shape, warmup)
+    return optax.chain(decay, scale, optax.scale_by_schedule(lambda step: -now(step)))
+
+
+def learning_rate(rate: Array, shape: Schedule | None = None, warmup: Array = 0) -> Schedule:
+    """step -> `rate · shape(step) · min(1, (step + 1) / warmup)`; see `optimizer`."""
     factor = shape if shape is not None else lambda step: jnp.float32(1.0)
 
-    def step_size(step: Array) -> Array:
-        return -rate * factor(step) * jnp.minimum(1.0, (step + 1) / jnp.maximum(warmup, 1))
+    def now(step: Array) -> Array:
+        return rate * factor(step) * jnp.minimum(1.0, (step + 1) / jnp.maximum(warmup, 1))
 
-    return optax.chain(decay, scale, optax.scale_by_schedule(step_size))
+    return now
 
 
 def decay_shape(
@@ -78,7 +84,8 @@ def decay_shape(
     """The shape of a learning rate over a training of `steps` steps, with peak 1.
 
     Args:
-      name: `constant`; `steps`, which multiplies by `factor` at each of `drops`; `cosine`, to zero.
+      name: `constant`; `steps`, which multiplies by `factor` at each of `drops`; `cosine`, to zero;
+        `linear`, to a hundredth.
       steps: the number of training steps.
       drops: where `steps` drops, as fractions of the training.
       factor: the factor of each drop.
@@ -92,6 +99,7 @@ def decay_shape(
             1.0, {round(drop * steps): factor for drop in drops}
         ),
         "cosine": lambda: optax.cosine_decay_schedule(1.0, max(steps, 1)),
+        "linear": lambda: optax.linear_schedule(1.0, 0.01, max(steps, 1)),
     }
     if name not in shapes:
         raise ValueError(f"unknown learning-rate schedule '{name}'; there are {', '.join(shapes)}")

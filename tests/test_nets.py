@@ -20,6 +20,8 @@ KEY = jax.random.key(0)
 # name: (image shape, kernel weights, parameters with biases and batch norms)
 COUNTS = {
     "lenet300_100": (MNIST, 266_200, 266_610),
+    # 784 * 1568 + 2 * 1568^2 + 15,680
+    "mlp": (MNIST, 6_162_240, 6_162_240 + 3 * 1568 + 10),
     "lenet5": (MNIST, 430_500, 430_500 + 20 + 50 + 500 + 10),
     "lenet5_lecun": (MNIST, 61_470, 61_706),
     "lenet5_29k": (MNIST, 29_456 - 6 - 6 - 128 - 10, 29_456),

@@ -13,9 +13,9 @@ def takes(make: Callable[..., Any] | None) -> tuple[str, ...]:
 
 
 def make_part(make: Callable[..., Part], known: Mapping[str, Any]) -> Part:
-    """The part, made from what it takes by name of all that is known.
+    """The part, made from what it takes by name of all that is known, and from its defaults.
 
     Raises:
-      KeyError: it takes what isn't known.
+      TypeError: it takes what isn't known and has no default.
     """
-    return make(**{name: known[name] for name in takes(make)})
+    return make(**{name: known[name] for name in takes(make) if name in known})

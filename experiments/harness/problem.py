@@ -25,7 +25,7 @@ from jaxtickets.io.errors import UserError
 from jaxtickets.optimizers import Hyper
 from jaxtickets.penalties import PENALTIES
 from jaxtickets.training import Recipe
-from jaxtickets.types import Array, Dataset, Mask, Params, Prunable, Split, Stats, Wiring
+from jaxtickets.types import Array, Dataset, Mask, Params, Prunable, Schedule, Split, Stats, Wiring
 
 LEAST_IMAGES = 20
 """Criteria use ten batches, and batch norm over a single image has no gradient."""
@@ -234,17 +234,7 @@ def optimizer_of(
     Raises:
       UserError: `--drops` aren't fractions of the training, or two fall on the same step.
     """
-    drops = numbers("drops", train.drops.split(","))
-    if train.learning_rates == "steps":
-        if not all(0 < drop < 1 for drop in drops):
-            raise UserError(
-                f"--drops={train.drops}: must be fractions of the training, between 0 and 1"
-            )
-        if len({round(drop * steps) for drop in drops}) < len(drops):
-            raise UserError(
-                f"--drops={train.drops}: two fall on the same one of the {steps} training steps"
-            )
-    decay = optimizers.decay_shape(train.learning_rates, steps, drops)
+    decay = _decay_of(train, steps)
 
     def optimizer(hyper: Hyper) -> optax.GradientTransformation:
         return optimizers.optimizer(
@@ -257,6 +247,26 @@ def optimizer_of(
         )
 
     return optimizer
+
+
+def learning_rate_of(train: TrainSettings, steps: int) -> Callable[[Any], Schedule]:
+    """The learning rate of `optimizer_of`, as a function of what has the fields of `Hyper`."""
+    decay = _decay_of(train, steps)
+    return lambda hyper: optimizers.learning_rate(hyper.rate, decay, hyper.warmup)
+
+
+def _decay_of(train: TrainSettings, steps: int) -> Schedule:
+    drops = numbers("drops", train.drops.split(","))
+    if train.learning_rates == "steps":
+        if not all(0 < drop < 1 for drop in drops):
+            raise UserError(
+                f"--drops={train.drops}: must be fractions of the training, between 0 and 1"
+            )
+        if len({round(drop * steps) for drop in drops}) < len(drops):
+            raise UserError(
+                f"--drops={train.drops}: two fall on the same one of the {steps} training steps"
+            )
+    return optimizers.decay_shape(train.learning_rates, steps, drops)
 
 
 def on_device(dataset: Dataset) -> Dataset:

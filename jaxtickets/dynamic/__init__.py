@@ -18,6 +18,8 @@ from jaxtickets.dynamic import (
     gradual,
     granet,
     gsm,
+    ham,
+    powerpropagation,
     rigl,
     sparse_evolution,
     sparse_momentum,
@@ -38,26 +40,40 @@ class Method(NamedTuple):
         method makes no moves.
       begin: the first mask: `sparse`, as dense as the last; `dense`, all weights; `between`.
       counts: `leaf` if the plan has the counts of each leaf, `global` if it has one for all.
+      dense_gradient: when it needs the gradient of pruned weights: `never`, in `moves`, or in all
+        `steps`. It decides what could be saved where zeros are skipped.
     """
 
     make: Callable[..., optax.GradientTransformationExtraArgs]
     plan: Callable[..., MovePlan] | None
     begin: Literal["sparse", "between", "dense"] = "sparse"
     counts: Literal["leaf", "global"] = "leaf"
+    dense_gradient: Literal["never", "moves", "steps"] = "never"
 
 
 METHODS: dict[str, Method] = {
     "static": Method(static.masked, None),
     "set": Method(sparse_evolution.sparse_evolution, sparse_evolution.plan),
-    "rigl": Method(rigl.rigl, rigl.plan),
-    "sparse_momentum": Method(sparse_momentum.sparse_momentum, sparse_momentum.plan),
+    "rigl": Method(rigl.rigl, rigl.plan, dense_gradient="moves"),
+    "sparse_momentum": Method(
+        sparse_momentum.sparse_momentum, sparse_momentum.plan, dense_gradient="steps"
+    ),
     "chts": Method(chts.chts, chts.plan),
     "deep_rewiring": Method(deep_rewiring.deep_rewiring, None),
-    "granet": Method(granet.granet, granet.plan, begin="between", counts="global"),
+    "granet": Method(
+        granet.granet, granet.plan, begin="between", counts="global", dense_gradient="moves"
+    ),
     "gradual": Method(gradual.gradual, gradual.plan, begin="dense", counts="global"),
     "flipout": Method(flipout.flipout, flipout.plan, begin="dense", counts="global"),
     "gsm": Method(gsm.gsm, gsm.plan, begin="dense", counts="global"),
     "acdc": Method(acdc.acdc, acdc.plan, begin="dense", counts="global"),
 }
 
-__all__ = ["METHODS", "Method", "MovePlan", "SparseState", "Sparsify", "mask_of"]
+INNERS: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "ham": ham.ham,
+    "powerpropagation": powerpropagation.powerpropagation,
+}
+"""What makes another inner optimiser of one, for any method. It takes by name, of these: `inner`,
+`rate` (step -> learning rate), and `prunable`."""
+
+__all__ = ["INNERS", "METHODS", "Method", "MovePlan", "SparseState", "Sparsify", "mask_of"]

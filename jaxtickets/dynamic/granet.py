@@ -57,12 +57,6 @@ def granet(
     """The sparse optimiser that prunes its mask gradually and regenerates it; see `drop_and_grow`.
 
     Raises:
-<<<<<<< HEAD
-      ValueError: `rounds` does not hold two int`[rounds]`, or the optimiser's moments do not have
-        one number for each weight, see
-        `optimizer_states.reset_moments`.
-=======
-      ValueError: see `drop_and_grow`.
->>>>>>> d5fbdb1 (Dynamic methods: one move that drops and grows by rules, and a file for each of eleven methods)
+          ValueError: see `drop_and_grow`.
     """
     return drop_and_grow(inner, mask, prunable, moves, every, shares=shares, floor=floor)

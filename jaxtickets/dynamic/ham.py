@@ -7,7 +7,9 @@ it without changing their sign. It combines with every sparse optimiser, as its 
 
     rigl.rigl(ham.ham(optax.sgd(0.1), rate=0.1), mask, ...)
 
-Jacobs et al., "HAM: a hyperbolic step to regulate implicit bias", 2025: α = 200 and β = 0.001.
+Jacobs et al., "HAM: a hyperbolic step to regulate implicit bias", 2025: α = 200 and β = 0.001, for
+large nets on ImageNet. What α does depends on the size of gradients: where those of single weights
+are as large as in a small net, 200 multiplies weights by up to exp(5) in one step, and diverges.
 """
 
 from collections.abc import Callable

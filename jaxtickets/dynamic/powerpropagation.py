@@ -20,24 +20,24 @@ import optax
 from jaxtickets import masks
 from jaxtickets.types import Array, Params, Prunable
 
-ALPHA = 2.0
+POWER = 2.0
 
 
 def powerpropagation(
-    inner: optax.GradientTransformation, alpha: float = ALPHA, prunable: Prunable | None = None
+    inner: optax.GradientTransformation, power: float = POWER, prunable: Prunable | None = None
 ) -> optax.GradientTransformationExtraArgs:
     """`inner`, which trains θ in place of w.
 
     Args:
       inner: any optax optimiser; its weight decay is on θ.
-      alpha: the power, 1 or more; 1 trains the weights themselves.
+      power: the power, 1 or more; 1 trains the weights themselves.
       prunable: the leaves that train as powers; None for all. Biases are better left out.
 
     Raises:
-      ValueError: `alpha` is below 1.
+      ValueError: `power` is below 1.
     """
-    if not alpha >= 1:
-        raise ValueError(f"alpha={alpha}: must be 1 or more")
+    if not power >= 1:
+        raise ValueError(f"power={power}: must be 1 or more")
     inner = optax.with_extra_args_support(inner)
 
     def only(new: Params, old: Params) -> Params:
@@ -45,7 +45,7 @@ def powerpropagation(
         return new if prunable is None else masks.put(old, prunable, masks.pick(new, prunable))
 
     def roots(params: Params) -> Params:
-        return only(jax.tree.map(lambda w: jnp.sign(w) * jnp.abs(w) ** (1 / alpha), params), params)
+        return only(jax.tree.map(lambda w: jnp.sign(w) * jnp.abs(w) ** (1 / power), params), params)
 
     def init(params: Params) -> optax.OptState:
         return inner.init(roots(params))
@@ -57,14 +57,14 @@ def powerpropagation(
             raise ValueError("powerpropagation's update needs the parameters")
         theta = roots(params)
         scaled = only(
-            jax.tree.map(lambda g, t: alpha * jnp.abs(t) ** (alpha - 1) * g, gradient, theta),
+            jax.tree.map(lambda g, t: power * jnp.abs(t) ** (power - 1) * g, gradient, theta),
             gradient,
         )
         updates, state = inner.update(scaled, state, theta, **extra)
 
         def leaf(t: Array, u: Array, w: Array) -> Array:
             reached = t + u
-            return reached * jnp.abs(reached) ** (alpha - 1) - w
+            return reached * jnp.abs(reached) ** (power - 1) - w
 
         return only(jax.tree.map(leaf, theta, updates, params), updates), state
 

@@ -16,6 +16,7 @@ from jaxtickets.nets.lenet5 import LeNet5
 from jaxtickets.nets.lenet5_29k import LeNet529k
 from jaxtickets.nets.lenet5_lecun import LeNet5LeCun
 from jaxtickets.nets.lenet300_100 import LeNet300100
+from jaxtickets.nets.mlp import MLP
 from jaxtickets.nets.mobilenet_v2 import MobileNetV2
 from jaxtickets.nets.preresnet import PreResNet
 from jaxtickets.nets.resnet import (
@@ -33,6 +34,7 @@ from jaxtickets.nets.wrn22_2 import WRN222
 
 NETS: dict[str, type[nn.Module]] = {
     "lenet300_100": LeNet300100,
+    "mlp": MLP,
     "lenet5": LeNet5,
     "lenet5_lecun": LeNet5LeCun,
     "lenet5_29k": LeNet529k,

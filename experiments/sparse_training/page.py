@@ -1,0 +1,57 @@
+"""The result page of sparse training: each method's net at each density, its mask, its cost."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from experiments.harness.tables import (
+    Column,
+    Row,
+    accuracy,
+    aligned,
+    cells,
+    grouped,
+    kept_layers,
+    lost,
+    present,
+)
+
+RECORDS = ("summary.csv",)
+FIGURE = "accuracies"
+COLUMNS = (
+    accuracy("trained", "test %"),
+    Column("rewound %", "rewound_accuracy"),
+    Column("validation %", "validation_accuracy"),
+    Column("ever kept %", "explored", 100, 1),
+    Column("churn", "churn", 1, 2),
+    Column("cost, zeros skipped", "sparse_cost", 1, 3),
+    Column("not skipped", "dense_cost", 1, 2),
+)
+
+
+def table(summary: Sequence[Row]) -> str:
+    """Mean ± sample standard deviation over seeds of each density and method.
+
+    `rewound %` is the test accuracy of the last mask, trained alone from the first weights. `churn`
+    is how many weights were grown in all, in masks of the last size. Costs are in dense trainings.
+    """
+    again = {
+        (row["method"], row["density"], row["seed"]): row["trained_accuracy"]
+        for row in summary
+        if row.get("check")
+    }
+    own = [
+        {**row, "rewound_accuracy": again.get((row["method"], row["density"], row["seed"]))}
+        for row in summary
+        if not row.get("check")
+    ]
+    there, layers = present(COLUMNS, own), kept_layers(own[0])
+    head = ["method", "density", "n", *(column.head for column in there)]
+    head += [name.removeprefix("kept/").removesuffix("/kernel") for name in layers]
+    lines = [head]
+    groups = grouped(own)
+    for method, _, density in sorted(groups, key=lambda key: -key[2]):
+        members = groups[method, "", density]
+        left = [f"{np.mean([row[name] for row in members]):.0f}" for name in layers]
+        lines.append([method, f"{density:g}", str(len(members)), *cells(there, members), *left])
+    return "\n".join([aligned(lines), *lost(own)])

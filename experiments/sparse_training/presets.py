@@ -1,0 +1,37 @@
+"""Settings of sparse trainings by name."""
+
+from typing import Any
+
+DEFAULT = "lenet300_100"
+LENET: dict[str, Any] = {
+    "model": "lenet300_100",
+    "optimizer": "momentum",
+    "learning_rate": 0.1,
+    "weight_decay": 1e-4,
+    "batch_size": 100,
+    "epochs": 20,
+}
+"""The bundled digits, in about the settings of the papers on `lenet300_100`."""
+CHTS: dict[str, Any] = {
+    "model": "mlp",
+    "dataset": "mnist",
+    "density": (0.01,),
+    "methods": ("dense", "static", "set", "rigl", "gradual", "granet", "chts"),
+    "optimizer": "momentum",
+    "learning_rate": 0.025,
+    "learning_rates": "linear",
+    "batch_size": 32,
+    "epochs": 100,
+}
+"""The comparison of Zhang et al., 2025, at its published length."""
+SMOKE: dict[str, Any] = {
+    **LENET,
+    "methods": ("dense", "static", "rigl+ham", "granet", "deep_rewiring"),
+    "density": (0.2, 0.1),
+    "seeds": 2,
+    "epochs": 4,
+    "batch_size": 250,
+    "move_every": 7,
+    "rewind": True,
+}
+PRESETS: dict[str, dict[str, Any]] = {DEFAULT: LENET, "chts": CHTS, "smoke": SMOKE}

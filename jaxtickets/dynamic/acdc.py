@@ -32,8 +32,8 @@ def plan(
       begin: the number of all weights.
       end: how many of them a sparse phase keeps.
       floor: ignored; floors are `acdc`'s.
-      first: the share of training before the first cut.
-      period: the share of training of a phase; the last sparse one lasts until the end if less
+      first: the share of training before the first cut, a move at least.
+      period: the share of training of a phase, a move at least; the last sparse one lasts until the end if less
         than two phases are left.
 
     Raises:
@@ -43,9 +43,9 @@ def plan(
     if not 0 < end <= begin:
         raise ValueError(f"begin={begin}, end={end}: must be 0 < end <= begin")
     for name, share in (("first", first), ("period", period)):
-        if not 1 / moves <= share < 1:
-            least = f"1 / moves = {1 / moves:.3g}"
-            raise ValueError(f"{name}={share}: must be {least} or more, and below 1")
+        if not 0 < share < 1:
+            raise ValueError(f"{name}={share}: must be above 0 and below 1")
+    first, period = max(first, 1 / moves), max(period, 1 / moves)
     t = np.arange(1, moves + 1) / moves
     phase = np.floor((t - first) / period + 1e-9).astype(int)
     sparse = (t + 1e-9 >= first) & (phase % 2 == 0)

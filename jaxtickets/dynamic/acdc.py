@@ -33,8 +33,8 @@ def plan(
       end: how many of them a sparse phase keeps.
       floor: ignored; floors are `acdc`'s.
       first: the share of training before the first cut, a move at least.
-      period: the share of training of a phase, a move at least; the last sparse one lasts until the end if less
-        than two phases are left.
+      period: the share of training of a phase, a move at least; the last sparse one lasts until the
+        end if less than two phases are left.
 
     Raises:
       ValueError: an argument is out of range.

@@ -4,6 +4,8 @@ By default 784-1568-1568-1568-10, on which methods of dynamic sparse training ar
 sparsity (Zhang et al., 2025, with twice the number of inputs in each layer).
 """
 
+from typing import ClassVar
+
 import jax
 from flax import linen as nn
 
@@ -20,6 +22,7 @@ class MLP(nn.Module):
       initializer: a name in `inits.INITIALIZERS`.
     """
 
+    image_shape: ClassVar[tuple[int, int, int]] = (28, 28, 1)
     widths: tuple[int, ...] = (1568, 1568, 1568)
     classes: int = 10
     use_bias: bool = True

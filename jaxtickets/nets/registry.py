@@ -34,10 +34,10 @@ from jaxtickets.nets.wrn22_2 import WRN222
 
 NETS: dict[str, type[nn.Module]] = {
     "lenet300_100": LeNet300100,
-    "mlp": MLP,
     "lenet5": LeNet5,
     "lenet5_lecun": LeNet5LeCun,
     "lenet5_29k": LeNet529k,
+    "mlp": MLP,
     "scnn": SCNN,
     "conv2": Conv2,
     "conv4": Conv4,

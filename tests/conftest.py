@@ -19,9 +19,9 @@ from jaxtickets import losses, masks
 from jaxtickets.criteria import Evidence
 from jaxtickets.types import Feed, Model, Split, Units
 
-if jax.__version_info__ < (0, 11):
-    # XLA_FLAGS= from outside has all compiled as users have it, the experiments too
-    os.environ.setdefault("XLA_FLAGS", commands.SOONER)
+# XLA_FLAGS= from outside has all compiled as users have it, the experiments too
+FLAGS = commands.SOONER if jax.__version_info__ < (0, 11) else commands.QUICK
+os.environ.setdefault("XLA_FLAGS", FLAGS)
 CPU_DEVICES = 4
 if jax.config.jax_num_cpu_devices < 0:  # JAX has not been told from outside
     jax.config.update("jax_num_cpu_devices", CPU_DEVICES)

@@ -45,7 +45,7 @@ class DynamicSettings:
     begin: float = option(
         0.5, "first density of granet, or --density if that is higher", above=0, most=1
     )
-    alpha: float = option(20.0, "strength of the hyperbolic step of +ham", least=0, most=1e6)
+    alpha: float = option(1.0, "strength of the hyperbolic step of +ham", least=0, most=1e6)
     floor: int = option(1, "minimum number of weights that a layer keeps", least=0, most=MOST_UNITS)
 
 

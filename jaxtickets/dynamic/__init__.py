@@ -56,7 +56,10 @@ METHODS: dict[str, Method] = {
     "set": Method(sparse_evolution.sparse_evolution, sparse_evolution.plan),
     "rigl": Method(rigl.rigl, rigl.plan, dense_gradient="moves"),
     "sparse_momentum": Method(
-        sparse_momentum.sparse_momentum, sparse_momentum.plan, dense_gradient="steps"
+        sparse_momentum.sparse_momentum,
+        sparse_momentum.plan,
+        counts="global",
+        dense_gradient="steps",
     ),
     "chts": Method(chts.chts, chts.plan),
     "deep_rewiring": Method(deep_rewiring.deep_rewiring, None),

@@ -47,10 +47,10 @@ def plan(
             raise ValueError(f"{name}={share}: must be above 0 and below 1")
     first, period = max(first, 1 / moves), max(period, 1 / moves)
     t = np.arange(1, moves + 1) / moves
-    phase = np.floor((t - first) / period + 1e-9).astype(int)
-    sparse = (t + 1e-9 >= first) & (phase % 2 == 0)
-    dense_again = (phase % 2 == 1) & (1 - first - phase * period < 2 * period - 1e-9)
-    ones = np.where(sparse | ((t > first) & dense_again), end, begin).astype(np.int32)
+    phase = np.floor((t - first) / period + 1e-9).astype(int)  # negative before the first cut
+    last = 1 - first - phase * period < 2 * period - 1e-9
+    sparse = (phase >= 0) & ((phase % 2 == 0) | last)
+    ones = np.where(sparse, end, begin).astype(np.int32)
     return MovePlan(ones, np.zeros_like(ones))
 
 

@@ -55,7 +55,7 @@ class View(NamedTuple):
 
     Attributes:
       gradient: the dense gradient at `params`.
-      params: the parameters, zero where `mask` is False.
+      params: the parameters, zero where `mask` is False, or the fill of a static mask.
       mask: bool, like the parameters; the current mask.
       inner: the state of the inner optimiser.
       method: what the method carries.
@@ -168,8 +168,8 @@ def sparse(
 
     def moved(gradient: Params, state: SparseState, params: Params) -> tuple[Params, SparseState]:
         assert move is not None
-        params = masks.apply(state.mask, params)
-        now, carried = move(view_of(gradient, state, params))
+        view = view_of(gradient, state, masks.apply(state.mask, params))
+        now, carried = move(view)
         old = jax.tree.map(jnp.logical_and, state.mask, now)
         zero = jax.tree.map(jnp.zeros_like, params)
         return _obeying(old, zero, params), state._replace(
@@ -189,7 +189,7 @@ def sparse(
         def step(
             gradient: Params, state: SparseState, params: Params
         ) -> tuple[Params, SparseState]:
-            view = view_of(gradient, state, params)
+            view = view_of(gradient, state, masks.apply(state.mask, params, fill))
             seen = before(view) if before else gradient
             kept = masks.apply(state.mask, seen)
             updates, inner_state = inner.update(kept, state.inner, params, **extra)

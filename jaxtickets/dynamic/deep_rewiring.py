@@ -124,14 +124,15 @@ def soft_deep_rewiring(
             masks.put(view.method, prunable, walks),
         )
 
-    first = jax.random.split(key, len(prunable))
+    first_key, key = jax.random.split(key)
+    first = jax.random.split(first_key, len(prunable))
     walks = [
         jnp.where(keep, 0, lowest * jax.random.uniform(k, jnp.shape(keep)))
         for k, keep in zip(first, masks.pick(mask, prunable), strict=True)
     ]
     zero = jax.tree.map(lambda keep: jnp.zeros(jnp.shape(keep)), mask)
     walk = masks.put(zero, prunable, walks)
-    return sparse(inner, mask, after=after, method=walk, key=jax.random.fold_in(key, 1))
+    return sparse(inner, mask, after=after, method=walk, key=key)
 
 
 def _sign(sign: Array, like: Array) -> Array:
@@ -140,5 +141,5 @@ def _sign(sign: Array, like: Array) -> Array:
 
 def _check(noise: float, decay: float) -> None:
     for name, value in (("noise", noise), ("decay", decay)):
-        if isinstance(value, float) and not value >= 0:
+        if not isinstance(value, jax.core.Tracer) and not value >= 0:
             raise ValueError(f"{name}={value}: must be 0 or more")

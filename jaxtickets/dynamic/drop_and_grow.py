@@ -4,9 +4,11 @@ Most methods of dynamic sparse training are this move with other rules, shares a
 its file and says which. A move has two parts. The first prunes to the plan's next count, if that is
 lower. The second replaces a number of weights: those with the lowest drop scores are dropped, and
 as many of those with the highest grow scores are grown, among them what was just dropped. A weight
-that is dropped and grown in the same move keeps its value and its moments.
+that is dropped and grown in the same move keeps its value and its moments. Grow scores see the mask
+and the parameters after the drop.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
@@ -25,7 +27,8 @@ from jaxtickets.types import Array, Keep, Key, Mask, Prunable, PyTree
 Shares = Literal["leaf", "global"] | Callable[[View, Prunable], Array]
 """Where replaced weights grow: `leaf`, as many in each leaf as it lost; `global`, all leaves ranked
 together, for the drops too; or `shares(view, prunable) -> float[leaves]`, each leaf in proportion
-to its share, as far as it has room."""
+to its share, as far as it has room. In the last two, a leaf's count isn't fixed, so that the plan
+must have one count for all leaves."""
 
 
 class MovePlan(NamedTuple):
@@ -79,7 +82,8 @@ def plan(
       pruned_by: the share of the moves after which `end` is reached, in (0, 1].
       settled_by: the share of the moves after which nothing is replaced, in (0, 1].
       decay: t -> from 1 to 0; None for the half cosine `(1 + cos(π t / settled_by)) / 2`.
-      floor: the number of kept weights that must not be replaced, in each leaf or over all.
+      floor: the number of kept weights that must not be replaced, in each leaf or over all; a leaf
+        that begins and ends below it is one that is smaller.
 
     Raises:
       ValueError: an argument is out of range.
@@ -98,20 +102,25 @@ def plan(
     replaced = last_fraction + (fraction - last_fraction) * falling
     replaced = np.where(t > settled_by, 0.0, replaced)
 
-    def counts(begin: int, end: int, name: str) -> tuple[np.ndarray, np.ndarray]:
-        if not max(floor, 1) <= end <= begin:
+    def counts(begin: int, end: int, least: int, name: str) -> tuple[np.ndarray, np.ndarray]:
+        if not max(least, 1) <= end <= begin:
             raise ValueError(
                 f"{name}begin={begin}, end={end}, floor={floor}: must be max(floor, 1) <= end <= "
                 "begin"
             )
         ones = np.round(end + (begin - end) * schedules.gradual(t, pruned_by)).astype(np.int32)
-        return ones, np.minimum(np.floor(ones * replaced), ones - floor).astype(np.int32)
+        share = np.floor(ones * replaced + 1e-9)
+        return ones, np.minimum(share, ones - least).astype(np.int32)
 
-    if not isinstance(end, Mapping):
-        assert not isinstance(begin, Mapping)
-        return MovePlan(*counts(int(begin), int(end), ""))
-    assert isinstance(begin, Mapping)
-    each = {path: counts(int(begin[path]), int(end[path]), f"{path}: ") for path in end}
+    if not isinstance(begin, Mapping) and not isinstance(end, Mapping):
+        return MovePlan(*counts(int(begin), int(end), floor, ""))
+    if not isinstance(begin, Mapping) or not isinstance(end, Mapping) or set(begin) != set(end):
+        raise ValueError("begin and end: must be two numbers, or have counts of the same leaves")
+    each = {}
+    for path in end:
+        first, last = int(begin[path]), int(end[path])
+        least = min(floor, first) if first == last else floor  # a small leaf is whole
+        each[path] = counts(first, last, least, f"{path}: ")
     return MovePlan(*({path: pair[i] for path, pair in each.items()} for i in (0, 1)))
 
 
@@ -141,18 +150,23 @@ def drop_and_grow(
       every: the number of training steps between two moves.
       drop, grow: the scores, see `rules`.
       shares: see `Shares`.
-      floor: the fewest weights that each leaf keeps, where all are ranked together.
+      floor: the fewest weights that each leaf keeps, of which none are replaced where all leaves
+        are pruned together; smaller leaves are kept whole.
       key: for random choices.
       before, after: see `base.sparse`; the method's state is a `MoveState`.
       memory: the initial `MoveState.memory`.
 
     Raises:
       ValueError: the plan does not hold two int`[moves]` for all leaves or for each of them, or it
-        has counts for each leaf and shares are global.
+        has counts for each leaf where these aren't fixed, see `Shares`; or it keeps more weights
+        than there are, or fewer than the floors need (not detected under tracing); or `every` or
+        `floor` is out of range.
     """
-    number = check_plan(moves, prunable)
-    if isinstance(moves.ones, Mapping) and shares == "global":
-        raise ValueError("shares=global: the plan has counts of each leaf, not of all together")
+    if every < 1 or floor < 0:
+        raise ValueError(f"every={every}, floor={floor}: must be 1 or more, and 0 or more")
+    number = check_plan(moves, masks.shapes(mask, prunable), floor)
+    if isinstance(moves.ones, Mapping) and shares != "leaf":
+        raise ValueError("the plan has counts of each leaf, which must be one count for all here")
     moves = jax.tree.map(jnp.asarray, moves)
     change = mover(prunable, drop, grow, shares, floor)
 
@@ -184,11 +198,13 @@ def mover(
     def change(view: View, ones: Keep, replaced: Keep) -> Mask:
         worth = _only(view.mask, drop(view))
         if shares == "global":
-            stay = masks.select(worth, prunable, ones - replaced, floor)
-            grown: Keep = replaced
+            floors = masks.floor_of(floor, masks.shapes(view.mask, prunable))
+            grown: Keep = jnp.minimum(replaced, ones - sum(floors.values()))
+            stay = masks.select(worth, prunable, ones - grown, floor)
         else:
             stay, grown = _by_leaf(view, worth, ones, replaced)
-        new = masks.select(_only(_not(stay), grow(view)), prunable, grown)
+        left = view._replace(mask=stay, params=masks.apply(stay, view.params))
+        new = masks.select(_only(_not(stay), grow(left)), prunable, grown)
         leaves = zip(masks.pick(stay, prunable), masks.pick(new, prunable), strict=True)
         return masks.put(stay, prunable, [a | b for a, b in leaves])
 
@@ -215,27 +231,62 @@ def mover(
     return change
 
 
-def check_plan(moves: MovePlan, prunable: Prunable) -> int:
+def check_plan(moves: MovePlan, shapes: Mapping[str, tuple[int, ...]], floor: int = 0) -> int:
     """The number of moves of a plan.
 
+    Args:
+      moves: the plan.
+      shapes: path -> shape of each prunable leaf.
+      floor: the fewest weights that each leaf keeps; smaller leaves are kept whole.
+
     Raises:
-      ValueError: the plan does not hold two int`[moves]` for all leaves, or for each of them.
+      ValueError: the plan does not hold two int`[moves]` for all leaves, or for each of them, or
+        they are out of range (not detected under tracing).
     """
     (number,) = check_leading("the plan of moves", moves, ("moves",))
     for name, field in moves._asdict().items():
-        if isinstance(field, Mapping) and set(field) != set(prunable):
+        if isinstance(field, Mapping) and set(field) != set(shapes):
             raise ValueError(
                 f"the plan of moves, {name}: has counts of {', '.join(field)}; the prunable leaves "
-                f"are {', '.join(prunable)}"
+                f"are {', '.join(shapes)}"
             )
         for table in field.values() if isinstance(field, Mapping) else (field,):
             check_array(f"the plan of moves, {name}", table, (number,), int)
+    ones, replaced = moves
+    if isinstance(ones, Mapping) != isinstance(replaced, Mapping):
+        raise ValueError("the plan of moves: only one of its fields has counts of each leaf")
+    floors = masks.floor_of(floor, shapes)
+    sizes = {path: math.prod(shape) for path, shape in shapes.items()}
+    if isinstance(ones, Mapping):
+        for path in shapes:
+            _check_counts(path, ones[path], replaced[path], floors[path], sizes[path])
+    else:
+        total = sum(floors.values()), sum(sizes.values())
+        _check_counts("all leaves", ones, replaced, *total)
     return number
 
 
+def _check_counts(where: str, ones: Array, replaced: Array, least: int, most: int) -> None:
+    if isinstance(ones, jax.core.Tracer) or isinstance(replaced, jax.core.Tracer):
+        return
+    ones, replaced = np.asarray(ones), np.asarray(replaced)
+    if ones.min() < least or ones.max() > most:
+        raise ValueError(
+            f"the plan of moves keeps {ones.min()} to {ones.max()} of {where}: must be from "
+            f"{least}, what floors need, to {most}"
+        )
+    if np.any((replaced < 0) | (replaced > ones)):
+        raise ValueError(f"the plan of moves replaces more weights of {where} than it keeps")
+
+
 def _only(mask: Mask, scores: PyTree) -> PyTree:
-    """The scores where the mask is True; -inf elsewhere."""
-    return jax.tree.map(lambda keep, s: jnp.where(keep, s, -jnp.inf), mask, scores)
+    """The scores where the mask is True, NaN the least of them; -inf elsewhere."""
+
+    def leaf(keep: Array, s: Array) -> Array:
+        least = jnp.finfo(s.dtype).min
+        return jnp.where(keep, jnp.where(s > least, s, least), -jnp.inf)
+
+    return jax.tree.map(leaf, mask, scores)
 
 
 def _not(mask: Mask) -> Mask:

@@ -121,7 +121,9 @@ def count_flips(flips: PyTree, before: Params, after: Params) -> PyTree:
       flips: int32, like the parameters; the counters so far.
       before, after: the parameters before and after the step.
     """
-    return jax.tree.map(lambda count, old, new: count + (old * new < 0), flips, before, after)
+    return jax.tree.map(
+        lambda count, old, new: count + (jnp.sign(old) * jnp.sign(new) < 0), flips, before, after
+    )
 
 
 def saliency(params: Params, flips: PyTree, power: float = POWER) -> Scores:

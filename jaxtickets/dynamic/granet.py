@@ -57,6 +57,6 @@ def granet(
     """The sparse optimiser that prunes its mask gradually and regenerates it; see `drop_and_grow`.
 
     Raises:
-          ValueError: see `drop_and_grow`.
+      ValueError: see `drop_and_grow`.
     """
     return drop_and_grow(inner, mask, prunable, moves, every, shares=shares, floor=floor)

@@ -56,8 +56,8 @@ def gsm(
     """
 
     def before(view: View) -> Params:
-        active = masks.select(taylor(view), prunable, moves.ones[-1], floor)
+        active = masks.select(taylor(view), prunable, last, floor)
         return masks.apply(active, view.gradient)
 
-    moves = jax.tree.map(jnp.asarray, moves)
+    last = jax.tree.map(lambda table: jnp.asarray(table)[-1], moves.ones)
     return drop_and_grow(inner, mask, prunable, moves, every, floor=floor, before=before)

@@ -59,18 +59,21 @@ def gradient(view: View) -> Scores:
 def momentum(view: View) -> Scores:
     """`|m|` of the inner optimiser's momentum m; with Adam's second moment v, `|m| / sqrt(v)`.
 
-    The inner optimiser sees the gradients of kept weights alone, so that a pruned weight has the
-    momentum of its last gradients; `sparse_momentum` averages the dense gradient.
+    The inner optimiser sees the gradients of kept weights alone, and the moments of a dropped
+    weight are reset, so that of the pruned weights only those that the same move dropped have a
+    momentum, and the first of the others grow. To grow by momentum, see `sparse_momentum`, which
+    averages the dense gradient.
 
     Raises:
-      ValueError: the inner optimiser has no momentum.
+      ValueError: the inner optimiser has no momentum of all parameters.
     """
     known = (optax.TraceState, optax.ScaleByAdamState)
     parts = jax.tree.leaves(view.inner, is_leaf=lambda node: isinstance(node, known))
+    like = jax.tree.structure(view.params)
     for part in parts:
-        if isinstance(part, optax.TraceState):
+        if isinstance(part, optax.TraceState) and jax.tree.structure(part.trace) == like:
             return jax.tree.map(jnp.abs, part.trace)
-        if isinstance(part, optax.ScaleByAdamState):
+        if isinstance(part, optax.ScaleByAdamState) and jax.tree.structure(part.mu) == like:
             return jax.tree.map(lambda m, v: jnp.abs(m) / (jnp.sqrt(v) + 1e-8), part.mu, part.nu)
     raise ValueError("this rule needs the inner optimiser's momentum: use SGD with it, or Adam")
 
@@ -91,7 +94,7 @@ def paths(view: View) -> Scores:
         m = keep.reshape(-1, keep.shape[-1]).astype(float)
         from_outputs = 1 / jnp.sqrt(jnp.maximum(m.sum(0), 1))
         from_inputs = 1 / jnp.sqrt(jnp.maximum(m.sum(1), 1))
-        score = (m * from_outputs) @ (m.T * from_inputs @ m)
+        score = (m * from_outputs[None]) @ (m.T * from_inputs[None]) @ m
         return score.reshape(keep.shape) + 1e-6 * tie
 
     return jax.tree.map(leaf, view.mask, _draw(view, 1, jax.random.uniform))
@@ -120,7 +123,7 @@ def sampled(score: Score, exponent: Schedule, purpose: int) -> Score:
 
     Args:
       score: of non-negative numbers.
-      exponent: calls -> the exponent; 0 for uniform draws, infinite for none.
+      exponent: calls -> the exponent; 0 for uniform draws, finite.
       purpose: a number that differs from that of other draws of the same move.
     """
 
@@ -165,10 +168,10 @@ def divide(total: Array, shares: Array, room: Array) -> Array:
     """int32`[n]`: divides `total` in proportion to shares, none above its room; an exact sum.
 
     `floor(min(λ · share, room))` with λ such that the numbers before rounding sum to `total`; what
-    rounding leaves goes to the first that have room.
+    rounding leaves goes to the largest remainders, one each, and then to the first that have room.
 
     Args:
-      total: int32 scalar, at most the sum of the rooms.
+      total: int32 scalar, at most the sum of the rooms, which is below 2^31.
       shares: float`[n]`, not negative; if all are zero, the rooms are used in their place.
       room: int32`[n]`.
     """
@@ -184,10 +187,13 @@ def divide(total: Array, shares: Array, room: Array) -> Array:
         return jnp.where(short, middle, low), jnp.where(short, high, middle)
 
     low, _ = jax.lax.fori_loop(0, 60, halve, (low, high))
-    given = jnp.floor(jnp.minimum(low * shares, room)).astype(jnp.int32)
-    given = jnp.minimum(given, room)
+    exact = jnp.minimum(low * shares, room)
+    given = jnp.minimum(jnp.floor(exact).astype(jnp.int32), room)
     over = jnp.maximum(given.sum() - total, 0)  # by rounding errors of large counts alone
     given -= _fill(over, given)
+    order = jnp.argsort(given - exact)  # the largest remainder first
+    one = jnp.minimum(room - given, 1)[order]
+    given = given.at[order].add(_fill(total - given.sum(), one))
     return given + _fill(total - given.sum(), room - given)
 
 

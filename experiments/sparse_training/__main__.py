@@ -2,12 +2,11 @@
 
 Every method trains the same nets, for the same number of steps, to the same densities: one batch of
 densities and seeds a method. Beside them stand the dense net and `static`, whose random mask never
-changes. `METHOD+ham` and `METHOD+powerpropagation` change the inner optimiser of a method. With
---rewind, each last mask is also trained alone, from the first weights: is it a ticket?
+changes. `METHOD+ham` and `METHOD+powerpropagation` change the inner optimiser of a method. Each last
+mask is then trained alone, from the first weights, unless --norewind: is it a ticket?
 
     python -m experiments.sparse_training
     python -m experiments.sparse_training --methods=dense,static,rigl,rigl+ham --density=0.02,0.01
-    python -m experiments.sparse_training --methods=set,granet --rewind
 
 Tickets are kept in the run's folder, so that criterion_comparison, mask_similarity and
 linear_connectivity take them (--tickets). The results are in experiments/sparse_training/README.md,
@@ -53,7 +52,7 @@ class Question:
         (DENSE, *METHODS), f"of {', '.join((DENSE, *METHODS))}, each alone or with +ham"
     )
     density: tuple = option((0.1, 0.05, 0.02), "kept fractions of the weights", above=0, below=1)
-    rewind: bool = option(False, "train the last masks alone, too, from the first weights")
+    rewind: bool = option(True, "train the last masks alone, too, from the first weights")
 
 
 GROUPS = (

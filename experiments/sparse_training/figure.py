@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.harness import rows
-from experiments.harness.canvas import deviation, legend_beside, save, subplots
+from experiments.harness.canvas import deviation, legend_beside, logarithmic, save, subplots
 from experiments.harness.records import read_spec
 
 Row = dict[str, Any]
@@ -67,7 +67,9 @@ def draw_accuracies(folder: Path) -> Path:
         dense = [100 * row["trained_accuracy"] for row in summary if row["method"] == "dense"]
         if dense:
             panel.axhline(np.mean(dense), color="0.4", lw=0.9, label="dense net")
-        panel.set_xticks(range(len(there)), [m.replace("+", "\n+ ") for m in there], rotation=20)
+        panel.set_xticks(
+            range(len(there)), [m.replace("+", "\n+").replace("_", "\n") for m in there]
+        )
         panel.set_ylabel("test accuracy (%)")
         panel.set_title(
             "last mask trained alone, from the first weights" if check else "sparse net",
@@ -132,8 +134,7 @@ def draw_layers(folder: Path) -> Path:
             mine = [row for row in found if row["method"] == method]
             _band(panel, mine, _share(leaf, sizes[leaf]), methods)
         panel.set(xlabel="training step", title=leaf.removeprefix("kept/").removesuffix("/kernel"))
-        panel.set_yscale("log")
-        panel.yaxis.set_major_formatter("{x:g}")
+        logarithmic(panel)
         panel.grid(alpha=0.3)
     axes.flat[0].set_ylabel("weights left in the layer (%)")
     legend_beside(axes.flat[-1])

@@ -17,6 +17,7 @@ CHTS: dict[str, Any] = {
     "dataset": "mnist",
     "density": (0.01,),
     "methods": ("dense", "static", "set", "rigl", "gradual", "granet", "chts"),
+    "rewind": False,
     "optimizer": "momentum",
     "learning_rate": 0.025,
     "learning_rates": "linear",
@@ -32,6 +33,5 @@ SMOKE: dict[str, Any] = {
     "epochs": 4,
     "batch_size": 250,
     "move_every": 7,
-    "rewind": True,
 }
 PRESETS: dict[str, dict[str, Any]] = {DEFAULT: LENET, "chts": CHTS, "smoke": SMOKE}

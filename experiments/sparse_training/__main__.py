@@ -2,8 +2,8 @@
 
 Every method trains the same nets, for the same number of steps, to the same densities: one batch of
 densities and seeds a method. Beside them stand the dense net and `static`, whose random mask never
-changes. `METHOD+ham` and `METHOD+powerpropagation` change the inner optimiser of a method. Each last
-mask is then trained alone, from the first weights, unless --norewind: is it a ticket?
+changes. `METHOD+ham` and `METHOD+powerpropagation` change the inner optimiser of a method. Each
+last mask is then trained alone, from the first weights, unless --norewind: is it a ticket?
 
     python -m experiments.sparse_training
     python -m experiments.sparse_training --methods=dense,static,rigl,rigl+ham --density=0.02,0.01

@@ -5,6 +5,7 @@ lowest `DROP` scores are dropped; of the others, those with the highest `GROW` s
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +70,7 @@ def momentum(view: View) -> Scores:
     """
     known = (optax.TraceState, optax.ScaleByAdamState)
     parts = jax.tree.leaves(view.inner, is_leaf=lambda node: isinstance(node, known))
-    like = jax.tree.structure(view.params)
+    like: Any = jax.tree.structure(view.params)
     for part in parts:
         if isinstance(part, optax.TraceState) and jax.tree.structure(part.trace) == like:
             return jax.tree.map(jnp.abs, part.trace)

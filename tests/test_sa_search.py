@@ -99,26 +99,6 @@ def test_a_killed_run_resumes_to_the_same_numbers(phase, smoke, cache, tmp_path)
     assert len(set(keys)) == len(keys)
 
 
-def test_masks_that_evolve_are_resumed_to_the_same_numbers(smokes, cache, tmp_path):
-    folder, done = smokes("sparse_training")
-    assert "ticket: granet, initial density 0.5" in done.stdout
-    found = {row["method"]: row for row in summary(folder)}
-    assert {row["density"] for row in found.values()} == {"0.2"}
-    assert float(found["ticket"]["trained_accuracy"]) > float(found["random"]["trained_accuracy"])
-    rows = [row for row in commands.metrics(folder) if row["phase"] == "search-0.2"]
-    ends = {row["chain"]: row for row in rows if row["step"] == rows[-1]["step"]}
-    assert set(ends) == {0, 1} and ends[0]["loss"] != ends[1]["loss"]
-    assert {row["kept"] for row in ends.values()} == {53_240}
-    (first, *_, last) = [
-        row["left"] for row in commands.metrics(folder) if row["phase"] == "search-0.2-schedule"
-    ]
-    assert 0.3 < first <= 0.5 and last == pytest.approx(0.2, abs=1e-5)
-    killed = tmp_path / "killed"
-    words = commands.command("sparse_training", "--smoke", f"--out={killed}")
-    commands.kill_and_resume(words, killed, "search-0.2", cache)
-    assert summary(killed) == summary(folder)
-
-
 def test_chains_that_meet_resume_to_the_same_numbers(cache, tmp_path):
     words = [*PLAIN, "--interaction=exchange", "--compare=ticket"]
     done = commands.run([*words, f"--out={tmp_path / 'whole'}"], cache)

@@ -18,7 +18,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments.harness import budgeted_search, candidate_masks, evolution_figure, rows
+from experiments.harness import budgeted_search, candidate_masks, rows
 from experiments.harness.budgeted_search import FindSettings, price
 from experiments.harness.candidate_masks import GallerySettings
 from experiments.harness.dense_store import StoreSettings
@@ -28,7 +28,7 @@ from experiments.harness.session import finish_run, set_up
 from experiments.harness.sparse_runs import GRANET, EvolveSettings
 from experiments.harness.trained_masks import LEADING, train_in_parts
 from experiments.harness.training_settings import NetSettings, TrainSettings
-from experiments.sa_frontier import figure, halving_runs, searches
+from experiments.sa_frontier import evolution_figure, figure, halving_runs, searches
 from experiments.sa_frontier.page import table
 from experiments.sa_frontier.searches import SEARCHES, Question
 from jaxtickets.io.errors import UserError

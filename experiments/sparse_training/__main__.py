@@ -14,6 +14,7 @@ with n, spread, device and time.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -70,9 +71,8 @@ def main() -> None:
     place, *parts = read_all(GROUPS, preset_of(PRESETS))
     question, settings, net, train, _ = parts
     refuse_idle(IDLE, parts)
+    _refuse_without(question.methods, alpha="ham", begin="granet")
     densities = numbers("density", question.density)
-    if len(set(question.methods)) < len(question.methods):
-        raise UserError(f"--methods={','.join(question.methods)}: one is named twice")
     methods = [dynamic_runs.find(name) for name in question.methods]
     axis, problem = set_up(place, parts)
     dynamic_runs.check(methods, densities, settings, problem, net.seeds)
@@ -95,6 +95,13 @@ def main() -> None:
     draw_layers(session.folder)
     print(table(summary))
     finish_run(session.folder)
+
+
+def _refuse_without(methods: Sequence[str], **words: str) -> None:
+    """Refuses a flag that has no effect as no method's name has its word."""
+    for flag, word in words.items():
+        if flags.FLAGS[flag].present and not any(word in name for name in methods):
+            raise UserError(f"--{flag}: has no effect without {word} in --methods")
 
 
 if __name__ == "__main__":

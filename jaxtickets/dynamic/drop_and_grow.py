@@ -261,8 +261,7 @@ def check_plan(moves: MovePlan, shapes: Mapping[str, tuple[int, ...]], floor: in
         for path in shapes:
             _check_counts(path, ones[path], replaced[path], floors[path], sizes[path])
     else:
-        total = sum(floors.values()), sum(sizes.values())
-        _check_counts("all leaves", ones, replaced, *total)
+        _check_counts("all leaves", ones, replaced, sum(floors.values()), sum(sizes.values()))
     return number
 
 

@@ -127,7 +127,7 @@ BAD = {
         "--methods=rigl+hm": "did you mean ham?",
         "--methods=set,set": "--methods has set twice",
         "--density=1": "--density=1.0: must be above 0 and below 1",
-        "--density=0.001 --floor=500": "static at density 0.001: density 0.001 keeps 266 weights, a floor of 500",
+        "--density=0.001 --floor=500": "static at density 0.001: density 0.001 keeps 266",
         "--move_every=5": "--move_every=5: must divide 14, the steps between evaluations",
         "--epochs=1 --move_every=14": "a training of 14 steps is too short for a move",
         "--begin=0": "--begin=0.0: must be above 0",

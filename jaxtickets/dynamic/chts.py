@@ -71,8 +71,8 @@ def chts(
         prunable,
         moves,
         every,
-        drop=sampled(drop, exponent, purpose=0),
-        grow=sampled(grow, exponent, purpose=1),
+        drop=sampled(drop, exponent),
+        grow=sampled(grow, exponent),
         floor=floor,
         key=key,
     )

@@ -196,14 +196,15 @@ def mover(
     """`change(view, ones, replaced) -> mask`: one move; the arguments are `drop_and_grow`'s."""
 
     def change(view: View, ones: Keep, replaced: Keep) -> Mask:
-        worth = _only(view.mask, drop(view))
+        keys = (None, None) if view.key is None else jax.random.split(view.key)
+        worth = _only(view.mask, drop(view._replace(key=keys[0])))
         if shares == "global":
             floors = masks.floor_of(floor, masks.shapes(view.mask, prunable))
             grown: Keep = jnp.minimum(replaced, ones - sum(floors.values()))
             stay = masks.select(worth, prunable, ones - grown, floor)
         else:
             stay, grown = _by_leaf(view, worth, ones, replaced)
-        left = view._replace(mask=stay, params=masks.apply(stay, view.params))
+        left = view._replace(mask=stay, params=masks.apply(stay, view.params), key=keys[1])
         new = masks.select(_only(_not(stay), grow(left)), prunable, grown)
         leaves = zip(masks.pick(stay, prunable), masks.pick(new, prunable), strict=True)
         return masks.put(stay, prunable, [a | b for a, b in leaves])

@@ -115,7 +115,7 @@ GROW: dict[str, Score] = {
 }
 
 
-def sampled(score: Score, exponent: Schedule, purpose: int) -> Score:
+def sampled(score: Score, exponent: Schedule) -> Score:
     """Scores whose top k are a sample without replacement, with `p ∝ score^exponent(calls)`.
 
     The top k of `exponent · log(score) + Gumbel noise` are k draws one after another, each in
@@ -125,11 +125,10 @@ def sampled(score: Score, exponent: Schedule, purpose: int) -> Score:
     Args:
       score: of non-negative numbers.
       exponent: calls -> the exponent; 0 for uniform draws, finite.
-      purpose: a number that differs from that of other draws of the same move.
     """
 
     def sample(view: View) -> Scores:
-        noise = _draw(view, 2 + purpose, jax.random.gumbel)
+        noise = _draw(view, 2, jax.random.gumbel)
         power = exponent(view.calls)
         return jax.tree.map(
             lambda s, z: jnp.where(s > 0, power * jnp.log(s) + z, -jnp.finfo(s.dtype).max),
@@ -141,7 +140,7 @@ def sampled(score: Score, exponent: Schedule, purpose: int) -> Score:
 
 
 def _draw(view: View, purpose: int, draw: Callable[..., Array]) -> Params:
-    """Independent numbers for each parameter; other ones for each purpose."""
+    """Independent numbers for each parameter; other ones for each purpose of a rule."""
     leaves, treedef = jax.tree.flatten(view.params)
     key = jax.random.fold_in(view.random(), purpose)
     drawn = [draw(jax.random.fold_in(key, i), jnp.shape(leaf)) for i, leaf in enumerate(leaves)]

@@ -500,7 +500,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "gsm": (lambda: METHODS["gsm"].plan(9, 10, 20), "must be 0 < end <= begin"),
     "acdc": (lambda: METHODS["acdc"].plan(20, 10, 20), "must be 0 < end <= begin"),
-    "acdc's phase": (lambda: METHODS["acdc"].plan(4, 20, 10), "must be 1 / moves = 0.25 or more"),
+    "acdc's phase": (lambda: METHODS["acdc"].plan(9, 20, 10, first=1.0), "first=1.0: must be"),
     "chts": (lambda: build("chts", "adam", MASK, hard=1.0), "hard=1.0: must be from 0 to below 1"),
     "sparse momentum": (
         lambda: build("sparse_momentum", "adam", MASK, decay=1.0),

@@ -306,6 +306,9 @@ def test_acdcs_phases_are_those_of_the_paper():
     assert changes.tolist() == [10, 30, 50, 70, 90, 110, 130, 150, 170]
     assert ones[9] == ones[-1] == 100 and ones[8] == ones[29] == 1000
     assert not replaced.any()
+    # a phase lasts a move at least: dense again after the second of four, and sparse at the end
+    assert METHODS["acdc"].plan(4, 1000, 100).ones.tolist() == [100, 1000, 100, 100]
+    assert METHODS["acdc"].plan(1, 1000, 100).ones.tolist() == [100]
 
 
 PLANS = {

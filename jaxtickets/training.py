@@ -7,6 +7,7 @@ training gives the same numbers however it is cut into chunks, and resuming need
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +26,9 @@ Fetch = Callable[[Key, PyTree], Split]
 """`fetch(key, element) -> Split`: the batch of an element of the scan, such as example indices."""
 
 Metrics = dict[str, Any]
+Steps = Callable[[PyTree, Key, TrainState, PyTree, Fetch], tuple[TrainState, Metrics]]
+"""`steps(hyper, key, state, batches, fetch) -> (state, metrics)`: like `advance`, for a recipe's
+hyperparameters."""
 
 
 def init(
@@ -231,6 +235,8 @@ class Recipe(NamedTuple):
         fill.
       sparsify: turns the optimiser into a sparse one with an initial mask, see `dynamic`.
       moves: when the loop moves the mask; None lets the optimiser count its calls.
+      steps: takes the training steps in another way than `advance`, to the same numbers up to
+        rounding, such as `compress.packed_training`; None for `advance`. Moves and evaluations stay.
       record: `record(state) -> metrics`, scalars that are recorded at each validation evaluation;
         None for none.
     """
@@ -247,6 +253,7 @@ class Recipe(NamedTuple):
     sparsify: Sparsify = static
     moves: Moves | None = None
     record: Callable[[TrainState], Metrics] | None = None
+    steps: Steps | None = None
 
 
 class Splits(NamedTuple):
@@ -349,12 +356,24 @@ def train_chunk(
     optimizer = recipe.sparsify(recipe.optimizer(hyper), watched.state.mask, fill, hyper)
     fetch = fetcher(recipe, data.train)
 
+    def take_steps(state: TrainState, index: Array, **extra: Any) -> tuple[TrainState, Metrics]:
+        if recipe.steps is not None:
+            return recipe.steps(hyper, step_key, state, index, fetch)
+        return advance(recipe.loss, optimizer, step_key, state, index, fetch, **extra)
+
     def train_and_evaluate(watched: Watched, index: Array) -> tuple[Watched, Metrics]:
         if recipe.moves is None:
-            state, metrics = advance(recipe.loss, optimizer, step_key, watched.state, index, fetch)
+            state, metrics = take_steps(watched.state, index)
         else:
             state, metrics = _moving(
-                recipe, recipe.moves, optimizer, (step_key, move_key), watched.state, index, data
+                recipe,
+                recipe.moves,
+                optimizer,
+                partial(take_steps, move=False),
+                move_key,
+                watched.state,
+                index,
+                data,
             )
         if recipe.before_evaluation is not None:
             state = state._replace(
@@ -430,16 +449,16 @@ def _moving(
     recipe: Recipe,
     moves: Moves,
     optimizer: optax.GradientTransformationExtraArgs,
-    keys: tuple[Key, Key],
+    take_steps: Callable[[TrainState, Array], tuple[TrainState, Metrics]],
+    move_key: Key,
     state: TrainState,
     index: Array,
     data: Splits,
 ) -> tuple[TrainState, Metrics]:
-    """`advance` over `index[every, batch]`, with a move of the mask after each `moves.every` steps.
+    """`take_steps` over `index[every, batch]`, with a move after each `moves.every` of them.
 
-    `keys` are the key of the training steps and the key of the moves' gradients.
+    `move_key` is the key of the moves' gradients.
     """
-    step_key, move_key = keys
     fetch, n = fetcher(recipe, data.train), data.train.labels.shape[0]
     many, size = data_batches.whole(moves.images, recipe.batch_size)
 
@@ -463,7 +482,7 @@ def _moving(
         return lax.scan(add, zero, (keys[0], keys[1], drawn))[0]
 
     def body(state: TrainState, index: Array) -> tuple[TrainState, Metrics]:
-        state, metrics = advance(recipe.loss, optimizer, step_key, state, index, fetch, move=False)
+        state, metrics = take_steps(state, index)
         updates, opt_state = optimizer.update(
             gradient_of(state), state.opt_state, state.params, move=True
         )

@@ -42,6 +42,7 @@ class Method(NamedTuple):
       counts: `leaf` if the plan has the counts of each leaf, `global` if it has one for all.
       dense_gradient: when it needs the gradient of pruned weights: `never`, in `moves`, or in all
         `steps`. It decides what could be saved where zeros are skipped.
+      own_steps: whether it does more in training steps than to mask them.
     """
 
     make: Callable[..., optax.GradientTransformationExtraArgs]
@@ -49,6 +50,7 @@ class Method(NamedTuple):
     begin: Literal["sparse", "between", "dense"] = "sparse"
     counts: Literal["leaf", "global"] = "leaf"
     dense_gradient: Literal["never", "moves", "steps"] = "never"
+    own_steps: bool = False
 
 
 METHODS: dict[str, Method] = {
@@ -60,15 +62,25 @@ METHODS: dict[str, Method] = {
         sparse_momentum.plan,
         counts="global",
         dense_gradient="steps",
+        own_steps=True,
     ),
     "chts": Method(chts.chts, chts.plan),
-    "deep_rewiring": Method(deep_rewiring.deep_rewiring, None),
+    "deep_rewiring": Method(deep_rewiring.deep_rewiring, None, own_steps=True),
     "granet": Method(
         granet.granet, granet.plan, begin="between", counts="global", dense_gradient="moves"
     ),
     "gradual": Method(gradual.gradual, gradual.plan, begin="dense", counts="global"),
-    "flipout": Method(flipout.flipout, flipout.plan, begin="dense", counts="global"),
-    "gsm": Method(gsm.gsm, gsm.plan, begin="dense", counts="global"),
+    "flipout": Method(
+        flipout.flipout, flipout.plan, begin="dense", counts="global", own_steps=True
+    ),
+    "gsm": Method(
+        gsm.gsm,
+        gsm.plan,
+        begin="dense",
+        counts="global",
+        dense_gradient="steps",
+        own_steps=True,
+    ),
     "acdc": Method(acdc.acdc, acdc.plan, begin="dense", counts="global"),
 }
 

@@ -8,7 +8,7 @@ and a product is a sum of scaled rows.
 `bcoo` and `bcsr` are those of `jax.experimental.sparse`. `gathered` uses a table of the kept inputs
 of each output, padded to the largest number of any output (the ELLPACK layout of Grimes, Kincaid
 and Young, "ITPACK 2.0 user's guide", 1979). `live` is a dense product over the inputs that have a
-kept weight.
+kept weight. `segments` is the form for training with a mask that moves, see its module.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +21,8 @@ import numpy as np
 from jax import lax
 from jax.experimental import sparse
 
+from jaxtickets.compress import segments
+from jaxtickets.compress.segments import Segments, at
 from jaxtickets.nets.convolution import max_pool2
 from jaxtickets.types import Array, Mask, Params, PyTree
 
@@ -46,6 +48,7 @@ class Pattern(NamedTuple):
       slots: int32`[n, m]`, the positions of their weights in the flattened `[o, k]`; `o k` for
         padding.
       live: int32`[l]`, the inputs that have a kept weight.
+      segments: see `segments.Segments`; for exactly z weights.
     """
 
     mask: Array
@@ -59,6 +62,7 @@ class Pattern(NamedTuple):
     outputs: Array
     slots: Array
     live: Array
+    segments: Segments
 
 
 def pattern(mask: Array) -> Pattern:
@@ -88,6 +92,7 @@ def pattern(mask: Array) -> Pattern:
         outputs=whole(outputs),
         slots=whole(slots),
         live=whole(np.flatnonzero(flat.any(1))),
+        segments=segments.segments(flat, int(flat.sum())),
     )
 
 
@@ -120,11 +125,6 @@ class Form(NamedTuple):
 
 def _flat(kernel: Array) -> jax.Array:
     return jnp.reshape(kernel, (-1, jnp.shape(kernel)[-1]))
-
-
-def _at(array: Array, index: Array) -> jax.Array:
-    """Rows of an array; the indices must be in bounds."""
-    return jnp.asarray(array).at[index].get(mode="promise_in_bounds")
 
 
 # dense, transposed: measures the effect of the layout alone
@@ -169,7 +169,7 @@ def _unpack_live(pattern: Pattern, weights: Array) -> jax.Array:
 
 
 def _live(pattern: Pattern, weights: Array, x: Array) -> jax.Array:
-    return _masked(_at(pattern.mask, pattern.live).T, weights, _at(x, pattern.live))
+    return _masked(at(pattern.mask, pattern.live).T, weights, at(x, pattern.live))
 
 
 # a list of kept weights, and JAX's own sparse products
@@ -204,12 +204,12 @@ def _bcsr_forward(pattern: Pattern, weights: Array, x: Array) -> tuple[jax.Array
 def _bcsr_backward(saved: PyTree, back: Array) -> tuple[None, jax.Array, jax.Array]:
     """The gradient that BCSR lacks: the transposed product, and the sums of the gathered form."""
     pattern, weights, x = saved
-    turned = _at(weights, pattern.turned), _at(pattern.rows, pattern.turned), pattern.turned_starts
+    turned = at(weights, pattern.turned), at(pattern.rows, pattern.turned), pattern.turned_starts
     width = pattern.inputs.shape[1]
-    rank = jnp.arange(weights.size, dtype=jnp.int32) - _at(pattern.starts, pattern.rows)
+    rank = jnp.arange(weights.size, dtype=jnp.int32) - at(pattern.starts, pattern.rows)
     of_table = _products(pattern.inputs, x, back).ravel()
     of_x = sparse.BCSR(turned, shape=pattern.mask.shape) @ back
-    return None, _at(of_table, pattern.rows * width + rank), of_x
+    return None, at(of_table, pattern.rows * width + rank), of_x
 
 
 _bcsr.defvjp(_bcsr_forward, _bcsr_backward)
@@ -231,11 +231,11 @@ def _unpack_table(pattern: Pattern, weights: Array) -> jax.Array:
 def _sums(index: Array, weights: Array, x: Array) -> jax.Array:
     """`y[o, b] = sum_k weights[o, k] x[index[o, k], b]`."""
     if x.shape[1] == 1:
-        return jnp.sum(weights * _at(x[:, 0], index), 1)[:, None]
+        return jnp.sum(weights * at(x[:, 0], index), 1)[:, None]
 
     def add(y: Array, column: tuple[Array, Array]) -> tuple[jax.Array, None]:
         where, scale = column
-        return y + scale[:, None] * _at(x, where), None
+        return y + scale[:, None] * at(x, where), None
 
     first = jnp.zeros((index.shape[0], x.shape[1]), x.dtype)
     return lax.scan(add, first, (index.T, weights.T), unroll=UNROLL)[0]
@@ -243,7 +243,7 @@ def _sums(index: Array, weights: Array, x: Array) -> jax.Array:
 
 def _products(index: Array, x: Array, back: Array) -> jax.Array:
     """`[o, k]`: `sum_b back[o, b] x[index[o, k], b]`, the gradient of a table's weights."""
-    return lax.map(lambda row: _at(x, row[0]) @ row[1], (index, back))
+    return lax.map(lambda row: at(x, row[0]) @ row[1], (index, back))
 
 
 @jax.custom_vjp
@@ -259,16 +259,32 @@ def _gathered_backward(saved: PyTree, back: Array) -> tuple[None, jax.Array, jax
     """The gradient from the transposed table: gathers only, no scatter."""
     pattern, weights, x = saved
     padded = jnp.append(weights.ravel(), jnp.zeros(1, weights.dtype))
-    of_x = _sums(pattern.outputs, _at(padded, pattern.slots), back)
+    of_x = _sums(pattern.outputs, at(padded, pattern.slots), back)
     return None, jnp.where(pattern.kept, _products(pattern.inputs, x, back), 0), of_x
 
 
 _gathered.defvjp(_gathered_forward, _gathered_backward)
 
+# segments of each output's inputs
+
+
+def _pack_segments(pattern: Pattern, kernel: Array) -> jax.Array:
+    return segments.pack(pattern.segments, _flat(kernel))
+
+
+def _unpack_segments(pattern: Pattern, weights: Array) -> jax.Array:
+    return segments.unpack(pattern.segments, weights)
+
+
+def _segments(pattern: Pattern, weights: Array, x: Array) -> jax.Array:
+    return segments.product(pattern.segments, weights, x)
+
+
 FORMS: dict[str, Form] = {
     "dense_transposed": Form(_pack_dense, lambda pattern, weights: weights.T, _dense),
     "live": Form(_pack_live, _unpack_live, _live),
     "gathered": Form(_pack_table, _unpack_table, _gathered),
+    "segments": Form(_pack_segments, _unpack_segments, _segments),
     "bcsr": Form(_pack_list, _unpack_list, _bcsr),
     "bcoo": Form(_pack_list, _unpack_list, _bcoo),
 }

@@ -1,5 +1,7 @@
 """Edits of the state of any optax optimiser: setting its step count, resetting single weights."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -7,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from optax.schedules._inject import WrappedScheduleState  # of an injected schedule
 
+from jaxtickets import masks
 from jaxtickets.types import Array, Mask, Params, PyTree
 
 INJECTED = (optax.InjectHyperparamsState, optax.InjectStatefulHyperparamsState)
@@ -53,8 +56,8 @@ def reset_moments(
 ) -> PyTree:
     """Resets the parts of the state that belong to weights that `keep` leaves out.
 
-    A leaf of the state belongs to a parameter if its path ends with the parameter's path. This also
-    covers optimisers that treat leaves separately, such as `optax.masked` and `optax.partition`.
+    A leaf of the state belongs to a parameter as `map_moments` says. This also covers optimisers
+    that treat leaves separately, such as `optax.masked` and `optax.partition`.
 
     Args:
       optimizer: the optimiser of the state.
@@ -65,24 +68,49 @@ def reset_moments(
     Raises:
       ValueError: a moment does not have the shape of its parameter, as in Adafactor and L-BFGS.
     """
-    flat, _ = jax.tree_util.tree_flatten_with_path(keep)
-    kept = {tuple(path): leaf for path, leaf in flat}
+    kept = dict(zip(masks.paths(keep), jax.tree.leaves(keep), strict=True))
 
-    def leaf(path: tuple[Any, ...], now: Array, fresh: Array) -> Array:
+    def reset(path: str, now: Array, fresh: Array) -> Array:
+        return jnp.where(kept[path], now, fresh)
+
+    return map_moments(reset, keep, state, optimizer.init(params))
+
+
+def map_moments(
+    change: Callable[..., Array], params: Params, state: PyTree, *others: PyTree
+) -> PyTree:
+    """Changes each moment of an optimiser's state; the other leaves stay.
+
+    A leaf of the state is a parameter's moment if its path ends with the parameter's path.
+
+    Args:
+      change: `change(path, moment, *others) -> moment`, where `path` is the parameter's path, such
+        as `fc1/kernel`.
+      params: the parameters that the state belongs to, or anything with their paths and shapes.
+      state: any state of the optimiser.
+      others: trees like the state, whose leaves are passed on.
+
+    Raises:
+      ValueError: a moment does not have the shape of its parameter, as in Adafactor and L-BFGS.
+    """
+    flat, _ = jax.tree_util.tree_flatten_with_path(params)
+    shapes = {tuple(path): jnp.shape(leaf) for path, leaf in flat}
+
+    def leaf(path: tuple[Any, ...], now: Array, *others: Array) -> Array:
         ends = (path[start:] for start in range(len(path) + 1))  # the longest first
-        name = next((end for end in ends if end in kept), None)
-        if name is None or jnp.size(now) <= 1 < jnp.size(kept[name]):
+        name = next((end for end in ends if end in shapes), None)
+        if name is None or jnp.size(now) <= 1 < math.prod(shapes[name]):
             return now
-        if jnp.shape(now) != jnp.shape(kept[name]):
-            shapes = [list(jnp.shape(a)) for a in (now, kept[name])]
-            called = jax.tree_util.keystr(name, simple=True, separator="/")
+        called = jax.tree_util.keystr(name, simple=True, separator="/")
+        if jnp.shape(now) != shapes[name]:
+            found = [list(jnp.shape(now)), list(shapes[name])]
             raise ValueError(
-                f"the optimiser keeps {shapes[0]} numbers for the {shapes[1]} weights of {called}: "
+                f"the optimiser keeps {found[0]} numbers for the {found[1]} weights of {called}: "
                 "a moving mask needs one number for each weight, as SGD and Adam keep"
             )
-        return jnp.where(kept[name], now, fresh)
+        return change(called, now, *others)
 
-    return jax.tree_util.tree_map_with_path(leaf, state, optimizer.init(params))
+    return jax.tree_util.tree_map_with_path(leaf, state, *others)
 
 
 def _children(node: PyTree) -> tuple[list[Any], Any]:

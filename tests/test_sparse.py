@@ -31,7 +31,7 @@ PATTERNS = {
     "a convolution's": DRAW.random((2, 3, 2, 5)) < 0.3,
 }
 CASES = [(form, name, 4) for form in sparse.FORMS for name in PATTERNS] + [
-    (form, "hostile", 1) for form in sparse.FORMS
+    (form, "hostile", batch) for form in sparse.FORMS for batch in (1, 300)
 ]
 
 

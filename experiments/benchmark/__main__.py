@@ -2,7 +2,8 @@
 
 Every speed is a ratio of two times measured in one run. Annealing and masked training are compared
 with the machine's float32 matrix products, the convolution with `lax.conv` under `vmap`, and nets
-with half of their units with the whole nets. If PyTorch is installed, annealing and training are
+with half of their units with the whole nets, training steps that skip zeros with masked dense ones.
+If PyTorch is installed, annealing and training are
 compared with the same work in PyTorch on the CPU (`torch_rival.py`), called in turns with ours.
 Images are random bytes, since their values don't change the speed.
 
@@ -26,7 +27,14 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments.benchmark import processes, races, shrunk_nets, speeds, torch_rival
+from experiments.benchmark import (
+    packed_steps,
+    processes,
+    races,
+    shrunk_nets,
+    speeds,
+    torch_rival,
+)
 from experiments.benchmark.figure import draw_benchmark
 from experiments.benchmark.measured import Row
 from experiments.harness import setup
@@ -46,6 +54,7 @@ GROUPS: dict[str, Callable[[], Iterator[Row]]] = {
     "level": speeds.levels,
     "convolution": speeds.convolutions,
     "shrunk": shrunk_nets.rows,
+    "sparse_training": packed_steps.rows,
     RIVAL: races.rows,
     "memory": processes.memory,
 }
@@ -99,8 +108,8 @@ def main() -> None:
     table, figure = place("json"), place("figure")
     setup.configure(flags.FLAGS.devices or None)
     print(setup.describe_devices())
-    if not rival and not flags.FLAGS.only:
-        print(f"PyTorch is not installed: the group {RIVAL} is left out")
+    if not rival:
+        print("PyTorch is not installed: what needs it is left out")
     print(_line("", "", "ratio", "bar", "products", "memory", "bound by"))
     found = []
     for name, rows in (("machine", speeds.machine), *((name, GROUPS[name]) for name in names)):

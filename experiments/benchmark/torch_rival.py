@@ -34,8 +34,10 @@ from experiments.benchmark.workloads import DENSITY, IMAGES
 
 Tensor = Any
 """A `torch.Tensor`. Its name doesn't exist if PyTorch isn't installed."""
+Layers = Sequence[tuple[int, int]]
+"""The weight shapes of a net's layers, outputs by inputs."""
 LAYERS = ((300, 784), (100, 300), (10, 100))
-"""The weight shapes of `lenet300_100`, outputs by inputs."""
+"""Those of `lenet300_100`."""
 PRIMES = (1_000_003, 1_000_033, 1_000_037, 1_000_039, 1_000_081, 1_000_099, 1_000_117, 1_000_121)
 """Primes above the number of weights, so that strides of one visit all positions once."""
 
@@ -177,11 +179,11 @@ class Net(NamedTuple):
     masks: list[Tensor]
 
 
-def random_net(bias: bool) -> Net:
+def random_net(bias: bool, layers: Layers = LAYERS, density: float = DENSITY) -> Net:
     """A net with random weights and a random mask."""
     import torch
 
-    masks = [(torch.rand(shape) < DENSITY).float() for shape in LAYERS]
+    masks = [(torch.rand(shape) < density).float() for shape in layers]
     weights = [torch.randn(mask.shape) / mask.shape[1] ** 0.5 * mask for mask in masks]
     return Net(weights, [torch.zeros(len(w)) if bias else None for w in weights], masks)
 
@@ -210,22 +212,30 @@ def step(net: Net, descent: Any, images: Tensor, labels: Tensor) -> None:
     from torch.nn.functional import cross_entropy, linear, relu
 
     descent.zero_grad(set_to_none=True)
-    hidden = relu(linear(images, net.weights[0], net.biases[0]))
-    hidden = relu(linear(hidden, net.weights[1], net.biases[1]))
-    cross_entropy(linear(hidden, net.weights[2], net.biases[2]), labels).backward()
+    hidden = images
+    for weight, bias in zip(net.weights[:-1], net.biases[:-1], strict=True):
+        hidden = relu(linear(hidden, weight, bias))
+    cross_entropy(linear(hidden, net.weights[-1], net.biases[-1]), labels).backward()
     for weight, mask in zip(net.weights, net.masks, strict=True):
         weight.grad.mul_(mask)
     descent.step()
 
 
 def train(
-    runs: int, name: str, images: int, batch: int, steps: int, bias: bool
+    runs: int,
+    name: str,
+    images: int,
+    batch: int,
+    steps: int,
+    bias: bool,
+    layers: Layers = LAYERS,
+    density: float = DENSITY,
 ) -> Callable[[], Any]:
     """A call that trains nets for `steps` steps from their start, one after another."""
     import torch
 
-    data, labels = torch.randn(images, LAYERS[0][1]), torch.randint(10, (images,))
-    starts = [random_net(bias) for _ in range(runs)]
+    data, labels = torch.randn(images, layers[0][1]), torch.randint(10, (images,))
+    starts = [random_net(bias, layers, density) for _ in range(runs)]
 
     def call() -> None:
         for start in starts:

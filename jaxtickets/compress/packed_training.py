@@ -1,0 +1,246 @@
+"""Training of a sparse multilayer perceptron that skips its zeros.
+
+Between two moves of the mask, kernels are packed as `segments`, so that training steps compute,
+differentiate and update kept weights only. Tables of positions have fixed shapes and are arguments:
+one compiled program serves all masks that keep as many weights, and computes the tables itself.
+
+    net = packed_training.packed_net(model, layers, loss_of, mask)
+    state, metrics = packed_training.advance(net, optax.adam(1e-3), key, state, batches)
+
+This takes and returns what `training.advance` does with a static mask, to float tolerance. A move
+may follow, of any sparse optimiser (`dynamic`), with a dense gradient that is computed for it alone.
+In a loop of one's own, the pieces are `tables`, `pack`, `unpack` and `packed_model`: packed weights
+are parameters like others, for any elementwise optimiser.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxtickets import masks, optimizer_states, training
+from jaxtickets.compress import segments
+from jaxtickets.compress.segments import Segments
+from jaxtickets.dynamic.base import SparseState
+from jaxtickets.dynamic.static import masked
+from jaxtickets.types import (
+    Array,
+    Key,
+    Loss,
+    Mask,
+    Model,
+    Params,
+    Prunable,
+    PyTree,
+    Stats,
+    TrainState,
+)
+
+PAYS_BELOW = 0.2
+"""The density below which packing makes a layer's training steps faster on CPUs."""
+
+Tables = Mapping[str, Segments]
+"""Path of a packed kernel -> its tables."""
+
+
+class PackedNet(NamedTuple):
+    """How a net is packed; static.
+
+    Attributes:
+      model: the net as functions of its dense parameters.
+      layers: the layers in forward order.
+      loss: `loss(model) -> Loss`, such as `lambda model: classification(model, prepare)`.
+      capacity: path -> the largest number of weights that a packed kernel keeps. Kernels that
+        aren't in it stay dense, and masked.
+    """
+
+    model: Model
+    layers: tuple[str, ...]
+    loss: Callable[[Model], Loss]
+    capacity: Mapping[str, int]
+
+
+def packed_net(
+    model: Model,
+    layers: Sequence[str],
+    loss: Callable[[Model], Loss],
+    mask: Mask,
+    pays_below: float = PAYS_BELOW,
+) -> PackedNet:
+    """The net with each kernel packed whose density is below `pays_below`, on the host.
+
+    Args:
+      model: a multilayer perceptron: dense layers with ReLU between them.
+      layers: its layers in forward order.
+      loss: see `PackedNet`.
+      mask: bool, like the parameters. Later masks must not keep more weights of a packed kernel:
+        a method must have fixed counts for each leaf, or counts that fall.
+      pays_below: a density.
+
+    Raises:
+      ValueError: the layers are not all of those in the mask, are not dense, or do not fit on each
+        other.
+    """
+    _check_layers(mask, layers)
+    prunable: Prunable = tuple(sorted(f"{layer}/kernel" for layer in layers))
+    counts = {path: int(count) for path, count in masks.counts(mask, prunable).items()}
+    sizes = {
+        path: leaf.size for path, leaf in zip(prunable, masks.pick(mask, prunable), strict=True)
+    }
+    packed = {path: counts[path] for path in prunable if counts[path] < pays_below * sizes[path]}
+    return PackedNet(model, tuple(layers), loss, packed)
+
+
+def _check_layers(mask: Mask, layers: Sequence[str]) -> None:
+    if sorted(mask) != sorted(layers):
+        raise ValueError(f"the layers are {', '.join(layers)}, the mask's {', '.join(mask)}")
+    units = None
+    for layer in layers:
+        if not {"kernel"} <= set(mask[layer]) <= {"kernel", "bias"}:
+            raise ValueError(f"{layer} has {', '.join(mask[layer])}: not a dense layer")
+        shape = jnp.shape(mask[layer]["kernel"])
+        if len(shape) != 2 or units not in (None, shape[0]):
+            raise ValueError(f"{layer}/kernel has shape {shape} after {units} units")
+        units = shape[1]
+
+
+def tables(mask: Mask, capacity: Mapping[str, int]) -> dict[str, Segments]:
+    """The tables of a mask's packed kernels; may be traced.
+
+    Args:
+      mask: bool, like the parameters.
+      capacity: see `PackedNet`; static.
+
+    Raises:
+      ValueError: see `segments.segments`, which says what happens under tracing instead.
+    """
+    names = tuple(sorted(capacity))
+    leaves = masks.pick(mask, names)
+    return {
+        path: segments.segments(leaf, capacity[path])
+        for path, leaf in zip(names, leaves, strict=True)
+    }
+
+
+def pack(tables: Tables, tree: PyTree) -> PyTree:
+    """Parameters, or what has their paths and shapes, with packed kernels; see `segments.pack`."""
+    names = tuple(tables)
+    leaves = zip(names, masks.pick(tree, names), strict=True)
+    return masks.put(tree, names, [segments.pack(tables[path], leaf) for path, leaf in leaves])
+
+
+def unpack(tables: Tables, tree: PyTree) -> PyTree:
+    """The inverse of `pack`; zero where pruned."""
+    names = tuple(tables)
+    leaves = zip(names, masks.pick(tree, names), strict=True)
+    return masks.put(tree, names, [segments.unpack(tables[path], leaf) for path, leaf in leaves])
+
+
+def packed_mask(tables: Tables, mask: Mask) -> Mask:
+    """The mask of packed parameters: it leaves out padding, and what `mask` does elsewhere."""
+    return masks.put(mask, tuple(tables), [table.kept for table in tables.values()])
+
+
+def packed_model(model: Model, layers: Sequence[str], tables: Tables) -> Model:
+    """A multilayer perceptron as functions of packed parameters.
+
+    Its outputs and gradients are those of `model` at masked parameters, to float tolerance.
+
+    Args:
+      model: the net as functions of its dense parameters.
+      layers: its layers in forward order.
+      tables: of the packed kernels; may be traced. Their weights are packed, the others' dense.
+    """
+
+    def init(key: Key) -> tuple[Params, Stats]:
+        params, stats = model.init(key)
+        return pack(tables, params), stats
+
+    def apply(
+        params: Params, stats: Stats, images: Array, key: Key | None = None, train: bool = False
+    ) -> tuple[jax.Array, Stats]:
+        del key, train
+        x = jnp.reshape(images, (len(images), -1)).T
+        for layer in layers:
+            weights, table = params[layer], tables.get(f"{layer}/kernel")
+            kernel = weights["kernel"]
+            x = kernel.T @ x if table is None else segments.product(table, kernel, x)
+            if "bias" in weights:
+                x = x + weights["bias"][:, None]
+            if layer != layers[-1]:
+                x = jax.nn.relu(x)
+        return x.T, stats
+
+    return Model(init, apply)
+
+
+def pack_state(tables: Tables, state: TrainState) -> TrainState:
+    """A dense training state as that of a training of packed parameters with a static mask.
+
+    Args:
+      tables: of the state's mask.
+      state: with a sparse optimiser's state, whose moments have one number for each weight.
+
+    Raises:
+      ValueError: they have not, see `optimizer_states.map_moments`.
+    """
+    sparse: SparseState = state.opt_state
+    mask = packed_mask(tables, sparse.mask)
+
+    def moment(path: str, dense: Array) -> Array:
+        return segments.pack(tables[path], dense) if path in tables else dense
+
+    inner = optimizer_states.map_moments(moment, state.params, sparse.inner)
+    packed = SparseState(mask, inner, (), sparse.calls)
+    return state._replace(params=pack(tables, state.params), opt_state=packed)
+
+
+def unpack_state(tables: Tables, packed: TrainState, state: TrainState) -> TrainState:
+    """The inverse of `pack_state`, after training steps.
+
+    Args:
+      tables: as in `pack_state`.
+      packed: the state of the packed training.
+      state: the dense state before it, with the mask, and what its method carries.
+    """
+
+    def moment(path: str, now: Array) -> Array:
+        return segments.unpack(tables[path], now) if path in tables else now
+
+    inner = optimizer_states.map_moments(moment, packed.params, packed.opt_state.inner)
+    sparse = state.opt_state._replace(inner=inner, calls=packed.opt_state.calls)
+    return packed._replace(params=unpack(tables, packed.params), opt_state=sparse)
+
+
+def advance(
+    net: PackedNet,
+    inner: optax.GradientTransformation,
+    key: Key,
+    state: TrainState,
+    batches: PyTree,
+    fetch: training.Fetch | None = None,
+) -> tuple[TrainState, dict[str, Any]]:
+    """`training.advance` with the mask of the state, and with packed kernels; may be traced.
+
+    The training steps of methods that do nothing in them but mask, such as RigL and sparse
+    evolution, are these; a move follows as `optimizer.update(..., move=True)`.
+
+    Args:
+      net: see `packed_net`.
+      inner: the optimiser within the sparse optimiser. Of each weight it may see only its own
+        gradient and moments: a norm over a leaf is one over kept weights.
+      key, batches, fetch: as in `training.advance`.
+      state: a state with dense parameters. More kept weights than the net has room for make
+        parameters NaN.
+
+    Returns:
+      The state after the last batch, with dense parameters, and the metrics of `training.advance`.
+    """
+    found = tables(state.mask, net.capacity)
+    packed = pack_state(found, state)
+    loss = net.loss(packed_model(net.model, net.layers, found))
+    optimizer = masked(inner, packed.mask)
+    packed, metrics = training.advance(loss, optimizer, key, packed, batches, fetch)
+    return unpack_state(found, packed, state), metrics

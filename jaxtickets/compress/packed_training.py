@@ -166,6 +166,8 @@ def packed_model(model: Model, layers: Sequence[str], tables: Tables) -> Model:
         for layer in layers:
             weights, table = params[layer], tables.get(f"{layer}/kernel")
             kernel = weights["kernel"]
+            if table is not None and layer == layers[0]:
+                x = segments.stored(table, x)
             x = kernel.T @ x if table is None else segments.product(table, kernel, x)
             if "bias" in weights:
                 x = x + weights["bias"][:, None]

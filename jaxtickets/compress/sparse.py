@@ -277,7 +277,8 @@ def _unpack_segments(pattern: Pattern, weights: Array) -> jax.Array:
 
 
 def _segments(pattern: Pattern, weights: Array, x: Array) -> jax.Array:
-    return segments.product(pattern.segments, weights, x)
+    where = pattern.segments
+    return segments.product(where, weights, segments.stored(where, x))
 
 
 FORMS: dict[str, Form] = {

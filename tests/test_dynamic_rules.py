@@ -137,6 +137,17 @@ def test_a_global_move_worked_by_hand():
     close(state.mask, net([[1, 1, 1], [0, 0, 1]], [[1, 0], [1, 0]]))
 
 
+def test_grow_scores_see_what_is_left_after_the_drop():
+    # By the mask before the drop, what was just dropped would return.
+    def grow(view):
+        return jax.tree.map(lambda keep, w: 1.0 * keep + jnp.abs(w), view.mask, view.params)
+
+    moves = one_move({"a/kernel": 4, "b/kernel": 3}, {"a/kernel": 1, "b/kernel": 1})
+    optimizer = drop_and_grow(optax.sgd(0.1), MASK, PRUNABLE, moves, 1, grow=grow)
+    _, state = moved(optimizer, PARAMS)  # the first of equal ones grow
+    close(state.mask, net([[1, 1, 1], [0, 0, 1]], [[1, 1], [1, 0]]))
+
+
 def test_a_move_of_sparse_momentum_worked_by_hand():
     # Two of seven go: 2 · 4 / 7 = 1.14 of a and 0.86 of b, so one each: 0.1 and 0.05. The mean
     # momentum of a is 0.0225, that of b 1.85 / 3, so that of two, a gets 0.07 and b 1.93: both

@@ -34,10 +34,10 @@ from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.settings import option
 from experiments.harness.trained_masks import save_entry, train_in_parts
 from experiments.harness.training_settings import IDLE, NetSettings, TrainSettings
-from experiments.sparse_training import dynamic_runs
-from experiments.sparse_training.dynamic_runs import DENSE, DynamicSettings
+from experiments.sparse_training import dynamic_runs, plans
 from experiments.sparse_training.figure import draw_accuracies, draw_layers, draw_training
 from experiments.sparse_training.page import table
+from experiments.sparse_training.plans import DENSE, DynamicSettings
 from experiments.sparse_training.presets import DEFAULT, PRESETS
 from jaxtickets.dynamic import METHODS
 from jaxtickets.io.errors import UserError
@@ -73,9 +73,9 @@ def main() -> None:
     refuse_idle(IDLE, parts)
     _refuse_without(question.methods, alpha="ham", begin="granet")
     densities = numbers("density", question.density)
-    methods = [dynamic_runs.find(name) for name in question.methods]
+    methods = [plans.find(name) for name in question.methods]
     axis, problem = set_up(place, parts)
-    dynamic_runs.check(methods, densities, settings, problem, net.seeds)
+    plans.check(methods, densities, settings, problem, net.seeds)
     session = start_run("sparse_training", place, parts, axis, problem)
 
     summary, tickets = [], []

@@ -1,0 +1,133 @@
+"""The methods of a comparison, their first masks and their moves, checked before work starts."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.harness import memory
+from experiments.harness.problem import Problem
+from experiments.harness.settings import MOST_STEPS, MOST_UNITS, choose, option
+from jaxtickets import allocation, masks
+from jaxtickets.dynamic import INNERS, METHODS, Method
+from jaxtickets.io.errors import UserError
+from jaxtickets.types import Keep, PyTree
+
+DENSE = "dense"
+"""The control whose mask keeps everything."""
+JOIN = "+"
+"""Between a method and what makes its inner optimiser: `rigl+ham`."""
+ALLOCATIONS = ("erk", "uniform")
+
+
+@dataclasses.dataclass(frozen=True)
+class DynamicSettings:
+    """How masks change."""
+
+    move_every: int = option(
+        0, "training steps between two moves; 0: those of an epoch", least=0, most=MOST_STEPS
+    )
+    allocation: str = option("erk", "counts of each layer, of methods that keep them", ALLOCATIONS)
+    begin: float = option(
+        0.5, "first density of granet, or --density if that is higher", above=0, most=1
+    )
+    alpha: float = option(1.0, "strength of the hyperbolic step of +ham", least=0, most=1e6)
+    floor: int = option(1, "minimum number of weights that a layer keeps", least=0, most=MOST_UNITS)
+
+
+class Named(NamedTuple):
+    """A method with its inner optimiser.
+
+    Attributes:
+      name: as in `--methods`, such as `rigl+ham`.
+      method: its facts; None for the dense control.
+      inner: a name of `dynamic.INNERS`; empty for the plain optimiser.
+    """
+
+    name: str
+    method: Method | None
+    inner: str
+
+
+class Planned(NamedTuple):
+    """Attributes: `first`, the counts of the first mask's leaves, None for all weights; `moves`."""
+
+    first: dict[str, int] | None
+    moves: PyTree
+
+
+def planned(one: Named, density: float, settings: DynamicSettings, problem: Problem) -> Planned:
+    """The first mask's counts, and the plan of all moves but that at the end of the training.
+
+    Raises:
+      ValueError: the density is out of reach of the floors, or the plan isn't possible.
+    """
+    method, floor = one.method, settings.floor
+    if method is None:
+        return Planned(None, ())
+    shapes = masks.shapes(problem.param_shapes, problem.prunable)
+    spread = allocation.ALLOCATIONS[settings.allocation]
+    last = max(settings.begin, density) if method.begin == "between" else density
+    first = None if method.begin == "dense" else spread(shapes, last, floor)
+    if method.plan is None:
+        return Planned(first, ())
+    end: Keep = first if method.counts == "leaf" else allocation.global_(shapes, density, floor)
+    size = masks.size(problem.param_shapes, problem.prunable)
+    begin: Keep = end if method.counts == "leaf" else size if first is None else sum(first.values())
+    number = problem.steps // steps_between(settings, problem) - 1
+    moves = method.plan(moves=number, begin=begin, end=end, floor=floor)
+    return Planned(first, jax.tree.map(np.asarray, moves))
+
+
+def find(name: str) -> Named:
+    """The method that a name stands for.
+
+    Raises:
+      UserError: there is no such method.
+    """
+    method, _, inner = name.partition(JOIN)
+    choose("method", method, (DENSE, *METHODS))
+    if inner:
+        choose("method", inner, tuple(INNERS))
+    return Named(name, None if method == DENSE else METHODS[method], inner)
+
+
+def steps_between(settings: DynamicSettings, problem: Problem) -> int:
+    """The training steps between two moves.
+
+    Raises:
+      UserError: an evaluation falls between two moves, or the training is shorter.
+    """
+    every = settings.move_every or problem.recipe.every
+    if problem.recipe.every % every:
+        raise UserError(
+            f"--move_every={every}: must divide {problem.recipe.every}, the steps between "
+            "evaluations (--look_every)"
+        )
+    if problem.steps < 2 * every:
+        raise UserError(
+            f"--move_every={every}: a training of {problem.steps} steps is too short for a move"
+        )
+    return every
+
+
+def check(
+    methods: Sequence[Named],
+    densities: Sequence[float],
+    settings: DynamicSettings,
+    problem: Problem,
+    seeds: int,
+) -> None:
+    """Raises UserError if a training can't be done, before any work."""
+    steps_between(settings, problem)
+    number = len(densities) * seeds
+    size = memory.training(problem.param_shapes)
+    memory.check_memory(f"--density={','.join(map(str, densities))}", number, size, "trainings")
+    for one in methods:
+        for density in densities:
+            try:
+                planned(one, density, settings, problem)
+            except ValueError as error:
+                raise UserError(f"{one.name} at density {density:g}: {error}") from error

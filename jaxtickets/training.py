@@ -236,7 +236,7 @@ class Recipe(NamedTuple):
       sparsify: turns the optimiser into a sparse one with an initial mask, see `dynamic`.
       moves: when the loop moves the mask; None lets the optimiser count its calls.
       steps: takes the training steps in another way than `advance`, to the same numbers up to
-        rounding, such as `compress.packed_training`; None for `advance`. Moves and evaluations stay.
+        rounding, such as `compress.packed_training`; None for `advance`. Moves stay as they are.
       record: `record(state) -> metrics`, scalars that are recorded at each validation evaluation;
         None for none.
     """

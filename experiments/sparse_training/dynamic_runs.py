@@ -1,6 +1,6 @@
 """Trains nets by methods of dynamic sparse training: one batch of densities and seeds a method."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import optax
@@ -16,13 +16,21 @@ from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import Start, accuracies, start_of, train_all
 from experiments.harness.training_settings import TrainSettings
 from experiments.sparse_training.costs import costs
-from experiments.sparse_training.plans import DynamicSettings, Named, planned, steps_between
-from jaxtickets import masks, runs
+from experiments.sparse_training.plans import (
+    DynamicSettings,
+    Named,
+    layers_of,
+    planned,
+    steps_between,
+)
+from jaxtickets import losses, masks, runs
+from jaxtickets.compress import packed_training
 from jaxtickets.dynamic import INNERS, METHODS
 from jaxtickets.dynamic.history import with_history
 from jaxtickets.keys import stream
-from jaxtickets.training import Moves
-from jaxtickets.types import Array, Key, Mask, Params, PyTree, TrainState
+from jaxtickets.search.energies import rescale
+from jaxtickets.training import Fetch, Metrics, Moves, Steps
+from jaxtickets.types import Array, Key, Loss, Mask, Model, Params, PyTree, TrainState
 
 
 class SparseHyper(NamedTuple):
@@ -53,25 +61,51 @@ def train(
 
     The metrics rows of the phase `train-NAME` hold, beside those of a training, for each evaluation
     `kept/LEAF`, `explored`, the share of the prunable weights that were ever kept, and `grown`, how
-    many were grown so far.
+    many were grown so far. Where zeros are skipped, each density is a phase, `train-NAME-DENSITY`,
+    since the sizes of its products are part of the program.
 
     Returns:
       A summary row of each run, and its ticket: the last mask over the seed's first weights.
     """
+    if one.method is None:
+        return _train(session, f"train-{one.name}", one, (1.0,), settings, train)
+    if settings.execution == "dense" or not skips_zeros(one):
+        return _train(session, f"train-{one.name}", one, densities, settings, train)
+    parts = [
+        _train(session, f"train-{one.name}-{density:g}", one, (density,), settings, train)
+        for density in densities
+    ]
+    return [row for rows, _ in parts for row in rows], [e for _, found in parts for e in found]
+
+
+def skips_zeros(one: Named) -> bool:
+    """Whether the method's training steps can be taken by sparse products."""
+    return one.method is not None and not one.method.own_steps and one.method.begin == "sparse"
+
+
+def _train(
+    session: Session,
+    phase: str,
+    one: Named,
+    densities: Sequence[float],
+    settings: DynamicSettings,
+    train: TrainSettings,
+) -> tuple[list[dict[str, Any]], list[Entry]]:
     problem = session.problem
-    every, name = steps_between(settings, problem), f"train-{one.name}"
-    rate = learning_rate_of(train, problem.steps)
+    every, rate = steps_between(settings, problem), learning_rate_of(train, problem.steps)
+
+    def inner_of(hyper: SparseHyper) -> optax.GradientTransformation:
+        inner = problem.recipe.optimizer(hyper)
+        known = {"inner": inner, "prunable": problem.prunable, "rate": rate(hyper)}
+        known |= {"alpha": settings.alpha}
+        return make_part(INNERS[one.inner], known) if one.inner else inner
 
     def sparsify(
         inner: optax.GradientTransformation, mask: Mask, fill: Params | None, hyper: SparseHyper
     ) -> optax.GradientTransformationExtraArgs:
-        del fill
-        known = {**hyper._asdict(), "prunable": problem.prunable, "rate": rate(hyper)}
-        known |= {"alpha": settings.alpha}
-        if one.inner:
-            inner = make_part(INNERS[one.inner], known | {"inner": inner})
-        known |= {"inner": inner, "mask": mask, "floor": settings.floor}
-        known |= {"every": every, "steps": problem.steps, "fill": None}
+        del inner, fill
+        known = {**hyper._asdict(), "inner": inner_of(hyper), "mask": mask, "every": every}
+        known |= {"prunable": problem.prunable, "floor": settings.floor, "steps": problem.steps}
         method = one.method or METHODS["static"]
         return with_history(make_part(method.make, known), problem.prunable)
 
@@ -83,32 +117,36 @@ def train(
             "grown": state.opt_state.grown,
         }
 
-    moves = one.method is not None and one.method.plan is not None
-    batch = problem.recipe.batch_size
-    changing = session._replace(
-        problem=problem.with_recipe(
-            sparsify=sparsify, record=record, moves=Moves(every, batch) if moves else None
-        )
-    )
     names, starts = [], []
-    for density in (1.0,) if one.method is None else densities:
+    for density in densities:
         for seed in session.seeds:
             names.append({"method": one.name, "density": density, "seed": seed.number})
             starts.append(_start(one, density, settings, problem, seed))
     begun = [masks.counts(start.mask, problem.prunable) for start in starts]
-    ends = train_all(changing, name, runs.stack(starts), names, end=problem.steps)
-    spent = round(seconds(session.folder, name) / len(names), 3)
+    moves = one.method is not None and one.method.plan is not None
+    sparse = settings.execution == "sparse" and skips_zeros(one)
+    changing = session._replace(
+        problem=problem.with_recipe(
+            sparsify=sparsify,
+            record=record,
+            moves=Moves(every, problem.recipe.batch_size) if moves else None,
+            steps=_sparse_steps(problem, inner_of, starts[0].mask) if sparse else None,
+        )
+    )
+    ends = train_all(changing, phase, runs.stack(starts), names, end=problem.steps)
+    spent = round(seconds(session.folder, phase) / len(names), 3)
     summary, tickets = [], []
     tested, validated = (
         accuracies(problem, session.axis, ends.state.params, ends.state.stats, split)
         for split in (session.data.test, session.data.validation)
     )
-    rows = _passed(session, name)
+    rows = _passed(session, phase)
     passed = [rows[tuple(fields.values())] for fields in names]
     for i, fields in enumerate(names):
         mask = runs.take(ends.state.mask, i)
         seed = next(seed for seed in session.seeds if seed.number == fields["seed"])
-        ticket = Entry({**fields, "check": "rewound"}, start_of(problem, seed, mask))
+        start = start_of(problem, seed, mask, params=starts[i].params)
+        ticket = Entry({**fields, "check": "rewound"}, start)
         tickets.append(ticket)
         summary.append(
             {
@@ -122,6 +160,28 @@ def train(
             }
         )
     return summary, tickets
+
+
+def _sparse_steps(
+    problem: Problem, inner_of: Callable[[SparseHyper], optax.GradientTransformation], mask: Mask
+) -> Steps:
+    """Training steps by sparse products, of nets that keep as many weights as `mask` does."""
+    recipe = problem.recipe
+
+    def loss_of(model: Model) -> Loss:
+        return losses.classification(model, recipe.prepare)
+
+    net = packed_training.packed_net(recipe.model, layers_of(problem), loss_of, mask)
+
+    def steps(
+        hyper: SparseHyper, key: Key, state: TrainState, batches: PyTree, fetch: Fetch
+    ) -> tuple[TrainState, Metrics]:
+        history = state.opt_state  # which only moves change
+        state = state._replace(opt_state=history.inner)
+        state, metrics = packed_training.advance(net, inner_of(hyper), key, state, batches, fetch)
+        return state._replace(opt_state=history._replace(inner=state.opt_state)), metrics
+
+    return steps
 
 
 def _start(
@@ -138,7 +198,8 @@ def _start(
         moves=moves,
         signs=seed.params if one.method and "signs" in takes(one.method.make) else (),
     )
-    return Start(training_key(seed), hyper, seed.params, seed.stats, mask, seed.step)
+    params = rescale(mask, seed.params, problem.prunable) if settings.rescale else seed.params
+    return Start(training_key(seed), hyper, params, seed.stats, mask, seed.step)
 
 
 def _passed(session: Session, phase: str) -> dict[tuple, list[dict[str, Any]]]:

@@ -12,12 +12,28 @@ LENET: dict[str, Any] = {
     "epochs": 20,
 }
 """The bundled digits, in about the settings of the papers on `lenet300_100`."""
+MNIST: dict[str, Any] = {
+    **LENET,
+    "dataset": "mnist",
+    "methods": (
+        *("dense", "static", "set", "rigl", "chts", "sparse_momentum", "granet", "gradual"),
+        *("static+ham", "set+ham", "rigl+ham", "granet+ham"),
+    ),
+    "density": (0.1, 0.05, 0.02, 0.01),
+    "epochs": 10,
+    "rescale": True,
+    "rewind": False,
+    "execution": "sparse",
+}
+"""All of MNIST at the densities of published tables, a tenth of their epochs."""
 CHTS: dict[str, Any] = {
     "model": "mlp",
     "dataset": "mnist",
     "density": (0.01,),
     "methods": ("dense", "static", "set", "rigl", "gradual", "granet", "chts"),
     "rewind": False,
+    "rescale": True,
+    "execution": "sparse",
     "optimizer": "momentum",
     "learning_rate": 0.025,
     "learning_rates": "linear",
@@ -34,4 +50,4 @@ SMOKE: dict[str, Any] = {
     "batch_size": 250,
     "move_every": 7,
 }
-PRESETS: dict[str, dict[str, Any]] = {DEFAULT: LENET, "chts": CHTS, "smoke": SMOKE}
+PRESETS: dict[str, dict[str, Any]] = {DEFAULT: LENET, "mnist": MNIST, "chts": CHTS, "smoke": SMOKE}

@@ -133,6 +133,8 @@ BAD = {
         "--begin=0": "--begin=0.0: must be above 0",
         "--methods=set --alpha=2": "--alpha: has no effect without ham in --methods",
         "--allocation=uniformly": "did you mean uniform?",
+        "--penalty=group_lasso": "--execution=sparse: takes no --penalty",
+        "--model=lenet5_29k": "--execution=sparse: the net must be dense layers alone",
         "--drops=0.5": "--drops: has no effect with --learning_rates=cosine",
         "--seeds=1000000": "--seeds=1000000: 1000000 trainings take",
         "--preset=annealing": "unknown preset 'annealing'",

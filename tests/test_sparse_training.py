@@ -33,7 +33,9 @@ def test_every_net_ends_with_the_count_asked_for(rows):
 def test_a_static_mask_alone_from_the_first_weights_is_its_own_sparse_training(rows):
     (mine, again) = of(rows, method="static", density="0.1", seed="0")
     assert (mine["check"], again["check"]) == ("", "rewound")
-    assert mine["trained_accuracy"] == again["trained_accuracy"]
+    # one was trained by sparse products, the other by dense ones
+    accuracies = [float(row["trained_accuracy"]) for row in (mine, again)]
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=0.01)
     assert float(mine["churn"]) == 0 and float(mine["explored"]) == pytest.approx(0.1, abs=1e-5)
 
 

@@ -49,5 +49,6 @@ SMOKE: dict[str, Any] = {
     "epochs": 4,
     "batch_size": 250,
     "move_every": 7,
+    "execution": "sparse",
 }
 PRESETS: dict[str, dict[str, Any]] = {DEFAULT: LENET, "mnist": MNIST, "chts": CHTS, "smoke": SMOKE}

@@ -51,6 +51,7 @@ PURPOSES: dict[str, Purpose] = {
     "moving_mask": Purpose(
         "a training whose mask moves", {"search": str, "density": float, "chain": int}
     ),
+    "learning_rates": Purpose("a random learning rate for each output feature", {}),
     # masks
     "mask": Purpose(
         "a method's mask at a density", {"stage": int, "method": str, "density": float}

@@ -24,6 +24,7 @@ ORDER = (
         "roles",
         "penalties",
         "optimizers",
+        "alrao",
         "optimizer_states",
         "runs",
     ),

@@ -67,7 +67,6 @@ def factors(key: Key, params: Params, low: Array, high: Array, output: str = "")
     Raises:
       ValueError: the net has no layer `output`.
     """
-    leaves, treedef = jax.tree.flatten(params)
     layers = [path.rpartition("/")[0] for path in masks.paths(params)]
     if output and output not in layers:
         raise ValueError(f"no layer '{output}'; there are {', '.join(dict.fromkeys(layers))}")
@@ -79,6 +78,7 @@ def factors(key: Key, params: Params, low: Array, high: Array, output: str = "")
             return jnp.ones(jnp.shape(w), w.dtype)
         drawn = jax.random.uniform(jax.random.fold_in(key, number[layer]), jnp.shape(w)[-1:])
         drawn = jnp.exp(ends[0] + (ends[1] - ends[0]) * drawn).astype(w.dtype)
-        return jnp.broadcast_to(drawn.reshape(*[1] * (jnp.ndim(w) - 1), -1), jnp.shape(w))
+        return jnp.broadcast_to(drawn, jnp.shape(w))
 
-    return treedef.unflatten([leaf(*pair) for pair in zip(layers, leaves, strict=True)])
+    found = [leaf(*pair) for pair in zip(layers, jax.tree.leaves(params), strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(params), found)

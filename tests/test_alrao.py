@@ -21,6 +21,7 @@ def test_a_layers_leaves_share_the_factors_of_their_features(mlp):
         assert np.all((bias >= 0.01) & (bias <= 10))
     assert not np.any(np.isin(found["fc1"]["bias"], found["fc2"]["bias"]))
     assert np.all(found["out"]["kernel"] == 1) and np.all(found["out"]["bias"] == 1)
+    assert alrao.factors(KEY, {"scale": jnp.float32(2)}, 0.01, 10.0)["scale"].shape == ()
 
 
 def test_factors_are_log_uniform():

@@ -28,6 +28,7 @@ LEADS = {
     "energy_study": CHECKED,
     "sa_frontier": LEADING.replace("method,", "method,budget,dense_trainings,"),
     "sparse_execution": "model,mask,density,seed,work,batch,form,dense_ms,ms,ratio",
+    "sign_flips": "rule,variant,rate,density,seed,trained_accuracy,validation_accuracy",
 }
 FIGURES = {
     "imp_rewind": ("lottery", "curves", "layers"),
@@ -47,6 +48,7 @@ FIGURES = {
     "sparse_training": ("accuracies", "training", "layers"),
     "sa_frontier": ("accuracy_over_budget", "trained_over_untrained", "where", "evolution"),
     "sparse_execution": ("sparse",),
+    "sign_flips": ("overview", "flips", "accuracies"),
 }
 OWN_TEST = {"sa_search", "benchmark"}
 """Experiments whose runs a test file of their own looks at."""
@@ -274,6 +276,25 @@ BAD = {
         "--batches=1000000000": "--batches, --train_batch: 1000000000: 1000000000 images take",
         "--batches=0": "--batches=0.0: must be 1 or more",
         "--tickets=x=EMPTY/*": "/*: there is no such folder",
+    },
+    "sign_flips": {
+        "--rules=flip": "unknown rules 'flip': did you mean flips?",
+        "--variants=noisy": "unknown variants 'noisy'",
+        "--variants=plain --noise=2": "--noise: has no effect with --variants=plain, leave it out",
+        "--variants=noise --alrao_most=1": "--alrao_most: has no effect with --variants=noise",
+        "--alrao_least=1": "--alrao_least=1: must be at most --alrao_most=0.1",
+        "--noise=0": "--noise=0.0: must be above 0",
+        "--rates=0": "--rates=0.0: must be above 0",
+        "--rates=0.1,0.1": "--rates has 0.1 twice",
+        "--learning_rate=0.1": "--learning_rate: give --rates instead",
+        "--density=1": "--density=1.0: must be above 0 and below 1",
+        "--density=0.000001": "density 1e-06: density 1e-06 is so low",
+        "--density=0.00001": "keeps 3 weights, a floor of 1 needs",
+        "--early=0.001": "--early=0.001: must be different steps within the training, which has 28",
+        "--early=0.5,0.501": "--early=0.5,0.501: must be different steps",
+        "--cuts=30": "cuts=30: must be from 1 to 10, the moves",
+        "--move_every=3": "--move_every=3: must divide 2, the steps between",
+        "--preset=conv": "did you mean conv4",
     },
     "linear_connectivity": {
         "--rewinds=60": "rewind_step=60: must be in the training",

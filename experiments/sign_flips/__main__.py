@@ -48,7 +48,7 @@ class Question:
 
     rules: tuple = option(tuple(RULES), "what is pruned first", tuple(RULES))
     variants: tuple = option(tuple(VARIANTS), "how nets are trained meanwhile", tuple(VARIANTS))
-    rates: tuple = option((0.01, 0.03, 0.1), "learning rates", above=0, most=MOST_FACTOR)
+    rates: tuple = option((0.005, 0.015, 0.05), "learning rates", above=0, most=MOST_FACTOR)
     density: tuple = option((0.1, 0.02), "kept fractions of the weights", above=0, below=1)
     early: tuple = option(
         (0.1, 0.2, 0.5), "shares of dense trainings whose flips predict pruning", above=0, below=1

@@ -1,6 +1,7 @@
 """Figures of sign flips: who flips, what early flips predict, and pruning by flips."""
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def draw_flips(folder: Path) -> Path:
     rates = list(grouped(found, "rate"))
     fig, axes = subplots(1, len(rates), (3.6 * len(rates) + 1.6, 3.6))
     for panel, (rate,) in zip(axes.flat, rates, strict=True):
-        _over_time(panel, [row for row in found if row["rate"] == rate])
+        _over_time(panel, [row for row in found if row["rate"] == rate], legend=False)
         panel.set_title(f"learning rate {rate:g}", fontsize="medium")
     axes.flat[0].set_ylabel("flips of a weight so far")
     for panel in axes.flat[1:]:
@@ -126,16 +127,17 @@ def _band(
     panel.fill_between(at, mean - spread, mean + spread, color=line.get_color(), alpha=0.2, lw=0)
 
 
-def _over_time(panel: Any, found: Sequence[Row]) -> None:
+def _over_time(panel: Any, found: Sequence[Row], legend: bool = True) -> None:
     names = _some([name for name in found[0] if name.startswith("flips/")])
     for name in names:
         label = name.removeprefix("flips/").removesuffix("/kernel")
-        _band(panel, found, "step", lambda row, name=name: row[name], label=label)
+        _band(panel, found, "step", itemgetter(name), label=label)
     panel.set(xlabel="training step", ylabel="flips of a weight so far", xlim=(0, None))
     panel.set_ylim(bottom=0)
     panel.set_title("by layer, over time", fontsize="medium")
     panel.grid(alpha=0.3)
-    panel.legend(frameon=False, fontsize="small")
+    if legend:
+        panel.legend(frameon=False, fontsize="small")
 
 
 def _by_size(panel: Any, bins: Sequence[Row], flips: Sequence[Row]) -> None:
@@ -147,7 +149,7 @@ def _by_size(panel: Any, bins: Sequence[Row], flips: Sequence[Row]) -> None:
             panel,
             mine,
             "bin",
-            lambda row: row["flips"],
+            itemgetter("flips"),
             lambda i: 100 * (i + 0.5) / many,
             label=f"{layer} weights" if layer == ALL else layer,
             **style,
@@ -180,7 +182,7 @@ def _survival(panel: Any, groups: Sequence[Row]) -> None:
             mine,
             "group",
             lambda row: 100 * row["survive"],
-            lambda low: lows.index(low),
+            lows.index,
             marker="o",
             label=f"{100 * density:g} % kept of all",
         )
@@ -204,15 +206,19 @@ def _predictors(panel: Any, found: Sequence[Row]) -> None:
                 panel,
                 mine,
                 "early",
-                lambda row, field=field: row[field],
+                itemgetter(field),
                 lambda share: 100 * share,
                 color=f"C{i}",
                 ls=("-", "--", ":", "-.")[d % 4],
-                marker="o",
+                marker=("o", "s", "^")[i],
                 label=f"{name}, {100 * density:g} % kept",
             )
     panel.axhline(0.5, color="0.5", lw=0.9)
-    panel.annotate("chance", (0.99, 0.505), xycoords=("axes fraction", "data"), ha="right")
+    panel.annotate(
+        "chance", (0.02, 0.49), xycoords=("axes fraction", "data"), va="top", color="0.35"
+    )
+    panel.set_ylim(top=1.02)
+    panel.set_ylim(bottom=min(0.45, panel.get_ylim()[0]))
     panel.set_xticks([100 * early for (early,) in sorted(grouped(found, "early"))])
     panel.set(xlabel="known at % of the training", ylabel="area under the curve")
     panel.set_title("predicting what is pruned at the end", fontsize="medium")
@@ -242,6 +248,7 @@ def _accuracies(
     mean = np.mean([100 * row["trained_accuracy"] for row in dense])
     panel.axhline(mean, color="0.4", lw=0.9, label="dense net")
     panel.set_xticks(range(len(rules)), rules)
+    panel.set_xlim(-0.5, len(rules) - 0.5)
     panel.set_ylabel("test accuracy (%)")
     panel.grid(axis="y", alpha=0.3)
     if legend:

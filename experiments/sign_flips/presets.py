@@ -8,15 +8,16 @@ LENET: dict[str, Any] = {
     "dataset": "mnist5k",
     "optimizer": "momentum",
     "weight_decay": 5e-4,
-    "batch_size": 128,
+    "batch_size": 50,
     "epochs": 5,
-    "look_every": 9,
+    "look_every": 14,
 }
-"""The bundled digits. An epoch has 27 steps, in which the mask may change three times."""
+"""The bundled digits. An epoch has 70 steps, in which the mask may change five times."""
 CONV: dict[str, Any] = {
     **LENET,
     "model": "conv4",
     "dataset": "cifar10",
+    "batch_size": 128,
     "epochs": 20,
     "look_every": 117,
     "augmented": True,

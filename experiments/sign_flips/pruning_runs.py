@@ -131,7 +131,8 @@ def check(
         try:
             _cuts(density, settings, problem)
         except ValueError as error:
-            raise UserError(f"density {density:g}: {error}") from error
+            said = f"--density={density:g} in --cuts={settings.cuts}: {error}"
+            raise UserError(said) from error
 
 
 def variants_of(rule: str, variants: Sequence[str]) -> Sequence[str]:

@@ -9,10 +9,10 @@ LENET: dict[str, Any] = {
     "optimizer": "momentum",
     "weight_decay": 5e-4,
     "batch_size": 50,
-    "epochs": 5,
-    "look_every": 14,
+    "epochs": 4,
+    "look_every": 35,
 }
-"""The bundled digits. An epoch has 70 steps, in which the mask may change five times."""
+"""The bundled digits. An epoch has 70 steps, in which the mask may change twice."""
 CONV: dict[str, Any] = {
     **LENET,
     "model": "conv4",

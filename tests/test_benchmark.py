@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 
 from experiments.benchmark import __main__ as benchmark
-from experiments.benchmark import measured, shrunk_nets, speeds, torch_rival, workloads
+from experiments.benchmark import (
+    measured,
+    packed_steps,
+    shrunk_nets,
+    speeds,
+    torch_rival,
+    workloads,
+)
 from experiments.benchmark.figure import draw_benchmark, panels
 from experiments.benchmark.workloads import Work
 from experiments.harness import timing
@@ -86,6 +93,26 @@ def test_a_smaller_nets_row_says_what_is_left_and_how_far_its_outputs_are(monkey
     _, other = shrunk_nets.compare("lenet300_100", (28, 28, 1), repeats=1)
     assert other.holds is False
     assert set(shrunk_nets.BARS) <= set(nets.names())
+
+
+def test_packed_steps_end_where_dense_ones_do(monkeypatch):
+    monkeypatch.setattr(packed_steps, "STEPS", 3)
+    monkeypatch.setattr(packed_steps, "BATCH", 10)
+    monkeypatch.setattr(packed_steps, "IMAGES", 40)
+    monkeypatch.setattr(packed_steps.torch_rival, "installed", lambda: False)
+    monkeypatch.setattr(timing, "rates", lambda devices: timing.Rates(1e12, 1e12))
+    made = packed_steps.calls("lenet300_100", 0.02)
+    assert made.layers == torch_rival.LAYERS
+    dense = workloads.training_step("lenet300_100", {"all": np.ones(WEIGHTS + 410)}, 10, 1)
+    assert made.work.operations == pytest.approx(3 * 0.02 * dense.operations)
+    packed, dense = made.packed(), made.dense()
+    assert int(packed.step) == int(dense.step) == 3
+    for a, b in zip(jax.tree.leaves(packed), jax.tree.leaves(dense), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    (row,) = packed_steps.compare("lenet300_100", 0.02, repeats=1)
+    assert row.name == "a step of lenet300_100, 98 % sparse, batch 10"
+    assert row.bar == 2 and row.against == "times as fast as the masked dense step"
+    assert {name for name, _ in packed_steps.BARS} <= set(packed_steps.NETS)
 
 
 def test_a_net_with_two_forms_is_made_for_its_images(monkeypatch):

@@ -51,7 +51,7 @@ def rows() -> Iterator[Row]:
     """Packed training steps, compared with masked dense ones and with PyTorch's."""
     for name in NETS:
         for density in DENSITIES:
-            yield from compare(name, density, repeats=5)
+            yield from compare(name, density, repeats=3)
 
 
 def compare(name: str, density: float, repeats: int) -> Iterator[Row]:

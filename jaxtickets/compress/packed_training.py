@@ -8,9 +8,9 @@ one compiled program serves all masks that keep as many weights, and computes th
     state, metrics = packed_training.advance(net, optax.adam(1e-3), key, state, batches)
 
 This takes and returns what `training.advance` does with a static mask, to float tolerance. A move
-may follow, of any sparse optimiser (`dynamic`), with a dense gradient that is computed for it alone.
-In a loop of one's own, the pieces are `tables`, `pack`, `unpack` and `packed_model`: packed weights
-are parameters like others, for any elementwise optimiser.
+may follow, of any sparse optimiser (`dynamic`), with a dense gradient computed for it alone. In a
+loop of one's own, the pieces are `tables`, `pack`, `unpack` and `packed_model`: packed weights are
+parameters like others, for any elementwise optimiser.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -9,6 +9,7 @@ moments are packed and unpacked. PyTorch's step is masked and dense, in one proc
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -60,8 +61,17 @@ def compare(name: str, density: float, repeats: int) -> Iterator[Row]:
     with ExitStack() as stack:
         rivals = []
         if torch_rival.installed():
-            momentum = ("momentum", IMAGES, BATCH, STEPS, True, made.layers, density)
-            started = torch_rival.processes(1, setup.cores(), torch_rival.train, 1, *momentum)
+            rival = partial(
+                torch_rival.train,
+                name="momentum",
+                images=IMAGES,
+                batch=BATCH,
+                steps=STEPS,
+                bias=True,
+                layers=made.layers,
+                density=density,
+            )
+            started = torch_rival.processes(1, setup.cores(), rival, 1)
             rivals.append(stack.enter_context(started))
         found = timed([made.packed, made.dense, *rivals], made.work, repeats)
     packed, dense, *others = found.seconds
@@ -107,11 +117,11 @@ def calls(name: str, density: float) -> Calls:
     def dense(state: Any, index: Array, data: Split) -> Any:
         return training.advance(loss(model), optimizer, key, state, index, fetch_from(data))[0]
 
-    work = workloads.training_step(name, params, BATCH, moments=1).times(STEPS * density)
-    shapes = tuple(jnp.shape(params[layer]["kernel"])[::-1] for layer in layers)
+    step = workloads.training_step(name, params, BATCH, moments=1)
+    shapes = [jnp.shape(params[layer]["kernel"]) for layer in layers]
     return Calls(
         packed=lambda: packed(state, index, data),
         dense=lambda: dense(state, index, data),
-        work=work,
-        layers=shapes,
+        work=Work(density * step.operations, density * step.traffic).times(STEPS),
+        layers=tuple((outputs, inputs) for inputs, outputs in shapes),
     )

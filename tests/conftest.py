@@ -33,13 +33,16 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 class ByFileAndRun(LoadFileScheduling):
-    """A file's tests share a process, but those of an experiment's run are a group of their own.
+    """A file's tests share a process, but of two files parts are groups of their own.
 
-    So the processes share the runs of `test_experiments.py`, which took one of them minutes.
+    Of `test_experiments.py` these are the tests of a run, of `test_dynamic.py` those of a promise.
+    Each file would keep one process busy for minutes.
     """
 
     def _split_scope(self, nodeid):
         file, _, test = nodeid.partition("::")
+        if file.endswith("test_dynamic.py"):
+            return f"{file}::{test.partition('[')[0]}"
         run = re.search(r"\[(\w+)\]$", test) if file.endswith("test_experiments.py") else None
         return f"{file}::{run[1]}" if run else file
 

@@ -12,12 +12,13 @@ import optax
 import pytest
 
 from jaxtickets import masks, training
-from jaxtickets.dynamic import METHODS, MovePlan, history, rules
+from jaxtickets.dynamic import history, rules
 from jaxtickets.dynamic.deep_rewiring import soft_deep_rewiring
-from jaxtickets.dynamic.drop_and_grow import drop_and_grow
+from jaxtickets.dynamic.drop_and_grow import MovePlan, drop_and_grow
 from jaxtickets.dynamic.drop_and_grow import plan as plan_moves
 from jaxtickets.dynamic.flipout import flipout
 from jaxtickets.dynamic.ham import ham
+from jaxtickets.dynamic.methods import METHODS
 from jaxtickets.dynamic.powerpropagation import powerpropagation
 from jaxtickets.dynamic.static import masked
 from jaxtickets.io import checkpoints

@@ -15,7 +15,8 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxtickets import masks, training
-from jaxtickets.dynamic import METHODS, mask_of
+from jaxtickets.dynamic.base import mask_of
+from jaxtickets.dynamic.methods import METHODS
 
 KEY = jax.random.key(0)
 EVERY, CALLS, KEPT = 2, 11, 24  # moves are calls 2, 5 and 8

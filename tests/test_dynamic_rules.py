@@ -10,11 +10,12 @@ import optax
 import pytest
 
 from jaxtickets import masks
-from jaxtickets.dynamic import METHODS, MovePlan, deep_rewiring, flipout, rules
+from jaxtickets.dynamic import deep_rewiring, flipout, rules
 from jaxtickets.dynamic.base import View
-from jaxtickets.dynamic.drop_and_grow import drop_and_grow
+from jaxtickets.dynamic.drop_and_grow import MovePlan, drop_and_grow
 from jaxtickets.dynamic.gsm import gsm
 from jaxtickets.dynamic.ham import ham
+from jaxtickets.dynamic.methods import METHODS
 from jaxtickets.dynamic.powerpropagation import powerpropagation
 from jaxtickets.dynamic.rigl import rigl
 from jaxtickets.dynamic.sparse_momentum import sparse_momentum

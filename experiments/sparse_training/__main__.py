@@ -39,7 +39,7 @@ from experiments.sparse_training.figure import draw_accuracies, draw_layers, dra
 from experiments.sparse_training.page import table
 from experiments.sparse_training.plans import DENSE, DynamicSettings
 from experiments.sparse_training.presets import DEFAULT, PRESETS
-from jaxtickets.dynamic import METHODS
+from jaxtickets.dynamic.methods import METHODS
 from jaxtickets.io.errors import UserError
 
 LEADING = ("method", "check", "density", "seed", "trained_accuracy", "validation_accuracy")

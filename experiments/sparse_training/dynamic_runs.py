@@ -25,8 +25,8 @@ from experiments.sparse_training.plans import (
 )
 from jaxtickets import losses, masks, runs
 from jaxtickets.compress import packed_training
-from jaxtickets.dynamic import INNERS, METHODS
 from jaxtickets.dynamic.history import with_history
+from jaxtickets.dynamic.methods import INNERS, METHODS
 from jaxtickets.keys import stream
 from jaxtickets.search.energies import rescale
 from jaxtickets.training import Fetch, Metrics, Moves, Steps

@@ -11,7 +11,7 @@ from experiments.harness import memory
 from experiments.harness.problem import Problem
 from experiments.harness.settings import MOST_STEPS, MOST_UNITS, choose, option
 from jaxtickets import allocation, masks
-from jaxtickets.dynamic import INNERS, METHODS, Method
+from jaxtickets.dynamic.methods import INNERS, METHODS, Method
 from jaxtickets.io.errors import UserError
 from jaxtickets.types import Keep, PyTree
 
@@ -53,7 +53,7 @@ class Named(NamedTuple):
     Attributes:
       name: as in `--methods`, such as `rigl+ham`.
       method: its facts; None for the dense control.
-      inner: a name of `dynamic.INNERS`; empty for the plain optimiser.
+      inner: a name of `dynamic.methods.INNERS`; empty for the plain optimiser.
     """
 
     name: str

@@ -1,10 +1,10 @@
 """Below which density is skipping zero weights faster on the CPU, in inference and in training?
 
 Masked nets are timed in dense form, and in forms that neither store nor multiply pruned weights:
-BCOO and BCSR of `jax.experimental.sparse`, a table of each output's kept inputs, and a dense
-product over the inputs that still have weights. A training step is the forward pass, the loss, and
-the gradient for the kept weights. Masks are random, with one density in every layer, or those of
-saved tickets.
+BCOO and BCSR of `jax.experimental.sparse`, a table of each output's kept inputs, whole or in
+segments, and a dense product over the inputs that still have weights. A training step is the
+forward pass, the loss, and the gradient for the kept weights. Masks are random, with one density in
+every layer, or those of saved tickets.
 
     python -m experiments.sparse_execution
     python -m experiments.sparse_execution --models=lenet5 --tickets=runs/sa_search/*/tickets/*

@@ -80,6 +80,21 @@ def test_a_killed_run_resumes_to_the_same_numbers(smokes, cache, tmp_path):
     assert commands.summary(killed) == commands.summary(folder)
 
 
+def test_the_table_ends_with_what_an_inner_optimiser_adds():
+    def row(method, seed, accuracy):
+        own = {"method": method, "check": "", "density": 0.1, "seed": seed}
+        return {**own, "trained_accuracy": accuracy, "kept/a/kernel": 7}
+
+    both = [
+        row("set", 0, 0.5),
+        row("set", 1, 0.7),
+        row("set+ham", 0, 0.52),
+        row("set+ham", 1, 0.72),
+    ]
+    last = table(both).splitlines()[-1]
+    assert last == "set+ham at 0.1: +2.00 points (+2.00 to +2.00)"
+
+
 def test_the_table_has_a_row_a_method_and_density_and_its_rewound_accuracy():
     def row(check, seed, accuracy):
         own = {"method": "set", "check": check, "density": 0.1, "seed": seed}

@@ -13,6 +13,7 @@ from experiments.harness.tables import (
     grouped,
     kept_layers,
     lost,
+    paired,
     present,
 )
 
@@ -54,4 +55,23 @@ def table(summary: Sequence[Row]) -> str:
         members = groups[method, "", density]
         left = [f"{np.mean([row[name] for row in members]):.0f}" for name in layers]
         lines.append([method, f"{density:g}", str(len(members)), *cells(there, members), *left])
-    return "\n".join([aligned(lines), *lost(own)])
+    return "\n".join([aligned(lines), *lost(own), *_gains(own)])
+
+
+def _gains(own: Sequence[Row]) -> list[str]:
+    """What an inner optimiser adds to a method's test accuracy, in points, paired by seed."""
+    of: dict[tuple[str, float], dict[int, float]] = {}
+    for row in own:
+        runs = of.setdefault((row["method"], row["density"]), {})
+        runs[row["seed"]] = 100 * row["trained_accuracy"]
+    found = []
+    for method, density in sorted(of, key=lambda key: (key[0], -key[1])):
+        base = of.get((method.partition("+")[0], density))
+        if "+" in method and base:
+            mean, half = paired(of[method, density], base)
+            found.append(
+                f"{method} at {density:g}: {mean:+.2f} points ({mean - half:+.2f} to "
+                f"{mean + half:+.2f})"
+            )
+    head = "with and without, paired differences of test accuracy and their 95 % intervals:"
+    return ["", head, *found] if found else []

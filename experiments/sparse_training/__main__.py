@@ -2,8 +2,9 @@
 
 Every method trains the same nets, for the same number of steps, to the same densities: one batch of
 densities and seeds a method. Beside them stand the dense net and `static`, whose random mask never
-changes. `METHOD+ham` and `METHOD+powerpropagation` change the inner optimiser of a method. Each
-last mask is then trained alone, from the first weights, unless --norewind: is it a ticket?
+changes; `static_uniform` has the same density in all layers. `METHOD+ham` and
+`METHOD+powerpropagation` change the inner optimiser of a method. Each last mask is then trained
+alone, from the first weights, unless --norewind: is it a ticket?
 
     python -m experiments.sparse_training
     python -m experiments.sparse_training --methods=dense,static,rigl,rigl+ham --density=0.02,0.01
@@ -37,9 +38,9 @@ from experiments.harness.training_settings import IDLE, NetSettings, TrainSettin
 from experiments.sparse_training import dynamic_runs, plans
 from experiments.sparse_training.figure import draw_accuracies, draw_layers, draw_training
 from experiments.sparse_training.page import table
-from experiments.sparse_training.plans import DENSE, DynamicSettings
+from experiments.sparse_training.plans import NAMES, DynamicSettings
 from experiments.sparse_training.presets import DEFAULT, PRESETS
-from jaxtickets.dynamic.methods import METHODS
+from jaxtickets.dynamic.methods import INNERS
 from jaxtickets.io.errors import UserError
 
 LEADING = ("method", "check", "density", "seed", "trained_accuracy", "validation_accuracy")
@@ -50,7 +51,7 @@ class Question:
     """The methods and densities. Each field is also a flag of the same name."""
 
     methods: tuple = option(
-        (DENSE, *METHODS), f"of {', '.join((DENSE, *METHODS))}, each alone or with +ham"
+        NAMES, f"of {', '.join(NAMES)}, each alone or with +{' or +'.join(INNERS)}"
     )
     density: tuple = option((0.1, 0.05, 0.02), "kept fractions of the weights", above=0, below=1)
     rewind: bool = option(True, "train the last masks alone, too, from the first weights")

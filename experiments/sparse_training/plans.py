@@ -17,6 +17,9 @@ from jaxtickets.types import Keep, PyTree
 
 DENSE = "dense"
 """The control whose mask keeps everything."""
+UNIFORM = "static_uniform"
+"""The control whose mask is random, with the same density in each layer, and never changes."""
+NAMES = (DENSE, UNIFORM, *METHODS)
 JOIN = "+"
 """Between a method and what makes its inner optimiser: `rigl+ham`."""
 ALLOCATIONS = ("erk", "uniform")
@@ -54,11 +57,13 @@ class Named(NamedTuple):
       name: as in `--methods`, such as `rigl+ham`.
       method: its facts; None for the dense control.
       inner: a name of `dynamic.methods.INNERS`; empty for the plain optimiser.
+      allocation: the counts of each layer, in place of --allocation; empty for that.
     """
 
     name: str
     method: Method | None
     inner: str
+    allocation: str = ""
 
 
 class Planned(NamedTuple):
@@ -78,7 +83,7 @@ def planned(one: Named, density: float, settings: DynamicSettings, problem: Prob
     if method is None:
         return Planned(None, ())
     shapes = masks.shapes(problem.param_shapes, problem.prunable)
-    spread = allocation.ALLOCATIONS[settings.allocation]
+    spread = allocation.ALLOCATIONS[one.allocation or settings.allocation]
     last = max(settings.begin, density) if method.begin == "between" else density
     first = None if method.begin == "dense" else spread(shapes, last, floor)
     if method.plan is None:
@@ -98,9 +103,11 @@ def find(name: str) -> Named:
       UserError: there is no such method.
     """
     method, _, inner = name.partition(JOIN)
-    choose("method", method, (DENSE, *METHODS))
+    choose("method", method, NAMES)
     if inner:
         choose("method", inner, tuple(INNERS))
+    if method == UNIFORM:
+        return Named(name, METHODS["static"], inner, "uniform")
     return Named(name, None if method == DENSE else METHODS[method], inner)
 
 

@@ -301,8 +301,8 @@ def test_rates_are_a_batch_axis_and_shapes_scale_them():
 def test_unknown_names_are_errors():
     with pytest.raises(ValueError, match="unknown optimiser 'rmsprop'; there are sgd, momentum"):
         optimizer("rmsprop", 0.1)
-    with pytest.raises(ValueError, match="unknown learning-rate schedule 'linear'; there are"):
-        decay_shape("linear", 10)
+    with pytest.raises(ValueError, match="unknown learning-rate schedule 'quadratic'; there are"):
+        decay_shape("quadratic", 10)
 
 
 SHAPES = {
@@ -311,6 +311,7 @@ SHAPES = {
     "steps": [1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01, 0.01],
     # (1 + cos(π step / 8)) / 2
     "cosine": [(1 + np.cos(np.pi * step / 8)) / 2 for step in range(9)],
+    "linear": [1 - 0.99 * step / 8 for step in range(9)],
 }
 
 

@@ -482,10 +482,14 @@ def test_mapped_runs_over_masks_and_rates_have_the_bits_of_their_solo_runs():
 def test_runs_whose_batches_are_divided_over_devices_agree_with_their_solo_runs():
     # batches of 6, and 11 validation images, on four devices: batch norm sees whole batches
     axis = runs.axis("data", devices=jax.local_devices())
-    divided = runs.over_runs(whole_run, axis, rows(), DATA)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), divided, solo()
-    )
+    divided, alone = runs.over_runs(whole_run, axis, rows(), DATA), solo()
+
+    def close(rtol, atol, *pair):
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=rtol, atol=atol), *pair)
+
+    ten_steps = [jax.tree.map(lambda leaf: leaf[:, 1], pair[0].kept) for pair in (divided, alone)]
+    close(1e-4, 1e-6, *ten_steps)
+    close(2e-2, 1e-2, divided, alone)  # thirty steps: a ReLU at zero goes either way by rounding
 
 
 @pytest.mark.parametrize("part", ["training", "evaluation"])

@@ -6,7 +6,7 @@ from typing import Any
 from experiments.harness import rows
 from experiments.harness.canvas import legend_beside, save, subplots, words
 
-MARKERS = "sDov^"
+MARKERS = "sDov^P"
 
 
 def draw_sparse(folder: Path) -> Path:

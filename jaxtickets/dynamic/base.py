@@ -39,7 +39,8 @@ class SparseState(NamedTuple):
       mask: bool, like the parameters; the current mask.
       inner: the state of the inner optimiser.
       method: what a method carries from call to call; `()` if nothing.
-      calls: int32 scalar, the number of updates so far, training steps and moves.
+      calls: int32 scalar, the number of updates so far, training steps and moves; 0 for a static
+        mask, so that a rewound training has the state of one that was never interrupted.
       key: the key of all random choices; None for a method that makes none.
     """
 
@@ -215,9 +216,10 @@ def sparse(
             updates, new = lax.cond(due(state.calls), moved, step, gradient, state, params)
         else:
             updates, new = (moved if move else step)(gradient, state, params)
-        return updates, new._replace(calls=state.calls + 1)
+        return updates, new._replace(calls=state.calls + 1) if counts else new
 
     moves = move is not None
+    counts = moves or before is not None or after is not None
     return optax.GradientTransformationExtraArgs(init, update)
 
 

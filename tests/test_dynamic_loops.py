@@ -18,6 +18,7 @@ from jaxtickets import masks, training
 from jaxtickets.dynamic.base import mask_of
 from jaxtickets.dynamic.methods import METHODS
 
+QUICK = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 KEY = jax.random.key(0)
 EVERY, CALLS, KEPT = 2, 11, 24  # moves are calls 2, 5 and 8
 PRUNABLE = ("a/kernel", "b/kernel")
@@ -97,7 +98,7 @@ def ours(name, slopes=SLOPES):
 
     optimizer = MADE[name](first_mask(), PRUNABLE)
     state = training.init(start(), {}, optimizer)
-    run = jax.jit(partial(training.advance, loss, optimizer, KEY))
+    run = QUICK(partial(training.advance, loss, optimizer, KEY))
     return run(state, jax.tree.map(lambda leaf: leaf[:, None], slopes))[0]
 
 
@@ -139,7 +140,7 @@ def test_a_flax_nnx_model(name):
     prunable = masks.prunable(params)
     assert prunable == ("a/kernel/value", "b/kernel/value")
     mask = first_mask(params)
-    params, state = jax.jit(partial(own, MADE[name](mask, prunable)))(params, SLOPES)
+    params, state = QUICK(partial(own, MADE[name](mask, prunable)))(params, SLOPES)
     assert_same(name, params, state)
     assert nnx.merge(graph, params)(jnp.ones((2, 6))).shape == (2, 3)
 
@@ -165,7 +166,7 @@ def test_a_dataclass(name):
     params = Module(Layer(a["bias"], a["kernel"]), Layer(None, b["kernel"]))
     assert masks.prunable(params) == PRUNABLE
     mask = first_mask(params)
-    params, state = jax.jit(partial(own, MADE[name](mask, PRUNABLE)))(params, SLOPES)
+    params, state = QUICK(partial(own, MADE[name](mask, PRUNABLE)))(params, SLOPES)
     assert_same(name, params, state)
     assert isinstance(mask_of(state), Module)
 
@@ -177,14 +178,14 @@ def test_sharded_parameters(name, cpus):
     where = {"a": {"bias": whole, "kernel": rows}, "b": {"kernel": whole}}
     params = jax.device_put(start(), where)
     optimizer = MADE[name](first_mask(), PRUNABLE)
-    run = jax.jit(partial(own, optimizer))
+    run = QUICK(partial(own, optimizer))
     params, state = run(params, jax.device_put(SLOPES, whole))
     assert_same(name, params, state)
     assert len(params["a"]["kernel"].sharding.device_set) == 2
     # step by step, with a mask that is sharded like the parameters
     params, state = jax.device_put(start(), where), jax.device_put(optimizer.init(start()), whole)
     state = state._replace(mask=jax.device_put(state.mask, where))
-    step = jax.jit(optimizer.update)
+    step = QUICK(optimizer.update)
     for i in range(CALLS):
         slopes = jax.tree.map(lambda leaf, i=i: leaf[i], SLOPES)
         updates, state = step(jax.device_put(slopes, where), state, params)
@@ -197,16 +198,16 @@ def test_accumulated_gradients(name):
     twice = jax.tree.map(lambda leaf: jnp.repeat(leaf, 2, 0), SLOPES)  # their mean is each
     optimizer = optax.MultiSteps(MADE[name](first_mask(), PRUNABLE), every_k_schedule=2)
     begin = masks.apply(first_mask(), start())
-    params, state = jax.jit(partial(own, optimizer))(begin, twice)
+    params, state = QUICK(partial(own, optimizer))(begin, twice)
     assert_same(name, params, state)
 
 
 @every_method
 def test_clipping_in_front(name):
     clip = optax.clip_by_global_norm(2.0)
-    clipped = jax.jit(jax.vmap(lambda g: clip.update(g, clip.init(g))[0]))(SLOPES)
+    clipped = QUICK(jax.vmap(lambda g: clip.update(g, clip.init(g))[0]))(SLOPES)
     optimizer = optax.chain(clip, MADE[name](first_mask(), PRUNABLE))
-    params, state = jax.jit(partial(own, optimizer))(start(), SLOPES)
+    params, state = QUICK(partial(own, optimizer))(start(), SLOPES)
     assert_same(name, params, state, clipped)
 
 

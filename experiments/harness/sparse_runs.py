@@ -162,7 +162,7 @@ def train_sparse(
     last = allocation.global_(shapes, density, floor)
     first = max(last, allocation.global_(shapes, settings.granet_from, floor))
     least = sum(masks.floor_of(floor, shapes).values())
-    moves = granet.plan(planned.rounds, first, last, least, settings.regrown)
+    moves = granet.plan(planned.rounds, first, last, fraction=settings.regrown, floor=least)
 
     size = masks.size(seeds[0].params, prunable)
     schedule = [

@@ -14,21 +14,20 @@ intermediate nodes' links out of the local community; `rules.paths` divides by t
 Neurons without links are not removed here. Its CHTss adds a sigmoid decay of density.
 """
 
+from functools import partial
+
+import numpy as np
 import optax
 
 from jaxtickets.dynamic.drop_and_grow import MovePlan, drop_and_grow
 from jaxtickets.dynamic.drop_and_grow import plan as plan_moves
 from jaxtickets.dynamic.rules import Score, magnitude, paths, sampled
-from jaxtickets.types import Array, Keep, Key, Mask, Prunable
+from jaxtickets.types import Array, Key, Mask, Prunable
 
 REPLACED, SOFT, HARD = 0.3, 0.5, 0.75
 
-
-def plan(
-    moves: int, begin: Keep, end: Keep, floor: int = 0, fraction: float = REPLACED
-) -> MovePlan:
-    """The counts of each move: the same fraction is replaced at all; see `drop_and_grow.plan`."""
-    return plan_moves(moves, begin, end, fraction=fraction, last_fraction=fraction, floor=floor)
+plan = partial(plan_moves, fraction=REPLACED, decay=np.ones_like)
+"""The counts of each move; all replace the same fraction, see `drop_and_grow.plan`."""
 
 
 def chts(

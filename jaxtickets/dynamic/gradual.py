@@ -6,17 +6,19 @@ gives all layers the same sparsity, which counts of each leaf do; a single count
 together.
 """
 
+from functools import partial
+
 import optax
 
 from jaxtickets.dynamic.drop_and_grow import MovePlan, drop_and_grow
 from jaxtickets.dynamic.drop_and_grow import plan as plan_moves
 from jaxtickets.dynamic.rules import Score, magnitude
-from jaxtickets.types import Keep, Mask, Prunable
+from jaxtickets.types import Mask, Prunable
 
+PRUNED_BY = 0.75
 
-def plan(moves: int, begin: Keep, end: Keep, floor: int = 0, pruned_by: float = 0.75) -> MovePlan:
-    """The counts of each move, see `drop_and_grow.plan`."""
-    return plan_moves(moves, begin, end, pruned_by=pruned_by, floor=floor)
+plan = partial(plan_moves, pruned_by=PRUNED_BY)
+"""The counts of each move, see `drop_and_grow.plan`."""
 
 
 def gradual(

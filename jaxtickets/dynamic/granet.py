@@ -15,34 +15,18 @@ target; here the count is exact. The cosine ends before training does, so that t
 first mask is the caller's choice; the paper's is random with ERK's counts.
 """
 
+from functools import partial
+
 import optax
 
 from jaxtickets.dynamic.drop_and_grow import MovePlan, Shares, drop_and_grow
 from jaxtickets.dynamic.drop_and_grow import plan as plan_moves
-from jaxtickets.types import Keep, Mask, Prunable
+from jaxtickets.types import Mask, Prunable
 
 REPLACED, PRUNED_BY, SETTLED_BY = 0.3, 0.6, 0.75
 
-
-def plan(
-    moves: int,
-    begin: Keep,
-    end: Keep,
-    floor: int = 0,
-    fraction: float = REPLACED,
-    pruned_by: float = PRUNED_BY,
-    settled_by: float = SETTLED_BY,
-) -> MovePlan:
-    """The counts of each move, see `drop_and_grow.plan`."""
-    return plan_moves(
-        moves,
-        begin,
-        end,
-        fraction=fraction,
-        pruned_by=pruned_by,
-        settled_by=settled_by,
-        floor=floor,
-    )
+plan = partial(plan_moves, fraction=REPLACED, pruned_by=PRUNED_BY, settled_by=SETTLED_BY)
+"""The counts of each move, see `drop_and_grow.plan`."""
 
 
 def granet(

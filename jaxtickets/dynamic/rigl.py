@@ -11,26 +11,19 @@ value and its moments. Deviation: its code adds noise of 1e-5 to |w| against tie
 equal weights stay.
 """
 
+from functools import partial
+
 import optax
 
 from jaxtickets.dynamic.drop_and_grow import MovePlan, drop_and_grow
 from jaxtickets.dynamic.drop_and_grow import plan as plan_moves
 from jaxtickets.dynamic.rules import Score, gradient, magnitude
-from jaxtickets.types import Keep, Mask, Prunable
+from jaxtickets.types import Mask, Prunable
 
 REPLACED, SETTLED_BY = 0.3, 0.75
 
-
-def plan(
-    moves: int,
-    begin: Keep,
-    end: Keep,
-    floor: int = 0,
-    fraction: float = REPLACED,
-    settled_by: float = SETTLED_BY,
-) -> MovePlan:
-    """The counts of each move, see `drop_and_grow.plan`."""
-    return plan_moves(moves, begin, end, fraction=fraction, settled_by=settled_by, floor=floor)
+plan = partial(plan_moves, fraction=REPLACED, settled_by=SETTLED_BY)
+"""The counts of each move, see `drop_and_grow.plan`."""
 
 
 def rigl(

@@ -9,21 +9,20 @@ which are the counts of `allocation.erk`; here they are the caller's choice. The
 its optimiser anew in each epoch, so that all momentum is lost; here only that of replaced weights.
 """
 
+from functools import partial
+
+import numpy as np
 import optax
 
 from jaxtickets.dynamic.drop_and_grow import MovePlan, drop_and_grow
 from jaxtickets.dynamic.drop_and_grow import plan as plan_moves
 from jaxtickets.dynamic.rules import at_random, magnitude_by_sign
-from jaxtickets.types import Keep, Key, Mask, Prunable
+from jaxtickets.types import Key, Mask, Prunable
 
 REPLACED = 0.3
 
-
-def plan(
-    moves: int, begin: Keep, end: Keep, floor: int = 0, fraction: float = REPLACED
-) -> MovePlan:
-    """The counts of each move: the same fraction is replaced at all; see `drop_and_grow.plan`."""
-    return plan_moves(moves, begin, end, fraction=fraction, last_fraction=fraction, floor=floor)
+plan = partial(plan_moves, fraction=REPLACED, decay=np.ones_like)
+"""The counts of each move; all replace the same fraction, see `drop_and_grow.plan`."""
 
 
 def sparse_evolution(

@@ -15,6 +15,7 @@ Deviation: the paper's code prunes at most as many weights in leaves below 20 % 
 sparsity, and fills leaves to 99 %; here leaves fill to the last place.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -25,7 +26,7 @@ from jaxtickets.dynamic.base import View
 from jaxtickets.dynamic.drop_and_grow import MovePlan, drop_and_grow
 from jaxtickets.dynamic.drop_and_grow import plan as plan_moves
 from jaxtickets.dynamic.rules import mean_of
-from jaxtickets.types import Keep, Mask, Params, Prunable, PyTree, Scores
+from jaxtickets.types import Mask, Params, Prunable, PyTree, Scores
 
 REPLACED, LAST, DECAY = 0.5, 0.005, 0.9
 
@@ -42,18 +43,8 @@ class Averages(NamedTuple):
     squares: PyTree
 
 
-def plan(
-    moves: int,
-    begin: Keep,
-    end: Keep,
-    floor: int = 0,
-    fraction: float = REPLACED,
-    last_fraction: float = LAST,
-) -> MovePlan:
-    """The counts of each move, see `drop_and_grow.plan`."""
-    return plan_moves(
-        moves, begin, end, fraction=fraction, last_fraction=last_fraction, floor=floor
-    )
+plan = partial(plan_moves, fraction=REPLACED, last_fraction=LAST)
+"""The counts of each move, see `drop_and_grow.plan`."""
 
 
 def sparse_momentum(

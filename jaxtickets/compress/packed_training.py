@@ -212,7 +212,9 @@ def unpack_state(tables: Tables, packed: TrainState, state: TrainState) -> Train
         return segments.unpack(tables[path], now) if path in tables else now
 
     inner = optimizer_states.map_moments(moment, packed.params, packed.opt_state.inner)
-    sparse = state.opt_state._replace(inner=inner, calls=packed.opt_state.calls)
+    sparse: SparseState = state.opt_state
+    taken = packed.step - state.step if jax.tree.leaves(sparse.method) else 0  # static: no count
+    sparse = sparse._replace(inner=inner, calls=sparse.calls + taken)
     return packed._replace(params=unpack(tables, packed.params), opt_state=sparse)
 
 

@@ -18,7 +18,7 @@ from jaxtickets.io import tickets
 from jaxtickets.io.files import plain
 from jaxtickets.runs import Axis
 from jaxtickets.training import Watched
-from jaxtickets.types import Dataset, Prunable, Ticket
+from jaxtickets.types import Dataset, Prunable, Ticket, TrainState
 
 LEADING = ("method", "density", "seed", "untrained_accuracy", "trained_accuracy", "seconds")
 """The first columns of a summary."""
@@ -145,6 +145,38 @@ def _untrained(
 def counted_rows(problem: Problem, entries: Sequence[Entry]) -> list[dict[str, Any]]:
     """The columns of `train_entries` that depend on the masks alone, without any evaluation."""
     return [{**entry.name, **_counted(problem, entry)} for entry in entries]
+
+
+def ended_rows(
+    session: Session, phase: str, entries: Sequence[Entry], state: TrainState
+) -> list[dict[str, Any]]:
+    """The accuracies and last masks of trained nets: a row for each of a phase's runs.
+
+    Args:
+      session: the problem and the data.
+      phase: its time is shared by the runs.
+      entries: the runs; their own masks are not counted.
+      state: the last states, stacked.
+    """
+    problem, data = session.problem, session.data
+    tested, validated = (
+        accuracies(problem, session.axis, state.params, state.stats, split)
+        for split in (data.test, data.validation)
+    )
+    spent = round(seconds(session.folder, phase) / len(entries), 3)
+    ends = [
+        entry._replace(start=entry.start._replace(mask=runs.take(state.mask, i)))
+        for i, entry in enumerate(entries)
+    ]
+    return [
+        {
+            **row,
+            "trained_accuracy": round(float(tested[i]), 6),
+            "validation_accuracy": round(float(validated[i]), 6),
+            "seconds": spent,
+        }
+        for i, row in enumerate(counted_rows(problem, ends))
+    ]
 
 
 def _counted(problem: Problem, entry: Entry) -> dict[str, float]:

@@ -15,6 +15,7 @@ from experiments.harness.progress import Progress
 from experiments.harness.seeds import Seed, training_key
 from experiments.harness.session import Session
 from jaxtickets import runs, training
+from jaxtickets.io.errors import UserError
 from jaxtickets.runs import Axis, Blocks
 from jaxtickets.training import Splits, Watched
 from jaxtickets.types import Array, Dataset, Key, Mask, Params, PyTree, Split, Stats
@@ -195,6 +196,21 @@ def chunk_plan(problem: Problem, clock: Sequence[int], end: int) -> list[tuple[i
         cuts = [*range(start, stop, most), stop]
         plan += [(a, (b - a) // recipe.every) for a, b in itertools.pairwise(cuts)]
     return plan
+
+
+def steps_between_moves(every: int, problem: Problem) -> int:
+    """The training steps between two moves of a mask: `every`, or those between evaluations if 0.
+
+    Raises:
+      UserError: an evaluation falls between two moves.
+    """
+    every = every or problem.recipe.every
+    if problem.recipe.every % every:
+        raise UserError(
+            f"--move_every={every}: must divide {problem.recipe.every}, the steps between "
+            "evaluations (--look_every)"
+        )
+    return every
 
 
 def splits_of(problem: Problem, data: Dataset) -> Splits:

@@ -8,13 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.harness import trained_masks
-from experiments.harness.chunked_run import seconds
 from experiments.harness.problem import Problem
 from experiments.harness.seeds import training_key
 from experiments.harness.session import Session
-from experiments.harness.trained_masks import Entry
-from experiments.harness.training_runs import Start, accuracies, train_all
+from experiments.harness.trained_masks import Entry, ended_rows
+from experiments.harness.training_runs import Start, train_all
 from experiments.sign_flips.ranks import area_under_curve, mid_ranks, spearman
 from jaxtickets import allocation, masks, runs
 from jaxtickets.dynamic import flipout
@@ -111,7 +109,7 @@ def train(
     starts = runs.stack([entry.start for entry in entries])
     names = [entry.name for entry in entries]
     state = train_all(counted, DENSE, starts, names, end=problem.steps).state
-    tables = Tables(summary_rows(session, DENSE, entries, state), [], [], [])
+    tables = Tables(ended_rows(session, DENSE, entries, state), [], [], [])
     for i, name in enumerate(names):
         who = {field: name[field] for field in ("rate", "seed")}
         params, flips = runs.take(state.params, i), runs.take(state.opt_state.method, i)
@@ -122,38 +120,6 @@ def train(
         tables.bins.extend(_groups(who, flips, kept))
         tables.bins.extend(_bins(problem, who, last, flips))
     return tables
-
-
-def summary_rows(
-    session: Session, phase: str, entries: Sequence[Entry], state: TrainState
-) -> list[Row]:
-    """The accuracies and last masks of trained nets: a row for each of a phase's runs.
-
-    Args:
-      session: the problem and the data.
-      phase: its time is shared by the runs.
-      entries: the runs' names.
-      state: the last states, stacked.
-    """
-    problem, data = session.problem, session.data
-    tested, validated = (
-        accuracies(problem, session.axis, state.params, state.stats, split)
-        for split in (data.test, data.validation)
-    )
-    spent = round(seconds(session.folder, phase) / len(entries), 3)
-    ends = [
-        entry._replace(start=entry.start._replace(mask=runs.take(state.mask, i)))
-        for i, entry in enumerate(entries)
-    ]
-    return [
-        {
-            **row,
-            "trained_accuracy": round(float(tested[i]), 6),
-            "validation_accuracy": round(float(validated[i]), 6),
-            "seconds": spent,
-        }
-        for i, row in enumerate(trained_masks.counted_rows(problem, ends))
-    ]
 
 
 def marks_of(early: Sequence[float], steps: int) -> tuple[int, ...]:

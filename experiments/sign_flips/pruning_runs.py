@@ -14,9 +14,9 @@ from experiments.harness.problem import Problem
 from experiments.harness.seeds import Seed, training_key
 from experiments.harness.session import Session
 from experiments.harness.settings import MOST_FACTOR, MOST_STEPS, MOST_UNITS, option
-from experiments.harness.trained_masks import Entry
-from experiments.harness.training_runs import Start, train_all
-from experiments.sign_flips.dense_flips import PLAIN, marks_of, summary_rows
+from experiments.harness.trained_masks import Entry, ended_rows
+from experiments.harness.training_runs import Start, steps_between_moves, train_all
+from experiments.sign_flips.dense_flips import PLAIN, marks_of
 from jaxtickets import allocation, masks, nets, runs
 from jaxtickets.alrao import alrao
 from jaxtickets.dynamic import flipout, rules
@@ -161,7 +161,7 @@ def train(
       A row of each run, with its accuracies and its last mask's counts.
     """
     problem, training = session.problem, VARIANTS[variant]
-    every = steps_between(settings, problem)
+    every = steps_between_moves(settings.move_every, problem)
     output = nets.output_layer(problem.net)
 
     def sparsify(
@@ -201,7 +201,7 @@ def train(
     for phase, mine in missing:
         starts, names = runs.stack([one.start for one in mine]), [one.name for one in mine]
         state = train_all(pruned, phase, starts, names, end=problem.steps).state
-        done = summary_rows(session, phase, mine, state)
+        done = ended_rows(session, phase, mine, state)
         memory_batches.finish(session.folder, phase, done)
         made += done
     return made
@@ -238,21 +238,6 @@ def pruning(
     return drop_and_grow(**known, drop=rule.drop, before=noisy if noise else None)
 
 
-def steps_between(settings: PruningSettings, problem: Problem) -> int:
-    """The training steps between two possible cuts.
-
-    Raises:
-      UserError: an evaluation falls between two.
-    """
-    every = settings.move_every or problem.recipe.every
-    if problem.recipe.every % every:
-        raise UserError(
-            f"--move_every={every}: must divide {problem.recipe.every}, the steps between "
-            "evaluations (--look_every)"
-        )
-    return every
-
-
 def _cuts(density: float, settings: PruningSettings, problem: Problem) -> MovePlan:
     """The counts after each possible cut but that at the end of the training.
 
@@ -261,7 +246,7 @@ def _cuts(density: float, settings: PruningSettings, problem: Problem) -> MovePl
     """
     shapes = masks.shapes(problem.param_shapes, problem.prunable)
     moves = flipout.plan(
-        moves=problem.steps // steps_between(settings, problem) - 1,
+        moves=problem.steps // steps_between_moves(settings.move_every, problem) - 1,
         begin=masks.size(problem.param_shapes, problem.prunable),
         end=allocation.global_(shapes, density, settings.floor),
         cuts=settings.cuts,

@@ -23,15 +23,15 @@ def costs(
     Args:
       one: the method.
       problem: the net and its training.
-      begun: the first mask's counts.
+      begun: path -> int32 scalar, the first mask's counts.
       passed: the metrics rows of the run.
       every: training steps between two moves.
 
-
-    `churn` is the number of weights grown over the training, in masks of the last size.
-    `sparse_cost` counts multiply-adds with zeros skipped, in dense trainings: a training step has a
-    forward pass and two backward ones, all sparse but those of a dense gradient. `dense_cost` skips
-    none, and exceeds 1 by the gradients of moves.
+    Returns:
+      `churn`, the number of weights grown over the training, in masks of the last size;
+      `sparse_cost`, the multiply-adds with zeros skipped, in dense trainings, where a training step
+      has a forward pass and two backward ones, all sparse but those of a dense gradient; and
+      `dense_cost`, the same with zeros multiplied: 1 and the gradients that moves need.
     """
     adds = nets.multiply_adds(problem.net, problem.image_shape)
     total, pruned = sum(adds.values()), [path for path in problem.prunable if path in adds]

@@ -6,14 +6,13 @@ from typing import Any, NamedTuple
 import optax
 
 from experiments.harness import trained_masks
-from experiments.harness.chunked_run import seconds
 from experiments.harness.named_parts import make_part, takes
 from experiments.harness.problem import Problem, learning_rate_of
 from experiments.harness.rows import read_metrics
 from experiments.harness.seeds import Seed, mask_key, training_key
 from experiments.harness.session import Session
 from experiments.harness.trained_masks import Entry
-from experiments.harness.training_runs import Start, accuracies, start_of, train_all
+from experiments.harness.training_runs import Start, start_of, train_all
 from experiments.harness.training_settings import TrainSettings
 from experiments.sparse_training.costs import costs
 from experiments.sparse_training.plans import (
@@ -134,12 +133,9 @@ def _train(
         )
     )
     ends = train_all(changing, phase, runs.stack(starts), names, end=problem.steps)
-    spent = round(seconds(session.folder, phase) / len(names), 3)
+    entries = [Entry(name, start) for name, start in zip(names, starts, strict=True)]
+    ended = trained_masks.ended_rows(session, phase, entries, ends.state)
     summary, tickets = [], []
-    tested, validated = (
-        accuracies(problem, session.axis, ends.state.params, ends.state.stats, split)
-        for split in (session.data.test, session.data.validation)
-    )
     rows = _passed(session, phase)
     passed = [rows[tuple(fields.values())] for fields in names]
     for i, fields in enumerate(names):
@@ -148,17 +144,9 @@ def _train(
         start = start_of(problem, seed, mask, params=starts[i].params)
         ticket = Entry({**fields, "check": "rewound"}, start)
         tickets.append(ticket)
-        summary.append(
-            {
-                **trained_masks.counted_rows(problem, [ticket])[0],
-                "check": "",
-                "trained_accuracy": round(float(tested[i]), 6),
-                "validation_accuracy": round(float(validated[i]), 6),
-                "explored": round(float(passed[i][-1]["explored"]), 6),
-                **costs(one, problem, begun[i], passed[i], every),
-                "seconds": spent,
-            }
-        )
+        explored = round(float(passed[i][-1]["explored"]), 6)
+        cost = costs(one, problem, begun[i], passed[i], every)
+        summary.append({**ended[i], "check": "", "explored": explored, **cost})
     return summary, tickets
 
 

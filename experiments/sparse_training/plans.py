@@ -10,6 +10,7 @@ import numpy as np
 from experiments.harness import memory
 from experiments.harness.problem import Problem
 from experiments.harness.settings import MOST_STEPS, MOST_UNITS, choose, option
+from experiments.harness.training_runs import steps_between_moves
 from jaxtickets import allocation, masks
 from jaxtickets.dynamic.methods import INNERS, METHODS, Method
 from jaxtickets.io.errors import UserError
@@ -67,7 +68,12 @@ class Named(NamedTuple):
 
 
 class Planned(NamedTuple):
-    """Attributes: `first`, the counts of the first mask's leaves, None for all weights; `moves`."""
+    """How a training's mask begins and moves.
+
+    Attributes:
+      first: path -> the number of weights that the first mask keeps; None for all.
+      moves: the plan of the moves, see `drop_and_grow.MovePlan`; `()` if there is none.
+    """
 
     first: dict[str, int] | None
     moves: PyTree
@@ -117,12 +123,7 @@ def steps_between(settings: DynamicSettings, problem: Problem) -> int:
     Raises:
       UserError: an evaluation falls between two moves, or the training is shorter.
     """
-    every = settings.move_every or problem.recipe.every
-    if problem.recipe.every % every:
-        raise UserError(
-            f"--move_every={every}: must divide {problem.recipe.every}, the steps between "
-            "evaluations (--look_every)"
-        )
+    every = steps_between_moves(settings.move_every, problem)
     if problem.steps < 2 * every:
         raise UserError(
             f"--move_every={every}: a training of {problem.steps} steps is too short for a move"

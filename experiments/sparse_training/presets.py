@@ -16,17 +16,7 @@ MNIST: dict[str, Any] = {
     **LENET,
     "dataset": "mnist",
     "methods": (
-        *(
-            "dense",
-            "static_uniform",
-            "static",
-            "set",
-            "rigl",
-            "chts",
-            "sparse_momentum",
-            "granet",
-            "gradual",
-        ),
+        *("dense", "static", "set", "rigl", "chts", "sparse_momentum", "granet", "gradual"),
         *("static+ham", "set+ham", "rigl+ham", "granet+ham"),
     ),
     "density": (0.1, 0.05, 0.02, 0.01),

@@ -7,7 +7,7 @@ leaf is replaced each epoch. Zhang et al., "Brain network science modelling of s
 networks enables transformers and LLMs to perform as fully connected", 2025, call the method CHTs.
 
 Weights grow where many paths of length three run in the mask (`rules.paths`), without any gradient,
-as in that paper, or by another rule of `rules.GROW`.
+as in that paper, or by another score of `rules`.
 
 Deviations: the paper's link predictor is CH3-L3p or its node-based form, which divide by the
 intermediate nodes' links out of the local community; `rules.paths` divides by their degrees.

@@ -1,7 +1,8 @@
 """What a move drops and grows: scores of weights, and shares of leaves.
 
 A score is `score(view) -> tree of float`, like the parameters. Of the kept weights, those with the
-lowest `DROP` scores are dropped; of the others, those with the highest `GROW` scores are grown.
+lowest drop scores are dropped; of the others, those with the highest grow scores are grown. Any
+score of this file may serve as either.
 """
 
 from collections.abc import Callable
@@ -99,20 +100,6 @@ def paths(view: View) -> Scores:
         return score.reshape(keep.shape) + 1e-6 * tie
 
     return jax.tree.map(leaf, view.mask, _draw(view, 1, jax.random.uniform))
-
-
-DROP: dict[str, Score] = {
-    "magnitude": magnitude,
-    "magnitude_by_sign": magnitude_by_sign,
-    "taylor": taylor,
-    "random": at_random,
-}
-GROW: dict[str, Score] = {
-    "gradient": gradient,
-    "random": at_random,
-    "momentum": momentum,
-    "paths": paths,
-}
 
 
 def sampled(score: Score, exponent: Schedule) -> Score:

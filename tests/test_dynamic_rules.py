@@ -88,17 +88,17 @@ def test_scores_worked_by_hand(rule):
     close(score(), expected)
 
 
-def test_paths_of_length_three_are_weighed_by_degrees():
-    # From input 0 to output 2 only by output 0 (degree 2) and input 1 (degree 2): 1 / sqrt(2 · 2);
-    # in b from input 0 to output 1 only by output 0 (degree 2) and input 1 (degree 2).
+def test_paths_of_length_three_are_weighed_by_links_out_of_their_community():
+    # From input 0 to output 2 only by output 0 and input 1, each with one other link; in b from
+    # input 0 to output 1 only by output 0 and input 1, too.
     found = rules.paths(view())
-    close([found["a"]["kernel"][0, 2], found["b"]["kernel"][0, 1]], [0.5, 0.5], atol=2e-6)
-    # Input 2 of this one reaches output 0 by output 1 (degree 3) and inputs 0 or 1 (degrees 3, 2),
-    # and output 2 by output 1 and input 0 alone.
+    close([found["a"]["kernel"][0, 2], found["b"]["kernel"][0, 1]], [2.0, 2.0], atol=2e-6)
+    # From input 2 to output 0 by output 1 (with 1 other link) and inputs 0 (2) or 1 (1), and to
+    # output 2 by output 1 (2) and input 0 (2).
     mask = jnp.array([[True, True, True], [True, True, False], [False, True, False]])
     found = rules.paths(view(mask={"w": mask}, params={"w": mask * 1.0}))["w"]
-    close(found[2, 0], 1 / 3 + 1 / np.sqrt(6), atol=2e-6)
-    close(found[2, 2], 1 / 3, atol=2e-6)
+    close(found[2, 0], 1 + 1 / 2 + 1, atol=2e-6)
+    close(found[2, 2], 1 / 2 + 1 / 2, atol=2e-6)
     empty = rules.paths(view(mask={"w": mask & False}, params={"w": mask * 0.0}))["w"]
     assert 0 <= empty.min() < empty.max() <= 1e-6
     assert not np.any(rules.paths(view(mask={"b": mask[0]}, params={"b": mask[0]}))["b"])

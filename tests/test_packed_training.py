@@ -89,6 +89,27 @@ def test_packed_training_with_moves_is_masked_training_and_is_traced_once(proble
     assert int(mine.opt_state.calls) == MOVES * (EVERY + 1)
 
 
+def test_nets_of_ever_more_room_train_masks_whose_counts_fall(problem):
+    params, names, _, batches = problem
+    nets = packed_training.packed_nets(MODEL, LAYERS, loss_of, masks.ones(params), (0.1, 0.5))
+    assert [net.capacity for net in nets] == [
+        {"fc1/kernel": 60, "fc2/kernel": 60, "out/kernel": 20},
+        {"fc1/kernel": 300, "fc2/kernel": 300, "out/kernel": 100},
+        {},
+    ]
+    few = jax.tree.map(lambda a: a[:5], batches)
+    inner = optax.sgd(0.1, momentum=0.9)
+    steps = jax.jit(partial(packed_training.advance_in, nets, inner, KEY))
+    for keep in (1400, 700, 250, 60):
+        mask = masks.random(jax.random.key(keep), params, names, keep, floor=1)
+        optimizer = packed_training.masked(inner, mask)
+        state = training.init(params, {}, optimizer)
+        wanted = training.advance(loss_of(MODEL), optimizer, KEY, state, few)
+        found = steps(state, few)
+        close(found, wanted)
+        chex.assert_trees_all_equal(found[0].params, masks.apply(mask, found[0].params))
+
+
 def test_a_batch_of_runs_trains_as_each_run_does(problem):
     params, names, mask, batches = problem
     few = jax.tree.map(lambda a: a[:3], batches)

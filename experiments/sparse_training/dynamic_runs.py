@@ -24,6 +24,7 @@ from experiments.sparse_training.plans import (
 )
 from jaxtickets import losses, masks, runs
 from jaxtickets.compress import packed_training
+from jaxtickets.compress.packed_training import PackedNet
 from jaxtickets.dynamic.history import with_history
 from jaxtickets.dynamic.methods import INNERS, METHODS
 from jaxtickets.keys import stream
@@ -60,15 +61,15 @@ def train(
 
     The metrics rows of the phase `train-NAME` hold, beside those of a training, for each evaluation
     `kept/LEAF`, `explored`, the share of the prunable weights that were ever kept, and `grown`, how
-    many were grown so far. Where zeros are skipped, each density is a phase, `train-NAME-DENSITY`,
-    since the sizes of its products are part of the program.
+    many were grown so far. Where zeros are skipped in a fixed number of weights, each density is a
+    phase, `train-NAME-DENSITY`, since the sizes of its products are part of the program.
 
     Returns:
       A summary row of each run, and its ticket: the last mask over the seed's first weights.
     """
     if one.method is None:
         return _train(session, f"train-{one.name}", one, (1.0,), settings, train)
-    if settings.execution == "dense" or not skips_zeros(one):
+    if settings.execution == "dense" or not skips_zeros(one) or not keeps_counts(one):
         return _train(session, f"train-{one.name}", one, densities, settings, train)
     parts = [
         _train(session, f"train-{one.name}-{density:g}", one, (density,), settings, train)
@@ -79,7 +80,12 @@ def train(
 
 def skips_zeros(one: Named) -> bool:
     """Whether the method's training steps can be taken by sparse products."""
-    return one.method is not None and not one.method.own_steps and one.method.begin == "sparse"
+    return one.method is not None and not one.method.own_steps
+
+
+def keeps_counts(one: Named) -> bool:
+    """Whether each layer keeps as many weights from first to last."""
+    return one.method is not None and one.method.begin == "sparse" and one.method.counts == "leaf"
 
 
 def _train(
@@ -129,7 +135,7 @@ def _train(
             sparsify=sparsify,
             record=record,
             moves=Moves(every, problem.recipe.batch_size) if moves else None,
-            steps=_sparse_steps(problem, inner_of, starts[0].mask) if sparse else None,
+            steps=_sparse_steps(one, problem, inner_of, starts[0].mask) if sparse else None,
         )
     )
     ends = train_all(changing, phase, runs.stack(starts), names, end=problem.steps)
@@ -151,22 +157,33 @@ def _train(
 
 
 def _sparse_steps(
-    problem: Problem, inner_of: Callable[[SparseHyper], optax.GradientTransformation], mask: Mask
+    one: Named,
+    problem: Problem,
+    inner_of: Callable[[SparseHyper], optax.GradientTransformation],
+    mask: Mask,
 ) -> Steps:
-    """Training steps by sparse products, of nets that keep as many weights as `mask` does."""
+    """Training steps by sparse products, of nets that keep as many weights as `mask` does.
+
+    Or of nets that prune: dense at first, and packed once few weights are left.
+    """
     recipe = problem.recipe
 
     def loss_of(model: Model) -> Loss:
         return losses.classification(model, recipe.prepare)
 
-    net = packed_training.packed_net(recipe.model, layers_of(problem), loss_of, mask)
+    parts = {"model": recipe.model, "layers": layers_of(problem), "loss": loss_of, "mask": mask}
+    if keeps_counts(one):
+        nets: tuple[PackedNet, ...] = (packed_training.packed_net(**parts),)
+    else:
+        nets = packed_training.packed_nets(**parts)
 
     def steps(
         hyper: SparseHyper, key: Key, state: TrainState, batches: PyTree, fetch: Fetch
     ) -> tuple[TrainState, Metrics]:
         history = state.opt_state  # which only moves change
         state = state._replace(opt_state=history.inner)
-        state, metrics = packed_training.advance(net, inner_of(hyper), key, state, batches, fetch)
+        inner = inner_of(hyper)
+        state, metrics = packed_training.advance_in(nets, inner, key, state, batches, fetch)
         return state._replace(opt_state=history._replace(inner=state.opt_state)), metrics
 
     return steps

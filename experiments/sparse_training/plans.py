@@ -43,8 +43,8 @@ class DynamicSettings:
     )
     execution: str = option(
         "dense",
-        "training steps of masked dense products, or of sparse ones, for methods that only mask in "
-        "them and never keep many weights",
+        "training steps of masked dense products, or of sparse ones while few weights are kept and "
+        "the method only masks in them",
         EXECUTIONS,
     )
     alpha: float = option(1.0, "strength of the hyperbolic step of +ham", least=0, most=1e6)

@@ -8,17 +8,21 @@ one compiled program serves all masks that keep as many weights, and computes th
     state, metrics = packed_training.advance(net, optax.adam(1e-3), key, state, batches)
 
 This takes and returns what `training.advance` does with a static mask, to float tolerance. A move
-may follow, of any sparse optimiser (`dynamic`), with a dense gradient computed for it alone. In a
-loop of one's own, the pieces are `tables`, `pack`, `unpack` and `packed_model`: packed weights are
-parameters like others, for any elementwise optimiser.
+may follow, of any sparse optimiser (`dynamic`), with a dense gradient computed for it alone. Where
+the number of kept weights falls, as in gradual pruning, `packed_nets` has a net for each stage, and
+`advance_in` takes the smallest with room for the mask. In a loop of one's own, the pieces are
+`tables`, `pack`, `unpack` and `packed_model`: packed weights are parameters like others, for any
+elementwise optimiser.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from jaxtickets import masks, optimizer_states, training
 from jaxtickets.compress import segments
@@ -40,6 +44,10 @@ from jaxtickets.types import (
 
 PAYS_BELOW = 0.2
 """The density below which packing makes a layer's training steps faster on CPUs."""
+ROOMS = (0.0125, 0.02, 0.035, 0.06, 0.1, PAYS_BELOW)
+"""Densities of the stages of `packed_nets`."""
+SMALL = 1 / 8
+"""A kernel below this share of the largest one's size stays dense in `packed_nets`."""
 
 Tables = Mapping[str, Segments]
 """Path of a packed kernel -> its tables."""
@@ -71,12 +79,13 @@ def packed_net(
 ) -> PackedNet:
     """The net with each kernel packed whose density is below `pays_below`, on the host.
 
+    A net for masks that keep as many weights of each kernel as `mask` does.
+
     Args:
       model: a multilayer perceptron: dense layers with ReLU between them.
       layers: its layers in forward order.
       loss: see `PackedNet`.
-      mask: bool, like the parameters. Later masks must not keep more weights of a packed kernel:
-        a method must have fixed counts for each leaf, or counts that fall.
+      mask: bool, like the parameters. Later masks must not keep more weights of a packed kernel.
       pays_below: a density.
 
     Raises:
@@ -91,6 +100,32 @@ def packed_net(
     }
     packed = {path: counts[path] for path in prunable if counts[path] < pays_below * sizes[path]}
     return PackedNet(model, tuple(layers), loss, packed)
+
+
+def packed_nets(
+    model: Model,
+    layers: Sequence[str],
+    loss: Callable[[Model], Loss],
+    mask: Mask,
+    rooms: Sequence[float] = ROOMS,
+) -> tuple[PackedNet, ...]:
+    """Nets with room for ever more weights, for masks whose counts change; see `advance_in`.
+
+    Args:
+      model, layers, loss: see `packed_net`.
+      mask: bool, like the parameters; only its shapes matter.
+      rooms: densities, ascending. Each net has room for this share of all kernels but small ones,
+        which stay dense; one net more keeps all dense.
+
+    Raises:
+      ValueError: as in `packed_net`.
+    """
+    _check_layers(mask, layers)
+    paths: Prunable = tuple(sorted(f"{layer}/kernel" for layer in layers))
+    sizes = {path: leaf.size for path, leaf in zip(paths, masks.pick(mask, paths), strict=True)}
+    large = {path: n for path, n in sizes.items() if n >= SMALL * max(sizes.values())}
+    capacities = [{path: int(room * n) for path, n in large.items()} for room in rooms]
+    return tuple(PackedNet(model, tuple(layers), loss, room) for room in (*capacities, {}))
 
 
 def _check_layers(mask: Mask, layers: Sequence[str]) -> None:
@@ -248,3 +283,36 @@ def advance(
     optimizer = masked(inner, packed.mask)
     packed, metrics = training.advance(loss, optimizer, key, packed, batches, fetch)
     return unpack_state(found, packed, state), metrics
+
+
+def advance_in(
+    nets: Sequence[PackedNet],
+    inner: optax.GradientTransformation,
+    key: Key,
+    state: TrainState,
+    batches: PyTree,
+    fetch: training.Fetch | None = None,
+) -> tuple[TrainState, dict[str, Any]]:
+    """`advance` in the first of several nets that has room for the state's mask; may be traced.
+
+    One compiled program holds them all. Under `vmap` all are computed; in a loop over runs one is.
+
+    Args:
+      nets: as from `packed_nets`, of ever more room; the last has room for any mask.
+      inner, key, state, batches, fetch: see `advance`.
+    """
+    if len(nets) == 1:
+        return advance(nets[0], inner, key, state, batches, fetch)
+    first = jnp.argmax(jnp.stack([_fits(net, state.mask) for net in nets]))
+    return lax.switch(
+        first,
+        [partial(advance, net, inner, key, fetch=fetch) for net in nets],
+        state,
+        batches,
+    )
+
+
+def _fits(net: PackedNet, mask: Mask) -> Array:
+    """Whether a net has room for the mask."""
+    counts = masks.counts(mask, tuple(sorted(net.capacity)))
+    return jnp.all(jnp.asarray([counts[path] <= net.capacity[path] for path in counts], bool))

@@ -1,7 +1,7 @@
 """Sampled drop and grow, in the manner of CHTs: soft choices that harden as training goes on.
 
 A move drops weights by sampling, with `p(keep) ∝ |w|^e`, and grows by sampling, with
-`p(grow) ∝ score^e`, each without replacement. The exponent is `e = δ / (1 - δ)`, with δ rising
+`p(grow) ∝ score`, each without replacement. The exponent is `e = δ / (1 - δ)`, with δ rising
 linearly from 0.5 to 0.75 over the training, so that e rises from 1 to 3. The share ζ = 0.3 of each
 leaf is replaced each epoch. Zhang et al., "Brain network science modelling of sparse neural
 networks enables transformers and LLMs to perform as fully connected", 2025, call the method CHTs.
@@ -9,13 +9,13 @@ networks enables transformers and LLMs to perform as fully connected", 2025, cal
 Weights grow where many paths of length three run in the mask (`rules.paths`), without any gradient,
 as in that paper, or by another score of `rules`.
 
-Deviations: the paper's link predictor is CH3-L3p or its node-based form, which divide by the
-intermediate nodes' links out of the local community; `rules.paths` divides by their degrees.
-Neurons without links are not removed here. Its CHTss adds a sigmoid decay of density.
+Deviations from the paper's code: there e rises linearly itself, and links of neurons that have lost
+all inputs or outputs are dropped and grown anew in each move. Its CHTss begins denser.
 """
 
 from functools import partial
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -71,7 +71,7 @@ def chts(
         moves,
         every,
         drop=sampled(drop, exponent),
-        grow=sampled(grow, exponent),
+        grow=sampled(grow, lambda call: jnp.ones(())),
         floor=floor,
         key=key,
     )

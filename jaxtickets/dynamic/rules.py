@@ -81,23 +81,30 @@ def momentum(view: View) -> Scores:
 
 
 def paths(view: View) -> Scores:
-    """The number of paths of length three between a pruned weight's two ends, by degree.
+    """How many paths of length three join a pruned weight's two ends within their communities.
 
-    For a kernel `[n, o]` with mask M and degrees d of inputs and e of outputs, the score is
-    `(M diag(1 / sqrt(e)) Mᵀ diag(1 / sqrt(d)) M)`, so that each path `i - o' - i' - o` counts
-    `1 / sqrt(e(o') d(i'))`: the index L3 of Kovács et al., "Network-based prediction of protein
-    interactions", 2019. It needs no gradient. Ties, above all the pairs without a path, are ordered
-    at random, far below the least path. Leaves with fewer than two axes score 0.
+    A path from input i to output o goes over another output and another input j. For a kernel
+    `[n, o]` with mask M, let i and j be neighbours if they have a common output, and let
+    `e(i, j)` be the number of outputs of j that i doesn't have. The score is
+
+        `Σ_j M[j, o] / max(e(i, j), 1)`, over the neighbours j of i,
+
+    and the same sum with inputs and outputs exchanged. It needs no gradient. This is the node-based
+    index CH3-L3n, from the code of Zhang et al., 2025, see `chts`. Ties, above all the pairs
+    without a path, are ordered at random, far below the least path. Leaves with fewer than two axes
+    score 0.
     """
+
+    def half(m: Array) -> Array:
+        common = m @ m.T
+        outside = jnp.maximum(m.sum(1)[None] - common, 1)
+        return jnp.where(common > 0, 1 / outside, 0) @ m
 
     def leaf(keep: Array, tie: Array) -> Array:
         if keep.ndim < 2:
             return jnp.zeros(keep.shape, float)
         m = keep.reshape(-1, keep.shape[-1]).astype(float)
-        from_outputs = 1 / jnp.sqrt(jnp.maximum(m.sum(0), 1))
-        from_inputs = 1 / jnp.sqrt(jnp.maximum(m.sum(1), 1))
-        score = (m * from_outputs[None]) @ (m.T * from_inputs[None]) @ m
-        return score.reshape(keep.shape) + 1e-6 * tie
+        return (half(m) + half(m.T).T).reshape(keep.shape) + 1e-6 * tie
 
     return jax.tree.map(leaf, view.mask, _draw(view, 1, jax.random.uniform))
 

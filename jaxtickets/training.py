@@ -459,39 +459,53 @@ def _moving(
 
     `move_key` is the key of the moves' gradients.
     """
-    fetch, n = fetcher(recipe, data.train), data.train.labels.shape[0]
-    many, size = data_batches.whole(moves.images, recipe.batch_size)
-
-    def gradient_of(state: TrainState) -> Params:
-        """The dense gradient of random images, up to a factor, accumulated over batches."""
-        draw_key, augment_key, loss_key = jax.random.split(
-            jax.random.fold_in(move_key, state.step), 3
-        )
-        drawn = jax.random.randint(draw_key, (many * size,), 0, n).reshape(many, size)
-
-        def add(total: Params, one: tuple[Key, Key, Array]) -> tuple[Params, None]:
-            augment_key, loss_key, index = one
-            batch = runs.divide(fetch(augment_key, index))
-            gradient, _ = jax.grad(recipe.loss, has_aux=True)(
-                state.params, state.stats, batch, loss_key
-            )
-            return jax.tree.map(jnp.add, total, gradient), None
-
-        keys = jax.random.split(augment_key, many), jax.random.split(loss_key, many)
-        zero = jax.tree.map(jnp.zeros_like, state.params)
-        return lax.scan(add, zero, (keys[0], keys[1], drawn))[0]
 
     def body(state: TrainState, index: Array) -> tuple[TrainState, Metrics]:
         state, metrics = take_steps(state, index)
-        updates, opt_state = optimizer.update(
-            gradient_of(state), state.opt_state, state.params, move=True
-        )
-        params = optax.apply_updates(state.params, updates)
-        return state._replace(params=params, opt_state=opt_state), metrics
+        return move_mask(recipe, optimizer, move_key, state, data.train, moves.images), metrics
 
     parts = index.reshape(-1, moves.every, index.shape[-1])
     state, metrics = lax.scan(body, state, parts)
     return state, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), metrics)
+
+
+def move_mask(
+    recipe: Recipe,
+    optimizer: optax.GradientTransformationExtraArgs,
+    key: Key,
+    state: TrainState,
+    train: Split,
+    images: int,
+) -> TrainState:
+    """A move of the mask, by the dense gradient of random images, up to a factor.
+
+    Args:
+      recipe: the loss, the batch size and the augmentation.
+      optimizer: the sparse optimiser whose state is in `state`.
+      key: of the run's moves, the same for all; that after t training steps uses `fold_in(key, t)`.
+      state: the training before the move.
+      train: the training data, on the device.
+      images: the number of images, drawn again for each move; fewer if they do not fill whole
+        batches, see `data.batches.whole`.
+    """
+    fetch, n = fetcher(recipe, train), train.labels.shape[0]
+    many, size = data_batches.whole(images, recipe.batch_size)
+    draw_key, augment_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
+    drawn = jax.random.randint(draw_key, (many * size,), 0, n).reshape(many, size)
+
+    def add(total: Params, one: tuple[Key, Key, Array]) -> tuple[Params, None]:
+        augment_key, loss_key, index = one
+        batch = runs.divide(fetch(augment_key, index))
+        gradient, _ = jax.grad(recipe.loss, has_aux=True)(
+            state.params, state.stats, batch, loss_key
+        )
+        return jax.tree.map(jnp.add, total, gradient), None
+
+    keys = jax.random.split(augment_key, many), jax.random.split(loss_key, many)
+    zero = jax.tree.map(jnp.zeros_like, state.params)
+    gradient, _ = lax.scan(add, zero, (keys[0], keys[1], drawn))
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params, move=True)
+    return state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
 
 
 def check_step(step: int, every: int, most: int) -> None:

@@ -66,6 +66,7 @@ ROWS = {
     "deep_rewiring, soft": Row("deep_rewiring", soft_deep_rewiring, LOUD, exact=False),
     "granet": Row("granet"),
     "granet, global": Row("granet", extra={"shares": "global"}),
+    "annealed_granet": Row("annealed_granet"),
     "gradual": Row("gradual"),
     "flipout": Row("flipout", plan={"cuts": 3}),
     "gsm": Row("gsm", plan={"cut_at": 0.5}),
@@ -362,6 +363,24 @@ def test_moves_that_change_nothing_are_static_masking_bit_for_bit(name):
     quiet = {"noise": 0.0} if row.method == "flipout" else {}
     optimizer = build(name, "adam", first_mask(ROWS["static"]), moves=moves, **quiet)
     assert_same(op_by_op(optimizer, asked=True), static_end(row.wrap))
+
+
+@pytest.mark.parametrize("shares", ["leaf", "global"])
+def test_without_heat_annealed_granet_is_granet_bit_for_bit(shares):
+    name = {"leaf": "granet", "global": "granet, global"}[shares]
+    cold = build(
+        *("annealed_granet", "adam", first_mask(ROWS["granet"])),
+        shares=shares,
+        drop_heat=jnp.float32(0),
+        grow_heat=jnp.float32(0),
+    )
+    params, state = QUICK(lambda: own_loop(cold, start(), BATCHES))()
+    greedy = build(name, "adam", first_mask(ROWS["granet"]))
+    wanted, its = QUICK(lambda: own_loop(greedy, start(), BATCHES))()
+    assert_same((params, state.mask, state.inner), (wanted, its.mask, its.inner))
+    hot = build("annealed_granet", "adam", first_mask(ROWS["granet"]), shares=shares)
+    other = QUICK(lambda: own_loop(hot, start(), BATCHES))()[1].mask
+    assert int(masks.hamming(at(other, -1), at(state.mask, -1), PRUNABLE)) > 0
 
 
 @pytest.mark.parametrize("move", [True, False])

@@ -52,7 +52,7 @@ def test_packed_training_with_moves_is_masked_training_and_is_traced_once(proble
     ones = {path: np.full(MOVES, int(n)) for path, n in masks.counts(mask, names).items()}
     plan = rigl.plan(MOVES, {p: n[0] for p, n in ones.items()}, {p: n[0] for p, n in ones.items()})
     optimizer = rigl.rigl(inner, mask, names, plan, EVERY)
-    net = packed_training.packed_net(MODEL, LAYERS, loss_of, mask)
+    net = packed_training.packed_net(MODEL, LAYERS, loss_of, mask, 0.2)
     assert net.capacity == {"fc1/kernel": 110, "fc2/kernel": 60}
 
     def move(state, batch):
@@ -114,7 +114,7 @@ def test_a_batch_of_runs_trains_as_each_run_does(problem):
     params, names, mask, batches = problem
     few = jax.tree.map(lambda a: a[:3], batches)
     other = masks.shuffle(jax.random.key(2), mask, names)
-    net = packed_training.packed_net(MODEL, LAYERS, loss_of, mask)
+    net = packed_training.packed_net(MODEL, LAYERS, loss_of, mask, 0.2)
 
     def run(mask):
         state = training.init(params, {}, packed_training.masked(optax.sgd(0.1), mask))
@@ -128,7 +128,7 @@ def test_a_batch_of_runs_trains_as_each_run_does(problem):
 def test_padding_never_moves_whatever_the_updates(problem):
     params, _, mask, batches = problem
     noisy = optax.chain(optax.add_noise(1.0, 0.5, jax.random.key(3)), optax.sgd(0.1))
-    net = packed_training.packed_net(MODEL, LAYERS, loss_of, mask)
+    net = packed_training.packed_net(MODEL, LAYERS, loss_of, mask, 0.2)
     tables = packed_training.tables(mask, net.capacity)
     state = training.init(params, {}, packed_training.masked(noisy, mask))
     packed = packed_training.pack_state(tables, state)
@@ -170,7 +170,7 @@ def test_nets_and_optimisers_that_cannot_be_packed_are_refused(problem):
     with pytest.raises(ValueError, match=r"out has bias, kernel, scale: not a dense layer"):
         packed_training.packed_net(MODEL, LAYERS, loss_of, normed)
     factored = optax.adafactor(1e-2, min_dim_size_to_factor=2)
-    net = packed_training.packed_net(MODEL, LAYERS, loss_of, mask)
+    net = packed_training.packed_net(MODEL, LAYERS, loss_of, mask, 0.2)
     state = training.init(params, {}, packed_training.masked(factored, mask))
     with pytest.raises(ValueError, match="a moving mask needs one number for each weight"):
         packed_training.advance(net, factored, KEY, state, batches)

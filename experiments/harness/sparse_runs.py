@@ -23,6 +23,7 @@ from jaxtickets import allocation, masks, runs, training
 from jaxtickets.criteria import CRITERIA
 from jaxtickets.data import batches
 from jaxtickets.dynamic import granet
+from jaxtickets.dynamic.drop_and_grow import MovePlan
 from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
 from jaxtickets.recipes import imp
@@ -158,16 +159,13 @@ def train_sparse(
     session, label, density, floor = task
     problem, seeds = session.problem, session.seeds
     planned, prunable = plan_sparse_training(problem, budget), problem.prunable
-    shapes = masks.shapes(seeds[0].params, prunable)
-    last = allocation.global_(shapes, density, floor)
-    first = max(last, allocation.global_(shapes, settings.granet_from, floor))
-    least = sum(masks.floor_of(floor, shapes).values())
-    moves = granet.plan(planned.rounds, first, last, fraction=settings.regrown, floor=least)
+    counts = counts_of(task, settings)
+    moves = plan_moves(planned.rounds, counts, settings)
 
     size = masks.size(seeds[0].params, prunable)
     schedule = [
         {"density": density, "step": i * planned.every, "left": int(kept) / size}
-        for i, kept in enumerate([first, *moves.ones])
+        for i, kept in enumerate([counts.begin, *moves.ones])
     ]
     keep_rows(session.folder, f"{label}-schedule", schedule)
 
@@ -191,20 +189,7 @@ def train_sparse(
         )
     )
 
-    def first_masks() -> PyTree:
-        """SNIP's masks, stacked over seeds."""
-        found = []
-        for one in seeds:
-            seen = evidence(problem, one, None, session.data)
-            key = mask_key(one, GRANET, density)
-            try:
-                found.append(imp.prune(key, CRITERIA["snip"], seen, prunable, first, floor))
-            except ValueError as error:
-                raise UserError(f"{GRANET}, seed {one.number}: {error}") from error
-        return runs.stack(found)
-
-    mask_shapes = runs.stack([masks.ones(seeds[0].params)] * len(seeds))
-    begun = made_once(session, f"{label}-first", first_masks, mask_shapes)
+    begun = first_masks(task, settings)
     starts, names = [], []
     for i, one in enumerate(seeds):
         start = start_of(problem, one._replace(step=0), runs.take(begun, i))
@@ -213,7 +198,7 @@ def train_sparse(
             starts.append(start._replace(key=key))
             names.append({"density": density, "seed": one.number, "chain": chain})
     state = train_all(evolving, label, runs.stack(starts), names, end=planned.steps).state
-    losses = _losses(evolving, state)
+    losses = losses_of(evolving, state)
     labels = [" ".join(f"{k} {v}" for k, v in name.items()) for name in names]
     check_finite(
         losses["search_validation_loss"][:, None], labels, planned.steps, "validation loss"
@@ -256,7 +241,56 @@ def tickets(
     return found
 
 
-def _losses(session: Session, state: TrainState) -> dict[str, np.ndarray]:
+class Counts(NamedTuple):
+    """The kept weights at first and in the end, and the fewest that the floors need."""
+
+    begin: int
+    end: int
+    floor: int
+
+
+def plan_moves(rounds: int, counts: Counts, settings: EvolveSettings) -> MovePlan:
+    """The counts after each round."""
+    begin, end, floor = counts
+    return granet.plan(rounds, begin, end, fraction=settings.regrown, floor=floor)
+
+
+def counts_of(task: Task, settings: EvolveSettings) -> Counts:
+    """The counts of a search."""
+    problem = task.session.problem
+    shapes = masks.shapes(problem.param_shapes, problem.prunable)
+    end = allocation.global_(shapes, task.density, task.floor)
+    begin = max(end, allocation.global_(shapes, settings.granet_from, task.floor))
+    least = sum(masks.floor_of(task.floor, shapes).values())
+    return Counts(begin, end, least)
+
+
+def first_masks(task: Task, settings: EvolveSettings) -> PyTree:
+    """SNIP's masks with the first count, stacked over seeds; a resumed run loads them.
+
+    Raises:
+      UserError: a score isn't finite.
+    """
+    session, problem, seeds = task.session, task.session.problem, task.session.seeds
+    first = counts_of(task, settings).begin
+
+    def make() -> PyTree:
+        found = []
+        for one in seeds:
+            seen = evidence(problem, one, None, session.data)
+            key = mask_key(one, GRANET, task.density)
+            try:
+                mask = imp.prune(key, CRITERIA["snip"], seen, problem.prunable, first, task.floor)
+            except ValueError as error:
+                raise UserError(f"{GRANET}, seed {one.number}: {error}") from error
+            found.append(mask)
+        return runs.stack(found)
+
+    shapes = runs.stack([masks.ones(seeds[0].params)] * len(seeds))
+    return made_once(session, f"{task.label}-first", make, shapes)
+
+
+def losses_of(session: Session, state: TrainState) -> dict[str, np.ndarray]:
     """float`[chains]`: the losses of the final nets on training and on validation data.
 
     As many training images are used as there are validation images.

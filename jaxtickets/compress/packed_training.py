@@ -42,9 +42,9 @@ from jaxtickets.types import (
     TrainState,
 )
 
-PAYS_BELOW = 0.2
+PAYS_BELOW = 0.08
 """The density below which packing makes a layer's training steps faster on CPUs."""
-ROOMS = (0.0125, 0.02, 0.035, 0.06, 0.1, PAYS_BELOW)
+ROOMS = (0.0125, 0.02, 0.03, 0.05, PAYS_BELOW)
 """Densities of the stages of `packed_nets`."""
 SMALL = 1 / 8
 """A kernel below this share of the largest one's size stays dense in `packed_nets`."""

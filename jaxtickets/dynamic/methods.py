@@ -11,6 +11,7 @@ import optax
 
 from jaxtickets.dynamic import (
     acdc,
+    annealed_granet,
     chts,
     deep_rewiring,
     flipout,
@@ -66,6 +67,13 @@ METHODS: dict[str, Method] = {
     "deep_rewiring": Method(deep_rewiring.deep_rewiring, None, own_steps=True),
     "granet": Method(
         granet.granet, granet.plan, begin="between", counts="global", dense_gradient="moves"
+    ),
+    "annealed_granet": Method(
+        annealed_granet.annealed_granet,
+        annealed_granet.plan,
+        begin="between",
+        counts="global",
+        dense_gradient="moves",
     ),
     "gradual": Method(gradual.gradual, gradual.plan, begin="dense", counts="global"),
     "flipout": Method(

@@ -133,6 +133,29 @@ def sampled(score: Score, exponent: Schedule) -> Score:
     return sample
 
 
+def heated(score: Score, temperature: Callable[[View], Array]) -> Score:
+    """`log(score) + τ · Gumbel noise`; the scores themselves where τ is 0.
+
+    Their top k are a sample without replacement with `p ∝ score^(1/τ)`, as in `sampled`, which
+    becomes the exact choice as τ falls to 0. A score of 0 comes last.
+
+    Args:
+      score: of non-negative numbers.
+      temperature: view -> τ, from 0 on.
+    """
+
+    def noisy(view: View) -> Scores:
+        heat = temperature(view)
+
+        def leaf(s: Array, z: Array) -> Array:
+            drawn = jnp.where(s > 0, jnp.log(s) + heat * z, -jnp.finfo(s.dtype).max)
+            return jnp.where(heat > 0, drawn, s)
+
+        return jax.tree.map(leaf, score(view), _draw(view, 2, jax.random.gumbel))
+
+    return noisy
+
+
 def _draw(view: View, purpose: int, draw: Callable[..., Array]) -> Params:
     """Independent numbers for each parameter; other ones for each purpose of a rule."""
     leaves, treedef = jax.tree.flatten(view.params)

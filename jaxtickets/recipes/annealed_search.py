@@ -17,7 +17,7 @@
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,11 +41,14 @@ class GroupInteraction(NamedTuple):
     """
 
     begin: Callable[[Chain], Chain]
-    interact: Callable[[ChainInputs, Chain, Array, SearchData], Chain]
+    interact: Callable[[Any, Chain, Array, Any], Chain]
 
 
 class Search(NamedTuple):
     """A search put together: pure functions, the first two for one chain.
+
+    `chain` holds a chain's inputs, here a `ChainInputs`, and `data` what the search sees, here a
+    `SearchData`; `annealed_training` has its own.
 
     Attributes:
       begin: `begin(chain, data) -> Chain`.
@@ -54,7 +57,7 @@ class Search(NamedTuple):
       interaction: the interaction of the chains of a group; None for independent chains.
     """
 
-    begin: Callable[[ChainInputs, SearchData], Chain]
+    begin: Callable[[Any, Any], Chain]
     chunk: Callable[..., tuple[Chain, annealing.Info, ChunkInfo]]
     interaction: GroupInteraction | None = None
 

@@ -7,7 +7,7 @@ interactions.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,11 +42,12 @@ class Interaction(NamedTuple):
     Attributes:
       begin: `begin(states) -> (states, memory)`, before the first chunk.
       interact: `interact(key, kernel, states, memory, between) -> (states, memory)`, between two
-        chunks; the key is consumed.
+        chunks; the key is consumed. The kernel is that of the chains, or `()` where a walk isn't
+        one of a kernel.
     """
 
     begin: Callable[[State], tuple[State, PyTree]]
-    interact: Callable[[Key, Kernel, State, PyTree, Between], tuple[State, PyTree]]
+    interact: Callable[[Key, Any, State, PyTree, Between], tuple[State, PyTree]]
 
 
 def exchanging(ladder: float) -> Interaction:

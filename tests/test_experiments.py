@@ -47,6 +47,7 @@ FIGURES = {
     "early_bird": ("mask_distances", "accuracy_over_draw"),
     "sparse_training": ("accuracies", "training", "layers"),
     "sa_frontier": ("accuracy_over_budget", "trained_over_untrained", "where", "evolution"),
+    "annealed_training": ("accuracies", "heat", "chains"),
     "sparse_execution": ("sparse",),
     "sign_flips": ("overview", "flips", "accuracies"),
 }
@@ -235,6 +236,16 @@ BAD = {
         "--fields=1000000": "--fields=1000000: 1000000 masks of a seed take",
         "--held_out=3500": "--held_out=3500: there are only 3500 training",
         "--preset=mnist5": "did you mean mnist",
+    },
+    "annealed_training": {
+        "--variants=heats": "did you mean heat?",
+        "--variants=heat,heat": "--variants has heat twice",
+        "--heat=0": "--heat=0.0: must be above 0",
+        "--density=1": "--density=1.0: must be above 0 and below 1",
+        "--density=0.00001 --floor=10": "keeps 3 weights",
+        "--budget=0.5": "too little for granet, give",
+        "--held_out=3500": "--held_out=3500: there are 3500 images",
+        "--preset=fashio": "did you mean fashion",
     },
     "sa_search": {
         "--chains=1000000": "--chains=1000000: 1000000 chains take",

@@ -184,8 +184,15 @@ def build(
     ) -> tuple[Chain, Info, ChunkInfo]:
         hot, still = optimizers(chain, at.state.scale)
         order_key, step_key, move_key = jax.random.split(chain.key, 3)
+        draw_key = jax.random.fold_in(chain.key, 1)
         fetch, n = training.fetcher(recipe, data.train), data.train.labels.shape[0]
         state = at.state.walk.state
+        own = state.opt_state._replace(key=draw_key)  # a copy has its parent's
+        at = at._replace(
+            state=at.state._replace(
+                walk=at.state.walk._replace(state=state._replace(opt_state=own))
+            )
+        )
         index = data_batches.stream(
             order_key, state.step, rounds.chunk * rounds.every, n, recipe.batch_size
         )
@@ -269,7 +276,7 @@ def build(
 
 
 def copying(replaced: float) -> Interaction:
-    """The worst chains become copies of the best, with their weights.
+    """The worst chains become copies of the best, one of each, with their weights.
 
     Args:
       replaced: the share of chains that is replaced, at most half.

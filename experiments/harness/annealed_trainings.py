@@ -86,6 +86,8 @@ VARIANTS: dict[str, Variant] = {
     "copies": HOT._replace(chains=4, interaction="copies"),
     "crossover": HOT._replace(chains=4, interaction="crossover"),
 }
+ANNEALED = {f"{GRANET}_{name}": one for name, one in VARIANTS.items() if name != GRANET}
+"""The variants with heat, by the names that they have among other searches."""
 JUDGED = 1 / 16
 """The length of a judged chain's training from the first weights, in dense trainings."""
 

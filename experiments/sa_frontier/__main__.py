@@ -2,7 +2,8 @@
 
 Methods find masks at the initialisation, all under the same budget. Annealing minimises the loss
 after some training steps, by swaps that those steps suggest (`rewired`) or over fields of
-potentials (`annealed_fields`). Controls with the same budget are hill climbing, annealing over
+potentials (`annealed_fields`). `granet_heat` and the other variants of `annealed_training` anneal
+while the net trains. Controls with the same budget are hill climbing, annealing over
 bits, random search and edge-popup; sparse training (`granet`) has it too. Random masks, SNIP, GraSP
 and SynFlow cost almost nothing; one-shot magnitude needs a dense training. All masks are trained
 from the same initialisation. Successive halving during these trainings chooses a winner (`raced`)
@@ -36,7 +37,7 @@ from jaxtickets.io.errors import UserError
 SMOKE: dict[str, Any] = {
     "seeds": 2,
     "density": (0.1,),
-    "searches": ("granet", "annealed_fields", "gradual_edge_popup", "random_erk"),
+    "searches": ("granet", "granet_heat", "annealed_fields", "gradual_edge_popup", "random_erk"),
     "criteria": ("snip", "magnitude"),
     "budget": (8.0,),
     "chains": 2,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from experiments.harness import tables
+from experiments.harness.annealed_trainings import ANNEALED
 from experiments.harness.search_presets import SEARCH_PRESETS
 from experiments.harness.sparse_runs import GRANET
 from experiments.harness.tables import Row
@@ -34,7 +35,7 @@ def table(summary: Sequence[Row]) -> str:
         if not cheap:
             continue
         best = max(cheap, key=lambda name: sum(judged[name].values()))
-        for name in (GRANET, *SEARCH_PRESETS, RACED):
+        for name in (GRANET, *ANNEALED, *SEARCH_PRESETS, RACED):
             if of.get(name):
                 mean, half = tables.paired(of[name], of[best])
                 lines.append(

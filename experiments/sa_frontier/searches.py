@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from experiments.harness import budgeted_search, sparse_runs, trained_masks
+from experiments.harness import annealed_trainings, budgeted_search, sparse_runs, trained_masks
+from experiments.harness.annealed_trainings import ANNEALED
 from experiments.harness.budgeted_search import FindSettings, FoundMask, Task
 from experiments.harness.candidate_masks import Candidates, GallerySettings
 from experiments.harness.flags import numbers
@@ -19,8 +20,9 @@ from jaxtickets.io.errors import UserError
 
 RANDOM = {f"random_{name}": name for name in ("uniform", "erk")}
 """Search -> how its random masks share the kept weights among layers."""
-SEARCHES = (GRANET, *SEARCH_PRESETS, *gates.GATES, *POLISHED, *RANDOM)
-BUDGETED = (GRANET, *SEARCH_PRESETS, *POLISHED)
+USUAL = (GRANET, *SEARCH_PRESETS, *gates.GATES, *POLISHED, *RANDOM)
+SEARCHES = (*USUAL, *ANNEALED)
+BUDGETED = (GRANET, *SEARCH_PRESETS, *POLISHED, *ANNEALED)
 """Searches whose length depends on the budget."""
 
 
@@ -28,7 +30,7 @@ BUDGETED = (GRANET, *SEARCH_PRESETS, *POLISHED)
 class Question:
     """The searches and their budgets. Each field is also a flag of the same name."""
 
-    searches: tuple = option(SEARCHES, "searches", SEARCHES)
+    searches: tuple = option(USUAL, "searches", SEARCHES)
     budget: tuple = option(
         (10.0,), "costs of a search for each seed, in dense trainings", above=0, most=1e9
     )
@@ -56,6 +58,10 @@ def check_searches(
     for method in question.searches:
         if method in SEARCH_PRESETS:
             budgeted_search.plan_phases(finding, problem, method, min(budgets))
+    variants = {name: ANNEALED[name] for name in question.searches if name in ANNEALED}
+    annealed_trainings.check(
+        problem, variants, min(budgets), densities, listed.floor, finding.held_out
+    )
     for budget in budgets if GRANET in question.searches else ():
         sparse_runs.check_sparse_training(evolving, problem, train, densities, listed.floor, budget)
     if set(question.searches) & set(POLISHED):
@@ -82,6 +88,9 @@ def found_entries(
         task = Task(session, label, density, floor)
         if method == GRANET:
             return sparse_runs.train_sparse(task, evolving, train, budget)
+        if method in ANNEALED:
+            variant, held_out = ANNEALED[method], finding.held_out
+            return annealed_trainings.anneal(task, variant, evolving, train, budget, held_out)
         if method in SEARCH_PRESETS:
             return budgeted_search.search_by_phases(task, method, finding, train, budget)
         if method in POLISHED:

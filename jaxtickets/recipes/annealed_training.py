@@ -131,7 +131,7 @@ def build(
     """The search of a chain, and the interaction of a group.
 
     The energy is the loss on the scored images; where all is accepted and no chains interact, it is
-    the mean loss of the round's training batches. Chosen is always the last mask, with the
+    the mean loss of the round's training batches, at first that on validation data. Chosen is always the last mask, with the
     validation loss of the net that trains under it as its score.
     """
     scores = rounds.accept is not None or interaction is not None
@@ -162,20 +162,19 @@ def build(
         return found["loss"]
 
     def begin(chain: TrainedChain, data: TrainedData) -> Chain:
-        del data
         optimizer, _ = optimizers(chain, jnp.float32(1))
         state = training.init(chain.params, chain.stats, optimizer)
         held = jnp.zeros(masks.flatten(chain.mask, prunable).shape, jnp.int32)
-        zero = jnp.zeros((), float)
+        energy = loss(state, data.scored if scores else data.validation)
         walk = State(
             walk=Walk(state, held),
-            energy=zero,
+            energy=energy,
             best=(),
-            best_energy=zero,
+            best_energy=energy,
             start=chain.mask,
             scale=jnp.float32(1),
             log_size=jnp.float32(0),
-            memory=() if rounds.accept is None else rounds.accept.init(zero),
+            memory=() if rounds.accept is None else rounds.accept.init(energy),
         )
         return Chain(walk, chain.mask, jnp.asarray(jnp.inf, float))
 

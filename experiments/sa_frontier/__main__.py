@@ -3,9 +3,9 @@
 Methods find masks at the initialisation, all under the same budget. Annealing minimises the loss
 after some training steps, by swaps that those steps suggest (`rewired`) or over fields of
 potentials (`annealed_fields`). `granet_heat` and the other variants of `annealed_training` anneal
-while the net trains. Controls with the same budget are hill climbing, annealing over
-bits, random search and edge-popup; sparse training (`granet`) has it too. Random masks, SNIP, GraSP
-and SynFlow cost almost nothing; one-shot magnitude needs a dense training. All masks are trained
+while the net trains. Controls with the same budget are hill climbing, annealing over bits, random
+search and edge-popup; sparse training (`granet`) has it too. Random masks, SNIP, GraSP and SynFlow
+cost almost nothing; one-shot magnitude needs a dense training. All masks are trained
 from the same initialisation. Successive halving during these trainings chooses a winner (`raced`)
 among the masks that need no dense training.
 

@@ -131,8 +131,8 @@ def build(
     """The search of a chain, and the interaction of a group.
 
     The energy is the loss on the scored images; where all is accepted and no chains interact, it is
-    the mean loss of the round's training batches, at first that on validation data. Chosen is always the last mask, with the
-    validation loss of the net that trains under it as its score.
+    the mean loss of the round's training batches, at first that on validation data. Chosen is
+    always the last mask, with the validation loss of the net that trains under it as its score.
     """
     scores = rounds.accept is not None or interaction is not None
 

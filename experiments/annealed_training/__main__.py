@@ -20,7 +20,7 @@ from absl import flags
 from experiments.annealed_training.figure import draw_accuracies, draw_chains, draw_heat
 from experiments.annealed_training.page import table
 from experiments.annealed_training.variants import HEAT, chosen
-from experiments.harness import annealed_trainings, budgeted_search, rows
+from experiments.harness import annealed_trainings, budgeted_search, packed_runs, rows
 from experiments.harness.annealed_trainings import VARIANTS
 from experiments.harness.budgeted_search import Task
 from experiments.harness.flags import (
@@ -39,6 +39,7 @@ from experiments.harness.sparse_runs import GRANET, EvolveSettings
 from experiments.harness.trained_masks import LEADING, Entry, save_entry, train_in_parts
 from experiments.harness.training_runs import start_of
 from experiments.harness.training_settings import IDLE, NetSettings, TrainSettings
+from jaxtickets import masks
 
 SMOKE: dict[str, Any] = {
     "variants": ("granet", "metropolis", "exchange", "rewound_chains", "crossover"),
@@ -49,8 +50,13 @@ SMOKE: dict[str, Any] = {
     "epochs": 2,
     "held_out": 200,
 }
-MNIST: dict[str, Any] = {"dataset": "mnist", "held_out": 2000, "density": (0.03, 0.015)}
-FASHION: dict[str, Any] = {"dataset": "fashion_mnist", "held_out": 2000, "density": (0.1, 0.03)}
+MNIST: dict[str, Any] = {
+    "dataset": "mnist",
+    "held_out": 2000,
+    "density": (0.03, 0.015),
+    "execution": "sparse",
+}
+FASHION: dict[str, Any] = MNIST | {"dataset": "fashion_mnist", "density": (0.1, 0.03)}
 PRESETS = {"": {}, "mnist": MNIST, "fashion": FASHION, "smoke": SMOKE}
 
 
@@ -69,6 +75,7 @@ class Question:
     held_out: int = option(
         500, "training images kept from training for energies", least=1, most=10**9
     )
+    execution: str = packed_runs.execution("training steps of the masks that were found")
     floor: int = option(1, "minimum number of weights that a layer keeps", least=0, most=10**9)
 
 
@@ -95,6 +102,9 @@ def main() -> None:
     annealed_trainings.check(
         problem, variants, question.budget, densities, question.floor, question.held_out
     )
+    sparse = question.execution == "sparse"
+    if sparse:
+        packed_runs.check_perceptron(problem)
     session = start_run("annealed_training", place, parts, axis, problem)
 
     entries = []
@@ -109,7 +119,11 @@ def main() -> None:
                 entry = Entry(fields, start_of(problem, one, mask, params))
                 save_entry(session.folder, problem, entry, one.step)
                 entries.append(entry)
-    summary = train_in_parts(session, "train", entries)
+    alone = session
+    if sparse:
+        whole = masks.ones(session.seeds[0].params)
+        alone = session._replace(problem=packed_runs.skipping_zeros(problem, whole))
+    summary = train_in_parts(alone, "train", entries)
     dense = budgeted_search.dense_cost(problem)
     for row in summary:
         row["dense_trainings"] = round(row["forward_passes"] / dense, 4)

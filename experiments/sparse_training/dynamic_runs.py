@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import optax
 
-from experiments.harness import trained_masks
+from experiments.harness import packed_runs, trained_masks
 from experiments.harness.named_parts import make_part, takes
 from experiments.harness.problem import Problem, learning_rate_of
 from experiments.harness.rows import read_metrics
@@ -18,19 +18,16 @@ from experiments.sparse_training.costs import costs
 from experiments.sparse_training.plans import (
     DynamicSettings,
     Named,
-    layers_of,
     planned,
     steps_between,
 )
-from jaxtickets import losses, masks, runs
-from jaxtickets.compress import packed_training
-from jaxtickets.compress.packed_training import PackedNet
+from jaxtickets import masks, runs
 from jaxtickets.dynamic.history import with_history
 from jaxtickets.dynamic.methods import INNERS, METHODS
 from jaxtickets.keys import stream
 from jaxtickets.search.energies import rescale
 from jaxtickets.training import Fetch, Metrics, Moves, Steps
-from jaxtickets.types import Array, Key, Loss, Mask, Model, Params, PyTree, TrainState
+from jaxtickets.types import Array, Key, Mask, Params, PyTree, TrainState
 
 
 class SparseHyper(NamedTuple):
@@ -166,24 +163,13 @@ def _sparse_steps(
 
     Or of nets that prune: dense at first, and packed once few weights are left.
     """
-    recipe = problem.recipe
-
-    def loss_of(model: Model) -> Loss:
-        return losses.classification(model, recipe.prepare)
-
-    parts = {"model": recipe.model, "layers": layers_of(problem), "loss": loss_of, "mask": mask}
-    if keeps_counts(one):
-        nets: tuple[PackedNet, ...] = (packed_training.packed_net(**parts),)
-    else:
-        nets = packed_training.packed_nets(**parts)
+    packed = packed_runs.steps_in(packed_runs.nets_of(problem, mask, keeps_counts(one)), inner_of)
 
     def steps(
         hyper: SparseHyper, key: Key, state: TrainState, batches: PyTree, fetch: Fetch
     ) -> tuple[TrainState, Metrics]:
         history = state.opt_state  # which only moves change
-        state = state._replace(opt_state=history.inner)
-        inner = inner_of(hyper)
-        state, metrics = packed_training.advance_in(nets, inner, key, state, batches, fetch)
+        state, metrics = packed(hyper, key, state._replace(opt_state=history.inner), batches, fetch)
         return state._replace(opt_state=history._replace(inner=state.opt_state)), metrics
 
     return steps

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from experiments.harness import memory
+from experiments.harness import memory, packed_runs
 from experiments.harness.problem import Problem
 from experiments.harness.settings import MOST_STEPS, MOST_UNITS, choose, option
 from experiments.harness.training_runs import steps_between_moves
@@ -24,7 +24,6 @@ NAMES = (DENSE, UNIFORM, *METHODS)
 JOIN = "+"
 """Between a method and what makes its inner optimiser: `rigl+ham`."""
 ALLOCATIONS = ("erk", "uniform")
-EXECUTIONS = ("dense", "sparse")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +40,7 @@ class DynamicSettings:
     rescale: bool = option(
         False, "multiply the first weights of a sparse layer by 1 / sqrt(its density)"
     )
-    execution: str = option(
-        "dense",
-        "training steps of masked dense products, or of sparse ones while few weights are kept and "
-        "the method only masks in them",
-        EXECUTIONS,
-    )
+    execution: str = packed_runs.execution("training steps of methods that only mask in them")
     alpha: float = option(1.0, "strength of the hyperbolic step of +ham", least=0, most=1e6)
     floor: int = option(1, "minimum number of weights that a layer keeps", least=0, most=MOST_UNITS)
 
@@ -141,7 +135,7 @@ def check(
     """Raises UserError if a training can't be done, before any work."""
     steps_between(settings, problem)
     if settings.execution == "sparse":
-        _check_perceptron(problem)
+        packed_runs.check_perceptron(problem)
     number = len(densities) * seeds
     size = memory.training(problem.param_shapes)
     memory.check_memory(f"--density={','.join(map(str, densities))}", number, size, "trainings")
@@ -151,18 +145,3 @@ def check(
                 planned(one, density, settings, problem)
             except ValueError as error:
                 raise UserError(f"{one.name} at density {density:g}: {error}") from error
-
-
-def layers_of(problem: Problem) -> list[str]:
-    """The layers of a multilayer perceptron, in forward order."""
-    return [group.name for group in problem.wiring] + [problem.wiring[-1].consumers[0].layer]
-
-
-def _check_perceptron(problem: Problem) -> None:
-    """Raises UserError unless the net is a multilayer perceptron without a penalty."""
-    params = problem.param_shapes
-    flat = all(leaf.ndim == 2 for leaf in masks.pick(params, problem.prunable))
-    if not problem.wiring or not flat or sorted(params) != sorted(layers_of(problem)):
-        raise UserError("--execution=sparse: the net must be dense layers alone, such as mlp")
-    if problem.penalty is not None:
-        raise UserError("--execution=sparse: takes no --penalty")

@@ -229,9 +229,12 @@ def build(
             before = now.walk.state
             moved = training.move_mask(recipe, hot, move_key, before, data.train, rounds.images)
             moved = _either(number == 0, before, moved)  # nothing has trained yet
-            after, metrics = training.advance(
-                recipe.loss, hot, step_key, moved, index, fetch, move=False
-            )
+            if recipe.steps is not None:
+                after, metrics = recipe.steps(chain.hyper, step_key, moved, index, fetch)
+            else:
+                after, metrics = training.advance(
+                    recipe.loss, hot, step_key, moved, index, fetch, move=False
+                )
             trained = jnp.mean(metrics["loss"]).astype(float)
             reached = loss(after, data.scored) if scores else trained
             after, reached, accepted, memory = judged(now, number, before, after, reached)

@@ -287,7 +287,11 @@ def test_chains_cost_what_the_plan_says_and_no_more_than_the_budget(problem, nam
     energies = plan.rounds * scored * (2 if variant.accept == "metropolis" else 1)
     judging = 3 * found.judged * 128 + n if variant.rewound else 0
     each = steps + energies + 8 * n + judging
-    assert found.cost == variant.chains * each + 3 * 1000 <= budget * dense_cost(problem)
+    assert (
+        found.cost
+        == variant.chains * variant.cycles * each + 3 * 1000
+        <= budget * dense_cost(problem)
+    )
     assert found.cost > 0.8 * budget * dense_cost(problem)
     assert plan.rounds % 8 == 0 and batches.whole(plan.images, 128)
 
@@ -295,7 +299,9 @@ def test_chains_cost_what_the_plan_says_and_no_more_than_the_budget(problem, nam
 def test_variants_differ_from_granet_in_what_they_say():
     assert VARIANTS["granet"] == Variant()
     assert len(set(VARIANTS.values())) == len(VARIANTS)
-    assert all(v.drop_heat or v.grow_heat for n, v in VARIANTS.items() if n != "granet")
+    assert all(
+        v.drop_heat or v.grow_heat or v.cycles > 1 for n, v in VARIANTS.items() if n != "granet"
+    )
 
 
 def test_budgets_and_images_that_do_not_suffice_are_one_line(problem):

@@ -116,5 +116,6 @@ def _difference(
 def _title(folder: Path, what: str) -> str:
     spec = read_spec(folder)
     many = spec["seeds"]
-    words = f"{what}: {spec['model']} on {spec['dataset']}, {spec['budget']:g} dense trainings"
+    cost = f"the cost of {spec['budget']:g} dense training{'s' if spec['budget'] != 1 else ''}"
+    words = f"{what}: {spec['model']} on {spec['dataset']}, {cost}"
     return f"{words}, n = {many} seed{'s'[: many - 1]}"

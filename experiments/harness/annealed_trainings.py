@@ -17,10 +17,17 @@ from experiments.harness.chunked_run import check_finite, seconds
 from experiments.harness.named_parts import make_part
 from experiments.harness.problem import Problem, optimizer_of
 from experiments.harness.seeds import examples
-from experiments.harness.sparse_runs import EVALUATIONS, GRANET, EvolveSettings, SparseTrainingPlan
+from experiments.harness.sparse_runs import (
+    EVALUATIONS,
+    GRANET,
+    Counts,
+    EvolveSettings,
+    SparseTrainingPlan,
+)
 from experiments.harness.training_runs import start_of, train_all
 from experiments.harness.training_settings import TrainSettings
 from jaxtickets import allocation, masks, runs
+from jaxtickets.dynamic.drop_and_grow import MovePlan
 from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
 from jaxtickets.recipes import annealed_training
@@ -56,6 +63,8 @@ class Variant(NamedTuple):
       consensus: whether the mask is what most rounds of most chains keep, not that of a chain.
       rewound: whether each chain's last mask is judged by a short training from the first weights,
         not by the net that trained under it.
+      cycles: trainings one after another, each from the first weights with its learning rate begun
+        again. The counts after them fall by equal factors.
     """
 
     drop_heat: float = 0.0
@@ -68,6 +77,7 @@ class Variant(NamedTuple):
     replaced: float = 0.5
     consensus: bool = False
     rewound: bool = False
+    cycles: int = 1
 
 
 HOT = Variant(drop_heat=0.3, grow_heat=0.3)
@@ -76,6 +86,8 @@ VARIANTS: dict[str, Variant] = {
     "drop_heat": Variant(drop_heat=0.3),
     "grow_heat": Variant(grow_heat=0.5),
     "heat": HOT,
+    "cycles": Variant(cycles=3),
+    "hot_cycles": HOT._replace(cycles=3),
     "metropolis": HOT._replace(accept="metropolis"),
     "averaged": HOT._replace(consensus=True),
     "chains": HOT._replace(chains=4),
@@ -96,9 +108,9 @@ class AnnealedPlan(NamedTuple):
     """The plan of a variant's chains.
 
     Attributes:
-      training: the plan of each chain.
+      training: the plan of each chain in each cycle.
       judged: the steps of the training that judges a chain; 0 if there is none.
-      cost: the forward passes of one example that all chains of a seed take.
+      cost: the forward passes of one example that all chains of a seed take in all cycles.
     """
 
     training: SparseTrainingPlan
@@ -121,12 +133,13 @@ def plan(problem: Problem, variant: Variant, budget: float, held_out: int) -> An
     scored = scored_images(variant, held_out)
     if scored + batch > len(data.train.labels):
         raise UserError(f"--held_out={held_out}: there are {len(data.train.labels)} images")
-    dense, chains = dense_cost(problem), variant.chains
+    dense = dense_cost(problem)
     judged = max(1, round(JUDGED * problem.steps)) if variant.rewound else 0
     judging = training_cost(judged * batch) + len(data.validation.labels) if judged else 0
     energies = (2 if variant.accept != ALWAYS else 1) * scored
     once = training_cost(examples(data))
-    share = ((budget * dense - once) / chains + once - judging) / dense
+    many = variant.chains * variant.cycles
+    share = ((budget * dense - once) / many + once - judging) / dense
     training = sparse_runs.plan_sparse_training(problem, share)
     left = share - training.rounds * energies / dense
     training = sparse_runs.plan_sparse_training(problem, left)._replace(rounds=training.rounds)
@@ -134,10 +147,10 @@ def plan(problem: Problem, variant: Variant, budget: float, held_out: int) -> An
     while True:  # as many rounds as before, of fewer steps
         each = training_cost(every * batch + training.images) + energies
         own = training.rounds * each + EVALUATIONS * len(data.validation.labels) + judging
-        if chains * own + once <= budget * dense or every == 1:
+        if many * own + once <= budget * dense or every == 1:
             break
         every -= 1
-    return AnnealedPlan(training._replace(every=every), judged, chains * own + once)
+    return AnnealedPlan(training._replace(every=every), judged, many * own + once)
 
 
 def anneal(
@@ -164,12 +177,51 @@ def anneal(
     Raises:
       UserError: see `plan`; or a loss isn't finite.
     """
+    session, label, _, _ = task
+    planned = plan(session.problem, variant, budget, held_out)
+    begin, end, least = sparse_runs.counts_of(task, settings)
+    levels = np.round(np.geomspace(begin, end, variant.cycles + 1)).astype(int)
+    mask, spent, score = sparse_runs.first_masks(task, settings), 0.0, np.zeros(0)
+    for i in range(variant.cycles):
+        counts = Counts(int(levels[i]), int(levels[i + 1]), least)
+        part = task._replace(label=f"{label}-{i + 1}") if variant.cycles > 1 else task
+        moves = sparse_runs.plan_moves(planned.training.rounds, counts, settings)
+        mask, score = _cycle(part, variant, planned, train, held_out, mask, moves)
+        spent += seconds(session.folder, part.label)
+        spent += seconds(session.folder, f"{part.label}-judged") if planned.judged else 0
+    said = {
+        "forward_passes": planned.cost,
+        "search_seconds": round(spent / len(session.seeds), 3),
+    }
+    return [
+        FoundMask(
+            runs.take(mask, i),
+            one.params,
+            said | {"search_validation_loss": round(float(score[i]), 6)},
+        )
+        for i, one in enumerate(session.seeds)
+    ]
+
+
+def _cycle(
+    task: Task,
+    variant: Variant,
+    planned: AnnealedPlan,
+    train: TrainSettings,
+    held_out: int,
+    begun: Mask,
+    moves: MovePlan,
+) -> tuple[Mask, np.ndarray]:
+    """The masks that chains find in a training, stacked over seeds, and the chains' scores.
+
+    Args:
+      task, variant, planned, train, held_out: see `anneal`.
+      begun: the first masks, stacked over seeds.
+      moves: the counts.
+    """
     session, label, density, floor = task
     problem, seeds, prunable = session.problem, session.seeds, session.problem.prunable
-    planned = plan(problem, variant, budget, held_out)
     rounds, every = planned.training.rounds, planned.training.every
-    counts = sparse_runs.counts_of(task, settings)
-    moves = sparse_runs.plan_moves(rounds, counts, settings)
     recipe = problem.recipe._replace(optimizer=optimizer_of(train, rounds * every))
     bits = spaces.weights(seeds[0].params, prunable)
     known = {
@@ -192,12 +244,13 @@ def anneal(
         ),
         make_part(make_interaction, known) if make_interaction else None,
     )
-    begun = sparse_runs.first_masks(task, settings)
     cooling = np.geomspace(1, LEAST_TEMPERATURE, rounds)
     chains, names = [], []
     for i, one in enumerate(seeds):
         for chain in range(variant.chains):
-            key = stream(one.number, "moving_mask", f"{GRANET}-{density:g}", density, chain)
+            # as GraNet's, in the first cycle
+            of = f"{GRANET}{label.removeprefix(label.partition('-')[0])}"
+            key = stream(one.number, "moving_mask", of, density, chain)
             chains.append(
                 TrainedChain(
                     key=key,
@@ -212,8 +265,6 @@ def anneal(
                 )
             )
             names.append({"density": density, "seed": one.number, "chain": chain})
-    scored = scored_images(variant, held_out)
-    data = _data(session.data, scored)
     ends = run_chains(
         session,
         label,
@@ -222,31 +273,25 @@ def anneal(
         search,
         chains=runs.stack(chains),
         names=names,
-        sight=runs.share(data, session.axis),
+        sight=runs.share(_data(session.data, scored_images(variant, held_out)), session.axis),
         group=variant.chains,
     )
     score = np.asarray(ends.chosen_score)
     labels = [" ".join(f"{k} {v}" for k, v in name.items()) for name in names]
     check_finite(score[:, None], labels, rounds, "validation loss")
-    spent = seconds(session.folder, label)
     if planned.judged:
         score = _judged(task, planned, train, ends, names)
-        spent += seconds(session.folder, f"{label}-judged")
-    said = {
-        "forward_passes": planned.cost,
-        "search_seconds": round(spent / len(seeds), 3),
-    }
-    found = []
-    for i, one in enumerate(seeds):
+    found, scores = [], []
+    for i in range(len(seeds)):
         mine = slice(i * variant.chains, (i + 1) * variant.chains)
         best = mine.start + int(np.argmin(score[mine]))
-        columns = said | {"search_validation_loss": round(float(score[best]), 6)}
         mask: Mask = runs.take(ends.chosen, best)
         if variant.consensus:
             held = runs.take(ends.state.walk.held, mine)
-            mask = bits.mask(consensus(bits, held, counts.end, floor))
-        found.append(FoundMask(mask, one.params, columns))
-    return found
+            mask = bits.mask(consensus(bits, held, int(moves.ones[-1]), floor))
+        found.append(mask)
+        scores.append(score[best])
+    return runs.stack(found), np.array(scores)
 
 
 def _data(data: Dataset, scored: int) -> TrainedData:

@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.harness import sparse_runs
 from experiments.harness.budgeted_search import FoundMask, Task, dense_cost
-from experiments.harness.chain_runs import run_chains
+from experiments.harness.chain_runs import FoundTicket, run_chains
 from experiments.harness.chunked_run import check_finite, seconds
 from experiments.harness.named_parts import make_part
 from experiments.harness.problem import Problem, optimizer_of
@@ -100,6 +100,8 @@ VARIANTS: dict[str, Variant] = {
 }
 ANNEALED = {f"{GRANET}_{name}": one for name, one in VARIANTS.items() if name != GRANET}
 """The variants with heat, by the names that they have among other searches."""
+HELD_OUT = 500
+"""Images kept from training where a search doesn't say how many."""
 JUDGED = 1 / 16
 """The length of a judged chain's training from the first weights, in dense trainings."""
 
@@ -201,6 +203,31 @@ def anneal(
         )
         for i, one in enumerate(session.seeds)
     ]
+
+
+def tickets(
+    task: Task,
+    densities: Sequence[float],
+    variant: Variant,
+    train: TrainSettings,
+    budget: float,
+    held_out: int,
+) -> list[FoundTicket]:
+    """The masks of `anneal` at each density and seed, as bits over all prunable weights.
+
+    Args:
+      task: the seeds and the label. Its density is ignored; phases are named `LABEL-DENSITY`.
+      densities: kept fractions.
+      variant, train, budget, held_out: see `anneal`.
+    """
+    session, made = task.session, []
+    for density in densities:
+        one = task._replace(density=density, label=f"{task.label}-{density:g}")
+        found = anneal(one, variant, EvolveSettings(), train, budget, held_out)
+        for seed, (mask, _, columns) in zip(session.seeds, found, strict=True):
+            bits = masks.flatten(mask, session.problem.prunable)
+            made.append(FoundTicket(density, seed, bits, bits, columns))
+    return made
 
 
 def _cycle(

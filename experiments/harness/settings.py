@@ -111,9 +111,9 @@ class Except(NamedTuple):
 
 
 class Without(NamedTuple):
-    """All values of a list setting that don't contain this word."""
+    """All values of a list setting that contain none of these words."""
 
-    word: str
+    words: tuple[str, ...]
 
 
 Choice = dict[str, tuple | Except | Without]
@@ -135,7 +135,7 @@ def among(value: Any, known: tuple | Except | Without) -> bool:
     if isinstance(known, Except):
         return value not in known.values
     if isinstance(known, Without):
-        return known.word not in value
+        return not set(known.words) & set(value)
     return value in known
 
 

@@ -6,7 +6,8 @@ which Metropolis' rule accepts at a falling temperature; the net is rewound afte
 With --preset=annealing, swaps are random and the energy is the untrained net's loss. The best
 ticket of each seed is then trained, and compared with other masks of the same weights: masks
 without a search (random, random with the ticket's count in each layer, SNIP, one-shot magnitude
-after dense training), GraNet's mask, which evolves in one sparse training, and the dense net.
+after dense training), GraNet's mask, which evolves in one sparse training, the masks of annealings
+whose weights train (`granet_heat` and others, see annealed_training), and the dense net.
 
     python -m experiments.sa_search --model=lenet5
     python -m experiments.sa_search --preset=annealing --model=lenet5
@@ -25,10 +26,8 @@ from experiments.harness import (
     method_figures,
     rows,
     searched_tickets,
-    sparse_runs,
     tables,
 )
-from experiments.harness.budgeted_search import Task
 from experiments.harness.chunked_run import seconds
 from experiments.harness.flags import (
     BatchSettings,
@@ -43,10 +42,9 @@ from experiments.harness.main import run_main
 from experiments.harness.seeds import WEIGHTS, weighted
 from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.settings import MOST_RUNS, MOST_STEPS, option
-from experiments.harness.sparse_runs import GRANET, EvolveSettings
 from experiments.harness.trained_masks import LEADING
 from experiments.harness.training_settings import NetSettings, TrainSettings
-from experiments.sa_search import presets
+from experiments.sa_search import presets, rivals
 from experiments.sa_search.figure import draw_search
 from experiments.sa_search.search_cost import search_passes
 from jaxtickets.recipes.baseline_masks import BASELINES
@@ -71,7 +69,10 @@ class Question:
     )
     compare: tuple = option(("ticket", *BASELINES), "what is trained", presets.METHODS)
     granet_budget: float = option(
-        1.0, "dense trainings that a search of compare=granet may cost", above=0, most=1e9
+        1.0,
+        "dense trainings that a search of compare=granet, or of its annealed variants, may cost",
+        above=0,
+        most=1e9,
     )
 
 
@@ -97,10 +98,8 @@ def main() -> None:
     checked = annealing_runs.check_annealing(
         settings, problem, net.seed, densities, axis, question.chains
     )
-    grown = densities if GRANET in question.compare else ()
-    if grown:
-        budget = question.granet_budget
-        sparse_runs.check_sparse_training(EvolveSettings(), problem, train, grown, floor, budget)
+    rival = rivals.Asked(question.compare, train, densities, floor, question.granet_budget)
+    rivals.check(rival, problem)
     session = start_run("sa_search", place, parts, axis, problem)
 
     seeds = [
@@ -114,8 +113,6 @@ def main() -> None:
         "search_seconds": round(seconds(session.folder, "search") / len(found), 3),
     }
     found = [ticket._replace(columns=cost | ticket.columns) for ticket in found]
-    task = Task(session, GRANET, 0.0, floor)
-    rivals = sparse_runs.tickets(task, grown, EvolveSettings(), train, question.granet_budget)
 
     def weights(mask: Mask, params: Params) -> Params:
         return rescale(mask, params, problem.prunable) if settings.rescale else params
@@ -124,10 +121,10 @@ def main() -> None:
         session=session,
         space=checked.where.space,
         found=found,
-        methods=[method for method in question.compare if method != GRANET],
+        methods=[name for name in question.compare if name not in rivals.RIVALS],
         floor=floor,
         weights=weights,
-        rivals=[(GRANET, ticket) for ticket in rivals],
+        rivals=rivals.found(rival, session),
     )
 
     rows.write_summary(session.folder, summary, *LEADING)

@@ -10,11 +10,12 @@ from experiments.harness.settings import Except, Idle, Without, choose
 from experiments.harness.sparse_runs import GRANET
 from experiments.harness.thesis_annealing import THESIS, THESIS_NETS
 from experiments.sa_search import idle
+from experiments.sa_search.rivals import RIVALS
 from jaxtickets.io.errors import UserError
 from jaxtickets.recipes.baseline_masks import BASELINES
 from jaxtickets.search.space import PATTERN
 
-METHODS = (*searched_tickets.METHODS, GRANET)
+METHODS = (*searched_tickets.METHODS, *RIVALS)
 """The names of the masks that can be trained and compared."""
 DEFAULT = "annealed_rewiring"
 REWIRED: dict[str, Any] = {
@@ -67,7 +68,7 @@ IDLE: Idle = {
     **training_settings.IDLE,
     **idle.IDLE,
     "weights_steps": ({"weights": Except(("trained",))},),
-    "granet_budget": ({"compare": Without(GRANET)},),
+    "granet_budget": ({"compare": Without(RIVALS)},),
 }
 """Flag -> the choices of other flags under which it has no effect."""
 
@@ -96,5 +97,6 @@ def check_compared(compare: Sequence[str], settings: AnnealingSettings) -> None:
             "--compare=ticket_last: with --interaction=exchange the last mask may be a hot chain's"
         )
     whole = settings.granularity in ("units", "unit_fields") or settings.scope == PATTERN
-    if whole and GRANET in compare:
-        raise UserError(f"--compare={GRANET}: it prunes single weights, not units or patterns")
+    for name in RIVALS:
+        if whole and name in compare:
+            raise UserError(f"--compare={name}: it prunes single weights, not units or patterns")

@@ -65,9 +65,9 @@ GROUPS = (
 )
 WITHOUT: Idle = {
     **IDLE,
-    "noise": ({"variants": Without("noise")},),
-    "alrao_least": ({"variants": Without("alrao")},),
-    "alrao_most": ({"variants": Without("alrao")},),
+    "noise": ({"variants": Without(("noise",))},),
+    "alrao_least": ({"variants": Without(("alrao",))},),
+    "alrao_most": ({"variants": Without(("alrao",))},),
 }
 
 

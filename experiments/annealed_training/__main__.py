@@ -42,7 +42,7 @@ from experiments.harness.training_settings import IDLE, NetSettings, TrainSettin
 from jaxtickets import masks
 
 SMOKE: dict[str, Any] = {
-    "variants": ("granet", "hot_cycles", "exchange"),
+    "variants": ("granet", "hot_cycles", "consensus", "exchange"),
     "heat": (1.0,),
     "density": (0.1,),
     "budget": 8.0,

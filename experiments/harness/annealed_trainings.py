@@ -314,7 +314,7 @@ def _cycle(
         best = mine.start + int(np.argmin(score[mine]))
         mask: Mask = runs.take(ends.chosen, best)
         if variant.consensus:
-            held = runs.take(ends.state.walk.held, mine)
+            held = ends.state.walk.held[mine]
             mask = bits.mask(consensus(bits, held, int(moves.ones[-1]), floor))
         found.append(mask)
         scores.append(score[best])

@@ -26,6 +26,8 @@ from jaxtickets.training import Moves, Recipe, Splits
 from jaxtickets.types import Split
 
 KEY = jax.random.key(0)
+# what is compiled without much optimisation is compiled sooner
+QUICK = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 MODEL = nets.functional(nets.make("lenet300_100", widths=(12, 8)), (3, 3, 1))
 ROUNDS, EVERY, IMAGES = 8, 3, 16
 BEGIN, END = 150, 40
@@ -75,8 +77,8 @@ def search_of(accept=None, interaction=None, rounds=2):
 
 def walked(search, inputs, rounds=2):
     """The chain after each chunk, and the infos of all rounds."""
-    now, seen = jax.jit(search.begin)(inputs, DATA), []
-    step = jax.jit(search.chunk)
+    now, seen = QUICK(search.begin)(inputs, DATA), []
+    step = QUICK(search.chunk)
     states = []
     for start in range(0, ROUNDS, rounds):
         now, info, _ = step(inputs, now, np.int32(start), DATA)
@@ -108,9 +110,9 @@ def test_without_heat_and_always_accepted_it_is_granets_training_bit_for_bit():
         every=2 * EVERY, sparsify=sparsify, moves=Moves(EVERY, IMAGES), evaluations_per_test=0
     )
     splits = Splits(DATA.train, DATA.validation)
-    wanted, seen = jax.jit(
-        partial(training.train, recipe, data=splits, steps=ROUNDS * EVERY), static_argnums=()
-    )(key=KEY, hyper=(), params=PARAMS, stats={}, mask=MASK)
+    wanted, seen = QUICK(partial(training.train, recipe, data=splits, steps=ROUNDS * EVERY))(
+        key=KEY, hyper=(), params=PARAMS, stats={}, mask=MASK
+    )
     states, _ = walked(search_of(), chain())
     end = states[-1].state.walk.state
     assert_same((end.params, end.mask), (wanted.state.params, wanted.state.mask))
@@ -177,9 +179,9 @@ def group(interaction):
     """The search, and four stacked chains after a chunk, with energies that differ."""
     search = search_of(None, interaction)
     inputs = runs.stack([chain(heat=0.5, key=key) for key in jax.random.split(KEY, CHAINS)])
-    now = jax.jit(jax.vmap(search.begin, in_axes=(0, None)))(inputs, DATA)
+    now = QUICK(jax.vmap(search.begin, in_axes=(0, None)))(inputs, DATA)
     now = search.interaction.begin(now)
-    step = jax.jit(jax.vmap(search.chunk, in_axes=(0, 0, None, None)))
+    step = QUICK(jax.vmap(search.chunk, in_axes=(0, 0, None, None)))
     now, _, _ = step(inputs, now, np.int32(0), DATA)
     energy = jnp.array([0.3, 0.1, 0.4, 0.2], jnp.float32)
     now = now._replace(state=now.state._replace(energy=energy))

@@ -362,12 +362,14 @@ SCORES = np.array([1.0, 2.0, 3.0, 4.0])
 DRAWS = 20_000
 
 
-def drawn(scores, exponent, k):
+def drawn(scores, exponent, k, heated=False):
     """bool`[DRAWS, n]`: the k that a rule samples."""
     scores = jnp.asarray(scores, jnp.float32)
 
     def one(key):
         sample = rules.sampled(lambda view: view.params, lambda calls: exponent + 0.0 * calls)
+        if heated:
+            sample = rules.heated(lambda view: view.params, lambda view: jnp.float32(1 / exponent))
         found = sample(view(params={"w": scores}, key=key))["w"]
         return masks.top_k(found, k)
 
@@ -383,6 +385,8 @@ def near(frequency, p):
 def test_a_sample_of_one_is_in_proportion_to_the_scores_power(exponent):
     p = SCORES**exponent / np.sum(SCORES**exponent)
     near(drawn(SCORES, exponent, 1).mean(0), p)
+    if exponent:
+        near(drawn(SCORES, exponent, 1, heated=True).mean(0), p)
 
 
 def test_a_sample_of_two_is_one_without_replacement():
@@ -390,6 +394,14 @@ def test_a_sample_of_two_is_one_without_replacement():
     found = drawn(SCORES, 1.0, 2)
     for i, j in itertools.combinations(range(4), 2):  # i and then j, or j and then i
         near(np.mean(found[:, i] & found[:, j]), p[i] * p[j] * (1 / (1 - p[i]) + 1 / (1 - p[j])))
+
+
+def test_without_heat_scores_are_what_they_are():
+    seen = view(params={"w": jnp.asarray(SCORES, jnp.float32)}, key=KEY)
+    cold = rules.heated(lambda view: view.params, lambda view: jnp.float32(0))
+    np.testing.assert_array_equal(cold(seen)["w"], SCORES)
+    hot = rules.heated(lambda view: view.params, lambda view: jnp.float32(1))
+    assert np.all(np.isfinite(hot(seen)["w"])) and not np.array_equal(hot(seen)["w"], SCORES)
 
 
 def test_a_score_of_zero_comes_last():

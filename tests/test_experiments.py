@@ -47,7 +47,7 @@ FIGURES = {
     "early_bird": ("mask_distances", "accuracy_over_draw"),
     "sparse_training": ("accuracies", "training", "layers"),
     "sa_frontier": ("accuracy_over_budget", "trained_over_untrained", "where", "evolution"),
-    "annealed_training": ("accuracies", "heat", "chains"),
+    "annealed_training": ("accuracies", "heat", "chains", "agreement"),
     "sparse_execution": ("sparse",),
     "sign_flips": ("overview", "flips", "accuracies"),
 }

@@ -17,7 +17,12 @@ from typing import Any
 
 from absl import flags
 
-from experiments.annealed_training.figure import draw_accuracies, draw_chains, draw_heat
+from experiments.annealed_training.figure import (
+    draw_accuracies,
+    draw_agreement,
+    draw_chains,
+    draw_heat,
+)
 from experiments.annealed_training.page import table
 from experiments.annealed_training.variants import HEAT, chosen
 from experiments.harness import annealed_trainings, budgeted_search, packed_runs, rows
@@ -131,6 +136,7 @@ def main() -> None:
     draw_accuracies(session.folder, GRANET)
     draw_heat(session.folder, GRANET)
     draw_chains(session.folder)
+    draw_agreement(session.folder)
     print(table(summary))
     finish_run(session.folder)
 

@@ -73,7 +73,7 @@ def draw_chains(folder: Path) -> Path | None:
     A panel a variant with several chains, at the lowest density; None if there is none.
     """
     spec = read_spec(folder)
-    metrics = [row for row in rows.read_metrics(folder) if "validation" in row]
+    metrics = [row for row in rows.read_metrics(folder) if "validation" in row and "chain" in row]
     lowest = min((row["density"] for row in metrics), default=0)
     mine: dict[str, dict[int, list[tuple[int, float, float]]]] = {}
     for row in metrics:
@@ -100,6 +100,38 @@ def draw_chains(folder: Path) -> Path | None:
         _title(folder, f"Chains of seed {spec['seed']} at {100 * lowest:g} %, larger while hotter")
     )
     return save(fig, folder, "chains")
+
+
+def draw_agreement(folder: Path) -> Path | None:
+    """Draws the inputs of the weights that k of a seed's chains keep, a panel a number k.
+
+    Of the first variant with several chains, the lowest density and the first seed; None if there
+    is none, or if the net's first layer has no input for each pixel.
+    """
+    found = [row for row in rows.read_metrics(folder) if row.get("pixels")]
+    if not found:
+        return None
+    lowest, phase = min(row["density"] for row in found), ""
+    chosen = []
+    for row in found:
+        if row["density"] == lowest and row["seed"] == found[0]["seed"]:
+            phase = phase or row["phase"]
+            chosen += [row] if row["phase"] == phase else []
+    side = int(len(chosen[0]["pixels"]) ** 0.5)
+    if side * side != len(chosen[0]["pixels"]):
+        return None
+    fig, axes = subplots(1, len(chosen), (1 + 2.6 * len(chosen), 3.3))
+    top = max(max(row["pixels"]) for row in chosen)
+    for panel, row in zip(axes.flat, chosen, strict=True):
+        picture = np.array(row["pixels"]).reshape(side, side)
+        shown = panel.imshow(picture, cmap="magma", vmin=0, vmax=max(top, 1))
+        chains = f"{row['kept_by']} of {len(chosen)} chains"
+        panel.set_title(f"kept by {chains}:\n{row['weights']:,} weights", fontsize="medium")
+        panel.axis("off")
+    fig.colorbar(shown, ax=axes, label="weights of each pixel", shrink=0.8)
+    name = phase.removesuffix("-agreement").rpartition("-")[0].replace("_", " ")
+    fig.suptitle(_title(folder, f"{name}, seed {chosen[0]['seed']}, {100 * lowest:g} % left"))
+    return save(fig, folder, "agreement")
 
 
 def _difference(

@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments.harness import sparse_runs
 from experiments.harness.budgeted_search import FoundMask, Task, dense_cost
+from experiments.harness.cached_trainings import keep as keep_rows
 from experiments.harness.chain_runs import FoundTicket, run_chains
 from experiments.harness.chunked_run import check_finite, seconds
 from experiments.harness.named_parts import make_part
@@ -308,6 +309,8 @@ def _cycle(
     check_finite(score[:, None], labels, rounds, "validation loss")
     if planned.judged:
         score = _judged(task, planned, train, ends, names)
+    if variant.chains > 1:
+        keep_rows(session.folder, f"{label}-agreement", _agreement(task, ends, variant.chains))
     found, scores = [], []
     for i in range(len(seeds)):
         mine = slice(i * variant.chains, (i + 1) * variant.chains)
@@ -319,6 +322,28 @@ def _cycle(
         found.append(mask)
         scores.append(score[best])
     return runs.stack(found), np.array(scores)
+
+
+def _agreement(task: Task, ends: Chain, chains: int) -> list[dict[str, Any]]:
+    """How many chains keep the same weights: a row a seed and number k of chains.
+
+    `weights` is how many weights exactly k of the seed's chains keep, and `pixels` how many of
+    these read each input; empty if no prunable leaf reads the image.
+    """
+    problem = task.session.problem
+    pixels = int(np.prod(problem.image_shape))
+    shapes = masks.shapes(problem.param_shapes, problem.prunable)
+    reads = [path for path, shape in shapes.items() if shape[0] == pixels]
+    made = []
+    for i, one in enumerate(task.session.seeds):
+        mine = runs.take(ends.chosen, np.arange(i * chains, (i + 1) * chains))
+        leaves = {path: np.sum(masks.pick(mine, (path,))[0], 0) for path in problem.prunable}
+        for k in range(1, chains + 1):
+            weights = sum(int(np.sum(votes == k)) for votes in leaves.values())
+            seen = np.sum(leaves[reads[0]] == k, 1).tolist() if reads else []
+            row = {"density": task.density, "seed": one.number, "kept_by": k, "weights": weights}
+            made.append({**row, "pixels": seen})
+    return made
 
 
 def _data(data: Dataset, scored: int) -> TrainedData:

@@ -18,6 +18,7 @@ from jaxtickets.dynamic.drop_and_grow import MovePlan, drop_and_grow
 from jaxtickets.dynamic.drop_and_grow import plan as plan_moves
 from jaxtickets.dynamic.flipout import flipout
 from jaxtickets.dynamic.ham import ham
+from jaxtickets.dynamic.langevin import langevin
 from jaxtickets.dynamic.methods import METHODS
 from jaxtickets.dynamic.powerpropagation import powerpropagation
 from jaxtickets.dynamic.static import masked
@@ -54,6 +55,7 @@ class Row(NamedTuple):
 
 LOUD = {"noise": 0.1, "decay": 0.01}  # so that weights cross zero in a few steps
 HAM = partial(ham, rate=0.01, alpha=1.0)
+NOISY = partial(langevin, rate=0.01, prunable=PRUNABLE, key=jax.random.key(9), temperature=1e-3)
 POWERS = partial(powerpropagation, prunable=PRUNABLE)
 ROWS = {
     "static": Row("static"),
@@ -72,13 +74,14 @@ ROWS = {
     "gsm": Row("gsm", plan={"cut_at": 0.5}),
     "acdc": Row("acdc", plan={"first": 0.25, "period": 0.25}),
     "rigl in ham": Row("rigl", wrap=HAM),
+    "rigl in noise": Row("rigl", wrap=NOISY),
     "gradual in powers": Row("gradual", wrap=POWERS),
 }
 WRAPPED = {
     **{
         f"{name} in ham": ROWS[name]._replace(wrap=HAM)
         for name in ROWS
-        if name not in ("rigl", "gradual in powers", "rigl in ham")
+        if name not in ("rigl", "gradual in powers", "rigl in ham", "rigl in noise")
     },
     **{f"{name} in powers": ROWS[name]._replace(wrap=POWERS) for name in ("static", "flipout")},
     "gsm in powers": ROWS["gsm"]._replace(wrap=POWERS),

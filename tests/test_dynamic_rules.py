@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jaxtickets import masks
-from jaxtickets.dynamic import deep_rewiring, flipout, rules
+from jaxtickets.dynamic import deep_rewiring, flipout, langevin, rules
 from jaxtickets.dynamic.base import View
 from jaxtickets.dynamic.drop_and_grow import MovePlan, drop_and_grow
 from jaxtickets.dynamic.gsm import gsm
@@ -485,3 +485,19 @@ def test_shares_are_in_proportion_where_there_is_room():
     found = np.asarray(jax.jit(jax.vmap(rules.divide))(total, shares, room))
     exact = total[:, None] * shares / shares.sum(1, keepdims=True)
     assert np.abs(found - exact).max() < 1.1
+
+
+def test_langevin_noise_has_its_spread_and_spares_what_is_not_pruned():
+    params = {"w": jnp.zeros((100, 100)), "b": jnp.zeros(1000)}
+    noisy = langevin.langevin(optax.sgd(0.5), lambda step: 0.1 / (step + 1), ("w",), KEY, 0.02)
+    zero = jax.tree.map(jnp.zeros_like, params)
+    state = noisy.init(params)
+    first, state = noisy.update(zero, state, params)
+    second, _ = noisy.update(zero, state, params)
+    for updates, rate in ((first, 0.1), (second, 0.05)):
+        spread = float(jnp.std(updates["w"]))
+        assert spread == pytest.approx(np.sqrt(2 * rate * 0.02), rel=0.03)
+        assert not np.any(updates["b"])
+    assert abs(np.corrcoef(np.ravel(first["w"]), np.ravel(second["w"]))[0, 1]) < 0.05
+    with pytest.raises(ValueError, match="temperature=-1: must be 0 or more"):
+        langevin.langevin(optax.sgd(0.5), 0.1, ("w",), KEY, -1)

@@ -3,12 +3,13 @@
 Each variant of the search has a row in `VARIANTS`; `granet` is the one without heat.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from experiments.harness import sparse_runs
 from experiments.harness.budgeted_search import FoundMask, Task, dense_cost
@@ -16,7 +17,7 @@ from experiments.harness.cached_trainings import keep as keep_rows
 from experiments.harness.chain_runs import FoundTicket, run_chains
 from experiments.harness.chunked_run import check_finite, seconds
 from experiments.harness.named_parts import make_part
-from experiments.harness.problem import Problem, optimizer_of
+from experiments.harness.problem import Problem, learning_rate_of, optimizer_of
 from experiments.harness.seeds import examples
 from experiments.harness.sparse_runs import (
     EVALUATIONS,
@@ -28,9 +29,12 @@ from experiments.harness.sparse_runs import (
 from experiments.harness.training_runs import start_of, train_all
 from experiments.harness.training_settings import TrainSettings
 from jaxtickets import allocation, masks, runs
+from jaxtickets.dynamic import rules
 from jaxtickets.dynamic.drop_and_grow import MovePlan
+from jaxtickets.dynamic.langevin import langevin
 from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
+from jaxtickets.optimizers import Hyper
 from jaxtickets.recipes import annealed_training
 from jaxtickets.recipes.annealed_training import (
     INTERACTIONS,
@@ -43,9 +47,11 @@ from jaxtickets.search import space as spaces
 from jaxtickets.search.acceptance import ACCEPTANCES
 from jaxtickets.search.chains import Chain
 from jaxtickets.search.energies import training_cost
-from jaxtickets.types import Dataset, Mask, Split
+from jaxtickets.types import Array, Dataset, Key, Mask, Split
 
 ALWAYS = "always"
+DROPS = {"magnitude": rules.magnitude, "taylor": rules.taylor}
+"""Scores of kept weights, of which the least are dropped."""
 LEAST_TEMPERATURE = 0.1
 """The last temperature of the acceptance, as a share of the first."""
 
@@ -55,6 +61,8 @@ class Variant(NamedTuple):
 
     Attributes:
       drop_heat, grow_heat: see `dynamic.annealed_granet`.
+      noise: the temperature of noise on the weights in training, see `dynamic.langevin`.
+      drop: the score of what stays, a name of `DROPS`.
       accept: a rule of `acceptance.ACCEPTANCES`.
       temperature: the first temperature of the acceptance and of exchanges, in nats.
       chains: chains of a seed; they share the budget.
@@ -70,6 +78,8 @@ class Variant(NamedTuple):
 
     drop_heat: float = 0.0
     grow_heat: float = 0.0
+    noise: float = 0.0
+    drop: str = "magnitude"
     accept: str = ALWAYS
     temperature: float = 0.01
     chains: int = 1
@@ -87,6 +97,8 @@ VARIANTS: dict[str, Variant] = {
     "drop_heat": Variant(drop_heat=0.3),
     "grow_heat": Variant(grow_heat=0.5),
     "heat": HOT,
+    "taylor": HOT._replace(drop="taylor"),
+    "noise": Variant(noise=1e-7),
     "cycles": Variant(cycles=3),
     "hot_cycles": HOT._replace(cycles=3),
     "metropolis": HOT._replace(accept="metropolis"),
@@ -105,6 +117,14 @@ HELD_OUT = 500
 """Images kept from training where a search doesn't say how many."""
 JUDGED = 1 / 16
 """The length of a judged chain's training from the first weights, in dense trainings."""
+
+
+class NoisyHyper(NamedTuple):
+    """A chain's hyperparameters: those of `optimizers.Hyper`, and the key of its noise."""
+
+    rate: Array
+    warmup: Array
+    key: Key
 
 
 class AnnealedPlan(NamedTuple):
@@ -250,13 +270,13 @@ def _cycle(
     session, label, density, floor = task
     problem, seeds, prunable = session.problem, session.seeds, session.problem.prunable
     rounds, every = planned.training.rounds, planned.training.every
-    recipe = problem.recipe._replace(optimizer=optimizer_of(train, rounds * every))
+    recipe = problem.recipe._replace(optimizer=_optimizer(variant, train, problem, rounds * every))
     bits = spaces.weights(seeds[0].params, prunable)
     known = {
         "ladder": variant.ladder,
         "replaced": variant.replaced,
         "space": bits,
-        "optimizer": recipe.optimizer(problem.hyper),
+        "optimizer": recipe.optimizer(_hyper(problem, stream(0, "noise"))),
         "floor": floor,
     }
     make_interaction = INTERACTIONS[variant.interaction]
@@ -269,6 +289,7 @@ def _cycle(
             chunk=rounds // EVALUATIONS,
             floor=floor,
             accept=None if variant.accept == ALWAYS else ACCEPTANCES[variant.accept],
+            drop=DROPS[variant.drop],
         ),
         make_part(make_interaction, known) if make_interaction else None,
     )
@@ -282,7 +303,7 @@ def _cycle(
             chains.append(
                 TrainedChain(
                     key=key,
-                    hyper=problem.hyper,
+                    hyper=_hyper(problem, jax.random.fold_in(key, 4)),
                     params=one.params,
                     stats=one.stats,
                     mask=runs.take(begun, i),
@@ -322,6 +343,25 @@ def _cycle(
         found.append(mask)
         scores.append(score[best])
     return runs.stack(found), np.array(scores)
+
+
+def _optimizer(
+    variant: Variant, train: TrainSettings, problem: Problem, steps: int
+) -> Callable[[NoisyHyper], optax.GradientTransformation]:
+    """The optimiser of a variant's trainings of some steps."""
+    plain, rate = optimizer_of(train, steps), learning_rate_of(train, steps)
+
+    def optimizer(hyper: NoisyHyper) -> optax.GradientTransformation:
+        inner = plain(Hyper(hyper.rate, hyper.warmup))
+        if not variant.noise:
+            return inner
+        return langevin(inner, rate(hyper), problem.prunable, hyper.key, variant.noise)
+
+    return optimizer
+
+
+def _hyper(problem: Problem, key: Key) -> NoisyHyper:
+    return NoisyHyper(problem.hyper.rate, problem.hyper.warmup, key)
 
 
 def _agreement(task: Task, ends: Chain, chains: int) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import optax
 
 from experiments.harness import packed_runs, trained_masks
@@ -99,7 +100,7 @@ def _train(
     def inner_of(hyper: SparseHyper) -> optax.GradientTransformation:
         inner = problem.recipe.optimizer(hyper)
         known = {"inner": inner, "prunable": problem.prunable, "rate": rate(hyper)}
-        known |= {"alpha": settings.alpha}
+        known |= {"alpha": settings.alpha, "key": jax.random.fold_in(hyper.key, 1)}
         return make_part(INNERS[one.inner], known) if one.inner else inner
 
     def sparsify(

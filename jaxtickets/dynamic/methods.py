@@ -19,6 +19,7 @@ from jaxtickets.dynamic import (
     granet,
     gsm,
     ham,
+    langevin,
     powerpropagation,
     rigl,
     sparse_evolution,
@@ -92,7 +93,8 @@ METHODS: dict[str, Method] = {
 
 INNERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     "ham": ham.ham,
+    "langevin": langevin.langevin,
     "powerpropagation": powerpropagation.powerpropagation,
 }
 """What makes another inner optimiser of one, for any method. It takes by name, of these: `inner`,
-`rate` (step -> learning rate), and `prunable`."""
+`rate` (step -> learning rate), `prunable`, and `key`."""

@@ -28,10 +28,12 @@ from jax import lax
 
 from jaxtickets import masks, optimizer_states, training
 from jaxtickets.data import batches as data_batches
+from jaxtickets.dynamic import rules
 from jaxtickets.dynamic.annealed_granet import annealed_granet
 from jaxtickets.dynamic.base import mask_of
 from jaxtickets.dynamic.drop_and_grow import MovePlan, Shares
 from jaxtickets.dynamic.granet import granet
+from jaxtickets.dynamic.rules import Score
 from jaxtickets.recipes.annealed_search import GroupInteraction, Search
 from jaxtickets.search import genetic, interacting_chains
 from jaxtickets.search.acceptance import Rule
@@ -61,6 +63,7 @@ class Rounds(NamedTuple):
       images: training images of a move's gradient.
       chunk: rounds in a chunk.
       shares, floor: see `dynamic.granet`.
+      drop, grow: the scores from which weights are sampled, see `dynamic.rules`.
       accept: the acceptance rule; None accepts all, and computes no energy unless chains interact.
     """
 
@@ -70,6 +73,8 @@ class Rounds(NamedTuple):
     shares: Shares = "global"
     floor: int = 0
     accept: Rule | None = None
+    drop: Score = rules.magnitude
+    grow: Score = rules.gradient
 
 
 class TrainedChain(NamedTuple):
@@ -150,6 +155,8 @@ def build(
             key=jax.random.fold_in(chain.key, 1),
             floor=rounds.floor,
             shares=rounds.shares,
+            drop=rounds.drop,
+            grow=rounds.grow,
             drop_heat=chain.drop_heat * scale,
             grow_heat=chain.grow_heat * scale,
         )

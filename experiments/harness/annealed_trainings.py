@@ -276,7 +276,7 @@ def _cycle(
         "ladder": variant.ladder,
         "replaced": variant.replaced,
         "space": bits,
-        "optimizer": recipe.optimizer(_hyper(problem, stream(0, "moving_mask", label))),
+        "optimizer": recipe.optimizer(_hyper(problem, stream(0, "moving_mask", label, density, 0))),
         "floor": floor,
     }
     make_interaction = INTERACTIONS[variant.interaction]

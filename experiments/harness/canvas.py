@@ -71,7 +71,9 @@ def deviation(values: Sequence[float]) -> float:
 
 
 def legend_beside(panel: Any, *named: Any) -> None:
-    """A legend to the right of the panel, of the panel's own lines or of the `named` ones."""
+    """A legend to the right of the panel, of its own lines or of the `named` ones, if any."""
+    if not named and not panel.get_legend_handles_labels()[0]:
+        return
     where = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
     panel.legend(*named, frameon=False, fontsize="small", **where)
 

@@ -1,5 +1,7 @@
 """What all tests share: several CPU devices, and a tiny net with its wiring and its evidence."""
 
+import gc
+import itertools
 import os
 import pathlib
 import pickle
@@ -49,6 +51,24 @@ class ByFileAndRun(LoadFileScheduling):
 
 def pytest_xdist_make_scheduler(config, log):
     return ByFileAndRun(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+MOST_MAPS = 40_000
+"""Mapped regions of memory, of which Linux allows a process 65,530. A compiled program has some
+twenty, and a process that can map no more dies."""
+tests_since = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def room_for_programs():
+    """Drops all compiled programs before there are too many."""
+    yield
+    regions = pathlib.Path("/proc/self/maps")
+    if next(tests_since) % 25 == 0 and regions.exists():
+        with regions.open() as lines:
+            if sum(1 for _ in lines) > MOST_MAPS:
+                jax.clear_caches()
+                gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -303,7 +303,7 @@ def _cycle(
             chains.append(
                 TrainedChain(
                     key=key,
-                    hyper=_hyper(problem, jax.random.fold_in(key, 4)),
+                    hyper=_hyper(problem, key),
                     params=one.params,
                     stats=one.stats,
                     mask=runs.take(begun, i),

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import optax
 
 from experiments.harness import packed_runs, trained_masks
@@ -100,7 +99,7 @@ def _train(
     def inner_of(hyper: SparseHyper) -> optax.GradientTransformation:
         inner = problem.recipe.optimizer(hyper)
         known = {"inner": inner, "prunable": problem.prunable, "rate": rate(hyper)}
-        known |= {"alpha": settings.alpha, "key": jax.random.fold_in(hyper.key, 1)}
+        known |= {"alpha": settings.alpha, "key": hyper.key}
         return make_part(INNERS[one.inner], known) if one.inner else inner
 
     def sparsify(

@@ -20,6 +20,8 @@ from jaxtickets import masks
 from jaxtickets.types import Array, Key, Params, Prunable
 
 TEMPERATURE = 1e-6
+OWN = 2**32 - 1
+"""Folded into the key first, so that the sparse optimiser around it may have the same key."""
 
 
 class LangevinState(NamedTuple):
@@ -47,7 +49,7 @@ def langevin(
       inner: any optax optimiser.
       rate: η, the learning rate of the inner optimiser: a number, or step -> number.
       prunable: the leaves with noise.
-      key: for the noise; it is only folded.
+      key: for the noise; it is only folded, see `OWN`.
       temperature: T, in nats of the loss, 0 or more; may be traced.
 
     Raises:
@@ -66,7 +68,7 @@ def langevin(
         updates, inner_state = inner.update(gradient, state.inner, params, **extra)
         eta = rate(state.step) if callable(rate) else rate
         spread = jnp.sqrt(2 * eta * temperature)
-        now = jax.random.fold_in(key, state.step)
+        now = jax.random.fold_in(jax.random.fold_in(key, OWN), state.step)
         noisy = [
             u + spread * jax.random.normal(jax.random.fold_in(now, i), u.shape, u.dtype)
             for i, u in enumerate(masks.pick(updates, prunable))

@@ -356,20 +356,18 @@ def train_chunk(
     optimizer = recipe.sparsify(recipe.optimizer(hyper), watched.state.mask, fill, hyper)
     fetch = fetcher(recipe, data.train)
 
-    def take_steps(state: TrainState, index: Array, **extra: Any) -> tuple[TrainState, Metrics]:
-        if recipe.steps is not None:
-            return recipe.steps(hyper, step_key, state, index, fetch)
-        return advance(recipe.loss, optimizer, step_key, state, index, fetch, **extra)
+    def steps_from(state: TrainState, index: Array, **extra: Any) -> tuple[TrainState, Metrics]:
+        return take_steps(recipe, hyper, optimizer, step_key, state, index, fetch, **extra)
 
     def train_and_evaluate(watched: Watched, index: Array) -> tuple[Watched, Metrics]:
         if recipe.moves is None:
-            state, metrics = take_steps(watched.state, index)
+            state, metrics = steps_from(watched.state, index)
         else:
             state, metrics = _moving(
                 recipe,
                 recipe.moves,
                 optimizer,
-                partial(take_steps, move=False),
+                partial(steps_from, move=False),
                 move_key,
                 watched.state,
                 index,
@@ -445,23 +443,45 @@ def train(
     return train_chunk(recipe, key, hyper, begun, data, steps // recipe.every, keep_at, fill)
 
 
+def take_steps(
+    recipe: Recipe,
+    hyper: PyTree,
+    optimizer: optax.GradientTransformationExtraArgs,
+    key: Key,
+    state: TrainState,
+    batches: PyTree,
+    fetch: Fetch,
+    **extra: Any,
+) -> tuple[TrainState, Metrics]:
+    """Training steps in the recipe's own way, or those of `advance`, with its results.
+
+    Args:
+      recipe: its loss, and its steps if it has its own.
+      hyper: the argument of `recipe.optimizer`.
+      optimizer, key, state, batches, fetch, extra: see `advance`.
+    """
+    if recipe.steps is not None:
+        return recipe.steps(hyper, key, state, batches, fetch)
+    return advance(recipe.loss, optimizer, key, state, batches, fetch, **extra)
+
+
 def _moving(
     recipe: Recipe,
     moves: Moves,
     optimizer: optax.GradientTransformationExtraArgs,
-    take_steps: Callable[[TrainState, Array], tuple[TrainState, Metrics]],
+    steps_from: Callable[[TrainState, Array], tuple[TrainState, Metrics]],
     move_key: Key,
     state: TrainState,
     index: Array,
     data: Splits,
 ) -> tuple[TrainState, Metrics]:
-    """`take_steps` over `index[every, batch]`, with a move after each `moves.every` of them.
+    """`steps_from` over `index[every, batch]`, with a move after each `moves.every` of them.
 
     `move_key` is the key of the moves' gradients.
     """
 
     def body(state: TrainState, index: Array) -> tuple[TrainState, Metrics]:
-        state, metrics = take_steps(state, index)
+        state, metrics = steps_from(state, index)
         return move_mask(recipe, optimizer, move_key, state, data.train, moves.images), metrics
 
     parts = index.reshape(-1, moves.every, index.shape[-1])

@@ -56,7 +56,7 @@ def pytest_xdist_make_scheduler(config, log):
 MOST_MAPS = 40_000
 """Mapped regions of memory, of which Linux allows a process 65,530. A compiled program has some
 twenty, and a process that can map no more dies."""
-tests_since = itertools.count()
+TESTS_RUN = itertools.count()
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +64,7 @@ def room_for_programs():
     """Drops all compiled programs before there are too many."""
     yield
     regions = pathlib.Path("/proc/self/maps")
-    if next(tests_since) % 25 == 0 and regions.exists():
+    if next(TESTS_RUN) % 25 == 0 and regions.exists():
         with regions.open() as lines:
             if sum(1 for _ in lines) > MOST_MAPS:
                 jax.clear_caches()

@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.harness import annealed_trainings
-from experiments.harness.annealed_trainings import HOT, VARIANTS, Variant
+from experiments.harness import annealed_plan
+from experiments.harness.annealed_variants import HOT, VARIANTS, Variant
 from experiments.harness.budgeted_search import dense_cost
 from experiments.harness.problem import build as build_problem
 from experiments.harness.training_settings import NetSettings, TrainSettings
@@ -17,9 +17,9 @@ from jaxtickets import losses, masks, nets, runs, training
 from jaxtickets.data import batches
 from jaxtickets.dynamic import granet
 from jaxtickets.io.errors import UserError
-from jaxtickets.recipes import annealed_training
+from jaxtickets.recipes import annealed_training, trained_interactions
 from jaxtickets.recipes.annealed_training import Rounds, TrainedChain, TrainedData
-from jaxtickets.search import space
+from jaxtickets.search import interacting_chains, space
 from jaxtickets.search.acceptance import ACCEPTANCES, memoryless
 from jaxtickets.search.annealing import State
 from jaxtickets.training import Moves, Recipe, Splits
@@ -189,7 +189,7 @@ def group(interaction):
 
 
 def test_the_worse_half_become_copies_of_the_better_with_their_weights():
-    search, inputs, now, step = group(annealed_training.copying(0.5))
+    search, inputs, now, step = group(trained_interactions.copying(0.5))
     after = search.interaction.interact(runs.take(inputs, 0), now, np.int32(2), DATA)
     parents = [1, 1, 3, 3]  # chain 0 becomes the best, chain 1, and chain 2 becomes chain 3
     for i, parent in enumerate(parents):
@@ -201,7 +201,7 @@ def test_the_worse_half_become_copies_of_the_better_with_their_weights():
 
 
 def test_children_have_exact_counts_and_the_fitter_parents_weights():
-    search, inputs, now, _ = group(annealed_training.crossing(0.5, SPACE, INNER, 1))
+    search, inputs, now, _ = group(trained_interactions.crossing(0.5, SPACE, INNER, 1))
     after = search.interaction.interact(runs.take(inputs, 0), now, np.int32(2), DATA)
     before = [runs.take(now.state.walk.state, i) for i in range(CHAINS)]
     for i in range(CHAINS):
@@ -228,7 +228,7 @@ def test_children_have_exact_counts_and_the_fitter_parents_weights():
 
 
 def test_exchange_gives_each_chain_the_heat_of_its_rung():
-    interaction = annealed_training.INTERACTIONS["exchange"](ladder=8.0)
+    interaction = trained_interactions.INTERACTIONS["exchange"](ladder=8.0)
     search, inputs, now, step = group(interaction)
     np.testing.assert_allclose(np.sort(now.state.scale), [1, 2, 4, 8], rtol=1e-5)
     after = search.interaction.interact(runs.take(inputs, 0), now, np.int32(2), DATA)
@@ -240,7 +240,7 @@ def test_exchange_gives_each_chain_the_heat_of_its_rung():
 
 def test_exchange_keeps_two_trainings_in_balance():
     """On two energies and two rungs, the share of each order is what Boltzmann says."""
-    interaction = annealed_training.INTERACTIONS["exchange"](ladder=2.0)
+    interaction = trained_interactions.INTERACTIONS["exchange"](ladder=2.0)
     energy = jnp.array([0.1, 0.15], jnp.float32)
 
     def state(scale):
@@ -249,7 +249,7 @@ def test_exchange_keeps_two_trainings_in_balance():
 
     def one(carry, key):
         states, memory = carry
-        between = annealed_training.Between(jnp.int32(1), jnp.float32(0.1), jnp.float32(0.1))
+        between = interacting_chains.Between(jnp.int32(1), jnp.float32(0.1), jnp.float32(0.1))
         states, memory = interaction.interact(key, (), states, memory, between)
         return (states, memory), states.scale[0] < states.scale[1]
 
@@ -282,10 +282,10 @@ def problem():
 @pytest.mark.parametrize("budget", [1.0, 4.0])
 def test_chains_cost_what_the_plan_says_and_no_more_than_the_budget(problem, name, budget):
     variant = VARIANTS[name]
-    found = annealed_trainings.plan(problem, variant, budget, held_out=500)
+    found = annealed_plan.plan(problem, variant, budget, held_out=500)
     plan, n = found.training, len(problem.dataset.validation.labels)
     steps = 3 * plan.rounds * (plan.every * 128 + plan.images)
-    scored = annealed_trainings.scored_images(variant, 500)
+    scored = annealed_plan.scored_images(variant, 500)
     energies = plan.rounds * scored * (2 if variant.accept == "metropolis" else 1)
     judging = 3 * found.judged * 128 + n if variant.rewound else 0
     each = steps + energies + 8 * n + judging
@@ -305,6 +305,6 @@ def test_variants_differ_from_granet_in_what_they_say():
 
 def test_budgets_and_images_that_do_not_suffice_are_one_line(problem):
     with pytest.raises(UserError, match="too little"):
-        annealed_trainings.plan(problem, HOT._replace(chains=8), 0.05, held_out=500)
+        annealed_plan.plan(problem, HOT._replace(chains=8), 0.05, held_out=500)
     with pytest.raises(UserError, match="--held_out=3500: there are 3500 images"):
-        annealed_trainings.plan(problem, VARIANTS["metropolis"], 1.0, held_out=3500)
+        annealed_plan.plan(problem, VARIANTS["metropolis"], 1.0, held_out=3500)

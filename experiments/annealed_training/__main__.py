@@ -25,8 +25,15 @@ from experiments.annealed_training.figure import (
 )
 from experiments.annealed_training.page import table
 from experiments.annealed_training.variants import HEAT, chosen
-from experiments.harness import annealed_trainings, budgeted_search, packed_runs, rows
-from experiments.harness.annealed_trainings import VARIANTS
+from experiments.harness import (
+    annealed_plan,
+    annealed_trainings,
+    budgeted_search,
+    packed_runs,
+    rows,
+)
+from experiments.harness.annealed_plan import HELD_OUT
+from experiments.harness.annealed_variants import VARIANTS
 from experiments.harness.budgeted_search import Task
 from experiments.harness.flags import (
     BatchSettings,
@@ -44,7 +51,6 @@ from experiments.harness.sparse_runs import GRANET, EvolveSettings
 from experiments.harness.trained_masks import LEADING, Entry, save_entry, train_in_parts
 from experiments.harness.training_runs import start_of
 from experiments.harness.training_settings import IDLE, NetSettings, TrainSettings
-from jaxtickets import masks
 
 SMOKE: dict[str, Any] = {
     "variants": ("granet", "hot_cycles", "consensus", "exchange"),
@@ -78,7 +84,7 @@ class Question:
         1.0, "cost of a search for each seed, in dense trainings", above=0, most=1e9
     )
     held_out: int = option(
-        500, "training images kept from training for energies", least=1, most=10**9
+        HELD_OUT, "training images kept from training for energies", least=1, most=10**9
     )
     execution: str = packed_runs.execution("training steps of the masks that were found")
     floor: int = option(1, "minimum number of weights that a layer keeps", least=0, most=10**9)
@@ -104,12 +110,10 @@ def main() -> None:
     axis, problem = set_up(place, parts)
     variants = chosen(question.variants, numbers("heat", question.heat) if question.heat else [])
     densities = sorted(numbers("density", question.density), reverse=True)
-    annealed_trainings.check(
+    annealed_plan.check(
         problem, variants, question.budget, densities, question.floor, question.held_out
     )
-    sparse = question.execution == "sparse"
-    if sparse:
-        packed_runs.check_perceptron(problem)
+    alone = packed_runs.executed(problem, question.execution)
     session = start_run("annealed_training", place, parts, axis, problem)
 
     entries = []
@@ -124,11 +128,7 @@ def main() -> None:
                 entry = Entry(fields, start_of(problem, one, mask, params))
                 save_entry(session.folder, problem, entry, one.step)
                 entries.append(entry)
-    alone = session
-    if sparse:
-        whole = masks.ones(session.seeds[0].params)
-        alone = session._replace(problem=packed_runs.skipping_zeros(problem, whole))
-    summary = train_in_parts(alone, "train", entries)
+    summary = train_in_parts(session._replace(problem=alone), "train", entries)
     dense = budgeted_search.dense_cost(problem)
     for row in summary:
         row["dense_trainings"] = round(row["forward_passes"] / dense, 4)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.annealed_training.variants import heat_of
+from experiments.annealed_training.variants import heat_name
 from experiments.harness import rows
 from experiments.harness.canvas import densities, legend_beside, save, subplots
 from experiments.harness.records import read_spec
@@ -40,11 +40,10 @@ def draw_accuracies(folder: Path, base: str) -> Path:
 
 
 def draw_heat(folder: Path, base: str) -> Path | None:
-    """Draws test accuracy less that of `base` over the heat; None if no variant is named by it."""
+    """Draws test accuracy less that of `base` over the heat; None if the run has no heats."""
     summary = rows.read_summary(folder)
-    hot = {name: heat_of(name) for name in dict.fromkeys(row["method"] for row in summary)}
-    heats = sorted((heat, name) for name, heat in hot.items() if heat is not None)
-    if not heats or base not in hot:
+    heats = [(heat, heat_name(heat)) for heat in sorted(map(float, read_spec(folder)["heat"]))]
+    if not heats or base not in {row["method"] for row in summary}:
         return None
     fig, axes = subplots(1, 1, (6.5, 3.8))
     panel = axes[0, 0]

@@ -2,22 +2,17 @@
 
 from collections.abc import Sequence
 
-from experiments.harness.annealed_trainings import HOT, VARIANTS, Variant
+from experiments.harness.annealed_variants import HOT, VARIANTS, Variant
 
 HEAT = "heat"
 
 
 def chosen(names: Sequence[str], heats: Sequence[float]) -> dict[str, Variant]:
-    """Name -> variant; those of the heats drop and grow with it, and are named `heat_HEAT`."""
+    """Name -> variant: those of the table by name, and those that drop and grow with each heat."""
     found = {name: VARIANTS[name] for name in names}
-    hot = {f"{HEAT}_{h:g}": HOT._replace(drop_heat=h, grow_heat=h) for h in heats}
-    return found | hot
+    return found | {heat_name(h): HOT._replace(drop_heat=h, grow_heat=h) for h in heats}
 
 
-def heat_of(name: str) -> float | None:
-    """The heat in a variant's name; None if there is none."""
-    word, _, number = name.partition("_")
-    try:
-        return float(number) if word == HEAT else None
-    except ValueError:
-        return None
+def heat_name(heat: float) -> str:
+    """The name of a heat's variant, such as `heat_0.1`."""
+    return f"{HEAT}_{heat:g}"

@@ -73,7 +73,14 @@ def steps_in(
     return steps
 
 
-def skipping_zeros(problem: Problem, mask: Mask) -> Problem:
-    """The problem with training steps that skip zeros where masks keep few weights."""
-    steps = steps_in(nets_of(problem, mask), problem.recipe.optimizer)
-    return problem.with_recipe(steps=steps)
+def executed(problem: Problem, execution: str) -> Problem:
+    """The problem with its training steps computed in a way of `EXECUTIONS`.
+
+    Raises:
+      UserError: see `check_perceptron`.
+    """
+    if execution == "dense":
+        return problem
+    check_perceptron(problem)
+    nets = nets_of(problem, problem.param_shapes)
+    return problem.with_recipe(steps=steps_in(nets, problem.recipe.optimizer))

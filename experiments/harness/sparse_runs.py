@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -93,6 +93,12 @@ def check_sparse_training(
     budget: float,
 ) -> None:
     """Raises UserError if `train_sparse` can't be done with these settings."""
+    check_densities(problem, densities, floor)
+    optimizer_of(train, plan_sparse_training(problem, budget).steps)
+
+
+def check_densities(problem: Problem, densities: Sequence[float], floor: int) -> None:
+    """Raises UserError if a density is outside (0, 1), or out of reach of the floors."""
     params = problem.param_shapes
     for density in densities:
         if not 0 < density < 1:
@@ -101,7 +107,6 @@ def check_sparse_training(
             allocation.global_(masks.shapes(params, problem.prunable), density, floor)
         except ValueError as error:
             raise UserError(str(error)) from error
-    optimizer_of(train, plan_sparse_training(problem, budget).steps)
 
 
 def plan_sparse_training(problem: Problem, budget: float) -> SparseTrainingPlan:
@@ -217,24 +222,18 @@ def train_sparse(
 
 
 def tickets(
-    task: Task,
-    densities: Sequence[float],
-    settings: EvolveSettings,
-    train: TrainSettings,
-    budget: float,
-    chains: int = 1,
+    task: Task, densities: Sequence[float], find: Callable[[Task], Sequence[FoundMask]]
 ) -> list[chain_runs.FoundTicket]:
-    """The masks of `train_sparse` at each density and seed, as bits over all prunable weights.
+    """The masks of a search at each density and seed, as bits over all prunable weights.
 
     Args:
       task: the seeds and the label. Its density is ignored; phases are named `LABEL-DENSITY`.
       densities: kept fractions.
-      settings, train, budget, chains: see `train_sparse`.
+      find: the search: a mask for each seed of a task.
     """
     found = []
     for density in densities:
-        one = task._replace(density=density, label=f"{task.label}-{density:g}")
-        made = train_sparse(one, settings, train, budget, chains)
+        made = find(task._replace(density=density, label=f"{task.label}-{density:g}"))
         for seed, (mask, _, columns) in zip(task.session.seeds, made, strict=True):
             bits = masks.flatten(mask, task.session.problem.prunable)
             found.append(chain_runs.FoundTicket(density, seed, bits, bits, columns))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from experiments.harness import tables
-from experiments.harness.annealed_trainings import ANNEALED
+from experiments.harness.annealed_variants import ANNEALED
 from experiments.harness.search_presets import SEARCH_PRESETS
 from experiments.harness.sparse_runs import GRANET
 from experiments.harness.tables import Row

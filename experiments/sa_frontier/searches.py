@@ -2,8 +2,14 @@
 
 import dataclasses
 
-from experiments.harness import annealed_trainings, budgeted_search, sparse_runs, trained_masks
-from experiments.harness.annealed_trainings import ANNEALED
+from experiments.harness import (
+    annealed_plan,
+    annealed_trainings,
+    budgeted_search,
+    sparse_runs,
+    trained_masks,
+)
+from experiments.harness.annealed_variants import ANNEALED
 from experiments.harness.budgeted_search import FindSettings, FoundMask, Task
 from experiments.harness.candidate_masks import Candidates, GallerySettings
 from experiments.harness.flags import numbers
@@ -59,9 +65,7 @@ def check_searches(
         if method in SEARCH_PRESETS:
             budgeted_search.plan_phases(finding, problem, method, min(budgets))
     variants = {name: ANNEALED[name] for name in question.searches if name in ANNEALED}
-    annealed_trainings.check(
-        problem, variants, min(budgets), densities, listed.floor, finding.held_out
-    )
+    annealed_plan.check(problem, variants, min(budgets), densities, listed.floor, finding.held_out)
     for budget in budgets if GRANET in question.searches else ():
         sparse_runs.check_sparse_training(evolving, problem, train, densities, listed.floor, budget)
     if set(question.searches) & set(POLISHED):

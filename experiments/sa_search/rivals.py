@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from experiments.harness import annealed_trainings, sparse_runs
-from experiments.harness.annealed_trainings import ANNEALED, HELD_OUT
-from experiments.harness.budgeted_search import Task
+from experiments.harness import annealed_plan, annealed_trainings, sparse_runs
+from experiments.harness.annealed_plan import HELD_OUT
+from experiments.harness.annealed_variants import ANNEALED
+from experiments.harness.budgeted_search import FoundMask, Task
 from experiments.harness.chain_runs import FoundTicket
 from experiments.harness.problem import Problem
 from experiments.harness.session import Session
@@ -37,7 +38,7 @@ def check(asked: Asked, problem: Problem) -> None:
     """Raises UserError if a rival can't be found, before any work."""
     names, train, densities, floor, budget = asked
     variants = {name: ANNEALED[name] for name in names if name in ANNEALED}
-    annealed_trainings.check(problem, variants, budget, densities, floor, HELD_OUT)
+    annealed_plan.check(problem, variants, budget, densities, floor, HELD_OUT)
     if GRANET in names:
         sparse_runs.check_sparse_training(
             EvolveSettings(), problem, train, densities, floor, budget
@@ -48,16 +49,17 @@ def found(asked: Asked, session: Session) -> list[tuple[str, FoundTicket]]:
     """The rivals' names and results."""
     made = []
     for name in asked.names:
-        task = Task(session, name, 0.0, asked.floor)
-        if name == GRANET:
-            mine = sparse_runs.tickets(
-                task, asked.densities, EvolveSettings(), asked.train, asked.budget
-            )
-        elif name in ANNEALED:
-            mine = annealed_trainings.tickets(
-                task, asked.densities, ANNEALED[name], asked.train, asked.budget, HELD_OUT
-            )
-        else:
+        if name not in RIVALS:
             continue
-        made += [(name, ticket) for ticket in mine]
+
+        def find(task: Task, name: str = name) -> list[FoundMask]:
+            settings, train, budget = EvolveSettings(), asked.train, asked.budget
+            if name == GRANET:
+                return sparse_runs.train_sparse(task, settings, train, budget)
+            variant = ANNEALED[name]
+            return annealed_trainings.anneal(task, variant, settings, train, budget, HELD_OUT)
+
+        task = Task(session, name, 0.0, asked.floor)
+        tickets = sparse_runs.tickets(task, asked.densities, find)
+        made += [(name, ticket) for ticket in tickets]
     return made

@@ -15,10 +15,9 @@ learning rate falls, and later proposals draw other numbers.
 weights are those of GraNet's training with the same key, bit for bit. Chains of a group help each
 other between chunks, as those of any search (`search.interacting_chains`): replica exchange gives
 each chain the heat and the temperature of its rung, and population annealing copies chains whole,
-with their weights. `crossing` replaces the worst chains by children.
+with their weights. `trained_interactions` has others.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -26,16 +25,14 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxtickets import masks, optimizer_states, training
+from jaxtickets import masks, training
 from jaxtickets.data import batches as data_batches
 from jaxtickets.dynamic import rules
 from jaxtickets.dynamic.annealed_granet import annealed_granet
-from jaxtickets.dynamic.base import mask_of
 from jaxtickets.dynamic.drop_and_grow import MovePlan, Shares
 from jaxtickets.dynamic.granet import granet
 from jaxtickets.dynamic.rules import Score
 from jaxtickets.recipes.annealed_search import GroupInteraction, Search
-from jaxtickets.search import genetic, interacting_chains
 from jaxtickets.search.acceptance import Rule
 from jaxtickets.search.annealing import Info, State
 from jaxtickets.search.chains import Chain, ChunkInfo
@@ -63,8 +60,8 @@ class Rounds(NamedTuple):
       images: training images of a move's gradient.
       chunk: rounds in a chunk.
       shares, floor: see `dynamic.granet`.
-      drop, grow: the scores from which weights are sampled, see `dynamic.rules`.
       accept: the acceptance rule; None accepts all, and computes no energy unless chains interact.
+      drop, grow: the scores from which weights are sampled, see `dynamic.rules`.
     """
 
     every: int
@@ -138,6 +135,12 @@ def build(
     The energy is the loss on the scored images; where all is accepted and no chains interact, it is
     the mean loss of the round's training batches, at first that on validation data. Chosen is
     always the last mask, with the validation loss of the net that trains under it as its score.
+
+    Args:
+      recipe: how nets are trained; its optimiser is the inner one.
+      prunable: the leaves that are masked.
+      rounds: how chains move.
+      interaction: how the chains of a group interact between two chunks; None: they do not.
     """
     scores = rounds.accept is not None or interaction is not None
 
@@ -236,12 +239,9 @@ def build(
             before = now.walk.state
             moved = training.move_mask(recipe, hot, move_key, before, data.train, rounds.images)
             moved = _either(number == 0, before, moved)  # nothing has trained yet
-            if recipe.steps is not None:
-                after, metrics = recipe.steps(chain.hyper, step_key, moved, index, fetch)
-            else:
-                after, metrics = training.advance(
-                    recipe.loss, hot, step_key, moved, index, fetch, move=False
-                )
+            after, metrics = training.take_steps(
+                recipe, chain.hyper, hot, step_key, moved, index, fetch, move=False
+            )
             trained = jnp.mean(metrics["loss"]).astype(float)
             reached = loss(after, data.scored) if scores else trained
             after, reached, accepted, memory = judged(now, number, before, after, reached)
@@ -284,92 +284,6 @@ def build(
     return Search(begin, chunk, groups)
 
 
-def copying(replaced: float) -> Interaction:
-    """The worst chains become copies of the best, one of each, with their weights.
-
-    Args:
-      replaced: the share of chains that is replaced, at most half.
-    """
-
-    def interact(
-        key: Key, kernel: tuple, states: State, memory: PyTree, between: Between
-    ) -> tuple[State, PyTree]:
-        del key, kernel, between
-        order = jnp.argsort(_finite(states.energy))
-        many = _count(replaced, states)
-        parents = jnp.arange(len(order)).at[order[-many:]].set(order[:many])
-        return jax.tree.map(lambda leaf: leaf[parents], states), memory
-
-    return Interaction(lambda states: (states, ()), interact)
-
-
-def crossing(
-    replaced: float,
-    space: Space,
-    optimizer: optax.GradientTransformation,
-    floor: int = 0,
-) -> Interaction:
-    """The worst chains become children of two chains that won tournaments of two.
-
-    A child's mask keeps what both parents keep, and a random part of the rest
-    (`genetic.crossover`). Its weights and moments are the fitter parent's; what only the other has
-    starts at zero.
-
-    Args:
-      replaced: the share of chains that is replaced, at most half.
-      space: the space of the bits of masks.
-      optimizer: the inner optimiser, whose moments are reset.
-      floor: see `genetic.crossover`.
-    """
-
-    def interact(
-        key: Key, kernel: tuple, states: State, memory: PyTree, between: Between
-    ) -> tuple[State, PyTree]:
-        del kernel, between
-        many = _count(replaced, states)
-        first_key, second_key, cross_key = jax.random.split(key, 3)
-        one, other = (
-            genetic.tournament(k, states.energy, 2, many) for k in (first_key, second_key)
-        )
-        finite = _finite(states.energy)
-        fitter = jnp.where(finite[one] <= finite[other], one, other)
-        weaker = one + other - fitter
-        trained = states.walk.state
-        bits = jax.vmap(space.bits)(mask_of(trained.opt_state))
-        keys = jax.random.split(cross_key, many)
-        born = jax.vmap(lambda k, a, b: genetic.crossover(k, space, a, b, floor))(
-            keys, bits[fitter], bits[weaker]
-        )
-
-        def child(state: TrainState, bits: Array) -> TrainState:
-            mask = space.mask(bits)
-            old = jax.tree.map(jnp.logical_and, mask, state.mask)
-            params = masks.apply(old, state.params)
-            inner = optimizer_states.reset_moments(optimizer, state.opt_state.inner, params, old)
-            return state._replace(
-                params=params, opt_state=state.opt_state._replace(mask=mask, inner=inner)
-            )
-
-        parents = jax.tree.map(lambda leaf: leaf[fitter], trained)
-        children = jax.lax.map(lambda pair: child(*pair), (parents, born))
-        worst = jnp.argsort(finite)[-many:]
-        new = jax.tree.map(lambda leaf, rows: leaf.at[worst].set(rows), trained, children)
-        return states._replace(walk=states.walk._replace(state=new)), memory
-
-    return Interaction(lambda states: (states, ()), interact)
-
-
-INTERACTIONS: dict[str, Callable[..., Interaction] | None] = {
-    "none": None,
-    "exchange": interacting_chains.exchanging,
-    "population": interacting_chains.populating,
-    "copies": copying,
-    "crossover": crossing,
-}
-"""Name -> the interaction's factory, which takes what it needs of `ladder`, `replaced`, `space`,
-`optimizer` and `floor`; None for independent chains."""
-
-
 def consensus(space: Space, held: Array, keep: int, floor: int = 0) -> Array:
     """bool`[n]`: the weights that most rounds of most chains keep; ties are broken by position.
 
@@ -393,12 +307,3 @@ def _on_time(old: TrainState, new: TrainState) -> TrainState:
         return after if clock else before
 
     return jax.tree.map(leaf, old, new)
-
-
-def _finite(energy: Array) -> Array:
-    return jnp.where(jnp.isfinite(energy), energy, jnp.inf)
-
-
-def _count(share: float, states: State) -> int:
-    chains = states.energy.shape[0]
-    return min(max(1, round(share * chains)), chains // 2)

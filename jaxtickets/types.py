@@ -27,6 +27,19 @@ Prunable = tuple[str, ...]
 Keep = Any
 """How many weights to keep: an integer over all prunable leaves, or a mapping path -> integer."""
 
+
+class Gaussian(NamedTuple):
+    """Independent Gaussian weights.
+
+    Attributes:
+      mean, variance: PyTrees of float with the treedef and the shapes of the parameters; where the
+        variance is zero, a weight is its mean.
+    """
+
+    mean: Params
+    variance: Params
+
+
 UnitMask = Mapping[str, Array]
 """`{group: bool[units]}`: the filters or neurons that are kept."""
 

@@ -118,7 +118,7 @@ def test_training_and_gates():
         ends = {"no gate": (alone[0].state.params, alone, mask)}
         for name, gate_of in gates.GATES.items():
             gate = gate_of(KERNELS, keep, steps=4)
-            g, begun = gate.init(given.key, params), gates.begin(stats, params)
+            g, begun = gates.start(gate, given.key, params, stats)
             recipe = gates.recipe(gate, given.recipe)
             gated = training.train(recipe, given.key, rate, g, begun, masks.ones(g), data, 4)
             end = gated[0].state.params

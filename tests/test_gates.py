@@ -14,7 +14,7 @@ from jaxtickets.search import energies
 from jaxtickets.types import Model, Split
 
 KEY, OTHER = jax.random.key(1), jax.random.key(2)
-STEP = jnp.int32(3)
+STEP, NONE = jnp.int32(3), jnp.float32(1)
 PRUNABLE = ("fc1/kernel", "out/kernel")  # of the net of `mlp`; fc2's kernel stays dense
 KEEPS = {"each": {"fc1/kernel": 5, "out/kernel": 3}, "total": 7}
 SCALES = {
@@ -35,6 +35,11 @@ def same(got, expected):
     for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         assert x.dtype == y.dtype
         np.testing.assert_array_equal(x, y)
+
+
+def fixed(weights, stats=()):
+    """The statistics of a gate over these weights."""
+    return gates.GatedStats(stats, weights, STEP, NONE)
 
 
 def vector(tree):
@@ -59,7 +64,7 @@ def table(scales=tuple(SCALES), batched=False):
         gate = GATES[name](PRUNABLE, KEEPS["total"], SCALES[scale], steps=1)
 
         def squares(g):
-            effective, penalty = gate.apply(key, step, g, params)
+            effective, penalty = gate.apply(key, step, g, params, NONE)
             loss = sum(jnp.sum((leaf - 0.3) ** 2) for leaf in jax.tree.leaves(effective))
             return loss + penalty, (effective, penalty)
 
@@ -160,7 +165,7 @@ def test_the_hard_mask_keeps_exactly_what_is_asked_for(name, keep, mlp):
 @pytest.mark.parametrize("name", GATES)
 def test_what_is_left_is_ranked_highest_and_scaled(name, mlp):
     scores, gate = spread_scores(mlp), GATES[name](PRUNABLE, 7, SCALES["dynamic"], steps=1)
-    left = masks.pick(jax.jit(partial(gates.hardened, gate))(scores, mlp), PRUNABLE)
+    left = masks.pick(jax.jit(partial(gates.hardened, gate))(scores, fixed(mlp)), PRUNABLE)
     ranks = [RANKED[name](leaf) for leaf in masks.pick(scores, PRUNABLE)]
     seventh = np.sort(np.concatenate([rank.ravel() for rank in ranks]))[-7]
     for got, rank, weight in zip(left, ranks, masks.pick(mlp, PRUNABLE), strict=True):
@@ -212,7 +217,7 @@ def test_the_gradient_of_edge_popup_by_hand():
     gate = edge_popup.gate(("out/kernel",), 2)
 
     def loss(scores):
-        effective, _ = gate.apply(KEY, STEP, scores, params)
+        effective, _ = gate.apply(KEY, STEP, scores, params, NONE)
         y = jnp.array([1.0, 10.0]) @ effective["out"]["kernel"]
         return y[0] - y[1], (effective, y)
 
@@ -255,7 +260,7 @@ def test_the_gradient_is_that_of_the_surrogate_by_differences(name, scale):
     gate = GATES[name](paths, {"a/kernel": 7, "b/kernel": 3}, scales[scale], steps=1)
 
     def loss(scores):
-        effective, _ = gate.apply(KEY, STEP, scores, tree(weights))
+        effective, _ = gate.apply(KEY, STEP, scores, tree(weights), NONE)
         w1, w2 = (effective[layer]["kernel"] for layer in "ab")
         hidden = jnp.tanh(jnp.asarray(images, "f") @ w1)
         return jnp.sum((hidden @ w2 - labels) ** 2), effective
@@ -324,8 +329,8 @@ def test_what_is_trained_is_what_a_search_with_that_rescaling_scores(mlp):
     rescale = partial(energies.rescale, prunable=PRUNABLE)
     gate, scores = edge_popup.gate(PRUNABLE, 7, rescale), spread_scores(mlp)
     scored = energies.rescaled(gate.harden(scores, mlp), mlp, PRUNABLE)
-    same(gate.apply(KEY, STEP, scores, mlp)[0], scored)
-    same(gates.hardened(gate, scores, mlp), scored)
+    same(gate.apply(KEY, STEP, scores, mlp, NONE)[0], scored)
+    same(gates.hardened(gate, scores, fixed(mlp)), scored)
 
 
 def test_gradual_edge_popup_uses_fewer_and_fewer_weights(mlp):
@@ -342,7 +347,7 @@ def test_gradual_edge_popup_uses_fewer_and_fewer_weights(mlp):
     def used(step):
         found = {}
         for name, gate in gates_of.items():
-            effective, _ = gate.apply(KEY, step, spread_scores(mlp), mlp)
+            effective, _ = gate.apply(KEY, step, spread_scores(mlp), mlp, NONE)
             found[name] = [jnp.count_nonzero(leaf) for leaf in masks.pick(effective, PRUNABLE)]
         return found
 
@@ -395,7 +400,7 @@ def test_leaves_of_the_same_shape_are_drawn_independently():
 def test_training_uses_the_drawn_mask(mlp):
     gate, scores = bernoulli.gate(PRUNABLE, 7), spread_scores(mlp)
     mask = bernoulli.sample(KEY, scores, PRUNABLE)
-    same(gate.apply(KEY, STEP, scores, mlp)[0], masks.apply(mask, mlp))
+    same(gate.apply(KEY, STEP, scores, mlp, NONE)[0], masks.apply(mask, mlp))
 
 
 def test_the_threshold_is_a_half_and_has_no_density(mlp):
@@ -429,8 +434,8 @@ def test_dynamic_rescaling_multiplies_by_size_over_kept():
 def counting():
     """A gate whose weights are `g · w · step`, with a penalty from its key; a net to go with it."""
 
-    def apply(key, step, g, params):
-        effective = jax.tree.map(lambda w: g * w * step, params)
+    def apply(key, step, g, params, strength):
+        effective = jax.tree.map(lambda w: g * w * step * strength, params)
         return effective, jax.random.uniform(key)
 
     def net(params, stats, images, key=None, train=False):
@@ -450,7 +455,10 @@ def test_keys_steps_and_statistics_reach_the_gate_and_the_net():
     weights, images = {"w": jnp.array([1.0, -1.0, 3.0])}, jnp.array([[1.0, 2.0, 5.0]])
     gate_key, net_key = jax.random.split(KEY)
     noise, penalty = jax.random.normal(net_key), jax.random.uniform(gate_key)
-    batch, stats = Split(images, jnp.array([1])), gates.begin({"mean": jnp.float32(5)}, weights, 4)
+    batch, stats = (
+        Split(images, jnp.array([1])),
+        gates.GatedStats({"mean": jnp.float32(5)}, weights, jnp.int32(4), NONE),
+    )
     logits = images * 2.0 * weights["w"][None] * 4 + noise  # g = 2, step = 4
 
     of_weights = losses.classification(model, lambda images: images)
@@ -521,13 +529,13 @@ def trained(name, row, batches):
     """A gate trained on a row's weights, 100 steps of 20 points."""
     key, weights = row
     gate = GATES[name](LEAVES, KEEP, steps=100)
-    g = gate.init(key, weights)
+    g, begun = gates.start(gate, key, weights, {"seen": jnp.int32(0)})
     optimizer = masked(sgd(RATES[name]), masks.ones(g))
-    state = training.init(g, gates.begin({"seen": jnp.int32(0)}, weights), optimizer)
+    state = training.init(g, begun, optimizer)
     batches = jax.tree.map(lambda a: a.reshape(100, 20, *a.shape[1:]), batches)
     loss = gates.loss(gate, watched_loss)
     state, metrics = training.advance(loss, optimizer, key, state, batches)
-    return g, state, metrics, gates.hardened(gate, state.params, weights)
+    return g, state, metrics, gates.hardened(gate, state.params, state.stats)
 
 
 @pytest.mark.parametrize("name", GATES)
@@ -563,10 +571,11 @@ def test_a_recipe_trains_a_gate_and_looks_at_it_hardened():
 
     @jax.jit
     def run(key):
-        g, begun = gate.init(key, weights), gates.begin({"seen": jnp.int32(0)}, weights)
+        g, begun = gates.start(gate, key, weights, {"seen": jnp.int32(0)})
         start = g, begun, masks.ones(g)
         watched, metrics = training.train(gated, key, jnp.float32(0.05), *start, DATA, 90)
-        return watched.state, metrics, gates.hardened(gate, watched.state.params, weights)
+        end = watched.state
+        return end, metrics, gates.hardened(gate, end.params, end.stats)
 
     state, metrics, hardened = run(KEY)
     assert (state.step, state.stats.step, state.stats.net["seen"]) == (90, 90, 90)

@@ -39,13 +39,12 @@ def gated(task: Task, name: str) -> list[FoundMask]:
 
     def begin(row: tuple[Key, Key, Params, Stats]) -> Start:
         gate_key, key, params, stats = row
-        g = gate.init(gate_key, params)
-        return Start(key, problem.hyper, g, gates.begin(stats, params), masks.ones(g))
+        trained, gated_stats = gates.start(gate, gate_key, params, stats)
+        return Start(key, problem.hyper, trained, gated_stats, masks.ones(trained))
 
     def end(row: tuple[PyTree, gates.GatedStats]) -> tuple[Mask, Params]:
-        g, frozen = row
-        mask = gate.harden(g, frozen.weights)
-        return mask, gate.scale(mask, frozen.weights)
+        trained, frozen = row
+        return gates.ticket(gate, trained, frozen)
 
     recipe = gates.recipe(gate, problem.recipe._replace(evaluations_per_test=0))
     names = [{"method": name, "density": density, "seed": one.number} for one in seeds]

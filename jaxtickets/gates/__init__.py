@@ -1,17 +1,22 @@
-"""Gates: the mask as a function of trained parameters. One file for each gate."""
+"""Gates: mask or weights as a function of trained parameters. One file for each gate."""
 
-from jaxtickets.gates import bernoulli, edge_popup, gradual
+from jaxtickets.gates import bernoulli, continuous_sparsification, edge_popup, gradual
 from jaxtickets.gates.base import (
     Constructor,
     Gate,
     GatedStats,
+    Joint,
+    JointConstructor,
     Scale,
-    begin,
+    Setting,
     hardened,
     loss,
     model,
+    parts,
     recipe,
+    start,
     straight_through,
+    ticket,
     unscaled,
 )
 
@@ -21,17 +26,29 @@ GATES: dict[str, Constructor] = {
     "bernoulli": bernoulli.gate,
 }
 
+"""Gates over weights that stay fixed."""
+JOINT_GATES: dict[str, JointConstructor] = {
+    "continuous_sparsification": continuous_sparsification.gate,
+}
+"""Gates whose weights train with them."""
+
 __all__ = [
     "GATES",
+    "JOINT_GATES",
     "Constructor",
     "Gate",
     "GatedStats",
+    "Joint",
+    "JointConstructor",
     "Scale",
-    "begin",
+    "Setting",
     "hardened",
     "loss",
     "model",
+    "parts",
     "recipe",
+    "start",
     "straight_through",
+    "ticket",
     "unscaled",
 ]

@@ -1,13 +1,15 @@
-"""The interface of gates, and how `training` trains a gate while the weights stay fixed.
+"""The interface of gates, and how `training` trains a gate.
 
-A gate makes the mask a function of parameters g, so that gradients can train g. `loss`, `model` and
-`recipe` turn a loss, a net and a recipe over weights into the same over g. `training` then takes g
-in the place of the weights, with the mask `masks.ones(g)`; the weights are part of the statistics,
-`begin(stats, params)`.
+A gate makes the weights that a net uses a function of parameters g, so that gradients can train g.
+Either the net's own weights stay fixed, as in edge-popup, or they train with g (`trains_weights`),
+as in L0 regularisation. `loss`, `model` and `recipe` turn a loss, a net and a recipe over weights
+into the same over what trains: g, or `Joint(weights, g)`. `training` then takes that in the place
+of the weights, with a mask of ones.
 
     gated = gates.recipe(gate, problem.recipe)
-    g = gate.init(gate_key, params)
-    training.train(gated, key, hyper, g, gates.begin(stats, params), masks.ones(g), data, steps)
+    trained, gated_stats = gates.start(gate, gate_key, params, stats)
+    training.train(gated, key, hyper, trained, gated_stats, masks.ones(trained), data, steps)
+    mask, weights = gates.ticket(gate, state.params, state.stats)
 """
 
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxtickets import masks
 from jaxtickets.training import Recipe
@@ -46,27 +49,40 @@ def unscaled(mask: Mask, params: Params) -> Params:
     return params
 
 
+def _unchanged(g: PyTree, params: Params) -> Params:
+    del g
+    return params
+
+
 class Gate(NamedTuple):
-    """A mask as a function of trained parameters g.
+    """The weights that a net uses, as a function of trained parameters g.
 
     Attributes:
       init: `init(key, params) -> g`, a PyTree of float; the key is consumed.
-      apply: `apply(key, step, g, params) -> (effective params, penalty)`: the weights that the net
-        uses in a training step, differentiable in g, and a scalar that is added to the loss. The
-        key feeds a random mask and is consumed.
+      apply: `apply(key, step, g, params, strength) -> (effective params, penalty)`: the weights
+        that the net uses in a training step, differentiable in g and in the weights `params`, and a
+        scalar that is added to the loss. The weights may be a `Gaussian`, for a net that samples
+        them where they are used. The key feeds whatever is random and is consumed.
+        `strength` is a scalar that may differ between the runs of a batch: how strongly the gate
+        asks for sparsity, in the gate's own unit, see its constructor.
       harden: `harden(g, params) -> mask`: the mask after training.
       scale: rescales the weights under the hard mask: `scale(mask, params)` and the mask form a
         ticket.
+      weights: `weights(g, params) -> params`: the weights after training, before `scale` and the
+        hard mask; `params` themselves by default.
+      trains_weights: whether the net's weights train with g, see `Joint`.
     """
 
     init: Callable[[Key, Params], PyTree]
-    apply: Callable[[Key, Array, PyTree, Params], tuple[Params, Array]]
+    apply: Callable[[Key, Array, PyTree, Params, Array], tuple[Any, Array]]
     harden: Callable[[PyTree, Params], Mask]
     scale: Scale = unscaled
+    weights: Callable[[PyTree, Params], Params] = _unchanged
+    trains_weights: bool = False
 
 
 class Constructor(Protocol):
-    """`constructor(prunable, keep, scale, floor, steps) -> gate`: the signature of every gate."""
+    """`constructor(prunable, keep, scale, floor, steps) -> gate`: gates over fixed weights."""
 
     def __call__(
         self,
@@ -83,49 +99,123 @@ class Constructor(Protocol):
         ...
 
 
+class Setting(NamedTuple):
+    """What a gate whose weights train with it may ask about its training.
+
+    Attributes:
+      steps: the number of training steps.
+      examples: the number of training examples, by which a divergence that counts once for all of
+        them is divided.
+    """
+
+    steps: int
+    examples: int
+
+
+class JointConstructor(Protocol):
+    """`constructor(prunable, keep, floor, setting) -> gate`: gates that train with the weights."""
+
+    def __call__(
+        self, prunable: Prunable, keep: Keep | None, floor: Keep, setting: Setting
+    ) -> Gate:
+        """A gate over the leaves `prunable`; its docstring has the unit of its strength.
+
+        The hard mask keeps exactly `keep` weights, see `masks.select`; `keep` None has the method's
+        own threshold decide.
+        """
+        ...
+
+
+class Joint(NamedTuple):
+    """What trains where the weights train with the gate.
+
+    Attributes:
+      weights: the net's weights.
+      gate: the gate's parameters g.
+    """
+
+    weights: Params
+    gate: PyTree
+
+
 class GatedStats(NamedTuple):
     """The statistics of a gated net.
 
     Attributes:
       net: the net's own batch statistics.
-      weights: the net's weights, which training does not change. They are stored here because a run
-        carries nothing else beside g.
+      weights: the net's weights where training does not change them, `()` where they train. They
+        are stored here because a run carries nothing else beside what trains.
       step: int32 scalar, the number of steps taken, which gates receive.
+      strength: float scalar, which gates receive; 1 for a gate that has none.
     """
 
     net: Stats
     weights: Params
     step: Array
+    strength: Array
 
 
-def begin(stats: Stats, weights: Params, step: Array | int = 0) -> GatedStats:
-    """The statistics from which a gate's training starts at `step` (see `training.init`)."""
-    return GatedStats(stats, weights, jnp.asarray(step, jnp.int32))
+def start(
+    gate: Gate,
+    key: Key,
+    params: Params,
+    stats: Stats,
+    step: Array | int = 0,
+    strength: Array | float = 1.0,
+) -> tuple[PyTree, GatedStats]:
+    """What trains, and its statistics, at the start of a gate's training; the key is consumed.
+
+    Args:
+      gate: the gate.
+      key: for the gate's parameters.
+      params, stats: the net's weights and statistics.
+      step: the training step that `params` come from, see `training.init`.
+      strength: see `Gate.apply`; may be traced.
+    """
+    g = gate.init(key, params)
+    fixed = () if gate.trains_weights else params
+    step, strength = jnp.asarray(step, jnp.int32), jnp.asarray(strength, float)
+    gated = GatedStats(stats, fixed, step, strength)
+    return (Joint(params, g) if gate.trains_weights else g), gated
 
 
-def hardened(gate: Gate, g: PyTree, params: Params) -> Params:
-    """The weights under the hard mask, rescaled by the gate's `scale`."""
+def parts(gate: Gate, trained: PyTree, stats: GatedStats) -> tuple[PyTree, Params]:
+    """The gate's parameters and the net's weights."""
+    if gate.trains_weights:
+        return trained.gate, trained.weights
+    return trained, stats.weights
+
+
+def ticket(gate: Gate, trained: PyTree, stats: GatedStats) -> tuple[Mask, Params]:
+    """The hard mask, and the weights that it selects from, with the gate's values and `scale`."""
+    g, params = parts(gate, trained, stats)
     mask = gate.harden(g, params)
-    return masks.apply(mask, gate.scale(mask, params))
+    return mask, gate.scale(mask, gate.weights(g, params))
+
+
+def hardened(gate: Gate, trained: PyTree, stats: GatedStats) -> Params:
+    """The weights under the hard mask, see `ticket`."""
+    return masks.apply(*ticket(gate, trained, stats))
 
 
 def loss(gate: Gate, of_weights: Loss) -> Loss:
-    """The loss of g at fixed weights: the loss of the effective weights plus the gate's penalty.
+    """The loss of what trains: the loss of the effective weights plus the gate's penalty.
 
     Args:
       gate: the gate.
       of_weights: the loss of the net's weights; it receives the net's statistics and a dropout key.
 
     Returns:
-      `loss(g, stats, batch, key)` with `GatedStats`. Its metrics are those of `of_weights`, with
-      the penalty added to `"loss"`, and `"penalty"`. The key is consumed.
+      `loss(trained, stats, batch, key)` with `GatedStats`. Its metrics are those of `of_weights`,
+      with the penalty added to `"loss"`, and `"penalty"`. The key is consumed.
     """
 
     def of_gate(
         params: PyTree, stats: GatedStats, batch: Split, key: Key
     ) -> tuple[jax.Array, tuple[GatedStats, dict[str, jax.Array]]]:
         gate_key, net_key = jax.random.split(key)
-        effective, penalty = gate.apply(gate_key, stats.step, params, stats.weights)
+        g, weights = parts(gate, params, stats)
+        effective, penalty = gate.apply(gate_key, stats.step, g, weights, stats.strength)
         value, (net, metrics) = of_weights(effective, stats.net, batch, net_key)
         value = value + penalty
         metrics = metrics | {"loss": value, "penalty": penalty}
@@ -135,7 +225,7 @@ def loss(gate: Gate, of_weights: Loss) -> Loss:
 
 
 def model(gate: Gate, of_weights: Model) -> Model:
-    """The net as functions of g: the hard mask in evaluation mode, `gate.apply` in training mode.
+    """The net as functions of what trains: hardened in evaluation, `gate.apply` in training mode.
 
     Args:
       gate: the gate.
@@ -145,26 +235,46 @@ def model(gate: Gate, of_weights: Model) -> Model:
     def init(key: Key) -> tuple[PyTree, GatedStats]:
         gate_key, net_key = jax.random.split(key)
         weights, stats = of_weights.init(net_key)
-        return gate.init(gate_key, weights), begin(stats, weights)
+        return start(gate, gate_key, weights, stats)
 
     def apply(
-        g: PyTree, stats: GatedStats, images: Array, key: Any = None, train: bool = False
+        trained: PyTree, stats: GatedStats, images: Array, key: Any = None, train: bool = False
     ) -> tuple[jax.Array, GatedStats]:
         if not train:
-            effective = hardened(gate, g, stats.weights)
+            effective = hardened(gate, trained, stats)
             return of_weights.apply(effective, stats.net, images)[0], stats
         gate_key, net_key = jax.random.split(key)
-        effective, _ = gate.apply(gate_key, stats.step, g, stats.weights)
+        g, weights = parts(gate, trained, stats)
+        effective, _ = gate.apply(gate_key, stats.step, g, weights, stats.strength)
         logits, net = of_weights.apply(effective, stats.net, images, net_key, True)
         return logits, stats._replace(net=net, step=stats.step + 1)
 
     return Model(init, apply)
 
 
-def recipe(gate: Gate, of_weights: Recipe) -> Recipe:
-    """The recipe that trains g at fixed weights and evaluates the hard mask."""
-    gated = model(gate, of_weights.model), loss(gate, of_weights.loss)
-    return of_weights._replace(model=gated[0], loss=gated[1])
+Optimizer = Callable[[PyTree], optax.GradientTransformation]
+
+
+def recipe(gate: Gate, of_weights: Recipe, gate_optimizer: Optimizer | None = None) -> Recipe:
+    """The recipe that trains a gate, and its weights if they train, and evaluates the hard mask.
+
+    Args:
+      gate: the gate.
+      of_weights: the recipe of the net's weights.
+      gate_optimizer: `gate_optimizer(hyper) -> optax optimiser` of g where the weights train too,
+        such as one with another rate and no weight decay; None for that of the weights.
+    """
+    gated = of_weights._replace(
+        model=model(gate, of_weights.model), loss=loss(gate, of_weights.loss)
+    )
+    if gate_optimizer is None or not gate.trains_weights:
+        return gated
+
+    def optimizer(hyper: PyTree) -> optax.GradientTransformation:
+        each = {"weights": of_weights.optimizer(hyper), "gate": gate_optimizer(hyper)}
+        return optax.partition(each, Joint("weights", "gate"))
+
+    return gated._replace(optimizer=optimizer)
 
 
 def straight_through(mask: Mask, soft: Scores, params: Params, prunable: Prunable) -> Params:

@@ -44,8 +44,10 @@ def gate(
         leaves = [jnp.full_like(leaf, start) for leaf in masks.pick(zero, prunable)]
         return masks.put(zero, prunable, leaves)
 
-    def apply(key: Key, step: Array, scores: Scores, params: Params) -> tuple[Params, Array]:
-        del step
+    def apply(
+        key: Key, step: Array, scores: Scores, params: Params, strength: Array
+    ) -> tuple[Params, Array]:
+        del step, strength
         mask, soft = sample(key, scores, prunable), jax.tree.map(jax.nn.sigmoid, scores)
         ones = jax.tree.map(jnp.ones_like, params)
         scaled = scale(straight_through(mask, soft, ones, prunable), params)

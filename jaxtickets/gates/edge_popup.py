@@ -42,8 +42,10 @@ def gate(
         drawn = [draw(k, z.shape, z.dtype) for k, z in zip(keys, leaves, strict=True)]
         return masks.put(zero, prunable, drawn)
 
-    def apply(key: Key, step: Array, scores: Scores, params: Params) -> tuple[Params, Array]:
-        del key, step
+    def apply(
+        key: Key, step: Array, scores: Scores, params: Params, strength: Array
+    ) -> tuple[Params, Array]:
+        del key, step, strength
         mask = harden(scores, params)
         magnitude = jax.tree.map(jnp.abs, scores)
         effective = straight_through(mask, magnitude, scale(mask, params), prunable)

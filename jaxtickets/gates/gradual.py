@@ -65,8 +65,10 @@ def gate(
             return {path: now(keep[path], size) for path, size in sizes.items()}
         return now(keep, sum(sizes.values()))
 
-    def apply(key: Key, step: Array, scores: Scores, params: Params) -> tuple[Params, Array]:
+    def apply(
+        key: Key, step: Array, scores: Scores, params: Params, strength: Array
+    ) -> tuple[Params, Array]:
         at = edge_popup.gate(prunable, used(step, params), scale, floor)
-        return at.apply(key, step, scores, params)
+        return at.apply(key, step, scores, params, strength)
 
     return edge_popup.gate(prunable, keep, scale, floor)._replace(apply=apply)

@@ -1,5 +1,9 @@
-"""Penalties that thin out a net unit by unit during training, added to the loss (see `losses`)."""
+"""Penalties that thin out a net during training, added to the loss (see `losses`).
 
+`dynamic.proximal` has the group lasso as a step after the optimiser's, which reaches exact zeros.
+"""
+
+import math
 from collections.abc import Callable
 
 import jax
@@ -10,6 +14,20 @@ from jaxtickets.types import Array, Params
 
 Penalty = Callable[[Params, str], Array]
 """`penalty(params, output) -> scalar`; `output` names the output layer, whose units all stay."""
+
+GROUPS: dict[str, Callable[[int], tuple[int, ...]]] = {
+    "filters": lambda ndim: (ndim - 1,),
+    "channels": lambda ndim: (ndim - 2,) if ndim > 2 else (),
+    "shapes": lambda ndim: tuple(range(ndim - 1)) if ndim > 2 else (),
+    "inputs": lambda ndim: (0,) if ndim == 2 else (),
+}
+"""Groups of a kernel's weights: name -> the axes that number the groups, from the number of axes.
+
+`()`: such a kernel has no groups of this kind. `filters`: the incoming weights of a filter or a
+neuron, the column of a dense kernel. `channels`: the weights on an input channel of a convolution.
+`shapes`: one position and input channel of a convolution, across its filters. `inputs`: the weights
+on an input of a dense layer, the row of its kernel.
+"""
 
 
 def scales(params: Params, output: str) -> jax.Array:
@@ -28,35 +46,76 @@ def scales(params: Params, output: str) -> jax.Array:
     return sum((jnp.sum(jnp.abs(g)) for g in masks.pick(params, paths)), jnp.float32(0))
 
 
-def group_lasso(params: Params, output: str) -> jax.Array:
-    """`Σ_g sqrt(|g|) · ‖w_g‖₂` over filters and neurons g, each the incoming weights of one unit.
+def group_squares(kernel: Array, groups: str) -> tuple[jax.Array, int]:
+    """The squared norm of each group, with axes of length 1 kept, and the size of a group.
 
-    Wen et al., "Learning structured sparsity in deep neural networks", 2016, equation 3, for
-    filters. The paper omits the square root of the group's size; it is included here as in Yuan and
-    Lin, "Model selection and estimation in regression with grouped variables", 2006, so that layers
-    with many and with few inputs are penalised alike. The last axis of a kernel is its units (see
+    Args:
+      kernel: a kernel that has groups of this kind.
+      groups: a name in `GROUPS`.
+    """
+    numbered = GROUPS[groups](kernel.ndim)
+    summed = tuple(axis for axis in range(kernel.ndim) if axis not in numbered)
+    size = math.prod(kernel.shape[axis] for axis in summed)
+    return jnp.sum(kernel**2, summed, keepdims=True), size
+
+
+def group_lasso(params: Params, output: str, groups: str = "filters") -> jax.Array:
+    """`Σ_g sqrt(|g|) · ‖w_g‖₂` over groups of weights g, such as the incoming weights of one unit.
+
+    Wen et al., "Learning structured sparsity in deep neural networks", 2016, equation 3. The paper
+    omits the square root of the group's size; it is included here as in Yuan and Lin, "Model
+    selection and estimation in regression with grouped variables", 2006, so that layers with many
+    and with few inputs are penalised alike. The last axis of a kernel is its units (see
     `roles.is_kernel`). The output layer and all biases are not penalised. The gradient at a group
     of zeros is zero.
 
     Raises:
-      ValueError: the net has no kernel besides the output layer's.
+      ValueError: the net has no kernel with such groups besides the output layer's.
     """
     leaves = zip(masks.paths(params), jax.tree.leaves(params), strict=True)
     kernels = tuple(
         path
         for path, leaf in leaves
-        if roles.is_kernel(path, leaf) and not path.startswith(f"{output}/")
+        if roles.is_kernel(path, leaf)
+        and not path.startswith(f"{output}/")
+        and GROUPS[groups](jnp.ndim(leaf))
     )
     if not kernels:
         raise ValueError("there is no layer besides the output, so there are no units to penalise")
     total = jnp.float32(0)
     for kernel in masks.pick(params, kernels):
-        groups = kernel.reshape(-1, kernel.shape[-1])
-        squares = jnp.sum(groups**2, 0)
+        squares, size = group_squares(kernel, groups)
         there = squares > 0
         norms = jnp.where(there, jnp.sqrt(jnp.where(there, squares, 1.0)), 0.0)
-        total = total + len(groups) ** 0.5 * jnp.sum(norms)
+        total = total + size**0.5 * jnp.sum(norms)
     return total
 
 
-PENALTIES: dict[str, Penalty] = {"scales": scales, "group_lasso": group_lasso}
+def hoyer_square(params: Params, output: str) -> jax.Array:
+    """`Σ_layers (Σ |w|)² / Σ w²` over all kernels, the output layer's too.
+
+    A layer of n weights has a value between 1, with one weight, and n, with equal magnitudes. It
+    does not depend on the layer's scale, so that it prunes without shrinking what stays: weights
+    below `Σ w² / Σ |w|` are drawn to zero, larger ones grow. A layer of zeros counts nothing, and
+    the gradient at a zero is zero. Yang et al.,
+    "DeepHoyer: learning sparser neural network with differentiable scale-invariant sparsity
+    measures", 2020.
+
+    Raises:
+      ValueError: the net has no kernel.
+    """
+    del output
+    total = jnp.float32(0)
+    for kernel in masks.pick(params, masks.prunable(params)):
+        squares = jnp.sum(kernel**2)
+        there = squares > 0
+        ratio = jnp.sum(jnp.abs(kernel)) ** 2 / jnp.where(there, squares, 1.0)
+        total = total + jnp.where(there, ratio, 0.0)
+    return total
+
+
+PENALTIES: dict[str, Penalty] = {
+    "scales": scales,
+    "group_lasso": group_lasso,
+    "hoyer_square": hoyer_square,
+}

@@ -4,16 +4,18 @@ A gate has a row in `ROWS`. The promises are tested for all rows, in few program
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxtickets import gates, losses, masks, optimizers, runs, training
-from jaxtickets.gates import JOINT_GATES
+from jaxtickets.gates import JOINT_GATES, soft_weight_sharing, targeted_dropout
+from jaxtickets.gates.soft_weight_sharing import Components, Mixture
 from jaxtickets.types import Model, Split
 
 KEY, OTHER = jax.random.split(jax.random.key(1))
@@ -43,8 +45,18 @@ def of_leaves(value):
     return lambda g, params: jax.tree.map(lambda leaf: jnp.full_like(leaf, value), g)
 
 
+def a_component_each(g, params):
+    """`certain` for soft weight sharing: a narrow component at each weight, besides one at 0."""
+    del g
+    means = masks.flatten(params, PRUNABLE)
+    return Mixture(means, jnp.full(len(means) + 1, 20.0), jnp.zeros(len(means)))
+
+
 ROWS = {
     "continuous_sparsification": Row(of_leaves(1000.0)),
+    "soft_weight_sharing": Row(a_component_each),
+    "targeted_dropout": Row(lambda g, params: g, random=True),
+    "targeted_unit_dropout": Row(lambda g, params: g, random=True),
 }
 
 
@@ -186,7 +198,7 @@ def test_the_same_key_gives_the_same_weights_and_another_other_ones_to_some(mlp)
         gate = made(name)
         g = gate.init(KEY, mlp)
         first, again, other = (
-            jax.tree.leaves(gate.apply(key, jnp.int32(3), g, mlp, jnp.float32(1))[0])
+            jax.tree.leaves(gate.apply(key, jnp.int32(30), g, mlp, jnp.float32(1))[0])
             for key in (KEY, KEY, OTHER)
         )
         same(first, again)
@@ -206,3 +218,260 @@ def test_continuous_sparsification_by_hand(mlp):
     np.testing.assert_allclose(penalty, 0.1 * 22 * soft, rtol=1e-5)
     kept = gate.harden(jax.tree.map(lambda s, w: s * np.sign(w), g, mlp), mlp)
     np.testing.assert_array_equal(kept["fc1"]["kernel"], mlp["fc1"]["kernel"] > 0)
+
+
+# --- targeted dropout ----------------------------------------------------------------------------
+
+COLUMNS = {
+    "fc": {"kernel": np.array([[1, 8, 3], [-2, 7, -3], [3, 6, 3], [-4, 5, 3]], "f")},
+    "out": {"kernel": np.array([[2, -1], [1, 1]], "f")},
+}
+BOTH = ("fc/kernel", "out/kernel")
+
+
+def targeted(name="gate", keep=None, steps=8, **options):
+    setting = gates.Setting(steps, 1)
+    return getattr(targeted_dropout, name)(BOTH, keep, 0, setting, **options)
+
+
+def mask_at(gate, gamma):
+    start = gates.start(gate, KEY, COLUMNS, {}, strength=gamma)
+    mask, weights = jax.jit(lambda start: gates.ticket(gate, *start))(start)
+    same(jax.tree.map(np.asarray, weights), COLUMNS)
+    return jax.tree.map(lambda bits: np.asarray(bits).astype(int).tolist(), mask)
+
+
+def test_targeted_dropouts_own_mask_removes_the_smallest_share_of_each_column():
+    # of 4 in a column 0.6 · 4 = 2.4 go, two of them; of 2, one. Of equal magnitudes, the first go.
+    mask = mask_at(targeted(), 0.6)
+    assert mask["fc"]["kernel"] == [[0, 1, 0], [0, 1, 0], [1, 0, 1], [1, 0, 1]]
+    assert mask["out"]["kernel"] == [[1, 0], [0, 1]]
+    # the columns of fc have squared norms 30, 174 and 36: of three, floor(1.8) goes; of two, one
+    mask = mask_at(targeted("unit_gate"), 0.6)
+    assert mask["fc"]["kernel"] == [[0, 1, 1]] * 4 and mask["out"]["kernel"] == [[1, 0]] * 2
+    assert np.sum(mask_at(targeted(), 0.0)["fc"]["kernel"]) == 12
+    assert np.sum(mask_at(targeted("unit_gate"), 1.0)["fc"]["kernel"]) == 0
+
+
+def test_a_whole_number_of_targeted_weights_is_not_lost_to_rounding():
+    kernel = np.random.default_rng(0).standard_normal((100, 1)).astype("f")
+    for percent in range(101):
+        gate = targeted_dropout.gate(("w",), None, 0, SETTING)
+        mask = gate.prune({"w": kernel > -9}, {"w": kernel}, jnp.float32(percent) / 100)
+        assert np.sum(mask["w"]) == 100 - percent
+
+
+def test_an_exact_count_keeps_the_same_share_of_each_column():
+    mask = mask_at(targeted(keep=8), 0.9)  # of 16, whatever the strength
+    assert np.sum(mask["fc"]["kernel"], 0).tolist() == [2, 2, 2]
+    assert np.sum(mask["out"]["kernel"], 0).tolist() == [1, 1]
+    # fc's columns rank 1/3, 3/3 and 2/3, out's 2/2 and 1/2: all of the first ones, 2 of 36's
+    mask = mask_at(targeted("unit_gate", keep=8), 0.9)
+    assert mask["fc"]["kernel"] == [[0, 1, 1], [0, 1, 1], [0, 1, 0], [0, 1, 0]]
+    assert mask["out"]["kernel"] == [[1, 0]] * 2
+
+
+def test_both_ramps_by_hand():
+    found = [targeted_dropout.ramped(jnp.int32(t), 8, 0.5, 0.4) for t in (0, 2, 4, 6, 8, 99)]
+    shares = [0, 0.475 / 2, 0.475, 0.4875, 0.5, 0.5]
+    np.testing.assert_allclose([float(gamma) for gamma, _ in found], shares, rtol=1e-6)
+    chances = [0, 0.1, 0.2, 0.3, 0.4, 0.4]
+    np.testing.assert_allclose([float(alpha) for _, alpha in found], chances, rtol=1e-6)
+    assert targeted_dropout.ramped(jnp.int32(0), 0, 0.5, 0.4) == (0.5, 0.4)
+
+
+@pytest.mark.parametrize("name", ["gate", "unit_gate"])
+def test_targeted_weights_drop_with_probability_alpha_and_others_never(name):
+    gate = targeted(name, ramp=0.0, alpha=0.3)
+    goes = 1 - np.asarray(mask_at(gate, 0.6)["fc"]["kernel"])
+
+    @jax.jit
+    def draws(keys):
+        def dropped(key):
+            effective, penalty = gate.apply(key, jnp.int32(0), (), COLUMNS, jnp.float32(0.6))
+            kernel = effective["fc"]["kernel"]
+            return kernel == 0, (kernel == 0) | (kernel == COLUMNS["fc"]["kernel"]), penalty
+
+        return jax.vmap(dropped)(keys)
+
+    dropped, unscaled, penalty = draws(jax.random.split(KEY, 4000))
+    np.testing.assert_allclose(dropped.mean(0), 0.3 * goes, atol=0.03)  # four deviations
+    assert unscaled.all() and not penalty.any()
+    if name == "unit_gate":  # columns go as a whole
+        assert (dropped == dropped[:, :1]).all()
+
+
+def test_a_dropped_weight_has_no_gradient_in_its_step():
+    gate = targeted(ramp=0.0, alpha=1.0)
+
+    def total(params):
+        effective, _ = gate.apply(KEY, jnp.int32(0), (), params, jnp.float32(0.5))
+        return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(effective))
+
+    slopes = jax.grad(total)(COLUMNS)["fc"]["kernel"]
+    assert slopes.tolist() == mask_at(gate, 0.5)["fc"]["kernel"]
+
+
+# --- soft weight sharing -------------------------------------------------------------------------
+
+PRIOR = Mixture(
+    jnp.array([-0.5, 0.25]), jnp.array([np.log(400), np.log(100), 2.0]), jnp.array([0.3, 1.0])
+)
+
+
+def shared(keep=None, **options):
+    return soft_weight_sharing.gate(PRUNABLE, keep, 0, SETTING, **options)
+
+
+def test_the_mixtures_likelihood_and_its_gamma_priors_are_those_of_plain_numpy(mlp):
+    def reference(g, params):
+        means, precisions = np.array([0, *g.means], float), np.exp(np.asarray(g.log_precisions, "d"))
+        others = np.exp(np.asarray(g.logits, float))
+        shares = np.array([0.9, *(0.1 * others / others.sum())])
+        total = 0.0
+        for path in PRUNABLE:
+            for w in np.asarray(masks.pick(params, (path,))[0], float).ravel():
+                normal = np.sqrt(precisions / (2 * np.pi)) * np.exp(-precisions * (w - means) ** 2 / 2)
+                total -= np.log(np.sum(shares * normal))
+        for i, precision in enumerate(precisions):
+            a, b = (5e3, 2.0) if i == 0 else (250.0, 0.1)
+            total -= (a - 1) * np.log(precision) - b * precision
+        return total
+
+    small = jax.tree.map(lambda w: 0.1 * w, mlp)
+    other = PRIOR._replace(log_precisions=PRIOR.log_precisions + jnp.array([0.2, -0.1, 0.3]))
+    apply = jax.jit(partial(shared(zero=0.9).apply, KEY, jnp.int32(0)))
+    ends = [(PRIOR, small), (other, small), (PRIOR, jax.tree.map(lambda w: 0.2 * w, mlp))]
+    found = [float(apply(g, params, jnp.float32(2.0))[1]) for g, params in ends]
+    expected = [0.02 * reference(g, params) for g, params in ends]  # N is 100
+    # equal but for the priors' constants
+    np.testing.assert_allclose(np.diff(found), np.diff(expected), rtol=1e-4)
+    mode = PRIOR._replace(log_precisions=jnp.log(jnp.array([2499.5, 2490.0, 2490.0])))
+    np.testing.assert_allclose(soft_weight_sharing.precision_penalty(mode), 0, atol=1e-3)
+
+
+def test_a_mixture_starts_evenly_over_the_published_range_or_that_of_the_weights(mlp):
+    g = shared().init(KEY, mlp)
+    np.testing.assert_allclose(g.means, np.linspace(-0.6, 0.6, 15), atol=1e-7)
+    np.testing.assert_allclose(np.exp(-g.log_precisions / 2), np.full(16, 0.25), rtol=1e-6)
+    assert not g.logits.any()
+    most = max(np.abs(leaf).max() for leaf in masks.pick(mlp, PRUNABLE))
+    wide = shared(components=3, reach=None).init(KEY, mlp)
+    np.testing.assert_allclose(wide.means, [-most, most], rtol=1e-6)
+
+
+def test_divergences_are_those_of_numerical_integration():
+    prior = soft_weight_sharing.components_of(PRIOR, 0.9)
+    found = np.asarray(soft_weight_sharing.divergences(prior))
+    x = np.linspace(-6, 6, 200_001)
+    means, precisions = (np.asarray(a, float)[:, None] for a in (prior.means, prior.log_precisions))
+    logs = precisions / 2 - np.exp(precisions) * (x - means) ** 2 / 2
+    for i, j in ((0, 1), (1, 0), (2, 1), (0, 2)):
+        density = np.exp(logs[i]) / np.sqrt(2 * np.pi)
+        np.testing.assert_allclose(
+            found[i, j], np.sum(density * (logs[i] - logs[j])) * (x[1] - x[0]), rtol=1e-4
+        )
+    assert np.isinf(np.diag(found)).all()
+
+
+def test_merging_by_hand():
+    # At equal variances of 1, the divergence is d² / 2: 0.005 of components 1 and 2, 0.0032 of 0
+    # and 3. The latter merge first, at mean 0 and the mean variance; then the former.
+    prior = Components(
+        jnp.array([0.0, 2.0, 2.1, 0.08]), jnp.zeros(4), jnp.log(jnp.array([0.5, 0.1, 0.3, 0.1]))
+    )
+    merge = jax.jit(soft_weight_sharing.merged)
+    for below, means, shares in (
+        (0.003, [0, 2, 2.1, 0.08], [0.5, 0.1, 0.3, 0.1]),
+        (0.004, [0, 2, 2.1, 0.08], [0.6, 0.1, 0.3, 0]),
+        (0.006, [0, 2.075, 2.1, 0.08], [0.6, 0.4, 0, 0]),
+    ):
+        found = merge(prior, below)
+        np.testing.assert_allclose(found.means, means, rtol=1e-6)
+        np.testing.assert_allclose(np.exp(found.log_proportions), shares, rtol=1e-6, atol=1e-9)
+    unequal = prior._replace(log_precisions=jnp.array([0.0, 0.0, -0.1, 5.0]))
+    variance = np.exp(-merge(unequal, 0.02).log_precisions[1])  # KL .005 + .00256, and d² / 2
+    np.testing.assert_allclose(variance, 0.25 * 1 + 0.75 * np.exp(0.1), rtol=1e-5)
+    alone = merge(prior, 1e9)
+    assert (soft_weight_sharing.log_odds(alone, jnp.ones(3)) == -jnp.inf).all()
+
+
+def test_quantisation_and_its_masks_by_hand():
+    # Components of deviation 0.1 at 0, -0.5 and 0.25, with shares 0.9, 0.05 and 0.05: a weight
+    # leaves 0 past the middle by 0.01 log(18) / |mean| = 0.058 and 0.116.
+    g = Mixture(jnp.array([-0.5, 0.25]), jnp.full(3, np.log(100.0)), jnp.zeros(2))
+    params = {"w": jnp.array([[-0.4, -0.31, -0.30, 0.1], [0.0, 0.23, 0.25, 0.9]])}
+    gate = soft_weight_sharing.gate(("w",), None, 0, SETTING, zero=0.9)
+    start = gates.GatedStats({}, (), 0, 1.0)
+    found = gates.hardened(gate, gates.Joint(params, g), start)
+    np.testing.assert_allclose(found["w"], [[-0.5, -0.5, 0, 0], [0, 0, 0.25, 0.25]])
+    exact = soft_weight_sharing.gate(("w",), 6, 0, SETTING, zero=0.9)
+    found = gates.hardened(exact, gates.Joint(params, g), start)
+    np.testing.assert_allclose(found["w"], [[-0.5, -0.5, -0.5, 0], [0, 0.25, 0.25, 0.25]])
+
+
+def test_the_mixtures_optimiser_has_other_rates_for_means_than_for_the_rest(mlp):
+    # Adam's first step is its rate, but for the sign
+    gate = shared()
+    rates = soft_weight_sharing.gate_optimizer(means=0.01, others=0.5)
+    recipe = gates.recipe(gate, RECIPE._replace(optimizer=optax.sgd), rates)
+    trained, stats = gates.start(gate, KEY, mlp, {"seen": jnp.int32(0)}, strength=1.0)
+    sparse = recipe.sparsify(recipe.optimizer(0.25), masks.ones(trained), None, None)
+    state = training.init(trained, stats, sparse)
+    ones = jax.tree.map(jnp.ones_like, trained)
+    updates, _ = sparse.update(ones, state.opt_state, state.params)
+    np.testing.assert_allclose(updates.gate.means, -0.01, rtol=1e-5)
+    for leaf in (updates.gate.log_precisions, updates.gate.logits):
+        np.testing.assert_allclose(leaf, -0.5, rtol=1e-5)
+    assert all((leaf == -0.25).all() for leaf in jax.tree.leaves(updates.weights))
+
+
+def test_training_gathers_three_clusters_of_weights_at_three_values():
+    """Without a task. The clusters are around -0.8, 0 and 0.9, of deviation 0.1."""
+    cluster = np.repeat([0, -1, 1], (20, 4, 6))
+    noise = 0.1 * np.random.default_rng(3).standard_normal(30)
+    params = {"w": jnp.asarray(np.array([0, 0.9, -0.8])[cluster] + noise, float)}
+    gate = soft_weight_sharing.gate(("w",), None, 0, SETTING, components=3)
+    optimizer = optax.adam(0.01)
+
+    @jax.jit
+    def train(trained):
+        def step(carry, _):
+            trained, state = carry
+            slopes = jax.grad(
+                lambda t: gate.apply(KEY, jnp.int32(0), t.gate, t.weights, jnp.float32(1))[1]
+            )(trained)
+            updates, state = optimizer.update(slopes, state)
+            return (optax.apply_updates(trained, updates), state), ()
+
+        trained, _ = jax.lax.scan(step, (trained, optimizer.init(trained)), length=500)[0]
+        return trained.weights, gates.hardened(gate, trained, gates.GatedStats({}, (), 0, 1.0))
+
+    weights, shared_weights = train(gates.Joint(params, gate.init(KEY, params)))
+    np.testing.assert_array_equal(np.sign(shared_weights["w"]), cluster)
+    assert len(np.unique(shared_weights["w"])) == 3
+    np.testing.assert_allclose(weights["w"], shared_weights["w"], atol=0.03)
+
+
+BAD_SHARING = {
+    "components=1: must be 2 or more": {"components": 1},
+    "zero=1: must be between 0 and 1": {"zero": 1},
+    "reach=0: must be above 0": {"reach": 0},
+    "sigma=0: must be above 0": {"sigma": 0},
+}
+
+
+@pytest.mark.parametrize("message", BAD_SHARING)
+def test_bad_mixtures_are_refused(message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        shared(**BAD_SHARING[message])
+
+
+def test_bad_settings_and_probabilities_are_refused():
+    with pytest.raises(ValueError, match="^examples=0: must be 1 or more$"):
+        soft_weight_sharing.gate(PRUNABLE, None, 0, gates.Setting(1, 0))
+    with pytest.raises(ValueError, match="^steps=0: must be 1 or more$"):
+        targeted(steps=0)
+    for name in ("alpha", "ramp"):
+        with pytest.raises(ValueError, match=f"^{name}=1.5: must be from 0 to 1$"):
+            targeted(**{name: 1.5})

@@ -1,6 +1,13 @@
 """Gates: mask or weights as a function of trained parameters. One file for each gate."""
 
-from jaxtickets.gates import bernoulli, continuous_sparsification, edge_popup, gradual
+from jaxtickets.gates import (
+    bernoulli,
+    continuous_sparsification,
+    edge_popup,
+    gradual,
+    soft_weight_sharing,
+    targeted_dropout,
+)
 from jaxtickets.gates.base import (
     Constructor,
     Gate,
@@ -29,6 +36,9 @@ GATES: dict[str, Constructor] = {
 """Gates over weights that stay fixed."""
 JOINT_GATES: dict[str, JointConstructor] = {
     "continuous_sparsification": continuous_sparsification.gate,
+    "soft_weight_sharing": soft_weight_sharing.gate,
+    "targeted_dropout": targeted_dropout.gate,
+    "targeted_unit_dropout": targeted_dropout.unit_gate,
 }
 """Gates whose weights train with them."""
 

@@ -54,6 +54,11 @@ def _unchanged(g: PyTree, params: Params) -> Params:
     return params
 
 
+def _unpruned(mask: Mask, params: Params, strength: Array) -> Mask:
+    del params, strength
+    return mask
+
+
 class Gate(NamedTuple):
     """The weights that a net uses, as a function of trained parameters g.
 
@@ -71,6 +76,8 @@ class Gate(NamedTuple):
       weights: `weights(g, params) -> params`: the weights after training, before `scale` and the
         hard mask; `params` themselves by default.
       trains_weights: whether the net's weights train with g, see `Joint`.
+      prune: `prune(mask, params, strength) -> mask`: the hard mask without what the strength itself
+        says to remove, for a gate whose strength is a share of the weights; `mask` by default.
     """
 
     init: Callable[[Key, Params], PyTree]
@@ -79,6 +86,7 @@ class Gate(NamedTuple):
     scale: Scale = unscaled
     weights: Callable[[PyTree, Params], Params] = _unchanged
     trains_weights: bool = False
+    prune: Callable[[Mask, Params, Array], Mask] = _unpruned
 
 
 class Constructor(Protocol):
@@ -189,7 +197,7 @@ def parts(gate: Gate, trained: PyTree, stats: GatedStats) -> tuple[PyTree, Param
 def ticket(gate: Gate, trained: PyTree, stats: GatedStats) -> tuple[Mask, Params]:
     """The hard mask, and the weights that it selects from, with the gate's values and `scale`."""
     g, params = parts(gate, trained, stats)
-    mask = gate.harden(g, params)
+    mask = gate.prune(gate.harden(g, params), params, stats.strength)
     return mask, gate.scale(mask, gate.weights(g, params))
 
 

@@ -1,0 +1,255 @@
+"""Soft weight sharing: a mixture of Gaussians draws the weights to few values, most of them zero.
+
+The prior of a weight is `p(w) = Σ_j π_j N(w | μ_j, 1 / λ_j)`. Component 0 has mean 0 and a fixed
+mixing proportion near 1, so that most weights go there; the means, precisions and proportions of
+the others train with the weights. The loss is the mean cross-entropy plus
+
+    τ / N · (-Σ_w log p(w) - Σ_j log Gamma(λ_j)),
+
+N the number of training examples, and a Gamma prior on each precision that keeps variances from
+collapsing. Afterwards, components that have become the same are merged, and each weight is set to
+the mean of the component that most likely made it. Training starts from a trained net. Ullrich et
+al., "Soft weight-sharing for neural network compression", 2017, with τ = 0.003, and 16 components.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from jaxtickets import masks
+from jaxtickets.gates.base import Gate, Optimizer, Setting
+from jaxtickets.types import Array, Keep, Key, Mask, Params, Prunable, PyTree
+
+COMPONENTS, ZERO, REACH, SIGMA, MERGE = 16, 0.99, 0.6, 0.25, 1e-10
+ZERO_PRIOR, PRIOR = (5e3, 2.0), (250.0, 0.1)
+"""Shape and rate of the Gamma priors of the precisions: of component 0, and of each other one."""
+
+
+class Mixture(NamedTuple):
+    """What trains of a mixture with components 0 to m.
+
+    Attributes:
+      means: float`[m]`, of components 1 to m; the mean of component 0 is 0.
+      log_precisions: float`[m + 1]`, log λ of all components.
+      logits: float`[m]`, of the proportions of components 1 to m among themselves.
+    """
+
+    means: Array
+    log_precisions: Array
+    logits: Array
+
+
+class Components(NamedTuple):
+    """Gaussians and their proportions, component 0 first.
+
+    Attributes:
+      means, log_precisions: float`[m + 1]`.
+      log_proportions: float`[m + 1]`; -inf for a component that was merged into another.
+    """
+
+    means: Array
+    log_precisions: Array
+    log_proportions: Array
+
+
+def gate(
+    prunable: Prunable,
+    keep: Keep | None,
+    floor: Keep,
+    setting: Setting,
+    components: int = COMPONENTS,
+    zero: float = ZERO,
+    reach: float | None = REACH,
+    sigma: float = SIGMA,
+    merge_below: float = MERGE,
+) -> Gate:
+    """Trains a mixture with the weights, which training steps use as they are.
+
+    The strength is τ. After training, `weights` sets each weight to the mean of its likeliest
+    component besides 0. Unlike the paper, the prior is on the leaves `prunable` alone, not on
+    biases. The Gamma priors are divided by their largest values, which does not change gradients.
+
+    Args:
+      prunable: the leaves that share weights and are masked.
+      keep, floor: how many weights the hard mask keeps, see `masks.select`: those with the highest
+        odds of another component against component 0; `keep` None: those whose odds are above 1.
+      setting: the number of training examples.
+      components: the number of components, 2 or more.
+      zero: the fixed proportion of component 0.
+      reach: the first means are spread evenly from `-reach` to `reach`; None: to the largest
+        magnitude among the weights.
+      sigma: the first standard deviation of all components.
+      merge_below: components are merged while the divergence of one from another is below this, in
+        nats, see `merged`.
+
+    Raises:
+      ValueError: there are fewer than two components or no examples, `zero` is not between 0 and 1,
+        or `reach` or `sigma` is not above 0.
+    """
+    if components < 2:
+        raise ValueError(f"components={components}: must be 2 or more")
+    if setting.examples < 1:
+        raise ValueError(f"examples={setting.examples}: must be 1 or more")
+    if not 0 < zero < 1:
+        raise ValueError(f"zero={zero}: must be between 0 and 1")
+    if reach is not None and not reach > 0:
+        raise ValueError(f"reach={reach}: must be above 0")
+    if not sigma > 0:
+        raise ValueError(f"sigma={sigma}: must be above 0")
+
+    def init(key: Key, params: Params) -> Mixture:
+        del key
+        most = jnp.max(jnp.abs(masks.flatten(params, prunable))) if reach is None else reach
+        others = components - 1
+        means = most * jnp.linspace(-1, 1, others) if others > 1 else jnp.full(1, most)
+        return Mixture(
+            means.astype(float),
+            jnp.full(components, -2 * jnp.log(sigma), float),
+            jnp.zeros(others, float),
+        )
+
+    def apply(
+        key: Key, step: Array, g: Mixture, params: Params, strength: Array
+    ) -> tuple[Params, Array]:
+        del key, step
+        prior = components_of(g, zero)
+        leaves = masks.pick(params, prunable)
+        surprise = -sum((jnp.sum(log_density(prior, leaf)) for leaf in leaves), jnp.float32(0))
+        return params, strength / setting.examples * (surprise + precision_penalty(g))
+
+    def final(g: Mixture) -> Components:
+        return merged(components_of(g, zero), merge_below)
+
+    def harden(g: Mixture, params: Params) -> Mask:
+        odds = [log_odds(final(g), leaf) for leaf in masks.pick(params, prunable)]
+        if keep is None:
+            return masks.put(masks.ones(params), prunable, [leaf > 0 for leaf in odds])
+        return masks.select(masks.put(masks.zeros(params), prunable, odds), prunable, keep, floor)
+
+    def weights(g: Mixture, params: Params) -> Params:
+        leaves = [quantised(final(g), leaf) for leaf in masks.pick(params, prunable)]
+        return masks.put(params, prunable, leaves)
+
+    return Gate(init, apply, harden, weights=weights, trains_weights=True)
+
+
+def gate_optimizer(means: float = 1e-4, others: float = 3e-3) -> Optimizer:
+    """Adam for the mixture, for `gates.recipe`: other rates for the means than for all else.
+
+    The weights have their own optimiser, in the paper Adam at a rate of 5e-4.
+
+    Args:
+      means: the learning rate of the means.
+      others: that of the logarithms of the precisions, and of the logits.
+    """
+
+    def optimizer(hyper: PyTree) -> optax.GradientTransformation:
+        del hyper
+        return optax.partition({"means": optax.adam(means), "others": optax.adam(others)}, labels)
+
+    def labels(params: PyTree) -> PyTree:
+        names = (path.rpartition("/")[2] for path in masks.paths(params))
+        each = ["means" if name == "means" else "others" for name in names]
+        return jax.tree.unflatten(jax.tree.structure(params), each)
+
+    return optimizer
+
+
+def components_of(g: Mixture, zero: float) -> Components:
+    """The mixture with component 0, of proportion `zero`."""
+    others = jnp.log1p(-zero) + jax.nn.log_softmax(g.logits)
+    return Components(
+        jnp.pad(g.means, (1, 0)),
+        g.log_precisions,
+        jnp.pad(others, (1, 0), constant_values=jnp.log(zero)),
+    )
+
+
+def log_joint(prior: Components, weights: Array) -> jax.Array:
+    """`[..., m + 1]`: `log π_j N(w | μ_j, 1 / λ_j)` of weights of any shape and all components."""
+    means, log_precisions, log_proportions = (
+        jnp.expand_dims(leaf, tuple(range(jnp.ndim(weights)))) for leaf in prior
+    )
+    squares = jnp.exp(log_precisions) * (weights[..., None] - means) ** 2
+    return log_proportions + (log_precisions - jnp.log(2 * jnp.pi) - squares) / 2
+
+
+def log_density(prior: Components, weights: Array) -> jax.Array:
+    """`log p(w)` of each of the weights, of any shape."""
+    return jax.nn.logsumexp(log_joint(prior, weights), -1)
+
+
+def precision_penalty(g: Mixture) -> jax.Array:
+    """`Σ_j (a - 1) (r_j - 1 - log r_j)`, `r_j = λ_j b / (a - 1)`: scalar, 0 at its minimum.
+
+    This is `-Σ_j log Gamma(λ_j | a, b)` but for a constant, with a and b from `ZERO_PRIOR` for
+    component 0 and from `PRIOR` for all others.
+    """
+
+    def of(log_precision: Array, prior: tuple[float, float]) -> Array:
+        shape, rate = prior
+        log_ratio = log_precision - jnp.log((shape - 1) / rate)
+        return (shape - 1) * jnp.sum(jnp.expm1(log_ratio) - log_ratio)
+
+    return of(g.log_precisions[0], ZERO_PRIOR) + of(g.log_precisions[1:], PRIOR)
+
+
+def divergences(prior: Components) -> jax.Array:
+    """`[m + 1, m + 1]`: `KL(N_i | N_j)`, in nats; infinite for i = j and for merged components."""
+    means, log_precisions, log_proportions = prior
+    log_ratio = log_precisions[None, :] - log_precisions[:, None]
+    distance = jnp.exp(log_precisions)[None, :] * (means[:, None] - means[None, :]) ** 2
+    # expm1 keeps divergences of 1e-10 precise in 32 bits
+    found = (jnp.expm1(log_ratio) - log_ratio + distance) / 2
+    there = log_proportions > -jnp.inf
+    others = ~jnp.eye(len(means), dtype=bool) & there[:, None] & there[None, :]
+    return jnp.where(others, found, jnp.inf)
+
+
+def merged(prior: Components, below: float) -> Components:
+    """Merges the two components of least divergence for as long as it is below `below`, in nats.
+
+    The merged component has the sum of both proportions, and the means of both means and of both
+    variances, weighted by proportion. It takes the place of the first of the two; what is merged
+    with component 0 takes its mean, 0.
+    """
+
+    def closest(prior: Components) -> tuple[Array, Array]:
+        found = divergences(prior)
+        return jnp.min(found), jnp.argmin(found)
+
+    def unsettled(prior: Components) -> Array:
+        return closest(prior)[0] < below
+
+    def merge(prior: Components) -> Components:
+        pair = jnp.stack(jnp.divmod(closest(prior)[1], len(prior.means)))
+        into, gone = jnp.min(pair), jnp.max(pair)
+        total = jnp.logaddexp(prior.log_proportions[into], prior.log_proportions[gone])
+        shares = jnp.exp(prior.log_proportions[pair] - total)
+        mean = jnp.where(into == 0, 0.0, shares @ prior.means[pair])
+        variance = shares @ jnp.exp(-prior.log_precisions[pair])
+        return Components(
+            prior.means.at[into].set(mean),
+            prior.log_precisions.at[into].set(-jnp.log(variance)),
+            prior.log_proportions.at[into].set(total).at[gone].set(-jnp.inf),
+        )
+
+    return lax.while_loop(unsettled, merge, prior)
+
+
+def log_odds(prior: Components, weights: Array) -> jax.Array:
+    """The log odds of a weight's likeliest other component against component 0, like the weights.
+
+    It is -inf if all components are merged with component 0.
+    """
+    joint = log_joint(prior, weights)
+    return jnp.max(joint[..., 1:], -1) - joint[..., 0]
+
+
+def quantised(prior: Components, weights: Array) -> jax.Array:
+    """Each weight at the mean of its likeliest component besides 0; the mask has the zeros."""
+    others = jnp.argmax(log_joint(prior, weights)[..., 1:], -1)
+    return prior.means[1:][others].astype(weights.dtype)

@@ -30,6 +30,11 @@ on an input of a dense layer, the row of its kernel.
 """
 
 
+def _magnitudes(weights: Array) -> jax.Array:
+    """`|w|`, with gradient 0 at 0, where that of `jnp.abs` is 1."""
+    return weights * jnp.sign(weights)
+
+
 def scales(params: Params, output: str) -> jax.Array:
     """`Σ |γ|` over the scales of all batch norms; its subgradient at 0 is 0.
 
@@ -43,7 +48,7 @@ def scales(params: Params, output: str) -> jax.Array:
     paths = tuple(path for path in masks.paths(params) if path.rpartition("/")[2] == "scale")
     if not paths:
         raise ValueError("there is no batch norm, so there are no scales to penalise")
-    return sum((jnp.sum(jnp.abs(g)) for g in masks.pick(params, paths)), jnp.float32(0))
+    return sum((jnp.sum(_magnitudes(g)) for g in masks.pick(params, paths)), jnp.float32(0))
 
 
 def group_squares(kernel: Array, groups: str) -> tuple[jax.Array, int]:
@@ -81,6 +86,8 @@ def group_lasso(params: Params, output: str, groups: str = "filters") -> jax.Arr
         and GROUPS[groups](jnp.ndim(leaf))
     )
     if not kernels:
+        if groups != "filters":
+            raise ValueError(f"no layer besides the output has groups of {groups}")
         raise ValueError("there is no layer besides the output, so there are no units to penalise")
     total = jnp.float32(0)
     for kernel in masks.pick(params, kernels):
@@ -109,7 +116,7 @@ def hoyer_square(params: Params, output: str) -> jax.Array:
     for kernel in masks.pick(params, masks.prunable(params)):
         squares = jnp.sum(kernel**2)
         there = squares > 0
-        ratio = jnp.sum(jnp.abs(kernel)) ** 2 / jnp.where(there, squares, 1.0)
+        ratio = jnp.sum(_magnitudes(kernel)) ** 2 / jnp.where(there, squares, 1.0)
         total = total + jnp.where(there, ratio, 0.0)
     return total
 

@@ -21,6 +21,7 @@ from jaxtickets.dynamic.ham import ham
 from jaxtickets.dynamic.langevin import langevin
 from jaxtickets.dynamic.methods import METHODS
 from jaxtickets.dynamic.powerpropagation import powerpropagation
+from jaxtickets.dynamic.proximal import group_lasso
 from jaxtickets.dynamic.static import masked
 from jaxtickets.io import checkpoints
 from jaxtickets.types import Split
@@ -56,6 +57,7 @@ class Row(NamedTuple):
 LOUD = {"noise": 0.1, "decay": 0.01}  # so that weights cross zero in a few steps
 HAM = partial(ham, rate=0.01, alpha=1.0)
 NOISY = partial(langevin, rate=0.01, prunable=PRUNABLE, key=jax.random.key(9), temperature=1e-3)
+LASSO = partial(group_lasso, rate=0.01, strength=0.1, prunable=PRUNABLE)
 POWERS = partial(powerpropagation, prunable=PRUNABLE)
 ROWS = {
     "static": Row("static"),
@@ -85,6 +87,7 @@ WRAPPED = {
     },
     **{f"{name} in powers": ROWS[name]._replace(wrap=POWERS) for name in ("static", "flipout")},
     "gsm in powers": ROWS["gsm"]._replace(wrap=POWERS),
+    **{f"{name} in lasso": ROWS[name]._replace(wrap=LASSO) for name in ("static", "rigl")},
 }
 """The same in other inner optimisers; weights that train as powers are only pruned."""
 ALL = ROWS | WRAPPED

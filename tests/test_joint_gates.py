@@ -325,13 +325,18 @@ def shared(keep=None, **options):
 
 def test_the_mixtures_likelihood_and_its_gamma_priors_are_those_of_plain_numpy(mlp):
     def reference(g, params):
-        means, precisions = np.array([0, *g.means], float), np.exp(np.asarray(g.log_precisions, "d"))
+        means, precisions = (
+            np.array([0, *g.means], float),
+            np.exp(np.asarray(g.log_precisions, "d")),
+        )
         others = np.exp(np.asarray(g.logits, float))
         shares = np.array([0.9, *(0.1 * others / others.sum())])
         total = 0.0
         for path in PRUNABLE:
             for w in np.asarray(masks.pick(params, (path,))[0], float).ravel():
-                normal = np.sqrt(precisions / (2 * np.pi)) * np.exp(-precisions * (w - means) ** 2 / 2)
+                normal = np.sqrt(precisions / (2 * np.pi)) * np.exp(
+                    -precisions * (w - means) ** 2 / 2
+                )
                 total -= np.log(np.sum(shares * normal))
         for i, precision in enumerate(precisions):
             a, b = (5e3, 2.0) if i == 0 else (250.0, 0.1)
@@ -431,7 +436,9 @@ def test_training_gathers_three_clusters_of_weights_at_three_values():
     cluster = np.repeat([0, -1, 1], (20, 4, 6))
     noise = 0.1 * np.random.default_rng(3).standard_normal(30)
     params = {"w": jnp.asarray(np.array([0, 0.9, -0.8])[cluster] + noise, float)}
-    gate = soft_weight_sharing.gate(("w",), None, 0, SETTING, components=3)
+    gate = soft_weight_sharing.gate(
+        ("w",), None, 0, SETTING, components=3, zero=0.8, reach=0.85, sigma=0.15
+    )
     optimizer = optax.adam(0.01)
 
     @jax.jit
@@ -468,9 +475,9 @@ def test_bad_mixtures_are_refused(message):
 
 
 def test_bad_settings_and_probabilities_are_refused():
-    with pytest.raises(ValueError, match="^examples=0: must be 1 or more$"):
+    with pytest.raises(ValueError, match=r"^examples=0: must be 1 or more$"):
         soft_weight_sharing.gate(PRUNABLE, None, 0, gates.Setting(1, 0))
-    with pytest.raises(ValueError, match="^steps=0: must be 1 or more$"):
+    with pytest.raises(ValueError, match=r"^steps=0: must be 1 or more$"):
         targeted(steps=0)
     for name in ("alpha", "ramp"):
         with pytest.raises(ValueError, match=f"^{name}=1.5: must be from 0 to 1$"):

@@ -12,11 +12,11 @@ from experiments.harness.problem import build, penalty_of
 from experiments.harness.training_settings import NetSettings, TrainSettings
 from jaxtickets import nets
 from jaxtickets.io.errors import UserError
-from jaxtickets.penalties import PENALTIES, group_lasso, scales
+from jaxtickets.penalties import PENALTIES, group_lasso, hoyer_square, scales
 
 PARAMS = {
     "conv": {"kernel": jnp.array([[3.0, 0.0, 1.0], [4.0, 0.0, 1.0]]).reshape(1, 2, 1, 3)},
-    "norm": {"scale": jnp.array([1.0, -2.0, 0.5]), "bias": jnp.array([9.0, 9.0, 9.0])},
+    "norm": {"scale": jnp.array([1.0, -2.0, 0.5, 0.0]), "bias": jnp.array([9.0, 9.0, 9.0, 9.0])},
     "block": {"norm": {"scale": jnp.array([-0.25]), "bias": jnp.zeros(1)}},
     "fc": {"kernel": jnp.array([[2.0], [-1.0], [2.0]]), "bias": jnp.array([7.0])},
     "out": {"kernel": jnp.array([[5.0, 6.0]]), "bias": jnp.ones(2)},
@@ -35,6 +35,31 @@ def test_groups_are_filters_and_neurons_weighed_by_the_root_of_their_size():
     np.testing.assert_allclose(with_output, 2**0.5 * (5 + 2**0.5) + 11, rtol=1e-6)
     own = {"fc": {"weight": jnp.array([[3.0], [4.0]]), "bias": jnp.ones((1, 1))}}
     np.testing.assert_allclose(group_lasso(own, "out"), 2**0.5 * 5, rtol=1e-6)
+
+
+def test_groups_of_other_kinds_by_hand():
+    # conv has one input channel, and the shapes (3, 0, 1) and (4, 0, 1); fc, of one unit, 3 inputs
+    shapes = 3**0.5 * (10**0.5 + 17**0.5)
+    for groups, expected in {"channels": 162**0.5, "shapes": shapes, "inputs": 2 + 1 + 2}.items():
+        np.testing.assert_allclose(group_lasso(PARAMS, "out", groups), expected, rtol=1e-6)
+    wide = {"conv": {"kernel": jnp.arange(8.0).reshape(2, 1, 2, 2)}}
+    # channels (0, 1, 4, 5) and (2, 3, 6, 7); shapes (0, 1), (2, 3), (4, 5) and (6, 7)
+    np.testing.assert_allclose(
+        group_lasso(wide, "out", "channels"), 2 * (42**0.5 + 98**0.5), rtol=1e-6
+    )
+    shapes = 2**0.5 * (1 + 13**0.5 + 41**0.5 + 85**0.5)
+    np.testing.assert_allclose(group_lasso(wide, "out", "shapes"), shapes, rtol=1e-6)
+
+
+def test_hoyer_square_by_hand():
+    # conv: (3 + 1 + 4 + 1)² / (9 + 1 + 16 + 1); fc: 5² / 9; out: 11² / 61
+    np.testing.assert_allclose(hoyer_square(PARAMS, "out"), 81 / 27 + 25 / 9 + 121 / 61, rtol=1e-6)
+    scaled = jax.tree.map(lambda leaf: -30 * leaf, PARAMS)
+    np.testing.assert_allclose(hoyer_square(scaled, "out"), hoyer_square(PARAMS, "out"), rtol=1e-6)
+    zero = {"fc": {"kernel": jnp.zeros((2, 2))}, "out": {"kernel": jnp.ones((1, 5))}}
+    assert float(hoyer_square(zero, "out")) == 5
+    slopes = jax.grad(lambda params: hoyer_square(params, "out"))(zero)
+    assert not np.any(slopes["fc"]["kernel"])
 
 
 @pytest.mark.parametrize("name", PENALTIES)
@@ -63,6 +88,10 @@ def test_what_is_not_there_can_not_be_penalised(mlp):
         scales(mlp, "out")
     with pytest.raises(ValueError, match="no layer besides the output"):
         group_lasso({"out": mlp["out"]}, "out")
+    with pytest.raises(ValueError, match="no layer besides the output has groups of channels"):
+        group_lasso(mlp, "out", "channels")
+    with pytest.raises(ValueError, match="no leaf is a kernel by its name"):
+        hoyer_square({"norm": {"scale": np.ones(2)}}, "out")
 
 
 def test_the_loss_of_a_problem_has_the_penalty_times_its_strength():
@@ -84,7 +113,8 @@ def test_a_net_without_batch_norm_is_refused_in_one_line():
         build(NetSettings(), train, "", False)
     net = nets.make("resnet20")
     params, _ = jax.eval_shape(nets.functional(net, (28, 28, 1)).init, jax.random.key(0))
-    assert penalty_of(train, net, params) is not None
+    for name in PENALTIES:
+        assert penalty_of(dataclasses.replace(train, penalty=name), net, params) is not None
 
 
 def test_early_bird_keeps_the_penalty_and_has_its_own_where_units_are_searched():

@@ -18,7 +18,7 @@ from jaxtickets.types import Array, Keep, Key, Mask, Params, Prunable, Scores
 
 ALPHA, RAMP = 0.5, 0.5
 EARLY = 0.95
-"""The share of γ that the first half of the ramp reaches."""
+"""The share of its full value that γ has after the first half of the ramp."""
 
 Ranks = Callable[[Array], tuple[Array, int]]
 """`ranks(kernel) -> (rank[rows or 1, units], n)`: 0 for the smallest of the n that compete."""

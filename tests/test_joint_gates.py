@@ -242,10 +242,10 @@ def mask_at(gate, gamma):
 
 
 def test_targeted_dropouts_own_mask_removes_the_smallest_share_of_each_column():
-    # of 4 in a column 0.6 · 4 = 2.4 go, two of them; of 2, one. Of equal magnitudes, the first go.
+    # of 4 in a column 0.6 · 4 = 2.4 go, two of them; of 2, one. Of equal magnitudes, the last go.
     mask = mask_at(targeted(), 0.6)
-    assert mask["fc"]["kernel"] == [[0, 1, 0], [0, 1, 0], [1, 0, 1], [1, 0, 1]]
-    assert mask["out"]["kernel"] == [[1, 0], [0, 1]]
+    assert mask["fc"]["kernel"] == [[0, 1, 1], [0, 1, 1], [1, 0, 0], [1, 0, 0]]
+    assert mask["out"]["kernel"] == [[1, 1], [0, 0]]
     # the columns of fc have squared norms 30, 174 and 36: of three, floor(1.8) goes; of two, one
     mask = mask_at(targeted("unit_gate"), 0.6)
     assert mask["fc"]["kernel"] == [[0, 1, 1]] * 4 and mask["out"]["kernel"] == [[1, 0]] * 2

@@ -18,10 +18,10 @@ from jaxtickets.types import Array, Keep, Key, Mask, Params, Prunable, Scores
 
 ALPHA, RAMP = 0.5, 0.5
 EARLY = 0.95
-"""The share of its full value that γ has after the first half of the ramp."""
+"""The share of its full value that the targeted share has after the first half of the ramp."""
 
-Ranks = Callable[[Array], tuple[Array, int]]
-"""`ranks(kernel) -> (rank[rows or 1, units], n)`: 0 for the smallest of the n that compete."""
+Sizes = Callable[[Array], tuple[Array, int]]
+"""`sizes(kernel) -> (sizes[rows or 1, units], axis)`: those along the axis compete."""
 
 
 def gate(
@@ -50,7 +50,7 @@ def gate(
     Raises:
       ValueError: `alpha` or `ramp` is not in [0, 1], or there is no training step.
     """
-    return _gate(_column_ranks, prunable, keep, floor, setting, alpha, ramp)
+    return _gate(_of_weights, prunable, keep, floor, setting, alpha, ramp)
 
 
 def unit_gate(
@@ -67,7 +67,7 @@ def unit_gate(
     keeps exactly as many weights, unit by unit, so that the last unit of a count may be kept in
     part. See `gate` for all else.
     """
-    return _gate(_unit_ranks, prunable, keep, floor, setting, alpha, ramp)
+    return _gate(_of_units, prunable, keep, floor, setting, alpha, ramp)
 
 
 def ramped(
@@ -85,19 +85,12 @@ def ramped(
     return gamma * share, alpha * t
 
 
-def _ranks(sizes: Array, axis: int) -> Array:
-    """The rank of each size along an axis, 0 for the smallest; of equal ones, the first."""
-    return jnp.argsort(jnp.argsort(sizes, axis), axis)
+def _of_weights(kernel: Array) -> tuple[Array, int]:
+    return jnp.abs(kernel.reshape(-1, kernel.shape[-1])), 0
 
 
-def _column_ranks(kernel: Array) -> tuple[Array, int]:
-    columns = jnp.abs(kernel.reshape(-1, kernel.shape[-1]))
-    return _ranks(columns, 0), len(columns)
-
-
-def _unit_ranks(kernel: Array) -> tuple[Array, int]:
-    squares = jnp.sum(kernel.reshape(-1, kernel.shape[-1]) ** 2, 0, keepdims=True)
-    return _ranks(squares, 1), kernel.shape[-1]
+def _of_units(kernel: Array) -> tuple[Array, int]:
+    return jnp.sum(kernel.reshape(-1, kernel.shape[-1]) ** 2, 0, keepdims=True), 1
 
 
 def _spread(bits: Array, kernel: Array) -> Array:
@@ -107,14 +100,17 @@ def _spread(bits: Array, kernel: Array) -> Array:
     )
 
 
-def _targeted(ranks: Ranks, kernel: Array, gamma: Array | float) -> Array:
-    """bool`[rows or 1, units]`: the `floor(γ n)` smallest."""
-    rank, n = ranks(jax.lax.stop_gradient(kernel))
-    return rank < jnp.floor(gamma * n * (1 + 1e-6))  # γ n may be a whole number but for rounding
+def _targeted(sizes: Sizes, kernel: Array, gamma: Array | float) -> Array:
+    """bool`[rows or 1, units]`: the `floor(γ n)` smallest; of equal ones, the last."""
+    values, axis = sizes(jax.lax.stop_gradient(kernel))
+    n = values.shape[axis]
+    count = jnp.floor(gamma * n * (1 + 1e-6))  # γ n may be a whole number but for rounding
+    kept = n - jnp.clip(count, 0, n).astype(jnp.int32)
+    return ~jax.vmap(masks.top_k, (1 - axis, None), 1 - axis)(values, kept)
 
 
 def _gate(
-    ranks: Ranks,
+    sizes: Sizes,
     prunable: Prunable,
     keep: Keep | None,
     floor: Keep,
@@ -140,7 +136,7 @@ def _gate(
         kernels = masks.pick(params, prunable)
 
         def leaf(key: Key, kernel: Array) -> Array:
-            targeted = _targeted(ranks, kernel, share)
+            targeted = _targeted(sizes, kernel, share)
             dropped = targeted & jax.random.bernoulli(key, chance, targeted.shape)
             return jnp.where(_spread(dropped, kernel), jnp.zeros_like(kernel), kernel)
 
@@ -152,13 +148,13 @@ def _gate(
         del g
         if keep is None:
             return masks.ones(params)
-        return masks.select(_shares(ranks, params, prunable), prunable, keep, floor)
+        return masks.select(_shares(sizes, params, prunable), prunable, keep, floor)
 
     def prune(mask: Mask, params: Params, strength: Array) -> Mask:
         if keep is not None:
             return mask
         bits = [
-            ~_spread(_targeted(ranks, kernel, strength), kernel)
+            ~_spread(_targeted(sizes, kernel, strength), kernel)
             for kernel in masks.pick(params, prunable)
         ]
         return masks.put(mask, prunable, bits)
@@ -166,12 +162,13 @@ def _gate(
     return Gate(init, apply, harden, prune=prune, trains_weights=True)
 
 
-def _shares(ranks: Ranks, params: Params, prunable: Prunable) -> Scores:
+def _shares(sizes: Sizes, params: Params, prunable: Prunable) -> Scores:
     """Of each weight, the share of its competitors that are not above it: from 1/n to 1."""
 
     def leaf(kernel: Array) -> Array:
-        rank, n = ranks(kernel)
-        return _spread((rank + 1) / n, kernel)
+        values, axis = sizes(kernel)
+        above = jnp.argsort(jnp.argsort(-values, axis), axis)  # of equal ones, the first is highest
+        return _spread(1 - above / values.shape[axis], kernel)
 
     leaves = [leaf(kernel) for kernel in masks.pick(params, prunable)]
     return masks.put(masks.zeros(params), prunable, leaves)

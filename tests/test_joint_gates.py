@@ -52,11 +52,18 @@ def a_component_each(g, params):
     return Mixture(means, jnp.full(len(means) + 1, 20.0), jnp.zeros(len(means)))
 
 
+def fixed(g, params):
+    """`certain` for a mean-field gate: no weight is random."""
+    return g._replace(rho=jax.tree.map(lambda leaf: jnp.full_like(leaf, -1000.0), g.rho))
+
+
 ROWS = {
     "continuous_sparsification": Row(of_leaves(1000.0)),
     "soft_weight_sharing": Row(a_component_each),
     "targeted_dropout": Row(lambda g, params: g, random=True),
     "targeted_unit_dropout": Row(lambda g, params: g, random=True),
+    "bayes_by_backprop": Row(fixed, random=True),
+    "moped": Row(fixed, random=True),
 }
 
 

@@ -1,10 +1,12 @@
 """Gates: mask or weights as a function of trained parameters. One file for each gate."""
 
 from jaxtickets.gates import (
+    bayes_by_backprop,
     bernoulli,
     continuous_sparsification,
     edge_popup,
     gradual,
+    moped,
     soft_weight_sharing,
     targeted_dropout,
 )
@@ -39,6 +41,8 @@ JOINT_GATES: dict[str, JointConstructor] = {
     "soft_weight_sharing": soft_weight_sharing.gate,
     "targeted_dropout": targeted_dropout.gate,
     "targeted_unit_dropout": targeted_dropout.unit_gate,
+    "bayes_by_backprop": bayes_by_backprop.gate,
+    "moped": moped.gate,
 }
 """Gates whose weights train with them."""
 

@@ -1,0 +1,185 @@
+"""Mean-field Gaussian posteriors: every weight is random, with its own mean and deviation.
+
+Each weight w is N(μ, σ²) with `σ = softplus(ρ)`. The means are the weights that train with the
+gate, and ρ, for every leaf, is the gate's parameter. The loss gets the divergence from the prior,
+summed over all weights and divided by the number of training examples, so that the mean loss of a
+batch plus the penalty is the negative evidence lower bound of one example. Bayes by Backprop and
+MOPED differ in their priors and in the first ρ.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxtickets import masks
+from jaxtickets.gates.base import Gate, Setting
+from jaxtickets.gates.priors import Prior
+from jaxtickets.types import Array, Gaussian, Keep, Key, Mask, Params, Prunable, Scores
+
+FIXED = -1000.0
+"""The rho of a weight that is not random: its deviation is exactly 0, and it adds nothing to the
+divergence. Pruned weights have it, see `recipes.bayesian.transplant`."""
+
+WEIGHTS, LOCAL = "weights", "local"
+SAMPLING = (WEIGHTS, LOCAL)
+"""What a training step uses: weights drawn once for the whole batch, or a `Gaussian`."""
+
+
+class MeanField(NamedTuple):
+    """The parameters of the gate.
+
+    Attributes:
+      rho: float, like the net's parameters; the deviation is softplus(ρ).
+      centre: the means of the prior, which do not train; `()` where they are zero.
+    """
+
+    rho: Params
+    centre: Params
+
+
+def deviation(rho: Array) -> jax.Array:
+    """σ = softplus(ρ) = log(1 + exp ρ); exactly 0 at `FIXED`."""
+    return jax.nn.softplus(rho)
+
+
+def log_deviation(rho: Array) -> jax.Array:
+    """log softplus(ρ), finite where softplus(ρ) itself is rounded to 0."""
+    low = rho < -20
+    return jnp.where(low, rho - jnp.exp(rho) / 2, jnp.log(deviation(jnp.where(low, 0.0, rho))))
+
+
+def rho_of(deviation: Array) -> jax.Array:
+    """The inverse of `deviation`: `log(expm1(σ))`; `FIXED` where σ is 0."""
+    there = deviation > 0
+    sigma = jnp.where(there, deviation, 1.0)
+    return jnp.where(there, sigma + jnp.log(-jnp.expm1(-sigma)), FIXED)
+
+
+def posterior(mean: Params, g: MeanField) -> Gaussian:
+    """The posterior of the weights, from their means and the gate's parameters."""
+    return Gaussian(mean, jax.tree.map(lambda leaf: deviation(leaf) ** 2, g.rho))
+
+
+def noise(key: Key, params: Params) -> Params:
+    """Independent standard normal numbers like the parameters; the key is consumed."""
+    leaves, treedef = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    drawn = [
+        jax.random.normal(k, jnp.shape(leaf), jnp.result_type(leaf))
+        for k, leaf in zip(keys, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(treedef, drawn)
+
+
+def divergence(prior: Prior, mean: Params, g: MeanField, drawn: Params) -> jax.Array:
+    """KL(posterior ‖ prior) in nats, a scalar summed over all weights that are random.
+
+    Args:
+      prior: the prior of one weight, see `priors`.
+      mean: the means, like the net's parameters.
+      g: the gate's parameters.
+      drawn: standard normal numbers like the parameters, see `Prior`.
+    """
+
+    def leaf(mean: Array, rho: Array, drawn: Array, centre: Array | float) -> jax.Array:
+        away = mean - jax.lax.stop_gradient(centre)
+        nats = prior(away, log_deviation(rho), drawn)
+        return jnp.sum(jnp.where(rho > FIXED, nats, 0.0))
+
+    centre = jax.tree.map(lambda m: 0.0, mean) if g.centre == () else g.centre
+    each = jax.tree.leaves(jax.tree.map(leaf, mean, g.rho, drawn, centre))
+    return sum(each, jnp.float32(0))
+
+
+Score = Callable[[Array, Array], Array]
+"""`score(mean, deviation) -> score`, elementwise; weights with a higher score are kept first."""
+
+
+def signal_to_noise(mean: Array, deviation: Array) -> jax.Array:
+    """|μ| / σ; 0 where the mean is 0. Blundell et al., 2015, section 5.1, in place of decibels."""
+    return jnp.abs(mean) / jnp.maximum(deviation, jnp.finfo(jnp.result_type(deviation)).tiny)
+
+
+def magnitude(mean: Array, deviation: Array) -> jax.Array:
+    """|μ|."""
+    del deviation
+    return jnp.abs(mean)
+
+
+def root_mean_square(mean: Array, deviation: Array) -> jax.Array:
+    """`sqrt(μ² + σ²)`: the root of the mean square of a random weight."""
+    return jnp.sqrt(mean**2 + deviation**2)
+
+
+SCORES: dict[str, Score] = {
+    "signal_to_noise": signal_to_noise,
+    "magnitude": magnitude,
+    "root_mean_square": root_mean_square,
+}
+
+
+def scores(score: Score, posterior: Gaussian) -> Scores:
+    """The score of each weight, like the parameters."""
+    return jax.tree.map(lambda m, v: score(m, jnp.sqrt(v)), posterior.mean, posterior.variance)
+
+
+def gate(
+    first: Callable[[Params], MeanField],
+    prior: Prior,
+    prunable: Prunable,
+    keep: Keep | None,
+    floor: Keep,
+    setting: Setting,
+    sampling: str,
+    score: Score,
+    threshold: float,
+) -> Gate:
+    """Random weights N(μ, σ²), with the penalty `strength · KL(posterior ‖ prior) / examples`.
+
+    Args:
+      first: `first(params) -> g`: the gate's parameters at the start.
+      prior: the prior of one weight, around `MeanField.centre`.
+      prunable: the leaves that the hard mask prunes; all leaves are random.
+      keep, floor: how many weights the hard mask keeps, those with the highest score, see
+        `masks.select`; `keep` None: those with a score above `threshold`.
+      setting: the number of training examples.
+      sampling: one of `SAMPLING`. `local` needs a net that takes a `Gaussian`.
+      score: see `SCORES`.
+      threshold: in the unit of the score.
+
+    Raises:
+      ValueError: an unknown sampling, or there is no training example.
+    """
+    if sampling not in SAMPLING:
+        raise ValueError(f"unknown sampling '{sampling}': one of {', '.join(SAMPLING)}")
+    if setting.examples < 1:
+        raise ValueError(f"examples={setting.examples}: must be 1 or more")
+
+    def init(key: Key, params: Params) -> MeanField:
+        del key
+        return first(params)
+
+    def apply(
+        key: Key, step: Array, g: MeanField, params: Params, strength: Array
+    ) -> tuple[Params | Gaussian, Array]:
+        del step
+        drawn = noise(key, params)
+        penalty = strength * divergence(prior, params, g, drawn) / setting.examples
+        if sampling == LOCAL:
+            return posterior(params, g), penalty
+
+        def leaf(mean: Array, rho: Array, drawn: Array) -> jax.Array:
+            return (mean + deviation(rho) * drawn).astype(mean.dtype)
+
+        return jax.tree.map(leaf, params, g.rho, drawn), penalty
+
+    def harden(g: MeanField, params: Params) -> Mask:
+        each = scores(score, posterior(params, g))
+        if keep is None:
+            above = [leaf > threshold for leaf in masks.pick(each, prunable)]
+            return masks.put(masks.ones(params), prunable, above)
+        return masks.select(each, prunable, keep, floor)
+
+    return Gate(init, apply, harden, trains_weights=True)

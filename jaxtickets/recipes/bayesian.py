@@ -1,0 +1,148 @@
+"""Bayesian nets and their tickets: samples, Monte-Carlo predictions, pruning, transplanted masks.
+
+A Bayesian ticket is a mask over a mean-field Gaussian posterior: a pruned weight has mean 0 and
+variance 0. The mask comes from the posterior itself (`prune`), or from a deterministic net
+(`transplant`). Everything works on PyTrees of parameters. To train a Bayesian net from a ticket's
+weights `params` under its `mask`:
+
+    gate = bayes_by_backprop.gate(prunable, None, 0, setting)
+    trained, gated_stats = gates.start(gate, gate_key, params, stats)
+    over, fill = bayesian.transplant(mask, trained)
+    gated = gates.recipe(gate, problem.recipe)
+    watched, _ = training.train(
+        gated, key, hyper, trained, gated_stats, over, data, steps, fill=fill
+    )
+    posterior = bayesian.posterior(watched.state.params)
+    probabilities = bayesian.predict(
+        model.apply, posterior, watched.state.stats.net, prepare(images), sample_key, samples=10
+    )
+
+Lottery tickets of Bayesian nets, and transplanted ones, are the subject of arXiv 2602.18825 (2026).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxtickets import masks
+from jaxtickets.gates import Joint, mean_field
+from jaxtickets.gates.mean_field import MeanField, Score
+from jaxtickets.types import Array, Gaussian, Keep, Key, Mask, Params, Prunable, Stats
+
+
+def posterior(trained: Joint) -> Gaussian:
+    """The posterior of a net that was trained with a mean-field gate.
+
+    Args:
+      trained: the means, and the `MeanField` of the gate.
+    """
+    return mean_field.posterior(trained.weights, trained.gate)
+
+
+def draw(key: Key, posterior: Gaussian) -> Params:
+    """Weights from the posterior; the mean where the variance is 0. The key is consumed."""
+
+    def leaf(mean: Array, variance: Array, drawn: Array) -> jax.Array:
+        return (mean + jnp.sqrt(variance) * drawn).astype(jnp.result_type(mean))
+
+    drawn = mean_field.noise(key, posterior.mean)
+    return jax.tree.map(leaf, posterior.mean, posterior.variance, drawn)
+
+
+def predict(
+    apply: Callable[..., tuple[jax.Array, Stats]],
+    posterior: Gaussian,
+    stats: Stats,
+    images: Array,
+    key: Key,
+    samples: int,
+) -> jax.Array:
+    """float`[samples, n, classes]`: the class probabilities of nets drawn from the posterior.
+
+    Every sample is one net for all images, and all of them run at once. The key is consumed.
+
+    Args:
+      apply: that of the net's `Model`, used in evaluation mode.
+      posterior: the weights.
+      stats: the net's statistics, the same for all samples.
+      images: float`[n, ...]`, normalised.
+      key: for the weights.
+      samples: the number of nets.
+
+    Raises:
+      ValueError: there is no sample.
+    """
+    if samples < 1:
+        raise ValueError(f"samples={samples}: must be 1 or more")
+
+    def one(key: Key) -> jax.Array:
+        logits, _ = apply(draw(key, posterior), stats, images)
+        return jax.nn.softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
+
+    return jax.vmap(one)(jax.random.split(key, samples))
+
+
+def prune(
+    posterior: Gaussian,
+    prunable: Prunable,
+    keep: Keep,
+    floor: Keep = 0,
+    score: Score = mean_field.signal_to_noise,
+) -> Mask:
+    """The mask of the weights with the highest score of mean and deviation.
+
+    Args:
+      posterior: the weights.
+      prunable: the leaves that are pruned.
+      keep, floor: how many weights are kept, see `masks.select`; may be traced, so that densities
+        can be a batch axis.
+      score: see `mean_field.SCORES`; signal to noise as in Blundell et al., "Weight uncertainty in
+        neural networks", 2015, section 5.1.
+    """
+    return masks.select(mean_field.scores(score, posterior), prunable, keep, floor)
+
+
+def masked(mask: Mask, posterior: Gaussian) -> Gaussian:
+    """The posterior with mean 0 and variance 0 where the mask is False.
+
+    Raises:
+      ValueError: the mask is not like the parameters, see `masks.check_mask`.
+    """
+    return Gaussian(masks.apply(mask, posterior.mean), masks.apply(mask, posterior.variance))
+
+
+class Transplant(NamedTuple):
+    """A ticket's mask over what a mean-field gate trains.
+
+    Attributes:
+      mask: bool, like what trains: the ticket's mask for the means, for ρ and for the centre of the
+        prior.
+      fill: the values where the mask is False: mean 0, and ρ with a deviation of exactly 0.
+    """
+
+    mask: Any
+    fill: Any
+
+
+def transplant(mask: Mask, trained: Joint) -> Transplant:
+    """Carries a deterministic net's mask over to a Bayesian net, for `training.train`.
+
+    After every training step, a pruned weight then has mean 0 and variance 0 exactly, and adds
+    nothing to the divergence from the prior.
+
+    Args:
+      mask: like the net's parameters.
+      trained: the means and the `MeanField` of the gate, see `gates.start`.
+
+    Raises:
+      ValueError: the mask is not like the parameters, see `masks.check_mask`.
+    """
+    masks.check_mask(mask, trained.weights)
+    has_centre = bool(jax.tree.leaves(trained.gate.centre))
+    over = Joint(mask, MeanField(mask, mask if has_centre else ()))
+    rho = jax.tree.map(lambda leaf: jnp.full_like(leaf, mean_field.FIXED), trained.gate.rho)
+    zero = jax.tree.map(jnp.zeros_like, trained.weights)
+    centre = jax.tree.map(jnp.zeros_like, trained.gate.centre)
+    return Transplant(over, Joint(zero, MeanField(rho, centre)))

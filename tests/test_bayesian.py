@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxtickets import gates, losses, masks, optimizers, training
+from jaxtickets import gates, losses, masks, optimizers, runs, training
 from jaxtickets.dynamic.static import masked
 from jaxtickets.gates import bayes_by_backprop, mean_field, moped, priors
 from jaxtickets.gates.mean_field import FIXED, MeanField
@@ -168,6 +168,14 @@ def test_moped_starts_at_the_dense_net_and_its_prior_does_not_train(mlp):
     slope = jax.jit(jax.grad(penalty))(g, away)
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(slope.centre))
     assert all((leaf != 0).all() for leaf in jax.tree.leaves(slope.rho))
+
+    # the dense nets can be a batch axis: each has its own prior
+    first = jax.jit(lambda net: gate.init(KEY, net))
+    both = jax.jit(jax.vmap(first))(runs.stack([dense, mlp]))
+    for i, net in enumerate((dense, mlp)):
+        got, alone = jax.tree.leaves(runs.take(both, i)), jax.tree.leaves(first(net))
+        for x, y in zip(got, alone, strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

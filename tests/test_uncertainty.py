@@ -31,13 +31,12 @@ def test_mutual_information_of_samples_that_agree_and_that_do_not():
     np.testing.assert_allclose(uncertainty.mutual_information(apart), [np.log(2)], rtol=1e-6)
 
 
-def test_likelihood_brier_score_and_accuracy_by_hand():
+def test_likelihood_and_brier_score_by_hand():
     expected = -np.log([0.75, 0.35, 0.6, 1.0]).mean()
     assert float(uncertainty.negative_log_likelihood(P, Y)) == pytest.approx(expected, 1e-6)
     # twice the squares of 0.25, 0.65, 0.4 and 0
     squares = 2 * (0.0625 + 0.4225 + 0.16) / 4
     assert float(uncertainty.brier(P, Y)) == pytest.approx(squares, 1e-6)
-    assert uncertainty.accuracy(P, Y) == 0.75
     assert uncertainty.negative_log_likelihood(P[3:], Y[3:] + 1) == np.inf
 
 
@@ -74,7 +73,11 @@ def test_rejection_drops_the_most_uncertain_first():
 
 
 def test_labels_that_are_no_class_are_refused():
-    for measure in (uncertainty.brier, uncertainty.negative_log_likelihood, uncertainty.accuracy):
+    for measure in (
+        uncertainty.brier,
+        uncertainty.negative_log_likelihood,
+        uncertainty.reliability,
+    ):
         with pytest.raises(ValueError, match="a label is 2"):
             measure(P, Y + 2)
 

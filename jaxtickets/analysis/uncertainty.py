@@ -1,7 +1,8 @@
 """How well a classifier knows what it does not know: entropies, calibration, rejection.
 
 Probabilities of S nets drawn from a posterior are `[samples, n, classes]`, and those of one net, or
-the mean over samples, `[n, classes]`. Entropies and likelihoods are in nats.
+the mean over samples, `[n, classes]`. Entropies and likelihoods are in nats. Accuracy is
+`losses.accuracy`, which takes probabilities in the place of logits.
 """
 
 from typing import NamedTuple
@@ -45,11 +46,6 @@ def mutual_information(probabilities: Array) -> jax.Array:
       probabilities: float`[samples, n, classes]`.
     """
     return predictive_entropy(probabilities) - jnp.mean(entropy(probabilities), 0)
-
-
-def accuracy(probabilities: Array, labels: Array) -> jax.Array:
-    """The share of `labels[n]` that are the argmax of `probabilities[n, classes]`, in [0, 1]."""
-    return jnp.mean(_hits(probabilities, labels))
 
 
 def negative_log_likelihood(probabilities: Array, labels: Array) -> jax.Array:

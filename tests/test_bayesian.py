@@ -169,6 +169,13 @@ def test_moped_starts_at_the_dense_net_and_its_prior_does_not_train(mlp):
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(slope.centre))
     assert all((leaf != 0).all() for leaf in jax.tree.leaves(slope.rho))
 
+    # signal to noise starts at 1 / 0.2 for all, so that magnitude orders the weights
+    ratios = mean_field.scores(mean_field.signal_to_noise, mean_field.posterior(mlp, g))
+    np.testing.assert_allclose(ratios["out"]["kernel"], 5, rtol=1e-4)
+    hard = moped.gate(PRUNABLE, 7, 0, SETTING).harden(g, mlp)
+    largest = masks.select(jax.tree.map(np.abs, mlp), PRUNABLE, 7)
+    assert masks.hamming(hard, largest, PRUNABLE) == 0
+
     # the dense nets can be a batch axis: each has its own prior
     first = jax.jit(lambda net: gate.init(KEY, net))
     both = jax.jit(jax.vmap(first))(runs.stack([dense, mlp]))

@@ -24,7 +24,7 @@ def gate(
     delta: float = 0.1,
     width: float = 1.0,
     sampling: str = mean_field.WEIGHTS,
-    score: Score = mean_field.signal_to_noise,
+    score: Score = mean_field.magnitude,
     threshold: float = 0.0,
 ) -> Gate:
     """The prior of each weight is N(w, width²) and its first posterior N(w, (δ |w|)²).
@@ -38,6 +38,9 @@ def gate(
         default threshold, `keep` None keeps every weight whose mean is not 0.
       delta: δ; the paper has 0.1 to 0.5.
       width: the width of the prior.
+
+    The hard mask is that of |μ| by default, because |μ| / σ starts at 1 / δ for every weight and
+    says little until σ has moved far from δ |w|.
 
     The strength is the weight of the divergence: 1 for Bayes' rule, less for a tempered posterior.
     The divergence is summed over weights; the authors' code takes its mean over a tensor. The

@@ -1,11 +1,12 @@
 """Trains nets by methods of dynamic sparse training: one batch of densities and seeds a method."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import optax
 
 from experiments.harness import packed_runs, trained_masks
+from experiments.harness.moving_masks import SparseHyper
 from experiments.harness.named_parts import make_part, takes
 from experiments.harness.problem import Problem, learning_rate_of
 from experiments.harness.rows import read_metrics
@@ -28,23 +29,6 @@ from jaxtickets.keys import stream
 from jaxtickets.search.energies import rescale
 from jaxtickets.training import Fetch, Metrics, Moves, Steps
 from jaxtickets.types import Array, Key, Mask, Params, PyTree, TrainState
-
-
-class SparseHyper(NamedTuple):
-    """The hyperparameters that may differ between the runs of a batch.
-
-    Attributes:
-      rate, warmup: see `optimizers.Hyper`.
-      key: for the method's random choices.
-      moves: the plan of the moves; `()` if there is none.
-      signs: the first parameters, if the method asks for them; else `()`.
-    """
-
-    rate: Array
-    warmup: Array
-    key: Key
-    moves: PyTree = ()
-    signs: PyTree = ()
 
 
 def train(

@@ -4,17 +4,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
-import numpy as np
-
-from experiments.harness import memory, packed_runs
+from experiments.harness import memory, moving_masks, packed_runs
+from experiments.harness.moving_masks import ALLOCATIONS, Planned
 from experiments.harness.problem import Problem
 from experiments.harness.settings import MOST_STEPS, MOST_UNITS, choose, option
 from experiments.harness.training_runs import steps_between_moves
-from jaxtickets import allocation, masks
 from jaxtickets.dynamic.methods import INNERS, METHODS, Method
 from jaxtickets.io.errors import UserError
-from jaxtickets.types import Keep, PyTree
 
 DENSE = "dense"
 """The control whose mask keeps everything."""
@@ -23,7 +19,6 @@ UNIFORM = "static_uniform"
 NAMES = (DENSE, UNIFORM, *METHODS)
 JOIN = "+"
 """Between a method and what makes its inner optimiser: `rigl+ham`."""
-ALLOCATIONS = ("erk", "uniform")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,39 +56,19 @@ class Named(NamedTuple):
     allocation: str = ""
 
 
-class Planned(NamedTuple):
-    """How a training's mask begins and moves.
-
-    Attributes:
-      first: path -> the number of weights that the first mask keeps; None for all.
-      moves: the plan of the moves, see `drop_and_grow.MovePlan`; `()` if there is none.
-    """
-
-    first: dict[str, int] | None
-    moves: PyTree
-
-
 def planned(one: Named, density: float, settings: DynamicSettings, problem: Problem) -> Planned:
-    """The first mask's counts, and the plan of all moves but that at the end of the training.
-
-    Raises:
-      ValueError: the density is out of reach of the floors, or the plan isn't possible.
-    """
-    method, floor = one.method, settings.floor
-    if method is None:
+    """How a method's mask begins and moves, see `moving_masks.planned`."""
+    if one.method is None:
         return Planned(None, ())
-    shapes = masks.shapes(problem.param_shapes, problem.prunable)
-    spread = allocation.ALLOCATIONS[one.allocation or settings.allocation]
-    last = max(settings.begin, density) if method.begin == "between" else density
-    first = None if method.begin == "dense" else spread(shapes, last, floor)
-    if method.plan is None:
-        return Planned(first, ())
-    end: Keep = first if method.counts == "leaf" else allocation.global_(shapes, density, floor)
-    size = masks.size(problem.param_shapes, problem.prunable)
-    begin: Keep = end if method.counts == "leaf" else size if first is None else sum(first.values())
-    number = problem.steps // steps_between(settings, problem) - 1
-    moves = method.plan(moves=number, begin=begin, end=end, floor=floor)
-    return Planned(first, jax.tree.map(np.asarray, moves))
+    return moving_masks.planned(
+        one.method,
+        density,
+        problem,
+        steps_between(settings, problem),
+        begin=settings.begin,
+        spread=one.allocation or settings.allocation,
+        floor=settings.floor,
+    )
 
 
 def find(name: str) -> Named:

@@ -1,0 +1,121 @@
+"""Figures of learned sparsity: accuracy against the weights, and the multiply-adds, left."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.harness import rows
+from experiments.harness.canvas import deviation, legend_beside, save, subplots, words
+from experiments.harness.records import read_spec
+from experiments.learned_sparsity.methods import CONTROLS
+from experiments.learned_sparsity.page import grouped
+
+Row = dict[str, Any]
+DEPTH = 12.0
+"""Points below the dense net's accuracy that are shown."""
+MARKERS = "osD^vP<>X"
+
+
+def draw_accuracies(folder: Path) -> Path:
+    """Draws test accuracy against the share of weights left, a line a method, on a log axis.
+
+    Points are means over seeds, whiskers sample standard deviations in both directions. Methods
+    that learn their density have colours, those that are told one grey tones and broken lines.
+    """
+    spec, summary = read_spec(folder), rows.read_summary(folder)
+    fig, axes = subplots(1, 1, (9.6, 5.2))
+    panel = axes[0, 0]
+    _lines(panel, summary, lambda row: row["density"])
+    panel.set_xlabel("weights left (% of all prunable weights)")
+    _finish(panel, summary)
+    fig.suptitle(f"Learned sparsity: {_setting(spec)}", fontsize="medium")
+    return save(fig, folder, "accuracies")
+
+
+def draw_multiply_adds(folder: Path) -> Path:
+    """Draws test accuracy of the cut nets against their multiply-adds, for methods by units."""
+    spec, summary = read_spec(folder), rows.read_summary(folder)
+    fig, axes = subplots(1, 1, (9.6, 5.2))
+    panel = axes[0, 0]
+    cut = [
+        {**row, "trained_accuracy": row["cut_accuracy"], "retrained_accuracy": None}
+        for row in summary
+        if row.get("cut_left") is not None
+    ]
+    dense = [row for row in summary if row["method"] == "dense"]
+    _lines(panel, [*dense, *cut], lambda row: row.get("cut_left") or row["density"])
+    panel.set_xlabel("multiply-adds of the cut net (% of the dense net's)")
+    _finish(panel, [*dense, *cut])
+    fig.suptitle(f"Nets cut to the units left: {_setting(spec)}", fontsize="medium")
+    return save(fig, folder, "multiply_adds")
+
+
+def _setting(spec: Row) -> str:
+    seeds = spec["seeds"]
+    many = f"n = {seeds} seed{'s'[: seeds - 1]}"
+    again = spec["retrain_epochs"]
+    retrained = f", retrained for {again} epoch{'s'[: again - 1]}" if again else ""
+    return f"{spec['model']} on {spec['dataset']}{retrained}, {many}, mean ± standard deviation"
+
+
+def _accuracy(row: Row) -> float:
+    again = row.get("retrained_accuracy")
+    return 100 * float(row["trained_accuracy"] if again is None else again)
+
+
+def _lines(panel: Any, summary: Sequence[Row], share: Callable[[Row], float]) -> None:
+    methods = list(dict.fromkeys(row["method"] for row in summary if row["method"] != "dense"))
+    learned = [method for method in methods if method not in CONTROLS]
+    told = [method for method in methods if method in CONTROLS]
+    groups = grouped([row for row in summary if row["method"] != "dense"])
+    for method in [*learned, *told]:
+        mine = [members for key, members in groups.items() if key[0] == method]
+        mine = [members for members in mine if all(share(row) > 0 for row in members)]
+        mine.sort(key=lambda members: -float(np.mean([share(row) for row in members])))
+        left = [[100 * share(row) for row in members] for members in mine]
+        right = [[_accuracy(row) for row in members] for members in mine]
+        if method in CONTROLS:
+            at = told.index(method)
+            style = {"color": str(0.15 + 0.55 * at / max(1, len(told) - 1)), "ls": "--"}
+        else:
+            at = learned.index(method)
+            style = {"color": f"C{at % 10}", "ls": "-"}
+        panel.errorbar(
+            [np.mean(values) for values in left],
+            [np.mean(values) for values in right],
+            [deviation(values) for values in right],
+            [deviation(values) for values in left],
+            marker=MARKERS[at % len(MARKERS)],
+            ms=5,
+            lw=1.2,
+            elinewidth=0.8,
+            capsize=2,
+            label=words(method),
+            **style,
+        )
+
+
+def _finish(panel: Any, summary: Sequence[Row]) -> None:
+    """The dense net's line, the axes with ticks at both ends, the legend."""
+    dense = [_accuracy(row) for row in summary if row["method"] == "dense"]
+    mean = float(np.mean(dense))
+    panel.axhline(mean, color="0.5", lw=0.9, label="dense net")
+    panel.axhspan(mean - deviation(dense), mean + deviation(dense), color="0.5", alpha=0.12, lw=0)
+    panel.set_xscale("log")
+    panel.invert_xaxis()
+    panel.xaxis.set_major_locator(_ticks())
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.minorticks_off()
+    found = [_accuracy(row) for row in summary]
+    panel.set_ylim(max(mean - DEPTH, min(found) - 0.5), max(found) + 0.5)
+    panel.set_ylabel("test accuracy (%)")
+    panel.grid(alpha=0.3)
+    legend_beside(panel)
+
+
+def _ticks() -> Any:
+    from matplotlib.ticker import LogLocator
+
+    return LogLocator(subs=(1, 2, 5))

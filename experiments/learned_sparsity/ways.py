@@ -1,0 +1,218 @@
+"""How a batch of a method's runs is trained and ended: one way for gates, one for controls."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from experiments.harness import moving_masks
+from experiments.harness.moving_masks import SparseHyper
+from experiments.harness.named_parts import make_part, takes
+from experiments.harness.problem import Problem, optimizer_of
+from experiments.harness.seeds import Seed, mask_key, training_key
+from experiments.harness.training_runs import Start, steps_between_moves
+from experiments.harness.training_settings import TrainSettings
+from experiments.learned_sparsity.methods import Control, Learned
+from jaxtickets import allocation, gates, masks, nets, runs
+from jaxtickets.compress import graph
+from jaxtickets.gates import Gate, Setting
+from jaxtickets.keys import stream
+from jaxtickets.optimizers import Hyper
+from jaxtickets.runs import Axis
+from jaxtickets.training import Moves
+from jaxtickets.types import Keep, Key, Mask, Params, PyTree, Stats, TrainState
+
+
+class Job(NamedTuple):
+    """A run that is to be done.
+
+    Attributes:
+      strength: of a learned method; None for a control.
+      asked: the density asked for; None for a method's own threshold.
+      seed: the seed, with the weights to start from.
+    """
+
+    strength: float | None
+    asked: float | None
+    seed: Seed
+
+
+class Way(NamedTuple):
+    """How the runs of a method at one density, or at its own, are trained and ended.
+
+    Attributes:
+      problem: the net and its training.
+      start: the starts of jobs, stacked.
+      end: last state of one run -> mask, weights and batch statistics; traced.
+      cost: of one run, in dense trainings.
+    """
+
+    problem: Problem
+    start: Callable[[Sequence[Job]], Start]
+    end: Callable[[TrainState], tuple[Mask, Params, Stats]]
+    cost: float
+
+
+def order(warm: bool) -> int:
+    """The number of the training's order of the data: a second training has another order."""
+    return int(warm)
+
+
+def learned(
+    name: str,
+    one: Learned,
+    asked: float | None,
+    problem: Problem,
+    axis: Axis,
+    train: TrainSettings,
+    floor: int,
+    gate_rate: float,
+) -> Way:
+    """The way of a gate or a penalty.
+
+    Args:
+      name, one: the method and its facts.
+      asked: the density that is kept exactly; None: what the method's own threshold keeps.
+      problem: the net and its training.
+      axis: how runs are batched.
+      train: the settings of the training.
+      floor: the minimum number of weights that a layer keeps at a density asked for.
+      gate_rate: in place of the fact; 0 for that.
+
+    Raises:
+      ValueError: the net lacks what the method needs, or the density is out of reach.
+    """
+    gate = gate_of(one, asked, problem, floor)
+    weights = optimizer_of(train, problem.steps)
+    plain = optimizer_of(dataclasses.replace(train, weight_decay=0.0), problem.steps)
+
+    def gate_optimizer(hyper: Hyper) -> optax.GradientTransformation:
+        return plain(hyper._replace(rate=hyper.rate * (gate_rate or one.gate_rate)))
+
+    def weights_optimizer(hyper: Hyper) -> optax.GradientTransformation:
+        return weights(hyper._replace(rate=hyper.rate * one.rate))
+
+    recipe = problem.recipe._replace(optimizer=weights_optimizer)
+    gated = gates.recipe(gate, recipe, gate_optimizer)
+
+    def begin(row: tuple[Key, Key, Params, Stats, jax.Array]) -> Start:
+        gate_key, key, params, stats, strength = row
+        trained, gated_stats = gates.start(gate, gate_key, params, stats, strength=strength)
+        return Start(key, problem.hyper, trained, gated_stats, masks.ones(trained))
+
+    def start(jobs: Sequence[Job]) -> Start:
+        rows = [
+            (
+                stream(job.seed.number, "gate", name, asked or 1.0),
+                training_key(job.seed, order(one.warm)),
+                job.seed.params,
+                job.seed.stats,
+                jnp.float32(job.strength),
+            )
+            for job in jobs
+        ]
+        begun: Start = runs.over_runs(begin, axis, runs.stack(rows))
+        return begun
+
+    def end(state: TrainState) -> tuple[Mask, Params, Stats]:
+        return *gates.ticket(gate, state.params, state.stats), state.stats.net
+
+    return Way(problem._replace(recipe=gated), start, end, one.products + one.warm)
+
+
+def gate_of(one: Learned, asked: float | None, problem: Problem, floor: int) -> Gate:
+    """The gate of a method for a net.
+
+    Raises:
+      ValueError: the net lacks what it needs, or the density is out of reach.
+    """
+    shapes = problem.param_shapes
+    keep: Keep | None = None
+    if asked is not None:
+        keep = allocation.global_(masks.shapes(shapes, problem.prunable), asked, floor)
+    known: dict[str, Any] = {
+        "prunable": problem.prunable,
+        "keep": keep,
+        "floor": floor,
+        "setting": Setting(problem.steps, len(problem.dataset.train.labels)),
+        "output": nets.output_layer(problem.net),
+        "shapes": shapes,
+    }
+    if "graph" in takes(one.make):
+        known["graph"] = graph.trace(problem.net, problem.image_shape)
+    gate = make_part(one.make, known)
+
+    def ended(params: Params) -> PyTree:
+        trained, stats = gates.start(gate, jax.random.key(0), params, {})
+        effective, penalty = gate.apply(
+            jax.random.key(0), stats.step, gates.parts(gate, trained, stats)[0], params, 1.0
+        )
+        return effective, penalty, gates.ticket(gate, trained, stats)
+
+    jax.eval_shape(ended, shapes)
+    return gate
+
+
+def control(name: str, one: Control, asked: float, problem: Problem, floor: int) -> Way:
+    """The way of a method that is told a density.
+
+    Args:
+      name, one: the method and its facts.
+      asked: the density.
+      problem: the net and its training.
+      floor: the minimum number of weights that a layer keeps.
+
+    Raises:
+      ValueError: the density is out of reach of the floors, or the moves can't be planned.
+    """
+    method, prunable = one.dynamic, problem.prunable
+    every = steps_between_moves(0, problem)
+    first, moves = moving_masks.planned(method, asked, problem, every, floor=floor)
+    keep = allocation.global_(masks.shapes(problem.param_shapes, prunable), asked, floor)
+
+    def sparsify(
+        inner: optax.GradientTransformation, mask: Mask, fill: Params | None, hyper: SparseHyper
+    ) -> optax.GradientTransformationExtraArgs:
+        del fill
+        known = {**hyper._asdict(), "inner": inner, "mask": mask, "every": every}
+        known |= {"prunable": prunable, "floor": floor, "steps": problem.steps}
+        return make_part(method.make, known)
+
+    def mask_of(seed: Seed) -> Mask:
+        if one.warm:
+            sizes = jax.tree.map(jnp.abs, seed.params)
+            return masks.select(sizes, prunable, keep, floor)
+        if first is None:
+            return masks.ones(seed.params)
+        return masks.random(mask_key(seed, name, asked), seed.params, prunable, first)
+
+    def start(jobs: Sequence[Job]) -> Start:
+        starts = []
+        for job in jobs:
+            seed = job.seed
+            key = stream(seed.number, "moving_mask", name, asked, 0)
+            hyper = SparseHyper(problem.hyper.rate, problem.hyper.warmup, key, moves)
+            starts.append(
+                Start(
+                    training_key(seed, order(one.warm)),
+                    hyper,
+                    seed.params,
+                    seed.stats,
+                    mask_of(seed),
+                )
+            )
+        return runs.stack(starts)
+
+    def end(state: TrainState) -> tuple[Mask, Params, Stats]:
+        return state.mask, state.params, state.stats
+
+    moved = method.plan is not None
+    gradient = method.dense_gradient == "moves"
+    changed = problem.with_recipe(
+        sparsify=sparsify, moves=Moves(every, problem.recipe.batch_size) if moved else None
+    )
+    cost = 1 + one.warm + (1 / every if gradient else 0.0)
+    return Way(changed, start, end, cost)

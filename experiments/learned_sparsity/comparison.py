@@ -11,11 +11,10 @@ import numpy as np
 from experiments.harness import cached_trainings, memory, memory_batches, trained_masks
 from experiments.harness.chunked_run import seconds
 from experiments.harness.dense_store import Dense
-from experiments.harness.flags import numbers
 from experiments.harness.problem import Problem, optimizer_of
 from experiments.harness.seeds import Seed, training_key
 from experiments.harness.session import Session
-from experiments.harness.settings import MOST_EPOCHS, MOST_FACTOR, MOST_UNITS, choose, option
+from experiments.harness.settings import MOST_EPOCHS, MOST_FACTOR, MOST_UNITS, option
 from experiments.harness.trained_masks import Entry, save_entry
 from experiments.harness.training_runs import Start, accuracies, train_all
 from experiments.harness.training_settings import TrainSettings
@@ -88,26 +87,23 @@ class LearnSettings:
 
 
 def way_of(
-    name: str,
-    asked: float | None,
-    settings: LearnSettings,
-    train: TrainSettings,
-    problem: Problem,
-    axis: Axis,
+    name: str, settings: LearnSettings, train: TrainSettings, problem: Problem, axis: Axis
 ) -> Way:
-    """The way of a method at a density, or at what its own threshold keeps.
+    """The way of a method.
 
     Raises:
-      UserError: the net lacks what the method needs, or the density is out of reach.
+      UserError: the net lacks what the method needs, or a density is out of reach.
     """
     try:
         if name in CONTROLS:
-            assert asked is not None
-            return ways.control(name, CONTROLS[name], asked, problem, settings.floor)
+            return ways.control(
+                name, CONTROLS[name], densities_of(settings), problem, settings.floor
+            )
+        own = LEARNED[name].has_threshold and not settings.density
         return ways.learned(
             name,
             LEARNED[name],
-            asked,
+            (None,) if own else densities_of(settings),
             problem,
             axis,
             train,
@@ -115,25 +111,20 @@ def way_of(
             gate_rate=settings.gate_rate,
         )
     except ValueError as error:
-        at = "" if asked is None else f" at density {asked:g}"
-        message = f"--methods={name} with {nets.name_of(problem.net)}{at}: {error}"
+        message = f"--methods={name} with {nets.name_of(problem.net)}: {error}"
         raise UserError(message) from error
 
 
-def asked_of(name: str, settings: LearnSettings) -> tuple[float | None, ...]:
-    """The densities at which a method is trained; None for its own threshold."""
-    if settings.density:
-        return numbers("density", settings.density)
-    if name in CONTROLS:
-        return numbers("control_density", settings.control_density)
-    return (None,)
+def densities_of(settings: LearnSettings) -> tuple[float, ...]:
+    """The densities at which a method is trained that has no threshold of its own."""
+    return tuple(settings.density or settings.control_density)
 
 
-def strengths_of(name: str, settings: LearnSettings) -> tuple[float | None, ...]:
-    """The strengths with which a method is trained; None for a control."""
+def levels_of(name: str, settings: LearnSettings) -> list[tuple[float | None, float | None]]:
+    """The strengths of a learned method, or the densities of a control: `(strength, density)`."""
     if name in CONTROLS:
-        return (None,)
-    return tuple(settings.strengths) or LEARNED[name].strengths
+        return [(None, density) for density in densities_of(settings)]
+    return [(strength, None) for strength in settings.strengths or LEARNED[name].strengths]
 
 
 def is_warm(name: str) -> bool:
@@ -149,33 +140,34 @@ def check(
         raise UserError(f"--penalty={train.penalty}: name it in --methods instead")
     size = memory.training(problem.param_shapes)
     for name in settings.methods:
-        choose("method", name, NAMES)
-        number = len(strengths_of(name, settings)) * seeds
-        memory.check_memory(f"--methods={name}", number, 2 * size, "trainings")
-        for asked in asked_of(name, settings):
-            way_of(name, asked, settings, train, problem, axis)
+        number = len(levels_of(name, settings)) * seeds
+        memory.check_memory(f"--methods={name}", number, size, "trainings")
+        way_of(name, settings, train, problem, axis)
 
 
 def train_method(
     session: Session, name: str, settings: LearnSettings, train: TrainSettings, dense: Dense
 ) -> list[Row]:
-    """Trains a method at all its strengths, densities and seeds; a summary row of each run.
+    """Trains a method at all its levels and seeds in one batch; a summary row of each result.
 
-    The runs of a density are one batch. Each result is the ticket `NAME-LEVEL-seedN` in the run's
-    folder: its weights after training, and the mask over them.
+    Each result is the ticket `NAME-LEVEL-seedN` in the run's folder: its weights after training,
+    and the mask over them.
     """
+    folder, axis = session.folder, session.axis
+    way = way_of(name, settings, train, session.problem, axis)
     seeds = [_started(one, i, dense, is_warm(name)) for i, one in enumerate(session.seeds)]
-    made = []
-    for asked in asked_of(name, settings):
-        way = way_of(name, asked, settings, train, session.problem, session.axis)
-        jobs = [
-            Job(strength, asked, seed)
-            for strength in strengths_of(name, settings)
-            for seed in seeds
-        ]
-        phase = f"train-{name}" if asked is None else f"train-{name}-{asked:g}"
-        made += _train(session, phase, name, way, jobs)
-    return made
+    jobs = [
+        Job(strength, asked, seed)
+        for strength, asked in levels_of(name, settings)
+        for seed in seeds
+    ]
+    copies = (seeds[0].params,) * 2  # the weights, and a gate's parameters
+    made, missing = memory_batches.batches_left(folder, f"train-{name}", axis, jobs, copies)
+    for part, mine in missing:
+        done = _train(session, part, name, way, mine)
+        memory_batches.finish(folder, part, done)
+        made += done
+    return [row for job in made for row in job["results"]]
 
 
 def _started(one: Seed, at: int, dense: Dense, warm: bool) -> Seed:
@@ -186,54 +178,49 @@ def _started(one: Seed, at: int, dense: Dense, warm: bool) -> Seed:
     return one._replace(params=params, stats=stats)
 
 
-def _train(session: Session, phase: str, name: str, way: Way, jobs: Sequence[Job]) -> list[Row]:
+def _train(
+    session: Session, part: str, name: str, way: Way, jobs: Sequence[Job]
+) -> list[dict[str, list[Row]]]:
+    """For each job the rows of its results, one for each density of the way."""
     folder, problem, axis, data = session.folder, session.problem, session.axis, session.data
-    copies = (jobs[0].seed.params,) * 2  # the weights, and a gate's parameters
-    made, missing = memory_batches.batches_left(folder, phase, axis, jobs, copies)
-    for part, mine in missing:
-        names = [fields(name, job) for job in mine]
-        changed = session._replace(problem=way.problem)
-        state = train_all(changed, part, way.start(mine), names, end=problem.steps).state
-        mask, params, stats = runs.over_runs(way.end, axis, state)
+    names = [fields(name, job, job.asked) for job in jobs]
+    trained = session._replace(problem=way.problem)
+    state = train_all(trained, part, way.start(jobs), names, end=problem.steps).state
+    spent = round(seconds(folder, part) / len(jobs), 3)
+    found: list[list[Row]] = [[] for _ in jobs]
+    for asked, end in way.ends.items():
+        mask, params, stats = runs.over_runs(end, axis, state)
         left = masks.apply(mask, params)
         test, validation = (
             accuracies(problem, axis, left, stats, split) for split in (data.test, data.validation)
         )
-        spent = round(seconds(folder, part) / len(mine), 3)
-        done = []
-        for i, (job, named) in enumerate(zip(mine, names, strict=True)):
-            end = runs.take((params, stats, mask), i)
-            entry = Entry(named, Start(training_key(job.seed), problem.hyper, *end))
+        for i, job in enumerate(jobs):
+            named = fields(name, job, job.asked if asked is None else asked)
+            ended = runs.take((params, stats, mask), i)
+            entry = Entry(named, Start(training_key(job.seed), problem.hyper, *ended))
             row = counted(problem, entry) | {
                 "trained_accuracy": round(float(test[i]), 6),
                 "validation_accuracy": round(float(validation[i]), 6),
                 "cost": round(way.cost, 4),
                 "seconds": spent,
-                "ticket": place_of(name, job),
+                "ticket": place_of(named),
             }
             kept = Entry({**named, "density": row["density"]}, entry.start)
             save_entry(folder, problem, kept, problem.steps, row["ticket"])
-            done.append(row)
-        memory_batches.finish(folder, part, done)
-        made += done
-    return made
+            found[i].append(row)
+    return [{"results": results} for results in found]
 
 
-def fields(name: str, job: Job) -> Row:
-    """The fields that name a run in rows."""
-    return {
-        "method": name,
-        "strength": job.strength,
-        "asked": job.asked,
-        "seed": job.seed.number,
-    }
+def fields(name: str, job: Job, asked: float | None) -> Row:
+    """The fields that name a result in rows."""
+    return {"method": name, "strength": job.strength, "asked": asked, "seed": job.seed.number}
 
 
-def place_of(name: str, job: Job) -> str:
-    """The folder of a run's ticket, under `tickets/`."""
-    level = "" if job.strength is None else f"-strength{job.strength:g}"
-    level += "" if job.asked is None else f"-density{job.asked:g}"
-    return f"{name}{level}-seed{job.seed.number}"
+def place_of(named: Row) -> str:
+    """The folder of a result's ticket, under `tickets/`."""
+    level = "" if named["strength"] is None else f"-strength{named['strength']:g}"
+    level += "" if named["asked"] is None else f"-density{named['asked']:g}"
+    return f"{named['method']}{level}-seed{named['seed']}"
 
 
 def counted(problem: Problem, entry: Entry) -> Row:

@@ -22,6 +22,8 @@ class Learned(NamedTuple):
       warm: whether training starts from trained dense nets.
       rate, gate_rate: the learning rates of the weights and of the gate's parameters, in
         `--learning_rate`.
+      has_threshold: whether the method says by itself what is removed; if not, it is hardened at
+        the densities of controls.
       by_units: whether it removes whole units, so that the net can be cut.
       products: the multiply-adds of a training step, in those of the plain net.
     """
@@ -31,6 +33,7 @@ class Learned(NamedTuple):
     warm: bool = False
     rate: float = 1.0
     gate_rate: float = 1.0
+    has_threshold: bool = True
     by_units: bool = False
     products: float = 1.0
 

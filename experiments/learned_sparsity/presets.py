@@ -16,8 +16,9 @@ MNIST: dict[str, Any] = {**MNIST5K, "dataset": "mnist", "epochs": 200}
 LENET5: dict[str, Any] = {**MNIST, "model": "lenet5"}
 SMOKE: dict[str, Any] = {
     **MNIST5K,
-    "methods": ("continuous_sparsification", "group_lasso", "gradual", "magnitude", "random"),
-    "control_density": (0.1,),
+    "methods": ("continuous_sparsification", "group_lasso", "granet", "magnitude"),
+    "strengths": (1e-5, 1e-2),
+    "control_density": (0.2, 0.1),
     "seeds": 2,
     "epochs": 2,
     "batch_size": 250,

@@ -1,7 +1,7 @@
 """How a batch of a method's runs is trained and ended: one way for gates, one for controls."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -31,7 +31,8 @@ class Job(NamedTuple):
 
     Attributes:
       strength: of a learned method; None for a control.
-      asked: the density asked for; None for a method's own threshold.
+      asked: the density of a control; None for a learned method, whose training doesn't depend on
+        how many weights its hard mask keeps.
       seed: the seed, with the weights to start from.
     """
 
@@ -40,19 +41,24 @@ class Job(NamedTuple):
     seed: Seed
 
 
+End = tuple[Mask, Params, Stats]
+"""A result: the mask, the weights that it selects from, and the net's batch statistics."""
+
+
 class Way(NamedTuple):
-    """How the runs of a method at one density, or at its own, are trained and ended.
+    """How the runs of a method are trained and ended, in one batch.
 
     Attributes:
       problem: the net and its training.
       start: the starts of jobs, stacked.
-      end: last state of one run -> mask, weights and batch statistics; traced.
+      ends: density -> `end(last state of one run) -> End`, traced; None for the job's own density,
+        or for what the method's own threshold keeps.
       cost: of one run, in dense trainings.
     """
 
     problem: Problem
     start: Callable[[Sequence[Job]], Start]
-    end: Callable[[TrainState], tuple[Mask, Params, Stats]]
+    ends: Mapping[float | None, Callable[[TrainState], End]]
     cost: float
 
 
@@ -64,7 +70,7 @@ def order(warm: bool) -> int:
 def learned(
     name: str,
     one: Learned,
-    asked: float | None,
+    densities: Sequence[float | None],
     problem: Problem,
     axis: Axis,
     train: TrainSettings,
@@ -75,17 +81,19 @@ def learned(
 
     Args:
       name, one: the method and its facts.
-      asked: the density that is kept exactly; None: what the method's own threshold keeps.
+      densities: what is kept exactly, after one and the same training; None: what the method's own
+        threshold keeps.
       problem: the net and its training.
       axis: how runs are batched.
       train: the settings of the training.
-      floor: the minimum number of weights that a layer keeps at a density asked for.
+      floor: the minimum number of weights that a layer keeps at a density.
       gate_rate: in place of the fact; 0 for that.
 
     Raises:
-      ValueError: the net lacks what the method needs, or the density is out of reach.
+      ValueError: the net lacks what the method needs, or a density is out of reach.
     """
-    gate = gate_of(one, asked, problem, floor)
+    gates_of = {asked: gate_of(one, asked, problem, floor) for asked in densities}
+    gate = gates_of[densities[0]]
     weights = optimizer_of(train, problem.steps)
     plain = optimizer_of(dataclasses.replace(train, weight_decay=0.0), problem.steps)
 
@@ -106,7 +114,7 @@ def learned(
     def start(jobs: Sequence[Job]) -> Start:
         rows = [
             (
-                stream(job.seed.number, "gate", name, asked or 1.0),
+                stream(job.seed.number, "gate", name, 1.0),
                 training_key(job.seed, order(one.warm)),
                 job.seed.params,
                 job.seed.stats,
@@ -117,10 +125,14 @@ def learned(
         begun: Start = runs.over_runs(begin, axis, runs.stack(rows))
         return begun
 
-    def end(state: TrainState) -> tuple[Mask, Params, Stats]:
-        return *gates.ticket(gate, state.params, state.stats), state.stats.net
+    def end_of(gate: Gate) -> Callable[[TrainState], End]:
+        def end(state: TrainState) -> End:
+            return *gates.ticket(gate, state.params, state.stats), state.stats.net
 
-    return Way(problem._replace(recipe=gated), start, end, one.products + one.warm)
+        return end
+
+    ends = {asked: end_of(hard) for asked, hard in gates_of.items()}
+    return Way(problem._replace(recipe=gated), start, ends, one.products + one.warm)
 
 
 def gate_of(one: Learned, asked: float | None, problem: Problem, floor: int) -> Gate:
@@ -152,26 +164,32 @@ def gate_of(one: Learned, asked: float | None, problem: Problem, floor: int) -> 
         )
         return effective, penalty, gates.ticket(gate, trained, stats)
 
-    jax.eval_shape(ended, shapes)
+    jax.eval_shape(ended, shapes)  # all that the net may lack is missed here
     return gate
 
 
-def control(name: str, one: Control, asked: float, problem: Problem, floor: int) -> Way:
-    """The way of a method that is told a density.
+def control(
+    name: str, one: Control, densities: Sequence[float], problem: Problem, floor: int
+) -> Way:
+    """The way of a method that is told its densities.
 
     Args:
       name, one: the method and its facts.
-      asked: the density.
+      densities: of all jobs.
       problem: the net and its training.
       floor: the minimum number of weights that a layer keeps.
 
     Raises:
-      ValueError: the density is out of reach of the floors, or the moves can't be planned.
+      ValueError: a density is out of reach of the floors, or the moves can't be planned.
     """
     method, prunable = one.dynamic, problem.prunable
     every = steps_between_moves(0, problem)
-    first, moves = moving_masks.planned(method, asked, problem, every, floor=floor)
-    keep = allocation.global_(masks.shapes(problem.param_shapes, prunable), asked, floor)
+    planned = {
+        asked: moving_masks.planned(method, asked, problem, every, floor=floor)
+        for asked in densities
+    }
+    shapes = masks.shapes(problem.param_shapes, prunable)
+    keep = {asked: allocation.global_(shapes, asked, floor) for asked in densities}
 
     def sparsify(
         inner: optax.GradientTransformation, mask: Mask, fill: Params | None, hyper: SparseHyper
@@ -181,38 +199,35 @@ def control(name: str, one: Control, asked: float, problem: Problem, floor: int)
         known |= {"prunable": prunable, "floor": floor, "steps": problem.steps}
         return make_part(method.make, known)
 
-    def mask_of(seed: Seed) -> Mask:
+    def mask_of(seed: Seed, asked: float) -> Mask:
+        first = planned[asked].first
         if one.warm:
             sizes = jax.tree.map(jnp.abs, seed.params)
-            return masks.select(sizes, prunable, keep, floor)
+            return masks.select(sizes, prunable, keep[asked], floor)
         if first is None:
             return masks.ones(seed.params)
         return masks.random(mask_key(seed, name, asked), seed.params, prunable, first)
 
-    def start(jobs: Sequence[Job]) -> Start:
-        starts = []
-        for job in jobs:
-            seed = job.seed
-            key = stream(seed.number, "moving_mask", name, asked, 0)
-            hyper = SparseHyper(problem.hyper.rate, problem.hyper.warmup, key, moves)
-            starts.append(
-                Start(
-                    training_key(seed, order(one.warm)),
-                    hyper,
-                    seed.params,
-                    seed.stats,
-                    mask_of(seed),
-                )
-            )
-        return runs.stack(starts)
+    def begin(seed: Seed, asked: float) -> Start:
+        hyper = SparseHyper(
+            rate=problem.hyper.rate,
+            warmup=problem.hyper.warmup,
+            key=stream(seed.number, "moving_mask", name, asked, 0),
+            moves=planned[asked].moves,
+        )
+        key, mask = training_key(seed, order(one.warm)), mask_of(seed, asked)
+        return Start(key, hyper, seed.params, seed.stats, mask)
 
-    def end(state: TrainState) -> tuple[Mask, Params, Stats]:
+    def start(jobs: Sequence[Job]) -> Start:
+        begun: Start = runs.stack([begin(job.seed, job.asked or 1.0) for job in jobs])
+        return begun
+
+    def end(state: TrainState) -> End:
         return state.mask, state.params, state.stats
 
     moved = method.plan is not None
-    gradient = method.dense_gradient == "moves"
     changed = problem.with_recipe(
         sparsify=sparsify, moves=Moves(every, problem.recipe.batch_size) if moved else None
     )
-    cost = 1 + one.warm + (1 / every if gradient else 0.0)
-    return Way(changed, start, end, cost)
+    gradients = 1 / every if method.dense_gradient == "moves" else 0.0
+    return Way(changed, start, {None: end}, 1 + one.warm + gradients)

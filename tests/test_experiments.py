@@ -29,6 +29,7 @@ LEADS = {
     "sa_frontier": LEADING.replace("method,", "method,budget,dense_trainings,"),
     "sparse_execution": "model,mask,density,seed,work,batch,form,dense_ms,ms,ratio",
     "sign_flips": "rule,variant,rate,density,seed,trained_accuracy,validation_accuracy",
+    "learned_sparsity": "method,strength,asked,seed,density,factor,trained_accuracy",
 }
 FIGURES = {
     "imp_rewind": ("lottery", "curves", "layers"),
@@ -50,6 +51,7 @@ FIGURES = {
     "annealed_training": ("accuracies", "heat", "chains", "agreement"),
     "sparse_execution": ("sparse",),
     "sign_flips": ("overview", "flips", "accuracies"),
+    "learned_sparsity": ("accuracies", "multiply_adds"),
 }
 OWN_TEST = {"sa_search", "benchmark"}
 """Experiments whose runs a test file of their own looks at."""
@@ -306,6 +308,25 @@ BAD = {
         "--cuts=30": "cuts=30: must be from 1 to 10, the moves",
         "--move_every=3": "--move_every=3: must divide 2, the steps between",
         "--preset=conv": "did you mean conv4",
+    },
+    "learned_sparsity": {
+        "--methods=l00": "unknown methods 'l00': one of ",
+        "--methods=gradual,gradual": "--methods has gradual twice",
+        "--methods=scales": "--methods=scales with lenet300_100: there is no batch norm",
+        "--strengths=-1": "--strengths=-1.0: must be 0 or more",
+        "--strengths=0.1,0.1": "--strengths has 0.1 twice",
+        "--density=1": "--density=1.0: must be above 0 and below 1",
+        "--density=0": "--density=0.0: must be above 0 and below 1",
+        "--density=0.000001": "with lenet300_100: density 1e-06 keeps no weight at all",
+        "--density=0.001 --methods=group_lasso": "one unit in each layer takes 795 weights, of 266",
+        "--density=0.001 --floor=500": "density 0.001 keeps 266 weights, a floor of 500 needs",
+        "--density=0.1 --control_density=0.1": "--control_density: has no effect with",
+        "--control_density=2": "--control_density=2.0: must be above 0 and below 1",
+        "--gate_rate=-1": "--gate_rate=-1.0: must be 0 or more",
+        "--retrain_epochs=0 --retrain_rate=0.5": "has no effect with --retrain_epochs=0",
+        "--penalty=group_lasso": "--penalty=group_lasso: name it in --methods instead",
+        "--seeds=100000": "--methods=continuous_sparsification: 200000 trainings take",
+        "--preset=mnst": "did you mean mnist",
     },
     "linear_connectivity": {
         "--rewinds=60": "rewind_step=60: must be in the training",

@@ -99,7 +99,7 @@ def way_of(
             return ways.control(
                 name, CONTROLS[name], densities_of(settings), problem, settings.floor
             )
-        own = LEARNED[name].has_threshold and not settings.density
+        own = LEARNED[name].facts.has_threshold and not settings.density
         return ways.learned(
             name,
             LEARNED[name],
@@ -124,12 +124,12 @@ def levels_of(name: str, settings: LearnSettings) -> list[tuple[float | None, fl
     """The strengths of a learned method, or the densities of a control: `(strength, density)`."""
     if name in CONTROLS:
         return [(None, density) for density in densities_of(settings)]
-    return [(strength, None) for strength in settings.strengths or LEARNED[name].strengths]
+    return [(strength, None) for strength in settings.strengths or LEARNED[name].facts.strengths]
 
 
 def is_warm(name: str) -> bool:
     """Whether a method starts from trained dense nets."""
-    return CONTROLS[name].warm if name in CONTROLS else LEARNED[name].warm
+    return CONTROLS[name].warm if name in CONTROLS else LEARNED[name].facts.warm
 
 
 def check(

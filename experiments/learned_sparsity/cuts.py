@@ -40,7 +40,7 @@ def cut(session: Session, rows: Sequence[Row], dense: Dense, repeats: int) -> li
     for row in rows:
         phase = f"cut-{row['ticket']}"
         level = row["method"], row["strength"], row["asked"]
-        by_units = row["method"] in LEARNED and LEARNED[row["method"]].by_units
+        by_units = row["method"] in LEARNED and LEARNED[row["method"]].facts.by_units
         if not by_units or any(row[f"left/{group.name}"] == 0 for group in session.problem.wiring):
             made.append(row)
             continue

@@ -11,13 +11,10 @@ DENSE = "dense"
 """The net that every method is compared with; it is always trained."""
 
 
-class Learned(NamedTuple):
-    """A method that finds a density by itself: how much it prunes follows from its strength.
+class Facts(NamedTuple):
+    """What the comparison must know of a method that finds its density while it trains.
 
     Attributes:
-      make: the gate. It takes by name, of these: `prunable`, `keep` (None for the method's own
-        threshold), `floor`, `setting`, `graph` (of channels), `output` (the output layer) and
-        `shapes` (of the parameters).
       strengths: the strengths that are tried unless others are asked for, in the gate's own unit.
       warm: whether training starts from trained dense nets.
       rate, gate_rate: the learning rates of the weights and of the gate's parameters, in
@@ -28,7 +25,6 @@ class Learned(NamedTuple):
       products: the multiply-adds of a training step, in those of the plain net.
     """
 
-    make: Callable[..., Gate]
     strengths: tuple[float, ...]
     warm: bool = False
     rate: float = 1.0
@@ -36,6 +32,20 @@ class Learned(NamedTuple):
     has_threshold: bool = True
     by_units: bool = False
     products: float = 1.0
+
+
+class Learned(NamedTuple):
+    """A method that finds a density while it trains: how low it is follows from its strength.
+
+    Attributes:
+      make: the gate. It takes by name, of these: `prunable`, `keep` (None for the method's own
+        threshold), `floor`, `setting`, `graph` (of channels), `output` (the output layer),
+        `shapes` (of the parameters) and `inputs` (dense kernels that read the images).
+      facts: see `Facts`.
+    """
+
+    make: Callable[..., Gate]
+    facts: Facts
 
 
 class Control(NamedTuple):
@@ -51,17 +61,19 @@ class Control(NamedTuple):
     warm: bool = False
 
 
-FACTS: dict[str, Learned] = {
-    "continuous_sparsification": Learned(
-        JOINT_GATES["continuous_sparsification"], (1e-7, 1e-6, 1e-5, 1e-4)
-    ),
+FACTS: dict[str, Facts] = {
+    "continuous_sparsification": Facts((1e-6, 1e-5, 1e-4)),
 }
-"""Gate of `jaxtickets.gates.JOINT_GATES` -> its facts."""
-PENALTIES: dict[str, Learned] = {
-    "group_lasso": Learned(penalty_gates.group_lasso, (1e-5, 1e-4, 1e-3), by_units=True),
-    "scales": Learned(penalty_gates.scales, (1e-3, 1e-2, 1e-1), by_units=True),
+"""Gate of `gates.JOINT_GATES` -> its facts. Rates are those of trainings of some hundred steps."""
+UNITS = Facts((1e-4, 1e-3, 3e-3), by_units=True)
+PENALTIES = {
+    "group_lasso": Learned(penalty_gates.group_lasso, UNITS),
+    "scales": Learned(penalty_gates.scales, UNITS._replace(strengths=(1e-3, 1e-2, 1e-1))),
 }
-LEARNED: dict[str, Learned] = FACTS | PENALTIES
+LEARNED: dict[str, Learned] = {
+    **{name: Learned(make, FACTS[name]) for name, make in JOINT_GATES.items()},
+    **PENALTIES,
+}
 CONTROLS: dict[str, Control] = {
     "gradual": Control(dynamic.METHODS["gradual"]),
     "granet": Control(dynamic.METHODS["granet"]),

@@ -98,10 +98,10 @@ def learned(
     plain = optimizer_of(dataclasses.replace(train, weight_decay=0.0), problem.steps)
 
     def gate_optimizer(hyper: Hyper) -> optax.GradientTransformation:
-        return plain(hyper._replace(rate=hyper.rate * (gate_rate or one.gate_rate)))
+        return plain(hyper._replace(rate=hyper.rate * (gate_rate or one.facts.gate_rate)))
 
     def weights_optimizer(hyper: Hyper) -> optax.GradientTransformation:
-        return weights(hyper._replace(rate=hyper.rate * one.rate))
+        return weights(hyper._replace(rate=hyper.rate * one.facts.rate))
 
     recipe = problem.recipe._replace(optimizer=weights_optimizer)
     gated = gates.recipe(gate, recipe, gate_optimizer)
@@ -115,7 +115,7 @@ def learned(
         rows = [
             (
                 stream(job.seed.number, "gate", name, 1.0),
-                training_key(job.seed, order(one.warm)),
+                training_key(job.seed, order(one.facts.warm)),
                 job.seed.params,
                 job.seed.stats,
                 jnp.float32(job.strength),
@@ -132,7 +132,7 @@ def learned(
         return end
 
     ends = {asked: end_of(hard) for asked, hard in gates_of.items()}
-    return Way(problem._replace(recipe=gated), start, ends, one.products + one.warm)
+    return Way(problem._replace(recipe=gated), start, ends, one.facts.products + one.facts.warm)
 
 
 def gate_of(one: Learned, asked: float | None, problem: Problem, floor: int) -> Gate:
@@ -153,6 +153,9 @@ def gate_of(one: Learned, asked: float | None, problem: Problem, floor: int) -> 
         "output": nets.output_layer(problem.net),
         "shapes": shapes,
     }
+    first = f"{problem.wiring[0].producers[0]}/kernel" if problem.wiring else ""
+    sizes = masks.shapes(shapes, problem.prunable)
+    known["inputs"] = (first,) if len(sizes.get(first, ())) == 2 else ()
     if "graph" in takes(one.make):
         known["graph"] = graph.trace(problem.net, problem.image_shape)
     gate = make_part(one.make, known)

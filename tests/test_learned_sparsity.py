@@ -1,0 +1,190 @@
+"""Learned sparsity: facts of all gates, penalties as gates, counts, tickets, cuts, resume."""
+
+import commands
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.learned_sparsity import penalty_gates
+from experiments.learned_sparsity.methods import FACTS, LEARNED
+from experiments.learned_sparsity.page import table
+from jaxtickets import gates, masks, penalties
+from jaxtickets.compress.graph import Graph
+from jaxtickets.gates import JOINT_GATES
+from jaxtickets.io.tickets import load_ticket
+
+SIZES = {"fc1/kernel": 784 * 300, "fc2/kernel": 300 * 100, "out/kernel": 1000}
+TOTAL = sum(SIZES.values())
+PRUNABLE = ("fc1/kernel", "fc2/kernel", "out/kernel")  # of the net of `mlp`: 42 weights
+KEY = jax.random.key(0)
+
+
+def test_every_gate_that_trains_with_weights_is_compared_and_has_its_facts():
+    assert set(JOINT_GATES) <= set(LEARNED)
+    assert set(JOINT_GATES) <= set(FACTS)
+    for one in LEARNED.values():
+        assert one.facts.strengths and min(one.facts.strengths) >= 0
+
+
+@pytest.mark.parametrize("name", JOINT_GATES)
+def test_training_does_not_depend_on_what_the_hard_mask_keeps(name, mlp):
+    # so that one training serves all densities
+    setting = gates.Setting(steps=40, examples=100)
+    made = [JOINT_GATES[name](PRUNABLE, keep, 0, setting) for keep in (None, 5, 20)]
+    g = [gate.init(KEY, mlp) for gate in made]
+    used = [
+        gate.apply(KEY, jnp.int32(9), one, mlp, jnp.float32(0.5))
+        for gate, one in zip(made, g, strict=True)
+    ]
+    for other in (1, 2):
+        jax.tree.map(np.testing.assert_array_equal, (g[0], used[0]), (g[other], used[other]))
+
+
+# --- penalties as gates --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def graph(mlp_wiring):
+    units = {"fc1": np.arange(4), "fc2": 4 + np.arange(5)}
+    axes = {
+        "params/fc1/kernel": {-1: units["fc1"]},
+        "params/fc2/kernel": {-2: units["fc1"], -1: units["fc2"]},
+        "params/out/kernel": {-2: units["fc2"]},
+    }
+    return Graph(mlp_wiring, units, axes, frozenset(), (3,))
+
+
+def lasso(mlp, graph, keep=None):
+    return penalty_gates.group_lasso(PRUNABLE, keep, graph, "out", mlp)
+
+
+def test_a_penalty_is_added_with_its_strength_and_leaves_the_weights(mlp, graph):
+    effective, penalty = lasso(mlp, graph).apply(KEY, jnp.int32(3), (), mlp, jnp.float32(0.25))
+    np.testing.assert_allclose(penalty, 0.25 * penalties.group_lasso(mlp, "out"), rtol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, effective, mlp)
+
+
+def test_units_far_below_the_largest_of_their_layer_are_removed(mlp, graph):
+    small = jax.tree.map(jnp.asarray, mlp)
+    small["fc1"]["kernel"] = small["fc1"]["kernel"].at[:, 2].multiply(1e-3)
+    mask = lasso(mlp, graph).harden((), small)
+    assert np.flatnonzero(~np.asarray(mask["fc1"]["kernel"]).any(0)).tolist() == [2]
+    assert not np.asarray(mask["fc2"]["kernel"])[2].any() and not mask["fc1"]["bias"][2]
+    assert int(masks.count(mask, PRUNABLE)) == 42 - 3 - 5  # its three inputs and five readers
+
+
+@pytest.mark.parametrize("keep", [6, 17, 30, 42])
+def test_at_a_density_as_many_whole_units_stay_as_fit(mlp, graph, keep):
+    mask = lasso(mlp, graph, keep).harden((), mlp)
+    kept = int(masks.count(mask, PRUNABLE))
+    units = [int(np.asarray(mask[f"fc{i}"]["bias"]).sum()) for i in (1, 2)]
+    assert kept == 3 * units[0] + units[0] * units[1] + 2 * units[1] <= keep
+    if kept < 42:  # one more unit, whichever layer it is in, would be too many
+        norms = [np.linalg.norm(mlp[f"fc{i}"]["kernel"], axis=0) for i in (1, 2)]
+        ratios = np.concatenate([norm / norm.max() for norm in norms])
+        at = np.sort(ratios)[::-1][sum(units)]
+        more = [int((norm / norm.max() >= at).sum()) for norm in norms]
+        assert 3 * more[0] + more[0] * more[1] + 2 * more[1] > keep
+
+
+def test_fewer_weights_than_one_unit_a_layer_takes_are_refused(mlp, graph):
+    with pytest.raises(ValueError, match="one unit in each layer takes 6 weights, of 5"):
+        lasso(mlp, graph, 5)
+
+
+# --- a run ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rows(smokes):
+    """The summary of a finished smoke run."""
+    return commands.summary(smokes("learned_sparsity")[0])
+
+
+def of(rows, **fields):
+    return [row for row in rows if all(row[name] == value for name, value in fields.items())]
+
+
+def test_every_strength_density_and_seed_has_a_row_that_counts_its_mask(rows):
+    assert len(rows) == 2 * (1 + 2 + 2 + 2 + 2)
+    for row in rows:
+        kept = {path: int(row[f"kept/{path}"]) for path in SIZES}
+        assert float(row["density"]) == pytest.approx(sum(kept.values()) / TOTAL, abs=1e-7)
+        # each weight of this net is used once for an image
+        assert int(row["multiply_adds"]) == sum(kept.values())
+        if row["asked"]:
+            assert sum(kept.values()) == round(float(row["asked"]) * TOTAL)
+            assert float(row["factor"]) == pytest.approx(1 / float(row["asked"]), abs=1e-3)
+
+
+def test_a_stronger_penalty_leaves_fewer_weights(rows):
+    weak, strong = (
+        float(of(rows, method="continuous_sparsification", strength=s, seed="0")[0]["density"])
+        for s in ("1e-05", "0.01")
+    )
+    assert strong < weak < 1
+
+
+def test_costs_count_the_dense_net_and_what_is_retrained(rows):
+    (dense,) = of(rows, method="dense", seed="0")
+    assert float(dense["cost"]) == 1 and dense["retrained_accuracy"] == ""
+    for method, cost in (("group_lasso", 1.5), ("magnitude", 2.5), ("granet", 1.5 + 1 / 14)):
+        assert float(of(rows, method=method)[0]["cost"]) == pytest.approx(cost, abs=1e-4)
+
+
+def test_a_cut_net_has_the_accuracy_and_the_units_of_the_masked_one(rows):
+    for row in of(rows, method="group_lasso"):
+        assert float(row["cut_accuracy"]) == pytest.approx(float(row["retrained_accuracy"]))
+        widths = [int(row[f"left/{name}"]) for name in ("inputs", "fc1", "fc2")]
+        cut = 784 * widths[1] + widths[1] * widths[2] + 10 * widths[2]
+        assert int(row["cut_multiply_adds"]) == cut
+    assert of(rows, method="granet")[0]["cut_accuracy"] == ""
+
+
+def test_each_result_is_a_ticket_with_its_trained_weights(rows, smokes):
+    folder, _ = smokes("learned_sparsity")
+    for row in rows[2:]:
+        ticket, provenance = load_ticket(folder / "tickets" / row["ticket"])
+        assert provenance["density"] == float(row["density"])
+        kept = masks.counts(ticket.mask, tuple(SIZES))
+        assert {path: int(n) for path, n in kept.items()} == {
+            path: int(row[f"kept/{path}"]) for path in SIZES
+        }
+        again, _ = load_ticket(folder / "tickets" / f"{row['ticket']}-retrained")
+        jax.tree.map(np.testing.assert_array_equal, again.mask, ticket.mask)
+
+
+def test_a_killed_run_resumes_to_the_same_numbers(smokes, cache, tmp_path):
+    folder, _ = smokes("learned_sparsity")
+    killed = tmp_path / "killed"
+    words = commands.command("learned_sparsity", "--smoke", f"--out={killed}")
+    words.append(f"--dense_store={folder.parent / 'dense'}")
+    commands.kill_and_resume(words, killed, "train-granet-00", cache)
+    before, after = (
+        [{k: v for k, v in row.items() if "milli" not in k} for row in commands.summary(place)]
+        for place in (folder, killed)
+    )
+    assert before == after
+
+
+# --- the page ------------------------------------------------------------------------------------
+
+
+def test_the_table_has_a_row_a_method_and_strength_and_names_what_lost_a_layer():
+    def row(method, strength, seed, density, accuracy, left=3):
+        own = {"method": method, "strength": strength, "asked": None, "seed": seed}
+        measured = {"density": density, "trained_accuracy": accuracy, "multiply_adds_left": density}
+        return {**own, **measured, "kept/a": left, "left/a": left, "cost": 1.0, "seconds": 2.0}
+
+    both = [
+        row("dense", None, 0, 1.0, 0.9),
+        row("l0", 0.1, 0, 0.3, 0.8),
+        row("l0", 0.1, 1, 0.1, 0.6, left=0),
+    ]
+    head, dense, learned, lost = table(both).splitlines()
+    assert head.split()[:6] == ["method", "strength", "n", "factor", "density", "%"]
+    assert dense.split()[:4] == ["dense", "1", "1.0", "100.00"]
+    expected = ["l0", "0.1", "2", "5.0", "20.00", "±", "14.14", "70.00", "±", "14.14"]
+    assert learned.split()[:10] == expected
+    assert lost == "a layer is lost: l0 at strength 0.1 keeps nothing in a (1 of 2 runs)"

@@ -19,7 +19,7 @@ from experiments.harness.trained_masks import Entry, save_entry
 from experiments.harness.training_runs import Start, accuracies, train_all
 from experiments.harness.training_settings import TrainSettings
 from experiments.learned_sparsity import ways
-from experiments.learned_sparsity.methods import CONTROLS, DENSE, LEARNED, NAMES
+from experiments.learned_sparsity.methods import CONTROLS, DENSE, LEARNED, NAMES, USUAL
 from experiments.learned_sparsity.ways import Job, Way
 from jaxtickets import masks, nets, runs
 from jaxtickets.io import tickets
@@ -42,7 +42,7 @@ AGAIN = 2
 class LearnSettings:
     """The methods, and how strongly they prune. Each field is also a flag of the same name."""
 
-    methods: tuple = option(NAMES, "methods beside the dense net", NAMES)
+    methods: tuple = option(USUAL, "methods beside the dense net", NAMES)
     strengths: tuple = option(
         (),
         "strengths of methods that learn their density; empty: each method's own",

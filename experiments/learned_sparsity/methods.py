@@ -62,10 +62,10 @@ class Control(NamedTuple):
 
 
 FACTS: dict[str, Facts] = {
-    "continuous_sparsification": Facts((1e-6, 1e-5, 1e-4)),
+    "continuous_sparsification": Facts((1e-6, 1e-5, 3e-5, 1e-4)),
 }
 """Gate of `gates.JOINT_GATES` -> its facts. Rates are those of trainings of some hundred steps."""
-UNITS = Facts((1e-4, 1e-3, 3e-3), by_units=True)
+UNITS = Facts((1e-4, 3e-4, 1e-3, 2e-3), by_units=True)
 PENALTIES = {
     "group_lasso": Learned(penalty_gates.group_lasso, UNITS),
     "scales": Learned(penalty_gates.scales, UNITS._replace(strengths=(1e-3, 1e-2, 1e-1))),
@@ -81,3 +81,5 @@ CONTROLS: dict[str, Control] = {
     "random": Control(dynamic.METHODS["static"]),
 }
 NAMES = (*LEARNED, *CONTROLS)
+USUAL = (*JOINT_GATES, "group_lasso", *CONTROLS)
+"""The methods for any net; the others need batch norm."""

@@ -9,7 +9,7 @@ import numpy as np
 from experiments.harness import rows
 from experiments.harness.canvas import deviation, legend_beside, save, subplots, words
 from experiments.harness.records import read_spec
-from experiments.learned_sparsity.methods import CONTROLS
+from experiments.learned_sparsity.methods import CONTROLS, DENSE, LEARNED
 from experiments.learned_sparsity.page import grouped
 
 Row = dict[str, Any]
@@ -27,9 +27,9 @@ def draw_accuracies(folder: Path) -> Path:
     spec, summary = read_spec(folder), rows.read_summary(folder)
     fig, axes = subplots(1, 1, (9.6, 5.2))
     panel = axes[0, 0]
-    _lines(panel, summary, lambda row: row["density"])
+    _lines(panel, summary, _density)
     panel.set_xlabel("weights left (% of all prunable weights)")
-    _finish(panel, summary)
+    _finish(panel, summary, _density)
     fig.suptitle(f"Learned sparsity: {_setting(spec)}", fontsize="medium")
     return save(fig, folder, "accuracies")
 
@@ -44,10 +44,10 @@ def draw_multiply_adds(folder: Path) -> Path:
         for row in summary
         if row.get("cut_left") is not None
     ]
-    dense = [row for row in summary if row["method"] == "dense"]
-    _lines(panel, [*dense, *cut], lambda row: row.get("cut_left") or row["density"])
+    dense = [row for row in summary if row["method"] == DENSE]
+    _lines(panel, [*dense, *cut], _cut_left)
     panel.set_xlabel("multiply-adds of the cut net (% of the dense net's)")
-    _finish(panel, [*dense, *cut])
+    _finish(panel, [*dense, *cut], _cut_left)
     fig.suptitle(f"Nets cut to the units left: {_setting(spec)}", fontsize="medium")
     return save(fig, folder, "multiply_adds")
 
@@ -60,17 +60,26 @@ def _setting(spec: Row) -> str:
     return f"{spec['model']} on {spec['dataset']}{retrained}, {many}, mean ± standard deviation"
 
 
+def _density(row: Row) -> float:
+    return float(row["density"])
+
+
+def _cut_left(row: Row) -> float:
+    """The multiply-adds of a cut net, or of the dense net, in those of the dense one."""
+    left = row.get("cut_left")
+    return 1.0 if left is None else float(left)
+
+
 def _accuracy(row: Row) -> float:
     again = row.get("retrained_accuracy")
     return 100 * float(row["trained_accuracy"] if again is None else again)
 
 
 def _lines(panel: Any, summary: Sequence[Row], share: Callable[[Row], float]) -> None:
-    methods = list(dict.fromkeys(row["method"] for row in summary if row["method"] != "dense"))
-    learned = [method for method in methods if method not in CONTROLS]
-    told = [method for method in methods if method in CONTROLS]
-    groups = grouped([row for row in summary if row["method"] != "dense"])
-    for method in [*learned, *told]:
+    groups = grouped([row for row in summary if row["method"] != DENSE])
+    methods = {method for method, *_ in groups}
+    learned, told = [*LEARNED], [*CONTROLS]
+    for method in [name for name in (*learned, *told) if name in methods]:
         mine = [members for key, members in groups.items() if key[0] == method]
         mine = [members for members in mine if all(share(row) > 0 for row in members)]
         mine.sort(key=lambda members: -float(np.mean([share(row) for row in members])))
@@ -97,25 +106,33 @@ def _lines(panel: Any, summary: Sequence[Row], share: Callable[[Row], float]) ->
         )
 
 
-def _finish(panel: Any, summary: Sequence[Row]) -> None:
+def _finish(panel: Any, summary: Sequence[Row], share: Callable[[Row], float]) -> None:
     """The dense net's line, the axes with ticks at both ends, the legend."""
-    dense = [_accuracy(row) for row in summary if row["method"] == "dense"]
+    dense = [_accuracy(row) for row in summary if row["method"] == DENSE]
     mean = float(np.mean(dense))
     panel.axhline(mean, color="0.5", lw=0.9, label="dense net")
     panel.axhspan(mean - deviation(dense), mean + deviation(dense), color="0.5", alpha=0.12, lw=0)
+    shares = [100 * share(row) for row in summary if share(row) > 0]
     panel.set_xscale("log")
-    panel.invert_xaxis()
-    panel.xaxis.set_major_locator(_ticks())
+    panel.set_xlim(1.1 * max(shares), min(shares) / 1.1)
+    panel.xaxis.set_major_locator(_ticks(max(shares) / min(shares)))
     panel.xaxis.set_major_formatter("{x:g}")
     panel.minorticks_off()
     found = [_accuracy(row) for row in summary]
-    panel.set_ylim(max(mean - DEPTH, min(found) - 0.5), max(found) + 0.5)
+    least = max(mean - DEPTH, min(found) - 0.5)
+    panel.set_ylim(least, max(found) + 0.5)
+    hidden = len(
+        {(r["method"], r["strength"], r["asked"]) for r in summary if _accuracy(r) < least}
+    )
+    if hidden:
+        panel.set_title(f"runs of {hidden} settings are below {least:.0f} %", fontsize="small")
     panel.set_ylabel("test accuracy (%)")
     panel.grid(alpha=0.3)
     legend_beside(panel)
 
 
-def _ticks() -> Any:
+def _ticks(span: float) -> Any:
+    """Ticks of a log axis: closer ones if its ends are less than a factor of 20 apart."""
     from matplotlib.ticker import LogLocator
 
-    return LogLocator(subs=(1, 2, 5))
+    return LogLocator(subs=(1, 2, 5) if span > 20 else (1, 1.5, 2, 3, 4, 5, 7))

@@ -13,9 +13,9 @@ COLUMNS = (
     accuracy("trained", "test %"),
     Column("retrained %", "retrained_accuracy"),
     VALIDATION,
-    Column("multiply-adds %", "multiply_adds_left", 100, 1, always=True),
+    Column("multiply-adds, zeros skipped %", "multiply_adds_left", 100, 1, always=True),
     Column("cut net: test %", "cut_accuracy"),
-    Column("multiply-adds %", "cut_left", 100, 1),
+    Column("its multiply-adds %", "cut_left", 100, 1),
 )
 
 

@@ -315,6 +315,8 @@ BAD = {
         "--methods=scales": "--methods=scales with lenet300_100: there is no batch norm",
         "--strengths=-1": "--strengths=-1.0: must be 0 or more",
         "--strengths=0.1,0.1": "--strengths has 0.1 twice",
+        "--strengths=2 --methods=targeted_dropout": "--strengths=2: targeted_dropout takes at most",
+        "--density=0.001 --methods=targeted_unit_dropout": "keeps no weight besides those of out",
         "--density=1": "--density=1.0: must be above 0 and below 1",
         "--density=0": "--density=0.0: must be above 0 and below 1",
         "--density=0.000001": "with lenet300_100: density 1e-06 keeps no weight at all",

@@ -67,8 +67,8 @@ class LearnSettings:
     )
     gate_rate: float = option(
         0.0,
-        "learning rate of gates' parameters, as a multiple of --learning_rate; 0: each method's "
-        "own multiple",
+        "learning rate of gates' parameters without an optimiser of their own, as a multiple of "
+        "--learning_rate; 0: each method's own multiple",
         least=0,
         most=MOST_FACTOR,
     )
@@ -142,6 +142,10 @@ def check(
     for name in settings.methods:
         number = len(levels_of(name, settings)) * seeds
         memory.check_memory(f"--methods={name}", number, size, "trainings")
+        for strength, _ in levels_of(name, settings):
+            most = LEARNED[name].facts.most if name in LEARNED else math.inf
+            if strength is not None and strength > most:
+                raise UserError(f"--strengths={strength:g}: {name} takes at most {most:g}")
         way_of(name, settings, train, problem, axis)
 
 

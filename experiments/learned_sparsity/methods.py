@@ -1,11 +1,13 @@
 """The methods of the comparison, and the facts about each that its training needs."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 from experiments.learned_sparsity import penalty_gates
 from jaxtickets.dynamic import methods as dynamic
-from jaxtickets.gates import JOINT_GATES, Gate
+from jaxtickets.gates import JOINT_GATES, Gate, soft_weight_sharing
+from jaxtickets.gates.base import Optimizer
 
 DENSE = "dense"
 """The net that every method is compared with; it is always trained."""
@@ -17,19 +19,26 @@ class Facts(NamedTuple):
     Attributes:
       strengths: the strengths that are tried unless others are asked for, in the gate's own unit.
       warm: whether training starts from trained dense nets.
+      most: the largest strength that means something.
       rate, gate_rate: the learning rates of the weights and of the gate's parameters, in
         `--learning_rate`.
+      gate_optimizer: the optimiser of the gate's parameters, see `gates.recipe`, if it is one of
+        their own, which has its own rates; else None.
       has_threshold: whether the method says by itself what is removed; if not, it is hardened at
         the densities of controls.
+      spares_output: whether the output layer has no gate, since whole units of it would go.
       by_units: whether it removes whole units, so that the net can be cut.
       products: the multiply-adds of a training step, in those of the plain net.
     """
 
     strengths: tuple[float, ...]
     warm: bool = False
+    most: float = math.inf
     rate: float = 1.0
     gate_rate: float = 1.0
+    gate_optimizer: Optimizer | None = None
     has_threshold: bool = True
+    spares_output: bool = False
     by_units: bool = False
     products: float = 1.0
 
@@ -63,6 +72,14 @@ class Control(NamedTuple):
 
 FACTS: dict[str, Facts] = {
     "continuous_sparsification": Facts((1e-6, 1e-5, 3e-5, 1e-4)),
+    "targeted_dropout": Facts((0.9, 0.95, 0.98, 0.99), most=1.0),
+    "targeted_unit_dropout": Facts((0.5, 0.8, 0.9), most=1.0, spares_output=True, by_units=True),
+    "soft_weight_sharing": Facts(
+        (1e-3, 1e-2, 1e-1),
+        warm=True,
+        rate=0.5,
+        gate_optimizer=soft_weight_sharing.gate_optimizer(means=1e-3, others=3e-2),
+    ),
 }
 """Gate of `gates.JOINT_GATES` -> its facts. Rates are those of trainings of some hundred steps."""
 UNITS = Facts((1e-4, 3e-4, 1e-3, 2e-3), by_units=True)

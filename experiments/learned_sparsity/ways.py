@@ -1,6 +1,7 @@
 """How a batch of a method's runs is trained and ended: one way for gates, one for controls."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -104,7 +105,7 @@ def learned(
         return weights(hyper._replace(rate=hyper.rate * one.facts.rate))
 
     recipe = problem.recipe._replace(optimizer=weights_optimizer)
-    gated = gates.recipe(gate, recipe, gate_optimizer)
+    gated = gates.recipe(gate, recipe, one.facts.gate_optimizer or gate_optimizer)
 
     def begin(row: tuple[Key, Key, Params, Stats, jax.Array]) -> Start:
         gate_key, key, params, stats, strength = row
@@ -141,20 +142,25 @@ def gate_of(one: Learned, asked: float | None, problem: Problem, floor: int) -> 
     Raises:
       ValueError: the net lacks what it needs, or the density is out of reach.
     """
-    shapes = problem.param_shapes
+    shapes, output = problem.param_shapes, nets.output_layer(problem.net)
+    sizes = masks.shapes(shapes, problem.prunable)
+    kernel = f"{output}/kernel"
+    spared = {kernel} & {*sizes} if one.facts.spares_output else set()
     keep: Keep | None = None
     if asked is not None:
-        keep = allocation.global_(masks.shapes(shapes, problem.prunable), asked, floor)
+        keep = allocation.global_(sizes, asked, floor)
+        keep -= sum(math.prod(sizes[path]) for path in spared)
+        if keep < 1:
+            raise ValueError(f"density {asked} keeps no weight besides those of {kernel}")
     known: dict[str, Any] = {
-        "prunable": problem.prunable,
+        "prunable": tuple(path for path in problem.prunable if path not in spared),
         "keep": keep,
         "floor": floor,
         "setting": Setting(problem.steps, len(problem.dataset.train.labels)),
-        "output": nets.output_layer(problem.net),
+        "output": output,
         "shapes": shapes,
     }
     first = f"{problem.wiring[0].producers[0]}/kernel" if problem.wiring else ""
-    sizes = masks.shapes(shapes, problem.prunable)
     known["inputs"] = (first,) if len(sizes.get(first, ())) == 2 else ()
     if "graph" in takes(one.make):
         known["graph"] = graph.trace(problem.net, problem.image_shape)

@@ -18,6 +18,8 @@ class Facts(NamedTuple):
 
     Attributes:
       strengths: the strengths that are tried unless others are asked for, in the gate's own unit.
+      usual: whether the method is trained unless others are asked for: on any net, and in some
+        hundred steps.
       warm: whether training starts from trained dense nets.
       most: the largest strength that means something.
       rate, gate_rate: the learning rates of the weights and of the gate's parameters, in
@@ -32,6 +34,7 @@ class Facts(NamedTuple):
     """
 
     strengths: tuple[float, ...]
+    usual: bool = True
     warm: bool = False
     most: float = math.inf
     rate: float = 1.0
@@ -75,17 +78,22 @@ FACTS: dict[str, Facts] = {
     "targeted_dropout": Facts((0.9, 0.95, 0.98, 0.99), most=1.0),
     "targeted_unit_dropout": Facts((0.5, 0.8, 0.9), most=1.0, spares_output=True, by_units=True),
     "soft_weight_sharing": Facts(
-        (1e-3, 1e-2, 1e-1),
+        (1e-3, 3e-3, 1e-2),
+        usual=False,
         warm=True,
         rate=0.5,
-        gate_optimizer=soft_weight_sharing.gate_optimizer(means=1e-3, others=3e-2),
+        gate_optimizer=soft_weight_sharing.gate_optimizer(),
     ),
+    "bayes_by_backprop": Facts((1.0,), gate_rate=10.0, has_threshold=False),
+    "moped": Facts((1.0,), warm=True, has_threshold=False),
 }
 """Gate of `gates.JOINT_GATES` -> its facts. Rates are those of trainings of some hundred steps."""
 UNITS = Facts((1e-4, 3e-4, 1e-3, 2e-3), by_units=True)
 PENALTIES = {
     "group_lasso": Learned(penalty_gates.group_lasso, UNITS),
-    "scales": Learned(penalty_gates.scales, UNITS._replace(strengths=(1e-3, 1e-2, 1e-1))),
+    "scales": Learned(
+        penalty_gates.scales, UNITS._replace(strengths=(1e-3, 1e-2, 1e-1), usual=False)
+    ),
 }
 LEARNED: dict[str, Learned] = {
     **{name: Learned(make, FACTS[name]) for name, make in JOINT_GATES.items()},
@@ -98,5 +106,5 @@ CONTROLS: dict[str, Control] = {
     "random": Control(dynamic.METHODS["static"]),
 }
 NAMES = (*LEARNED, *CONTROLS)
-USUAL = (*JOINT_GATES, "group_lasso", *CONTROLS)
-"""The methods for any net; the others need batch norm."""
+USUAL = (*(name for name, one in LEARNED.items() if one.facts.usual), *CONTROLS)
+"""The methods that are trained unless others are asked for."""

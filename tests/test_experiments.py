@@ -310,7 +310,7 @@ BAD = {
         "--preset=conv": "did you mean conv4",
     },
     "learned_sparsity": {
-        "--methods=l00": "unknown methods 'l00': one of ",
+        "--methods=l00": "unknown methods 'l00': ",
         "--methods=gradual,gradual": "--methods has gradual twice",
         "--methods=scales": "--methods=scales with lenet300_100: there is no batch norm",
         "--strengths=-1": "--strengths=-1.0: must be 0 or more",
@@ -327,7 +327,7 @@ BAD = {
         "--gate_rate=-1": "--gate_rate=-1.0: must be 0 or more",
         "--retrain_epochs=0 --retrain_rate=0.5": "has no effect with --retrain_epochs=0",
         "--penalty=group_lasso": "--penalty=group_lasso: name it in --methods instead",
-        "--seeds=100000": "--methods=continuous_sparsification: 200000 trainings take",
+        "--seeds=100000": "--seeds=100000: 100000 trainings take",
         "--preset=mnst": "did you mean mnist",
     },
     "linear_connectivity": {

@@ -35,6 +35,7 @@ from experiments.sa_frontier.searches import SEARCHES, Question
 from jaxtickets.io.errors import UserError
 
 SMOKE: dict[str, Any] = {
+    "widths": "30,20",
     "seeds": 2,
     "density": (0.1,),
     "searches": ("granet", "granet_heat", "annealed_fields", "gradual_edge_popup", "random_erk"),

@@ -68,8 +68,8 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 MOST_MAPS = 40_000
-"""Mapped regions of memory, of which Linux allows a process 65,530. A compiled program has some
-twenty, and a process that can map no more dies."""
+"""Mapped regions of memory, of which Linux allows a process 65,530. A training has some
+hundred, and a process that can map no more dies."""
 TESTS_RUN = itertools.count()
 
 

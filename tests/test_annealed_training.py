@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from counted import counted
 
 from experiments.harness import annealed_plan, annealed_trainings
 from experiments.harness.annealed_variants import HOT, VARIANTS, Variant
@@ -315,23 +316,6 @@ def test_budgets_and_images_that_do_not_suffice_are_one_line(problem):
         annealed_plan.plan(problem, VARIANTS["metropolis"], 1.0, held_out=3500)
 
 
-def counting(problem, passed):
-    """The problem with a model that tells `passed` the images of each call.
-
-    What is differentiated counts three times; all such calls are in training mode but SNIP's.
-    """
-    plain = problem.recipe.model
-
-    def apply(params, stats, images, key=None, train=False):
-        worth = images.shape[0] * (3 if train else 1)
-        jax.debug.callback(lambda: passed.append(worth))
-        return plain.apply(params, stats, images, key, train)
-
-    model = plain._replace(apply=apply)
-    loss = losses.classification(model, problem.recipe.prepare)
-    return problem.with_recipe(model=model, loss=loss)
-
-
 COUNTED = {
     "granet": VARIANTS["granet"],
     "heat": HOT,
@@ -347,7 +331,7 @@ def test_a_search_makes_the_calls_that_its_table_charges(name, tmp_path):
     net = NetSettings(model="lenet300_100", widths="6,4", train_images=700)
     train = TrainSettings(optimizer="sgd", learning_rate=0.1, epochs=9, batch_size=50)
     passed = []
-    problem = counting(build_problem(net, train, "", False), passed)
+    problem = counted(build_problem(net, train, "", False), passed)
     one = runs.axis("map", 1, jax.local_devices()[:1])
     seeds = [seed(problem, 0)]
     session = Session(tmp_path, problem, one, on_device(problem.dataset), seeds, 60.0)

@@ -262,6 +262,7 @@ BAD = {
         "--density=1": "--density=1: there is nothing to search for",
         "--searches=granet --granet_from=2": "--granet_from=2.0: must be above 0 and at most 1",
         "--searches=granet --budget=0.01": "too little for granet, give",
+        "--searches=cross_entropy_layers --held_out=3400": "--held_out=3400: there are 3500",
         "--searches=cross_entropy_layers --budget=1": "too little for 4 steps of 8 samples",
         "--searches=genetic --chains=1": "--chains=1: genetic takes 2 or more",
         "--race=0.5,0.2": "--race=0.5,0.2: must rise",

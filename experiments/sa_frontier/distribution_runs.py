@@ -16,7 +16,13 @@ import optax
 from experiments.harness import annealed
 from experiments.harness.annealed_settings import AnnealingSettings
 from experiments.harness.annealed_start import field_keep, first_field
-from experiments.harness.budgeted_search import FindSettings, FoundMask, Task, dense_cost
+from experiments.harness.budgeted_search import (
+    FindSettings,
+    FoundMask,
+    Task,
+    check_held_out,
+    dense_cost,
+)
 from experiments.harness.chain_runs import lowest, run_chains
 from experiments.harness.chain_starts import ChainName, chain_inputs, first_key
 from experiments.harness.chunked_run import seconds
@@ -98,8 +104,10 @@ def plan(
     """The longest search whose cost is at most `budget` dense trainings for each seed.
 
     Raises:
-      UserError: the budget doesn't pay for a step before each evaluation.
+      UserError: the budget doesn't pay for a step before each evaluation, or too few training
+        images are left to train the nets of the energy.
     """
+    check_held_out(settings, problem)
     training = training_cost(settings.train_steps * problem.recipe.batch_size)
     passes = ENERGIES[search.settings.energy].passes
     each = passes(settings.held_out, settings.held_out, training)

@@ -1,5 +1,6 @@
 """What all tests share: several CPU devices, and a tiny net with its wiring and its evidence."""
 
+import collections
 import gc
 import itertools
 import os
@@ -38,7 +39,8 @@ class ByFileAndRun(LoadFileScheduling):
     """A file's tests share a process, but of two files parts are groups of their own.
 
     Of `test_experiments.py` these are the tests of a run, of `test_dynamic.py` those of a promise.
-    Each file would keep one process busy for minutes.
+    Each file would keep one process busy for minutes. The galleries, which wait for each other, are
+    one group.
     """
 
     def _split_scope(self, nodeid):
@@ -46,7 +48,19 @@ class ByFileAndRun(LoadFileScheduling):
         if file.endswith("test_dynamic.py"):
             return f"{file}::{test.partition('[')[0]}"
         run = re.search(r"\[(\w+)\]$", test) if file.endswith("test_experiments.py") else None
+        if run and run[1] in commands.GALLERIES:
+            return f"{file}::galleries"
         return f"{file}::{run[1]}" if run else file
+
+
+def pytest_collection_modifyitems(items):
+    """Files that start experiments come first, then those of many tests: what is long ends early.
+
+    xdist deals out the groups in this order.
+    """
+    tests = collections.Counter(item.path for item in items)
+    starting = {item.path for item in items if "cache" in item.fixturenames}
+    items.sort(key=lambda item: (item.path not in starting, -tests[item.path], item.path))
 
 
 def pytest_xdist_make_scheduler(config, log):
@@ -54,8 +68,8 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 MOST_MAPS = 40_000
-"""Mapped regions of memory, of which Linux allows a process 65,530. A compiled program has some
-twenty, and a process that can map no more dies."""
+"""Mapped regions of memory, of which Linux allows a process 65,530. A training has some
+hundred, and a process that can map no more dies."""
 TESTS_RUN = itertools.count()
 
 

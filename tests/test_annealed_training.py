@@ -2,16 +2,22 @@
 
 from functools import partial
 
+import commands
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from counted import counted
 
-from experiments.harness import annealed_plan
+from experiments.harness import annealed_plan, annealed_trainings
 from experiments.harness.annealed_variants import HOT, VARIANTS, Variant
-from experiments.harness.budgeted_search import dense_cost
+from experiments.harness.budgeted_search import Task, dense_cost
 from experiments.harness.problem import build as build_problem
+from experiments.harness.problem import on_device
+from experiments.harness.seeds import seed
+from experiments.harness.session import Session
+from experiments.harness.sparse_runs import EvolveSettings
 from experiments.harness.training_settings import NetSettings, TrainSettings
 from jaxtickets import losses, masks, nets, runs, training
 from jaxtickets.data import batches
@@ -286,7 +292,7 @@ def test_chains_cost_what_the_plan_says_and_no_more_than_the_budget(problem, nam
     plan, n = found.training, len(problem.dataset.validation.labels)
     steps = 3 * plan.rounds * (plan.every * 128 + plan.images)
     scored = annealed_plan.scored_images(variant, 500)
-    energies = plan.rounds * scored * (2 if variant.accept == "metropolis" else 1)
+    energies = scored + plan.rounds * scored * (2 if variant.accept == "metropolis" else 1)
     judging = 3 * found.judged * 128 + n if variant.rewound else 0
     each = steps + energies + 8 * n + judging
     assert (
@@ -308,3 +314,41 @@ def test_budgets_and_images_that_do_not_suffice_are_one_line(problem):
         annealed_plan.plan(problem, HOT._replace(chains=8), 0.05, held_out=500)
     with pytest.raises(UserError, match="--held_out=3500: there are 3500 images"):
         annealed_plan.plan(problem, VARIANTS["metropolis"], 1.0, held_out=3500)
+
+
+COUNTED = {
+    "granet": VARIANTS["granet"],
+    "heat": HOT,
+    "metropolis": VARIANTS["metropolis"],
+    "exchange": HOT._replace(chains=2, interaction="exchange"),
+    "cycles": VARIANTS["cycles"]._replace(cycles=2),
+    "rewound_chains": HOT._replace(chains=2, rewound=True),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_a_search_makes_the_calls_that_its_table_charges(name, tmp_path):
+    net = NetSettings(model="lenet300_100", widths="6,4", train_images=700)
+    train = TrainSettings(optimizer="sgd", learning_rate=0.1, epochs=9, batch_size=50)
+    passed = []
+    problem = counted(build_problem(net, train, "", False), passed)
+    one = runs.axis("map", 1, jax.local_devices()[:1])
+    seeds = [seed(problem, 0)]
+    session = Session(tmp_path, problem, one, on_device(problem.dataset), seeds, 60.0)
+    task = Task(session, name, density=0.1, floor=1)
+    (found,) = annealed_trainings.anneal(
+        task, COUNTED[name], EvolveSettings(), train, budget=6.0, held_out=100
+    )
+    jax.effects_barrier()
+    assert sum(passed) == found.columns["forward_passes"] <= 6 * dense_cost(problem)
+
+
+def test_a_killed_run_resumes_on_other_devices_to_the_same_numbers(cache, tmp_path):
+    words = commands.command("annealed_training", "--smoke", "--variants=exchange", "--heat=")
+    done = commands.run([*words, f"--out={tmp_path / 'whole'}"], cache)
+    assert done.returncode == 0, done.stderr
+    killed = tmp_path / "killed"
+    commands.kill_and_resume(
+        [*words, f"--out={killed}"], killed, "exchange-0.1", cache, "--devices=2"
+    )
+    assert commands.summary(killed) == commands.summary(tmp_path / "whole")

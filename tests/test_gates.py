@@ -9,7 +9,7 @@ import pytest
 
 from jaxtickets import gates, losses, masks, optimizers, runs, training
 from jaxtickets.dynamic.static import masked
-from jaxtickets.gates import GATES, bernoulli, edge_popup, gradual
+from jaxtickets.gates import GATES, bernoulli, concrete, edge_popup, gradual, hard_concrete
 from jaxtickets.search import energies
 from jaxtickets.types import Model, Split
 
@@ -22,11 +22,13 @@ SCALES = {
     "rescale": partial(energies.rescale, prunable=PRUNABLE),
     "dynamic": partial(bernoulli.dynamic_rescale, prunable=PRUNABLE),
 }
-DRAWN = {"bernoulli"}  # masks that depend on the key
+DRAWN = {"bernoulli", "concrete"}  # gates that depend on the key
+SOFT = {"concrete"}  # weights that are multiplied by gates between 0 and 1, and not rescaled
 RANKED = {  # what the hard mask goes by
     "edge_popup": np.abs,
     "gradual_edge_popup": np.abs,
     "bernoulli": np.positive,
+    "concrete": np.positive,
 }
 
 
@@ -110,12 +112,15 @@ def test_prunable_weights_are_kept_or_zero_and_the_rest_is_untouched(name, scale
             np.testing.assert_array_equal(got, weight)
             assert (slope == 0).all()
             continue
+        assert (slope != 0).all()
+        if name in SOFT:
+            assert (got / weight > 0).all() and (got / weight < 1).all()
+            continue
         kept = got != 0
         assert 0 < kept.sum() < kept.size
         factor = {"unscaled": 1, "rescale": (kept.size / kept.sum()) ** 0.5}
         by = factor.get(scale, kept.size / kept.sum())
         np.testing.assert_allclose(got, np.where(kept, weight * by, 0), rtol=1e-6)
-        assert (slope != 0).all()
 
 
 @pytest.mark.parametrize("name", GATES)
@@ -170,7 +175,8 @@ def test_what_is_left_is_ranked_highest_and_scaled(name, mlp):
     seventh = np.sort(np.concatenate([rank.ravel() for rank in ranks]))[-7]
     for got, rank, weight in zip(left, ranks, masks.pick(mlp, PRUNABLE), strict=True):
         kept = rank >= seventh
-        expected = np.where(kept, weight * kept.size / kept.sum(), 0)
+        factor = 1 if name in SOFT else kept.size / kept.sum()
+        expected = np.where(kept, weight * factor, 0)
         np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
@@ -242,6 +248,7 @@ def test_the_gradient_is_that_of_the_surrogate_by_differences(name, scale):
     # The surrogate is the loss as a function of the soft mask u, |s| or sigmoid(s), about the hard
     # mask m: of the weights w f (m + u(s) - u(s_0)). The factor f = size / kept, of DWR, moves with
     # the Bernoulli mask; edge-popup's count and the root of the search's rescaling stand still.
+    # Where gates are soft there is no surrogate: their noise is what the gates of s_0 say it is.
     draw = np.random.default_rng(8)
     shapes, paths = [(3, 4), (4, 2)], ("a/kernel", "b/kernel")
     weights, first = ([draw.normal(size=shape) for shape in shapes] for _ in range(2))
@@ -266,7 +273,8 @@ def test_the_gradient_is_that_of_the_surrogate_by_differences(name, scale):
         return jnp.sum((hidden @ w2 - labels) ** 2), effective
 
     (value, effective), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(tree(first))
-    hard = [np.asarray(effective[layer]["kernel"] != 0, float) for layer in "ab"]
+    used = [np.asarray(effective[layer]["kernel"], float) for layer in "ab"]
+    hard = [u / w if name in SOFT else 1.0 * (u != 0) for u, w in zip(used, weights, strict=True)]
     assert all(0 < bits.sum() < bits.size for bits in hard)
 
     def soft(s):
@@ -280,8 +288,12 @@ def test_the_gradient_is_that_of_the_surrogate_by_differences(name, scale):
     def surrogate(scores):
         used = []
         for w, m, s, s0 in zip(weights, hard, scores, first, strict=True):
-            bits = m + soft(s) - soft(s0)
-            used.append(w * bits * factor(bits, m))
+            if name in SOFT:
+                noisy = np.log(m / (1 - m)) + (s - s0) / hard_concrete.BETA
+                used.append(w / (1 + np.exp(-noisy)))
+            else:
+                bits = m + soft(s) - soft(s0)
+                used.append(w * bits * factor(bits, m))
         return net(used, images, labels)
 
     np.testing.assert_allclose(value, surrogate(first), rtol=1e-5)
@@ -428,6 +440,60 @@ def test_dynamic_rescaling_multiplies_by_size_over_kept():
     assert jnp.isfinite(got["c"]).all()
 
 
+# --- concrete ------------------------------------------------------------------------------------
+
+
+def test_first_logits_are_those_of_the_density(mlp):
+    # 12 and 10 weights: 5 and 3 kept, or 7 of 22; all of a leaf is all but half a weight
+    each = concrete.gate(PRUNABLE, KEEPS["each"], steps=1).init(KEY, mlp)
+    np.testing.assert_allclose(each["fc1"]["kernel"], np.log(5 / 7), rtol=1e-5)
+    np.testing.assert_allclose(each["out"]["kernel"], np.log(3 / 7), rtol=1e-5)
+    assert (each["fc2"]["kernel"] == 0).all()
+    total = concrete.gate(PRUNABLE, 7, steps=1).init(KEY, mlp)
+    np.testing.assert_allclose(total["out"]["kernel"], np.log(7 / 15), rtol=1e-5)
+    ends = concrete.gate(PRUNABLE, {"fc1/kernel": 12, "out/kernel": 0}, steps=1).init(KEY, mlp)
+    np.testing.assert_allclose(ends["fc1"]["kernel"], np.log(11.5 / 0.5), rtol=1e-5)
+    np.testing.assert_allclose(ends["out"]["kernel"], np.log(0.5 / 9.5), rtol=1e-5)
+    with pytest.raises(ValueError, match="steps=0: must be the number of training steps"):
+        concrete.gate(PRUNABLE, 7)
+
+
+def test_open_concrete_gates_are_the_plain_net_bit_for_bit(mlp):
+    sure = jax.tree.map(lambda w: jnp.full_like(w, 1000.0), mlp)
+    effective, penalty = concrete.gate(PRUNABLE, 7, steps=1).apply(KEY, STEP, sure, mlp, NONE)
+    same(jax.tree.map(np.asarray, effective), mlp)
+    assert penalty == 0
+
+
+def test_the_reverse_divergence_by_hand():
+    # p = (1/2, 1/2) from q = (1/4, 3/4): log(2) / 2 + log(2/3) / 2; the other example is the same
+    logits, dense = jnp.array([[0.0, 0], [1, 2]]), jnp.array([[0, np.log(3)], [1, 2]])
+    by_hand = (np.log(2) + np.log(2 / 3)) / 2 / 2
+    np.testing.assert_allclose(concrete.reverse_divergence(logits, dense), by_hand, rtol=1e-5)
+
+
+def test_the_gradient_of_the_density_is_balanced_by_hand():
+    # Logits 0 and log 3 of a total of 2: chances 1/2 and 3/4, slopes 1/4 / 2 and 3/16 / 2, whose
+    # norm is 5/32. A gradient (3, 4) is 32 times as long; a hundredth of that goes to the
+    # multiplier while the sum of chances, 5/4, is above what is kept.
+    logits, task = {"a": jnp.array([0, np.log(3)], "f")}, {"a": jnp.array([3.0, 4.0])}
+    slope = np.array([1 / 8, 3 / 32])
+    for keep, multiplier in ((1, 0.32), ({"a": 2}, 0.0)):
+        optimizer = concrete.balanced(optimizers.optimizer("sgd", 1.0), ("a",), keep)
+        state = optimizer.init(logits)
+        for _ in range(2):
+            updates, state = optimizer.update(task, state, logits)
+            expected = -(np.array([3, 4]) + multiplier * slope)
+            np.testing.assert_allclose(updates["a"], expected, rtol=1e-5)
+            np.testing.assert_allclose(state.multiplier, multiplier, rtol=1e-5)
+            multiplier *= 1.99  # 0.99 times it, and as much again
+    # it falls by a hundredth below the target, and where no gate has a slope
+    for keep, at in ((2, logits), (1, {"a": jnp.full(2, 200.0)})):
+        optimizer = concrete.balanced(optimizers.optimizer("sgd", 1.0), ("a",), keep)
+        state = optimizer.init(at)._replace(multiplier=jnp.float32(2))
+        assert optimizer.update(task, state, at)[1].multiplier == pytest.approx(1.98)
+
+
 # --- training ------------------------------------------------------------------------------------
 
 
@@ -508,7 +574,7 @@ def prepare(images):
 
 
 LOSS = losses.classification(MODEL, prepare)
-RATES = {"edge_popup": 0.05, "gradual_edge_popup": 0.05, "bernoulli": 2.0}
+RATES = {"edge_popup": 0.05, "gradual_edge_popup": 0.05, "bernoulli": 2.0, "concrete": 2.0}
 FALLEN = {"gradual_edge_popup": 60}
 """Steps of 100 until as few weights are used as are kept."""
 DATA = training.Splits(points(40, 1), points(30, 2))
@@ -557,6 +623,10 @@ def test_training_a_gate_lowers_the_loss_and_leaves_the_weights(name):
         assert ((left != 0).sum((1, 2)) == KEEP[path]).all()
         same(left, np.where(left != 0, frozen, np.float32(0)))
         at_steps = used[layer]["kernel"]  # [run, step, ...]
+        if name in SOFT:
+            gate = at_steps / frozen[:, None]
+            assert (gate >= 0).all() and (gate <= 1).all() and (gate[:, 0] != gate[:, -1]).any()
+            continue
         there = at_steps != 0
         same(at_steps, np.where(there, frozen[:, None], np.float32(0)))
         assert (there[:, 0] != there[:, -1]).any()
@@ -586,3 +656,34 @@ def test_a_recipe_trains_a_gate_and_looks_at_it_hardened():
     right = (logits.argmax(1) == np.asarray(DATA.validation.labels)).mean()
     np.testing.assert_allclose(metrics["accuracy"][-1], right, rtol=1e-6)
     assert right > 0.8
+
+
+def test_concrete_gates_imitate_the_dense_net_at_the_density_that_is_asked_for():
+    weights, steps = weights_of(2), 300
+    gate = concrete.gate(LEAVES, KEEP, steps=steps)
+    of_weights = training.Recipe(MODEL, LOSS, sgd, prepare, None, batch_size=20, every=20)
+    gated = gates.recipe(gate, of_weights)
+
+    @jax.jit
+    def run(key):
+        g, begun = gates.start(gate, key, weights, {"seen": jnp.int32(0)})
+        start = g, begun, masks.ones(g)
+        watched, metrics = training.train(gated, key, jnp.float32(0), *start, DATA, steps)
+        return watched.state, metrics
+
+    state, metrics = run(KEY)
+    loss = np.asarray(metrics["train_loss"]).ravel()
+    assert loss[-40:].mean() < 0.3 * loss[:20].mean()
+    kept = sum(jax.nn.sigmoid(s).sum() for s in masks.pick(state.params, LEAVES))
+    assert 12 < kept < 20  # 18 of 48; without the multiplier more gates are open
+
+    def outputs(params):
+        return np.asarray(apply(params, {"seen": 0}, prepare(DATA.validation.images))[0])
+
+    def gap(mask):
+        return float(concrete.reverse_divergence(outputs(masks.apply(mask, weights)), dense))
+
+    dense = outputs(weights)
+    random = [gap(masks.random(key, weights, LEAVES, KEEP)) for key in jax.random.split(KEY, 5)]
+    assert gap(gate.harden(state.params, weights)) < 0.5 * min(random)
+    assert state.stats.net["seen"] == steps and state.stats.step == steps

@@ -14,7 +14,14 @@ import optax
 import pytest
 
 from jaxtickets import gates, losses, masks, optimizers, runs, training
-from jaxtickets.gates import JOINT_GATES, soft_weight_sharing, targeted_dropout
+from jaxtickets.gates import (
+    JOINT_GATES,
+    hard_concrete,
+    l0,
+    l0_groups,
+    soft_weight_sharing,
+    targeted_dropout,
+)
 from jaxtickets.gates.soft_weight_sharing import Components, Mixture
 from jaxtickets.types import Model, Split
 
@@ -64,6 +71,8 @@ ROWS = {
     "targeted_unit_dropout": Row(lambda g, params: g, random=True),
     "bayes_by_backprop": Row(fixed, random=True),
     "moped": Row(fixed, random=True),
+    "l0": Row(of_leaves(1000.0), random=True),
+    "l0_groups": Row(of_leaves(1000.0), random=True, by_units=True),
 }
 
 
@@ -489,3 +498,127 @@ def test_bad_settings_and_probabilities_are_refused():
     for name in ("alpha", "ramp"):
         with pytest.raises(ValueError, match=f"^{name}=1.5: must be from 0 to 1$"):
             targeted(**{name: 1.5})
+
+
+# --- L0 regularisation ---------------------------------------------------------------------------
+
+P_HALF = 1 / (1 + 11 ** (-2 / 3))
+"""P(z ≠ 0) of a gate whose logit is 0."""
+
+
+def zeros_of(gate, params):
+    return jax.tree.map(jnp.zeros_like, gate.init(KEY, params))
+
+
+def test_the_penalty_of_l0_by_hand(mlp):
+    # 100 examples; 12 and 10 weights, whose gates are open with the same probability
+    gate = l0.gate(PRUNABLE, None, 0, SETTING, weight_decay=0.3)
+    _, penalty = gate.apply(KEY, jnp.int32(0), zeros_of(gate, mlp), mlp, jnp.float32(2))
+    squares = sum((mlp[layer]["kernel"] ** 2).sum() for layer in ("fc1", "out"))
+    np.testing.assert_allclose(penalty, P_HALF * (2 * 22 + 0.15 * squares) / 100, rtol=1e-5)
+
+
+def test_weights_of_l0_are_those_times_their_gates(mlp):
+    gate = made("l0", None)
+    g = jax.tree.map(lambda w: 9 * w, mlp)
+    effective, _ = gate.apply(KEY, jnp.int32(0), g, mlp, jnp.float32(1))
+    first, _ = jax.random.split(KEY)
+    z = hard_concrete.sample(first, g["fc1"]["kernel"])
+    assert (z == 0).any() and (z > 0).any()
+    np.testing.assert_array_equal(effective["fc1"]["kernel"], mlp["fc1"]["kernel"] * z)
+    for layer, leaf in (("fc1", "bias"), ("fc2", "kernel")):
+        np.testing.assert_array_equal(effective[layer][leaf], mlp[layer][leaf])
+    mask, weights = gate.harden(g, mlp), gate.weights(g, mlp)
+    w = mlp["fc1"]["kernel"]
+    at_test = np.clip(1.2 / (1 + np.exp(-9 * w)) - 0.1, 0, 1)
+    np.testing.assert_allclose(weights["fc1"]["kernel"], w * at_test, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(mask["fc1"]["kernel"], at_test > 0)
+    assert 0 < (at_test > 0).sum() < 12
+
+
+def test_first_gates_of_the_input_layer_are_open_more_often(mlp):
+    g = l0_groups.gate(PRUNABLE, None, 0, SETTING, inputs=("fc1/kernel",)).init(KEY, mlp)
+    assert {path: a.shape for path, a in g.items()} == {"fc1/kernel": (3,), "out/kernel": (5,)}
+    np.testing.assert_allclose(g["fc1/kernel"], np.log(4), atol=0.05)
+    np.testing.assert_allclose(g["out/kernel"], 0, atol=0.05)
+    with pytest.raises(ValueError, match="inputs: 'fc2/kernel' has no gates"):
+        l0_groups.gate(PRUNABLE, None, 0, SETTING, inputs=("fc2/kernel",))
+    with pytest.raises(ValueError, match="weight_decay=-1: must be 0 or more"):
+        l0.gate(PRUNABLE, None, 0, SETTING, weight_decay=-1)
+
+
+def cnn():
+    """One convolution of 3 filters on 2 channels, 2 weights each, and a dense layer on 4 inputs."""
+    draw = np.random.default_rng(5)
+    shapes = {"conv1": (1, 1, 2, 3), "out": (4, 2)}
+    return {
+        layer: {
+            "kernel": draw.normal(size=shape).astype("f"),
+            "bias": draw.normal(size=shape[-1]).astype("f"),
+        }
+        for layer, shape in shapes.items()
+    }
+
+
+GROUPED = ("conv1/kernel", "out/kernel")
+
+
+def test_the_penalty_of_groups_by_hand():
+    # filters have 2 weights and a bias, inputs 2 weights and no bias
+    params, gate = cnn(), l0_groups.gate(GROUPED, None, 0, SETTING, weight_decay=0.3)
+    _, penalty = gate.apply(KEY, jnp.int32(0), zeros_of(gate, params), params, jnp.float32(2))
+    conv, out = params["conv1"], params["out"]
+    squares = sum((leaf**2).sum() for leaf in (conv["kernel"], conv["bias"], out["kernel"]))
+    np.testing.assert_allclose(penalty, P_HALF * (2 * 17 + 0.15 * squares) / 100, rtol=1e-5)
+
+
+def test_groups_are_filters_with_their_biases_and_inputs_of_dense_layers():
+    params, gate = cnn(), l0_groups.gate(GROUPED, None, 0, SETTING)
+    g = {"conv1/kernel": jnp.array([9.0, -9, 9]), "out/kernel": jnp.array([-9.0, -9, 9, 9])}
+    mask = gate.harden(g, params)
+    np.testing.assert_array_equal(mask["conv1"]["kernel"][0, 0], [[True, False, True]] * 2)
+    np.testing.assert_array_equal(mask["conv1"]["bias"], [True, False, True])
+    np.testing.assert_array_equal(mask["out"]["kernel"].all(1), [False, False, True, True])
+    assert mask["out"]["bias"].all() and masks.count(mask, GROUPED) == 4 + 4
+    assert l0_groups.architecture(mask, GROUPED) == "2-2"
+    # σ(9) stretched is 1, and what is closed is zero, as in a training step
+    weights = gate.weights(g, params)
+    same(jax.tree.map(np.asarray, weights), jax.tree.map(np.asarray, masks.apply(mask, params)))
+    sure = jax.tree.map(lambda a: 100 * a, g)
+    effective, _ = gate.apply(KEY, jnp.int32(0), sure, params, jnp.float32(1))
+    same(jax.tree.map(np.asarray, effective), jax.tree.map(np.asarray, weights))
+
+
+@pytest.mark.parametrize(
+    ("keep", "floor", "left"),
+    [
+        (14, 0, {"conv1/kernel": 6, "out/kernel": 8}),
+        (7, 0, {"conv1/kernel": 6, "out/kernel": 0}),  # three groups of two, and one weight over
+        (7, 1, {"conv1/kernel": 4, "out/kernel": 2}),  # one weight asks for one group
+        ({"conv1/kernel": 5, "out/kernel": 2}, 0, {"conv1/kernel": 4, "out/kernel": 2}),
+    ],
+)
+def test_counts_of_weights_are_met_by_whole_groups(keep, floor, left):
+    params, gate = cnn(), l0_groups.gate(GROUPED, keep, floor, SETTING)
+    g = {"conv1/kernel": jnp.array([3.0, 2, 1]), "out/kernel": jnp.array([-4.0, -3, -2, -1])}
+    mask = gate.harden(g, params)
+    assert masks.counts(mask, GROUPED) == left
+    kept = np.asarray(mask["conv1"]["kernel"][0, 0])
+    assert (kept[0] == kept[1]).all() and (mask["conv1"]["bias"] == kept[0]).all()
+    if left["conv1/kernel"] == 4:
+        assert kept[0].tolist() == [True, True, False]
+
+
+def test_all_log_alpha_are_clamped_after_a_step(mlp):
+    for name in ("l0", "l0_groups"):
+        gate = made(name)
+        far = jax.tree.map(lambda a: jnp.full_like(a, 4.6), gate.init(KEY, mlp))
+        trained = gates.Joint(mlp, far)
+        optimizer = gates.recipe(gate, RECIPE, lambda rate: optimizers.optimizer("sgd", 10.0))
+        optimizer = optimizer.optimizer(0.1)
+        gradient = jax.tree.map(lambda a: jnp.full_like(a, -1), trained)
+        updates, _ = optimizer.update(gradient, optimizer.init(trained), trained)
+        after = jax.tree.map(jnp.add, trained, updates)
+        for leaf in jax.tree.leaves(after.gate):
+            np.testing.assert_allclose(leaf, np.log(100), rtol=1e-6)
+        assert (after.weights["fc1"]["kernel"] > mlp["fc1"]["kernel"]).all()

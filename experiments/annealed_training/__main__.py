@@ -53,6 +53,7 @@ from experiments.harness.training_runs import start_of
 from experiments.harness.training_settings import IDLE, NetSettings, TrainSettings
 
 SMOKE: dict[str, Any] = {
+    "widths": "30,20",
     "variants": ("granet", "hot_cycles", "consensus", "exchange"),
     "heat": (1.0,),
     "density": (0.1,),

@@ -60,7 +60,8 @@ def plan(problem: Problem, variant: Variant, budget: float, held_out: int) -> An
     every = training.every
     while True:  # as many rounds as before, of fewer steps
         each = training_cost(every * batch + training.images) + energies
-        own = training.rounds * each + EVALUATIONS * len(data.validation.labels) + judging
+        own = scored + training.rounds * each  # the first masks' energy, then the rounds'
+        own += EVALUATIONS * len(data.validation.labels) + judging
         if many * own + once <= budget * dense or every == 1:
             break
         every -= 1

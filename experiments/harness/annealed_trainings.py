@@ -269,5 +269,4 @@ def _judged(
         for i, name in enumerate(names)
     ]
     phase = f"{task.label}-judged"
-    state = train_all(short, phase, runs.stack(starts), names, end=planned.judged).state
-    return sparse_runs.losses_of(short, state)["search_validation_loss"]
+    return np.asarray(train_all(short, phase, runs.stack(starts), names, end=planned.judged).loss)

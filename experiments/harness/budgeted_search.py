@@ -89,6 +89,13 @@ def dense_cost(problem: Problem) -> int:
     return training_cost(problem.steps * problem.recipe.batch_size)
 
 
+def check_held_out(settings: FindSettings, problem: Problem) -> None:
+    """Raises UserError if too few training images are left to train the nets of energies."""
+    total = len(problem.dataset.train.labels)
+    if settings.held_out + problem.recipe.batch_size > total:
+        raise UserError(f"--held_out={settings.held_out}: there are {total} training images")
+
+
 def plan_phases(
     settings: FindSettings, problem: Problem, preset: str, budget: float
 ) -> list[Phase]:
@@ -98,9 +105,7 @@ def plan_phases(
       UserError: the budget is too small, or there are too few training images.
     """
     data, size = problem.dataset, problem.recipe.batch_size
-    total = len(data.train.labels)
-    if settings.held_out + size > total:
-        raise UserError(f"--held_out={settings.held_out}: there are {total} training images")
+    check_held_out(settings, problem)
     each = memory.MASKS * masks.size(problem.param_shapes, problem.prunable)
     memory.check_memory(f"--chains={settings.chains}", settings.chains, each, "chains of a seed")
     single = search_presets.single_chain(preset)

@@ -3,11 +3,13 @@
 Methods find masks at the initialisation, all under the same budget. Annealing minimises the loss
 after some training steps, by swaps that those steps suggest (`rewired`) or over fields of
 potentials (`annealed_fields`). `granet_heat` and the other variants of `annealed_training` anneal
-while the net trains. Controls with the same budget are hill climbing, annealing over bits, random
-search and edge-popup; sparse training (`granet`) has it too. Random masks, SNIP, GraSP and SynFlow
-cost almost nothing; one-shot magnitude needs a dense training. All masks are trained
-from the same initialisation. Successive halving during these trainings chooses a winner (`raced`)
-among the masks that need no dense training.
+while the net trains. REINFORCE (`policy_gradient_layers`, `policy_gradient_weights`) and the
+cross-entropy method (`cross_entropy_layers`, `cross_entropy_weights`) learn a distribution of
+layers' shares, or of single weights. Controls with the same budget are hill climbing, annealing
+over bits, random search and edge-popup; sparse training (`granet`) has it too. Random masks, SNIP,
+GraSP and SynFlow cost almost nothing; one-shot magnitude needs a dense training. All masks are
+trained from the same initialisation. Successive halving during these trainings chooses a winner
+(`raced`) among the masks that need no dense training.
 
     python -m experiments.sa_frontier --preset=quick
     python -m experiments.sa_frontier --preset=mnist --data_dir=FOLDER
@@ -35,9 +37,13 @@ from experiments.sa_frontier.searches import SEARCHES, Question
 from jaxtickets.io.errors import UserError
 
 SMOKE: dict[str, Any] = {
+    "widths": "30,20",
     "seeds": 2,
     "density": (0.1,),
-    "searches": ("granet", "granet_heat", "annealed_fields", "gradual_edge_popup", "random_erk"),
+    "searches": (
+        *("granet", "granet_heat", "annealed_fields", "gradual_edge_popup", "random_erk"),
+        *("policy_gradient_weights", "cross_entropy_layers"),
+    ),
     "criteria": ("snip", "magnitude"),
     "budget": (8.0,),
     "chains": 2,

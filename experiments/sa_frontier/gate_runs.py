@@ -56,8 +56,9 @@ def gated(task: Task, name: str) -> list[FoundMask]:
     gated_session = session._replace(problem=problem._replace(recipe=recipe))
     state = train_all(gated_session, label, starts, names).state
     found = runs.over_runs(end, axis, (state.params, state.stats))
+    more = gate.extra_passes * problem.steps * problem.recipe.batch_size
     said = {
-        "forward_passes": dense_cost(problem),
+        "forward_passes": dense_cost(problem) + more,
         "search_seconds": round(seconds(session.folder, label) / len(seeds), 3),
     }
     each = (runs.take(found, i) for i in range(len(seeds)))

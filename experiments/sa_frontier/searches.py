@@ -20,15 +20,16 @@ from experiments.harness.sparse_runs import GRANET, EvolveSettings
 from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import start_of
 from experiments.harness.training_settings import TrainSettings
-from experiments.sa_frontier import gate_runs
+from experiments.sa_frontier import distribution_runs, gate_runs
+from experiments.sa_frontier.distribution_runs import DISTRIBUTIONS
 from jaxtickets import gates
 from jaxtickets.io.errors import UserError
 
 RANDOM = {f"random_{name}": name for name in ("uniform", "erk")}
 """Search -> how its random masks share the kept weights among layers."""
 USUAL = (GRANET, *SEARCH_PRESETS, *gates.GATES, *POLISHED, *RANDOM)
-SEARCHES = (*USUAL, *ANNEALED)
-BUDGETED = (GRANET, *SEARCH_PRESETS, *POLISHED, *ANNEALED)
+SEARCHES = (*USUAL, *ANNEALED, *DISTRIBUTIONS)
+BUDGETED = (GRANET, *SEARCH_PRESETS, *POLISHED, *ANNEALED, *DISTRIBUTIONS)
 """Searches whose length depends on the budget."""
 
 
@@ -64,6 +65,8 @@ def check_searches(
     for method in question.searches:
         if method in SEARCH_PRESETS:
             budgeted_search.plan_phases(finding, problem, method, min(budgets))
+        if method in DISTRIBUTIONS:
+            distribution_runs.plan(finding, problem, DISTRIBUTIONS[method], min(budgets))
     variants = {name: ANNEALED[name] for name in question.searches if name in ANNEALED}
     annealed_plan.check(problem, variants, min(budgets), densities, listed.floor, finding.held_out)
     for budget in budgets if GRANET in question.searches else ():
@@ -97,6 +100,9 @@ def found_entries(
             return annealed_trainings.anneal(task, variant, evolving, train, budget, held_out)
         if method in SEARCH_PRESETS:
             return budgeted_search.search_by_phases(task, method, finding, train, budget)
+        if method in DISTRIBUTIONS:
+            search = DISTRIBUTIONS[method]
+            return distribution_runs.found(task, search, finding, train, budget)
         if method in POLISHED:
             return gate_runs.polished(task, POLISHED[method], budget)
         if method in RANDOM:

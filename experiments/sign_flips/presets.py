@@ -27,6 +27,7 @@ CONV: dict[str, Any] = {
 SMOKE: dict[str, Any] = {
     **LENET,
     "model": "lenet300_100",
+    "widths": "30,20",
     "seeds": 2,
     "rules": ("magnitude", "hybrid2"),
     "rates": (0.03, 0.1),

@@ -3,9 +3,12 @@
 from jaxtickets.gates import (
     bayes_by_backprop,
     bernoulli,
+    concrete,
     continuous_sparsification,
     edge_popup,
     gradual,
+    l0,
+    l0_groups,
     moped,
     soft_weight_sharing,
     targeted_dropout,
@@ -33,8 +36,8 @@ GATES: dict[str, Constructor] = {
     "edge_popup": edge_popup.gate,
     "gradual_edge_popup": gradual.gate,
     "bernoulli": bernoulli.gate,
+    "concrete": concrete.gate,
 }
-
 """Gates over weights that stay fixed."""
 JOINT_GATES: dict[str, JointConstructor] = {
     "continuous_sparsification": continuous_sparsification.gate,
@@ -43,6 +46,8 @@ JOINT_GATES: dict[str, JointConstructor] = {
     "targeted_unit_dropout": targeted_dropout.unit_gate,
     "bayes_by_backprop": bayes_by_backprop.gate,
     "moped": moped.gate,
+    "l0": l0.gate,
+    "l0_groups": l0_groups.gate,
 }
 """Gates whose weights train with them."""
 

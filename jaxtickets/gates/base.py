@@ -59,6 +59,11 @@ def _unpruned(mask: Mask, params: Params, strength: Array) -> Mask:
     return mask
 
 
+def _as_it_is(gated: Recipe, of_weights: Recipe) -> Recipe:
+    del of_weights
+    return gated
+
+
 class Gate(NamedTuple):
     """The weights that a net uses, as a function of trained parameters g.
 
@@ -78,6 +83,11 @@ class Gate(NamedTuple):
       trains_weights: whether the net's weights train with g, see `Joint`.
       prune: `prune(mask, params, strength) -> mask`: the hard mask without what the strength itself
         says to remove, for a gate whose strength is a share of the weights; `mask` by default.
+      adapt: `adapt(gated, of_weights) -> gated`: what else the gate changes in the recipe that
+        trains it, such as a loss of its own or a projection after each step; `of_weights` is the
+        recipe of the net's weights. By default nothing; see `recipe`.
+      extra_passes: forward passes of one example in a training step, beside those that training the
+        net takes.
     """
 
     init: Callable[[Key, Params], PyTree]
@@ -87,6 +97,8 @@ class Gate(NamedTuple):
     weights: Callable[[PyTree, Params], Params] = _unchanged
     trains_weights: bool = False
     prune: Callable[[Mask, Params, Array], Mask] = _unpruned
+    adapt: Callable[[Recipe, Recipe], Recipe] = _as_it_is
+    extra_passes: int = 0
 
 
 class Constructor(Protocol):
@@ -103,6 +115,7 @@ class Constructor(Protocol):
         """A gate whose hard mask keeps `keep` of the leaves `prunable`, see `masks.select`.
 
         `steps` is the number of training steps; gates whose mask does not depend on it ignore it.
+        `scale` rescales the weights under the mask, unless the method rules this out.
         """
         ...
 
@@ -276,13 +289,13 @@ def recipe(gate: Gate, of_weights: Recipe, gate_optimizer: Optimizer | None = No
         model=model(gate, of_weights.model), loss=loss(gate, of_weights.loss)
     )
     if gate_optimizer is None or not gate.trains_weights:
-        return gated
+        return gate.adapt(gated, of_weights)
 
     def optimizer(hyper: PyTree) -> optax.GradientTransformation:
         each = {"weights": of_weights.optimizer(hyper), "gate": gate_optimizer(hyper)}
         return optax.partition(each, Joint("weights", "gate"))
 
-    return gated._replace(optimizer=optimizer)
+    return gate.adapt(gated._replace(optimizer=optimizer), of_weights)
 
 
 def straight_through(mask: Mask, soft: Scores, params: Params, prunable: Prunable) -> Params:

@@ -133,8 +133,8 @@ def build(
     """The search of a chain, and the interaction of a group.
 
     The energy is the loss on the scored images; where all is accepted and no chains interact, it is
-    the mean loss of the round's training batches, at first that on validation data. Chosen is
-    always the last mask, with the validation loss of the net that trains under it as its score.
+    the mean loss of the round's training batches, infinite before the first round. Chosen is always
+    the last mask, with the validation loss of the net that trains under it as its score.
 
     Args:
       recipe: how nets are trained; its optimiser is the inner one.
@@ -175,7 +175,7 @@ def build(
         optimizer, _ = optimizers(chain, jnp.float32(1))
         state = training.init(chain.params, chain.stats, optimizer)
         held = jnp.zeros(masks.flatten(chain.mask, prunable).shape, jnp.int32)
-        energy = loss(state, data.scored if scores else data.validation)
+        energy = loss(state, data.scored) if scores else jnp.asarray(jnp.inf, float)
         walk = State(
             walk=Walk(state, held),
             energy=energy,

@@ -1,0 +1,209 @@
+"""Concrete ticket search (CTS): concrete gates over fixed weights that imitate the dense net.
+
+Each weight is used as `w · z`, with z a concrete gate of its own logit s (temperature 2/3), drawn
+anew in every step. The logits are trained to make the outputs p of the gated net those q of the
+dense net with the same weights, `Σ p log(p / q)`, the reverse Kullback-Leibler divergence, while
+
+    density = mean σ(s)
+
+is pushed down to that of `keep`. Its gradient is multiplied by a moving average of
+
+    ‖∇ divergence‖ / ‖∇ density‖, or of zero once the density is below its target,
+
+so that there is no weight of the penalty to tune. Arora and Teuscher, "Winning the lottery by
+preserving network training dynamics with concrete ticket search", 2025, CTS-KL with GradBalance.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxtickets import losses, masks, optimizers
+from jaxtickets.gates import hard_concrete
+from jaxtickets.gates.base import Gate, GatedStats, Scale, unscaled
+from jaxtickets.training import Recipe
+from jaxtickets.types import Array, Keep, Key, Mask, Params, Prunable, PyTree, Scores, Split
+
+RATE, DROP_AT, AVERAGE = 0.1, 0.88, 0.01
+"""Adam's learning rate, the share of training at which it is divided by ten, and the share of the
+new value in the moving average of the multiplier."""
+
+
+def gate(
+    prunable: Prunable,
+    keep: Keep,
+    scale: Scale = unscaled,
+    floor: Keep = 0,
+    steps: int = 0,
+    rate: float = RATE,
+) -> Gate:
+    """Trains the logits s of concrete gates; the hard mask keeps the highest s, exactly `keep`.
+
+    The logits start at `logit(density)`: that of each leaf if `keep` is a count for each leaf, and
+    else that of all. `recipe` trains them with an Adam of their own, and not with the optimiser of
+    the weights, and with the divergence as the loss. The dense net is in training mode too, with
+    the same batch and dropout; its outputs are another forward pass of each example.
+
+    The multiplier lags behind the density by about a hundred steps, in which Adam moves a logit by
+    up to ten: the density first falls below its target, and a search takes thousands of steps.
+
+    Deviations: the paper ranks all leaves together, which is what a total does. The multiplier
+    starts at zero, which is this code's choice.
+
+    Args:
+      prunable: the leaves that are masked.
+      keep, floor: how many weights the hard mask keeps, see `masks.select`; may be traced.
+      scale: not used: as in the paper, weights are not rescaled. They are meant to do what they do
+        in the dense net, and gates of larger weights have noise that training avoids by closing
+        all of them.
+      steps: the number of training steps, 1 or more.
+      rate: Adam's learning rate; the paper has that of the training, 0.1.
+
+    Raises:
+      ValueError: `steps` is below 1.
+    """
+    del scale
+    if steps < 1:
+        raise ValueError(f"steps={steps}: must be the number of training steps, 1 or more")
+
+    def init(key: Key, params: Params) -> Scores:
+        del key
+        zero = masks.zeros(params)
+        pairs = zip(prunable, masks.pick(zero, prunable), strict=True)
+        return masks.put(zero, prunable, [leaf + first(path, params) for path, leaf in pairs])
+
+    def first(path: str, params: Params) -> jax.Array:
+        """`logit(density)`, at least half a weight away from none and from all."""
+        sizes = _sizes(params, prunable)
+        size = sizes[path] if isinstance(keep, Mapping) else sum(sizes.values())
+        kept = jnp.asarray(keep[path] if isinstance(keep, Mapping) else keep, jnp.float32)
+        kept = jnp.clip(kept, 0.5, size - 0.5)
+        return jnp.log(kept) - jnp.log(size - kept)
+
+    def apply(
+        key: Key, step: Array, logits: Scores, params: Params, strength: Array
+    ) -> tuple[Params, Array]:
+        del step, strength
+        weights, leaves = masks.pick(params, prunable), masks.pick(logits, prunable)
+        keys = jax.random.split(key, len(leaves))
+        soft = [hard_concrete.concrete(k, s) for k, s in zip(keys, leaves, strict=True)]
+        used = [(w * z).astype(w.dtype) for w, z in zip(weights, soft, strict=True)]
+        return masks.put(params, prunable, used), jnp.float32(0)
+
+    def harden(logits: Scores, params: Params) -> Mask:
+        del params
+        return masks.select(logits, prunable, keep, floor)
+
+    def adapt(gated: Recipe, of_weights: Recipe) -> Recipe:
+        shape = optimizers.decay_shape("steps", steps, drops=(DROP_AT,))
+
+        def optimizer(hyper: PyTree) -> optax.GradientTransformation:
+            del hyper
+            return balanced(optimizers.optimizer("adam", rate, shape), prunable, keep)
+
+        return gated._replace(optimizer=optimizer, loss=imitation(made, of_weights))
+
+    made = Gate(init, apply, harden, adapt=adapt, extra_passes=1)
+    return made
+
+
+def reverse_divergence(logits: Array, dense: Array) -> jax.Array:
+    """The mean over examples of `Σ p log(p / q)`, in nats: p of `logits[n, classes]`, q of `dense`.
+
+    It asks p to be small wherever q is.
+    """
+    log_p, log_q = jax.nn.log_softmax(logits), jax.nn.log_softmax(dense)
+    return jnp.mean(jnp.sum(jnp.exp(log_p) * (log_p - log_q), -1))
+
+
+def imitation(gate: Gate, of_weights: Recipe) -> Any:
+    """The loss of a gate's parameters: the divergence of the gated net from the dense one.
+
+    Args:
+      gate: a gate over fixed weights.
+      of_weights: the recipe of the net's weights, of which the net and `prepare` are used.
+
+    Returns:
+      `loss(g, stats, batch, key)` with `GatedStats`, see `base.loss`; the labels only serve the
+      accuracy.
+    """
+    net = of_weights.model.apply
+
+    def loss(
+        g: PyTree, stats: GatedStats, batch: Split, key: Key
+    ) -> tuple[jax.Array, tuple[GatedStats, dict[str, jax.Array]]]:
+        gate_key, net_key = jax.random.split(key)
+        images = of_weights.prepare(batch.images)
+        effective, penalty = gate.apply(gate_key, stats.step, g, stats.weights, stats.strength)
+        logits, after = net(effective, stats.net, images, net_key, True)
+        dense, _ = net(stats.weights, stats.net, images, net_key, True)
+        value = reverse_divergence(logits, dense) + penalty
+        accuracy = losses.accuracy(logits, batch.labels)
+        metrics = {"loss": value, "accuracy": accuracy, "penalty": penalty}
+        return value, (stats._replace(net=after, step=stats.step + 1), metrics)
+
+    return loss
+
+
+class Balanced(NamedTuple):
+    """The state of `balanced`.
+
+    Attributes:
+      inner: the state of the inner optimiser.
+      multiplier: float scalar, by which the density's gradient is multiplied.
+    """
+
+    inner: optax.OptState
+    multiplier: Array
+
+
+def balanced(
+    inner: optax.GradientTransformation, prunable: Prunable, keep: Keep
+) -> optax.GradientTransformationExtraArgs:
+    """`inner`, of logits, with the gradient of their density added to that of the loss.
+
+    With g the gradient of the loss and d that of `mean σ(s)` over all leaves `prunable`, the
+    multiplier m becomes `0.99 m + 0.01 ‖g‖ / ‖d‖`, or `0.99 m` once the density is not above its
+    target, and `inner` receives `g + m d`.
+
+    Args:
+      inner: any optax optimiser.
+      prunable: the leaves that hold logits.
+      keep: the number of weights that are kept at the target, in all or in each leaf.
+    """
+    inner = optax.with_extra_args_support(inner)
+    kept = sum(keep[path] for path in prunable) if isinstance(keep, Mapping) else keep
+
+    def init(params: Scores) -> Balanced:
+        kind = jnp.result_type(*masks.pick(params, prunable))
+        return Balanced(inner.init(params), jnp.zeros((), kind))
+
+    def update(
+        gradient: Scores, state: Balanced, params: Scores | None = None, **extra: Any
+    ) -> tuple[Scores, Balanced]:
+        if params is None:
+            raise ValueError("the optimiser of concrete gates needs the parameters")
+        size = sum(_sizes(params, prunable).values())
+        chance = [jax.nn.sigmoid(s) for s in masks.pick(params, prunable)]
+        slopes = [p * (1 - p) / size for p in chance]
+        tasks = masks.pick(gradient, prunable)
+        steepness = optax.tree.norm(slopes)
+        ratio = optax.tree.norm(tasks) / jnp.where(steepness > 0, steepness, 1)
+        above = sum(jnp.sum(p) for p in chance) > kept
+        target = jnp.where(above & (steepness > 0), ratio, jnp.zeros_like(ratio))
+        now = ((1 - AVERAGE) * state.multiplier + AVERAGE * target).astype(state.multiplier.dtype)
+        both = [g + now * d for g, d in zip(tasks, slopes, strict=True)]
+        updates, after = inner.update(
+            masks.put(gradient, prunable, both), state.inner, params, **extra
+        )
+        return updates, Balanced(after, now)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _sizes(params: Params, prunable: Prunable) -> dict[str, int]:
+    return {path: math.prod(shape) for path, shape in masks.shapes(params, prunable).items()}

@@ -11,9 +11,9 @@ from experiments.harness.session import Session
 from experiments.learned_sparsity.comparison import Row, load
 from experiments.learned_sparsity.methods import LEARNED
 from jaxtickets import masks, nets, runs, training
-from jaxtickets.analysis import connectivity
 from jaxtickets.compress.graph import Graph, trace
 from jaxtickets.compress.shrink import shrink
+from jaxtickets.compress.used_units import used_units
 from jaxtickets.types import Ticket
 
 BATCHES = (1, 128)
@@ -21,10 +21,9 @@ BATCHES = (1, 128)
 
 
 def cut(session: Session, rows: Sequence[Row], dense: Dense, repeats: int) -> list[Row]:
-    """The rows with the size and the accuracy of the net that has only the units on a path.
+    """The rows with the size and the accuracy of the nets without the units out of use.
 
-    - `cut_accuracy`: of the cut net on the test data. It is that of the masked net, unless a unit
-      that had lost all its inputs still passed a constant on.
+    - `cut_accuracy`: of the cut net on the test data.
     - `cut_multiply_adds` and `cut_left`: those of an image, in all and in those of the dense net.
     - `milliseconds_N` and `milliseconds_N_dense`: of a batch of N images, of the cut net and of the
       dense one, called in turns; measured once for each method and strength, on the first seed.
@@ -58,7 +57,7 @@ def _measured(session: Session, row: Row, dense: Dense, graph: Graph, repeats: i
     problem, data = session.problem, session.data
     place = f"{row['ticket']}-retrained" if "retrained_accuracy" in row else row["ticket"]
     ticket = load(session, place)
-    units = jax.tree.map(np.asarray, connectivity.live_units(ticket.mask, problem.wiring))
+    units = used_units(ticket.mask, graph)
     net, small, gain = shrink(problem.net, ticket, units, graph)
     model = nets.functional(net, problem.image_shape)
     left = masks.apply(small.mask, small.params)

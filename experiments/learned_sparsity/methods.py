@@ -30,7 +30,6 @@ class Facts(NamedTuple):
         the densities of controls.
       spares_output: whether the output layer has no gate, since whole units of it would go.
       by_units: whether it removes whole units, so that the net can be cut.
-      products: the multiply-adds of a training step, in those of the plain net.
     """
 
     strengths: tuple[float, ...]
@@ -43,7 +42,6 @@ class Facts(NamedTuple):
     has_threshold: bool = True
     spares_output: bool = False
     by_units: bool = False
-    products: float = 1.0
 
 
 class Learned(NamedTuple):
@@ -75,6 +73,8 @@ class Control(NamedTuple):
 
 FACTS: dict[str, Facts] = {
     "continuous_sparsification": Facts((1e-6, 1e-5, 3e-5, 1e-4)),
+    "l0": Facts((0.1, 0.3, 1.0, 2.0), gate_rate=20.0),
+    "l0_groups": Facts((0.01, 0.03, 0.1, 0.2), gate_rate=20.0, by_units=True),
     "targeted_dropout": Facts((0.9, 0.95, 0.98, 0.99), most=1.0),
     "targeted_unit_dropout": Facts((0.5, 0.8, 0.9), most=1.0, spares_output=True, by_units=True),
     "soft_weight_sharing": Facts(

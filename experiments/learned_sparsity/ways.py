@@ -26,6 +26,9 @@ from jaxtickets.runs import Axis
 from jaxtickets.training import Moves
 from jaxtickets.types import Keep, Key, Mask, Params, PyTree, Stats, TrainState
 
+STEP = 3
+"""The cost of a training step, in forward passes of its examples: one, and two backward."""
+
 
 class Job(NamedTuple):
     """A run that is to be done.
@@ -133,7 +136,8 @@ def learned(
         return end
 
     ends = {asked: end_of(hard) for asked, hard in gates_of.items()}
-    return Way(problem._replace(recipe=gated), start, ends, one.facts.products + one.facts.warm)
+    passes = 1 + gate.extra_passes / STEP
+    return Way(problem._replace(recipe=gated), start, ends, passes + one.facts.warm)
 
 
 def gate_of(one: Learned, asked: float | None, problem: Problem, floor: int) -> Gate:

@@ -31,22 +31,6 @@ class Shape(NamedTuple):
     dead_inputs: jax.Array
 
 
-class _Paths(NamedTuple):
-    """The links of a mask, and what lies on a path of them.
-
-    Attributes:
-      links: layer -> bool`[inputs, units]`, see `_links`.
-      into: layer -> bool`[inputs]`: whether a path from the net's input leads to the layer's input.
-      out_of: layer -> bool`[units]`: whether a path leads from the layer's unit to the output.
-      live: group -> bool`[units]`: whether a unit is on a path from input to output.
-    """
-
-    links: dict[str, Array]
-    into: dict[str, Array]
-    out_of: dict[str, Array]
-    live: dict[str, Array]
-
-
 def shape(mask: Mask, wiring: Wiring, prunable: Prunable) -> Shape:
     """The connectivity of a mask, for a net whose groups of units are in forward order.
 
@@ -55,32 +39,6 @@ def shape(mask: Mask, wiring: Wiring, prunable: Prunable) -> Shape:
       wiring: the net's groups, each after those that its producers read.
       prunable: the leaves that are counted.
     """
-    links, into, out_of, live = _paths(mask, wiring)
-    effective = {}
-    for path, kept in zip(prunable, masks.pick(mask, prunable), strict=True):
-        layer = path.removesuffix("/kernel")
-        on_path = into[layer][:, None] & out_of[layer][None]
-        on_path = kept & jnp.broadcast_to(on_path, kept.shape)
-        effective[path] = jnp.sum(on_path, dtype=jnp.int32)
-    first = wiring[0].producers[0]
-    begins = _forward(links[first].T, out_of[first])
-    return Shape(
-        effective,
-        {name: jnp.sum(~units, dtype=jnp.int32) for name, units in live.items()},
-        jnp.sum(~begins, dtype=jnp.int32),
-    )
-
-
-def live_units(mask: Mask, wiring: Wiring) -> dict[str, Array]:
-    """`{group: bool[units]}`: the units on a path of kept weights from the input to the output.
-
-    Args:
-      mask, wiring: see `shape`.
-    """
-    return _paths(mask, wiring).live
-
-
-def _paths(mask: Mask, wiring: Wiring) -> _Paths:
     links = _links(mask, wiring)
     first = wiring[0].producers[0]
     into: dict[str, Array] = {first: jnp.ones(links[first].shape[0], bool)}
@@ -90,7 +48,7 @@ def _paths(mask: Mask, wiring: Wiring) -> _Paths:
             into[layer] = jnp.tile(reached, repeat)
     last = wiring[-1].consumers[0].layer
     out_of: dict[str, Array] = {last: jnp.ones(links[last].shape[1], bool)}
-    live = {}
+    dead_units = {}
     for group in reversed(wiring):
         read = [
             _forward(links[layer].T, out_of[layer]).reshape(repeat, group.size).any(0)
@@ -98,9 +56,21 @@ def _paths(mask: Mask, wiring: Wiring) -> _Paths:
         ]
         useful = jnp.stack(read).any(0)
         reached = jnp.stack([_forward(links[p], into[p]) for p in group.producers]).any(0)
-        live[group.name] = useful & reached
+        dead_units[group.name] = jnp.sum(~(useful & reached), dtype=jnp.int32)
         out_of |= dict.fromkeys(group.producers, useful)
-    return _Paths(links, into, out_of, {group.name: live[group.name] for group in wiring})
+    effective = {}
+    for path, kept in zip(prunable, masks.pick(mask, prunable), strict=True):
+        layer = path.removesuffix("/kernel")
+        on_path = into[layer][:, None] & out_of[layer][None]
+        on_path = kept & jnp.broadcast_to(on_path, kept.shape)
+        effective[path] = jnp.sum(on_path, dtype=jnp.int32)
+    begins = _forward(links[first].T, out_of[first])
+    names = [group.name for group in wiring]
+    return Shape(
+        effective,
+        {name: dead_units[name] for name in names},
+        jnp.sum(~begins, dtype=jnp.int32),
+    )
 
 
 def _links(mask: Mask, wiring: Wiring) -> dict[str, Array]:

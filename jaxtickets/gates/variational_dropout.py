@@ -105,7 +105,7 @@ def divergence(log_alpha: Array) -> jax.Array:
     """KL(N(w, α w²) || log-uniform), elementwise, in nats, up to a constant; 0 at large α.
 
     Equation 14, `k1 - k1 sigmoid(k2 + k3 log α) + ½ log(1 + 1 / α)`, with log α clipped to ±8. The
-    approximation's largest error is about 0.009.
+    approximation's largest error is 0.0094, near log α = -3.5.
     """
     k1, k2, k3 = 0.63576, 1.87320, 1.48695
     clipped = jnp.clip(log_alpha, -LIMIT, LIMIT)

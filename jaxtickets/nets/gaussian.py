@@ -41,9 +41,9 @@ def local(model: Model) -> Model:
     - Between leaf and product, operations may move the elements but not repeat them, since
       repeated elements are not independent: they count as another use.
 
-    Where a variance is zero, a weight is its mean: with all variances zero the result is, bit for
-    bit, that of the plain net with the key `jax.random.split(key, 3)[0]`. There, gradients with
-    respect to the variance are 0 instead of infinite.
+    Where a variance is zero, a weight is its mean: with all variances zero each operation has, bit
+    for bit, the result that it has in the plain net with the key `jax.random.split(key, 3)[0]`.
+    There, gradients with respect to the variance are 0 instead of infinite.
 
     Args:
       model: any net; `model.apply` is traced once in each call.

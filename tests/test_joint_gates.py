@@ -728,7 +728,7 @@ def test_normal_jeffreys_by_hand():
     params, leaves = conv_net(), ("conv/kernel", "out/kernel")
     gate = JOINT_GATES["normal_jeffreys"](leaves, None, 0, SETTING)
     m = {leaf: jnp.asarray([2.0, -1.0, 0.5]) for leaf in leaves}
-    log_alpha = {"conv/kernel": jnp.asarray([-3.0, 1.0, -4.0]), "out/kernel": jnp.full(3, -5.0)}
+    log_alpha = {"conv/kernel": jnp.asarray([-3.1, 1.0, -4.0]), "out/kernel": jnp.full(3, -5.0)}
     g = normal_jeffreys.Posterior(
         m,
         {leaf: jnp.log(m[leaf] ** 2) + log_alpha[leaf] for leaf in leaves},
@@ -780,15 +780,16 @@ def test_groups_that_fit_are_kept():
     assert not mask["out"]["kernel"].any()
 
 
-def test_mantissa_bits_by_hand():
-    params = {"out": {"kernel": jnp.full((2, 3), 0.5)}}
-    one = {"out/kernel": jnp.ones(2)}
-    # without variance of the scale, the ratio of deviation and weight is 2^-9 / 0.5 = 2^-8
+def test_the_precision_of_weights_by_hand():
+    params = {"out": {"kernel": jnp.asarray([[0.5, -2.9], [0.25, 7.0]])}}
+    # without variance of the scale, m = 2 and sigma = 0.06: variances are 0.0144, steps are 1/128
     g = normal_jeffreys.Posterior(
-        one,
+        {"out/kernel": jnp.full(2, 2.0)},
         {"out/kernel": jnp.full(2, -1000.0)},
-        {"out/kernel": jnp.full((2, 3), 2 * np.log(2.0**-9) + 1e-4)},
+        {"out/kernel": jnp.full((2, 2), 2 * np.log(0.06))},
     )
-    assert normal_jeffreys.mantissa_bits(g, params, masks.ones(params)) == {"out/kernel": 8}
+    mask = {"out": {"kernel": jnp.asarray([[True, True], [False, False]])}}
+    # the largest mean is 5.8, 742 steps, in 10 bits
+    assert normal_jeffreys.precision(g, params, mask) == {"out/kernel": (7, 11)}
     none = masks.invert(masks.ones(params), ("out/kernel",))
-    assert normal_jeffreys.mantissa_bits(g, params, none) == {"out/kernel": 0}
+    assert normal_jeffreys.precision(g, params, none) == {"out/kernel": (0, 0)}

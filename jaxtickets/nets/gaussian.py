@@ -45,6 +45,10 @@ def local(model: Model) -> Model:
     for bit, the result that it has in the plain net with the key `jax.random.split(key, 3)[0]`.
     There, gradients with respect to the variance are 0 instead of infinite.
 
+    Known fault: on a CPU, the compiled gradient of LeNet-5 under `vmap` over runs is not finite. It
+    passes `max_pool2`, whose gradient is split among the entries that equal the maximum, and XLA
+    finds none. One run at a time, as `runs` has it on a CPU, the gradient is right.
+
     Args:
       model: any net; `model.apply` is traced once in each call.
 

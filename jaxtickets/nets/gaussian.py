@@ -46,8 +46,9 @@ def local(model: Model) -> Model:
     There, gradients with respect to the variance are 0 instead of infinite.
 
     Known fault: on a CPU, the compiled gradient of LeNet-5 under `vmap` over runs is not finite. It
-    passes `max_pool2`, whose gradient is split among the entries that equal the maximum, and XLA
-    finds none. One run at a time, as `runs` has it on a CPU, the gradient is right.
+    is where `max_pool2` is replaced by means or by pairwise maxima; probably no entry equals the
+    maximum, because XLA computes the entries twice. One run at a time, as `runs` has it on a CPU,
+    the gradient is finite.
 
     Args:
       model: any net; `model.apply` is traced once in each call.

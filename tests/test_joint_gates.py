@@ -16,13 +16,17 @@ import pytest
 from jaxtickets import gates, losses, masks, optimizers, runs, training
 from jaxtickets.gates import (
     JOINT_GATES,
+    groups,
     hard_concrete,
     l0,
     l0_groups,
+    normal_jeffreys,
     soft_weight_sharing,
     targeted_dropout,
+    variational_dropout,
 )
 from jaxtickets.gates.soft_weight_sharing import Components, Mixture
+from jaxtickets.nets import gaussian
 from jaxtickets.types import Model, Split
 
 KEY, OTHER = jax.random.split(jax.random.key(1))
@@ -38,7 +42,7 @@ class Row(NamedTuple):
     Attributes:
       certain: `certain(g, params) -> g`: parameters whose gate is fully open and without noise; the
         net is then the plain net, bit for bit.
-      random: whether training steps depend on the key.
+      random: whether the effective weights depend on the key.
       by_units: whether the hard mask keeps whole groups of weights, so that counts are of groups.
     """
 
@@ -64,6 +68,13 @@ def fixed(g, params):
     return g._replace(rho=jax.tree.map(lambda leaf: jnp.full_like(leaf, -1000.0), g.rho))
 
 
+def silent_and_whole(g, params):
+    """`certain` for scales: all are 1, without variance, as are the weights."""
+    del params
+    silent = jax.tree.map(lambda leaf: jnp.full_like(leaf, -1000.0), g)
+    return silent._replace(mean=jax.tree.map(jnp.ones_like, g.mean))
+
+
 ROWS = {
     "continuous_sparsification": Row(of_leaves(1000.0)),
     "soft_weight_sharing": Row(a_component_each),
@@ -73,6 +84,8 @@ ROWS = {
     "moped": Row(fixed, random=True),
     "l0": Row(of_leaves(1000.0), random=True),
     "l0_groups": Row(of_leaves(1000.0), random=True, by_units=True),
+    "variational_dropout": Row(of_leaves(-1000.0)),
+    "normal_jeffreys": Row(silent_and_whole, random=True, by_units=True),
 }
 
 
@@ -100,7 +113,7 @@ def prepare(images):
     return images.astype(jnp.float32) / 64 - 2
 
 
-MODEL = Model(lambda key: None, apply)
+MODEL = gaussian.local(Model(lambda key: None, apply))
 LOSS = losses.classification(MODEL, prepare)
 
 
@@ -622,3 +635,161 @@ def test_all_log_alpha_are_clamped_after_a_step(mlp):
         for leaf in jax.tree.leaves(after.gate):
             np.testing.assert_allclose(leaf, np.log(100), rtol=1e-6)
         assert (after.weights["fc1"]["kernel"] > mlp["fc1"]["kernel"]).all()
+
+
+# --- sparse variational dropout ------------------------------------------------------------------
+
+
+def divergence_by_integration(log_alpha):
+    """`E log|1 + sqrt(a) e| - log(a) / 2 + (gamma + log 2) / 2`, which is 0 for large a."""
+    t = np.linspace(-30, 12, 200_001)  # log|u|, u = 1 + sqrt(a) e
+    std = np.exp(log_alpha / 2)
+    density = sum(np.exp(-(((sign * np.exp(t) - 1) / std) ** 2) / 2) for sign in (-1, 1))
+    mean = np.trapezoid(t * np.exp(t) * density, t) / (std * np.sqrt(2 * np.pi))
+    return mean - log_alpha / 2 + (np.euler_gamma + np.log(2)) / 2
+
+
+def test_the_divergence_from_the_log_uniform_prior_is_that_of_integration():
+    log_alphas = np.linspace(-7.5, 7.5, 31)
+    expected = [divergence_by_integration(a) for a in log_alphas]
+    got = variational_dropout.divergence(jnp.asarray(log_alphas, jnp.float32))
+    np.testing.assert_allclose(got, expected, atol=0.0095)
+    assert np.abs(np.asarray(got) - expected).max() > 0.001  # it is an approximation
+    assert (np.diff(got) < 0).all()
+
+
+def test_the_warm_up_by_hand():
+    at = {0: 0, 5: 0, 10: 1 / 3, 15: 2 / 3, 20: 1, 200: 1}
+    for epoch, expected in at.items():
+        got = variational_dropout.warm_up(jnp.int32(epoch * 7), 200 * 7)
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_variational_dropout_by_hand(mlp):
+    gate = made("variational_dropout", None)
+    # log alpha is 2.9 at the weights of which `small` is False, and 3.1 at the others
+    small = jax.tree.map(lambda w: w > 0, mlp)
+    wanted = jax.tree.map(lambda s: jnp.where(s, 3.1, 2.9), small)
+    g = jax.tree.map(lambda w, a: jnp.log(w**2) + a, mlp, wanted)
+    (mean, variance), penalty = gate.apply(KEY, jnp.int32(40), g, mlp, jnp.float32(0.5))
+    for layer in ("fc1", "out"):
+        kernel, gone = mlp[layer]["kernel"], np.asarray(small[layer]["kernel"])
+        np.testing.assert_array_equal(mean[layer]["kernel"], np.where(gone, 0, kernel))
+        alpha = np.where(gone, np.exp(3.1), np.exp(2.9))
+        np.testing.assert_allclose(variance[layer]["kernel"], kernel**2 * alpha, rtol=1e-5)
+    same((mean["fc2"], mean["out"]["bias"]), (mlp["fc2"], mlp["out"]["bias"]))
+    assert not any(
+        leaf.any() for leaf in jax.tree.leaves((variance["fc2"], variance["out"]["bias"]))
+    )
+    gone = sum(int(small[layer]["kernel"].sum()) for layer in ("fc1", "out"))
+    each = [float(variational_dropout.divergence(a)) for a in (3.1, 2.9)]
+    nats = gone * each[0] + (22 - gone) * each[1]
+    np.testing.assert_allclose(penalty, 0.5 * nats / SETTING.examples, rtol=1e-4)
+    assert gate.apply(KEY, jnp.int32(1), g, mlp, jnp.float32(1))[1] == 0  # step 1 of 40
+    mask = gate.harden(g, mlp)
+    same(masks.pick(mask, PRUNABLE), [~leaf for leaf in masks.pick(small, PRUNABLE)])
+
+
+def test_variational_dropout_has_finite_gradients_at_zero_weights(mlp):
+    gate, zero = made("variational_dropout"), masks.zeros(mlp)
+
+    def penalty(g, weights):
+        (mean, variance), nats = gate.apply(KEY, jnp.int32(40), g, weights, jnp.float32(1))
+        return nats + sum(jnp.sum(leaf) for leaf in jax.tree.leaves((mean, variance)))
+
+    for weights in (zero, jax.tree.map(lambda leaf: leaf + 1e-25, zero), mlp):
+        slopes = jax.grad(penalty, (0, 1))(gate.init(KEY, weights), weights)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slopes))
+
+
+# --- group normal-Jeffreys -----------------------------------------------------------------------
+
+
+def test_the_divergence_of_weights_given_their_scale_is_that_of_samples():
+    mean, log_variance, z = 0.7, -1.2, 0.3
+    std = np.exp(log_variance / 2)
+    w = z * (mean + std * np.random.default_rng(0).normal(size=1_000_000))
+    log_q = -(((w - z * mean) / (z * std)) ** 2) / 2 - np.log(z * std)
+    log_p = -((w / z) ** 2) / 2 - np.log(z)
+    got = normal_jeffreys.weight_divergence(jnp.float32(mean), jnp.float32(log_variance))
+    np.testing.assert_allclose(got, np.mean(log_q - log_p), atol=5e-3)
+
+
+def conv_net(number=3):
+    """A convolution `[1, 2, 1, 3]` with biases, and a dense layer `[3, 2]`."""
+    draw = np.random.default_rng(number).normal
+    return {
+        "conv": {"kernel": jnp.asarray(draw(size=(1, 2, 1, 3)), jnp.float32), "bias": jnp.ones(3)},
+        "out": {"kernel": jnp.asarray(draw(size=(3, 2)), jnp.float32), "bias": jnp.ones(2)},
+    }
+
+
+def test_normal_jeffreys_by_hand():
+    params, leaves = conv_net(), ("conv/kernel", "out/kernel")
+    gate = JOINT_GATES["normal_jeffreys"](leaves, None, 0, SETTING)
+    m = {leaf: jnp.asarray([2.0, -1.0, 0.5]) for leaf in leaves}
+    log_alpha = {"conv/kernel": jnp.asarray([-3.1, 1.0, -4.0]), "out/kernel": jnp.full(3, -5.0)}
+    g = normal_jeffreys.Posterior(
+        m,
+        {leaf: jnp.log(m[leaf] ** 2) + log_alpha[leaf] for leaf in leaves},
+        {leaf: jnp.full_like(masks.pick(params, (leaf,))[0], -2.0) for leaf in leaves},
+    )
+    (mean, variance), penalty = gate.apply(KEY, jnp.int32(40), g, params, jnp.float32(2))
+    z = mean["conv"]["bias"]  # the biases are 1
+    kernel = params["conv"]["kernel"]
+    np.testing.assert_allclose(mean["conv"]["kernel"], kernel * z[None, None, None], rtol=1e-6)
+    expected = np.broadcast_to(np.exp(-2) * z**2, (1, 2, 1, 3))
+    np.testing.assert_allclose(variance["conv"]["kernel"], expected, rtol=1e-5)
+    rows = np.asarray(mean["out"]["kernel"] / params["out"]["kernel"])
+    np.testing.assert_allclose(rows[:, 0], rows[:, 1], rtol=1e-5)
+    assert len(np.unique(rows[:, 0].round(4))) == 3
+    same(mean["out"]["bias"], params["out"]["bias"])
+    nats = sum(
+        np.sum(variational_dropout.divergence(log_alpha[leaf]))
+        + np.sum((np.exp(-2) + masks.pick(params, (leaf,))[0] ** 2 - 1 + 2) / 2)
+        for leaf in leaves
+    )
+    np.testing.assert_allclose(penalty, 2 * nats / SETTING.examples, rtol=1e-5)
+    # the drawn scales have mean m and standard deviation s
+    drawn = jax.vmap(lambda k: gate.apply(k, jnp.int32(0), g, params, 0.0)[0].mean["conv"]["bias"])(
+        jax.random.split(KEY, 4000)
+    )
+    s = np.abs(m["conv/kernel"]) * np.exp(np.asarray(log_alpha["conv/kernel"]) / 2)
+    np.testing.assert_allclose((drawn.mean(0) - m["conv/kernel"]) / s, 0, atol=5 / 4000**0.5)
+    np.testing.assert_allclose(drawn.std(0) / s, 1, atol=5 / 8000**0.5)
+    mask = gate.harden(g, params)
+    expected = np.broadcast_to([True, False, True], (1, 2, 1, 3))
+    np.testing.assert_array_equal(mask["conv"]["kernel"], expected)
+    np.testing.assert_array_equal(mask["conv"]["bias"], [True, False, True])
+    assert mask["out"]["kernel"].all() and mask["out"]["bias"].all()
+    weights = gate.weights(g, params)
+    np.testing.assert_array_equal(weights["conv"]["bias"], m["conv/kernel"])
+    np.testing.assert_allclose(weights["out"]["kernel"][1], -params["out"]["kernel"][1])
+
+
+def test_groups_that_fit_are_kept():
+    params, leaves = conv_net(), ("conv/kernel", "out/kernel")
+    scores = [jnp.asarray([3.0, 6.0, 1.0]), jnp.asarray([5.0, 4.0, 2.0])]
+    for keep, kept in {4: (1, 1), 5: (1, 1), 6: (1, 2), 9: (2, 2), 12: (3, 3)}.items():
+        mask = groups.select(params, leaves, scores, keep, 0)
+        assert masks.counts(mask, leaves) == {
+            leaf: 2 * n for leaf, n in zip(leaves, kept, strict=True)
+        }
+    mask = groups.select(params, leaves, scores, 4, {"conv/kernel": 3, "out/kernel": 0})
+    np.testing.assert_array_equal(mask["conv"]["bias"], [True, True, False])
+    assert not mask["out"]["kernel"].any()
+
+
+def test_the_precision_of_weights_by_hand():
+    params = {"out": {"kernel": jnp.asarray([[0.5, -2.9], [0.25, 7.0]])}}
+    # without variance of the scale, m = 2 and sigma = 0.06: variances are 0.0144, steps are 1/128
+    g = normal_jeffreys.Posterior(
+        {"out/kernel": jnp.full(2, 2.0)},
+        {"out/kernel": jnp.full(2, -1000.0)},
+        {"out/kernel": jnp.full((2, 2), 2 * np.log(0.06))},
+    )
+    mask = {"out": {"kernel": jnp.asarray([[True, True], [False, False]])}}
+    # the largest mean is 5.8, 742 steps, in 10 bits
+    assert normal_jeffreys.precision(g, params, mask) == {"out/kernel": (7, 11)}
+    none = masks.invert(masks.ones(params), ("out/kernel",))
+    assert normal_jeffreys.precision(g, params, none) == {"out/kernel": (0, 0)}

@@ -114,6 +114,23 @@ def test_chains_that_meet_resume_to_the_same_numbers(cache, tmp_path):
             assert max(at) == pytest.approx(10 * min(at))
 
 
+def test_the_default_search_trains_the_weights_and_says_what_it_cost(cache, tmp_path):
+    folder = tmp_path / "run"
+    words = [*COMMAND, "--search=granet_heat", "--widths=30,20", "--compare=ticket,snip"]
+    done = commands.run([*words, f"--out={folder}"], cache)
+    assert done.returncode == 0, done.stderr
+    rows = {row["method"]: row for row in summary(folder)}
+    assert set(rows) == {"ticket", "snip"}
+    kept = {
+        name: sum(int(v) for k, v in row.items() if k.startswith("kept/"))
+        for name, row in rows.items()
+    }
+    assert kept == {"ticket": 12_160, "snip": 12_160}
+    assert 0.5 < float(rows["ticket"]["search_cost"]) <= 1
+    assert {row["phase"] for row in commands.metrics(folder)} == {"search-0.5", "train"}
+    assert (folder / "figures" / "search.png").stat().st_size > 10_000
+
+
 BAD = {
     "--model=lenet6": "did you mean lenet5",
     "--dataset=mnits": "did you mean mnist",
@@ -136,8 +153,11 @@ BAD = {
     "--preset=annealing --train_steps=5": "--train_steps: has no effect with --energy=fixed",
     "--preset=rewired --temperature=2": "no effect with --accept=always and --proposal=trained",
     "--preset=thesis --model=lenet300_100 --burn_in=5": "--burn_in: has no effect with --temper",
+    "--preset=annealed_training --steps=5": "--steps: has no effect with --search=granet_heat",
+    "--preset=annealed_training --granularity=units": "--granularity: has no effect with --search",
+    "--search=granet_hat": "did you mean granet_heat",
     "--tries=5": "--tries: has no effect with --tabu=0",
-    "--compare=ticket --granet_budget=2": "--granet_budget: has no effect with --compare=ticket",
+    "--compare=ticket --granet_budget=2": "no effect with --search=masks and --compare=ticket",
     "--weights_steps=5": "--weights_steps: has no effect with --weights=init",
     "--momentum=0.5": "--momentum: has no effect with --optimizer=adam",
     "--iterations=28 --epochs=3": "--epochs: has no effect with --iterations=28",

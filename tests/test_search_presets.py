@@ -23,7 +23,7 @@ from experiments.harness.seeds import seed
 from experiments.harness.session import Session
 from experiments.harness.training_settings import NetSettings, TrainSettings
 from experiments.sa_frontier import gate_runs
-from experiments.sa_search import search_cost
+from experiments.sa_search import walks
 from jaxtickets import losses, masks, runs, training
 from jaxtickets.criteria import CRITERIA, Criterion, Evidence
 from jaxtickets.recipes.search_domain import ChainInputs, mask_at
@@ -136,7 +136,7 @@ def test_a_search_costs_what_its_phase_says_and_keeps_the_count(name):
     unseen = 2 * HELD_OUT * (phase.steps + 1) if graded else 0  # a gradient in evaluation mode
     assert sum(passed) + unseen == phase.cost <= 5000
     settings = search_presets.settings(name, phase, HELD_OUT, 2)
-    counted = search_cost.forward_passes(settings, 1, BATCH, HELD_OUT, VALIDATION, begin)
+    counted = walks.forward_passes(settings, 1, BATCH, HELD_OUT, VALIDATION, begin)
     assert counted == phase.cost
     mask = mask_at(where, 2, row, chain.chosen)
     kept = masks.counts(mask, PRUNABLE)

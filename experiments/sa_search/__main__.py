@@ -1,22 +1,23 @@
 """Can simulated annealing over masks find a ticket in a net that isn't trained?
 
-Chains walk over the masks of a net at its initial weights. By default, the energy of a mask is the
-held-out loss after a few training steps from these weights. These steps also propose the swaps,
-which Metropolis' rule accepts at a falling temperature; the net is rewound after each proposal.
-With --preset=annealing, swaps are random and the energy is the untrained net's loss. The best
-ticket of each seed is then trained, and compared with other masks of the same weights: masks
-without a search (random, random with the ticket's count in each layer, SNIP, one-shot magnitude
-after dense training), GraNet's mask, which evolves in one sparse training, the masks of annealings
-whose weights train (`granet_heat` and others, see annealed_training), and the dense net.
+By default, a chain's point is a mask with the weights that train under it. Each move drops small
+weights and grows others of large gradient, sampled at a temperature that falls, and then trains for
+some steps; the last mask goes back to the first weights. With other presets, chains walk over the
+masks of weights that don't train: --preset=annealed_rewiring swaps by what a few training steps
+say, and accepts by Metropolis' rule; with --preset=annealing, swaps are random and the energy is
+the untrained net's loss. Each seed's best ticket is then trained and compared with masks that no
+search made (random, SNIP, one-shot magnitude), GraNet's, which evolves without heat, and the dense
+net.
 
     python -m experiments.sa_search --model=lenet5
+    python -m experiments.sa_search --preset=annealed_rewiring --model=lenet5
     python -m experiments.sa_search --preset=annealing --model=lenet5
-    python -m experiments.sa_search --preset=thesis --model=lenet300_100 --density=0.3,0.2,0.1
 
 README.md in this folder has its results, with spread, device and time.
 """
 
 import dataclasses
+from functools import partial
 
 from absl import flags
 
@@ -28,7 +29,6 @@ from experiments.harness import (
     searched_tickets,
     tables,
 )
-from experiments.harness.chunked_run import seconds
 from experiments.harness.flags import (
     BatchSettings,
     RunSettings,
@@ -45,17 +45,19 @@ from experiments.harness.settings import MOST_RUNS, MOST_STEPS, option
 from experiments.harness.trained_masks import LEADING
 from experiments.harness.training_settings import NetSettings, TrainSettings
 from experiments.sa_search import presets, rivals
-from experiments.sa_search.figure import draw_search
-from experiments.sa_search.search_cost import search_passes
+from experiments.sa_search.figure import draw_annealed_training, draw_search
+from experiments.sa_search.walks import run_walk
 from jaxtickets.recipes.baseline_masks import BASELINES
 from jaxtickets.search.energies import rescale
-from jaxtickets.types import Mask, Params
 
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """The size of the search, and the masks with which its ticket is compared."""
+    """The search and its size, and the masks with which its ticket is compared."""
 
+    search: str = option(
+        presets.MASKS, "what anneals: masks alone, or masks whose weights train", presets.SEARCHES
+    )
     density: tuple = option(
         (0.1,), "kept fraction of weights or units; several with commas", above=0, below=1
     )
@@ -70,7 +72,7 @@ class Question:
     compare: tuple = option(("ticket", *BASELINES), "what is trained", presets.METHODS)
     granet_budget: float = option(
         1.0,
-        "dense trainings that a search of compare=granet, or of its annealed variants, may cost",
+        "dense trainings that granet or a search whose weights train may cost",
         above=0,
         most=1e9,
     )
@@ -95,11 +97,18 @@ def main() -> None:
     presets.check_compared(question.compare, settings)
     axis, problem = set_up(place, parts)
     densities, floor = numbers("density", question.density), settings.floor
+    walks = question.search == presets.MASKS
     checked = annealing_runs.check_annealing(
         settings, problem, net.seed, densities, axis, question.chains
     )
-    rival = rivals.Asked(question.compare, train, densities, floor, question.granet_budget)
-    rivals.check(rival, problem)
+    asked = rivals.Asked(
+        names=(question.search, *question.compare),
+        train=train,
+        densities=densities,
+        floor=floor,
+        budget=question.granet_budget,
+    )
+    rivals.check(asked, problem)
     session = start_run("sa_search", place, parts, axis, problem)
 
     seeds = [
@@ -107,32 +116,28 @@ def main() -> None:
         for one in session.seeds
     ]
     session = session._replace(seeds=seeds)
-    found = annealing_runs.run_annealing(session, "search", checked, question.chains)
-    cost = {
-        "forward_passes": search_passes(settings, problem, question.chains),
-        "search_seconds": round(seconds(session.folder, "search") / len(found), 3),
-    }
-    found = [ticket._replace(columns=cost | ticket.columns) for ticket in found]
+    if walks:
+        found = run_walk(session, checked, question.chains)
+    else:
+        found = rivals.search(asked, session, question.search, "search")
 
-    def weights(mask: Mask, params: Params) -> Params:
-        return rescale(mask, params, problem.prunable) if settings.rescale else params
-
+    scaled = partial(rescale, prunable=problem.prunable)
     summary = searched_tickets.train(
         session=session,
         space=checked.where.space,
         found=found,
         methods=[name for name in question.compare if name not in rivals.RIVALS],
         floor=floor,
-        weights=weights,
-        rivals=rivals.found(rival, session),
+        weights=scaled if walks and settings.rescale else searched_tickets.as_they_are,
+        rivals=rivals.found(asked, session, question.compare),
     )
 
     rows.write_summary(session.folder, summary, *LEADING)
-    draw_search(session.folder)
+    (draw_search if walks else draw_annealed_training)(session.folder)
     method_figures.draw_accuracies(session.folder)
     method_figures.draw_layers(session.folder)
-    description = f"{annealed_settings.in_words(settings)}, accept={settings.accept}"
-    print(f"ticket: {description}\n{tables.methods(summary)}")
+    words = f"{annealed_settings.in_words(settings)}, accept={settings.accept}"
+    print(f"ticket: {words if walks else question.search}\n{tables.methods(summary)}")
     finish_run(session.folder)
 
 

@@ -1,4 +1,4 @@
-"""The figure of an annealing search."""
+"""The figures of an annealing search: of a walk over masks, and of one whose weights train."""
 
 from pathlib import Path
 from typing import Any
@@ -63,5 +63,47 @@ def draw_search(folder: Path) -> Path:
     fig.suptitle(
         f"Search over masks: {subject}, {len(chains)} chains (thin lines) of "
         f"{spec['seeds']} seeds, a point every {spec['chunk']} steps"
+    )
+    return save(fig, folder, "search")
+
+
+def draw_annealed_training(folder: Path) -> Path:
+    """Draws loss, density, drops and growth by round, of a search whose weights train.
+
+    Each thin line is a chain, and its colour shows the density.
+    """
+    spec = read_spec(folder)
+    metrics = [
+        row
+        for row in rows.read_metrics(folder)
+        if row["phase"].startswith("search") and "chain" in row
+    ]
+    chains: dict[tuple, list[dict[str, Any]]] = {}
+    for row in metrics:
+        chains.setdefault((row["density"], row["seed"], row["chain"]), []).append(row)
+    densities = sorted({density for density, _, _ in chains}, reverse=True)
+    panels = (
+        ("energy", "training loss of the round (nats)", True),
+        ("validation", "validation loss (nats)", True),
+        ("size", "weights that are dropped", True),
+        ("hamming", "weights that differ from the first mask", False),
+    )
+    fig, axes = subplots(2, 2, (9, 6.5))
+    for panel, (field, label, powers) in zip(axes.flat, panels, strict=True):
+        for (density, _, _), chain in chains.items():
+            values = [max(row[field], 0) for row in chain]
+            steps = [row["step"] for row in chain]
+            colour = f"C{densities.index(density)}"
+            panel.plot(steps, values, ".-", color=colour, lw=0.9, ms=4, alpha=0.7)
+        panel.set(xlabel="round of the search", ylabel=label, xlim=(0, None))
+        panel.locator_params(axis="x", integer=True, nbins=6)
+        if powers:
+            logarithmic(panel)
+    for i, density in enumerate(densities):
+        axes.flat[0].plot([], [], color=f"C{i}", label=f"density {density:g}")
+    axes.flat[0].legend(frameon=False)
+    fig.suptitle(
+        f"Annealing while the weights train: {spec['model']} on {spec['dataset']}, {len(chains)} "
+        f"chains (thin lines) of {spec['seeds']} seeds"
     )
     return save(fig, folder, "search")

@@ -1,10 +1,12 @@
 """The presets of this experiment, and the flags that are refused beside others."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from experiments.harness import searched_tickets, training_settings
 from experiments.harness.annealed_settings import AnnealingSettings
+from experiments.harness.annealed_variants import ANNEALED
 from experiments.harness.search_presets import SEARCH_PRESETS
 from experiments.harness.settings import Except, Idle, Without, choose
 from experiments.harness.sparse_runs import GRANET
@@ -17,7 +19,16 @@ from jaxtickets.search.space import PATTERN
 
 METHODS = (*searched_tickets.METHODS, *RIVALS)
 """The names of the masks that can be trained and compared."""
-DEFAULT = "annealed_rewiring"
+DEFAULT = "annealed_training"
+MASKS = "masks"
+"""The search that walks over masks of weights which don't train; the others are of `ANNEALED`."""
+SEARCHES = (MASKS, *ANNEALED)
+ANNEALED_TRAINING: dict[str, Any] = {
+    "search": "granet_heat",
+    "granet_budget": 4.0,
+    "compare": ("ticket", *BASELINES, GRANET),
+}
+"""Sampled drops and growth while the weights train: GraNet with heat that falls."""
 REWIRED: dict[str, Any] = {
     **SEARCH_PRESETS["rewired"],
     "density": (0.5,),
@@ -57,18 +68,21 @@ SMOKE: dict[str, Any] = {
     "batch_size": 250,
 }
 PRESETS: dict[str, dict[str, Any]] = {
-    DEFAULT: ANNEALED_REWIRING,
+    DEFAULT: ANNEALED_TRAINING,
+    "annealed_rewiring": ANNEALED_REWIRING,
     "rewired": REWIRED,
     "annealing": ANNEALING,
     "smoke": SMOKE,
 }
 """Name -> the values that differ from the settings' defaults, which are plain annealing."""
+OF_WALKS = {f.name for f in dataclasses.fields(AnnealingSettings)} - {"floor"} | {"chains"}
+"""The settings that only a walk over masks has."""
 NAMES = (*PRESETS, "thesis")
 IDLE: Idle = {
     **training_settings.IDLE,
-    **idle.IDLE,
+    **{name: ({"search": tuple(ANNEALED)}, *idle.IDLE.get(name, ())) for name in OF_WALKS},
     "weights_steps": ({"weights": Except(("trained",))},),
-    "granet_budget": ({"compare": Without(RIVALS)},),
+    "granet_budget": ({"search": (MASKS,), "compare": Without(RIVALS)},),
 }
 """Flag -> the choices of other flags under which it has no effect."""
 

@@ -1,4 +1,4 @@
-"""The masks of other searches that the ticket is compared with: those whose weights train."""
+"""Searches whose weights train: for the ticket itself, or for masks that it is compared with."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,10 +18,10 @@ RIVALS = (GRANET, *ANNEALED)
 
 
 class Asked(NamedTuple):
-    """The rivals that are asked for.
+    """The searches that are asked for.
 
     Attributes:
-      names: what the ticket is compared with; those of rivals count.
+      names: what is searched by, and what the ticket is compared with; those of `RIVALS` count.
       train: the training.
       densities, floor: of the masks.
       budget: of each search, in dense trainings.
@@ -45,21 +45,20 @@ def check(asked: Asked, problem: Problem) -> None:
         )
 
 
-def found(asked: Asked, session: Session) -> list[tuple[str, FoundTicket]]:
-    """The rivals' names and results."""
-    made = []
-    for name in asked.names:
-        if name not in RIVALS:
-            continue
+def search(asked: Asked, session: Session, name: str, label: str) -> list[FoundTicket]:
+    """The results of the search `name`, one for each density and seed; `label` names its phases."""
 
-        def find(task: Task, name: str = name) -> list[FoundMask]:
-            settings, train, budget = EvolveSettings(), asked.train, asked.budget
-            if name == GRANET:
-                return sparse_runs.train_sparse(task, settings, train, budget)
-            variant = ANNEALED[name]
-            return annealed_trainings.anneal(task, variant, settings, train, budget, HELD_OUT)
+    def find(task: Task) -> list[FoundMask]:
+        settings, train, budget = EvolveSettings(), asked.train, asked.budget
+        if name == GRANET:
+            return sparse_runs.train_sparse(task, settings, train, budget)
+        variant = ANNEALED[name]
+        return annealed_trainings.anneal(task, variant, settings, train, budget, HELD_OUT)
 
-        task = Task(session, name, 0.0, asked.floor)
-        tickets = sparse_runs.tickets(task, asked.densities, find)
-        made += [(name, ticket) for ticket in tickets]
-    return made
+    return sparse_runs.tickets(Task(session, label, 0.0, asked.floor), asked.densities, find)
+
+
+def found(asked: Asked, session: Session, names: Sequence[str]) -> list[tuple[str, FoundTicket]]:
+    """The names and results of those of `names` that are rivals."""
+    mine = [name for name in names if name in RIVALS]
+    return [(name, ticket) for name in mine for ticket in search(asked, session, name, name)]

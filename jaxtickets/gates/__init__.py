@@ -10,8 +10,10 @@ from jaxtickets.gates import (
     l0,
     l0_groups,
     moped,
+    normal_jeffreys,
     soft_weight_sharing,
     targeted_dropout,
+    variational_dropout,
 )
 from jaxtickets.gates.base import (
     Constructor,
@@ -48,6 +50,8 @@ JOINT_GATES: dict[str, JointConstructor] = {
     "moped": moped.gate,
     "l0": l0.gate,
     "l0_groups": l0_groups.gate,
+    "variational_dropout": variational_dropout.gate,
+    "normal_jeffreys": normal_jeffreys.gate,
 }
 """Gates whose weights train with them."""
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import masks
-from jaxtickets.gates import hard_concrete, l0
+from jaxtickets.gates import groups, hard_concrete, l0
 from jaxtickets.gates.base import Gate, Setting
 from jaxtickets.types import Array, Keep, Key, Mask, Params, Prunable
 
@@ -64,7 +64,7 @@ def gate(
 
     def init(key: Key, params: Params) -> Groups:
         leaves = masks.pick(masks.zeros(params), prunable)
-        zeros = [jnp.zeros(leaf.shape[_axis(leaf)], leaf.dtype) for leaf in leaves]
+        zeros = [jnp.zeros(leaf.shape[groups.axis(leaf)], leaf.dtype) for leaf in leaves]
         return dict(zip(prunable, l0.first(key, prunable, zeros, inputs), strict=True))
 
     def apply(
@@ -76,32 +76,22 @@ def gate(
         z = [hard_concrete.sample(k, a) for k, a in zip(keys, alphas, strict=True)]
         costs = []
         for path, kernel in zip(prunable, masks.pick(params, prunable), strict=True):
-            square = _group_sums(kernel.astype(log_alpha[path].dtype) ** 2)
+            square = groups.sums(kernel.astype(log_alpha[path].dtype) ** 2)
             size = kernel.size // len(square)
-            for bias in masks.pick(params, _bias(params, path, kernel)):
+            for bias in masks.pick(params, groups.bias(params, path)):
                 square, size = square + bias.astype(square.dtype) ** 2, size + 1
             costs.append(strength * size + weight_decay / 2 * square)
         return _gated(params, z), l0.expected_cost(alphas, costs) / setting.examples
 
     def _gated(params: Params, z: list[Array]) -> Params:
-        spread = masks.pick(_spread(params, z, jnp.float32(1)), leaves := _leaves(params))
+        spread = masks.pick(
+            groups.spread(params, prunable, z, jnp.float32(1)), leaves := _leaves(params)
+        )
         pairs = zip(masks.pick(params, leaves), spread, strict=True)
         return masks.put(params, leaves, [(w * open_).astype(w.dtype) for w, open_ in pairs])
 
     def _leaves(params: Params) -> Prunable:
-        kernels = zip(prunable, masks.pick(params, prunable), strict=True)
-        return (*prunable, *(bias for kernel in kernels for bias in _bias(params, *kernel)))
-
-    def _spread(params: Params, groups: list[Array], rest: Array) -> Params:
-        """Like `params`: each group's value at its weights and bias, and `rest` elsewhere."""
-        tree = jax.tree.map(lambda leaf: jnp.broadcast_to(rest, jnp.shape(leaf)), params)
-        for path, kernel, value in zip(prunable, masks.pick(params, prunable), groups, strict=True):
-            sizes = [1] * jnp.ndim(kernel)
-            sizes[_axis(kernel)] = len(value)
-            full = jnp.broadcast_to(value.reshape(sizes), jnp.shape(kernel))
-            biases = _bias(params, path, kernel)
-            tree = masks.put(tree, (path, *biases), [full, *([value] * len(biases))])
-        return tree
+        return (*prunable, *(bias for path in prunable for bias in groups.bias(params, path)))
 
     def weights(log_alpha: Groups, params: Params) -> Params:
         return _gated(params, [hard_concrete.at_test_time(log_alpha[path]) for path in prunable])
@@ -110,11 +100,8 @@ def gate(
         alphas = [log_alpha[path] for path in prunable]
         if keep is None:
             open_ = [hard_concrete.at_test_time(a) > 0 for a in alphas]
-            return _spread(params, open_, jnp.bool_(True))
-        scores = _spread(params, alphas, jnp.float32(0))
-        mask = masks.select(scores, prunable, keep, _whole_floors(floor, params, prunable))
-        whole = [~_group_sums(~leaf).astype(bool) for leaf in masks.pick(mask, prunable)]
-        return _spread(params, whole, jnp.bool_(True))
+            return groups.spread(params, prunable, open_, jnp.bool_(True))
+        return groups.select(params, prunable, alphas, keep, floor)
 
     return Gate(init, apply, harden, weights=weights, trains_weights=True, adapt=l0.clamped)
 
@@ -129,31 +116,4 @@ def architecture(mask: Mask, kernels: Sequence[str]) -> str:
       kernels: the paths of the kernels, in forward order.
     """
     leaves = masks.pick(mask, tuple(kernels))
-    return "-".join(str(int(np.count_nonzero(_group_sums(leaf)))) for leaf in leaves)
-
-
-def _axis(kernel: Array) -> int:
-    """The axis of a kernel along which its groups are."""
-    return 0 if jnp.ndim(kernel) == 2 else jnp.ndim(kernel) - 1
-
-
-def _group_sums(kernel: Array) -> jax.Array:
-    axis = _axis(kernel)
-    return jnp.sum(kernel, axis=tuple(i for i in range(jnp.ndim(kernel)) if i != axis))
-
-
-def _bias(params: Params, path: str, kernel: Array) -> Prunable:
-    """The path of the bias that is gated with the groups of a kernel, or nothing."""
-    bias = f"{path.rpartition('/')[0]}/bias"
-    return (bias,) if _axis(kernel) and bias in masks.paths(params) else ()
-
-
-def _whole_floors(floor: Keep, params: Params, prunable: Prunable) -> dict[str, int]:
-    """The floors of the leaves, rounded up to whole groups."""
-    shapes = masks.shapes(params, prunable)
-    floors = masks.floor_of(floor, shapes)
-    sizes = {
-        path: leaf.size // leaf.shape[_axis(leaf)]
-        for path, leaf in zip(prunable, masks.pick(params, prunable), strict=True)
-    }
-    return {path: -(-floors[path] // size) * size for path, size in sizes.items()}
+    return "-".join(str(int(np.count_nonzero(groups.sums(leaf)))) for leaf in leaves)

@@ -73,11 +73,17 @@ CALLS = {
 _BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
-def body_of(eqn: JaxprEqn) -> Jaxpr | None:
-    """The jaxpr that a call equation calls; None for other equations."""
+def called_by(eqn: JaxprEqn) -> Jaxpr | ClosedJaxpr | None:
+    """The jaxpr that a call equation calls, with its constants; None for other equations."""
     if eqn.primitive.name not in CALLS:
         return None
-    return next((opened(eqn.params[name]) for name in _BODIES if name in eqn.params), None)
+    return next((eqn.params[name] for name in _BODIES if name in eqn.params), None)
+
+
+def body_of(eqn: JaxprEqn) -> Jaxpr | None:
+    """The jaxpr that a call equation calls; None for other equations."""
+    called = called_by(eqn)
+    return None if called is None else opened(called)
 
 
 def opened(jaxpr: Jaxpr | ClosedJaxpr) -> Jaxpr:

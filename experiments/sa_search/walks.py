@@ -1,15 +1,29 @@
-"""The cost of a search over masks, in forward passes."""
+"""A walk over masks with its cost, in forward passes."""
 
 from experiments.harness.annealed_settings import AnnealingSettings
+from experiments.harness.annealing_runs import CheckedAnnealing, run_annealing
 from experiments.harness.budgeted_search import price
+from experiments.harness.chain_runs import FoundTicket
+from experiments.harness.chunked_run import seconds
 from experiments.harness.named_parts import takes
 from experiments.harness.problem import Problem
+from experiments.harness.session import Session
 from jaxtickets.recipes.search_domain import POTENTIALS
 from jaxtickets.recipes.search_energies import ENERGIES
 from jaxtickets.recipes.search_proposals import PROPOSALS
 from jaxtickets.search import fields
 from jaxtickets.search.energies import training_cost
 from jaxtickets.search.interacting_chains import INTERACTIONS, replaced_count
+
+
+def run_walk(session: Session, checked: CheckedAnnealing, chains: int) -> list[FoundTicket]:
+    """The results of a search over masks, which say what it cost. Its phase is `search`."""
+    found = run_annealing(session, "search", checked, chains)
+    cost = {
+        "forward_passes": search_passes(checked.settings, session.problem, chains),
+        "search_seconds": round(seconds(session.folder, "search") / len(found), 3),
+    }
+    return [ticket._replace(columns=cost | ticket.columns) for ticket in found]
 
 
 def search_passes(settings: AnnealingSettings, problem: Problem, chains: int) -> int:

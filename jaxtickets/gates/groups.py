@@ -1,0 +1,85 @@
+"""Groups of weights that a gate keeps or removes together: inputs of dense layers, and filters.
+
+The groups of a dense kernel `[in, out]` are its inputs, the rows: the pixels that it reads, or the
+units of the layer before it. Those of a convolution kernel `[..., in, out]` are its filters, the
+last axis, each with its bias if the layer has one.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jaxtickets import masks
+from jaxtickets.types import Array, Keep, Mask, Params, Prunable
+
+
+def axis(kernel: Array) -> int:
+    """The axis of a kernel along which its groups are."""
+    return 0 if jnp.ndim(kernel) == 2 else jnp.ndim(kernel) - 1
+
+
+def sums(kernel: Array) -> jax.Array:
+    """The sum of each group of a kernel: `[groups]`."""
+    others = tuple(i for i in range(jnp.ndim(kernel)) if i != axis(kernel))
+    return jnp.sum(kernel, axis=others)
+
+
+def along(groups: Array, kernel: Array) -> jax.Array:
+    """`groups[groups]` as an array that broadcasts to the kernel."""
+    sizes = [1] * jnp.ndim(kernel)
+    sizes[axis(kernel)] = -1
+    return jnp.reshape(groups, sizes)
+
+
+def bias(params: Params, path: str) -> Prunable:
+    """The path of the bias that belongs to the groups of the kernel at `path`, or nothing."""
+    (kernel,) = masks.pick(params, (path,))
+    found = f"{path.rpartition('/')[0]}/bias"
+    return (found,) if axis(kernel) and found in masks.paths(params) else ()
+
+
+def spread(params: Params, prunable: Prunable, groups: Sequence[Array], rest: Array) -> Params:
+    """Like `params`: each group's value at its weights and its bias, and `rest` elsewhere.
+
+    Args:
+      params: the parameters.
+      prunable: the kernels that have groups.
+      groups: `[groups]` of each of them.
+      rest: a scalar.
+    """
+    tree = jax.tree.map(lambda leaf: jnp.broadcast_to(rest, jnp.shape(leaf)), params)
+    for path, kernel, value in zip(prunable, masks.pick(params, prunable), groups, strict=True):
+        full = jnp.broadcast_to(along(value, kernel), jnp.shape(kernel))
+        tree = masks.put(tree, (path,), [full])
+        for found in bias(params, path):
+            tree = masks.put(tree, (found,), [value])
+    return tree
+
+
+def select(
+    params: Params, prunable: Prunable, scores: Sequence[Array], keep: Keep, floor: Keep
+) -> Mask:
+    """The mask of the groups with the highest scores that fit into `keep` weights together.
+
+    Groups are taken in the order of their scores, up to the first that does not fit: the count is
+    below `keep` by less than the size of that group. Of two groups of one convolution with exactly
+    the same score, of which only one fits, neither stays. Biases are not counted.
+
+    Args:
+      params: the parameters.
+      prunable: the kernels that have groups.
+      scores: float`[groups]` of each of them.
+      keep, floor: see `masks.select`; floors are rounded up to whole groups.
+
+    Raises:
+      ValueError: see `masks.select`.
+    """
+    floors = masks.floor_of(floor, masks.shapes(params, prunable))
+    for path, kernel in zip(prunable, masks.pick(params, prunable), strict=True):
+        size = kernel.size // kernel.shape[axis(kernel)]
+        floors[path] = -(-floors[path] // size) * size
+    of_weights = spread(params, prunable, scores, jnp.float32(0))
+    mask = masks.select(of_weights, prunable, keep, floors)
+    whole = [sums(~leaf) == 0 for leaf in masks.pick(mask, prunable)]
+    return spread(params, prunable, whole, jnp.bool_(True))

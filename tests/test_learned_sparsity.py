@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.learned_sparsity import penalty_gates
+from experiments.learned_sparsity import penalty_gates, ways
 from experiments.learned_sparsity.methods import FACTS, LEARNED
 from experiments.learned_sparsity.page import table
 from jaxtickets import gates, masks, penalties
@@ -91,6 +91,16 @@ def test_at_a_density_as_many_whole_units_stay_as_fit(mlp, graph, keep):
 def test_fewer_weights_than_one_unit_a_layer_takes_are_refused(mlp, graph):
     with pytest.raises(ValueError, match="one unit in each layer takes 6 weights, of 5"):
         lasso(mlp, graph, 5)
+
+
+def test_a_unit_without_inputs_loses_its_bias_and_its_readers(mlp, mlp_wiring):
+    mask = jax.tree.map(np.ones_like, mlp)
+    mask = jax.tree.map(lambda leaf: leaf.astype(bool), mask)
+    mask["fc1"]["kernel"][:, 1] = False
+    left = ways.without_constants(mask, mlp_wiring)
+    assert np.asarray(left["fc1"]["bias"]).tolist() == [True, False, True, True]
+    assert not np.asarray(left["fc2"]["kernel"])[1].any()
+    assert int(masks.count(left, PRUNABLE)) == 42 - 3 - 5
 
 
 # --- a run ---------------------------------------------------------------------------------------

@@ -75,7 +75,9 @@ FACTS: dict[str, Facts] = {
     "continuous_sparsification": Facts((1e-6, 1e-5, 3e-5, 1e-4)),
     "l0": Facts((0.1, 0.3, 1.0, 2.0), gate_rate=20.0),
     "l0_groups": Facts((0.01, 0.03, 0.1, 0.2), gate_rate=20.0, by_units=True),
-    "targeted_dropout": Facts((0.9, 0.95, 0.98, 0.99), most=1.0),
+    "variational_dropout": Facts((0.03, 0.1, 0.3, 1.0), gate_rate=20.0),
+    "normal_jeffreys": Facts((0.003, 0.01, 0.03, 0.1), gate_rate=20.0, by_units=True),
+    "targeted_dropout": Facts((0.5, 0.8, 0.9), most=1.0),
     "targeted_unit_dropout": Facts((0.5, 0.8, 0.9), most=1.0, spares_output=True, by_units=True),
     "soft_weight_sharing": Facts(
         (1e-3, 3e-3, 1e-2),

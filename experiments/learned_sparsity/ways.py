@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,14 +18,26 @@ from experiments.harness.seeds import Seed, mask_key, training_key
 from experiments.harness.training_runs import Start, steps_between_moves
 from experiments.harness.training_settings import TrainSettings
 from experiments.learned_sparsity.methods import Control, Learned
-from jaxtickets import allocation, gates, masks, nets, runs
+from jaxtickets import allocation, gates, losses, masks, nets, runs
 from jaxtickets.compress import graph
 from jaxtickets.gates import Gate, Setting
 from jaxtickets.keys import stream
+from jaxtickets.nets import gaussian
 from jaxtickets.optimizers import Hyper
 from jaxtickets.runs import Axis
 from jaxtickets.training import Moves
-from jaxtickets.types import Keep, Key, Mask, Params, PyTree, Stats, TrainState
+from jaxtickets.types import (
+    Array,
+    Gaussian,
+    Keep,
+    Key,
+    Mask,
+    Params,
+    PyTree,
+    Stats,
+    TrainState,
+    Wiring,
+)
 
 STEP = 3
 """The cost of a training step, in forward passes of its examples: one, and two backward."""
@@ -98,6 +111,9 @@ def learned(
     """
     gates_of = {asked: gate_of(one, asked, problem, floor) for asked in densities}
     gate = gates_of[densities[0]]
+    noisy = draws_weights(gate, problem)
+    model = gaussian.local(problem.recipe.model) if noisy else problem.recipe.model
+    loss = losses.classification(model, problem.recipe.prepare)
     weights = optimizer_of(train, problem.steps)
     plain = optimizer_of(dataclasses.replace(train, weight_decay=0.0), problem.steps)
 
@@ -107,7 +123,7 @@ def learned(
     def weights_optimizer(hyper: Hyper) -> optax.GradientTransformation:
         return weights(hyper._replace(rate=hyper.rate * one.facts.rate))
 
-    recipe = problem.recipe._replace(optimizer=weights_optimizer)
+    recipe = problem.recipe._replace(model=model, loss=loss, optimizer=weights_optimizer)
     gated = gates.recipe(gate, recipe, one.facts.gate_optimizer or gate_optimizer)
 
     def begin(row: tuple[Key, Key, Params, Stats, jax.Array]) -> Start:
@@ -131,13 +147,16 @@ def learned(
 
     def end_of(gate: Gate) -> Callable[[TrainState], End]:
         def end(state: TrainState) -> End:
-            return *gates.ticket(gate, state.params, state.stats), state.stats.net
+            mask, params = gates.ticket(gate, state.params, state.stats)
+            if one.facts.by_units:
+                mask = without_constants(mask, problem.wiring)
+            return mask, params, state.stats.net
 
         return end
 
     ends = {asked: end_of(hard) for asked, hard in gates_of.items()}
-    passes = 1 + gate.extra_passes / STEP
-    return Way(problem._replace(recipe=gated), start, ends, passes + one.facts.warm)
+    cost = 1 + noisy + gate.extra_passes / STEP  # means and variances have products of their own
+    return Way(problem._replace(recipe=gated), start, ends, cost + one.facts.warm)
 
 
 def gate_of(one: Learned, asked: float | None, problem: Problem, floor: int) -> Gate:
@@ -170,15 +189,35 @@ def gate_of(one: Learned, asked: float | None, problem: Problem, floor: int) -> 
         known["graph"] = graph.trace(problem.net, problem.image_shape)
     gate = make_part(one.make, known)
 
-    def ended(params: Params) -> PyTree:
-        trained, stats = gates.start(gate, jax.random.key(0), params, {})
-        effective, penalty = gate.apply(
-            jax.random.key(0), stats.step, gates.parts(gate, trained, stats)[0], params, 1.0
-        )
-        return effective, penalty, gates.ticket(gate, trained, stats)
-
-    jax.eval_shape(ended, shapes)  # all that the net may lack is missed here
+    jax.eval_shape(partial(_used, gate), shapes)  # all that the net may lack is missed here
     return gate
+
+
+def draws_weights(gate: Gate, problem: Problem) -> bool:
+    """Whether a gate's weights are a `Gaussian`, for a net that samples them where it uses them."""
+    effective, *_ = jax.eval_shape(partial(_used, gate), problem.param_shapes)
+    return isinstance(effective, Gaussian)
+
+
+def _used(gate: Gate, params: Params) -> tuple[Any, Array, PyTree]:
+    """The weights of a first training step, its penalty, and the ticket of untrained gates."""
+    trained, stats = gates.start(gate, jax.random.key(0), params, {})
+    g, weights = gates.parts(gate, trained, stats)
+    effective, penalty = gate.apply(jax.random.key(0), stats.step, g, weights, stats.strength)
+    return effective, penalty, gates.ticket(gate, trained, stats)
+
+
+def without_constants(mask: Mask, wiring: Wiring) -> Mask:
+    """The mask without the units that have lost all inputs, which could only pass a constant on.
+
+    Their biases and the weights that read them are removed, too.
+    """
+    units = {}
+    for group in wiring:
+        kernels = masks.kernels(mask, group.producers)
+        read = [jnp.any(kernel, axis=tuple(range(kernel.ndim - 1))) for kernel in kernels]
+        units[group.name] = jnp.stack(read).any(0)
+    return jax.tree.map(jnp.logical_and, mask, masks.expand(units, wiring, mask))
 
 
 def control(

@@ -86,6 +86,9 @@ PURPOSES: dict[str, Purpose] = {
     "gate": Purpose("a gate's first parameters", {"gate": str, "density": float}),
     "mask_hash": Purpose("the random words of mask hashes", {}),
     # measurements
+    "prediction": Purpose(
+        "the nets drawn from a posterior, and noise on images", {"method": str, "density": float}
+    ),
     "benchmark": Purpose("inputs of timings: images, weights, masks", {"input": str}),
 }
 """Purpose -> what its keys draw, and the indices by which they differ."""

@@ -17,9 +17,10 @@ import dataclasses
 from absl import flags
 
 from experiments.classification import classifiers, figure, page
-from experiments.classification.classifiers import LEADING, ClassifySettings
+from experiments.classification.measured_rows import LEADING, measure
 from experiments.classification.methods import BayesSettings
 from experiments.classification.presets import DEFAULT, PRESETS
+from experiments.classification.settings import ClassifySettings, check
 from experiments.harness import records, rows, setup
 from experiments.harness.dense_store import StoreSettings, dense_nets
 from experiments.harness.flags import (
@@ -78,7 +79,7 @@ def main() -> None:
         for model in settings.models or (net.model,):
             one = dataclasses.replace(net, model=model, dataset=dataset)
             problem = build(one, train, place.data_dir, place.prepare)
-            others.append(classifiers.check(settings, bayes, problem, net.seeds, place.data_dir))
+            others.append(check(settings, bayes, problem, net.seeds, place.data_dir))
             built.append(problem)
     run = records.open_run_of_flags("classification", place, parts, axis)
 
@@ -89,7 +90,8 @@ def main() -> None:
         folder.mkdir(exist_ok=True)
         session = session_in(folder, place, axis, problem, net)
         dense = dense_nets(session, train, store)
-        made, drawn = classifiers.classify(session, settings, train, bayes, dense, other)
+        batches = classifiers.batches(session, settings, bayes, train, dense)
+        made, drawn = measure(session, settings, batches, other)
         summary += made
         curves += drawn
         rows.write_summary(run.folder, summary, *LEADING)

@@ -30,6 +30,7 @@ LEADS = {
     "sparse_execution": "model,mask,density,seed,work,batch,form,dense_ms,ms,ratio",
     "sign_flips": "rule,variant,rate,density,seed,trained_accuracy,validation_accuracy",
     "learned_sparsity": "method,strength,asked,seed,density,factor,trained_accuracy",
+    "classification": "model,dataset,method,net,density,seed,trained_accuracy",
 }
 FIGURES = {
     "imp_rewind": ("lottery", "curves", "layers"),
@@ -52,6 +53,7 @@ FIGURES = {
     "sparse_execution": ("sparse",),
     "sign_flips": ("overview", "flips", "accuracies"),
     "learned_sparsity": ("accuracies", "multiply_adds"),
+    "classification": ("reliability", "entropy", "rejection", "shifts"),
 }
 OWN_TEST = {"sa_search", "benchmark"}
 """Experiments whose runs a test file of their own looks at."""
@@ -332,6 +334,30 @@ BAD = {
         "--seeds=100000": "--seeds=100000: 100000 trainings take",
         "--preset=mnst": "did you mean mnist",
     },
+    "classification": {
+        "--samples=0": "--samples=0: must be 1 or more",
+        "--samples=1000000000": "--samples=1000000000: must be 1000000 or less",
+        "--prior=mixture": "unknown prior 'mixture': did you mean scale_mixture?",
+        "--prior_width=0": "--prior_width=0.0: must be above 0",
+        "--prior=scale_mixture --prior_widths=1,0": "must be above 0",
+        "--methods=bayes_by_backprop --prior=scale_mixture --prior_widths=1": "--prior_widths: 1 given, must be two",
+        "--methods=moped --deviation=0.1": "--deviation: has no effect with --methods=moped",
+        "--methods=bayes_by_backprop --delta=0.1": "--delta: has no effect with --methods=bayes",
+        "--delta=0": "--delta=0.0: must be above 0",
+        "--kl_weight=-1": "--kl_weight=-1.0: must be 0 or more",
+        "--methods=mopd": "did you mean moped?",
+        "--density=1": "--density=1.0: must be above 0 and below 1",
+        "--density=0.000001": "--density=1e-06: density 1e-06 keeps no weight at all",
+        "--density= --floor=2": "--floor: has no effect with --density=",
+        "--preset=mnist5k --models=alexnet": "alexnet needs",
+        "--preset=mnist5k --models=lenet5,lenet6": "did you mean lenet5",
+        "--models=lenet5 --model=lenet5": "--model: has no effect with --models=lenet5",
+        "--datasets=mnst": "did you mean mnist",
+        "--other_dataset=cifar10": "--other_dataset=cifar10: its images are (32, 32, 3), those of",
+        "--other_dataset=mnist5k": "--other_dataset=mnist5k: the nets are trained on it",
+        "--seeds=1000000": "--seeds=1000000: 1000000 trainings take",
+        "--preset=mnst": "did you mean mnist",
+    },
     "linear_connectivity": {
         "--rewinds=60": "rewind_step=60: must be in the training",
         "--points=2": "--points=2: must be 3 or more",
@@ -399,7 +425,7 @@ def test_every_number_of_every_setting_has_a_least_and_a_most():
             assert bounds.fault(math.nan) and bounds.fault(-math.inf)
 
 
-LISTS_OF_WORDS = ("tickets", "checks", "models")
+LISTS_OF_WORDS = ("tickets", "checks", "models", "datasets")
 ENDLESS = ("checkpoint_seconds", "longest")
 """Of these infinity means something: no checkpoint before the end, no limit."""
 

@@ -195,9 +195,7 @@ def _line(found: Sequence[Row], curve: str) -> Line:
 # --- panels --------------------------------------------------------------------------------------
 
 
-def _band(
-    panel: Any, line: Line, method: str, methods: Sequence[str], x: float, y: float
-) -> None:
+def _band(panel: Any, line: Line, method: str, methods: Sequence[str], x: float, y: float) -> None:
     """A mean with its band; `x` and `y` are factors."""
     color = f"C{methods.index(method)}"
     at, mean, spread = x * line.x, y * line.mean, y * line.spread

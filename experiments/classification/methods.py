@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from experiments.harness.named_parts import make_part
 from experiments.harness.settings import MOST_FACTOR, option
-from jaxtickets.gates import Gate, bayes_by_backprop, mean_field, moped, priors
+from jaxtickets.gates import Gate, Setting, bayes_by_backprop, mean_field, moped, priors
 from jaxtickets.gates.mean_field import Score
 from jaxtickets.gates.priors import Prior
 from jaxtickets.types import Prunable
@@ -39,7 +39,7 @@ METHODS = {
 class BayesSettings:
     """How Bayesian nets are trained. Each field is also a flag of the same name."""
 
-    methods: tuple = option(tuple(METHODS), "Bayesian methods beside the dense net", METHODS)
+    methods: tuple = option(tuple(METHODS), "Bayesian methods beside the dense net", tuple(METHODS))
     prior: str = option("gaussian", "prior of bayes_by_backprop", ("gaussian", "scale_mixture"))
     prior_width: float = option(
         1.0, "standard deviation of the Gaussian prior", above=0, most=MOST_FACTOR
@@ -84,7 +84,7 @@ def prior_of(settings: BayesSettings) -> Prior:
 
 def _mixture(settings: BayesSettings) -> Prior:
     if len(settings.prior_widths) != 2:
-        raise ValueError(f"prior_widths: {len(settings.prior_widths)} are given: give two")
+        raise ValueError(f"prior_widths: {len(settings.prior_widths)} given, must be two")
     first, second = settings.prior_widths
     return priors.scale_mixture(settings.prior_pi, first, second)
 
@@ -95,9 +95,7 @@ PRIORS: Mapping[str, Callable[[BayesSettings], Prior]] = {
 }
 
 
-def gate_of(
-    method: Method, settings: BayesSettings, prunable: Prunable, setting: Any
-) -> Gate:
+def gate_of(method: Method, settings: BayesSettings, prunable: Prunable, setting: Setting) -> Gate:
     """The gate of a method. Its own hard mask keeps all weights.
 
     Args:

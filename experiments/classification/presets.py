@@ -43,7 +43,7 @@ BLUNDELL: dict[str, Any] = {
     "epochs": 300,
     "retrain_epochs": 0,
 }
-"""The nets and the prior of Blundell et al., 2015; --widths=800,800 and 1200,1200 are the others."""
+"""The nets and the prior of Blundell et al., 2015; the others by --widths=800,800 or 1200,1200."""
 SMOKE: dict[str, Any] = {
     "model": "lenet300_100",
     "widths": "20,10",

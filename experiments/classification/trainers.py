@@ -91,14 +91,16 @@ def of_method(
     def begin(gate_key: Key, params: Params, stats: Stats) -> Net:
         return Net(*gates.start(gate, gate_key, params, stats, strength=settings.kl_weight))
 
-    def start(key: Key, hyper: Hyper, net: Net, mask: Mask) -> Start:
-        over, fill = bayesian.transplant(mask, net.trained)
-        return Start(key, hyper, net.trained, net.stats, over, fill=fill)
-
     def posterior(net: Net) -> tuple[Gaussian, Stats]:
         return bayesian.posterior(net.trained), net.stats.net
 
-    return Trainer(gated, begin, start, posterior, samples)
+    return Trainer(gated, begin, masked_start, posterior, samples)
+
+
+def masked_start(key: Key, hyper: Hyper, net: Net, mask: Mask) -> Start:
+    """The training of a Bayesian net under a mask over the weights, see `bayesian.transplant`."""
+    over, fill = bayesian.transplant(mask, net.trained)
+    return Start(key, hyper, net.trained, net.stats, over, fill=fill)
 
 
 def shorter(problem: Problem, train: TrainSettings, epochs: int, rate: float) -> Problem:

@@ -116,8 +116,8 @@ def _of_method(setting: Setting, name: str) -> Iterator[Batch]:
             session.problem, setting.train, settings.retrain_epochs, settings.retrain_rate
         )
         trainer = _trainer(setting, name, again)
-        parts = runs.take(nets, several), pruned
-        nets, more = _retrained(setting, name, trainer, kinds, *parts)
+        begun = runs.take(nets, several)
+        nets, more = _retrained(setting, name, trainer, kinds, nets=begun, masks=pruned)
         yield _batch(setting, name, trainer, kinds, nets, spent[several] + more)
 
 

@@ -33,7 +33,7 @@ class ClassifySettings:
         5, "epochs in which pruned nets are trained again; 0: not", least=0, most=MOST_EPOCHS
     )
     retrain_rate: float = option(
-        0.1,
+        1.0,
         "learning rate of this training, as a fraction of --learning_rate",
         above=0,
         most=MOST_FACTOR,

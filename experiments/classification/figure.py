@@ -14,6 +14,7 @@ from experiments.harness import rows
 from experiments.harness.canvas import deviation, legend_beside, save, subplots, words
 from experiments.harness.records import read_spec
 from experiments.harness.rows import Row
+from jaxtickets.data import classes
 
 CURVES = "curves.csv"
 WHOLE = "whole"
@@ -87,8 +88,8 @@ def draw_entropy(folder: Path) -> Path:
             mine = _of(found, method=method, **net)
             for name, label in (("inside", "test images"), ("outside", OTHERS.get(other, other))):
                 shares = _line(mine, name)
-                classes = 10
-                at = np.log(classes) * (shares.x + (shares.x[1] - shares.x[0]) / 2)
+                most = np.log(classes(net["dataset"]))
+                at = most * (shares.x + (shares.x[1] - shares.x[0]) / 2)
                 low = 100 * np.maximum(shares.mean - shares.spread, 0)
                 panel.plot(at, 100 * shares.mean, drawstyle="steps-mid", label=label)
                 panel.fill_between(
@@ -123,11 +124,9 @@ def draw_rejection(folder: Path) -> Path:
             head = kind if kind == WHOLE else f"{kind}, {100 * density:g} % left"
             panel.set_title(_head(net, head, nets), fontsize="medium")
             panel.set(xlabel="rejected images (%)", ylabel="accuracy on the others (%)")
+            panel.set_xticks([0, 20, 40, 60, 80, 95])
             panel.grid(alpha=0.3)
-        bottom = min(panel.get_ylim()[0] for panel in line)
-        for panel in line:
-            panel.set_ylim(bottom, 100.2)
-    legend_beside(axes[0, 0] if len(shown) == 1 else axes[0, -1], *_handles(axes[0, 0]))
+    legend_beside(axes[0, -1], *axes[0, 0].get_legend_handles_labels())
     fig.suptitle(_title(folder, "Accuracy after rejection of the most uncertain images"))
     return save(fig, folder, "rejection")
 
@@ -148,8 +147,9 @@ def draw_shifts(folder: Path) -> Path:
     for line, net in zip(axes, nets, strict=True):
         for panel, (curve, x, y, scale) in zip(line, PANELS, strict=True):
             for method in methods:
-                mine = _of(found, method=method, **net)
-                _band(panel, _line(mine, curve), method, methods, 1, scale)
+                shifted = _line(_of(found, method=method, **net), curve)
+                _band(panel, shifted, method, methods, 1, scale)
+            panel.set_xticks(shifted.x[:: max(1, len(shifted.x) // 6)])
             panel.set(xlabel=x, ylabel=y, title=_head(net, "", nets))
             panel.set_ylim(bottom=0)
             panel.grid(alpha=0.3)
@@ -201,10 +201,6 @@ def _band(panel: Any, line: Line, method: str, methods: Sequence[str], x: float,
     at, mean, spread = x * line.x, y * line.mean, y * line.spread
     panel.plot(at, mean, "o-", ms=3, lw=1.2, color=color, label=words(method))
     panel.fill_between(at, mean - spread, mean + spread, color=color, alpha=0.15, lw=0)
-
-
-def _handles(panel: Any) -> Any:
-    return panel.get_legend_handles_labels()
 
 
 def _head(net: Row, what: str, nets: Sequence[Row]) -> str:

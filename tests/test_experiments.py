@@ -340,7 +340,7 @@ BAD = {
         "--prior=mixture": "unknown prior 'mixture': did you mean scale_mixture?",
         "--prior_width=0": "--prior_width=0.0: must be above 0",
         "--prior=scale_mixture --prior_widths=1,0": "must be above 0",
-        "--methods=bayes_by_backprop --prior=scale_mixture --prior_widths=1": "1 given, must be two",
+        "--methods=bayes_by_backprop --prior=scale_mixture --prior_widths=1": "1 given, must be",
         "--methods=moped --deviation=0.1": "--deviation: has no effect with --methods=moped",
         "--methods=bayes_by_backprop --delta=0.1": "--delta: has no effect with --methods=bayes",
         "--delta=0": "--delta=0.0: must be above 0",

@@ -156,6 +156,16 @@ def test_a_methods_gate_takes_prior_and_first_deviation_from_the_settings(name, 
     assert all(map(bool, gates.ticket(gate, trained, stats)[0]["w"]))
 
 
+def test_a_step_of_local_sampling_takes_gaussian_weights():
+    settings = BayesSettings(sampling="local")
+    gate = gate_of(METHODS["moped"], settings, ("w",), Setting(1, 10))
+    params = {"w": jnp.ones(3)}
+    g = gate.init(jax.random.key(0), params)
+    weights, _ = gate.apply(jax.random.key(1), 0, g, params, 1.0)
+    assert isinstance(weights, Gaussian)
+    np.testing.assert_allclose(weights.variance["w"], 0.01, rtol=1e-5)
+
+
 def test_a_pruned_weight_of_a_bayesian_start_has_mean_and_deviation_zero():
     gate = gate_of(METHODS["moped"], BayesSettings(), ("w",), Setting(1, 10))
     params = {"w": jnp.asarray([1.0, 2.0])}

@@ -19,7 +19,7 @@ from jaxtickets.data import classes
 CURVES = "curves.csv"
 WHOLE = "whole"
 FEWEST = 5
-"""The fewest images of a bin that is drawn, on average over seeds."""
+"""The fewest images of a bin that is drawn, on average over the seeds that have any in it."""
 OTHERS = {"inverted": "inverted test images", "noise": "random pixels"}
 
 

@@ -71,6 +71,12 @@ class BayesSettings:
         least=0,
         most=MOST_FACTOR,
     )
+    sampling: str = option(
+        mean_field.WEIGHTS,
+        "what a training step draws: weights, once for a batch, or local, the products of each "
+        "image",
+        mean_field.SAMPLING,
+    )
 
 
 def prior_of(settings: BayesSettings) -> Prior:
@@ -100,7 +106,7 @@ def gate_of(method: Method, settings: BayesSettings, prunable: Prunable, setting
 
     Args:
       method: the method.
-      settings: prior and first deviations.
+      settings: prior, first deviations and sampling.
       prunable: the leaves that are pruned.
       setting: see `gates.Setting`.
     """
@@ -113,6 +119,7 @@ def gate_of(method: Method, settings: BayesSettings, prunable: Prunable, setting
         "width": settings.prior_width,
         "deviation": settings.deviation,
         "delta": settings.delta,
+        "sampling": settings.sampling,
     }
     return make_part(method.gate, known)
 

@@ -12,8 +12,9 @@ from experiments.classification.methods import METHODS, BayesSettings, gate_of
 from experiments.harness.problem import Problem, optimizer_of
 from experiments.harness.training_runs import Start
 from experiments.harness.training_settings import TrainSettings
-from jaxtickets import gates
+from jaxtickets import gates, losses
 from jaxtickets.gates import Setting
+from jaxtickets.nets import gaussian
 from jaxtickets.optimizers import Hyper
 from jaxtickets.recipes import bayesian
 from jaxtickets.types import Gaussian, Key, Mask, Params, PyTree, Stats
@@ -75,7 +76,7 @@ def of_method(
       name: of the method.
       problem: the net and its training.
       train: the settings that the problem was built from.
-      settings: prior and first deviations.
+      settings: prior, first deviations and sampling.
       samples: the number of nets that a prediction draws.
     """
     setting = Setting(problem.steps, len(problem.dataset.train.labels))
@@ -85,7 +86,9 @@ def of_method(
     def deviations(hyper: Hyper) -> optax.GradientTransformation:
         return plain(hyper._replace(rate=hyper.rate * settings.deviation_rate))
 
-    recipe = problem.recipe._replace(optimizer=plain)
+    model = gaussian.local(problem.recipe.model)
+    loss = losses.classification(model, problem.recipe.prepare, problem.penalty)
+    recipe = problem.recipe._replace(model=model, loss=loss, optimizer=plain)
     gated = problem._replace(recipe=gates.recipe(gate, recipe, deviations))
 
     def begin(gate_key: Key, params: Params, stats: Stats) -> Net:

@@ -16,6 +16,8 @@ Row = dict[str, Any]
 DEPTH = 12.0
 """Points below the dense net's accuracy that are shown."""
 MARKERS = "osD^vP<>X"
+COLOURS = (*("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9"), *("navy", "gold", "teal"))
+"""Of methods that learn their density; the tones of grey are those of methods that are told one."""
 
 
 def draw_accuracies(folder: Path) -> Path:
@@ -90,7 +92,7 @@ def _lines(panel: Any, summary: Sequence[Row], share: Callable[[Row], float]) ->
             style = {"color": str(0.15 + 0.55 * at / max(1, len(told) - 1)), "ls": "--"}
         else:
             at = learned.index(method)
-            style = {"color": f"C{at % 10}", "ls": "-"}
+            style = {"color": COLOURS[at % len(COLOURS)], "ls": "-"}
         panel.errorbar(
             [np.mean(values) for values in left],
             [np.mean(values) for values in right],

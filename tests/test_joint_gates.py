@@ -131,7 +131,7 @@ RECIPE = training.Recipe(
 
 @cache
 def ends():
-    """Every gate trained at each strength: together, in one program, and alone, in another."""
+    """`trained(strengths, params)`: every gate trained at each strength, as one program."""
 
     def one(name, strength, params):
         gate = made(name)
@@ -145,14 +145,13 @@ def ends():
         return end, metrics, gates.ticket(gate, end.params, end.stats)
 
     @jax.jit
-    def alone(strength, params):
-        return {name: one(name, strength, params) for name in JOINT_GATES}
+    def trained(strengths, params):
+        def each(strength):
+            return {name: one(name, strength, params) for name in JOINT_GATES}
 
-    @jax.jit
-    def together(strengths, params):
-        return jax.lax.map(lambda strength: alone(strength, params), strengths)
+        return jax.lax.map(each, strengths)
 
-    return alone, together
+    return trained
 
 
 def test_the_table_is_whole():
@@ -202,21 +201,17 @@ def test_the_hard_mask_keeps_exactly_what_is_asked_for(name, keep, mlp):
     masks.check_mask(own, mlp)
 
 
-def test_trained_over_strengths_together_each_is_as_alone_and_the_loss_falls(mlp):
-    alone, together = ends()
-    strengths = jnp.asarray(STRENGTHS)
-    both = together(strengths, mlp)
-    for i, strength in enumerate(STRENGTHS):
-        solo = alone(jnp.float32(strength), mlp)
-        for name in JOINT_GATES:
+def test_trained_over_strengths_each_is_as_beside_others_and_the_loss_falls(mlp):
+    trained = ends()
+    both = jax.tree.map(np.asarray, trained(jnp.asarray(STRENGTHS), mlp))
+    same_strength = jax.tree.map(np.asarray, trained(jnp.full(2, STRENGTHS[1]), mlp))
+    for name in JOINT_GATES:
+        same(runs.take(both[name], 1), runs.take(same_strength[name], 0))
+        for i, strength in enumerate(STRENGTHS):
             state, metrics, (mask, weights) = runs.take(both[name], i)
-            same(
-                jax.tree.map(np.asarray, (state.params, mask)),
-                jax.tree.map(np.asarray, (solo[name][0].params, solo[name][2][0])),
-            )
-            loss = np.asarray(metrics["train_loss"])
+            loss = metrics["train_loss"]
             assert np.isfinite(loss).all() and state.stats.step == SETTING.steps
-            assert (np.asarray(state.params.weights["fc1"]["kernel"]) != mlp["fc1"]["kernel"]).any()
+            assert (state.params.weights["fc1"]["kernel"] != mlp["fc1"]["kernel"]).any()
             masks.check_mask(mask, weights)
             if strength == 0:
                 assert loss[-1, -5:].mean() < loss[0, :5].mean(), name

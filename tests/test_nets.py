@@ -264,11 +264,11 @@ def test_max_pool_is_reduce_window(shape):
         np.testing.assert_array_equal(pull_a(a + 1)[0], pull_b(a + 1)[0])
 
 
-def test_max_pool_splits_ties():
-    gradient = jax.grad(lambda x: max_pool2(x).sum())(
-        jnp.array([[1.0, 1.0], [0.0, 1.0]])[None, :, :, None]
-    )
-    np.testing.assert_allclose(gradient[0, :, :, 0], [[1 / 3, 1 / 3], [0, 1 / 3]])
+@pytest.mark.parametrize("window", [[[1, 1], [0, 1]], [[0, 1], [1, 1]], [[0, 0], [1, 1]]])
+def test_max_pool_gives_the_gradient_to_the_first_maximum(window):
+    x = jnp.array(window, float)[None, :, :, None]
+    gradient = jax.grad(lambda x: 2 * max_pool2(x).sum())(x)[0, :, :, 0].ravel()
+    assert gradient.tolist() == [2.0 * (i == np.argmax(window)) for i in range(4)]
 
 
 @pytest.mark.parametrize(

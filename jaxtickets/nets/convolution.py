@@ -221,13 +221,32 @@ def lax_form(net: nn.Module) -> nn.Module:
 def max_pool2(images: jax.Array) -> jax.Array:
     """Maximum over 2x2 windows, stride 2: `[n, h, w, c]` -> `[n, h // 2, w // 2, c]`.
 
-    An odd last row or column is dropped ('VALID'). If several entries of a window equal its
-    maximum, the gradient is split evenly among them, whereas `reduce_window` gives it to the first.
-    After a ReLU, whose gradient at 0 is 0, the common tie of zeros makes no difference.
+    An odd last row or column is dropped ('VALID'). The gradient goes to the first of the entries of
+    a window that equal its maximum, row by row, as that of `reduce_window` does.
     """
     n, h, w, c = images.shape
     even = images[:, : h // 2 * 2, : w // 2 * 2]
-    return even.reshape(n, h // 2, 2, w // 2, 2, c).max((2, 4))
+    return _window_max(even.reshape(n, h // 2, 2, w // 2, 2, c))
+
+
+@jax.custom_jvp
+def _window_max(windows: jax.Array) -> jax.Array:
+    """The maximum of each window: `[n, h, 2, w, 2, c]` -> `[n, h, w, c]`."""
+    return windows.max((2, 4))
+
+
+@_window_max.defjvp
+def _(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    # `max` itself shares the gradient among the entries that equal the maximum. A compiler may
+    # compute entries and maximum apart, rounded otherwise, so that none is equal: 0 / 0.
+    (windows,), (tangent,) = primals, tangents
+    left = windows[:, :, :, :, :1] >= windows[:, :, :, :, 1:]
+    rows = jnp.where(left, windows[:, :, :, :, :1], windows[:, :, :, :, 1:])
+    upper = rows[:, :, :1] >= rows[:, :, 1:]
+    first_row = lax.broadcasted_iota(jnp.int32, windows.shape, 2) == 0
+    first_column = lax.broadcasted_iota(jnp.int32, windows.shape, 4) == 0
+    chosen = (first_row == upper) & (first_column == left)
+    return _window_max(windows), jnp.sum(jnp.where(chosen, tangent, 0), (2, 4))
 
 
 def max_pool(images: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Array:

@@ -45,11 +45,6 @@ def local(model: Model) -> Model:
     for bit, the result that it has in the plain net with the key `jax.random.split(key, 3)[0]`.
     There, gradients with respect to the variance are 0 instead of infinite.
 
-    Known fault: on a CPU, the compiled gradient of LeNet-5 under `vmap` over runs is not finite. It
-    is where `max_pool2` is replaced by means or by pairwise maxima; probably no entry equals the
-    maximum, because XLA computes the entries twice. One run at a time, as `runs` has it on a CPU,
-    the gradient is finite.
-
     Args:
       model: any net; `model.apply` is traced once in each call.
 

@@ -127,7 +127,8 @@ def _finish(panel: Any, summary: Sequence[Row], share: Callable[[Row], float]) -
         {(r["method"], r["strength"], r["asked"]) for r in summary if _accuracy(r) < least}
     )
     if hidden:
-        panel.set_title(f"runs of {hidden} settings are below {least:.0f} %", fontsize="small")
+        settings = "setting is" if hidden == 1 else "settings are"
+        panel.set_title(f"{hidden} {settings} below {least:.0f} %", fontsize="small")
     panel.set_ylabel("test accuracy (%)")
     panel.grid(alpha=0.3)
     legend_beside(panel)

@@ -32,9 +32,10 @@ from experiments.harness.rows import Row
 from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.settings import Except, Idle
 from experiments.harness.training_settings import IDLE, NetSettings, TrainSettings
-from experiments.learned_sparsity import comparison, cuts, figure, page
-from experiments.learned_sparsity.comparison import LEADING, LearnSettings
+from experiments.learned_sparsity import comparison, cuts, figure, page, retraining
+from experiments.learned_sparsity.comparison import LEADING
 from experiments.learned_sparsity.presets import DEFAULT, PRESETS
+from experiments.learned_sparsity.settings import LearnSettings
 
 GROUPS = (
     RunSettings(),
@@ -67,7 +68,7 @@ def main() -> None:
         made += comparison.train_method(session, method, settings, train, dense)
         rows.write_summary(session.folder, [*first, *made], *LEADING)
     if settings.retrain_epochs:
-        made = comparison.retrain(session, settings, train, made)
+        made = retraining.retrain(session, settings, train, made)
     summary = [*first, *cuts.cut(session, made, dense, settings.repeats)]
 
     rows.write_summary(session.folder, summary, *LEADING)

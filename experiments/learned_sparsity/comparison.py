@@ -1,89 +1,31 @@
-"""Trains all runs of a method in one batch, and keeps each result as a ticket. Resumable."""
+"""Trains all runs of a method in one batch; each result is kept as a ticket. Resumable."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
-
-from experiments.harness import cached_trainings, memory, memory_batches, trained_masks
+from experiments.harness import memory, memory_batches, trained_masks
 from experiments.harness.chunked_run import seconds
 from experiments.harness.dense_store import Dense
-from experiments.harness.problem import Problem, optimizer_of
+from experiments.harness.problem import Problem
+from experiments.harness.rows import Row
 from experiments.harness.seeds import Seed, training_key
 from experiments.harness.session import Session
-from experiments.harness.settings import MOST_EPOCHS, MOST_FACTOR, MOST_UNITS, option
 from experiments.harness.trained_masks import Entry, save_entry
 from experiments.harness.training_runs import Start, accuracies, train_all
 from experiments.harness.training_settings import TrainSettings
 from experiments.learned_sparsity import ways
-from experiments.learned_sparsity.methods import CONTROLS, DENSE, LEARNED, NAMES, USUAL
+from experiments.learned_sparsity.methods import CONTROLS, DENSE, LEARNED
+from experiments.learned_sparsity.settings import LearnSettings, densities_of, is_warm, levels_of
 from experiments.learned_sparsity.ways import Job, Way
 from jaxtickets import masks, nets, runs
-from jaxtickets.io import tickets
 from jaxtickets.io.errors import UserError
-from jaxtickets.optimizers import Hyper
 from jaxtickets.runs import Axis
-from jaxtickets.types import Ticket
 
-Row = dict[str, Any]
 LEADING = (
     *("method", "strength", "asked", "seed", "density", "factor"),
     *("trained_accuracy", "validation_accuracy"),
 )
 """The first columns of a summary."""
-AGAIN = 2
-"""The order of the data in which what is left is retrained; 0 and 1 are those of the trainings."""
-
-
-@dataclasses.dataclass(frozen=True)
-class LearnSettings:
-    """The methods, and how strongly they prune. Each field is also a flag of the same name."""
-
-    methods: tuple = option(USUAL, "methods beside the dense net", NAMES)
-    strengths: tuple = option(
-        (),
-        "strengths of methods that learn their density; empty: each method's own",
-        least=0,
-        most=MOST_FACTOR,
-    )
-    density: tuple = option(
-        (),
-        "kept fractions of the weights, for all methods; empty: what each method's own threshold "
-        "keeps",
-        above=0,
-        below=1,
-    )
-    control_density: tuple = option(
-        (0.1, 0.05, 0.02, 0.01),
-        "kept fractions of methods that learn none, without --density",
-        above=0,
-        below=1,
-    )
-    floor: int = option(
-        1, "minimum number of weights that a layer keeps at a density", least=0, most=MOST_UNITS
-    )
-    gate_rate: float = option(
-        0.0,
-        "learning rate of gates' parameters without an optimiser of their own, as a multiple of "
-        "--learning_rate; 0: each method's own multiple",
-        least=0,
-        most=MOST_FACTOR,
-    )
-    retrain_epochs: int = option(
-        0, "epochs in which what is left is trained alone", least=0, most=MOST_EPOCHS
-    )
-    retrain_rate: float = option(
-        0.1,
-        "learning rate of this training, as a fraction of --learning_rate",
-        above=0,
-        most=MOST_FACTOR,
-    )
-    repeats: int = option(
-        100, "number of timed calls; a net's latency is their median", least=1, most=10**6
-    )
 
 
 def way_of(
@@ -113,23 +55,6 @@ def way_of(
     except ValueError as error:
         message = f"--methods={name} with {nets.name_of(problem.net)}: {error}"
         raise UserError(message) from error
-
-
-def densities_of(settings: LearnSettings) -> tuple[float, ...]:
-    """The densities at which a method is trained that has no threshold of its own."""
-    return tuple(settings.density or settings.control_density)
-
-
-def levels_of(name: str, settings: LearnSettings) -> list[tuple[float | None, float | None]]:
-    """The strengths of a learned method, or the densities of a control: `(strength, density)`."""
-    if name in CONTROLS:
-        return [(None, density) for density in densities_of(settings)]
-    return [(strength, None) for strength in settings.strengths or LEARNED[name].facts.strengths]
-
-
-def is_warm(name: str) -> bool:
-    """Whether a method starts from trained dense nets."""
-    return CONTROLS[name].warm if name in CONTROLS else LEARNED[name].facts.warm
 
 
 def check(
@@ -272,51 +197,3 @@ def dense_rows(session: Session, dense: Dense) -> list[Row]:
         row = counted(problem, Entry(name, start)) | {key: learnt[key] for key in taken}
         made.append(row | {"cost": 1.0})
     return made
-
-
-def retrain(
-    session: Session, settings: LearnSettings, train: TrainSettings, rows: Sequence[Row]
-) -> list[Row]:
-    """Trains what is left of each net alone; the rows with the accuracies and the cost of that.
-
-    The masks don't change, the loss has no penalty, and the rate follows the same schedule.
-    """
-    problem = session.problem
-    steps = problem.epoch_steps * settings.retrain_epochs
-    rate = problem.hyper.rate * settings.retrain_rate
-    smaller = problem.with_recipe(
-        optimizer=optimizer_of(train, steps), every=problem.epoch_steps, evaluations_per_test=0
-    )
-    smaller = smaller._replace(hyper=Hyper(rate, jnp.int32(0)), steps=steps)
-    seeds = {one.number: one for one in session.seeds}
-    entries = {}
-    for row in rows:
-        ticket = load(session, row["ticket"])
-        start = Start(
-            training_key(seeds[row["seed"]], AGAIN),
-            smaller.hyper,
-            ticket.params,
-            ticket.stats,
-            ticket.mask,
-        )
-        name = {key: row[key] for key in ("method", "strength", "asked", "seed", "density")}
-        entries[f"{row['ticket']}-retrained"] = Entry(name, start)
-    done = cached_trainings.train(
-        session._replace(problem=smaller), session.folder, "retrain", entries
-    )
-    return [
-        row
-        | {
-            "retrained_accuracy": again["trained_accuracy"],
-            "retrained_validation_accuracy": again["validation_accuracy"],
-            "cost": round(row["cost"] + steps / problem.steps, 4),
-            "seconds": round(row["seconds"] + again["seconds"], 3),
-        }
-        for row, again in zip(rows, done.values(), strict=True)
-    ]
-
-
-def load(session: Session, place: str) -> Ticket:
-    """The ticket of a summary row."""
-    ticket, _ = tickets.load_ticket(session.folder / "tickets" / place)
-    return ticket._replace(rewind_step=np.int32(0))

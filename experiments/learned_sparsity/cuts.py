@@ -7,9 +7,10 @@ import numpy as np
 
 from experiments.harness import cached_trainings, latency
 from experiments.harness.dense_store import Dense
+from experiments.harness.rows import Row
 from experiments.harness.session import Session
-from experiments.learned_sparsity.comparison import Row, load
 from experiments.learned_sparsity.methods import LEARNED
+from experiments.learned_sparsity.retraining import load
 from jaxtickets import masks, nets, runs, training
 from jaxtickets.compress.graph import Graph, trace
 from jaxtickets.compress.shrink import shrink

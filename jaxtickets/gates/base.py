@@ -159,6 +159,21 @@ class Joint(NamedTuple):
     gate: PyTree
 
 
+def equal_scores(prunable: Prunable, value: Array | float) -> Callable[[Key, Params], Scores]:
+    """The `init` of a gate whose parameters are `value` for each weight of the leaves `prunable`.
+
+    They are shaped like the weights, and zero in all other leaves. The key is not used.
+    """
+
+    def init(key: Key, params: Params) -> Scores:
+        del key
+        zero = masks.zeros(params)
+        leaves = [jnp.full_like(leaf, value) for leaf in masks.pick(zero, prunable)]
+        return masks.put(zero, prunable, leaves)
+
+    return init
+
+
 class GatedStats(NamedTuple):
     """The statistics of a gated net.
 

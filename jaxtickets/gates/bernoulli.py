@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtickets import masks
-from jaxtickets.gates.base import Gate, Scale, straight_through, unscaled
+from jaxtickets.gates.base import Gate, Scale, equal_scores, straight_through, unscaled
 from jaxtickets.types import Array, Keep, Key, Mask, Params, Prunable, Scores
 
 
@@ -38,12 +38,6 @@ def gate(
     """
     del steps
 
-    def init(key: Key, params: Params) -> Scores:
-        del key
-        zero = masks.zeros(params)
-        leaves = [jnp.full_like(leaf, start) for leaf in masks.pick(zero, prunable)]
-        return masks.put(zero, prunable, leaves)
-
     def apply(
         key: Key, step: Array, scores: Scores, params: Params, strength: Array
     ) -> tuple[Params, Array]:
@@ -59,7 +53,7 @@ def gate(
             return threshold(scores, prunable)
         return masks.select(scores, prunable, keep, floor)
 
-    return Gate(init, apply, harden, scale)
+    return Gate(equal_scores(prunable, start), apply, harden, scale)
 
 
 def sample(key: Key, scores: Scores, prunable: Prunable) -> Mask:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtickets import masks
-from jaxtickets.gates.base import Gate, Setting
+from jaxtickets.gates.base import Gate, Setting, equal_scores
 from jaxtickets.gates.bernoulli import threshold
 from jaxtickets.types import Array, Keep, Key, Mask, Params, Prunable, Scores
 
@@ -48,12 +48,6 @@ def gate(
     if setting.steps < 1:
         raise ValueError(f"steps={setting.steps}: must be 1 or more")
 
-    def init(key: Key, params: Params) -> Scores:
-        del key
-        zero = masks.zeros(params)
-        leaves = [jnp.full_like(leaf, begin) for leaf in masks.pick(zero, prunable)]
-        return masks.put(zero, prunable, leaves)
-
     def apply(
         key: Key, step: Array, scores: Scores, params: Params, strength: Array
     ) -> tuple[Params, Array]:
@@ -70,4 +64,4 @@ def gate(
             return threshold(scores, prunable)
         return masks.select(scores, prunable, keep, floor)
 
-    return Gate(init, apply, harden, trains_weights=True)
+    return Gate(equal_scores(prunable, begin), apply, harden, trains_weights=True)

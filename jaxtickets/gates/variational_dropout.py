@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtickets import masks
-from jaxtickets.gates.base import Gate, Setting
+from jaxtickets.gates.base import Gate, Setting, equal_scores
 from jaxtickets.types import Array, Gaussian, Keep, Key, Mask, Params, Prunable, Scores
 
 THRESHOLD = 3.0
@@ -53,12 +53,6 @@ def gate(
     """
     check(setting)
 
-    def init(key: Key, params: Params) -> Scores:
-        del key
-        zero = masks.zeros(params)
-        leaves = [jnp.full_like(leaf, begin) for leaf in masks.pick(zero, prunable)]
-        return masks.put(zero, prunable, leaves)
-
     def apply(
         key: Key, step: Array, log_variance: Scores, params: Params, strength: Array
     ) -> tuple[Gaussian, Array]:
@@ -85,7 +79,7 @@ def gate(
         scores = masks.put(masks.zeros(params), prunable, [-a for a in alphas])
         return masks.select(scores, prunable, keep, floor)
 
-    return Gate(init, apply, harden, trains_weights=True)
+    return Gate(equal_scores(prunable, begin), apply, harden, trains_weights=True)
 
 
 def check(setting: Setting) -> None:

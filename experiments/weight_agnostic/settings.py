@@ -31,9 +31,9 @@ class ImageSettings:
 class EvolutionSettings:
     """How graphs are evolved."""
 
-    population: int = option(960, "graphs of a generation", least=2, most=MOST_INDIVIDUALS)
-    generations: int = option(1000, "generations", least=1, most=MOST_GENERATIONS)
-    images: int = option(1000, "training images of a generation, others in each", least=1)
+    population: int = option(480, "graphs of a generation", least=2, most=MOST_INDIVIDUALS)
+    generations: int = option(2000, "generations", least=1, most=MOST_GENERATIONS)
+    images: int = option(250, "training images of a generation, others in each", least=1)
     share: float = option(
         0.05, "probability of each input-output connection at first", above=0, most=1
     )
@@ -46,9 +46,7 @@ class EvolutionSettings:
     )
     cull: float = option(DEFAULTS.cull, "share without children", least=0, below=1)
     elite: float = option(DEFAULTS.elite, "share that stays as it is", least=0, below=1)
-    tournament: int = option(
-        DEFAULTS.tournament, "graphs of a tournament", least=1, most=MOST_INDIVIDUALS
-    )
+    tournament: int = option(16, "graphs of a tournament", least=1, most=MOST_INDIVIDUALS)
     simplicity: float = option(
         DEFAULTS.simplicity,
         "probability that connections count beside the mean reward; else it is the best reward",
@@ -101,14 +99,12 @@ def evolution_settings(settings: EvolutionSettings) -> Settings:
 DEFAULT = "mnist"
 PRESETS: dict[str, dict[str, Any]] = {
     DEFAULT: {},
-    "published": {"generations": 4096},
+    "published": {"population": 960, "generations": 4096, "images": 1000, "tournament": 32},
     "digits": {
         "dataset": "digits",
         "side": 0,
         "deskew": False,
-        "population": 480,
         "generations": 1000,
-        "images": 500,
         "epochs": 100,
     },
     "smoke": {

@@ -99,7 +99,7 @@ def first_population(
     check(sizes, capacity, individuals, share)
 
     def one(key: Key) -> Genome:
-        pairs = jax.random.bernoulli(key, share, (sizes.outputs, sizes.inputs + 1))
+        pairs = jax.random.bernoulli(key, float(share), (sizes.outputs, sizes.inputs + 1))
         room = capacity.connections
         target, source = jnp.nonzero(pairs, size=room, fill_value=0)
         count = jnp.minimum(pairs.sum(), room)

@@ -82,13 +82,19 @@ def listed(one):
     return list(zip(*columns, strict=True))
 
 
-def plain(one, image, weight):
-    """The outputs of a graph by recursion over its nodes."""
+def plain(one, image, weight, near=None):
+    """The outputs of a graph by recursion over its nodes.
+
+    `near` collects how close the sums of steps come to 0, where rounding decides.
+    """
     pairs = [(source, target) for source, target, enabled in listed(one) if enabled]
 
     def value(row):
-        total = sum(read(source) for source, target in pairs if target == row)
-        return PLAIN[ACTIVATIONS[int(one.activation[row])].name](weight * total)
+        terms = [read(source) for source, target in pairs if target == row]
+        name = ACTIVATIONS[int(one.activation[row])].name
+        if name == "step" and near is not None and terms:
+            near.append(abs(sum(terms)))
+        return PLAIN[name](weight * sum(terms))
 
     def read(source):
         if source < SIZES.inputs:
@@ -159,26 +165,30 @@ def test_random_graphs_are_evaluated_as_plain_python_does():
     @hypothesis.given(graphs())
     def check(one):
         found = evaluate(one, images, WEIGHTS, SIZES)
-        expected = [[plain(one, image, float(w)) for image in images] for w in WEIGHTS]
-        # sine, step and the like may jump where float32 rounds
+        near = [1.0]
+        expected = [[plain(one, image, float(w), near) for image in images] for w in WEIGHTS]
+        hypothesis.assume(min(near) > 1e-4)
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-3)
 
     check()
 
 
 def test_trained_weights_start_from_the_shared_one():
-    one = grown(jax.random.key(5), steps=30)
+    # y0 = w' sine(w (x0 + gaussian(w x1))) ..., with all w the same
+    pairs = [("x1", "h0", True), ("x0", "h1", True), ("h0", "h1", True), ("h1", "y0", True)]
+    one = graph(["gaussian", "sine"], [*pairs, ("x2", "y2", True), ("h0", "y2", True)])
     images = np.random.default_rng(1).random((6, SIZES.inputs), np.float32)
     structure = layered.structure(one, SIZES)
-    net = layered.apply(structure)
+    net = jax.jit(layered.apply(structure))
     shared = evaluate(one, images, np.array([0.5], np.float32), SIZES)[0]
-    weights = jnp.full(structure.source.size, 0.5)
+    weights = np.full(structure.source.size, 0.5, np.float32)
     np.testing.assert_allclose(net(weights, images), shared, atol=1e-5)
-    assert structure.source.size <= int(genome.complexity(one))
-    slopes = jax.grad(lambda weights: net(weights, images).sum())(weights)
-    moved = weights.at[0].add(1e-2), weights.at[0].add(-1e-2)
-    difference = (net(moved[0], images).sum() - net(moved[1], images).sum()) / 2e-2
-    np.testing.assert_allclose(slopes[0], difference, rtol=0.02, atol=1e-3)
+    slopes = jax.jit(jax.grad(lambda weights: net(weights, images).sum()))(weights)
+    for k in range(len(weights)):
+        step = np.zeros_like(weights)
+        step[k] = 1e-2
+        change = net(weights + step, images).sum() - net(weights - step, images).sum()
+        np.testing.assert_allclose(slopes[k], change / 2e-2, rtol=0.01, atol=1e-3)
 
 
 def test_what_reaches_no_output_is_left_out_of_the_trained_net():

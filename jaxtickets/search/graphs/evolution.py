@@ -99,7 +99,7 @@ def generation(
     counted = jnp.where(alive[:, None], rewards, -jnp.inf)
     mean, best = jnp.mean(counted, axis=1), jnp.max(counted, axis=1)
     connections = jax.vmap(complexity)(population)
-    simple = jax.random.bernoulli(ranking_key, settings.simplicity)
+    simple = jax.random.bernoulli(ranking_key, float(settings.simplicity))
     second = jnp.where(simple, 1 / jnp.maximum(connections, 1), best)
     order = best_first(jnp.stack([mean, second], axis=1), alive)
 

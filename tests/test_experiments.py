@@ -31,6 +31,7 @@ LEADS = {
     "sign_flips": "rule,variant,rate,density,seed,trained_accuracy,validation_accuracy",
     "learned_sparsity": "method,strength,asked,seed,density,factor,trained_accuracy",
     "classification": "model,dataset,method,net,density,seed,trained_accuracy",
+    "weight_agnostic": "seed,population,generations,images,random_accuracy,tuned_accuracy",
 }
 FIGURES = {
     "imp_rewind": ("lottery", "curves", "layers"),
@@ -54,6 +55,7 @@ FIGURES = {
     "sign_flips": ("overview", "flips", "accuracies"),
     "learned_sparsity": ("accuracies", "multiply_adds"),
     "classification": ("reliability", "entropy", "rejection", "shifts"),
+    "weight_agnostic": ("overview",),
 }
 OWN_TEST = {"sa_search", "benchmark"}
 """Experiments whose runs a test file of their own looks at."""
@@ -358,6 +360,19 @@ BAD = {
         "--other_dataset=mnist5k": "--other_dataset=mnist5k: the nets are trained on it",
         "--seeds=1000000": "--seeds=1000000: 1000000 trainings take",
         "--preset=mnst": "did you mean mnist",
+    },
+    "weight_agnostic": {
+        "--population=1": "--population=1: must be 2 or more",
+        "--side=9": "--side=9: digits has images of 8x8 pixels in 1 channels, give 8 or less",
+        "--dataset=cifar10": "--dataset=cifar10: cifar10 has images of 32x32 pixels in 3 channels",
+        "--images=1098": "--images=1098: there are only 1097 training images",
+        "--eval_every=5": "--eval_every=5: must divide --generations=12",
+        "--mutations=0.5,0.5": "--mutations has 2 probabilities, and 4 are needed",
+        "--mutations=0.5,0.5,0.5,0.5": "must be 0 or more, sum 1",
+        "--connections=10": "--room for 24 hidden nodes and 10 connections",
+        "--share=0": "--share=0.0: must be above 0 and at most 1",
+        "--elite=1": "--elite=1.0: must be below 1",
+        "--preset=digit": "did you mean digits",
     },
     "linear_connectivity": {
         "--rewinds=60": "rewind_step=60: must be in the training",

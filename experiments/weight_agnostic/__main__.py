@@ -66,7 +66,7 @@ def main() -> None:
     measured = []
     for seed in range(settings.seed, settings.seed + settings.seeds):
         population = search_run.evolve(session, settings, seed)
-        graph = champion.choose(session, population)
+        graph = champion.choose(session, settings, population)
         measured.append(champion.measure(session, settings, training, seed, graph))
         rows.append_metrics(run.folder, measured[-1].curve)
         rows.write_summary(run.folder, [one.summary for one in measured], *LEADING)

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from experiments.harness.chunked_run import made_once, seconds
-from experiments.weight_agnostic.search_run import SearchSession, phase_of, scorer
+from experiments.weight_agnostic.search_run import SearchSession, phase_of, room_of, scorer
 from experiments.weight_agnostic.settings import ChampionSettings, EvolutionSettings
 from jaxtickets import runs
 from jaxtickets.data import batches
@@ -43,11 +43,12 @@ class Measured(NamedTuple):
     curve: dict[str, Any]
 
 
-def choose(session: SearchSession, population: Genome) -> Genome:
+def choose(session: SearchSession, settings: EvolutionSettings, population: Genome) -> Genome:
     """The graph of the highest validation accuracy, as a mean over the shared weights."""
     score = scorer(session.sizes, session.axis)
+    small = genome.resized(population, session.sizes, room_of(population, settings))
     images, labels = (runs.share(array, session.axis) for array in session.images.validation)
-    _, accuracies = runs.join(score(runs.split(population, session.axis), images, labels))
+    _, accuracies = runs.join(score(runs.split(small, session.axis), images, labels))
     best: Genome = runs.take(population, jnp.argmax(jnp.mean(accuracies, axis=1)))
     return best
 

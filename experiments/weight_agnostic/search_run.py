@@ -69,6 +69,23 @@ def check(settings: EvolutionSettings, sizes: Sizes, images: int) -> None:
         raise UserError(f"--{error}") from error
 
 
+def check_alive(alive: int, number: int, seed: int) -> None:
+    """Stops the run if nobody survives.
+
+    Args:
+      alive: how many graphs of the generation have finite rewards.
+      number, seed: of the generation.
+
+    Raises:
+      UserError: none has.
+    """
+    if not alive:
+        raise UserError(
+            f"generation {number} of seed {seed}: no graph survives, none has a finite reward:"
+            " lower --hidden or --share; the records until then are kept"
+        )
+
+
 def capacity_of(settings: EvolutionSettings) -> Capacity:
     """The room of all genomes."""
     return Capacity(settings.hidden, settings.connections)
@@ -120,11 +137,7 @@ def evolve(session: SearchSession, settings: EvolutionSettings, seed: int) -> Ge
                 sizes=session.sizes,
                 settings=following,
             )
-            if not int(info.alive):
-                raise UserError(
-                    f"generation {number} of seed {seed}: no graph survives, none has a finite"
-                    " reward: check the images, or lower --share and --hidden"
-                )
+            check_alive(int(info.alive), number, seed)
         best = runs.take(before, info.order[jnp.argmax(info.mean[info.order])])
         seen = {"mean": info.mean, "connections": info.connections, "accuracies": accuracies}
         population = resize(population, session.sizes, capacity_of(settings))

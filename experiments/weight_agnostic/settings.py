@@ -20,7 +20,7 @@ class ImageSettings:
 
     dataset: str = option("mnist", "data set, of grey images", data.NAMES)
     side: int = option(
-        16, "pixels of a side that images are made smaller to; 0: as they are", least=0
+        16, "pixels of a side that images are made smaller to; 0: as they are", least=0, most=10**4
     )
     deskew: bool = option(
         True, "shear images until they stand upright, before they are made smaller"
@@ -33,7 +33,9 @@ class EvolutionSettings:
 
     population: int = option(480, "graphs of a generation", least=2, most=MOST_INDIVIDUALS)
     generations: int = option(2000, "generations", least=1, most=MOST_GENERATIONS)
-    images: int = option(250, "training images of a generation, others in each", least=1)
+    images: int = option(
+        250, "training images of a generation, others in each", least=1, most=10**9
+    )
     share: float = option(
         0.05, "probability of each input-output connection at first", above=0, most=1
     )

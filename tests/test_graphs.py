@@ -204,7 +204,8 @@ def test_rewards_are_mean_log_likelihoods():
     one = graph([], [("x0", "y0", True), ("x1", "y1", True)])
     images = np.array([[1, 0, 0, 0], [0, 1, 0, 0]], np.float32)
     labels = np.array([0, 2], np.int32)
-    rewards, accuracies = evaluation.score(one, images, labels, np.array([2.0], np.float32), SIZES)
+    score = jax.jit(evaluation.score, static_argnames="sizes")
+    rewards, accuracies = score(one, images, labels, np.array([2.0], np.float32), SIZES)
     total = math.exp(2) + 2
     expected = (math.log(math.exp(2) / total) + math.log(1 / total)) / 2
     np.testing.assert_allclose(rewards, [expected], rtol=1e-6)
@@ -326,22 +327,28 @@ TEN = np.array(
 )
 
 
+@jax.jit
+def ranked(values, alive):
+    front = ranking.fronts(values)
+    return front, ranking.crowding(values, front), ranking.best_first(values, alive)
+
+
 def test_ten_points_are_ranked_by_hand():
-    front = ranking.fronts(TEN)
+    front, distance, order = ranked(TEN, np.ones(10, bool))
     assert front.tolist() == [0, 0, 0, 0, 1, 1, 1, 2, 2, 3]
-    distance = ranking.crowding(TEN, front)
     # front 0 spans 8 and 8: b (8 - 1) / 8 + (9 - 5) / 8, c (9 - 4) / 8 + (7 - 1) / 8
     # front 1 spans 6 and 4: f (7 - 1) / 6 + (8 - 4) / 4 = 2
     expected = [np.inf, 11 / 8, 11 / 8, np.inf, np.inf, 2, np.inf, np.inf, np.inf, np.inf]
     np.testing.assert_allclose(distance, expected)
-    order = ranking.best_first(TEN, np.ones(10, bool))
     assert order.tolist() == [0, 3, 1, 2, 4, 6, 5, 7, 8, 9]
 
 
 def test_the_dead_come_last_and_change_nothing_for_others():
-    values = np.concatenate([TEN, [[100, -np.inf], [np.nan, 3]]]).astype(np.float32)
-    alive = np.arange(12) < 10
-    assert ranking.best_first(values, alive).tolist() == [0, 3, 1, 2, 4, 6, 5, 7, 8, 9, 10, 11]
+    values = TEN.copy()
+    values[0], values[4] = (100, -np.inf), (np.nan, 3)
+    _, _, order = ranked(values, ~np.isin(np.arange(10), (0, 4)))
+    # b is now an end of front 0; front 1 is f and g, front 2 h and i
+    assert order.tolist() == [1, 3, 2, 5, 6, 7, 8, 9, 0, 4]
 
 
 # --- generations ---------------------------------------------------------------------------------
@@ -354,6 +361,7 @@ def members(population):
     return [listed(jax.tree.map(lambda x, i=i: x[i], host)) for i in range(n)]
 
 
+STILL = Settings(Probabilities(0, 0, 0, 1), elite=0.2, cull=0.5, tournament=2, simplicity=0)
 generation = jax.jit(evolution.generation, static_argnames=("sizes", "settings"))
 
 
@@ -361,8 +369,7 @@ def test_elites_stay_as_they_are_and_only_those_that_may_have_children():
     population = genome.first_population(jax.random.key(1), SIZES, ROOM, 10, 0.5)
     rewards = -np.arange(10.0, dtype=np.float32)[:, None] * np.ones((1, 3), np.float32)
     rewards[4] = np.nan
-    still = Settings(Probabilities(0, 0, 0, 1), elite=0.2, cull=0.5, tournament=2, simplicity=0)
-    new, info = generation(jax.random.key(0), population, rewards, SIZES, still)
+    new, info = generation(jax.random.key(0), population, rewards, SIZES, STILL)
     # no hidden node has an activation to change: children are copies
     assert info.order.tolist() == [0, 1, 2, 3, 5, 6, 7, 8, 9, 4]
     assert int(info.alive) == 9 and np.isneginf(info.mean[4])
@@ -374,7 +381,7 @@ def test_elites_stay_as_they_are_and_only_those_that_may_have_children():
 def test_a_generation_that_nobody_survives_says_so():
     population = genome.first_population(jax.random.key(1), SIZES, ROOM, 10, 0.5)
     rewards = np.full((10, 3), np.nan, np.float32)
-    _, info = generation(jax.random.key(0), population, rewards, SIZES, Settings())
+    _, info = generation(jax.random.key(0), population, rewards, SIZES, STILL)
     assert int(info.alive) == 0
 
 

@@ -69,9 +69,9 @@ def draw_graph(panel: Any, graph: Structure) -> None:
     for source, target in zip(graph.source, graph.target, strict=True):
         inner = source > sizes.inputs
         start = place[source - sizes.inputs - 1] if inner else _input_place(source, side)
-        line = (start[0], place[target, 0]), (start[1], place[target, 1])
         look = {"color": "0.25", "lw": 0.7, "alpha": 0.5} if inner else INPUT_LINE
-        panel.plot(*line, zorder=1, **look)
+        (x, y), (to_x, to_y) = start, place[target]
+        panel.plot([x, to_x], [y, to_y], zorder=1, **look)
     hidden = np.flatnonzero((graph.layer > 0) & (np.arange(graph.layer.size) >= sizes.outputs))
     for number, activation in enumerate(ACTIVATIONS):
         mine = hidden[graph.activation[hidden] == number]

@@ -409,16 +409,19 @@ def test_evolution_learns_a_rule_that_a_single_weight_can_express():
 WRONG = {
     "population=1: must be 2 or more": lambda: genome.check(SIZES, ROOM, 1, 0.1),
     "share=0: must be above 0": lambda: genome.check(SIZES, ROOM, 4, 0),
-    "room for 12 hidden nodes and 2 connections": lambda: genome.check(
+    "connections=2: too few, the first graphs have up to 15": lambda: genome.check(
         SIZES, Capacity(12, 2), 4, 1
     ),
+    "hidden=0: must be 1 or more": lambda: genome.check(SIZES, Capacity(0, 40), 4, 0.1),
     "0 inputs and 3 outputs": lambda: genome.check(Sizes(0, 3), ROOM, 4, 1),
     "population=3: with elite=0.2 and cull=1 there are": lambda: evolution.check(
         3, Settings(cull=1)
     ),
     "elite=1.5: must be from 0 to 1": lambda: evolution.check(3, Settings(elite=1.5)),
     "tournament=0: must be 1 or more": lambda: evolution.check(3, Settings(tournament=0)),
-    "must be 0 or more, sum 1": lambda: evolution.check(3, Settings(Probabilities(1, 1, 0, 0))),
+    "mutations=1,1,0,0: must be probabilities that sum to 1": lambda: evolution.check(
+        3, Settings(Probabilities(1, 1, 0, 0))
+    ),
     "the rewards: the shape is": lambda: evolution.generation(
         jax.random.key(0), empty(hidden=np.zeros(4)), np.ones((3, 6)), SIZES, Settings()
     ),

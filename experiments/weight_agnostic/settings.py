@@ -84,8 +84,8 @@ def evolution_settings(settings: EvolutionSettings) -> Settings:
     """
     if len(settings.mutations) != len(Probabilities._fields):
         raise ValueError(
-            f"mutations has {len(settings.mutations)} probabilities, and"
-            f" {len(Probabilities._fields)} are needed: {', '.join(Probabilities._fields)}"
+            f"mutations: {len(settings.mutations)} probabilities are given, must be"
+            f" {len(Probabilities._fields)}: {', '.join(Probabilities._fields)}"
         )
     made = Settings(
         mutations=Probabilities(*settings.mutations),

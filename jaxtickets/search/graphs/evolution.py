@@ -64,7 +64,8 @@ def check(individuals: int, settings: Settings) -> None:
         raise ValueError(f"tournament={settings.tournament}: must be 1 or more")
     chances = settings.mutations
     if min(chances) < 0 or abs(sum(chances) - 1) > 1e-6:
-        raise ValueError(f"the mutations' probabilities {tuple(chances)} must be 0 or more, sum 1")
+        listed = ",".join(f"{chance:g}" for chance in chances)
+        raise ValueError(f"mutations={listed}: must be probabilities that sum to 1")
     elites, parents = _counts(individuals, settings)
     if individuals < 2 or parents < 1 or elites >= individuals:
         raise ValueError(

@@ -73,10 +73,11 @@ def check(sizes: Sizes, capacity: Capacity, individuals: int, share: float) -> N
     pairs = (sizes.inputs + 1) * sizes.outputs
     expected = share * pairs
     likely = min(pairs, expected + 6 * (expected * (1 - share)) ** 0.5)
-    if capacity.hidden < 1 or capacity.connections < likely:
+    if capacity.hidden < 1:
+        raise ValueError(f"hidden={capacity.hidden}: must be 1 or more")
+    if capacity.connections < likely:
         raise ValueError(
-            f"room for {capacity.hidden} hidden nodes and {capacity.connections} connections: the"
-            f" first graphs have up to {likely:.0f} connections, and need room for a node"
+            f"connections={capacity.connections}: too few, the first graphs have up to {likely:.0f}"
         )
 
 

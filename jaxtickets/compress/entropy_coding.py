@@ -10,8 +10,8 @@ The coders are constriction's (Bamler, "Understanding entropy coding with asymme
 (ANS): a statistician's perspective", 2022).
 """
 
+import itertools
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -147,13 +147,9 @@ def _huffman_decode(coded: Coded, alphabet: int, count: int) -> np.ndarray:
         raise ValueError("the Huffman table has no symbol")
     if len(used) < 2:
         return np.full(count, used[0] if len(used) else 0)
-    tree, decoder = codes.huffman.DecoderHuffmanTree(probabilities), codes.QueueDecoder(_words(coded.stream))
+    tree = codes.huffman.DecoderHuffmanTree(probabilities)
+    decoder = codes.QueueDecoder(read_words(coded.stream))
     return used[[decoder.decode_symbol(tree) for _ in range(count)]] if count else used[:0]
-
-
-def _words(stream: bytes) -> np.ndarray:
-    """The 32-bit words that constriction reads; zero bytes at the end are not stored."""
-    return np.frombuffer(stream + bytes(-len(stream) % 4), "<u4").astype(np.uint32)
 
 
 # --- range coder ---------------------------------------------------------------------------------
@@ -165,8 +161,8 @@ def stored_words(words: np.ndarray) -> bytes:
 
 
 def read_words(stream: bytes) -> np.ndarray:
-    """uint32: the inverse of `stored_words`, but for words of zeros, which a decoder implies."""
-    return _words(stream)
+    """uint32: the inverse of `stored_words`, up to words of zeros, which decoders imply."""
+    return np.frombuffer(stream + bytes(-len(stream) % 4), "<u4").astype(np.uint32)
 
 
 def _blocks(count: int) -> list[tuple[int, int]]:
@@ -174,7 +170,7 @@ def _blocks(count: int) -> list[tuple[int, int]]:
     starts = [0]
     while starts[-1] < count:
         starts.append(min(count, starts[-1] + max(1, starts[-1] // BLOCKS)))
-    return list(zip(starts[:-1], starts[1:], strict=True))
+    return list(itertools.pairwise(starts))
 
 
 def _model(counts: np.ndarray):
@@ -189,7 +185,11 @@ def _range_encode(symbols: np.ndarray, alphabet: int) -> Coded:
 
     if alphabet < 2:
         return Coded(b"", b"")
-    symbols, encoder, counts = symbols.astype(np.int32), stream.queue.RangeEncoder(), np.zeros(alphabet)
+    symbols, encoder, counts = (
+        symbols.astype(np.int32),
+        stream.queue.RangeEncoder(),
+        np.zeros(alphabet),
+    )
     for start, end in _blocks(len(symbols)):
         encoder.encode(symbols[start:end], _model(counts))
         counts += np.bincount(symbols[start:end], minlength=alphabet)

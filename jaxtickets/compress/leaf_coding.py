@@ -9,7 +9,7 @@ to float16 before take two bytes.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from jaxtickets.compress.entropy_coding import Coded, SymbolCoder
@@ -85,8 +85,9 @@ def encode(
         _check_finite(name, leaf[mask])
         forms = _unshared_forms(leaf[mask], coders.symbols)
     else:
+        shared = jax.tree.map(np.asarray, shared)
         _check_shared(name, leaf, shared)
-        _check_finite(name, np.asarray(values(shared))[mask])
+        _check_finite(name, values(shared)[mask])
         forms = _shared_forms(mask, shared, coders.symbols)
     flags, sections = min(forms, key=lambda form: sum(map(len, form[1])))
     return flags | PRUNED * pruned, sections._replace(
@@ -121,7 +122,7 @@ def decode(
     assignments = np.zeros(shape, np.int32)
     assignments[mask] = coders.symbols.decode(coded, len(codebook), count)
     if count:
-        leaf[mask] = np.asarray(values(Shared(codebook, assignments, scale)))[mask]
+        leaf[mask] = values(Shared(codebook, assignments, scale))[mask]
     return leaf, mask
 
 
@@ -138,8 +139,8 @@ def _shared_forms(
     mask: np.ndarray, shared: Shared, symbols: SymbolCoder
 ) -> list[tuple[int, Sections]]:
     """With the whole codebook, which may be consecutive numbers, and with the values in use."""
-    codebook, assignments = np.asarray(shared.codebook), np.asarray(shared.assignments)[mask]
-    scale = b"" if shared.scale is None else _numbers(np.asarray(shared.scale))
+    codebook, assignments = shared.codebook, shared.assignments[mask]
+    scale = b"" if shared.scale is None else _numbers(shared.scale)
     used, places = np.unique(assignments, return_inverse=True)
     return [
         _shared_form(codebook, assignments, scale, symbols),
@@ -185,7 +186,7 @@ def _read_numbers(data: bytes, dtype: np.dtype) -> tuple[np.ndarray, bytes]:
 
 
 def length(number: int) -> bytes:
-    """A whole number, seven bits to a byte, lowest first; a byte's highest bit says: more follow."""
+    """A whole number, seven bits to a byte, lowest first; the highest bit says that more follow."""
     return bytes([number]) if number < 128 else bytes([number % 128 + 128]) + length(number // 128)
 
 
@@ -213,11 +214,11 @@ def _check_finite(name: str, numbers: np.ndarray) -> None:
 
 
 def _check_shared(name: str, leaf: np.ndarray, shared: Shared) -> None:
-    shape, kind = jnp.shape(shared.assignments), jnp.result_type(shared.codebook)
+    shape, kind = shared.assignments.shape, shared.codebook.dtype
     if (shape, kind) != (leaf.shape, leaf.dtype):
         raise ValueError(
             f"the shared {name} is {kind}{list(shape)}, the leaf {leaf.dtype}{list(leaf.shape)}"
         )
-    places, size = np.asarray(shared.assignments), jnp.size(shared.codebook)
+    places, size = shared.assignments, shared.codebook.size
     if places.size and not 0 <= places.min() <= places.max() < size:
         raise ValueError(f"the shared {name} has assignments outside its codebook of {size} values")

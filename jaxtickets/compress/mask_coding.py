@@ -1,4 +1,4 @@
-"""A coder of masks that learns where a layer keeps weights: shorter than the entropy of its density.
+"""A code of masks that learns where weights are kept, shorter than the entropy of their density.
 
 A mask is coded row by row, a row being the outputs of one input. Each bit has the probability
 
@@ -43,8 +43,8 @@ def encode(mask: Array, earlier: Sequence[Array] = ()) -> bytes:
 
     Args:
       mask: bool`[..., o]`; the axes before the last are the rows.
-      earlier: the masks coded before, which the decoder has too. The last of them whose outputs
-        divide the rows is taken for that of the layer before.
+      earlier: the masks coded before, which the decoder has too. The last of them that is no bias
+        and whose number of outputs divides that of the rows is taken for the layer before.
     """
     from constriction import stream
 
@@ -100,9 +100,9 @@ def _lag(kept: np.ndarray) -> int:
 
 def _hint(shape: tuple[int, int], earlier: Sequence[Array]) -> np.ndarray:
     """float`[rows]`: the kept weights that make each input, over their mean; ones if not known."""
-    for mask in reversed(earlier):
+    for mask in reversed([mask for mask in earlier if np.ndim(mask) > 1]):
         made = _rows(np.asarray(mask, bool))
-        if made.shape[1] and shape[0] % made.shape[1] == 0 and made.any():
+        if made.any() and shape[0] % made.shape[1] == 0:
             return np.tile(made.sum(0) * made.shape[1] / made.sum(), shape[0] // made.shape[1])
     return np.ones(shape[0])
 

@@ -56,20 +56,17 @@ Quantiser = Callable[[np.ndarray, np.ndarray, int, int], Shared]
 where the bool `mask` is True, at least one; `seed` is of random choices."""
 
 
-def clustered(
-    leaf: np.ndarray, mask: np.ndarray, levels: int, seed: int, start: Start
-) -> Shared:
-    """K-means with `levels` clusters, see `clustering`; all distinct values if they are fewer."""
-    kept = leaf[mask]
-    centroids, members = cluster(kept, min(levels, len(np.unique(kept))), start, seed)
+def clustered(leaf: np.ndarray, mask: np.ndarray, levels: int, seed: int, start: Start) -> Shared:
+    """K-means with `levels` clusters, see `clustering`; all distinct values if they are so few."""
+    distinct, members = np.unique(leaf[mask], return_inverse=True)
+    if len(distinct) > levels:
+        distinct, members = cluster(leaf[mask], levels, start, seed)
     assignments = np.zeros(leaf.shape, np.int32)
     assignments[mask] = members
-    return Shared(centroids.astype(leaf.dtype), assignments)
+    return Shared(distinct.astype(leaf.dtype), assignments)
 
 
-def uniform(
-    leaf: np.ndarray, mask: np.ndarray, levels: int, seed: int, by_output: bool
-) -> Shared:
+def uniform(leaf: np.ndarray, mask: np.ndarray, levels: int, seed: int, by_output: bool) -> Shared:
     """`w ≈ s q`, q a whole number from -m to m, `m = (levels - 1) / 2`, `s = max |w| / m`.
 
     The codebook has the whole numbers from the least to the greatest in use.
@@ -151,17 +148,16 @@ def restore(sharing: Sharing, mask: Mask, params: Params) -> Params:
     return masks.apply(mask, dense)
 
 
-def values(shared: Shared) -> jax.Array:
-    """The leaf's values; those of pruned weights mean nothing."""
-    found = jnp.asarray(shared.codebook)[shared.assignments]
+def values(shared: Shared) -> Array:
+    """The leaf's values, in numpy if all of it is; those of pruned weights mean nothing."""
+    found = shared.codebook[shared.assignments]
     if shared.scale is None:
         return found
-    scale = jnp.asarray(shared.scale)
-    return found * scale.reshape((1,) * (found.ndim - 1) + (-1,))
+    return found * shared.scale.reshape((1,) * (found.ndim - 1) + (-1,))
 
 
 def trainable(sharing: Sharing, params: Params) -> dict[str, jax.Array]:
-    """Path -> what trains: a codebook, or the scale if there is one; of other leaves, themselves."""
+    """Path -> what trains: a codebook, or its scale if there is one; other leaves themselves."""
     own = {path: one.codebook if one.scale is None else one.scale for path, one in sharing.items()}
     leaves = dict(zip(masks.paths(params), jax.tree.leaves(params), strict=True))
     return {path: jnp.asarray(own.get(path, leaf)) for path, leaf in leaves.items()}
@@ -181,16 +177,16 @@ def with_trained(
     return new, masks.put(params, others, [trained[path] for path in others])
 
 
-def shared_loss(loss: Loss, sharing: Sharing, mask: Mask, params: Params) -> Loss:
-    """A loss of what is `trainable`, for `training.advance` or any other loop."""
+def shared_loss(loss: Loss, sharing: Sharing, mask: Mask, dense: Params) -> Loss:
+    """A loss of what is `trainable` of `dense`, for `training.advance` or any other loop."""
 
-    def of_trained(
-        trained: Params, stats: Stats, batch: Split, key: Key
+    def loss_of_shared(
+        params: Params, stats: Stats, batch: Split, key: Key
     ) -> tuple[jax.Array, tuple[Stats, dict[str, jax.Array]]]:
-        now, others = with_trained(sharing, params, trained)
+        now, others = with_trained(sharing, dense, params)
         return loss(restore(now, mask, others), stats, batch, key)
 
-    return of_trained
+    return loss_of_shared
 
 
 def rounded(sharing: Sharing, dtype: Any = jnp.float16) -> dict[str, Shared]:

@@ -191,7 +191,8 @@ def _encoded(ticket: Ticket, sharing: Sharing, coders: Coders) -> list[tuple[int
             raise ValueError(f"no leaf '{name}' to share; there are {', '.join(names)}")
     stats = ticket.stats
     trees = (ticket.params, ticket.mask, names), (stats, masks.ones(stats), masks.paths(stats))
-    found, earlier = [], []
+    found: list[tuple[int, Sections]] = []
+    earlier: list[np.ndarray] = []
     for number, (tree, mask, paths) in enumerate(trees):
         leaves = zip(paths, jax.tree.leaves(tree), jax.tree.leaves(mask), strict=True)
         for name, leaf, kept in leaves:
@@ -207,7 +208,8 @@ def _decoded(contents: _Contents) -> tuple[nn.Module | None, Ticket, dict[str, A
     header = contents.header
     coders = _coders(header["positions"], header["symbols"])
     described = [*header["params"], *header["stats"]]
-    leaves, kept = [], []
+    leaves: list[np.ndarray] = []
+    kept: list[np.ndarray] = []
     each = zip(described, contents.flags, contents.sections, strict=True)
     for (_, shape, dtype), flags, sections in each:
         kind = jnp.dtype(dtype)
@@ -239,7 +241,8 @@ def _coders(positions: str, symbols: str) -> Coders:
 def _described(tree: PyTree, name: str) -> list[list[Any]]:
     """`[path, shape, dtype]` of each leaf; raises ValueError unless they are in nested dicts."""
     paths, leaves = masks.paths(tree), jax.tree.leaves(tree)
-    if jax.tree.structure(_nested(paths, leaves)) != jax.tree.structure(tree):
+    structures: list[Any] = [jax.tree.structure(one) for one in (_nested(paths, leaves), tree)]
+    if structures[0] != structures[1]:
         raise ValueError(f"a ticket's {name} must be nested dicts with string keys without a slash")
     each = zip(paths, leaves, strict=True)
     return [[path, list(jnp.shape(leaf)), str(jnp.result_type(leaf))] for path, leaf in each]

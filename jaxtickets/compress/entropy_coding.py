@@ -15,6 +15,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from constriction import stream
+from constriction import symbol as codes
 
 BLOCKS = 16
 """The range coder's counts are brought up to date when a further 1 / BLOCKS of the symbols are
@@ -105,8 +107,6 @@ def code_lengths(symbols: np.ndarray, alphabet: int) -> np.ndarray:
 
     A symbol that is alone has the length 1 here, and its stream no bits.
     """
-    from constriction import symbol as codes
-
     counts = np.bincount(symbols, minlength=alphabet)
     used = np.flatnonzero(counts)
     lengths = np.zeros(alphabet, np.int64)
@@ -122,8 +122,6 @@ def code_lengths(symbols: np.ndarray, alphabet: int) -> np.ndarray:
 
 
 def _huffman_encode(symbols: np.ndarray, alphabet: int) -> Coded:
-    from constriction import symbol as codes
-
     lengths = code_lengths(symbols, alphabet)
     width = int(lengths.max(initial=0)).bit_length()
     table = bytes([width]) + pack_numbers(lengths, width)
@@ -138,8 +136,6 @@ def _huffman_encode(symbols: np.ndarray, alphabet: int) -> Coded:
 
 
 def _huffman_decode(coded: Coded, alphabet: int, count: int) -> np.ndarray:
-    from constriction import symbol as codes
-
     if not coded.table:
         raise ValueError("the Huffman table is missing")
     used, probabilities = _trees(unpack_numbers(coded.table[1:], coded.table[0], alphabet))
@@ -173,32 +169,22 @@ def _blocks(count: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(starts))
 
 
-def _model(counts: np.ndarray):
+def _model(counts: np.ndarray) -> stream.model.Categorical:
     """Probabilities in proportion to `counts + 1/2` (Krichevsky and Trofimov, 1981)."""
-    from constriction import stream
-
     return stream.model.Categorical(counts + 0.5, perfect=False)
 
 
 def _range_encode(symbols: np.ndarray, alphabet: int) -> Coded:
-    from constriction import stream
-
     if alphabet < 2:
         return Coded(b"", b"")
-    symbols, encoder, counts = (
-        symbols.astype(np.int32),
-        stream.queue.RangeEncoder(),
-        np.zeros(alphabet),
-    )
+    encoder, counts = stream.queue.RangeEncoder(), np.zeros(alphabet)
     for start, end in _blocks(len(symbols)):
-        encoder.encode(symbols[start:end], _model(counts))
+        encoder.encode(symbols[start:end].astype(np.int32), _model(counts))
         counts += np.bincount(symbols[start:end], minlength=alphabet)
     return Coded(b"", stored_words(encoder.get_compressed()))
 
 
 def _range_decode(coded: Coded, alphabet: int, count: int) -> np.ndarray:
-    from constriction import stream
-
     symbols, counts = np.zeros(count, np.int64), np.zeros(alphabet)
     if alphabet < 2:
         return symbols

@@ -21,11 +21,12 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from constriction import stream
 
 from jaxtickets.compress.entropy_coding import read_words, stored_words
 from jaxtickets.types import Array
 
-FIRST = np.array([1, 0, 0.5, 0.1, 0.1, 0.3, 0, 0, 0, 0.2, 0.3])
+FIRST = np.array([1, 0.2, 0, 0.5, 0.1, 0.1, 0.3, 0, 0, 0, 0.3])
 """The first weights of the features, see `_features`; the first stays."""
 RATE = 2.0**-7
 """The learning rate of the weights; lower for chunks above 32 bits, whose gradients are sums."""
@@ -46,8 +47,6 @@ def encode(mask: Array, earlier: Sequence[Array] = ()) -> bytes:
       earlier: the masks coded before, which the decoder has too. The last of them that is no bias
         and whose number of outputs divides that of the rows is taken for the layer before.
     """
-    from constriction import stream
-
     rows = _rows(np.asarray(mask, bool))
     lag = _lag(rows.sum(1))
     encoder = stream.queue.RangeEncoder()
@@ -68,8 +67,6 @@ def decode(data: bytes, shape: tuple[int, ...], earlier: Sequence[Array] = ()) -
     Raises:
       ValueError: there are no data. Damaged data may give another mask.
     """
-    from constriction import stream
-
     if not data or data[0] < 2:
         raise ValueError("the mask's lag is missing")
     rows = _rows(np.zeros(shape, bool))
@@ -120,64 +117,67 @@ def _run(code, shape: tuple[int, int], lag: int, hint: np.ndarray) -> None:
         here = row + lag + 1
         above = [here - 1, here - lag, here - lag + 1]
         around = per_row[[*above, here - 2, here - lag - 1]]
-        near = np.array([around[0], around[1], around.sum()])
+        density = (total + 0.5) / (row * outputs + 2)
+        some = 0.1 * density * outputs + 0.02
+        features = _features(
+            density=density,
+            some=some,
+            rows=row,
+            per_output=per_output,
+            near=np.array([around[0], around[1], around.sum()]),
+            beside=seen[above],
+            hint=hint[row],
+        )
         for start in range(0, outputs, chunk):
             part = slice(start, min(start + chunk, outputs))
-            features = _features(
-                base=(total + 0.5) / (row * outputs + start + 2),
-                rows=row,
-                outputs=outputs,
-                per_output=per_output[part],
-                near=near,
-                done=(per_row[here], start),
-                beside=seen[above, part],
-                hint=hint[row],
+            now = (total + 0.5) / (row * outputs + start + 2)
+            done = (per_row[here] + some) / (now * start + some)
+            features[part, :2] = _grid(
+                np.array([math.log(now / (1 - now)), math.log(done)]), FEATURE_BITS
             )
-            odds = np.clip(features @ weights, -WEIGHT_BITS, WEIGHT_BITS)
+            mine = features[part]
+            odds = np.clip(mine @ weights, -WEIGHT_BITS, WEIGHT_BITS)
             one = _grid(1 / (1 + np.exp(-odds)), WEIGHT_BITS)
             one = np.clip(one, 2.0**-WEIGHT_BITS, 1 - 2.0**-WEIGHT_BITS)
             bits = code((row, part), one)
-            gradient = (bits - one) @ features
+            gradient = (bits - one) @ mine
             gradient[0] = 0
             weights = weights + _grid(rate * gradient, WEIGHT_BITS)
             seen[here, part] = bits
-            kept = int(bits.sum())
+            kept = int(np.count_nonzero(bits))
             per_row[here] += kept
             total += kept
         per_output += seen[here]
 
 
 def _features(
-    base: float,
+    density: float,
+    some: float,
     rows: int,
-    outputs: int,
     per_output: np.ndarray,
     near: np.ndarray,
-    done: tuple[float, int],
     beside: np.ndarray,
     hint: float,
 ) -> np.ndarray:
-    """`[n, 11]`: the features of n bits of a row; logarithms of ratios to what `base` expects.
+    """`[outputs, 11]`: the features of a row's bits; logarithms of ratios to what is expected.
+
+    The first two, the log-odds of the density so far and how full this row is, follow later.
 
     Args:
-      base: the density of what is coded.
+      density: of the rows before.
+      some: what is added to counts of a row, so that a few weights prove little.
       rows: how many rows are coded.
-      outputs: the length of a row.
-      per_output: `[n]`, the kept weights of each output so far.
+      per_output: `[outputs]`, the kept weights of each output so far.
       near: the kept weights of the row before, of that a lag before, and of five rows near these.
-      done: the kept weights of this row so far, and how many of its bits are coded.
-      beside: `[3, n]`, the bits of the row before, of that a lag before, and of the one after that.
+      beside: `[3, outputs]`: the row before, that a lag before, and the one after that.
       hint: the input's kept weights in the layer before, over the mean.
     """
-    some = 0.1 * base * outputs + 0.02  # added to counts, so that a few weights prove little
-    expected = base * outputs * np.array([1, 1, 5])
-    features = np.empty((len(per_output), len(FIRST)))
-    features[:, 0] = math.log(base / (1 - base))
-    features[:, 1] = 1
-    features[:, 2] = np.log((per_output + 2 * base) / ((rows + 2) * base))
-    features[:, 3:6] = np.log((near + some) / (expected + some))
-    features[:, 6:9] = beside.T
-    features[:, 9] = math.log((done[0] + some) / (base * done[1] + some))
+    features = np.zeros((len(per_output), len(FIRST)))
+    features[:, 2] = 1
+    features[:, 3] = np.log((per_output + 2 * density) / ((rows + 2) * density))
+    expected = density * len(per_output) * np.array([1, 1, 5])
+    features[:, 4:7] = np.log((near + some) / (expected + some))
+    features[:, 7:10] = beside.T
     features[:, 10] = math.log((hint + 0.12) / 1.12)
     return _grid(features, FEATURE_BITS)
 

@@ -108,9 +108,9 @@ def test_leaves_of_any_shape_and_type_come_back_to_the_bit(shape, density, disti
 def test_numbers_take_the_narrowest_type_that_holds_them():
     # the form and the count are a byte each
     for numbers, size in (([1, -5], 2), ([0.5, 2.25], 4), ([0.1], 4), ([3, 4, 5, 6], 8), ([], 0)):
-        data = leaf_coding._numbers(np.array(numbers, "f"))
+        data = leaf_coding.write_array(np.array(numbers, "f"))
         assert len(data) == 2 + size
-        found, rest = leaf_coding._read_numbers(data + b"x", np.dtype("f"))
+        found, rest = leaf_coding.read_array(data + b"x", np.dtype("f"))
         assert (found.tolist(), rest) == (np.array(numbers, "f").tolist(), b"x")
 
 

@@ -114,10 +114,10 @@ def decode(
         mask = coders.positions.decode(where, shape, earlier, coders.symbols)
     leaf, count = np.zeros(shape, dtype), int(mask.sum())
     if not flags & SHARED:
-        leaf[mask] = _read_numbers(sections.values, dtype)[0]
+        leaf[mask] = read_array(sections.values, dtype)[0]
         return leaf, mask
-    codebook, rest = _read_numbers(sections.codebook, dtype)
-    scale = _read_numbers(rest, dtype)[0] if flags & SCALED else None
+    codebook, rest = read_array(sections.codebook, dtype)
+    scale = read_array(rest, dtype)[0] if flags & SCALED else None
     coded = Coded(sections.value_table, sections.values)
     assignments = np.zeros(shape, np.int32)
     assignments[mask] = coders.symbols.decode(coded, len(codebook), count)
@@ -127,7 +127,7 @@ def decode(
 
 
 def _unshared_forms(numbers: np.ndarray, symbols: SymbolCoder) -> list[tuple[int, Sections]]:
-    plain = Sections(b"", b"", b"", b"", _numbers(numbers))
+    plain = Sections(b"", b"", b"", b"", write_array(numbers))
     bits = numbers.view(f"u{numbers.dtype.itemsize}")  # -0.0 is not 0.0
     distinct, assignments = np.unique(bits, return_inverse=True)
     if len(distinct) > MOST_VALUES:
@@ -140,7 +140,7 @@ def _shared_forms(
 ) -> list[tuple[int, Sections]]:
     """With the whole codebook, which may be consecutive numbers, and with the values in use."""
     codebook, assignments = shared.codebook, shared.assignments[mask]
-    scale = b"" if shared.scale is None else _numbers(shared.scale)
+    scale = b"" if shared.scale is None else write_array(shared.scale)
     used, places = np.unique(assignments, return_inverse=True)
     return [
         _shared_form(codebook, assignments, scale, symbols),
@@ -152,14 +152,14 @@ def _shared_form(
     codebook: np.ndarray, assignments: np.ndarray, scale: bytes, symbols: SymbolCoder
 ) -> tuple[int, Sections]:
     coded = symbols.encode(assignments.astype(np.int64), len(codebook))
-    sections = Sections(b"", b"", _numbers(codebook) + scale, *coded)
+    sections = Sections(b"", b"", write_array(codebook) + scale, *coded)
     return SHARED | (SCALED if scale else 0), sections
 
 
-# --- numbers -------------------------------------------------------------------------------------
+# --- arrays --------------------------------------------------------------------------------------
 
 
-def _numbers(numbers: np.ndarray) -> bytes:
+def write_array(numbers: np.ndarray) -> bytes:
     """A vector in the shortest form that holds it exactly: the form, the count, the data."""
     start = length(len(numbers))
     if len(numbers) > 1 and numbers[0] == np.rint(numbers[0]) and (np.diff(numbers) == 1).all():
@@ -172,8 +172,8 @@ def _numbers(numbers: np.ndarray) -> bytes:
     return bytes([OWN]) + start + numbers.tobytes()
 
 
-def _read_numbers(data: bytes, dtype: np.dtype) -> tuple[np.ndarray, bytes]:
-    """`(numbers, rest)`: the inverse of `_numbers`, and the bytes after it."""
+def read_array(data: bytes, dtype: np.dtype) -> tuple[np.ndarray, bytes]:
+    """`(numbers, rest)`: the inverse of `write_array`, and the bytes after it."""
     if not data:
         raise ValueError("numbers are missing")
     count, start = read_length(data, 1)

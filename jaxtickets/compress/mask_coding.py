@@ -18,7 +18,7 @@ two, whose sums are exact in float64 in any order.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from constriction import stream
@@ -26,7 +26,7 @@ from constriction import stream
 from jaxtickets.compress.entropy_coding import read_words, stored_words
 from jaxtickets.types import Array
 
-FIRST = np.array([1, 0.2, 0, 0.5, 0.1, 0.1, 0.3, 0, 0, 0, 0.3])
+FIRST = np.array([32, 6, 0, 16, 3, 3, 10, 0, 0, 0, 10]) / 32
 """The first weights of the features, see `_features`; the first stays."""
 RATE = 2.0**-7
 """The learning rate of the weights; lower for chunks above 32 bits, whose gradients are sums."""
@@ -37,6 +37,9 @@ CHUNKS, CHUNK_SIZES = 2**15, (16, 128)
 a sixteenth of a row, or so many bits that the mask has about `CHUNKS` chunks, between these sizes.
 """
 MOST_LAG = 255
+
+Code = Callable[[tuple[int, slice], np.ndarray], np.ndarray]
+"""`code(place, probabilities[n]) -> bits[n]`: codes or decodes the bits at a place in the rows."""
 
 
 def encode(mask: Array, earlier: Sequence[Array] = ()) -> bytes:
@@ -104,8 +107,8 @@ def _hint(shape: tuple[int, int], earlier: Sequence[Array]) -> np.ndarray:
     return np.ones(shape[0])
 
 
-def _run(code, shape: tuple[int, int], lag: int, hint: np.ndarray) -> None:
-    """Calls `code(place, probabilities[n]) -> bits[n]` for each chunk of a mask, in order."""
+def _run(code: Code, shape: tuple[int, int], lag: int, hint: np.ndarray) -> None:
+    """Calls `code` for each chunk of a mask, in order."""
     inputs, outputs = shape
     least, most = CHUNK_SIZES
     chunk = min(most, max(least, outputs // 16, inputs * outputs // CHUNKS))

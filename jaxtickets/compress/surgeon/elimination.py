@@ -1,7 +1,7 @@
 """The optimal brain surgeon's elimination: one weight after another, in many rows at once.
 
-A row is a quadratic problem: the loss of the weights `w + δ[d]` is `½ δᵀ H δ`. Removing weight q and
-moving the others to the minimum that remains costs `w_q² / (2 [H⁻¹]_qq)`, and
+A row is a quadratic problem: the loss of the weights `w + δ[d]` is `½ δᵀ H δ`. Removing weight q
+and moving the others to the minimum that remains costs `w_q² / (2 [H⁻¹]_qq)`, and
 
     w ← w − H⁻¹[:, q] w_q / [H⁻¹]_qq,
     H⁻¹ ← H⁻¹ − H⁻¹[:, q] H⁻¹[q, :] / [H⁻¹]_qq
@@ -186,11 +186,10 @@ def _phase(
         one = jax.vmap(partial(_step, size=size), in_axes=(0, 0, 0, 0, None))
 
         def body(carry: tuple, step: Array) -> tuple[tuple, tuple[Array, Array]]:
-            return one(inverse, *carry, step)
+            state, diagonal, columns = carry
+            return one(inverse, state, diagonal, columns, step)
 
-        (state, _, columns), made = lax.scan(
-            body, (state, diagonal, columns), jnp.arange(length)
-        )
+        (state, _, columns), made = lax.scan(body, (state, diagonal, columns), jnp.arange(length))
         return (inverse - jnp.einsum("rba,rbc->rac", columns, columns), state), made
 
     carry, orders, losses = (inverse, state), [], []
@@ -209,7 +208,7 @@ def _phase(
 
 
 def _step(
-    inverse: Array, state: _Rows, diagonal: Array, columns: Array, step: Array, size: int
+    inverse: Array, state: _Rows, diagonal: Array, columns: Array, step: Array, *, size: int
 ) -> tuple[tuple[_Rows, Array, Array], tuple[Array, Array]]:
     """Removes one weight of one row; the true inverse is `inverse - columnsᵀ columns`."""
     w, alive = state.weights, state.alive

@@ -31,7 +31,9 @@ Scale = Callable[[Evidence, Sequence[Layer]], Mapping[str, np.ndarray]]
 
 def output_error(evidence: Evidence, layers: Sequence[Layer]) -> dict[str, np.ndarray]:
     """1 for every output: costs are mean squared errors of single output values."""
-    sizes = {layer.path: masks.pick(evidence.params, (layer.path,))[0].shape[-1] for layer in layers}
+    sizes = {
+        layer.path: masks.pick(evidence.params, (layer.path,))[0].shape[-1] for layer in layers
+    }
     return {path: np.ones(size) for path, size in sizes.items()}
 
 

@@ -1,8 +1,8 @@
 """The inputs of a net's dense layers and convolutions, as vectors that meet their weights.
 
 A layer computes `y_r = Σ_i W_ri x_i + b_r`. For a dense layer, x is its input; a convolution reads
-one patch of the image for each position, with the same weights. A convolution with groups is several
-such layers side by side, each with inputs and outputs of its own.
+one patch of the image for each position, with the same weights. A convolution with groups is
+several such layers side by side, each with inputs and outputs of its own.
 """
 
 from collections.abc import Callable, Sequence

@@ -64,8 +64,7 @@ def study(evidence: Evidence, prunable: Prunable, *, damping: float = DAMPING) -
 
     costs, steps = (leaves(a[0, 0]) for a in found)
     removals = {
-        path: Removal(cost, step)
-        for path, cost, step in zip(prunable, costs, steps, strict=True)
+        path: Removal(cost, step) for path, cost, step in zip(prunable, costs, steps, strict=True)
     }
     ticket = Ticket(params, evidence.stats, evidence.mask, np.int32(0))
     return Study(ticket, prunable, removals, rebuild)

@@ -1,9 +1,9 @@
 """Quadratic problems of many rows: the order in which weights go, and the best values of the rest.
 
 In a row, the loss of the weights `v[d]` is `½ vᵀ H v − gᵀ v`, up to a constant. Its minimum among
-all v that are zero outside of a set K is `v_K = H_KK⁻¹ g_K`. With `g = H w`, as in the optimal brain
-surgeon, this is `w_K + H_KK⁻¹ H_KP w_P` for the removed set P: the sum of the surgeon's updates in
-any order of removal.
+all v that are zero outside of a set K is `v_K = H_KK⁻¹ g_K`. With `g = H w`, as in the optimal
+brain surgeon, this is `w_K + H_KK⁻¹ H_KP w_P` for the removed set P: the sum of the surgeon's
+updates in any order of removal.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,12 +12,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 
 from jaxtickets import masks
 from jaxtickets.compress.surgeon import elimination
 from jaxtickets.compress.surgeon.elimination import Trace
 from jaxtickets.types import Keep, Mask, Params, Prunable, Ticket
+
+SMALL = 128
+"""Rows of at most as many weights are solved many at a time, at full size."""
+
+AT_ONCE = 256
+"""The number of small rows that are solved at once."""
 
 
 class Problem(NamedTuple):
@@ -43,19 +48,16 @@ def inverses(problem: Problem, where: str) -> np.ndarray:
     Raises:
       ValueError: a Hessian is not positive definite; the message names `where`.
     """
-    return np.stack([_solve(h, np.eye(len(h)), where) for h in problem.hessians])
-
-
-def _solve(hessian: np.ndarray, right: np.ndarray, where: str) -> np.ndarray:
     try:
-        factor = scipy.linalg.cho_factor(hessian, check_finite=False)
-    except scipy.linalg.LinAlgError:
-        factor = None
-    if factor is None or not np.isfinite(factor[0]).all():
-        raise ValueError(
-            f"the Hessian of {where} is singular: raise the damping or take more examples"
-        )
-    return scipy.linalg.cho_solve(factor, right, check_finite=False)
+        np.linalg.cholesky(problem.hessians)  # an error if one is not positive definite
+        found = np.linalg.inv(problem.hessians)
+    except np.linalg.LinAlgError:
+        raise ValueError(_singular(where)) from None
+    return (found + found.transpose(0, 2, 1)) / 2
+
+
+def _singular(where: str) -> str:
+    return f"the Hessian of {where} is singular: raise the damping or take more examples"
 
 
 def trace(problem: Problem, where: str, group: int | None = None, keep: int = 0) -> Trace:
@@ -82,13 +84,30 @@ def solve(problem: Problem, kept: np.ndarray, where: str) -> np.ndarray:
     Raises:
       ValueError: a Hessian is not positive definite.
     """
-    best = np.zeros_like(problem.weights)
-    for p, (hessian, linear) in enumerate(zip(problem.hessians, problem.linear, strict=True)):
-        for r, (right, chosen) in enumerate(zip(linear, kept[p], strict=True)):
-            (there,) = np.nonzero(chosen)
-            if there.size:
-                best[p, r, there] = _solve(hessian[np.ix_(there, there)], right[there], where)
-    return best
+    problems, rows, d = problem.weights.shape
+    which = np.repeat(np.arange(problems), rows)
+    linear, chosen = problem.linear.reshape(-1, d), kept.reshape(-1, d)
+    best = np.zeros_like(linear)
+    try:
+        if d <= SMALL:
+            for start in range(0, len(which), AT_ONCE):
+                part = slice(start, start + AT_ONCE)
+                best[part] = _of_small(problem.hessians[which[part]], linear[part], chosen[part])
+        else:
+            for row, p in enumerate(which):
+                (there,) = np.nonzero(chosen[row])
+                hessian = problem.hessians[p][np.ix_(there, there)]
+                best[row, there] = np.linalg.solve(hessian, linear[row, there])
+    except np.linalg.LinAlgError:
+        raise ValueError(_singular(where)) from None
+    return best.reshape(problem.weights.shape)
+
+
+def _of_small(hessians: np.ndarray, linear: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """One solution for each row, by matrices of full size with ones for the other weights."""
+    both = kept[:, :, None] & kept[:, None, :]
+    matrices = np.where(both, hessians, np.eye(kept.shape[1])[None])
+    return np.linalg.solve(matrices, np.where(kept, linear, 0)[..., None])[..., 0]
 
 
 class Removal(NamedTuple):
@@ -123,9 +142,7 @@ def removal(problem: Problem, traced: Trace, scale: np.ndarray | float = 1.0) ->
     return Removal(cost.reshape(problem.weights.shape), step.reshape(problem.weights.shape))
 
 
-def single_removal(
-    problem: Problem, where: str, scale: np.ndarray | float = 1.0
-) -> Removal:
+def single_removal(problem: Problem, where: str, scale: np.ndarray | float = 1.0) -> Removal:
     """When each weight goes by the cost of its removal alone, `w² / (2 [H⁻¹]_qq)`."""
     problems, rows, _ = problem.weights.shape
     diagonal = np.diagonal(inverses(problem, where), axis1=1, axis2=2)[:, None]

@@ -186,7 +186,8 @@ def _layer(module: Any, path: str, has: set[str]) -> Layer:
         raise ValueError(f"{path}: only convolutions of images, padded with zeros, are known")
     if any(d != 1 for d in (*pair(module.kernel_dilation), *pair(module.input_dilation))):
         raise ValueError(f"{path}: the convolution has dilation, which is not known here")
-    padding = padding if isinstance(padding, str) else tuple(tuple(side) for side in padding)
+    if not isinstance(padding, str):
+        padding = tuple((low, high) for low, high in padding)
     return Layer(path, own, window, pair(module.strides), padding, module.feature_group_count)
 
 

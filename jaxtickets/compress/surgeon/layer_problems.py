@@ -189,12 +189,14 @@ def rebuild(
       ValueError: a Hessian is singular.
     """
     params = masks.apply(mask, evidence.params)
-    if not sequential and known is None:
-        known = moments(evidence, layers)
+    inputs = known if known is not None or sequential else moments(evidence, layers)
     read = reader(evidence, layers)
     for layer in layers:
         path = layer.path
-        found = measured(evidence, [layer], read, params)[path] if sequential else known[path]
+        if sequential or inputs is None:
+            found = measured(evidence, [layer], read, params)[path]
+        else:
+            found = inputs[path]
         (old,), (kept,) = masks.pick(evidence.params, (path,)), masks.pick(mask, (path,))
         whole = jnp.ones_like(kept)
         one = problem(layer, old, whole, found, damping, biases)

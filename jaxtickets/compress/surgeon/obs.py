@@ -96,5 +96,5 @@ def hessian(evidence: Evidence, prunable: Prunable) -> np.ndarray:
             return lax.map(column, jnp.eye(flat.size), batch_size=COLUMNS)
 
         total = [np.asarray(of_batch(*batch)) for batch in zip(*evidence.batches, strict=True)]
-    mean = sum(total) / len(total)
+    mean = np.mean(total, 0)
     return (mean + mean.T) / 2

@@ -108,9 +108,8 @@ def study(
         removals[path] = Removal(*(layer_inputs.kernel(a, kernel.shape) for a in found))
 
     def rebuild(mask: Mask) -> Params:
-        return layer_problems.rebuild(
-            pruned, layers, mask, damping, biases, sequential, known=known
-        )
+        inputs = None if sequential else known
+        return layer_problems.rebuild(pruned, layers, mask, inputs, damping, biases)
 
     ticket = Ticket(pruned.params, pruned.stats, pruned.mask, np.int32(0))
     return Study(ticket, prunable, removals, rebuild)
@@ -151,7 +150,6 @@ def prune_to_pattern(
         found = quadratic.removal(one, quadratic.trace(one, layer.path, m, n))
         left = found.step == one.weights.shape[-1]
         mask = masks.put(mask, (layer.path,), [layer_inputs.kernel(left, kernel.shape)])
-    params = layer_problems.rebuild(
-        evidence, layers, mask, damping, biases, sequential, known=known
-    )
+    inputs = None if sequential else known
+    params = layer_problems.rebuild(evidence, layers, mask, inputs, damping, biases)
     return Ticket(params, evidence.stats, mask, np.int32(0))

@@ -169,10 +169,9 @@ def rebuild(
     evidence: Evidence,
     layers: Sequence[Layer],
     mask: Mask,
+    known: Mapping[str, Moments] | None,
     damping: float,
     biases: bool,
-    sequential: bool,
-    known: Mapping[str, Moments] | None = None,
 ) -> Params:
     """The parameters under a mask: each layer's outputs as near to the dense net's as they can be.
 
@@ -180,23 +179,18 @@ def rebuild(
       evidence: the dense net and the batches.
       layers: the layers that are rebuilt, in forward order.
       mask: any mask.
+      known: the moments of the inputs in the dense net (`moments`). None: each layer is fitted to
+        what the rebuilt layers before it give, measured layer after layer.
       damping, biases: see `problem`.
-      sequential: whether a layer reads what the rebuilt layers before it give; if not, what it
-        reads in the dense net.
-      known: the moments in the dense net, if they are known.
 
     Raises:
       ValueError: a Hessian is singular.
     """
     params = masks.apply(mask, evidence.params)
-    inputs = known if known is not None or sequential else moments(evidence, layers)
     read = reader(evidence, layers)
     for layer in layers:
         path = layer.path
-        if sequential or inputs is None:
-            found = measured(evidence, [layer], read, params)[path]
-        else:
-            found = inputs[path]
+        found = (known or measured(evidence, [layer], read, params))[path]
         (old,), (kept,) = masks.pick(evidence.params, (path,)), masks.pick(mask, (path,))
         whole = jnp.ones_like(kept)
         one = problem(layer, old, whole, found, damping, biases)

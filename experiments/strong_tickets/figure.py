@@ -1,0 +1,106 @@
+"""The figure of strong tickets: errors and accuracies against the coefficients of a weight."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.harness import rows
+from experiments.harness.canvas import deviation, save, subplots
+from experiments.harness.records import read_spec
+from experiments.harness.rows import Row
+from experiments.strong_tickets.page import grouped
+from experiments.strong_tickets.rebuilding import TARGET
+from experiments.strong_tickets.theory import THEORIES
+
+LABELS = {
+    "malach": "the closest product (Malach)",
+    "orseau": "a greedy sum (Orseau)",
+    "pensia": "the best sum (Pensia)",
+}
+COLOURS = {"malach": "C3", "orseau": "C1", "pensia": "C0"}
+MARKERS = {"malach": "s", "orseau": "D", "pensia": "o"}
+FLOOR = 1e-8
+"""Errors below this are the rounding of float32."""
+
+
+def draw_errors(folder: Path, targets: np.ndarray) -> Path:
+    """Draws the errors of single weights with their theory, and the rebuilt nets' accuracy.
+
+    Lines with markers are the mean errors, thin lines the largest, dotted lines the theory.
+
+    Args:
+      folder: the run's folder, with `errors.csv` and `summary.csv`.
+      targets: a sample of the weights that are rebuilt, for the theory's mean.
+    """
+    spec, summary = read_spec(folder), rows.read_summary(folder)
+    curve = rows.read_csv(folder / "errors.csv") if (folder / "errors.csv").exists() else []
+    fig, axes = subplots(1, 2, (11.5, 4.9))
+    errors, accuracies = axes[0]
+    for method in spec["constructions"]:
+        _errors(errors, method, [row for row in curve if row["method"] == method], targets)
+        _accuracies(accuracies, method, [row for row in summary if row["method"] == method])
+    errors.set_yscale("log")
+    errors.set_ylim(bottom=FLOOR / 3)
+    errors.set(xlabel="random coefficients a weight", ylabel="error of a weight")
+    errors.set_title("largest errors thin, theory dotted", fontsize="small")
+    target = [100 * row["test_accuracy"] for row in summary if row["method"] == TARGET]
+    accuracies.axhline(np.mean(target), color="0.4", lw=0.9, label="the trained net")
+    accuracies.set(xlabel="random coefficients a weight", ylabel="test accuracy (%)")
+    accuracies.set_title("rebuilt nets, mean and standard deviation over seeds", fontsize="small")
+    for panel in (errors, accuracies):
+        _ticks(panel)
+    if curve:
+        errors.legend(frameon=False, fontsize="small")
+    accuracies.legend(frameon=False, fontsize="small")
+    seeds = spec["seeds"]
+    fig.suptitle(
+        f"Strong tickets of {spec['model']} on {spec['dataset']}, "
+        f"n = {seeds} seed{'s'[: seeds - 1]}",
+        fontsize="medium",
+    )
+    return save(fig, folder, "errors")
+
+
+def _errors(panel: Any, method: str, curve: Sequence[Row], targets: np.ndarray) -> None:
+    groups = {n: members for (_, n), members in grouped(curve).items()}
+    if not groups:
+        return
+    numbers, colour = sorted(n for n in groups if n is not None), COLOURS[method]
+    mean = [np.mean([row["mean_error"] for row in groups[n]]) for n in numbers]
+    largest = [max(row["largest_error"] for row in groups[n]) for n in numbers]
+    panel.plot(numbers, mean, color=colour, marker=MARKERS[method], ms=4, label=LABELS[method])
+    panel.plot(numbers, largest, color=colour, lw=0.7)
+    dense = np.unique(np.geomspace(max(2, numbers[0]), numbers[-1], 100).round().astype(int))
+    theory = np.array([THEORIES[method].error(int(n), targets).mean() for n in dense])
+    shown = theory > FLOOR
+    panel.plot(dense[shown], theory[shown], color=colour, ls=":", lw=1.8)
+
+
+def _accuracies(panel: Any, method: str, summary: Sequence[Row]) -> None:
+    groups = {n: members for (_, n), members in grouped(summary).items()}
+    numbers = sorted(n for n in groups if n is not None)
+    found = [[100 * row["test_accuracy"] for row in groups[n]] for n in numbers]
+    panel.errorbar(
+        numbers,
+        [np.mean(values) for values in found],
+        [deviation(values) for values in found],
+        color=COLOURS[method],
+        marker=MARKERS[method],
+        ms=5,
+        capsize=2,
+        label=LABELS[method],
+    )
+
+
+def _ticks(panel: Any) -> None:
+    """A logarithmic x axis with plain numbers, a tick near each end of the data."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    panel.set_xscale("log")
+    low, high = panel.get_xlim()
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 200 else (1, 3)))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.grid(alpha=0.3)

@@ -46,7 +46,7 @@ def random_weights(problem: Problem, n: int) -> int:
     """The number of random weights of the net in which the problem's net is rebuilt."""
     net = strong_tickets.random_net(problem.net, problem.image_shape, n)
     inputs = math.prod(problem.image_shape)
-    widths = [inputs, *net.widths, net.classes]  # type: ignore[attr-defined]
+    widths = [inputs, *net.widths, net.classes]
     return sum(a * b for a, b in itertools.pairwise(widths))
 
 
@@ -150,7 +150,7 @@ def _rebuilt(
         "same_answers": float((mine == answers).mean()),
         **{"largest_error": float(errors.max()), "mean_error": float(errors.mean())},
         **{"random_weights": random, "kept_weights": kept, "density": kept / random},
-        "widths": "-".join(map(str, net.widths)),  # type: ignore[attr-defined]
+        "widths": "-".join(map(str, net.widths)),
         **{"seconds": round(seconds, 3), "cpu_seconds": round(cpu_seconds, 3)},
     }
     print(

@@ -20,7 +20,7 @@ class StrongSettings:
         ("pensia", "orseau", "malach"), "how weights are made of coefficients", tuple(CONSTRUCTIONS)
     )
     coefficients: tuple = option(
-        (5, 8, 12, 21), "random coefficients a weight in rebuilt nets", least=1, most=MOST_UNITS
+        (8, 12, 21), "random coefficients a weight in rebuilt nets", least=1, most=MOST_UNITS
     )
     epsilon: float = option(
         0.0,
@@ -48,7 +48,7 @@ def rebuilt_sizes(settings: StrongSettings, weights: int) -> Sizes:
       UserError: a construction can't use as many coefficients, or can't be as precise.
     """
     numbers = whole("coefficients", settings.coefficients)
-    sizes = {}
+    sizes: Sizes = {}
     for name in settings.constructions:
         if settings.epsilon:
             try:

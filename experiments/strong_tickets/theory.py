@@ -47,7 +47,7 @@ def nearest_sum(n: int, targets: Array) -> np.ndarray:
 
 def golden_bound(n: int, targets: Array) -> np.ndarray:
     """What is left of a target if all golden intervals that `n` should fill are filled."""
-    return np.full(np.shape(targets), GOLDEN ** intervals(n))
+    return np.full(np.shape(targets), GOLDEN ** (intervals(n) - 1))
 
 
 THEORIES = {

@@ -145,7 +145,7 @@ def layers(net: nn.Module, shape: Sequence[int]) -> tuple[str, ...]:
     return names
 
 
-def random_net(net: nn.Module, shape: Sequence[int], n: int) -> nn.Module:
+def random_net(net: nn.Module, shape: Sequence[int], n: int) -> MLP:
     """The net of twice the depth in which `net` is rebuilt with `n` coefficients a weight and sign.
 
     Its widths are `2 n inputs, fc1, n fc1, fc2, n fc2, ...`: only the first layer's inputs may be

@@ -75,8 +75,8 @@ def closest(targets: Array, coefficients: Array) -> jax.Array:
 def greedy(targets: Array, coefficients: Array) -> jax.Array:
     """From large to small, keeps each coefficient of the target's sign that still fits into it.
 
-    What is left of a target in [-1, 1] is at most `g^m`, with `g = (sqrt 5 - 1) / 2`, if each of
-    the intervals `[g^(k + 1), g^k]`, `k = 0 .. m - 1`, holds the size of a coefficient of its sign.
+    With `g = (sqrt 5 - 1) / 2`, what is left of a target in [-1, 1] is at most `g^(m - 1)` if each
+    interval `[g^(k + 1), g^k]`, `k = 0 .. m - 1`, holds the size of a coefficient of its sign.
     Orseau et al., "Logarithmic pruning is all you need", 2020. They use one coefficient of each
     interval; here all may serve, which leaves no more.
     """

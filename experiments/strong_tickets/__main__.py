@@ -9,7 +9,7 @@ compared with the trained one, and they classify the test images.
 
     python -m experiments.strong_tickets
     python -m experiments.strong_tickets --preset=mnist --data_dir=FOLDER
-    python -m experiments.strong_tickets --constructions=pensia --epsilon=0.001
+    python -m experiments.strong_tickets --constructions=pensia --coefficients= --epsilon=0.01
 
 The mask may look at the trained weights and at nothing else: no image, no label. The results are in
 experiments/strong_tickets/README.md, with n, spread, device and time.
@@ -32,7 +32,7 @@ from experiments.harness.flags import (
 )
 from experiments.harness.main import run_main
 from experiments.harness.session import finish_run, set_up, start_run
-from experiments.harness.settings import Except, Idle
+from experiments.harness.settings import Idle
 from experiments.harness.training_settings import IDLE, NetSettings, TrainSettings
 from experiments.strong_tickets import figure, rebuilding
 from experiments.strong_tickets.page import table
@@ -61,7 +61,6 @@ GROUPS = (
 )
 WITHOUT_EFFECT: Idle = {
     **IDLE,
-    "coefficients": ({"epsilon": Except((0.0,))},),
     "sample": ({"curve": ((),)},),
 }
 
@@ -84,7 +83,7 @@ def main() -> None:
 
     errors = rebuilding.error_rows(session, curve, dense, settings.sample)
     rows.write_csv(session.folder / "errors.csv", errors)
-    summary = rebuilding.rebuilt_rows(session, sizes, dense)
+    summary = rebuilding.rebuilt_rows(session, sizes, dense, settings.epsilon)
     rows.write_summary(session.folder, summary, *rebuilding.LEADING)
     leaves = rebuilding.kernels(problem, runs.take(dense.params, 0))
     figure.draw_errors(session.folder, np.concatenate([np.ravel(leaf) for leaf in leaves])[::50])

@@ -28,11 +28,11 @@ FLOOR = 1e-8
 def draw_errors(folder: Path, targets: np.ndarray) -> Path:
     """Draws the errors of single weights with their theory, and the rebuilt nets' accuracy.
 
-    Lines with markers are the mean errors, thin lines the largest, dotted lines the theory.
+    Lines with markers are median errors, thin lines the largest, dotted lines the theory.
 
     Args:
       folder: the run's folder, with `errors.csv` and `summary.csv`.
-      targets: a sample of the weights that are rebuilt, for the theory's mean.
+      targets: a sample of the weights that are rebuilt, for the theory's median.
     """
     spec, summary = read_spec(folder), rows.read_summary(folder)
     curve = rows.read_csv(folder / "errors.csv") if (folder / "errors.csv").exists() else []
@@ -44,7 +44,9 @@ def draw_errors(folder: Path, targets: np.ndarray) -> Path:
     errors.set_yscale("log")
     errors.set_ylim(bottom=FLOOR / 3)
     errors.set(xlabel="random coefficients a weight", ylabel="error of a weight")
-    errors.set_title("largest errors thin, theory dotted", fontsize="small")
+    errors.set_title(
+        "median of a net's weights; thin: the largest; dotted: theory", fontsize="small"
+    )
     target = [100 * row["test_accuracy"] for row in summary if row["method"] == TARGET]
     accuracies.axhline(np.mean(target), color="0.4", lw=0.9, label="the trained net")
     accuracies.set(xlabel="random coefficients a weight", ylabel="test accuracy (%)")
@@ -68,12 +70,12 @@ def _errors(panel: Any, method: str, curve: Sequence[Row], targets: np.ndarray) 
     if not groups:
         return
     numbers, colour = sorted(n for n in groups if n is not None), COLOURS[method]
-    mean = [np.mean([row["mean_error"] for row in groups[n]]) for n in numbers]
+    middle = [np.mean([row["median_error"] for row in groups[n]]) for n in numbers]
     largest = [max(row["largest_error"] for row in groups[n]) for n in numbers]
-    panel.plot(numbers, mean, color=colour, marker=MARKERS[method], ms=4, label=LABELS[method])
+    panel.plot(numbers, middle, color=colour, marker=MARKERS[method], ms=4, label=LABELS[method])
     panel.plot(numbers, largest, color=colour, lw=0.7)
     dense = np.unique(np.geomspace(max(2, numbers[0]), numbers[-1], 100).round().astype(int))
-    theory = np.array([THEORIES[method].error(int(n), targets).mean() for n in dense])
+    theory = np.array([np.median(THEORIES[method].error(int(n), targets)) for n in dense])
     shown = theory > FLOOR
     panel.plot(dense[shown], theory[shown], color=colour, ls=":", lw=1.8)
 

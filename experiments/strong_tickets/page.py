@@ -13,12 +13,22 @@ FIGURE = "errors"
 def table(summary: Sequence[Row]) -> str:
     """Mean ± sample standard deviation over seeds; the largest error is that of all seeds.
 
+    `within` is the share of the weights with an error of at most `--epsilon`, 0.01 by default.
     `same answers` are the test images that the rebuilt net and its target put into the same class.
     """
     lines = [
         [
-            *("method", "coefficients", "n", "test %", "same answers %", "mean error"),
-            *("largest error", "random weights", "kept", "kept %", "seconds", "CPU seconds"),
+            *("method", "coefficients", "n", "test %", "same answers %", "median error"),
+            *(
+                "mean",
+                "largest",
+                "within %",
+                "random weights",
+                "kept",
+                "kept %",
+                "seconds",
+                "CPU seconds",
+            ),
             "hidden layers",
         ]
     ]
@@ -32,8 +42,10 @@ def table(summary: Sequence[Row]) -> str:
                 str(len(members)),
                 spread([row["test_accuracy"] for row in members]),
                 spread([row["same_answers"] for row in members]) if rebuilt else "",
+                f"{np.mean([row['median_error'] for row in members]):.1e}" if rebuilt else "",
                 f"{np.mean([row['mean_error'] for row in members]):.1e}" if rebuilt else "",
                 f"{max(row['largest_error'] for row in members):.1e}" if rebuilt else "",
+                f"{100 * np.mean([row['within'] for row in members]):.3f}" if rebuilt else "",
                 _count(members[0]["random_weights"]) if rebuilt else "",
                 _count(kept),
                 f"{100 * kept / members[0]['random_weights']:.1f}" if rebuilt else "",

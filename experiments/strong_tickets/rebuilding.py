@@ -92,14 +92,19 @@ def _errors(session: Session, name: str, n: int, one: Seed, targets: np.ndarray)
     return {
         **{"method": name, "coefficients": n, "seed": one.number, "weights": len(targets)},
         **{"mean_error": float(errors.mean()), "largest_error": float(errors.max())},
+        "median_error": float(np.median(errors)),
     }
 
 
 # --- whole nets -----------------------------------------------------------------------------------
 
 
-def rebuilt_rows(session: Session, sizes: Sizes, dense: Dense) -> list[Row]:
-    """A row for each trained net, and one for each of its copies made of random weights."""
+def rebuilt_rows(session: Session, sizes: Sizes, dense: Dense, epsilon: float) -> list[Row]:
+    """A row for each trained net, and one for each of its copies made of random weights.
+
+    `within` is the share of a copy's weights with an error of at most `epsilon`, `median_error`,
+    `mean_error` and `largest_error` are over all of its weights.
+    """
     problem, found = session.problem, list[Row]()
     for i, one in enumerate(session.seeds):
         params = runs.take(dense.params, i)
@@ -116,7 +121,7 @@ def rebuilt_rows(session: Session, sizes: Sizes, dense: Dense) -> list[Row]:
                 phase = f"{construction}-{n}-seed{one.number}"
                 rows = cached_trainings.known(session.folder, phase)
                 if not rows:
-                    rows = [_rebuilt(session, construction, n, one, params, answers)]
+                    rows = [_rebuilt(session, construction, n, one, params, answers, epsilon)]
                     cached_trainings.keep(session.folder, phase, rows)
                 found += rows
     order = [TARGET, *sizes]
@@ -126,7 +131,13 @@ def rebuilt_rows(session: Session, sizes: Sizes, dense: Dense) -> list[Row]:
 
 
 def _rebuilt(
-    session: Session, name: str, n: int, one: Seed, params: Params, answers: np.ndarray
+    session: Session,
+    name: str,
+    n: int,
+    one: Seed,
+    params: Params,
+    answers: np.ndarray,
+    epsilon: float,
 ) -> Row:
     """Rebuilds a net, checks every weight of it, and lets it answer the test images."""
     problem = session.problem
@@ -149,6 +160,7 @@ def _rebuilt(
         "test_accuracy": float((mine == np.asarray(session.data.test.labels)).mean()),
         "same_answers": float((mine == answers).mean()),
         **{"largest_error": float(errors.max()), "mean_error": float(errors.mean())},
+        **{"median_error": float(np.median(errors)), "within": float((errors <= epsilon).mean())},
         **{"random_weights": random, "kept_weights": kept, "density": kept / random},
         "widths": "-".join(map(str, net.widths)),
         **{"seconds": round(seconds, 3), "cpu_seconds": round(cpu_seconds, 3)},

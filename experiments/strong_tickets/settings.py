@@ -20,14 +20,14 @@ class StrongSettings:
         ("pensia", "orseau", "malach"), "how weights are made of coefficients", tuple(CONSTRUCTIONS)
     )
     coefficients: tuple = option(
-        (8, 12, 21), "random coefficients a weight in rebuilt nets", least=1, most=MOST_UNITS
+        (8, 12, 21),
+        "random coefficients a weight in rebuilt nets; empty: what --epsilon needs by theory",
+        least=1,
+        most=MOST_UNITS,
+        empty=True,
     )
     epsilon: float = option(
-        0.0,
-        "precision of all weights; each construction takes the coefficients that its theory says; "
-        "0: those of --coefficients",
-        least=0,
-        below=1,
+        0.01, "precision; the share of the weights within it is counted", above=0, below=1
     )
     curve: tuple = option(
         (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 32, 64, 128, 256, 512, 1024, 4096),
@@ -48,21 +48,26 @@ def rebuilt_sizes(settings: StrongSettings, weights: int) -> Sizes:
       UserError: a construction can't use as many coefficients, or can't be as precise.
     """
     numbers = whole("coefficients", settings.coefficients)
-    sizes: Sizes = {}
+    if not numbers:
+        return {
+            name: (_needed(name, settings.epsilon, weights),) for name in settings.constructions
+        }
     for name in settings.constructions:
-        if settings.epsilon:
-            try:
-                sizes[name] = (theory.needed(name, settings.epsilon, weights),)
-            except ValueError as error:
-                raise UserError(
-                    f"--epsilon={settings.epsilon:g} is out of reach: {error}"
-                ) from error
-            continue
-        sizes[name] = numbers
         most = CONSTRUCTIONS[name].most or math.inf
         if max(numbers) > most:
             raise UserError(f"--coefficients={max(numbers)}: {name} takes at most {most}")
-    return sizes
+    return dict.fromkeys(settings.constructions, numbers)
+
+
+def _needed(name: str, epsilon: float, weights: int) -> int:
+    n = theory.THEORIES[name].needed(epsilon, weights)
+    most = CONSTRUCTIONS[name].most or MOST_UNITS
+    if n > most:
+        raise UserError(
+            f"--epsilon={epsilon:g} is out of reach: {name} needs {n} coefficients a weight, and "
+            f"takes at most {most}"
+        )
+    return n
 
 
 def curve_sizes(settings: StrongSettings) -> Sizes:

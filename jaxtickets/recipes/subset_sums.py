@@ -19,7 +19,7 @@ from jaxtickets.types import Array
 Rule = Callable[[Array, Array], jax.Array]
 """`rule(targets, coefficients) -> kept`, see the module."""
 
-MOST = 24
+MOST = 28
 """The most coefficients of `meet_in_the_middle`. With more, sums are closer to each other than
 float32 resolves."""
 LANES, TURNS = 64, 16

@@ -61,39 +61,52 @@ def kernels(problem: Problem, params: Params) -> list[Array]:
 
 def error_rows(session: Session, sizes: Sizes, dense: Dense, sample: int) -> list[Row]:
     """Errors of a sample of each net's weights, each made of coefficients of its own."""
-    found = []
+    targets = []
     for i, one in enumerate(session.seeds):
-        phase = f"errors-seed{one.number}"
+        leaves = kernels(session.problem, runs.take(dense.params, i))
+        weights = np.concatenate([np.ravel(leaf) for leaf in leaves])
+        draw = np.random.default_rng(one.number)
+        targets.append(draw.choice(weights, min(sample, len(weights)), replace=False))
+    found = []
+    for name, n in [(name, n) for name, numbers in sizes.items() for n in numbers]:
+        phase = f"errors-{name}-{n}"
         rows = cached_trainings.known(session.folder, phase)
         if not rows:
-            leaves = kernels(session.problem, runs.take(dense.params, i))
-            weights = np.concatenate([np.ravel(leaf) for leaf in leaves])
-            draw = np.random.default_rng(one.number)
-            targets = draw.choice(weights, min(sample, len(weights)), replace=False)
-            rows = [
-                _errors(session, name, n, one, targets)
-                for name, numbers in sizes.items()
-                for n in numbers
-            ]
+            rows = _errors(session, name, n, np.stack(targets))
             cached_trainings.keep(session.folder, phase, rows)
         found += rows
     return found
 
 
-def _errors(session: Session, name: str, n: int, one: Seed, targets: np.ndarray) -> Row:
-    construction = CONSTRUCTIONS[name]
-    wires_key, reads_key = jax.random.split(stream(one.number, "coefficients", name, n))
-    wires = construction.draw_wires(wires_key, (n, len(targets)), n)
-    reads = construction.draw_reads(reads_key, (n, len(targets)), n)
-    products = jnp.abs(wires) * reads
-    kept = subset_sums.search(construction.rule, jnp.asarray(targets), products, session.axis)
-    sums = np.where(kept, np.asarray(products, np.float64), 0).sum(0)
-    errors = np.abs(sums - targets)
-    return {
-        **{"method": name, "coefficients": n, "seed": one.number, "weights": len(targets)},
-        **{"mean_error": float(errors.mean()), "largest_error": float(errors.max())},
-        "median_error": float(np.median(errors)),
-    }
+def _errors(session: Session, name: str, n: int, targets: np.ndarray) -> list[Row]:
+    """A row a seed; `targets` are `[seeds, sample]`."""
+    products = np.stack(
+        [
+            _products(stream(s.number, "coefficients", name, n), name, n, targets.shape[1])
+            for s in session.seeds
+        ],
+        axis=1,
+    )  # [n, seeds, sample]
+    kept = subset_sums.search(
+        CONSTRUCTIONS[name].rule, targets.ravel(), products.reshape(n, -1), session.axis
+    )
+    left_out = ~np.asarray(kept).reshape(products.shape)
+    errors = np.abs(np.where(left_out, 0, products.astype(np.float64)).sum(0) - targets)
+    return [
+        {
+            **{"method": name, "coefficients": n, "seed": one.number, "weights": len(mine)},
+            **{"mean_error": float(mine.mean()), "largest_error": float(mine.max())},
+            "median_error": float(np.median(mine)),
+        }
+        for one, mine in zip(session.seeds, errors, strict=True)
+    ]
+
+
+def _products(key: Key, name: str, n: int, weights: int) -> np.ndarray:
+    """Random coefficients of single weights, float`[n, weights]`."""
+    wires_key, reads_key = jax.random.split(key)
+    wires = CONSTRUCTIONS[name].draw_wires(wires_key, (n, weights), n)
+    return np.asarray(jnp.abs(wires) * CONSTRUCTIONS[name].draw_reads(reads_key, (n, weights), n))
 
 
 # --- whole nets -----------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ class StrongSettings:
         0.01, "precision; the share of the weights within it is counted", above=0, below=1
     )
     curve: tuple = option(
-        (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 32, 64, 128, 256, 512, 1024, 4096),
+        (1, 2, 4, 6, 8, 12, 16, 21, 32, 64, 128, 256, 512, 1024, 4096),
         "random coefficients a weight in the curve of errors; empty: no curve",
         least=1,
         most=MOST_UNITS,

@@ -42,7 +42,8 @@ def draw_errors(folder: Path, targets: np.ndarray) -> Path:
         _errors(errors, method, [row for row in curve if row["method"] == method], targets)
         _accuracies(accuracies, method, [row for row in summary if row["method"] == method])
     errors.set_yscale("log")
-    errors.set_ylim(bottom=FLOOR / 3)
+    least = min((row["median_error"] for row in curve), default=1.0)
+    errors.set_ylim(bottom=max(least, FLOOR) / 3)
     errors.set(xlabel="random coefficients a weight", ylabel="error of a weight")
     errors.set_title(
         "median of a net's weights; thin: the largest; dotted: theory", fontsize="small"

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxtickets.recipes.strong_tickets import GOLDEN, intervals
+from jaxtickets.recipes.strong_tickets import FINEST, GOLDEN, intervals
 from jaxtickets.types import Array
 
 PER_BIT = 21 / math.log2(100)
@@ -67,7 +67,7 @@ def sums_needed(epsilon: float, weights: int) -> int:
 
 def golden_bound(n: int, targets: Array) -> np.ndarray:
     """What is left of a target at most, if all golden intervals that `n` should fill are filled."""
-    return np.full(np.shape(targets), GOLDEN ** (intervals(n) - 1))
+    return np.full(np.shape(targets), max(GOLDEN ** intervals(n), FINEST) / GOLDEN)
 
 
 def golden_needed(epsilon: float, weights: int) -> int:

@@ -38,6 +38,8 @@ from jaxtickets.types import Array, Key, Params, Ticket
 
 GOLDEN = (5**0.5 - 1) / 2
 """The golden ratio's inverse."""
+FINEST = 1e-8
+"""The smallest weight of `hyperbolic`; float32 adds nothing less to a sum of about 0.1."""
 
 
 class Construction(NamedTuple):
@@ -69,9 +71,9 @@ def hyperbolic(
     """Random signs, and sizes with density `1 / w` from `least` to `most`: their log is uniform.
 
     With the wires' sizes in `[g, 1]` the products `v u` cover all scales from 1 down to `least`,
-    by default `g^intervals(n)`.
+    by default `g^intervals(n)`, or `FINEST`.
     """
-    least = GOLDEN ** intervals(n) if least is None else least
+    least = max(GOLDEN ** intervals(n), FINEST) if least is None else least
     place = jax.random.uniform(key, shape, minval=-1, maxval=1)
     return jnp.sign(place) * most * (least / most) ** jnp.abs(place)
 

@@ -1,4 +1,4 @@
-"""The figure of strong tickets: errors and accuracies against the coefficients of a weight."""
+"""The figure of strong tickets: errors of weights and of nets against the coefficients of a weight."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.harness import rows
-from experiments.harness.canvas import deviation, save, subplots
+from experiments.harness.canvas import deviation, logarithmic, save, subplots
 from experiments.harness.records import read_spec
 from experiments.harness.rows import Row
 from experiments.strong_tickets.page import grouped
@@ -26,7 +26,7 @@ FLOOR = 1e-8
 
 
 def draw_errors(folder: Path, targets: np.ndarray) -> Path:
-    """Draws the errors of single weights with their theory, and the rebuilt nets' accuracy.
+    """Draws the errors of single weights with their theory, and the rebuilt nets' test errors.
 
     Lines with markers are median errors, thin lines the largest, dotted lines the theory.
 
@@ -37,10 +37,10 @@ def draw_errors(folder: Path, targets: np.ndarray) -> Path:
     spec, summary = read_spec(folder), rows.read_summary(folder)
     curve = rows.read_csv(folder / "errors.csv") if (folder / "errors.csv").exists() else []
     fig, axes = subplots(1, 2, (11.5, 4.9))
-    errors, accuracies = axes[0]
+    errors, nets = axes[0]
     for method in spec["constructions"]:
         _errors(errors, method, [row for row in curve if row["method"] == method], targets)
-        _accuracies(accuracies, method, [row for row in summary if row["method"] == method])
+        _nets(nets, method, [row for row in summary if row["method"] == method])
     errors.set_yscale("log")
     least = min((row["median_error"] for row in curve), default=1.0)
     errors.set_ylim(bottom=max(least, FLOOR) / 3)
@@ -48,15 +48,18 @@ def draw_errors(folder: Path, targets: np.ndarray) -> Path:
     errors.set_title(
         "median of a net's weights; thin: the largest; dotted: theory", fontsize="small"
     )
-    target = [100 * row["test_accuracy"] for row in summary if row["method"] == TARGET]
-    accuracies.axhline(np.mean(target), color="0.4", lw=0.9, label="the trained net")
-    accuracies.set(xlabel="random coefficients a weight", ylabel="test accuracy (%)")
-    accuracies.set_title("rebuilt nets, mean and standard deviation over seeds", fontsize="small")
-    for panel in (errors, accuracies):
+    target = [_test_error(row) for row in summary if row["method"] == TARGET]
+    nets.axhline(np.mean(target), color="0.4", lw=0.9, label="the trained net")
+    nets.set(xlabel="random coefficients a weight", ylabel="test images misclassified (%)")
+    nets.set_title("rebuilt nets, mean and standard deviation over seeds", fontsize="small")
+    for panel in (errors, nets):
         _ticks(panel)
+    numbers = sorted({row["coefficients"] for row in summary} - {None})
+    nets.set_xticks(numbers, [str(n) for n in numbers])
+    logarithmic(nets)
     if curve:
         errors.legend(frameon=False, fontsize="small")
-    accuracies.legend(frameon=False, fontsize="small")
+    nets.legend(frameon=False, fontsize="small")
     seeds = spec["seeds"]
     fig.suptitle(
         f"Strong tickets of {spec['model']} on {spec['dataset']}, "
@@ -81,10 +84,10 @@ def _errors(panel: Any, method: str, curve: Sequence[Row], targets: np.ndarray) 
     panel.plot(dense[shown], theory[shown], color=colour, ls=":", lw=1.8)
 
 
-def _accuracies(panel: Any, method: str, summary: Sequence[Row]) -> None:
+def _nets(panel: Any, method: str, summary: Sequence[Row]) -> None:
     groups = {n: members for (_, n), members in grouped(summary).items()}
     numbers = sorted(n for n in groups if n is not None)
-    found = [[100 * row["test_accuracy"] for row in groups[n]] for n in numbers]
+    found = [[_test_error(row) for row in groups[n]] for n in numbers]
     panel.errorbar(
         numbers,
         [np.mean(values) for values in found],
@@ -95,6 +98,10 @@ def _accuracies(panel: Any, method: str, summary: Sequence[Row]) -> None:
         capsize=2,
         label=LABELS[method],
     )
+
+
+def _test_error(row: Row) -> float:
+    return 100 * (1 - float(row["test_accuracy"]))
 
 
 def _ticks(panel: Any) -> None:

@@ -1,4 +1,4 @@
-"""The figure of strong tickets: errors of weights and of nets against the coefficients of a weight."""
+"""The figure of strong tickets: errors of weights and nets against the coefficients of a weight."""
 
 from collections.abc import Sequence
 from pathlib import Path

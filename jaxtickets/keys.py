@@ -89,6 +89,13 @@ PURPOSES: dict[str, Purpose] = {
     "generation_images": Purpose("the order of the images on which graphs are scored", {}),
     "shared_weights": Purpose("random weights that a graph's connections share", {}),
     "mask_hash": Purpose("the random words of mask hashes", {}),
+    # strong tickets
+    "random_net": Purpose(
+        "the random weights in which a net is rebuilt", {"construction": str, "coefficients": int}
+    ),
+    "coefficients": Purpose(
+        "random coefficients of single weights", {"construction": str, "coefficients": int}
+    ),
     # measurements
     "prediction": Purpose(
         "the nets drawn from a posterior, and noise on images", {"method": str, "density": float}

@@ -21,6 +21,7 @@ from jaxtickets.keys import stream
 from jaxtickets.search.graphs import evaluation, genome, layered
 from jaxtickets.search.graphs.evolution import SHARED_WEIGHTS
 from jaxtickets.search.graphs.genome import Genome
+from jaxtickets.search.graphs.layered import Structure
 from jaxtickets.types import Array, Split
 
 GRID = np.linspace(-2, 2, 81).astype(np.float32)
@@ -60,7 +61,7 @@ def measure(
     seed: int,
     graph: Genome,
 ) -> Measured:
-    """The accuracies of a graph on test images, and its size."""
+    """The accuracies of a graph on test images, and the size of what reaches an output."""
     validation, test = session.images.validation, session.images.test
     weights = jax.random.uniform(
         stream(seed, "shared_weights"), (training.draws,), minval=-2, maxval=2
@@ -72,7 +73,8 @@ def measure(
     tuned = int(np.argmax(on_validation))
     several = logits_of(session, graph, np.array(SHARED_WEIGHTS, np.float32), test.images)
     voted = np.asarray(jax.nn.softmax(several, axis=2)).mean(0, keepdims=True)
-    trained = train(session, training, seed, graph, float(GRID[tuned]))
+    structure = layered.structure(graph, session.sizes)
+    trained = train(session, training, seed, structure, float(GRID[tuned]))
     spent = seconds(session.folder, phase_of(seed))
     generations, images = settings.generations, settings.images
     row = {
@@ -88,8 +90,8 @@ def measure(
         "trained_accuracy": round(trained["test"], 6),
         "tuned_validation": round(float(on_validation[tuned]), 6),
         "trained_validation": round(trained["validation"], 6),
-        "connections": int(genome.complexity(graph)),
-        "hidden": int(graph.hidden),
+        "connections": structure.source.size,
+        "hidden": int((structure.layer[session.sizes.outputs :] > 0).sum()),
         "seconds": round(spent, 1),
         "generations_per_second": round(generations / spent, 3) if spent else None,
     }
@@ -132,13 +134,16 @@ def hits(logits: np.ndarray, part: Split) -> np.ndarray:
 
 
 def train(
-    session: SearchSession, settings: ChampionSettings, seed: int, graph: Genome, weight: float
+    session: SearchSession,
+    settings: ChampionSettings,
+    seed: int,
+    structure: Structure,
+    weight: float,
 ) -> Mapping[str, float]:
     """Accuracies after a weight of its own is trained for each connection, from the shared one.
 
     Adam on the cross-entropy; its rate falls to zero by a cosine. The last weights count.
     """
-    structure = layered.structure(graph, session.sizes)
     net = layered.apply(structure)
     images = session.images
     n = len(images.train.labels)

@@ -83,7 +83,7 @@ def draw_graph(panel: Any, graph: Structure) -> None:
         panel.text(*place[row], str(row), color="w", ha="center", va="center", fontsize=8, zorder=3)
     if hidden.size:
         panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=5, frameon=False)
-    panel.set(xlim=(-0.05, 3.45), ylim=(-0.14, 1.08))
+    panel.set(xlim=(-0.05, 3.45), ylim=(-0.02, 1.02))
     panel.set_aspect("auto")
     panel.axis("off")
     panel.set_title(
@@ -152,6 +152,6 @@ def draw_fronts(panel: Any, folder: Path, seed: int) -> None:
         label = f"{steps[at]:,}"
         panel.step(connections, 100 * accuracies, where="post", color=colour, label=label, lw=1.3)
     panel.set(xlabel="connections", ylabel="accuracy, mean of six weights (%)", ylim=(0, 100))
-    panel.set_xlim(left=0)
+    panel.set_xlim(left=0.9 * min(found[at]["front"][0][0] for at in chosen))
     panel.grid(alpha=0.3)
-    panel.legend(title="generation", frameon=False, fontsize="small", loc="lower right")
+    panel.legend(title="generation", frameon=False, fontsize="small", loc="upper left")

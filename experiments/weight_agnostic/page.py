@@ -30,7 +30,7 @@ def _sentence(row: Row) -> str:
     rate = "" if speed is None else f", {speed:.2f} a second"
     return (
         f"seed {row['seed']}: {row['generations']} generations of {row['population']} graphs on"
-        f" {row['images']} images{rate}; the champion has {row['connections']} connections and"
-        f" {row['hidden']} hidden nodes; its best weight is {row['tuned_weight']:g}; over random"
+        f" {row['images']} images{rate}; in the champion {row['connections']} connections and"
+        f" {row['hidden']} hidden nodes lead to an output; its best weight is {row['tuned_weight']:g}; over random"
         f" weights the standard deviation is {100 * row['random_deviation']:.1f}"
     )

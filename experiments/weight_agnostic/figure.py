@@ -17,9 +17,9 @@ FRONTS = 6
 """How many generations' fronts are drawn."""
 OUTPUT_COLOUR = "0.2"
 INPUT_LINE = {"color": "C0", "lw": 0.4, "alpha": 0.25}
-LOW, HIGH = 0.27, 0.73
+LOW, HIGH = 0.32, 0.675
 """Where the image of pixels lies in the panel of the graph; its width is 1."""
-BIAS = 0.5, 0.17
+BIAS = 0.5, 0.22
 
 
 def draw_overview(folder: Path, graph: Genome, sizes: Sizes) -> Path:

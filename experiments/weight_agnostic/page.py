@@ -31,6 +31,7 @@ def _sentence(row: Row) -> str:
     return (
         f"seed {row['seed']}: {row['generations']} generations of {row['population']} graphs on"
         f" {row['images']} images{rate}; in the champion {row['connections']} connections and"
-        f" {row['hidden']} hidden nodes lead to an output; its best weight is {row['tuned_weight']:g}; over random"
-        f" weights the standard deviation is {100 * row['random_deviation']:.1f}"
+        f" {row['hidden']} hidden nodes lead to an output; its best weight is"
+        f" {row['tuned_weight']:g}; over random weights the standard deviation is"
+        f" {100 * row['random_deviation']:.1f}"
     )

@@ -16,7 +16,8 @@ from jaxtickets.search.graphs.layered import Structure
 FRONTS = 6
 """How many generations' fronts are drawn."""
 OUTPUT_COLOUR = "0.2"
-INPUT_LINE = {"color": "C0", "lw": 0.4, "alpha": 0.25}
+INPUT_LINE, INNER_LINE = {"color": "0.82", "lw": 0.4}, {"color": "0.6", "lw": 0.7}
+"""Opaque greys, as the pixels': a page's picture has few colours, which the nodes need."""
 LOW, HIGH = 0.32, 0.675
 """Where the image of pixels lies in the panel of the graph; its width is 1."""
 BIAS = 0.5, 0.22
@@ -61,7 +62,7 @@ def draw_graph(panel: Any, graph: Structure) -> None:
 
     counts = np.bincount(graph.source[reads < 0], minlength=sizes.inputs + 1)
     image = counts[: sizes.inputs].reshape(side, side)
-    panel.imshow(image, cmap="Blues", extent=(0, 1, LOW, HIGH), vmax=max(image.max(), 1) * 1.3)
+    panel.imshow(image, cmap="Greys", extent=(0, 1, LOW, HIGH), vmax=max(image.max(), 1) * 1.3)
     panel.plot(*BIAS, "s", color="0.4", ms=5)
     panel.text(BIAS[0], BIAS[1] - 0.025, "bias", ha="center", va="top", fontsize="small")
     text = f"{side}x{side} pixels; darker: read more often"
@@ -69,7 +70,7 @@ def draw_graph(panel: Any, graph: Structure) -> None:
     for source, target in zip(graph.source, graph.target, strict=True):
         inner = source > sizes.inputs
         start = place[source - sizes.inputs - 1] if inner else _input_place(source, side)
-        look = {"color": "0.25", "lw": 0.7, "alpha": 0.5} if inner else INPUT_LINE
+        look = INNER_LINE if inner else INPUT_LINE
         (x, y), (to_x, to_y) = start, place[target]
         panel.plot([x, to_x], [y, to_y], zorder=1, **look)
     hidden = np.flatnonzero((graph.layer > 0) & (np.arange(graph.layer.size) >= sizes.outputs))
@@ -77,7 +78,7 @@ def draw_graph(panel: Any, graph: Structure) -> None:
         mine = hidden[graph.activation[hidden] == number]
         if mine.size:
             label = f"{activation.name} ({mine.size})"
-            panel.scatter(*place[mine].T, s=26, color=f"C{number}", label=label, zorder=2)
+            panel.scatter(*place[mine].T, s=45, color=f"C{number}", label=label, zorder=2)
     panel.scatter(*place[: sizes.outputs].T, s=90, color=OUTPUT_COLOUR, zorder=2)
     for row in range(sizes.outputs):
         panel.text(*place[row], str(row), color="w", ha="center", va="center", fontsize=8, zorder=3)

@@ -17,7 +17,8 @@ FRONTS = 6
 """How many generations' fronts are drawn."""
 OUTPUT_COLOUR = "0.2"
 INPUT_LINE, INNER_LINE = {"color": "0.82", "lw": 0.4}, {"color": "0.6", "lw": 0.7}
-"""Opaque greys, as the pixels': a page's picture has few colours, which the nodes need."""
+MARKERS = "os^vDPX<>*"
+"""By activation: a page's picture has few colours, so that shapes tell more than these."""
 LOW, HIGH = 0.32, 0.675
 """Where the image of pixels lies in the panel of the graph; its width is 1."""
 BIAS = 0.5, 0.22
@@ -78,7 +79,8 @@ def draw_graph(panel: Any, graph: Structure) -> None:
         mine = hidden[graph.activation[hidden] == number]
         if mine.size:
             label = f"{activation.name} ({mine.size})"
-            panel.scatter(*place[mine].T, s=45, color=f"C{number}", label=label, zorder=2)
+            look = {"s": 42, "marker": MARKERS[number], "color": "C0"}
+            panel.scatter(*place[mine].T, label=label, zorder=2, **look)
     panel.scatter(*place[: sizes.outputs].T, s=90, color=OUTPUT_COLOUR, zorder=2)
     for row in range(sizes.outputs):
         panel.text(*place[row], str(row), color="w", ha="center", va="center", fontsize=8, zorder=3)
@@ -141,18 +143,18 @@ def draw_shared_weights(panel: Any, folder: Path) -> None:
 
 def draw_fronts(panel: Any, folder: Path, seed: int) -> None:
     """Draws accuracy by connections of the graphs that no smaller one beats, over generations."""
-    from matplotlib import colormaps
-
     found = [row for row in rows.read_metrics(folder) if row.get("front") and row["seed"] == seed]
     steps = np.array([row["step"] for row in found])
     wanted = np.geomspace(steps[0], steps[-1], FRONTS)
     chosen = sorted({int(np.argmin(np.abs(steps - step))) for step in wanted})
-    for i, at in enumerate(chosen):
+    for at in chosen:
         connections, accuracies = np.array(found[at]["front"]).T
-        colour = colormaps["viridis"](0.9 * (1 - i / max(len(chosen) - 1, 1)))
-        label = f"{steps[at]:,}"
-        panel.step(connections, 100 * accuracies, where="post", color=colour, label=label, lw=1.3)
+        panel.step(connections, 100 * accuracies, where="post", color="C0", lw=1.5)
+        last = at == chosen[-1]
+        text = f"generation {steps[at]:,}" if last else f" {steps[at]:,}"
+        side = "right" if last else "left"
+        x, y = float(connections[-1]), float(100 * accuracies[-1])
+        panel.text(x, y + 1.5, text, fontsize="small", va="bottom", ha=side)
     panel.set(xlabel="connections", ylabel="accuracy, mean of six weights (%)", ylim=(0, 100))
     panel.set_xlim(left=0.9 * min(found[at]["front"][0][0] for at in chosen))
     panel.grid(alpha=0.3)
-    panel.legend(title="generation", frameon=False, fontsize="small", loc="upper left")

@@ -166,13 +166,15 @@ def preactivation(m, net, x):
         stream = next(widths)
         for block in range(1, 1 + (net.depth - 2) // 9):
             name, stride = f"stage{stage}_block{block}", 2 if stage > 1 and block == 1 else 1
-            y = f.relu(m.norm(f"{name}_bn1", x))
+            short = x
             if block == 1:
-                x = m.conv(f"{name}_shortcut_conv", x, stream, 1, stride, bias=False)
-            y = f.relu(m.norm(f"{name}_bn2", m.conv(f"{name}_conv1", y, next(widths), 1, 1, 0, 0)))
+                short = m.conv(f"{name}_shortcut_conv", x, stream, 1, stride, bias=False)
+            y = f.relu(m.norm(f"{name}_bn1", x))
+            y = m.conv(f"{name}_conv1", y, next(widths), 1, bias=False)
+            y = f.relu(m.norm(f"{name}_bn2", y))
             y = m.conv(f"{name}_conv2", y, next(widths), 3, stride, 1, bias=False)
             y = f.relu(m.norm(f"{name}_bn3", y))
-            x = x + m.conv(f"{name}_conv3", y, stream, 1, bias=False)
+            x = short + m.conv(f"{name}_conv3", y, stream, 1, bias=False)
     return m.dense("out", f.relu(m.norm("final_bn", x)).mean((2, 3)), net.classes)
 
 
@@ -190,7 +192,7 @@ def mobilenet(m, net, x):
             if expansion > 1:
                 y = f.relu6(part(f"{name}_expand", y, next(widths), 1))
             y = part(f"{name}_depthwise", y, y.shape[1], 3, stride, 1, depthwise=True)
-            stream = next(widths) if block == 1 else stream
+            stream = next(widths) if block == 1 else x.shape[1]
             y = part(f"{name}_project", f.relu6(y), stream, 1)
             x = y if block == 1 else x + y
     x = f.relu6(part("last", x, next(widths), 1)).mean((2, 3))

@@ -108,7 +108,8 @@ def flat(tree: PyTree) -> dict[str, np.ndarray]:
         for path, _ in jax.tree_util.tree_leaves_with_path(tree)
         for step in path
     )
-    if not plain or jax.tree.structure(nested(leaves)) != jax.tree.structure(tree):
+    own: Any = jax.tree.structure(tree)
+    if not plain or own != jax.tree.structure(nested(leaves)):
         raise ValueError("a ticket's trees must be nested dicts with string keys without '/'")
     return leaves
 

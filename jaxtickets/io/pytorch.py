@@ -9,11 +9,11 @@ A layer keeps its name, with `.` for `/`, and its leaves get torch's names:
     kernel, embedding, scale -> weight      mean, var -> running_mean, running_var
     bias                     -> bias        beside these: num_batches_tracked
 
-Layouts are read from the equations of the net (see `pytorch_layouts`), not from names: a dense kernel
-`[inputs, outputs]` becomes `[outputs, inputs]`, a convolution's `[h, w, inputs, outputs]` becomes
-`[outputs, inputs, h, w]`, and the inputs of a dense layer that reads flattened images are put into
-the order `[c, h, w]`, in which a torch net flattens them. A pruned leaf is written in the form of
-`torch.nn.utils.prune`: `weight_orig`, all weights, and `weight_mask`, ones and zeros.
+Layouts are read from the equations of the net (see `pytorch_layouts`), not from names. A dense
+kernel `[inputs, outputs]` becomes `[outputs, inputs]`, a convolution's `[h, w, inputs, outputs]`
+becomes `[outputs, inputs, h, w]`, and the inputs of a dense layer that reads flattened images are
+put into the order `[c, h, w]`, in which a torch net flattens them. A pruned leaf is written in the
+form of `torch.nn.utils.prune`: `weight_orig`, all weights, and `weight_mask`, ones and zeros.
 
 The torch net must pad as this one does: with padding 'SAME' and a stride of 2 that is, for even
 sizes, one pixel more at the end than at the beginning (`torch.nn.functional.pad`).
@@ -67,7 +67,7 @@ class _Entry(NamedTuple):
 def to_state_dict(
     net: nn.Module, shape: Example, ticket: Ticket, pruned: bool = True
 ) -> dict[str, np.ndarray]:
-    """The ticket's arrays by torch's names and in torch's layouts, in the order of the forward pass.
+    """The ticket's arrays by torch's names, in torch's layouts, in the order of the forward pass.
 
     Args:
       net: a flax module of dense, convolutional, norm and embedding layers.

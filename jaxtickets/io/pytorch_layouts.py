@@ -125,13 +125,12 @@ class _Seen(NamedTuple):
     def add(self, path: str, layout: Layout, place: str) -> None:
         """Adds a layout; raises ValueError if another operation reads the leaf in another one."""
         first = self.layouts.setdefault(path, layout)
-        if first.axes != layout.axes or not np.array_equal(first.inputs, layout.inputs):
+        orders = [() if one.inputs is None else tuple(one.inputs) for one in (first, layout)]
+        if first.axes != layout.axes or orders[0] != orders[1]:
             raise ValueError(f"{place} and {self.readers[path]} read {path} in two layouts")
 
 
-def _walk(
-    jaxpr: Jaxpr, inputs: Sequence[_Value], seen: _Seen, where: str = ""
-) -> list[_Value]:
+def _walk(jaxpr: Jaxpr, inputs: Sequence[_Value], seen: _Seen, where: str = "") -> list[_Value]:
     """What is known of the outputs of a jaxpr; adds what it reads to `seen`."""
     values: dict[Any, _Value] = dict(zip(jaxpr.invars, inputs, strict=True))
     values |= dict.fromkeys(jaxpr.constvars, _Constant())

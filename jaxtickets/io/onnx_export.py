@@ -271,11 +271,11 @@ def _walk(
     values: dict[Any, Tensor] = dict(zip(body.invars, inputs, strict=True))
     if isinstance(first, ClosedJaxpr) and isinstance(second, ClosedJaxpr):
         for var, one, two in zip(body.constvars, first.consts, second.consts, strict=True):
-            values[var] = _number("constant", one, two, where, var.aval)
+            values[var] = _number("constant", one, two, var.aval, where or "the net")
 
-    def of(atom: Any, twin: Any) -> Tensor:
+    def of(atom: Any, twin: Any, place: str) -> Tensor:
         if isinstance(atom, Literal):
-            return _number("number", atom.val, twin.val, where, atom.aval)
+            return _number("number", atom.val, twin.val, atom.aval, place)
         return values[atom]
 
     if len(body.eqns) != len(other.eqns):
@@ -285,7 +285,7 @@ def _walk(
         place = f"'{name}'" + (f" in {module}" if module else "")
         if name != twin.primitive.name:
             raise ValueError(f"{place} is other work for another batch size")
-        atoms = [of(a, b) for a, b in zip(eqn.invars, twin.invars, strict=True)]
+        atoms = [of(a, b, place) for a, b in zip(eqn.invars, twin.invars, strict=True)]
         called, called_too = called_by(eqn), called_by(twin)
         if called is not None and called_too is not None:
             outputs: Sequence[Tensor] = _walk(called, called_too, atoms, graph, module)
@@ -301,18 +301,19 @@ def _walk(
             except UnsupportedError as error:
                 raise ValueError(f"{place} has no counterpart in ONNX here: it {error}") from None
         values.update(zip(eqn.outvars, outputs, strict=True))
-    return [of(a, b) for a, b in zip(body.outvars, other.outvars, strict=True)]
+    finals = zip(body.outvars, other.outvars, strict=True)
+    return [of(a, b, where or "the net") for a, b in finals]
 
 
-def _number(name: str, one: Any, two: Any, where: str, like: Any) -> Tensor:
+def _number(name: str, one: Any, two: Any, like: Any, place: str) -> Tensor:
     """A constant of the jaxpr, with the dtype of `like`; `two` is that of the other batch.
 
     Raises:
       ValueError: it depends on the batch's size.
     """
-    array = np.asarray(one, like.dtype)
-    if not np.array_equal(array, np.asarray(two), equal_nan=array.dtype.kind == "f"):
-        raise ValueError(f"a number in {where or 'the net'} depends on the batch's size")
+    array, twin = np.asarray(one, like.dtype), np.asarray(two, like.dtype)
+    if array.tobytes() != twin.tobytes():
+        raise ValueError(f"a number of {place} depends on the batch's size")
     return constant(name, array)
 
 

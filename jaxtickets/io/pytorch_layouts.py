@@ -160,7 +160,7 @@ def _output(eqn: JaxprEqn, known: Sequence[_Value], seen: _Seen, place: str) -> 
     if name == "conv_general_dilated":
         return _convolution(eqn.params, known, seen, place)
     if name == "dot_general":
-        return _product(eqn.params, known, seen, place)
+        return _product(eqn, known, seen, place)
     if name == "gather" and isinstance(known[0], _Leaf):
         seen.add(known[0].path, Layout(tuple(range(len(shape_of(eqn.invars[0]))))), place)
         return None
@@ -196,15 +196,14 @@ def _convolution(
     return None
 
 
-def _product(params: Mapping[str, Any], known: Sequence[_Value], seen: _Seen, place: str) -> _Value:
-    contracted, (batched, _) = params["dimension_numbers"]
-    for mine, other, (axis, *more), (over, *_) in (
-        (known[1], known[0], contracted[1], contracted[0]),
-        (known[0], known[1], contracted[0], contracted[1]),
-    ):
+def _product(eqn: JaxprEqn, known: Sequence[_Value], seen: _Seen, place: str) -> _Value:
+    contracted, (batched, _) = eqn.params["dimension_numbers"]
+    for side in (1, 0):
+        mine, other = known[side], known[1 - side]
         if not isinstance(mine, _Leaf):
             continue
-        if more or batched or axis > 1:
+        (axis, *more), (over, *_) = contracted[side], contracted[1 - side]
+        if more or batched or len(shape_of(eqn.invars[side])) != 2:
             raise ValueError(
                 f"{mine.path} has no counterpart in PyTorch: {place} is no product of a matrix"
             )

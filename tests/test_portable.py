@@ -129,12 +129,13 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path, leaves, reason):
 def test_a_program_runs_without_the_net_for_any_batch(tmp_path):
     ticket = random_ticket(NET, SHAPE)
     path = stablehlo.save_program(tmp_path / "p", NET, ticket, SHAPE, ABOUT)
-    apply, provenance = stablehlo.load_program(path)
-    assert provenance["density"] == 0.7
+    program = stablehlo.load_program(path)
+    assert program.provenance["density"] == 0.7
     images = examples(SHAPE, 5)
     expected = logits(NET, ticket, images)
-    close(np.asarray(apply(images)), expected)
-    close(np.asarray(jax.jit(apply)(images[:2])), expected[:2])
+    for apply, some in ((program.apply, images), (jax.jit(program.apply), images[:2])):
+        found = apply(program.params, program.stats, some)
+        close(np.asarray(found), expected[: len(some)])
     with pytest.raises(UserError, match="holds no ticket, but 'jaxtickets program 1'"):
         load_portable(path)
     content = bytearray(path.read_bytes())

@@ -61,8 +61,9 @@ def measure(model: str, density: float, units: float, images: int, seed: int, on
                 small, cut, shape, batch, fewer, file
             )
         stablehlo.save_program(file, net, ticket, shape, about)
-        apply, _ = stablehlo.load_program(file)
-        row["program"] = _difference(_compiled(apply, batch)(batch), masked)
+        program = stablehlo.load_program(file)
+        compiled = _compiled(program.apply, program.params, program.stats, batch)
+        row["program"] = _difference(compiled(program.params, program.stats, batch), masked)
         portable.save_portable(file, ticket, about)
         row["portable_bytes"] = file.stat().st_size
         row["portable"] = _changed(portable.load_portable(file)[0], ticket)

@@ -1,8 +1,8 @@
 """A net and its ticket as a compiled program's source, which JAX runs without the net's code.
 
     save_program("lenet5.program", net, ticket, (28, 28, 1))
-    apply, provenance = load_program("lenet5.program")
-    logits = apply(images)
+    program = load_program("lenet5.program")
+    logits = program.apply(program.params, program.stats, images)
 
 The file is a safetensors file (see `safetensor_files`) with the masked parameters, the statistics,
 and as `program` the bytes of `jax.export`: StableHLO for all platforms, in which the first axis of
@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ from jaxtickets.io.files import canonical, finite_or_not
 from jaxtickets.io.portable import flat, nested
 from jaxtickets.nets.convolution import lax_form
 from jaxtickets.nets.functional import Example
-from jaxtickets.types import Array, PyTree, Ticket
+from jaxtickets.types import Array, Params, Stats, Ticket
 
 FORMAT = "jaxtickets program 1"
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -66,7 +66,7 @@ def save_program(
         for one in nets.example_inputs(shape)
     )
 
-    def apply(params: PyTree, stats: PyTree, images: Any) -> Any:
+    def apply(params: Params, stats: Stats, images: Any) -> Any:
         return model.apply(params, stats, images)[0]
 
     try:
@@ -83,12 +83,25 @@ def save_program(
     return safetensor_files.write(Path(path), arrays, metadata)
 
 
-def load_program(
-    path: str | os.PathLike[str],
-) -> tuple[Callable[..., Array], dict[str, Any]]:
-    """`apply(images) -> logits` for `images[n, h, w, c]` of any `n`, and the provenance.
+class Program(NamedTuple):
+    """A net that was exported.
 
-    `apply` can be called under `jax.jit`. If the net takes several inputs, `apply` does too.
+    Attributes:
+      apply: `apply(params, stats, *images) -> logits` for `images[n, h, w, c]` of any `n`; it can be
+        called under `jax.jit`.
+      params: the masked parameters.
+      stats: the batch statistics.
+      provenance: what the file says of the ticket.
+    """
+
+    apply: Callable[..., Array]
+    params: Params
+    stats: Stats
+    provenance: dict[str, Any]
+
+
+def load_program(path: str | os.PathLike[str]) -> Program:
+    """The program in a file, with its numbers on the default device.
 
     Raises:
       UserError: in one line: there is no such file, it is damaged, it holds no program, or this
@@ -98,7 +111,7 @@ def load_program(
     if metadata.get("format") != FORMAT:
         raise UserError(f"{path} holds no program, but '{metadata.get('format')}'")
     try:
-        program = export.deserialize(bytearray(arrays.pop("program").tobytes()))
+        exported = export.deserialize(bytearray(arrays.pop("program").tobytes()))
     except ValueError as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{path}: JAX {jax.__version__} can't read it: {reason}") from error
@@ -106,9 +119,13 @@ def load_program(
     for name, array in arrays.items():
         kind, _, leaf = name.partition("/")
         kinds[kind][leaf] = jnp.array(array)
-    params, stats = nested(kinds["params"]), nested(kinds["stats"])
 
-    def apply(*images: Array) -> Array:
-        return program.call(params, stats, images)
+    def apply(params: Params, stats: Stats, *images: Array) -> Array:
+        return exported.call(params, stats, images)
 
-    return apply, finite_or_not(json.loads(metadata["provenance"]))
+    return Program(
+        apply=apply,
+        params=nested(kinds["params"]),
+        stats=nested(kinds["stats"]),
+        provenance=finite_or_not(json.loads(metadata["provenance"])),
+    )

@@ -271,11 +271,11 @@ def _walk(
     values: dict[Any, Tensor] = dict(zip(body.invars, inputs, strict=True))
     if isinstance(first, ClosedJaxpr) and isinstance(second, ClosedJaxpr):
         for var, one, two in zip(body.constvars, first.consts, second.consts, strict=True):
-            values[var] = _number("constant", one, two, var.aval, where or "the net")
+            values[var] = _number("/constant", one, two, var.aval, where or "the net")
 
     def of(atom: Any, twin: Any, place: str) -> Tensor:
         if isinstance(atom, Literal):
-            return _number("number", atom.val, twin.val, atom.aval, place)
+            return _number("/number", atom.val, twin.val, atom.aval, place)
         return values[atom]
 
     if len(body.eqns) != len(other.eqns):

@@ -56,7 +56,10 @@ def tensor(name: str, dtype: Any, shape: Sequence[int], order: Sequence[int] = (
 
 
 def constant(name: str, array: np.ndarray) -> Tensor:
-    """A value that is known; it is written when a node reads it."""
+    """A value that is known; it is written when a node reads it.
+
+    The names of numbers that are no leaf begin with `/`, so that no leaf has them.
+    """
     return tensor(name, array.dtype, array.shape)._replace(array=array)
 
 
@@ -95,7 +98,7 @@ class Graph(NamedTuple):
 
     def integers(self, values: Sequence[int]) -> str:
         """The name of a constant int64 vector."""
-        return self.write(constant("integers", np.array(values, np.int64)))
+        return self.write(constant("/integers", np.array(values, np.int64)))
 
     def write(self, value: Tensor, order: Sequence[int] | None = None) -> str:
         """The name of the value in the graph with its axes in `order`; by default in its own.

@@ -78,7 +78,7 @@ def _square(graph: Graph, call: Call, inputs: Sequence[Tensor]) -> Tensor:
 
 
 def _integer_power(graph: Graph, call: Call, inputs: Sequence[Tensor]) -> Tensor:
-    exponent = constant("exponent", np.array(call.params["y"], call.dtype))
+    exponent = constant("/exponent", np.array(call.params["y"], call.dtype))
     return _combined(graph, call, [*inputs, exponent], "Pow")
 
 
@@ -258,7 +258,7 @@ def _pool(operation: str) -> Rule:
         pooled = tensor(name, call.dtype, call.shape, order)
         if operation == "MaxPool":
             return pooled
-        area = constant("window_size", np.array(math.prod(sizes), call.dtype))
+        area = constant("/window_size", np.array(math.prod(sizes), call.dtype))
         return _combined(graph, call, [pooled, area], "Mul")
 
     return rule

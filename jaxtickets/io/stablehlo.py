@@ -87,8 +87,8 @@ class Program(NamedTuple):
     """A net that was exported.
 
     Attributes:
-      apply: `apply(params, stats, *images) -> logits` for `images[n, h, w, c]` of any `n`; it can be
-        called under `jax.jit`.
+      apply: `apply(params, stats, *images) -> logits` for `images[n, h, w, c]` of any `n`, also
+        under `jax.jit`.
       params: the masked parameters.
       stats: the batch statistics.
       provenance: what the file says of the ticket.

@@ -92,7 +92,7 @@ def _random_ticket(
 
 def _compiled(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
     """A function of arguments of these shapes, compiled in little time on a CPU."""
-    fast = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
+    fast: Any = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
     return jax.jit(function).lower(*arguments).compile(fast)
 
 

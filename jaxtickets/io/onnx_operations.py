@@ -23,7 +23,7 @@ class Call(NamedTuple):
     """An equation.
 
     Attributes:
-      params: its parameters, as traced with a batch of `BATCH`.
+      params: its parameters, as traced with the first of two batch sizes.
       shape: the shape of its output; sizes that grow with the batch are negative.
       dtype: the dtype of its output.
       place: the module that it belongs to, for names.
@@ -67,7 +67,7 @@ def _elementwise(*operations: str) -> Rule:
 
 def _larger(graph: Graph, call: Call, inputs: Sequence[Tensor]) -> Tensor:
     """The larger of two values; 'Relu', which runtimes merge with a convolution, if one is 0."""
-    for value, other in (inputs, inputs[::-1]):
+    for value, other in (inputs, inputs[::-1]) if call.dtype.kind == "f" else ():
         if other.array is not None and not other.shape and other.array == 0:
             return _combined(graph, call, [value], "Relu")
     return _combined(graph, call, inputs, "Max")

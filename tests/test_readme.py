@@ -1,5 +1,8 @@
 """The README and the pages: their Python runs as written, their commands are understood."""
 
+import contextlib
+import functools
+import io
 import re
 import shlex
 
@@ -84,12 +87,19 @@ def test_a_saved_ticket_is_loaded_and_evaluated(tmp_path):
     np.testing.assert_allclose(names["logits"], expected, atol=2e-3)
 
 
-def test_half_of_the_units_go_for_real(capsys):
+@functools.cache
+def smaller():
+    """The names that the block on smaller nets defines, and what it prints."""
     names: dict = {}
-    cut = block("unit_selection.by_layer(")
-    exec(compile(cut, "README.md", "exec"), names)
-    assert capsys.readouterr().out.startswith("(10, 25, 250)\n")
-    assert "# (10, 25, 250)" in cut
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(compile(block("unit_selection.by_layer("), "README.md", "exec"), names)
+    return names, printed.getvalue()
+
+
+def test_half_of_the_units_go_for_real():
+    names, printed = smaller()
+    assert printed.startswith("(10, 25, 250)\n")
+    assert "# (10, 25, 250)" in block("unit_selection.by_layer(")
     small = names["small_ticket"]
     assert small.params["conv2"]["kernel"].shape == (5, 5, 10, 25)
     assert names["found"].before.parameters > 3.9 * names["found"].after.parameters
@@ -99,9 +109,8 @@ def test_the_small_net_goes_to_pytorch_and_onnxruntime(tmp_path, monkeypatch):
     pytest.importorskip("torch")
     pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
-    names: dict = {}
-    for words in ("unit_selection.by_layer(", "torch.nn.ModuleDict("):
-        exec(compile(block(words), "README.md", "exec"), names)
+    names = dict(smaller()[0])
+    exec(compile(block("torch.nn.ModuleDict("), "README.md", "exec"), names)
     assert names["logits"].shape == (5, 10)
     kernel = names["small_ticket"].params["out"]["kernel"]
     np.testing.assert_array_equal(names["module"]["out"].weight.detach().numpy().T, kernel)

@@ -111,7 +111,7 @@ def test_a_foreign_or_missing_file_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("leaves", "reason"),
     [
-        ({"a/b": np.ones(2)}, "nested dicts with string keys without '/'"),
+        ({"a/b": np.ones(2)}, "nested dicts with string keys without a slash"),
         ({"": np.ones(2)}, "nested dicts"),
         ({"b": [np.ones(2)]}, "nested dicts"),
         ({"b": {}}, "nested dicts"),

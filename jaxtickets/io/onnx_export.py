@@ -29,9 +29,9 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jaxtickets import masks, nets
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.files import canonical, finite_or_not, write_atomically
+from jaxtickets.io.nested_dicts import flat, nested
 from jaxtickets.io.onnx_graph import Graph, Tensor, constant, tensor
 from jaxtickets.io.onnx_operations import IMAGES, OPSET, RULES, Call, UnsupportedError
-from jaxtickets.io.portable import flat, nested
 from jaxtickets.nets.convolution import lax_form
 from jaxtickets.nets.element_moves import called_by, module_of, opened, shape_of
 from jaxtickets.nets.functional import Example

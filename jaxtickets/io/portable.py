@@ -29,8 +29,9 @@ from jaxtickets import masks
 from jaxtickets.io import safetensor_files
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.files import canonical, finite_or_not
+from jaxtickets.io.nested_dicts import flat, nested
 from jaxtickets.io.trees import pack_bits, unpack_bits
-from jaxtickets.types import PyTree, Ticket
+from jaxtickets.types import Ticket
 
 FORMAT = "jaxtickets ticket 1"
 
@@ -42,7 +43,7 @@ def save_portable(
 
     Args:
       path: the file, `*.safetensors` by convention.
-      ticket: its trees are nested dicts with string keys that are not empty and have no `/`.
+      ticket: its trees are nested dicts with string keys that are not empty and have no slash.
       provenance: what the arrays do not say, in the types of JSON, as in `tickets.save_ticket`.
 
     Returns:
@@ -94,33 +95,3 @@ def load_portable(path: str | os.PathLike[str]) -> tuple[Ticket, dict[str, Any]]
         rewind_step=np.int32(metadata["rewind_step"]),
     )
     return jax.tree.map(jnp.array, ticket), finite_or_not(json.loads(metadata["provenance"]))
-
-
-def flat(tree: PyTree) -> dict[str, np.ndarray]:
-    """Path -> leaf, on the host.
-
-    Raises:
-      ValueError: the tree is not made of nested dicts, or a key is empty, no string, or has a `/`.
-    """
-    leaves = dict(zip(masks.paths(tree), map(np.asarray, jax.tree.leaves(tree)), strict=True))
-    plain = all(
-        isinstance(getattr(step, "key", None), str) and step.key and "/" not in step.key
-        for path, _ in jax.tree_util.tree_leaves_with_path(tree)
-        for step in path
-    )
-    own: Any = jax.tree.structure(tree)
-    if not plain or own != jax.tree.structure(nested(leaves)):
-        raise ValueError("a ticket's trees must be nested dicts with string keys without '/'")
-    return leaves
-
-
-def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dicts of leaves by their paths: the inverse of `flat`."""
-    tree: dict[str, Any] = {}
-    for path, leaf in leaves.items():
-        *layers, name = path.split("/")
-        place = tree
-        for layer in layers:
-            place = place.setdefault(layer, {})
-        place[name] = leaf
-    return tree

@@ -29,7 +29,7 @@ from flax import linen as nn
 
 from jaxtickets import masks
 from jaxtickets.io import pytorch_layouts
-from jaxtickets.io.portable import flat, nested
+from jaxtickets.io.nested_dicts import flat, nested
 from jaxtickets.io.pytorch_layouts import Layout
 from jaxtickets.nets.functional import Example
 from jaxtickets.types import Array, Ticket

@@ -27,7 +27,7 @@ from jaxtickets import masks, nets
 from jaxtickets.io import safetensor_files
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.files import canonical, finite_or_not
-from jaxtickets.io.portable import flat, nested
+from jaxtickets.io.nested_dicts import flat, nested
 from jaxtickets.nets.convolution import lax_form
 from jaxtickets.nets.functional import Example
 from jaxtickets.types import Array, Params, Stats, Ticket

@@ -17,7 +17,7 @@ WHICH: dict[str, Which] = {
     "activations": Which(pairs.activations, needs_data=True),
     "kmeans": Which(clusters.kmeans),
     "hungarian": Which(transport.hungarian),
-    "optimal_transport": Which(transport.optimal_transport),
+    "optimal_transport": Which(transport.optimal_transport, divides=True),
     "random": Which(scores.random),
 }
 HOW: dict[str, How] = {
@@ -25,7 +25,7 @@ HOW: dict[str, How] = {
     "merge": How(combinations.merge),
     "average": How(combinations.average),
     "weighted": How(combinations.weighted),
-    "regress": How(combinations.regress, needs_data=True, needs_partners=False),
+    "regress": How(combinations.regress, needs_data=True),
 }
 
 __all__ = [

@@ -90,10 +90,13 @@ class Which(NamedTuple):
     Attributes:
       choose: the rule.
       needs_data: whether it reads `Layer.gram`.
+      divides: whether a removed unit may be divided among several, so that a unit equal to a kept
+        one is fused into it only nearly.
     """
 
     choose: Choose
     needs_data: bool = False
+    divides: bool = False
 
 
 class How(NamedTuple):

@@ -60,20 +60,19 @@ def weighted(layer: Layer, partners: Partners) -> Combination:
 def regress(layer: Layer, partners: Partners) -> Combination:
     """Kept units stand in for the removed ones as well as they can on data, by ridge regression.
 
-    With outputs H over data, `Z = (H_kᵀ H_k + λ I)⁻¹ H_kᵀ H` and the outgoing weights `Zᵀ a`: no
-    partner is needed. As in Luo et al., "ThiNet", 2017, section 3.2.3, for each unit at its own
-    pixel.
+    With outputs H over data and the outgoing matrix M of `merge`, the removed units get
+    `Z = (H_kᵀ H_k + λ I)⁻¹ (H_kᵀ H_r + λ M)`, which minimises `‖H_r − H_k Z‖² + λ ‖Z − M‖²`: data
+    correct what neuron merging says. Luo et al., "ThiNet", 2017, section 3.2.3, regress the next
+    layer's inputs so, without a prior.
     """
     gram, kept = gram_of(layer), partners.kept
+    prior = merge(layer, partners)
     inner = gram[np.ix_(kept, kept)]
     ridge = max(RIDGE * float(np.mean(np.diag(inner))), np.finfo(float).tiny)
-    stays = np.diag(kept.astype(float))
-    outgoing = stays.copy()
-    goes = np.ix_(~kept, kept)
-    outgoing[goes] = np.linalg.solve(
-        inner + ridge * np.eye(len(inner)), gram[np.ix_(kept, ~kept)]
-    ).T
-    return Combination(stays, outgoing)
+    goes, outgoing = np.ix_(~kept, kept), prior.outgoing.copy()
+    right = gram[np.ix_(kept, ~kept)] + ridge * prior.outgoing[goes].T
+    outgoing[goes] = np.linalg.solve(inner + ridge * np.eye(len(inner)), right).T
+    return Combination(prior.incoming, outgoing)
 
 
 def _normalised(share: np.ndarray) -> np.ndarray:

@@ -140,7 +140,8 @@ def combined_mask(mask: PyTree, params: Params, group: Units, combination: Combi
     new = dict[str, np.ndarray]()
     for layer in group.producers + group.norms:
         names = [_path(layer, name) for name in ("bias", "scale")]
-        names += [masks.kernel_path(params, layer)] * (layer in group.producers)
+        if layer in group.producers:
+            names.append(masks.kernel_path(params, layer))
         new |= {path: leaves[path] @ incoming for path in names if path in leaves}
     for layer, repeat in group.consumers:
         path = masks.kernel_path(params, layer)

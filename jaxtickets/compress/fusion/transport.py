@@ -1,8 +1,8 @@
-"""Removed units are shared out evenly among the kept ones, at the least total distance.
+"""Removed units are shared out among the kept ones, at the least total distance.
 
 Singh and Jaggi, "Model fusion via optimal transport", 2020, match the neurons of two nets so; here
 the two sides are the removed and the kept units of one layer. The kept units are those with the
-largest L2 norms.
+largest norms. None of them takes more than `⌈removed / kept⌉` units.
 """
 
 import numpy as np
@@ -11,19 +11,19 @@ from jaxtickets.compress.fusion.base import Layer, Partners
 from jaxtickets.compress.fusion.similarity import assigned, best, cosines_of, distances, lengths
 from jaxtickets.types import Key
 
-SMOOTHING = 0.05
+SMOOTHING = 0.02
 """The weight of the entropy, in units of the cosine distance."""
-ROUNDS = 500
+ROUNDS = 200
 
 
 def hungarian(key: Key, layer: Layer, keep: int, least_cosine: float) -> Partners:
-    """A matching: no kept unit has over `⌈removed / kept⌉` partners."""
+    """A matching: each removed unit goes to one kept unit."""
     from scipy.optimize import linear_sum_assignment
 
     del key
     kept = best(lengths(layer), keep)
     goes, stays = np.flatnonzero(~kept), np.flatnonzero(kept)
-    places = np.tile(stays, -(-len(goes) // len(stays)))
+    places = np.tile(stays, _most(kept))
     cost = distances(layer, kept)[np.ix_(goes, places)]
     rows, columns = linear_sum_assignment(cost)
     partner = np.arange(len(kept))
@@ -32,16 +32,17 @@ def hungarian(key: Key, layer: Layer, keep: int, least_cosine: float) -> Partner
 
 
 def optimal_transport(key: Key, layer: Layer, keep: int, least_cosine: float) -> Partners:
-    """A plan: a removed unit may be divided among kept ones, each of which gets an equal part.
+    """A plan: a removed unit may be divided among kept ones.
 
     The plan minimises the distance minus `SMOOTHING` times its entropy: Cuturi, "Sinkhorn
-    distances", 2013. Parts between units whose cosine is too small are left out, and the other
-    parts of a unit are scaled up to 1.
+    distances", 2013, with a bound on the columns in place of their sums (Benamou et al., "Iterative
+    Bregman projections", 2015, section 5.1). Parts between units whose cosine is too small are left
+    out, and the other parts of a unit are scaled up to 1.
     """
     del key
     kept = best(lengths(layer), keep)
     goes, stays = np.flatnonzero(~kept), np.flatnonzero(kept)
-    plan = _sinkhorn(distances(layer, kept)[np.ix_(goes, stays)])
+    plan = _sinkhorn(distances(layer, kept)[np.ix_(goes, stays)], _most(kept))
     plan = np.where(cosines_of(layer)[np.ix_(goes, stays)] >= least_cosine, plan, 0)
     total = plan.sum(1, keepdims=True)
     share = np.diag(kept.astype(float))
@@ -49,14 +50,18 @@ def optimal_transport(key: Key, layer: Layer, keep: int, least_cosine: float) ->
     return Partners(kept, share)
 
 
-def _sinkhorn(cost: np.ndarray) -> np.ndarray:
-    """The plan float`[m, n]` with equal sums of rows, and of columns, in logarithms."""
-    m, n = cost.shape
-    kernel, rows, columns = -cost / SMOOTHING, np.zeros(m), np.zeros(n)
+def _most(kept: np.ndarray) -> int:
+    """The most units that a kept one takes: `⌈removed / kept⌉`."""
+    return -(-int((~kept).sum()) // int(kept.sum()))
+
+
+def _sinkhorn(cost: np.ndarray, most: float) -> np.ndarray:
+    """The plan float`[m, n]` whose rows sum to 1 and whose columns to `most` or less."""
+    kernel, columns = -cost / SMOOTHING, np.zeros(cost.shape[1])
     for _ in range(ROUNDS):
-        rows = -np.log(m) - _log_sum(kernel + columns, 1)
-        columns = -np.log(n) - _log_sum(kernel + rows[:, None], 0)
-    return np.asarray(np.exp(kernel + rows[:, None] + columns))
+        rows = -_log_sum(kernel + columns, 1)
+        columns = np.minimum(np.log(most) - _log_sum(kernel + rows[:, None], 0), 0)
+    return np.asarray(np.exp(kernel - _log_sum(kernel + columns, 1)[:, None] + columns))
 
 
 def _log_sum(values: np.ndarray, axis: int) -> np.ndarray:

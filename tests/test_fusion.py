@@ -183,7 +183,7 @@ def test_no_kept_unit_takes_more_than_its_part_in_a_plan_which_is_near_the_cheap
     np.testing.assert_allclose(plan.sum(1), 1)
     np.testing.assert_allclose(plan.sum(0), 3, rtol=1e-2)  # six units between two
     cost = (1 - similarity.cosines(rows))[2:, :2]
-    assert (match * cost).sum() <= (plan * cost).sum() + 1e-6 < (match * cost).sum() + 0.3
+    assert (match * cost).sum() <= (plan * cost).sum() + 1e-2 < (match * cost).sum() + 0.3
     assert np.abs(plan - match).max() > 1e-3  # a plan divides
 
 

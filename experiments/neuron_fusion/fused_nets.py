@@ -19,13 +19,14 @@ from experiments.harness.trained_masks import Entry
 from experiments.harness.training_runs import Start
 from experiments.harness.training_settings import TrainSettings
 from experiments.neuron_fusion.settings import (
+    RETRAININGS,
     Amount,
     FuseSettings,
     RetrainSettings,
     amounts_of,
     tuning_steps,
 )
-from jaxtickets import allocation, masks, runs
+from jaxtickets import allocation, masks, nets, runs
 from jaxtickets.compress import fusion
 from jaxtickets.compress.fusion import HOW, WHICH, Fused, Partners
 from jaxtickets.compress.graph import Graph, trace
@@ -112,10 +113,15 @@ def plan_fusion(settings: FuseSettings, retrain: RetrainSettings, problem: Probl
         graph = trace(problem.net, problem.image_shape)
         fusion.fusible(graph)
     except ValueError as error:
-        raise UserError(f"{type(problem.net).__name__}: {error}") from error
+        raise UserError(f"--model={nets.name_of(problem.net)}: {error}") from error
     amounts = amounts_of(settings, graph)
     for amount in [] if settings.cosines else amounts:
         amount.keep(params=None, stats=None)
+    stats = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))[1]
+    for name in retrain.retrain:
+        if RETRAININGS[name].statistics and not jax.tree.leaves(stats):
+            net = nets.name_of(problem.net)
+            raise UserError(f"--retrain={name} with {net}: there is no batch norm")
     there = len(problem.dataset.train.labels)
     if settings.data_images > there:
         raise UserError(f"--data_images={settings.data_images}: the data set has {there}")
@@ -191,6 +197,7 @@ def fuse_all(
             keep = amount.keep(params=source.ticket.params, stats=source.ticket.stats)
             for which in settings.which:
                 key = mask_key(source.seed, which, source.density)
+                same: dict[str, Partners] | None = None
                 for how in settings.how:
                     one = fusion.fuse(
                         key,
@@ -201,7 +208,9 @@ def fuse_all(
                         HOW[how],
                         least_cosine=settings.least_cosine,
                         grams=grams,
+                        partners=same,
                     )
+                    same = one.partners
                     for name in [*one.partners][:1]:
                         partners.setdefault(which, one.partners[name])
                     row = name_of(which, how, amount.word, source)

@@ -50,8 +50,10 @@ VGG16: dict[str, Any] = {
 }
 """The other published table, for an accelerator."""
 SMOKE: dict[str, Any] = {
-    **MNIST5K,
-    "widths": "4,6,20",
+    "model": "lenet300_100",
+    "widths": "16,8",
+    "optimizer": "momentum",
+    "learning_rate": 0.1,
     "epochs": 1,
     "batch_size": 250,
     "seeds": 2,
@@ -60,7 +62,7 @@ SMOKE: dict[str, Any] = {
     "cuts": (0.5,),
     "data_images": 200,
     "before_density": (1.0, 0.5),
-    "retrain": ("none", "statistics", "finetune"),
+    "retrain": ("none", "finetune"),
     "retrained": ("merge",),
     "finetune_epochs": 1,
 }

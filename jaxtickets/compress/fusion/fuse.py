@@ -82,6 +82,7 @@ def fuse(
     least_cosine: float = LEAST_COSINE,
     grams: Mapping[str, Array] | None = None,
     epsilon: float = EPSILON,
+    partners: Mapping[str, Partners] | None = None,
 ) -> Fused:
     """Fuses the units of each layer until `keep` of them are left.
 
@@ -100,6 +101,8 @@ def fuse(
         that similar is lost.
       grams: of `layers.grams`, if a rule needs data.
       epsilon: what batch norms add to the variance.
+      partners: where the units go, from a call with the same arguments but `how`, so that `which`
+        isn't asked again.
 
     Raises:
       ValueError: in one line: a group isn't there or can't be fused, a count is out of range, or a
@@ -116,16 +119,19 @@ def fuse(
     masks.check_mask(ticket.mask, ticket.params)
     params: Params = masks.apply(ticket.mask, ticket.params)
     first, stats, mask = params, ticket.stats, ticket.mask
-    units, partners = dict[str, np.ndarray](), dict[str, Partners]()
+    found = dict[str, Partners]()
     keys = jax.random.split(key, len(groups))
     for one, (name, group) in zip(keys, groups.items(), strict=True):
         if keep.get(name, group.size) == group.size:
             continue
         gram = None if grams is None else grams[name]
         layer = layer_of(first, ticket.stats, group, gram, epsilon)
-        found = which.choose(one, layer, keep[name], least_cosine)
-        made = how.combine(layer, found)
+        if partners is not None:
+            found[name] = partners[name]
+        else:
+            found[name] = which.choose(one, layer, keep[name], least_cosine)
+        made = how.combine(layer, found[name])
         params, stats = combine(params, stats, group, made, epsilon)
         mask = combined_mask(mask, params, group, made)
-        units[name], partners[name] = found.kept, found
-    return Fused(ticket._replace(params=params, stats=stats, mask=mask), units, partners)
+    units = {name: one.kept for name, one in found.items()}
+    return Fused(ticket._replace(params=params, stats=stats, mask=mask), units, found)

@@ -22,7 +22,7 @@ AFTER = {
 }
 MOST_PANELS = 3
 """In a row."""
-CLUSTERS, PARTNERS = 8, 5
+CLUSTERS, PARTNERS = 4, 5
 """The kept units that are drawn, and the units fused into each."""
 
 
@@ -72,9 +72,10 @@ def draw_fused(
 ) -> Path:
     """Draws kept units of the first layer and the units fused into them, as pixels.
 
-    Each rule of `which` has a block, each row a kept unit (on the left) and the units that are
-    fused into it, the most similar first, above each its cosine. Rows are the kept units with the
-    most partners. Channels of an image are averaged; each unit has its own symmetric scale.
+    Each rule of `which` has a panel. A row is a kept unit (on the left) and units that are fused
+    into it, the most similar first; above each stands the cosine of its weights with those of the
+    kept unit. Rows are the kept units with the most partners. Channels of an image are averaged;
+    the weights of each unit are scaled by the largest of them.
 
     Args:
       folder: the run's folder.
@@ -86,41 +87,64 @@ def draw_fused(
     pixels = pixels_of(kernel, image)
     vectors = kernel.reshape(-1, kernel.shape[-1]).T
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    cosines = vectors @ vectors.T
-    blocks = {name: clusters_of(one, cosines) for name, one in partners.items()}
-    high = max(1, *(len(block) for block in blocks.values()))
-    across = PARTNERS + 2
-    fig, axes = subplots(
-        high, across * len(blocks) - 1, (0.62 * across * len(blocks), 0.8 * high + 1)
-    )
+    wide = min(MOST_PANELS, len(partners))
+    high = -(-len(partners) // wide)
+    fig, axes = subplots(high, wide, (4.2 * wide, 3.9 * high + 0.4))
     for panel in axes.flat:
         panel.set_axis_off()
-    for i, (name, block) in enumerate(blocks.items()):
-        for row, (kept, members) in enumerate(block):
-            for column, unit in enumerate([kept, *members]):
-                panel = axes[row, i * across + column]
-                most = np.abs(pixels[unit]).max() or 1
-                panel.imshow(pixels[unit], cmap="RdBu_r", vmin=-most, vmax=most)
-                text = f"{cosines[kept, unit]:.2f}" if column else "kept"
-                panel.set_title(text, fontsize=7, pad=2)
-        axes[0, i * across].text(
-            0, 1.5, words(name), transform=axes[0, i * across].transAxes, fontsize="medium"
-        )
+    for panel, (name, one) in zip(axes.flat, partners.items(), strict=False):
+        _mosaic(panel, pixels, vectors @ vectors.T, one)
+        panel.set_title(words(name), fontsize="medium")
+    amount = [*spec["counts"], *spec["cosines"], *spec["cuts"]][0]
     fig.suptitle(
-        f"Incoming weights of fused units, {spec['model']} on {spec['dataset']}; first amount, "
-        "first seed; numbers: cosine with the kept unit",
+        f"Incoming weights of the first fused layer of {spec['model']} on {spec['dataset']} "
+        f"(red: positive, blue: negative), {_amount(spec)} {amount}, seed {spec['seed']}: kept "
+        "units with the most partners, and the cosines of the units fused into them",
         fontsize="medium",
     )
     return save(fig, folder, "fused")
 
 
+def _amount(spec: Row) -> str:
+    if spec["counts"]:
+        return "units left"
+    return "pairs of a cosine above" if spec["cosines"] else "a fused share of"
+
+
+def _mosaic(panel: Any, pixels: np.ndarray, cosines: np.ndarray, partners: Partners) -> None:
+    """Draws kept units and the units fused into them, row by row."""
+    block = clusters_of(partners, cosines)
+    _, h, w = pixels.shape
+    above, beside, apart = 0.4 * h, 0.1 * w, 0.4 * w
+    right, bottom = apart + (PARTNERS + 1) * (w + beside), CLUSTERS * (h + above)
+    for row, (kept, members) in enumerate(block):
+        top = row * (h + above) + above
+        for column, unit in enumerate([kept, *members]):
+            left = column * (w + beside) + (apart if column else 0)
+            most = np.nanmax(np.abs(pixels[unit])) or 1
+            where = (left, left + w, top + h, top)
+            panel.imshow(pixels[unit] / most, cmap="RdBu_r", vmin=-1, vmax=1, extent=where)
+            text = f"{cosines[kept, unit]:.2f}" if column else "kept"
+            panel.text(left + w / 2, top - 0.08 * h, text, ha="center", va="bottom", fontsize=6)
+    if not block:
+        panel.text(0, 0, "no unit has a partner", fontsize="small", va="top")
+    panel.set_xlim(0, right)
+    panel.set_ylim(bottom, 0)
+
+
 def pixels_of(kernel: np.ndarray, image: Sequence[int]) -> np.ndarray:
-    """float`[units, h, w]`: the units' weights as pixels, with the mean over channels."""
+    """float`[units, h, w]`: the units' weights as pixels, with the mean over channels.
+
+    Weights of a dense layer that doesn't read the image are put into a square, row by row.
+    """
     if kernel.ndim > 2:
         return np.moveaxis(kernel.mean(-2), -1, 0)
     if kernel.shape[0] == np.prod(image):
         return np.asarray(kernel.T.reshape(-1, *image).mean(-1))
-    return kernel.T[:, None]
+    side = int(np.ceil(np.sqrt(kernel.shape[0])))
+    square = np.full((kernel.shape[1], side * side), np.nan)
+    square[:, : kernel.shape[0]] = kernel.T
+    return square.reshape(-1, side, side)
 
 
 def clusters_of(partners: Partners, cosines: np.ndarray) -> list[tuple[int, list[int]]]:

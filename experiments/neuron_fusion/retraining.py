@@ -58,13 +58,18 @@ def retrain(
                 one.name | {"retrain": name} | _learnt(row) | _sizes(group.report)
                 for one, row in zip(mine, found, strict=True)
             ]
-    order = [*plan.settings.which], [*plan.settings.how], [one.word for one in plan.amounts]
+    orders = {
+        "retrain": list(plan.retrain.retrain),
+        "how": list(plan.settings.how),
+        "which": list(plan.settings.which),
+        "asked": [one.word for one in plan.amounts],
+    }
     return sorted(
         made,
         key=lambda row: (
-            *(-row["before_density"], order[0].index(row["which"])),
-            *(order[1].index(row["how"]), order[2].index(row["asked"])),
-            *(plan.retrain.retrain.index(row["retrain"]), row["seed"]),
+            -row["before_density"],
+            *(order.index(row[name]) for name, order in orders.items()),
+            row["seed"],
         ),
     )
 
@@ -76,7 +81,7 @@ def dense_rows(session: Session, dense: Dense, report: Report) -> list[Row]:
     )
     return [
         {
-            **{"which": DENSE, "how": "", "asked": "", "before_density": 1.0, "retrain": ""},
+            **{"which": DENSE, "how": None, "asked": None, "before_density": 1.0, "retrain": None},
             **{"seed": one.number},
             **{name: row[name] for name in ("trained_accuracy", "validation_accuracy", "seconds")},
             **_sizes(whole),

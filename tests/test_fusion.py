@@ -12,7 +12,7 @@ from jaxtickets.compress.fusion import HOW, WHICH, Layer, Partners, combinations
 from jaxtickets.compress.fusion.layers import combine, layer_of
 from jaxtickets.compress.fusion.pairs import number_above
 from jaxtickets.compress.graph import Graph, trace
-from jaxtickets.compress.shrink import shrink
+from jaxtickets.compress.shrink import shrink, shrink_alike
 from jaxtickets.types import Feed, Ticket, Units
 
 KEY = jax.random.key(0)
@@ -101,6 +101,23 @@ def test_the_net_without_the_removed_units_computes_the_same(nets_of_twins, name
     whole = np.asarray(apply(fused.ticket.params, fused.ticket.stats, images)[0])
     less = jax.jit(nets.functional(small, graph.image).apply)(cut.params, cut.stats, images)[0]
     np.testing.assert_allclose(less, whole, rtol=1e-4, atol=1e-4 * abs(whole).max())
+
+
+def test_nets_of_the_same_widths_are_cut_as_each_alone(nets_of_twins):
+    net, ticket, graph, *_ = nets_of_twins["lenet300_100", 1.0]
+    found = [
+        fusion.fuse(KEY, ticket, graph, {"fc1": 3, "fc2": 5}, WHICH[which], HOW["merge"])
+        for which in ("l1", "random")
+    ]
+    small, cut, _ = shrink_alike(
+        net, [one.ticket for one in found], [one.units for one in found], graph
+    )
+    alone = shrink(net, found[1].ticket, found[1].units, graph)
+    assert small == alone[0]
+    jax.tree.map(np.testing.assert_array_equal, cut[1], alone[1])
+    with pytest.raises(ValueError, match="4 units of fc1 stay, of the first 3"):
+        more = fusion.fuse(KEY, ticket, graph, {"fc1": 4}, WHICH["l1"], HOW["merge"])
+        shrink_alike(net, [found[0].ticket, more.ticket], [found[0].units, more.units], graph)
 
 
 # --- which units stay, and where the others go ---------------------------------------------------

@@ -86,7 +86,13 @@ def shrink_alike(
     rest = []
     for ticket, mine in zip(tickets[1:], units[1:], strict=True):
         masks.check_mask(ticket.mask, ticket.params)
-        rest.append(_cut(ticket, graph, small, mine, graphs.kept(graph, mine)))
+        stays = graphs.kept(graph, mine)
+        for name, places in graph.units.items():
+            if (count := int(stays[places].sum())) != report.units[name][0]:
+                raise ValueError(
+                    f"{count} units of {name} stay, of the first {report.units[name][0]}"
+                )
+        rest.append(_cut(ticket, graph, small, mine, stays))
     return small_net, [first, *rest], report
 
 

@@ -29,7 +29,8 @@ CLUSTERS, PARTNERS = 4, 5
 def draw_accuracies(folder: Path) -> Path:
     """Draws test accuracy against the units left, a line a rule of `which`.
 
-    There is a panel for each way to fuse and to retrain. Points are means over seeds, whiskers
+    There is a panel for each way to fuse and to retrain; panels of the same retraining have the
+    same scale. Points are means over seeds, whiskers
     sample standard deviations. Nets that were sparse before fusion are left out, unless all were.
     """
     spec, summary = read_spec(folder), rows.read_summary(folder)
@@ -41,7 +42,6 @@ def draw_accuracies(folder: Path) -> Path:
     high = -(-len(panels) // wide)
     fig, axes = subplots(high, wide, (4.0 * wide + 1.8, 3.5 * high + 0.5))
     accuracies = [100 * row["trained_accuracy"] for row in summary if row["which"] == DENSE]
-    least = min(100 * row["trained_accuracy"] for row in fused)
     for panel, (how, retrain) in zip(axes.flat, panels, strict=False):
         mine = [row for row in fused if (row["how"], row["retrain"]) == (how, retrain)]
         panel.axhline(np.mean(accuracies), color="0.5", lw=1, label="dense net")
@@ -51,7 +51,9 @@ def draw_accuracies(folder: Path) -> Path:
         panel.set_xlim(left[0] + 3, left[-1] - 3)
         panel.set_xticks(left[:: max(1, len(left) // 6)])
         panel.xaxis.set_major_formatter("{x:.3g}")
-        panel.set_ylim(max(0, least - 3), 100 if max(accuracies) > 96 else max(accuracies) + 2)
+        alike = [100 * row["trained_accuracy"] for row in fused if row["retrain"] == retrain]
+        most = max(*alike, *accuracies)
+        panel.set_ylim(min(alike) - 0.05 * (most - min(alike)), most + 0.05 * (most - min(alike)))
         panel.set_title(f"{how}, {AFTER[retrain]}", fontsize="medium")
         panel.set(xlabel="units left (%)", ylabel="test accuracy (%)")
         panel.grid(alpha=0.3)

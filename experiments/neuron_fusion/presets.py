@@ -11,7 +11,7 @@ MNIST5K: dict[str, Any] = {
     "epochs": 10,
     "cuts": (0.25, 0.5, 0.75),
     "retrain": ("none", "statistics", "finetune", "full"),
-    "retrained": ("prune", "merge"),
+    "retrained": ("merge",),
 }
 """LeNet-5 with batch norm on the bundled digits, in all ways of retraining."""
 FASHION: dict[str, Any] = {

@@ -32,6 +32,7 @@ LEADS = {
     "learned_sparsity": "method,strength,asked,seed,density,factor,trained_accuracy",
     "classification": "model,dataset,method,net,density,seed,trained_accuracy",
     "neuron_fusion": "which,how,asked,before_density,retrain,seed,trained_accuracy",
+    "strong_tickets": "method,coefficients,seed,test_accuracy,same_answers,largest_error",
 }
 FIGURES = {
     "imp_rewind": ("lottery", "curves", "layers"),
@@ -56,6 +57,7 @@ FIGURES = {
     "learned_sparsity": ("accuracies", "multiply_adds"),
     "classification": ("reliability", "entropy", "rejection", "shifts"),
     "neuron_fusion": ("accuracies", "fused"),
+    "strong_tickets": ("errors",),
 }
 OWN_TEST = {"sa_search", "benchmark"}
 """Experiments whose runs a test file of their own looks at."""
@@ -355,6 +357,18 @@ BAD = {
         "--retrain=statistics": "--retrain=statistics with lenet300_100: there is no batch norm",
         "--retrain=none --finetune_epochs=3 --before_density=1": "--finetune_epochs: has no effect",
         "--preset=fashon": "did you mean fashion",
+    },
+    "strong_tickets": {
+        "--coefficients= --epsilon=1e-9": "--epsilon=1e-09 is out of reach: pensia needs 94 coef",
+        "--coefficients= --constructions=malach --epsilon=1e-4": "--constructions=malach with",
+        "--coefficients=29": "--coefficients=29: pensia takes at most 28",
+        "--coefficients=2.5": "--coefficients=2.5: must be whole numbers",
+        "--coefficients=0": "--coefficients=0.0: must be 1 or more",
+        "--epsilon=0": "--epsilon=0.0: must be above 0 and below 1",
+        "--constructions=pensja": "did you mean pensia?",
+        "--curve= --sample=10": "--sample: has no effect with --curve=",
+        "--use_bias": "--model: lenet300_100 has biases: strong tickets are made of sums alone",
+        "--model=lenet5 --widths=": "--model: lenet5 isn't made of dense layers alone",
     },
     "classification": {
         "--samples=0": "--samples=0: must be 1 or more",

@@ -17,8 +17,10 @@ import numpy as np
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file through a temporary file beside it, so that no reader sees a partial file.
+
+    Text is written in UTF-8, bytes as they are.
 
     Raises:
       OSError: it cannot be written; the error names `path`, and no temporary file remains.
@@ -26,7 +28,7 @@ def write_atomically(path: Path, text: str) -> None:
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         with naming(path):
-            new.write_text(text, encoding="utf-8", newline="")
+            new.write_bytes(content.encode() if isinstance(content, str) else content)
             os.replace(new, path)
     except BaseException:
         new.unlink(missing_ok=True)

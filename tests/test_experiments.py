@@ -32,6 +32,8 @@ LEADS = {
     "sign_flips": "rule,variant,rate,density,seed,trained_accuracy,validation_accuracy",
     "learned_sparsity": "method,strength,asked,seed,density,factor,trained_accuracy",
     "classification": "model,dataset,method,net,density,seed,trained_accuracy",
+    "neuron_fusion": "which,how,asked,before_density,retrain,seed,trained_accuracy",
+    "strong_tickets": "method,coefficients,seed,test_accuracy,same_answers,largest_error",
 }
 FIGURES = {
     "imp_rewind": ("lottery", "curves", "layers"),
@@ -56,6 +58,8 @@ FIGURES = {
     "sign_flips": ("overview", "flips", "accuracies"),
     "learned_sparsity": ("accuracies", "multiply_adds"),
     "classification": ("reliability", "entropy", "rejection", "shifts"),
+    "neuron_fusion": ("accuracies", "fused"),
+    "strong_tickets": ("errors",),
 }
 OWN_TEST = {"sa_search", "benchmark"}
 """Experiments whose runs a test file of their own looks at."""
@@ -341,6 +345,38 @@ BAD = {
         "--penalty=group_lasso": "--penalty=group_lasso: name it in --methods instead",
         "--seeds=100000": "--seeds=100000: 100000 trainings take",
         "--preset=mnst": "did you mean mnist",
+    },
+    "neuron_fusion": {
+        "--which=l3": "unknown which 'l3': ",
+        "--how=merged": "unknown how 'merged': did you mean merge?",
+        "--cuts=0": "--cuts=0: a share of 0 of the units can't be cut",
+        "--cuts=1": "--cuts=1: a share of 1 of the units can't be cut",
+        "--cuts=0.99": "--cuts=0.99: a cut of 0.99 leaves none of the",
+        "--cuts=0.01": "--cuts=0.01: a cut of 0.01 removes no unit of fc1, fc2",
+        "--counts=8": "--counts=8: 1 numbers for 2 layers: fc1, fc2",
+        "--counts=8-0": "--counts=8-0: fc2 has 8 units, 1 must stay",
+        "--counts=16-8": "--counts=16-8: no unit would be fused",
+        "--counts=many": "--counts=many: must be whole numbers",
+        "--counts=8-4 --cosines=0.9": "--counts and --cosines: give one of them",
+        "--counts=8-4 --cuts=0.5": "--cuts: has no effect with --counts=8-4",
+        "--cosines=2": "--cosines=2.0: must be above -1 and at most 1",
+        "--data_images=4000": "--data_images=4000: the data set has 3500",
+        "--before_density=0.000001": "--before_density=1e-06: density 1e-06 keeps no weight",
+        "--retrain=statistics": "--retrain=statistics with lenet300_100: there is no batch norm",
+        "--retrain=none --finetune_epochs=3 --before_density=1": "--finetune_epochs: has no effect",
+        "--preset=fashon": "did you mean fashion",
+    },
+    "strong_tickets": {
+        "--coefficients= --epsilon=1e-9": "--epsilon=1e-09 is out of reach: pensia needs 94 coef",
+        "--coefficients= --constructions=malach --epsilon=1e-4": "--constructions=malach with",
+        "--coefficients=29": "--coefficients=29: pensia takes at most 28",
+        "--coefficients=2.5": "--coefficients=2.5: must be whole numbers",
+        "--coefficients=0": "--coefficients=0.0: must be 1 or more",
+        "--epsilon=0": "--epsilon=0.0: must be above 0 and below 1",
+        "--constructions=pensja": "did you mean pensia?",
+        "--curve= --sample=10": "--sample: has no effect with --curve=",
+        "--use_bias": "--model: lenet300_100 has biases: strong tickets are made of sums alone",
+        "--model=lenet5 --widths=": "--model: lenet5 isn't made of dense layers alone",
     },
     "classification": {
         "--samples=0": "--samples=0: must be 1 or more",

@@ -28,6 +28,7 @@ LEADS = {
     "energy_study": CHECKED,
     "sa_frontier": LEADING.replace("method,", "method,budget,dense_trainings,"),
     "sparse_execution": "model,mask,density,seed,work,batch,form,dense_ms,ms,ratio",
+    "portability": "model,parameters,",
     "sign_flips": "rule,variant,rate,density,seed,trained_accuracy,validation_accuracy",
     "learned_sparsity": "method,strength,asked,seed,density,factor,trained_accuracy",
     "classification": "model,dataset,method,net,density,seed,trained_accuracy",
@@ -53,6 +54,7 @@ FIGURES = {
     "sa_frontier": ("accuracy_over_budget", "trained_over_untrained", "where", "evolution"),
     "annealed_training": ("accuracies", "heat", "chains", "agreement"),
     "sparse_execution": ("sparse",),
+    "portability": ("differences",),
     "sign_flips": ("overview", "flips", "accuracies"),
     "learned_sparsity": ("accuracies", "multiply_adds"),
     "classification": ("reliability", "entropy", "rejection", "shifts"),
@@ -297,6 +299,12 @@ BAD = {
         "--batches=1000000000": "--batches, --train_batch: 1000000000: 1000000000 images take",
         "--batches=0": "--batches=0.0: must be 1 or more",
         "--tickets=x=EMPTY/*": "/*: there is no such folder",
+    },
+    "portability": {
+        "--models=lenet6": "unknown model 'lenet6': did you mean lenet5?",
+        "--density=0": "--density=0.0: must be above 0",
+        "--units=1": "--units=1.0: must be above 0 and below 1",
+        "--images=0": "--images=0: must be 1 or more",
     },
     "sign_flips": {
         "--rules=flip": "unknown rules 'flip': did you mean flips?",

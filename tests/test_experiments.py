@@ -32,6 +32,7 @@ LEADS = {
     "sign_flips": "rule,variant,rate,density,seed,trained_accuracy,validation_accuracy",
     "learned_sparsity": "method,strength,asked,seed,density,factor,trained_accuracy",
     "classification": "model,dataset,method,net,density,seed,trained_accuracy",
+    "weight_agnostic": "seed,population,generations,images,random_accuracy,tuned_accuracy",
     "neuron_fusion": "which,how,asked,before_density,retrain,seed,trained_accuracy",
     "strong_tickets": "method,coefficients,seed,test_accuracy,same_answers,largest_error",
 }
@@ -58,6 +59,7 @@ FIGURES = {
     "sign_flips": ("overview", "flips", "accuracies"),
     "learned_sparsity": ("accuracies", "multiply_adds"),
     "classification": ("reliability", "entropy", "rejection", "shifts"),
+    "weight_agnostic": ("overview",),
     "neuron_fusion": ("accuracies", "fused"),
     "strong_tickets": ("errors",),
 }
@@ -402,6 +404,19 @@ BAD = {
         "--other_dataset=mnist5k": "--other_dataset=mnist5k: the nets are trained on it",
         "--seeds=1000000": "--seeds=1000000: 1000000 trainings take",
         "--preset=mnst": "did you mean mnist",
+    },
+    "weight_agnostic": {
+        "--population=1": "--population=1: must be 2 or more",
+        "--side=9": "--side=9: digits has images of 8x8 pixels in 1 channels, give 8 or less",
+        "--dataset=cifar10": "--dataset=cifar10: cifar10 has images of 32x32 pixels in 3 channels",
+        "--images=1098": "--images=1098: there are only 1097 training images",
+        "--eval_every=5": "--eval_every=5: must divide --generations=12",
+        "--mutations=0.5,0.5": "--mutations: 2 probabilities are given, must be 4",
+        "--mutations=0.5,0.5,0.5,0.5": "--mutations=0.5,0.5,0.5,0.5: must be prob",
+        "--connections=10": "--connections=10: too few, the first graphs have up to 66",
+        "--share=0": "--share=0.0: must be above 0 and at most 1",
+        "--elite=1": "--elite=1.0: must be below 1",
+        "--preset=digit": "did you mean digits",
     },
     "linear_connectivity": {
         "--rewinds=60": "rewind_step=60: must be in the training",

@@ -290,7 +290,7 @@ BAD = {
         "--density=1.5": "--density=1.5: must be above 0 and at most 1",
         "--criterion=magnitud": "unknown criterion 'magnitud'",
         "--granularity=units --criterion=batch_norm": "fc1 has no batch norm",
-        "--granularity=units --density=0.024": "keeps 1 weights, a floor of 1 needs 2",
+        "--granularity=units --density=0.003": "keeps 1 weights, a floor of 1 needs 2",
         "--after=rewind": "unknown after 'rewind'",
         "--preset=vgg": "did you mean vgg16",
     },

@@ -441,7 +441,7 @@ def test_a_filter_search_keeps_its_share_and_rewinds_to_the_first_weights(smokes
         (method, number) for method in methods for number in "01"
     }
     for row in made:
-        assert [row[f"units/{name}"] for name in ("conv1", "conv2", "fc1")] == ["3", "3", "64"]
+        assert [row[f"units/{name}"] for name in ("conv1", "conv2", "fc1")] == ["2", "3", "10"]
         for name in ("search_loss", "search_validation_loss"):
             assert (float(row[name] or 0) > 0) == (row["method"] in found)
 

@@ -1,0 +1,99 @@
+"""The settings of the pipeline, and what they can't be."""
+
+import dataclasses
+
+from experiments.compression.methods import CUTTERS, MOVERS, NAMES
+from experiments.harness import memory, moving_masks, packed_runs
+from experiments.harness.problem import Problem
+from experiments.harness.settings import MOST_EPOCHS, MOST_FACTOR, MOST_UNITS, option
+from experiments.harness.training_runs import steps_between_moves
+from jaxtickets import allocation, masks
+from jaxtickets.compress.clustering import STARTS
+from jaxtickets.compress.entropy_coding import SYMBOL_CODERS
+from jaxtickets.compress.position_coding import POSITION_CODERS
+from jaxtickets.io.errors import UserError
+
+DTYPES = ("float32", "float16")
+
+
+@dataclasses.dataclass(frozen=True)
+class CompressSettings:
+    """The stages of the pipeline. Each field is also a flag of the same name."""
+
+    methods: tuple = option(
+        ("iterative_magnitude", "exact_obs", "granet"), "ways to prune", NAMES
+    )
+    density: tuple = option((0.1, 0.05, 0.02), "kept fractions of the weights", above=0, below=1)
+    rounds: int = option(
+        3, "cuts of iterative methods, each followed by a retraining", least=1, most=1000
+    )
+    retrain_epochs: int = option(
+        5, "epochs of a retraining after a cut; 0: none", least=0, most=MOST_EPOCHS
+    )
+    retrain_rate: float = option(
+        0.3,
+        "learning rate of a retraining, as a fraction of --learning_rate",
+        above=0,
+        most=MOST_FACTOR,
+    )
+    alpha: float = option(1.0, "strength of the hyperbolic step of +ham", least=0, most=1e6)
+    floor: int = option(1, "minimum number of weights that a layer keeps", least=0, most=MOST_UNITS)
+    execution: str = packed_runs.execution("training steps of pruned nets")
+    levels: tuple = option(
+        (16,),
+        "shared values of each leaf; empty: the pipeline ends with pruning",
+        least=2,
+        most=2**16,
+        empty=True,
+    )
+    quantiser: str = option("optimal", "start of the k-means that finds them", tuple(STARTS))
+    codebook: str = option("float16", "type that they are rounded to", DTYPES)
+    share_epochs: int = option(
+        3, "epochs in which shared values are trained; 0: none", least=0, most=MOST_EPOCHS
+    )
+    share_rate: float = option(
+        3e-4, "learning rate of this training, by Adam", above=0, most=MOST_FACTOR
+    )
+    positions: str = option("learned", "code of positions in the last stage", tuple(POSITION_CODERS))
+    symbols: str = option("range", "code of symbols in the last stage", tuple(SYMBOL_CODERS))
+    repeats: int = option(
+        100, "timed calls, of which latency is the median; 0: none", least=0, most=10**6
+    )
+
+
+def keep_of(problem: Problem, density: float, floor: int) -> int:
+    """The number of prunable weights that a density keeps."""
+    shapes = masks.shapes(problem.param_shapes, problem.prunable)
+    return allocation.global_(shapes, density, floor)
+
+
+def check(settings: CompressSettings, problem: Problem, seeds: int) -> None:
+    """Raises UserError if a stage can't be done, before any work."""
+    if settings.execution == "sparse":
+        packed_runs.check_perceptron(problem)
+    number = max(1, len(settings.levels)) * len(settings.density) * seeds
+    size = memory.training(problem.param_shapes)
+    words = ",".join(f"{density:g}" for density in settings.density)
+    memory.check_memory(f"--density={words}", number, size, "trainings")
+    for density in settings.density:
+        try:
+            keep = keep_of(problem, density, settings.floor)
+            for name in settings.methods:
+                if name in MOVERS:
+                    every = steps_between_moves(0, problem)
+                    method = MOVERS[name].method
+                    moving_masks.planned(method, density, problem, every, floor=settings.floor)
+        except ValueError as error:
+            raise UserError(f"--density={density:g}: {error}") from error
+        for levels in settings.levels:
+            if levels > keep:
+                raise UserError(
+                    f"--levels={levels:g}: density {density:g} keeps {keep} weights, fewer than "
+                    "shared values"
+                )
+    for levels in settings.levels:
+        if levels != int(levels):
+            raise UserError(f"--levels={levels:g}: must be a whole number")
+    iterated = [name for name in settings.methods if name in CUTTERS and CUTTERS[name].iterated]
+    if iterated and not settings.retrain_epochs:
+        raise UserError(f"--methods={iterated[0]}: its rounds need --retrain_epochs of 1 or more")

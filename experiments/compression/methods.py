@@ -16,16 +16,19 @@ Cut = Callable[[int], Ticket]
 """`cut(keep) -> Ticket`: with exactly so many weights."""
 
 
+Study = Callable[[Key, Evidence, Prunable, int], Cut]
+"""`study(key, evidence, prunable, floor) -> Cut`: what all densities need alike; consumes the key."""
+
+
 class Cutter(NamedTuple):
     """A way to prune trained nets.
 
     Attributes:
-      study: `study(key, evidence, prunable, floor) -> Cut`: what all densities need alike; the key
-        is consumed.
+      study: see `Study`.
       iterated: whether it prunes in `--rounds` rounds, each of which is retrained; else in one.
     """
 
-    study: Callable[[Key, Evidence, Prunable, int], Cut]
+    study: Study
     iterated: bool = False
 
 
@@ -41,7 +44,7 @@ class Mover(NamedTuple):
     inner: str = ""
 
 
-def by_criterion(name: str) -> Callable[[Key, Evidence, Prunable, int], Cut]:
+def by_criterion(name: str) -> Study:
     """Keeps the weights of the highest scores, and their values."""
     criterion = criteria.CRITERIA[name]
 
@@ -56,8 +59,8 @@ def by_criterion(name: str) -> Callable[[Key, Evidence, Prunable, int], Cut]:
     return study
 
 
-def by_surgeon(name: str) -> Callable[[Key, Evidence, Prunable, int], Cut]:
-    """Keeps the weights that a surgeon removes last, with the values that make up for the others."""
+def by_surgeon(name: str) -> Study:
+    """Keeps the weights that a surgeon removes last; their values make up for the others."""
 
     def study(key: Key, evidence: Evidence, prunable: Prunable, floor: int) -> Cut:
         del key
@@ -67,13 +70,17 @@ def by_surgeon(name: str) -> Callable[[Key, Evidence, Prunable, int], Cut]:
     return study
 
 
-CUTTERS: dict[str, Cutter] = {
-    **{name: Cutter(by_criterion(name)) for name in ("random", "magnitude", "fisher", "obd")},
-    **{name: Cutter(by_surgeon(name)) for name in ("woodfisher", "layer_obs", "exact_obs")},
-    "iterative_magnitude": Cutter(by_criterion("magnitude"), iterated=True),
-    "iterative_exact_obs": Cutter(by_surgeon("exact_obs"), iterated=True),
+ITERATED = "iterative_"
+"""Before the name of a way to prune trained nets, for rounds of it."""
+STUDIES = {
+    **{name: by_criterion(name) for name in ("random", "magnitude", "fisher", "obd")},
+    **{name: by_surgeon(name) for name in ("woodfisher", "layer_obs", "exact_obs")},
 }
 """`obs` is missing: nets of images have too many weights for the whole Hessian."""
+CUTTERS: dict[str, Cutter] = {
+    **{name: Cutter(study) for name, study in STUDIES.items()},
+    **{f"{ITERATED}{name}": Cutter(study, iterated=True) for name, study in STUDIES.items()},
+}
 MOVERS: dict[str, Mover] = {
     "gradual": Mover(dynamic.METHODS["gradual"]),
     "granet": Mover(dynamic.METHODS["granet"]),
@@ -81,4 +88,4 @@ MOVERS: dict[str, Mover] = {
     "granet+ham": Mover(dynamic.METHODS["granet"], "ham"),
 }
 NAMES = (*CUTTERS, *MOVERS)
-ONE_SHOT = tuple(name for name, one in CUTTERS.items() if not one.iterated)
+ONE_SHOT = tuple(STUDIES)

@@ -47,7 +47,7 @@ SMOKE: dict[str, Any] = {
     **MNIST5K,
     "widths": "30,20",
     "train_images": 1000,
-    "methods": ("iterative_magnitude", "woodfisher", "granet"),
+    "methods": ("iterative_layer_obs", "granet"),
     "density": (0.1,),
     "seeds": 2,
     "epochs": 4,
@@ -56,6 +56,7 @@ SMOKE: dict[str, Any] = {
     "share_epochs": 1,
     "levels": (8,),
     "repeats": 5,
+    "execution": "dense",
 }
 PRESETS: dict[str, dict[str, Any]] = {
     DEFAULT: MNIST5K,

@@ -73,6 +73,13 @@ def load(session: Session, place: str) -> Ticket:
     return ticket._replace(rewind_step=np.int32(0))
 
 
+def save_ticket(session: Session, row: Row, ticket: Ticket) -> None:
+    """Saves the ticket of a row."""
+    problem, key = session.problem, jax.random.key(0)  # which is not part of a ticket
+    start = Start(key, problem.hyper, ticket.params, ticket.stats, ticket.mask)
+    save_entry(session.folder, problem, Entry(row, start), problem.steps, row["ticket"])
+
+
 def named(stage: str, method: str, job: Job) -> Row:
     """The fields that name a net in rows."""
     return {"stage": stage, "method": method, "density": job.density, "seed": job.seed.number}
@@ -159,8 +166,7 @@ def _cut(
             "ticket": f"{place_of(name, job)}-cut{number + 1}",
             "seconds": round(taken, 3),
         }
-        start = Start(training_key(job.seed, number + 1), problem.hyper, *ticket[:3])
-        save_entry(session.folder, problem, Entry(row, start), problem.steps, row["ticket"])
+        save_ticket(session, row, ticket)
         found.append(row)
         cached_trainings.keep(session.folder, phase, found)
     return found
@@ -182,7 +188,8 @@ def _retrain(
     entries = {}
     for job, row in zip(jobs, cuts, strict=True):
         ticket = load(session, row["ticket"])
-        start = Start(training_key(job.seed, number + 1), smaller.hyper, *ticket[:3])
+        key = training_key(job.seed, number + 1)
+        start = Start(key, smaller.hyper, ticket.params, ticket.stats, ticket.mask)
         entries[f"{row['ticket']}-retrained"] = Entry(named("pruned", name, job), start)
     retrained = session._replace(problem=smaller)
     done = cached_trainings.train(retrained, session.folder, f"retrain-{name}-{number}", entries)
@@ -214,7 +221,7 @@ def _moved(
         packed=problem.param_shapes if sparse else None,
     )
     made, missing = memory_batches.batches_left(
-        session.folder, f"train-{name}", session.axis, jobs, problem.param_shapes
+        session.folder, f"train-{name}", session.axis, jobs, jobs[0].seed.params
     )
     for phase, mine in missing:
         starts = [_start(problem, name, one, job, settings, every) for job in mine]
@@ -224,10 +231,9 @@ def _moved(
         spent = round(seconds(session.folder, phase) / len(mine), 3)
         done = []
         for i, job in enumerate(mine):
-            end = runs.take((state.params, state.stats, state.mask), i)
+            params, stats, mask = runs.take((state.params, state.stats, state.mask), i)
             row = names[i] | {"ticket": place_of(name, job), "seconds": spent}
-            start = Start(training_key(job.seed), problem.hyper, *end)
-            save_entry(session.folder, problem, Entry(row, start), problem.steps, row["ticket"])
+            save_ticket(session, row, Ticket(params, stats, mask, np.int32(0)))
             done.append(row)
         memory_batches.finish(session.folder, phase, done)
         made += done

@@ -20,9 +20,7 @@ DTYPES = ("float32", "float16")
 class CompressSettings:
     """The stages of the pipeline. Each field is also a flag of the same name."""
 
-    methods: tuple = option(
-        ("iterative_magnitude", "exact_obs", "granet"), "ways to prune", NAMES
-    )
+    methods: tuple = option(("iterative_magnitude", "exact_obs", "granet"), "ways to prune", NAMES)
     density: tuple = option((0.1, 0.05, 0.02), "kept fractions of the weights", above=0, below=1)
     rounds: int = option(
         3, "cuts of iterative methods, each followed by a retraining", least=1, most=1000
@@ -54,7 +52,9 @@ class CompressSettings:
     share_rate: float = option(
         3e-4, "learning rate of this training, by Adam", above=0, most=MOST_FACTOR
     )
-    positions: str = option("learned", "code of positions in the last stage", tuple(POSITION_CODERS))
+    positions: str = option(
+        "learned", "code of positions in the last stage", tuple(POSITION_CODERS)
+    )
     symbols: str = option("range", "code of symbols in the last stage", tuple(SYMBOL_CODERS))
     repeats: int = option(
         100, "timed calls, of which latency is the median; 0: none", least=0, most=10**6

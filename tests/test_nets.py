@@ -160,7 +160,7 @@ def test_im2col_is_the_convolution(size, kernel, channels, stride, padding):
 def test_patches_of_few_channels_are_made_of_fewer_slices(few, slices, monkeypatch):
     monkeypatch.setattr(convolution_forms, "FEW_CHANNELS", few)
     images = np.random.default_rng(0).standard_normal((2, 9, 8, 3), "f")
-    made = partial(convolution_forms._patches, kernel=(5, 5), strides=(1, 1), padding="VALID")
+    made = partial(convolution_forms.patches, kernel=(5, 5), strides=(1, 1), padding="VALID")
     assert str(jax.make_jaxpr(made)(images)).count(" = slice[") == slices
     golden = np.lib.stride_tricks.sliding_window_view(images, (5, 5), (1, 2))  # [n, y, x, c, i, j]
     golden = np.moveaxis(golden, 3, 5).reshape(2, 5, 4, 5 * 5 * 3)

@@ -1,1 +1,1 @@
-"""Structured compression: pruned nets become smaller nets. Also sparse forms of masked layers."""
+"""Compression: pruned nets become smaller nets, masked layers sparse ones, and `surgeon`s prune."""

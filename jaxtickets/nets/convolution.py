@@ -94,17 +94,16 @@ def im2col(
         return _depthwise(lhs, rhs, window_strides, padding, preferred_element_type or rhs.dtype)
 
     def convolve(images: jax.Array) -> jax.Array:
-        patches = _patches(images, rhs.shape[:2], window_strides, padding)
         return jnp.dot(
-            patches,
+            patches(images, rhs.shape[:2], window_strides, padding),
             rhs.reshape(-1, rhs.shape[-1]),
             precision=precision,
             preferred_element_type=preferred_element_type,
         )
 
     one_image = jax.eval_shape(convolve, jax.ShapeDtypeStruct((1, *lhs.shape[1:]), lhs.dtype))
-    patches = one_image.size * math.prod(rhs.shape[:3]) // rhs.shape[3] * lhs.dtype.itemsize
-    return _by_parts(convolve, lhs, max(1, round(PATCHES / max(1, patches))))
+    size = one_image.size * math.prod(rhs.shape[:3]) // rhs.shape[3] * lhs.dtype.itemsize
+    return _by_parts(convolve, lhs, max(1, round(PATCHES / max(1, size))))
 
 
 def _by_parts(fn: Callable[[jax.Array], jax.Array], images: jax.Array, size: int) -> jax.Array:
@@ -133,13 +132,20 @@ def _depthwise(
     return sum(others, first)
 
 
-def _patches(
+def patches(
     images: jax.Array,
     kernel: Sequence[int],
     strides: Sequence[int],
     padding: str | Sequence[tuple[int, int]],
 ) -> jax.Array:
-    """`[n, out_h, out_w, kh kw c]`: the slices side by side, in the kernel's order."""
+    """`[n, out_h, out_w, kh kw c]`: the pixels that a kernel reads, in the kernel's order.
+
+    Args:
+      images: `[n, h, w, c]`.
+      kernel: `(kh, kw)`.
+      strides: one stride for rows, one for columns.
+      padding: 'SAME', 'VALID' or `((top, bottom), (left, right))`.
+    """
     if images.shape[-1] > FEW_CHANNELS:
         return jnp.concatenate(_slices(images, kernel, strides, padding), -1)
     padded = _pad(images, kernel, strides, padding)

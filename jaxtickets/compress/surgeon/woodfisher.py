@@ -1,0 +1,136 @@
+"""WoodFisher: the optimal brain surgeon with blocks of the empirical Fisher information.
+
+Singh and Alistarh, "WoodFisher: efficient second-order approximation for neural network
+compression", 2020, sections 3 and 4. A block holds consecutive weights of a leaf, output by output;
+with g_n the gradient of example n's cross-entropy in its weights, its Hessian is
+`F = λ I + 1/N Σ_n g_n g_nᵀ`. Removing weight q costs `w_q² / (2 [F⁻¹]_qq)`, in nats, comparable
+over all blocks and leaves.
+
+Deviations. The paper computes F⁻¹ without F, by the Woodbury recursion
+`F⁻¹ ← F⁻¹ − (F⁻¹ g)(F⁻¹ g)ᵀ / (N + gᵀ F⁻¹ g)` from `I / λ`, one example after another. The blocks
+are small enough to sum F and invert it, which is the same matrix by products of matrices. The paper
+adds the updates of single removals; here the kept weights move to the joint minimum of each block.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtickets import losses, masks
+from jaxtickets.compress.surgeon import quadratic
+from jaxtickets.compress.surgeon.quadratic import Problem, Removal, Study
+from jaxtickets.criteria.base import Evidence, check_batches, loss_gradient
+from jaxtickets.types import Array, Mask, Params, Prunable, Ticket
+
+DAMPING = 1e-3
+BLOCK = 64
+"""The default size of blocks; a net of n weights takes `8 n` bytes times this."""
+
+
+def study(
+    evidence: Evidence,
+    prunable: Prunable,
+    *,
+    damping: float = DAMPING,
+    block: int = BLOCK,
+    again: bool = False,
+) -> Study:
+    """The order of removal of all weights; `quadratic.prune` then takes any density.
+
+    Args:
+      evidence: the trained net, its mask, and batches of training examples.
+      prunable: the leaves that are pruned; any.
+      damping: λ.
+      block: the number of weights of a block.
+      again: whether the costs are computed again after each removal in a block.
+
+    Raises:
+      ValueError: in one line: `damping` is not positive, or `block` is below 1.
+    """
+    if not damping > 0:
+        raise ValueError(f"damping {damping}: must be above 0")
+    if block < 1:
+        raise ValueError(f"blocks of {block} weights: must be 1 or more")
+    masks.check_mask(evidence.mask, evidence.params)
+    params = masks.apply(evidence.mask, evidence.params)
+    problems = {}
+    for path, fisher in information(evidence._replace(params=params), prunable, block).items():
+        (leaf,), (mask,) = (masks.pick(tree, (path,)) for tree in (params, evidence.mask))
+        size = fisher.shape[-1]
+        hessians = fisher + damping * np.eye(size)[None]
+        weights = np.asarray(to_blocks(leaf, size), np.float64)[:, None]
+        removed = ~np.asarray(to_blocks(mask, size))[:, None]
+        linear = np.einsum("gij,grj->gri", hessians, weights)
+        problems[path] = Problem(hessians, linear, weights, removed)
+    removals = {}
+    for path, one in problems.items():
+        (leaf,) = masks.pick(params, (path,))
+        if again:
+            found = quadratic.removal(one, quadratic.trace(one, path))
+        else:
+            found = quadratic.single_removal(one, path)
+        removals[path] = Removal(*(from_blocks(a[:, 0], leaf.shape) for a in found))
+
+    def rebuild(mask: Mask) -> Params:
+        new = masks.apply(mask, params)
+        for path, one in problems.items():
+            (leaf,), (kept,) = (masks.pick(tree, (path,)) for tree in (params, mask))
+            chosen = np.asarray(to_blocks(kept, one.weights.shape[-1]))[:, None]
+            best = from_blocks(quadratic.solve(one, chosen, path)[:, 0], leaf.shape)
+            new = masks.put(new, (path,), [jnp.asarray(best, leaf.dtype)])
+        return new
+
+    ticket = Ticket(params, evidence.stats, evidence.mask, np.int32(0))
+    return Study(ticket, prunable, removals, rebuild)
+
+
+def information(evidence: Evidence, prunable: Prunable, block: int) -> dict[str, np.ndarray]:
+    """Path -> float64`[blocks, b, b]`: the empirical Fisher information of each block.
+
+    b is `block`, or the leaf's size if that is smaller; what the last block lacks is zero.
+    """
+    check_batches(evidence)
+
+    @jax.jit
+    def gradients(images: Array, labels: Array) -> list[Array]:
+        def loss(params: Params, image: Array, label: Array) -> Array:
+            inputs = evidence.prepare(image[None])
+            logits, _ = evidence.model.apply(params, evidence.stats, inputs, None, False)
+            return losses.cross_entropy(logits, label[None])
+
+        def one(image: Array, label: Array) -> list[Array]:
+            found = loss_gradient(lambda params: loss(params, image, label), evidence.params)
+            return masks.pick(found, prunable)
+
+        return jax.vmap(one)(images, labels)
+
+    total: dict[str, Array] = {}
+    for images, labels in zip(*evidence.batches, strict=True):
+        found = gradients(images, labels)
+        with jax.enable_x64(True):
+            for path, leaf in zip(prunable, found, strict=True):
+                size = min(block, leaf[0].size)
+                some = _products(leaf, size)
+                total[path] = total[path] + some if path in total else some
+    count = np.prod(evidence.batches.labels.shape)
+    return {path: np.asarray(some) / count for path, some in total.items()}
+
+
+@partial(jax.jit, static_argnums=1)
+def _products(gradients: Array, size: int) -> Array:
+    blocks = jax.vmap(lambda leaf: to_blocks(leaf, size))(gradients.astype(jnp.float64))
+    return jnp.einsum("nki,nkj->kij", blocks, blocks)
+
+
+def to_blocks(leaf: Array, size: int) -> jax.Array:
+    """`[blocks, size]`: the leaf's elements, output by output; the last block ends in zeros."""
+    flat = jnp.moveaxis(jnp.asarray(leaf), -1, 0).ravel()
+    return jnp.pad(flat, (0, -flat.size % size)).reshape(-1, size)
+
+
+def from_blocks(blocks: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The leaf of `shape` whose `to_blocks` are `blocks`."""
+    outputs_first = (shape[-1], *shape[:-1])
+    return np.moveaxis(blocks.ravel()[: np.prod(shape)].reshape(outputs_first), 0, -1)

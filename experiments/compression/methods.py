@@ -17,7 +17,7 @@ Cut = Callable[[int], Ticket]
 
 
 Study = Callable[[Key, Evidence, Prunable, int], Cut]
-"""`study(key, evidence, prunable, floor) -> Cut`: what all densities need alike; consumes the key."""
+"""`study(key, evidence, prunable, floor) -> Cut`: what all densities need; it consumes the key."""
 
 
 class Cutter(NamedTuple):

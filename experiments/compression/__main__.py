@@ -67,7 +67,7 @@ def main() -> None:
     settings, net, train, _ = parts
     refuse_idle(WITHOUT_EFFECT, parts)
     axis, problem = set_up(place, parts)
-    check(settings, problem, net.seeds)
+    check(settings, train, problem, net.seeds)
     session = start_run("compression", place, parts, axis, problem)
     dense = dense_nets(session, train, store)
 

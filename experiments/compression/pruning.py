@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from experiments.compression.methods import CUTTERS, MOVERS, Cut, Cutter, Mover
-from experiments.compression.settings import CompressSettings, keep_of
+from experiments.compression.settings import CompressSettings, keep_of, moving_problem
 from experiments.harness import (
     cached_trainings,
     memory_batches,
@@ -207,7 +207,7 @@ def _moved(
     settings: CompressSettings,
     train: TrainSettings,
 ) -> list[Row]:
-    problem = session.problem
+    problem = moving_problem(session.problem, settings, train)
     every = steps_between_moves(0, problem)
     sparse = settings.execution == "sparse" and moving_trainings.skips_zeros(one.method)
     moving = moving_trainings.moved(

@@ -4,9 +4,10 @@ import dataclasses
 
 from experiments.compression.methods import CUTTERS, MOVERS, NAMES
 from experiments.harness import memory, moving_masks, packed_runs
-from experiments.harness.problem import Problem
+from experiments.harness.problem import Problem, shorter
 from experiments.harness.settings import MOST_EPOCHS, MOST_FACTOR, MOST_UNITS, option
 from experiments.harness.training_runs import steps_between_moves
+from experiments.harness.training_settings import TrainSettings
 from jaxtickets import allocation, masks
 from jaxtickets.compress.clustering import STARTS
 from jaxtickets.compress.entropy_coding import SYMBOL_CODERS
@@ -33,6 +34,12 @@ class CompressSettings:
         "learning rate of a retraining, as a fraction of --learning_rate",
         above=0,
         most=MOST_FACTOR,
+    )
+    move_epochs: int = option(
+        0,
+        "epochs of methods that prune while they train; 0: as of dense nets",
+        least=0,
+        most=MOST_EPOCHS,
     )
     alpha: float = option(1.0, "strength of the hyperbolic step of +ham", least=0, most=1e6)
     floor: int = option(1, "minimum number of weights that a layer keeps", least=0, most=MOST_UNITS)
@@ -67,7 +74,12 @@ def keep_of(problem: Problem, density: float, floor: int) -> int:
     return allocation.global_(shapes, density, floor)
 
 
-def check(settings: CompressSettings, problem: Problem, seeds: int) -> None:
+def moving_problem(problem: Problem, settings: CompressSettings, train: TrainSettings) -> Problem:
+    """The problem with the training of methods that prune while they train."""
+    return shorter(problem, train, settings.move_epochs, 1.0) if settings.move_epochs else problem
+
+
+def check(settings: CompressSettings, train: TrainSettings, problem: Problem, seeds: int) -> None:
     """Raises UserError if a stage can't be done, before any work."""
     if settings.execution == "sparse":
         packed_runs.check_perceptron(problem)
@@ -75,14 +87,15 @@ def check(settings: CompressSettings, problem: Problem, seeds: int) -> None:
     size = memory.training(problem.param_shapes)
     words = ",".join(f"{density:g}" for density in settings.density)
     memory.check_memory(f"--density={words}", number, size, "trainings")
+    moving = moving_problem(problem, settings, train)
     for density in settings.density:
         try:
             keep = keep_of(problem, density, settings.floor)
             for name in settings.methods:
                 if name in MOVERS:
-                    every = steps_between_moves(0, problem)
+                    every = steps_between_moves(0, moving)
                     method = MOVERS[name].method
-                    moving_masks.planned(method, density, problem, every, floor=settings.floor)
+                    moving_masks.planned(method, density, moving, every, floor=settings.floor)
         except ValueError as error:
             raise UserError(f"--density={density:g}: {error}") from error
         for levels in settings.levels:

@@ -31,6 +31,7 @@ LEADS = {
     "sign_flips": "rule,variant,rate,density,seed,trained_accuracy,validation_accuracy",
     "learned_sparsity": "method,strength,asked,seed,density,factor,trained_accuracy",
     "classification": "model,dataset,method,net,density,seed,trained_accuracy",
+    "compression": "stage,method,density,levels,seed,trained_accuracy",
 }
 FIGURES = {
     "imp_rewind": ("lottery", "curves", "layers"),
@@ -54,6 +55,7 @@ FIGURES = {
     "sign_flips": ("overview", "flips", "accuracies"),
     "learned_sparsity": ("accuracies", "multiply_adds"),
     "classification": ("reliability", "entropy", "rejection", "shifts"),
+    "compression": ("errors", "bytes"),
 }
 OWN_TEST = {"sa_search", "benchmark"}
 """Experiments whose runs a test file of their own looks at."""
@@ -357,6 +359,31 @@ BAD = {
         "--other_dataset=cifar10": "--other_dataset=cifar10: its images are (32, 32, 3), those of",
         "--other_dataset=mnist5k": "--other_dataset=mnist5k: the nets are trained on it",
         "--seeds=1000000": "--seeds=1000000: 1000000 trainings take",
+        "--preset=mnst": "did you mean mnist",
+    },
+    "compression": {
+        "--methods=obs": "unknown methods 'obs': did you mean obd?",
+        "--levels=1": "--levels=1.0: must be 2 or more",
+        "--levels=8.5": "--levels=8.5: must be a whole number",
+        "--levels=3000": "density 0.1 keeps 2432 weights, fewer than shared values",
+        "--levels=8,8": "--levels has 8.0 twice",
+        "--levels= --symbols=range": "--symbols: has no effect with --levels=",
+        "--positions=gaps": "unknown positions 'gaps': ",
+        "--symbols=ans": "unknown symbols 'ans': ",
+        "--quantiser=uniform": "unknown quantiser 'uniform': ",
+        "--codebook=int8": "unknown codebook 'int8': ",
+        "--density=1": "--density=1.0: must be above 0 and below 1",
+        "--density=0.00001": "--density=1e-05: density 1e-05 keeps no weight at all",
+        "--density=0.01 --floor=500": "density 0.01 keeps 243 weights, a floor of 500 needs",
+        "--rounds=0": "--rounds=0: must be 1 or more",
+        "--rounds=2 --methods=magnitude": "--rounds: has no effect with --methods=magnitude",
+        "--retrain_epochs=0": "--retrain_epochs=0: the rounds of iterative_layer_obs need epochs",
+        "--move_epochs=1": "granet at density 0.1",
+        "--move_epochs=9 --methods=obd": "--move_epochs: has no effect with --methods=obd",
+        "--alpha=2": "--alpha: has no effect with --methods=iterative_layer_obs,granet",
+        "--execution=sparse --model=lenet5 --widths=": "must be dense layers alone",
+        "--repeats=-1": "--repeats=-1: must be 0 or more",
+        "--seeds=100000": "--seeds=100000: 100000 trainings take",
         "--preset=mnst": "did you mean mnist",
     },
     "linear_connectivity": {

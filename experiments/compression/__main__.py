@@ -20,6 +20,7 @@ from absl import flags
 
 from experiments.compression import files, pruning, sharing, times
 from experiments.compression.figure import draw_bytes, draw_errors
+from experiments.compression.methods import CUTTERS, HAM, ITERATED, MOVERS
 from experiments.compression.page import ordered, table
 from experiments.compression.presets import DEFAULT, PRESETS
 from experiments.compression.settings import CompressSettings, check
@@ -37,7 +38,7 @@ from experiments.harness.flags import (
 from experiments.harness.main import run_main
 from experiments.harness.rows import Row
 from experiments.harness.session import Session, finish_run, set_up, start_run
-from experiments.harness.settings import Idle
+from experiments.harness.settings import Idle, Without
 from experiments.harness.training_settings import IDLE, NetSettings, TrainSettings
 
 GROUPS = (
@@ -51,7 +52,11 @@ GROUPS = (
 NOT_SHARED = {"levels": ((),)}
 WITHOUT_EFFECT: Idle = {
     **IDLE,
-    "retrain_rate": ({"retrain_epochs": (0,)},),
+    "alpha": ({"methods": Without(HAM)},),
+    "move_epochs": ({"methods": Without((*MOVERS,))},),
+    "retrain_epochs": ({"methods": Without((*CUTTERS,))},),
+    "retrain_rate": ({"methods": Without((*CUTTERS,))}, {"retrain_epochs": (0,)}),
+    "rounds": ({"methods": Without(ITERATED)},),
     "share_rate": ({"share_epochs": (0,)}, NOT_SHARED),
     **{
         name: (NOT_SHARED,)

@@ -164,17 +164,10 @@ def draw_bytes(folder: Path) -> Path:
         for key, members in grouped(summary).items()
         if key[3] in (CODED if spec["levels"] else STAGES)
     }
-    fig, axes = subplots(1, 1, (max(6.4, 2.6 + 0.42 * len(groups)), 5.2))
+    fig, axes = subplots(1, 1, (max(6.4, 2.6 + 0.5 * len(groups)), 5.2))
     panel = axes[0, 0]
-    heads, at, place = [], [], 0.0
-    before = None
-    for key in groups:
-        place += 1.0 if before in (None, key[:3]) else 1.7
-        before = key[:3]
-        at.append(place)
-        method, density, levels, stage = key
-        of = f", {levels:g} values" if levels is not None else ""
-        heads.append(f"{method}, {100 * density:g} %{of}: {words(stage)}")
+    nets = list(dict.fromkeys(key[:3] for key in groups))
+    at = [i + 0.8 * nets.index(key[:3]) for i, key in enumerate(groups)]
     below = np.zeros(len(groups))
     for i, part in enumerate(PARTS):
         height = [
@@ -182,8 +175,18 @@ def draw_bytes(folder: Path) -> Path:
         ]
         panel.bar(at, height, 0.8, below, color=f"C{i}", label=part)
         below = below + height
-    panel.set_xticks(at, heads, rotation=60, ha="right", fontsize="x-small")
-    panel.set_ylabel("kB of the file (1000 bytes), mean over seeds")
+    panel.set_xticks(
+        at, [words(key[3]) for key in groups], rotation=45, ha="right", fontsize="small"
+    )
+    for net in nets:
+        mine = [(x, top) for x, top, key in zip(at, below, groups, strict=True) if key[:3] == net]
+        method, density, levels = net
+        text = f"{words(method)}\n{100 * density:g} %"
+        text += f", {levels:g} values" if levels is not None else ""
+        middle, height = np.mean([x for x, _ in mine]), max(top for _, top in mine)
+        panel.text(middle, height, text, ha="center", va="bottom", fontsize="small")
+    panel.set_ylim(0, 1.15 * max(below))
+    panel.set_ylabel("file (kB), mean over seeds")
     panel.grid(alpha=0.3, axis="y")
     legend_beside(panel)
     fig.suptitle(f"What bytes are for: {spec['model']} on {spec['dataset']}", fontsize="medium")

@@ -70,8 +70,6 @@ def by_surgeon(name: str) -> Study:
     return study
 
 
-ITERATED = "iterative_"
-"""Before the name of a way to prune trained nets, for rounds of it."""
 STUDIES = {
     **{name: by_criterion(name) for name in ("random", "magnitude", "fisher", "obd")},
     **{name: by_surgeon(name) for name in ("woodfisher", "layer_obs", "exact_obs")},
@@ -79,7 +77,7 @@ STUDIES = {
 """`obs` is missing: nets of images have too many weights for the whole Hessian."""
 CUTTERS: dict[str, Cutter] = {
     **{name: Cutter(study) for name, study in STUDIES.items()},
-    **{f"{ITERATED}{name}": Cutter(study, iterated=True) for name, study in STUDIES.items()},
+    **{f"iterative_{name}": Cutter(study, iterated=True) for name, study in STUDIES.items()},
 }
 MOVERS: dict[str, Mover] = {
     "gradual": Mover(dynamic.METHODS["gradual"]),
@@ -88,4 +86,6 @@ MOVERS: dict[str, Mover] = {
     "granet+ham": Mover(dynamic.METHODS["granet"], "ham"),
 }
 NAMES = (*CUTTERS, *MOVERS)
-ONE_SHOT = tuple(STUDIES)
+ONE_SHOT = (*STUDIES,)
+ITERATED = tuple(name for name, one in CUTTERS.items() if one.iterated)
+HAM = tuple(name for name, one in MOVERS.items() if one.inner)

@@ -1,8 +1,9 @@
 """The settings of the pipeline, and what they can't be."""
 
 import dataclasses
+from collections.abc import Sequence
 
-from experiments.compression.methods import CUTTERS, MOVERS, NAMES
+from experiments.compression.methods import ITERATED, MOVERS, NAMES
 from experiments.harness import memory, moving_masks, packed_runs
 from experiments.harness.problem import Problem, shorter
 from experiments.harness.settings import MOST_EPOCHS, MOST_FACTOR, MOST_UNITS, option
@@ -83,30 +84,41 @@ def check(settings: CompressSettings, train: TrainSettings, problem: Problem, se
     """Raises UserError if a stage can't be done, before any work."""
     if settings.execution == "sparse":
         packed_runs.check_perceptron(problem)
-    number = max(1, len(settings.levels)) * len(settings.density) * seeds
     size = memory.training(problem.param_shapes)
-    words = ",".join(f"{density:g}" for density in settings.density)
-    memory.check_memory(f"--density={words}", number, size, "trainings")
-    moving = moving_problem(problem, settings, train)
-    for density in settings.density:
-        try:
-            keep = keep_of(problem, density, settings.floor)
-            for name in settings.methods:
-                if name in MOVERS:
-                    every = steps_between_moves(0, moving)
-                    method = MOVERS[name].method
-                    moving_masks.planned(method, density, moving, every, floor=settings.floor)
-        except ValueError as error:
-            raise UserError(f"--density={density:g}: {error}") from error
-        for levels in settings.levels:
-            if levels > keep:
-                raise UserError(
-                    f"--levels={levels:g}: density {density:g} keeps {keep} weights, fewer than "
-                    "shared values"
-                )
+    number = max(1, len(settings.levels)) * len(settings.density) * seeds
+    memory.check_memory(f"--density={_words(settings.density)}", number, size, "trainings")
     for levels in settings.levels:
         if levels != int(levels):
             raise UserError(f"--levels={levels:g}: must be a whole number")
-    iterated = [name for name in settings.methods if name in CUTTERS and CUTTERS[name].iterated]
-    if iterated and not settings.retrain_epochs:
-        raise UserError(f"--methods={iterated[0]}: its rounds need --retrain_epochs of 1 or more")
+    for name in settings.methods:
+        if name in ITERATED and not settings.retrain_epochs:
+            raise UserError(f"--retrain_epochs=0: the rounds of {name} need epochs")
+    for density in settings.density:
+        _check_density(density, settings, train, problem)
+
+
+def _check_density(
+    density: float, settings: CompressSettings, train: TrainSettings, problem: Problem
+) -> None:
+    try:
+        keep = keep_of(problem, density, settings.floor)
+    except ValueError as error:
+        raise UserError(f"--density={density:g}: {error}") from error
+    if settings.levels and max(settings.levels) > keep:
+        raise UserError(
+            f"--levels={_words(settings.levels)}: density {density:g} keeps {keep} weights, fewer "
+            "than shared values"
+        )
+    moving = moving_problem(problem, settings, train)
+    every = steps_between_moves(0, moving)
+    for name in settings.methods:
+        if name in MOVERS:
+            method = MOVERS[name].method
+            try:
+                moving_masks.planned(method, density, moving, every, floor=settings.floor)
+            except ValueError as error:
+                raise UserError(f"{name} at density {density:g}: {error}") from error
+
+
+def _words(values: Sequence[float]) -> str:
+    return ",".join(f"{value:g}" for value in values)

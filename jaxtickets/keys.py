@@ -85,6 +85,13 @@ PURPOSES: dict[str, Purpose] = {
     "energy_data": Purpose("orders of the data that energies are studied on", {"order": int}),
     "gate": Purpose("a gate's first parameters", {"gate": str, "density": float}),
     "mask_hash": Purpose("the random words of mask hashes", {}),
+    # strong tickets
+    "random_net": Purpose(
+        "the random weights in which a net is rebuilt", {"construction": str, "coefficients": int}
+    ),
+    "coefficients": Purpose(
+        "random coefficients of single weights", {"construction": str, "coefficients": int}
+    ),
     # measurements
     "prediction": Purpose(
         "the nets drawn from a posterior, and noise on images", {"method": str, "density": float}

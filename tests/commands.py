@@ -16,7 +16,8 @@ GALLERIES = ("criterion_comparison", "mask_similarity", "orthogonality", "traina
 ON_TWO_DEVICES = ("sa_search", "ticket_grid")
 WITH_STORE = (
     *(*GALLERIES, "supermask", "prune_retrain", "structured_pruning", "filter_search", "slimming"),
-    *("energy_study", "sa_frontier", "learned_sparsity", "classification", "compression"),
+    *("energy_study", "sa_frontier", "learned_sparsity", "classification"),
+    *("neuron_fusion", "strong_tickets", "compression"),
 )
 
 

@@ -91,7 +91,7 @@ def test_masks_keep_the_density_and_checks_the_layers_counts(smokes):
         for r in rows
     }
     for (method, check, density, number), kept in counts.items():
-        assert sum(kept) == round(float(density) * 266_200)
+        assert sum(kept) == round(float(density) * 24_320)
         if check in ("shuffled", "reinit"):
             assert kept == counts[method, "", density, number]
 

@@ -157,17 +157,8 @@ def test_the_table_and_its_order():
     ]
     lines = table(made).splitlines()
     assert lines[0].split("  ")[0] == "stage" and len(lines) == 5
-    assert lines[3].split()[:9] == [
-        "huffman",
-        "granet",
-        "10",
-        "8",
-        "1",
-        "97.50",
-        "50.00",
-        "250",
-        "4.0",
-    ]
+    words = ["huffman", "granet", "10", "8", "1", "97.50", "50.00", "250", "4.0"]
+    assert lines[3].split()[:9] == words
     assert "0.1 (2.00x), 1 (0.50x)" in lines[3]
 
 

@@ -28,8 +28,8 @@ def test_every_level_trains_the_ticket_beside_its_treatments(smokes):
 def test_treatments_keep_the_tickets_counts_and_levels_are_nested(smokes):
     folder, _ = smokes("imp_rewind")
     rows = summary(folder)
-    # 235,200 · 0.6^l, 30,000 · 0.6^l and 1,000 · 0.8^l
-    counts = {0: (235_200, 30_000, 1000), 1: (141_120, 18_000, 800), 2: (84_672, 10_800, 640)}
+    # 23,520 · 0.6^l, 600 · 0.6^l and 200 · 0.8^l
+    counts = {0: (23_520, 600, 200), 1: (14_112, 360, 160), 2: (8_467, 216, 128)}
     for row in rows:
         kept = tuple(int(row[f"kept/{layer}/kernel"]) for layer in ("fc1", "fc2", "out"))
         assert kept == counts[int(row["level"])]
@@ -131,7 +131,7 @@ def test_a_cell_keeps_its_share_and_trains_on_from_its_rewind_epoch(smokes):
         if row["method"] == "dense":
             continue
         kept = sum(int(value) for field, value in row.items() if field.startswith("kept/"))
-        assert kept == {"60.0": 106_480, "90.0": 26_620}[row["threshold"]]
+        assert kept == {"60.0": 9_728, "90.0": 2_432}[row["threshold"]]
         assert int(row["train_steps"]) == 58 * (2 - int(row["rewind"] or 0))
 
 

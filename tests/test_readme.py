@@ -1,5 +1,8 @@
 """The README and the pages: their Python runs as written, their commands are understood."""
 
+import contextlib
+import functools
+import io
 import re
 import shlex
 
@@ -8,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib
 import numpy as np
+import pytest
 
 from experiments.harness import pages
 from jaxtickets import data, masks, nets
@@ -83,15 +87,56 @@ def test_a_saved_ticket_is_loaded_and_evaluated(tmp_path):
     np.testing.assert_allclose(names["logits"], expected, atol=2e-3)
 
 
-def test_half_of_the_units_go_for_real(capsys):
+@functools.cache
+def smaller():
+    """The names that the block on smaller nets defines, and what it prints."""
     names: dict = {}
-    cut = block("unit_selection.by_layer(")
-    exec(compile(cut, "README.md", "exec"), names)
-    assert capsys.readouterr().out.startswith("(10, 25, 250)\n")
-    assert "# (10, 25, 250)" in cut
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(compile(block("unit_selection.by_layer("), "README.md", "exec"), names)
+    return names, printed.getvalue()
+
+
+def test_half_of_the_units_go_for_real():
+    names, printed = smaller()
+    assert printed.startswith("(10, 25, 250)\n")
+    assert "# (10, 25, 250)" in block("unit_selection.by_layer(")
     small = names["small_ticket"]
     assert small.params["conv2"]["kernel"].shape == (5, 5, 10, 25)
     assert names["found"].before.parameters > 3.9 * names["found"].after.parameters
+
+
+def test_the_small_net_goes_to_pytorch_and_onnxruntime(tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    names = dict(smaller()[0])
+    exec(compile(block("torch.nn.ModuleDict("), "README.md", "exec"), names)
+    assert names["logits"].shape == (5, 10)
+    kernel = names["small_ticket"].params["out"]["kernel"]
+    np.testing.assert_array_equal(names["module"]["out"].weight.detach().numpy().T, kernel)
+
+
+def test_a_ticket_is_opened_elsewhere_without_jax(tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    net = nets.make("lenet300_100")
+    model = nets.functional(net, (28, 28, 1))
+    params, stats = model.init(jax.random.key(0))
+    mask = masks.random(jax.random.key(1), params, masks.prunable(params), 5000)
+    names: dict = {"ticket": Ticket(params, stats, mask, jnp.int32(0)), "nets": nets, "data": data}
+    names |= {"provenance": {"net": nets.to_json(net)}, "held": data.load("mnist5k")}
+    exec(block("save_portable("), names)
+    images = np.random.default_rng(0).normal(size=(3, 28, 28, 1)).astype("f")
+    expected = np.asarray(model.apply(masks.apply(mask, params), stats, images)[0])
+    elsewhere: dict = {"normalised": images.transpose(0, 3, 1, 2)}
+    for words in ("Sequential(layers)", '"ticket.onnx")', "np.unpackbits("):
+        assert "jax" not in block(words)
+        exec(block(words), elsewhere)
+    module, inputs = elsewhere["module"], torch.from_numpy(elsewhere["normalised"].copy())
+    np.testing.assert_allclose(module(inputs).detach().numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(elsewhere["logits"], expected, atol=1e-5)
+    np.testing.assert_array_equal(elsewhere["mask"], mask["fc1"]["kernel"])
 
 
 COMMAND = r"python -m experiments\.([a-z_]+)\b(?!\.)((?:[^\n\\`]|\\\n)*)"

@@ -57,8 +57,8 @@ def test_every_method_keeps_as_many_weights_as_the_ticket(smoke):
         for row in summary(folder)
     }
     dense = kept.pop("dense")
-    assert dense == 266_200
-    assert set(kept.values()) == {133_100}
+    assert dense == 24_320
+    assert set(kept.values()) == {12_160}
 
 
 def test_what_searched_says_what_it_cost_and_what_it_reached(smoke):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.compression.files import DENSE, STAGES
+from experiments.compression.files import DENSE, PARTS, STAGES
 from experiments.compression.page import grouped
 from experiments.harness import rows
 from experiments.harness.canvas import deviation, legend_beside, save, subplots, words
@@ -14,7 +14,6 @@ from experiments.harness.records import read_spec
 
 Row = dict[str, Any]
 MARKERS = dict(zip(STAGES, "xosd^vP", strict=True))
-PARTS = ("positions", "values", "codebooks", "header")
 CODED = ("values_trained", "huffman", "coded")
 """The stages whose bytes are shown."""
 DEPTH = 2.5

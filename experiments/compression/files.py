@@ -7,7 +7,7 @@ is evaluated is the one that was read, which must be the one that was written, t
 import math
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,6 +65,8 @@ STAGES: dict[str, Stage] = {
 }
 """After the dense net, in the order of the pipeline. Deep Compression's own codes come before the
 last stage: relative positions and values in codes of fixed lengths, then in Huffman's."""
+PARTS = ("positions", "values", "codebooks", "header")
+"""The parts of a file, in the columns `bytes/PART`; the tables of codes count too."""
 EVALUATED = 1000
 """The most images of one call in an evaluation."""
 Evaluate = Callable[[Params, Stats], tuple[float, float]]
@@ -184,7 +186,7 @@ def evaluator(session: Session, net: nn.Module) -> Evaluate:
     data = session.data
     model = session.problem.recipe.model
     if net != session.problem.net:
-        model = nets.functional(net, session.problem.image_shape)
+        model = _model(net, session.problem.image_shape)
     size = math.gcd(len(data.test.labels), len(data.validation.labels), EVALUATED)
     hits = partial(_hits, model, session.problem.recipe.prepare)
 
@@ -200,6 +202,12 @@ def evaluator(session: Session, net: nn.Module) -> Evaluate:
         return found[0], found[1]
 
     return evaluate
+
+
+@cache
+def _model(net: nn.Module, shape: tuple[int, ...]) -> Model:
+    """The same functions for each of a small net's stages, so that they are compiled once."""
+    return nets.functional(net, shape)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

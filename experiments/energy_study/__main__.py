@@ -33,6 +33,7 @@ from jaxtickets import masks
 from jaxtickets.keys import stream
 
 SMOKE: dict[str, Any] = {
+    "widths": "30,20",
     "seeds": 2,
     "density": (0.1,),
     "criteria": ("random", "snip"),

@@ -38,6 +38,8 @@ from experiments.harness.training_settings import NetSettings, TrainSettings
 
 SMOKE: dict[str, Any] = {
     "model": "lenet5_29k",
+    "widths": "4,6,20",
+    "train_images": 1000,
     "seeds": 2,
     "methods": ("random",),
     "rates": (0.5,),

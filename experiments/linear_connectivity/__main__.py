@@ -40,6 +40,7 @@ from jaxtickets.recipes import imp
 from jaxtickets.training import Watched
 
 SMOKE: dict[str, Any] = {
+    "widths": "30,20",
     "seeds": 1,
     "levels": 1,
     "rewinds": ("0", "20"),

@@ -57,6 +57,7 @@ ANNEALING: dict[str, Any] = {"density": (0.5,), "chains": 4}
 SMOKE: dict[str, Any] = {
     **ANNEALED_REWIRING,
     "model": "lenet300_100",
+    "widths": "30,20",
     "density": (0.5,),
     "seeds": 1,
     "chains": 2,

@@ -39,6 +39,7 @@ from jaxtickets.io.errors import UserError
 from jaxtickets.recipes.mask_actions import ONES, ZEROS
 
 SMOKE: dict[str, Any] = {
+    "widths": "30,20",
     "seeds": 2,
     "criteria": ("magnitude", "magnitude_same_sign"),
     "ones": ("rewind", "signed_constant"),

@@ -32,6 +32,7 @@ from jaxtickets.io.errors import UserError
 
 THRESHOLDS = (60, 65, 70, 75, 80, *range(85, 100))
 SMOKE: dict[str, Any] = {
+    "widths": "30,20",
     "seeds": 2,
     "thresholds": (60, 90),
     "rewinds": (0, 1),

@@ -5,6 +5,8 @@ efficient ConvNets", 2017, section 3.1, remove a filter's kernel and the matchin
 layer. The channel graph says which inputs these are (see `graph`).
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,6 +60,40 @@ def shrink(
     }
     before, after = (nets.multiply_adds(one, graph.image) for one in (net, small_net))
     return small_net, cut, Report(names, size(ticket, before), size(cut, after))
+
+
+def shrink_alike(
+    net: nn.Module, tickets: Sequence[Ticket], units: Sequence[UnitMask], graph: Graph
+) -> tuple[nn.Module, list[Ticket], Report]:
+    """Like `shrink`, for several tickets that keep equally many units of each group.
+
+    The small net is traced, and its outputs are compared, for the first ticket alone. This takes a
+    fraction of the time.
+
+    Args:
+      net, graph: as in `shrink`.
+      tickets: tickets of the net.
+      units: the units that each of them keeps.
+
+    Returns:
+      The small net, the small tickets, and the report of the first.
+
+    Raises:
+      ValueError: as in `shrink`; or a ticket keeps other numbers of units than the first.
+    """
+    small_net, first, report = shrink(net, tickets[0], units[0], graph)
+    small = graphs.trace(small_net, graph.image, graph.depthwise)
+    rest = []
+    for ticket, mine in zip(tickets[1:], units[1:], strict=True):
+        masks.check_mask(ticket.mask, ticket.params)
+        stays = graphs.kept(graph, mine)
+        for name, places in graph.units.items():
+            if (count := int(stays[places].sum())) != report.units[name][0]:
+                raise ValueError(
+                    f"{count} units of {name} stay, of the first {report.units[name][0]}"
+                )
+        rest.append(_cut(ticket, graph, small, mine, stays))
+    return small_net, [first, *rest], report
 
 
 def _small_net_and_ticket(

@@ -1,1 +1,1 @@
-"""Trees, tickets and checkpoints on disk; user errors; several processes."""
+"""Trees, tickets and checkpoints on disk; portable forms; user errors; several processes."""

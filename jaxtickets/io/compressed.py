@@ -18,7 +18,7 @@ and a range coder, give the shortest files.
 import json
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +35,7 @@ from jaxtickets.compress.position_coding import POSITION_CODERS
 from jaxtickets.compress.weight_sharing import Sharing
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.files import canonical, finite_or_not, write_atomically
+from jaxtickets.io.nested_dicts import flat, nested
 from jaxtickets.types import PyTree, Ticket
 
 MAGIC, VERSION, CHECKSUM = b"JXT", 1, 4
@@ -219,9 +220,9 @@ def _decoded(contents: _Contents) -> tuple[nn.Module | None, Ticket, dict[str, A
     paths, count = [path for path, _, _ in described], len(header["params"])
     arrays, bits = ([jnp.asarray(array) for array in some] for some in (leaves, kept))
     ticket = Ticket(
-        params=_nested(paths[:count], arrays[:count]),
-        stats=_nested(paths[count:], arrays[count:]),
-        mask=_nested(paths[:count], bits[:count]),
+        params=nested(dict(zip(paths[:count], arrays[:count], strict=True))),
+        stats=nested(dict(zip(paths[count:], arrays[count:], strict=True))),
+        mask=nested(dict(zip(paths[:count], bits[:count], strict=True))),
         rewind_step=jnp.int32(header["rewind_step"]),
     )
     net = None if header["net"] is None else nets.from_json(header["net"])
@@ -240,24 +241,8 @@ def _coders(positions: str, symbols: str) -> Coders:
 
 def _described(tree: PyTree, name: str) -> list[list[Any]]:
     """`[path, shape, dtype]` of each leaf; raises ValueError unless they are in nested dicts."""
-    paths, leaves = masks.paths(tree), jax.tree.leaves(tree)
-    structures: list[Any] = [jax.tree.structure(one) for one in (_nested(paths, leaves), tree)]
-    if structures[0] != structures[1]:
-        raise ValueError(f"a ticket's {name} must be nested dicts with string keys without a slash")
-    each = zip(paths, leaves, strict=True)
+    each = zip(flat(tree, name), jax.tree.leaves(tree), strict=True)
     return [[path, list(jnp.shape(leaf)), str(jnp.result_type(leaf))] for path, leaf in each]
-
-
-def _nested(paths: Sequence[str], leaves: Sequence[Any]) -> dict[str, Any]:
-    """Nested dicts of the leaves at their paths."""
-    tree: dict[str, Any] = {}
-    for path, leaf in zip(paths, leaves, strict=True):
-        *outer, last = path.split("/")
-        inner = tree
-        for key in outer:
-            inner = inner.setdefault(key, {})
-        inner[last] = leaf
-    return tree
 
 
 # --- files ---------------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ def read_arrays(folder: Path, manifest: Mapping[str, Any]) -> list[np.ndarray]:
     packed = {f"{i:04d}": leaf.get("packed", False) for i, leaf in enumerate(manifest["leaves"])}
     template = {k: _packed(a) if packed[k] else a for k, a in empty.items() if a.size}
     loaded = _load_arrays(folder / "arrays", template)
-    whole = {k: _unpacked(a, empty[k].shape) if packed[k] else a for k, a in loaded.items()}
+    whole = {k: unpack_bits(a, empty[k].shape) if packed[k] else a for k, a in loaded.items()}
     return list((empty | whole).values())
 
 
@@ -145,6 +145,16 @@ def invalidate(folder: Path) -> None:
     """Removes the manifest, so that the folder counts as incomplete."""
     with contextlib.suppress(NotADirectoryError):  # a file in the folder's place
         (folder / MANIFEST).unlink(missing_ok=True)
+
+
+def pack_bits(bools: np.ndarray) -> np.ndarray:
+    """uint8`[ceil(size / 8)]`: the bools in flattened order, the first in a byte's highest bit."""
+    return np.packbits(bools.ravel())
+
+
+def unpack_bits(packed: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """bool`[*shape]`: the inverse of `pack_bits`."""
+    return np.unpackbits(packed, count=math.prod(shape)).astype(bool).reshape(shape)
 
 
 # --- leaves --------------------------------------------------------------------------------------
@@ -174,12 +184,8 @@ def _raw(array: np.ndarray) -> dict[str, Any]:
 
 
 def _packed(array: np.ndarray) -> np.ndarray:
-    """Packs bools into uint8`[ceil(size / 8)]`, in the flattened order; other arrays stay."""
-    return np.packbits(array.ravel()) if array.dtype == bool else array
-
-
-def _unpacked(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return np.unpackbits(array, count=math.prod(shape)).astype(bool).reshape(shape)
+    """The bits of bools, see `pack_bits`; other arrays stay."""
+    return pack_bits(array) if array.dtype == bool else array
 
 
 def _host(leaf: Any) -> np.ndarray:

@@ -38,7 +38,7 @@ from experiments.harness.flags import (
 from experiments.harness.main import run_main
 from experiments.harness.rows import Row
 from experiments.harness.session import Session, finish_run, set_up, start_run
-from experiments.harness.settings import Idle, Without
+from experiments.harness.settings import Choice, Idle, Without
 from experiments.harness.training_settings import IDLE, NetSettings, TrainSettings
 
 GROUPS = (
@@ -49,7 +49,7 @@ GROUPS = (
     TrainSettings(),
     BatchSettings(),
 )
-NOT_SHARED = {"levels": ((),)}
+NOT_SHARED: Choice = {"levels": ((),)}
 WITHOUT_EFFECT: Idle = {
     **IDLE,
     "alpha": ({"methods": Without(HAM)},),

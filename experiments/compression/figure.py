@@ -182,8 +182,9 @@ def draw_bytes(folder: Path) -> Path:
         method, density, levels = net
         text = f"{words(method)}\n{100 * density:g} %"
         text += f", {levels:g} values" if levels is not None else ""
-        middle, height = np.mean([x for x, _ in mine]), max(top for _, top in mine)
-        panel.text(middle, height, text, ha="center", va="bottom", fontsize="small")
+        middle = float(np.mean([x for x, _ in mine]))
+        highest = max(float(top) for _, top in mine)
+        panel.text(middle, highest, text, ha="center", va="bottom", fontsize="small")
     panel.set_ylim(0, 1.15 * max(below))
     panel.set_ylabel("file (kB), mean over seeds")
     panel.grid(alpha=0.3, axis="y")

@@ -1,5 +1,6 @@
 """Figures of compression: error against what is left, stage by stage, and what bytes are for."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,44 +62,43 @@ def _stages(panel: Any, summary: Sequence[Row]) -> None:
     groups = grouped([row for row in summary if row["method"] != DENSE])
     methods = list(dict.fromkeys(method for method, *_ in groups))
     densities = sorted({density for _, density, *_ in groups}, reverse=True)
+    numbers = sorted({levels for _, _, levels, _ in groups if levels is not None}, reverse=True)
     for method, colour in zip(methods, _colours(methods), strict=True):
         panel.plot([], [], color=colour, label=method)
-        for density in densities:
+        for density, levels in itertools.product(densities, numbers):
             mine = [
                 (stage, members)
-                for (name, share, _, stage), members in groups.items()
-                if (name, share) == (method, density) and stage != "cut"
+                for (name, share, values, stage), members in groups.items()
+                if (name, share) == (method, density)
+                and values in (None, levels)
+                and stage != "cut"
             ]
-            points = [
-                (stage, [row["factor"] for row in members], [_error(row) for row in members])
-                for stage, members in mine
-            ]
-            panel.plot(
-                [np.mean(x) for _, x, _ in points],
-                [np.mean(y) for *_, y in points],
-                color=colour,
-                lw=0.8,
-                alpha=0.6,
-            )
-            for stage, x, y in points:
-                panel.errorbar(
-                    *(np.mean(x), np.mean(y), deviation(y), deviation(x)),
-                    marker=MARKERS[stage],
-                    color=colour,
-                    ms=5,
-                    elinewidth=0.6,
-                    capsize=1.5,
-                )
-            end = points[-1]
-            panel.annotate(
-                f" {100 * density:g} %",
-                (np.mean(end[1]), np.mean(end[2])),
-                fontsize="x-small",
-                color=colour,
-            )
+            _net(panel, mine, colour, several=len(numbers) > 1)
     for stage in dict.fromkeys(stage for *_, stage in groups if stage != "cut"):
         panel.plot([], [], MARKERS[stage], color="0.3", ms=5, label=words(stage))
     panel.set_xscale("log")
+
+
+def _net(panel: Any, mine: Sequence[tuple[str, list[Row]]], colour: str, several: bool) -> None:
+    """The line of a net through its stages, with its density, and its values if nets differ."""
+    points = [
+        (stage, [row["factor"] for row in members], [_error(row) for row in members])
+        for stage, members in mine
+    ]
+    across, up = ([float(np.mean(point[i])) for point in points] for i in (1, 2))
+    panel.plot(across, up, color=colour, lw=0.8, alpha=0.6)
+    for (stage, x, y), right, top in zip(points, across, up, strict=True):
+        panel.errorbar(
+            *(right, top, deviation(y), deviation(x)),
+            marker=MARKERS[stage],
+            color=colour,
+            ms=5,
+            elinewidth=0.6,
+            capsize=1.5,
+        )
+    last = mine[-1][1][0]
+    text = f" {100 * last['density']:g} %" + f", {last['levels']:g} values" * several
+    panel.annotate(text, (across[-1], up[-1]), fontsize="x-small", color=colour)
 
 
 def _cuts(panel: Any, summary: Sequence[Row]) -> None:
@@ -141,13 +141,15 @@ def _axes(panel: Any, summary: Sequence[Row], dense: float) -> None:
     from matplotlib.ticker import LogLocator, NullLocator
 
     if panel.get_xscale() == "log" and not panel.xaxis_inverted():
-        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         panel.xaxis.set_minor_locator(NullLocator())
         panel.xaxis.set_major_formatter("{x:g}")
     shown = max(DEPTH * dense, 10.0 if panel.xaxis_inverted() else 0.0)
-    errors = [_error(row) for row in summary]
-    panel.set_ylim(max(0.0, min(errors) - 0.15 * dense), min(shown, 1.05 * max(errors) + 0.1))
-    hidden = sum(np.mean([_error(row) for row in g]) > shown for g in grouped(summary).values())
+    means = [np.mean([_error(row) for row in group]) for group in grouped(summary).values()]
+    top = min(shown, max(means))
+    room = 0.15 * (top - min(means)) + 0.05 * dense
+    panel.set_ylim(max(0.0, min(means) - room), top + room)
+    hidden = sum(mean > shown for mean in means)
     if hidden:
         panel.set_title(f"{hidden} points are above {shown:.1f} %", fontsize="small")
     panel.set_ylabel("test error (%)")

@@ -45,14 +45,16 @@ class Mover(NamedTuple):
 
 
 def by_criterion(name: str) -> Study:
-    """Keeps the weights of the highest scores, and their values."""
+    """Keeps the weights of the highest scores, with their values."""
     criterion = criteria.CRITERIA[name]
 
     def study(key: Key, evidence: Evidence, prunable: Prunable, floor: int) -> Cut:
+        params = masks.apply(evidence.mask, evidence.params)
+        scores = criterion.score(key, evidence._replace(params=params, prunable=prunable))
+
         def cut(keep: int) -> Ticket:
-            mask = iterative_pruning.prune(key, criterion, evidence, prunable, keep, floor)
-            params = masks.apply(mask, evidence.params)
-            return Ticket(params, evidence.stats, mask, np.int32(0))
+            mask = iterative_pruning.narrow(scores, evidence.mask, prunable, keep, floor)
+            return Ticket(masks.apply(mask, params), evidence.stats, mask, np.int32(0))
 
         return cut
 

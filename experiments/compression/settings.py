@@ -23,7 +23,7 @@ class CompressSettings:
     """The stages of the pipeline. Each field is also a flag of the same name."""
 
     methods: tuple = option(("iterative_magnitude", "exact_obs", "granet"), "ways to prune", NAMES)
-    density: tuple = option((0.1, 0.05, 0.02), "kept fractions of the weights", above=0, below=1)
+    density: tuple = option((0.1, 0.03), "kept fractions of the weights", above=0, below=1)
     rounds: int = option(
         3, "cuts of iterative methods, each followed by a retraining", least=1, most=1000
     )

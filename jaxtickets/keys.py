@@ -84,6 +84,10 @@ PURPOSES: dict[str, Purpose] = {
     ),
     "energy_data": Purpose("orders of the data that energies are studied on", {"order": int}),
     "gate": Purpose("a gate's first parameters", {"gate": str, "density": float}),
+    "first_graphs": Purpose("a first population of graphs", {}),
+    "generation": Purpose("parents and mutations of a generation of graphs", {"number": int}),
+    "generation_images": Purpose("the order of the images on which graphs are scored", {}),
+    "shared_weights": Purpose("random weights that a graph's connections share", {}),
     "mask_hash": Purpose("the random words of mask hashes", {}),
     # strong tickets
     "random_net": Purpose(

@@ -20,7 +20,18 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
 from jaxtickets import data
-from jaxtickets.data import augment, batches, folder, mnist5k, prepare, records, sources, tfds
+from jaxtickets.data import (
+    augment,
+    batches,
+    bundled,
+    folder,
+    mnist5k,
+    prepare,
+    records,
+    sources,
+    tfds,
+)
+from jaxtickets.data.deskew import deskew
 
 TINY = sources.MNIST._replace(train=40, validation=10, test=20)
 REAL = os.environ.get("JAXTICKETS_DATA_DIR")
@@ -109,6 +120,7 @@ CLASSES = {
     "mnist": 10,
     "fashion_mnist": 10,
     "cifar10": 10,
+    "digits": 10,
 }
 
 
@@ -176,7 +188,7 @@ def test_mnist5k_is_the_same_data_set_on_every_machine():
 
 
 def test_mnist5k_says_what_to_do_when_mlxtends_file_is_missing_or_damaged(tmp_path, monkeypatch):
-    monkeypatch.setattr(mnist5k.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(bundled.resources, "files", lambda package: tmp_path)
     assert "can't be read" in error_of(lambda: data.load("mnist5k"))
     (tmp_path / "data" / "data").mkdir(parents=True)
     file = tmp_path / "data" / "data" / "mnist_5k.csv.gz"
@@ -190,6 +202,59 @@ def test_mnist5k_says_what_to_do_when_mlxtends_file_is_missing_or_damaged(tmp_pa
     ):
         file.write_bytes(content)
         assert "pip install" in error_of(lambda: data.load("mnist5k"))
+
+
+# --- digits --------------------------------------------------------------------------------------
+
+
+def test_digits_are_scikit_learns_each_in_one_split():
+    from sklearn.datasets import load_digits
+
+    splits = data.load("digits")[1:4]
+    assert [len(split.labels) for split in splits] == [1097, 300, 400]
+    images = np.concatenate([split.images for split in splits])
+    assert images.shape == (1797, 8, 8, 1) and images.dtype == np.uint8
+    assert len(np.unique(images)) == 17 and images.max() == 255
+    theirs = load_digits()
+    pairs = zip(np.round(theirs.images * 255 / 16).astype(np.uint8), theirs.target, strict=True)
+    expected = sorted((image.tobytes(), int(label)) for image, label in pairs)
+    labels = np.concatenate([split.labels for split in splits])
+    found = zip(images, labels, strict=True)
+    assert sorted((image.tobytes(), int(label)) for image, label in found) == expected
+
+
+def test_digits_say_what_to_do_when_their_file_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(bundled.resources, "files", lambda package: tmp_path)
+    message = error_of(lambda: data.load("digits"))
+    assert "can't be read" in message and "--no-deps scikit-learn" in message
+
+
+# --- deskewing -----------------------------------------------------------------------------------
+
+
+def test_a_slanted_line_stands_upright_after_deskewing():
+    image = np.zeros((1, 7, 7), np.float32)
+    image[0, range(1, 6), range(5, 0, -1)] = 1  # x = 6 - y: the slant is -1, the middle (3, 3)
+    upright = np.zeros((7, 7), np.float32)
+    upright[1:6, 3] = 1
+    np.testing.assert_allclose(deskew(image)[0], upright, atol=1e-6)
+
+
+def test_deskewing_interpolates_between_pixels():
+    image = np.zeros((1, 3, 6), np.float32)
+    image[0, 0, 1], image[0, 2, 2] = 1, 1  # the slant is 1/2: rows move by half a pixel
+    half = np.zeros((3, 6), np.float32)
+    half[0, 1:3] = half[2, 1:3] = 0.5
+    np.testing.assert_allclose(deskew(image)[0], half, atol=1e-6)
+
+
+def test_what_has_no_slant_stays_as_it_is():
+    upright = np.zeros((7, 7), np.float32)
+    upright[1:6, 3] = 1
+    images = np.stack([upright, upright.T, np.zeros_like(upright)])
+    np.testing.assert_allclose(deskew(images), images, atol=1e-6)
+    with pytest.raises(ValueError, match="images to deskew: the shape is"):
+        deskew(upright)
 
 
 # --- prepared TFDS folders -----------------------------------------------------------------------

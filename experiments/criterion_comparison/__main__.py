@@ -38,7 +38,7 @@ from jaxtickets.recipes.ticket_controls import CONTROLS, ControlInputs, apply_co
 
 CHECKS = ("shuffled", "reinit", "inverted")
 SMOKE: dict[str, Any] = {
-    "widths": "30,20",
+    "widths": "100,50",
     "seeds": 2,
     "density": (0.2, 0.05),
     "criteria": ("random", "magnitude", "snip", "synflow"),

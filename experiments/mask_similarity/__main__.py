@@ -38,7 +38,7 @@ from jaxtickets.analysis import similarity
 from jaxtickets.io.errors import UserError
 
 SMOKE: dict[str, Any] = {
-    "widths": "30,20",
+    "widths": "100,50",
     "seeds": 2,
     "density": (0.2, 0.1),
     "criteria": ("random", "magnitude", "snip"),

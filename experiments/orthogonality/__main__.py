@@ -33,7 +33,7 @@ from jaxtickets.runs import Axis
 from jaxtickets.types import Mask, Params
 
 SMOKE: dict[str, Any] = {
-    "widths": "30,20",
+    "widths": "100,50",
     "seeds": 2,
     "criteria": ("random", "magnitude", "snip"),
     "epochs": 1,

@@ -28,7 +28,7 @@ from jaxtickets.analysis.trainability import steps_to_reach
 from jaxtickets.io.errors import UserError
 
 SMOKE: dict[str, Any] = {
-    "widths": "30,20",
+    "widths": "100,50",
     "seeds": 2,
     "criteria": ("random", "magnitude"),
     "epochs": 1,

@@ -85,7 +85,8 @@ def _net(panel: Any, mine: Sequence[tuple[str, list[Row]]], colour: str, several
         (stage, [row["factor"] for row in members], [_error(row) for row in members])
         for stage, members in mine
     ]
-    across, up = ([float(np.mean(point[i])) for point in points] for i in (1, 2))
+    across = [float(np.mean(x)) for _, x, _ in points]
+    up = [float(np.mean(y)) for *_, y in points]
     panel.plot(across, up, color=colour, lw=0.8, alpha=0.6)
     for (stage, x, y), right, top in zip(points, across, up, strict=True):
         panel.errorbar(

@@ -98,8 +98,8 @@ def _net(panel: Any, mine: Sequence[tuple[str, list[Row]]], colour: str, several
             capsize=1.5,
         )
     last = mine[-1][1][0]
-    text = f" {100 * last['density']:g} %" + f", {last['levels']:g} values" * several
-    panel.annotate(text, (across[-1], up[-1]), fontsize="x-small", color=colour)
+    text = f"{100 * last['density']:g} %" + f", {last['levels']:g} values" * several
+    panel.text(across[-1], up[-1], text, ha="right", va="bottom", fontsize="small", color=colour)
 
 
 def _cuts(panel: Any, summary: Sequence[Row]) -> None:

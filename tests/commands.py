@@ -17,7 +17,7 @@ ON_TWO_DEVICES = ("sa_search", "ticket_grid")
 WITH_STORE = (
     *(*GALLERIES, "supermask", "prune_retrain", "structured_pruning", "filter_search", "slimming"),
     *("energy_study", "sa_frontier", "learned_sparsity", "classification"),
-    *("neuron_fusion", "strong_tickets"),
+    *("neuron_fusion", "strong_tickets", "compression"),
 )
 
 

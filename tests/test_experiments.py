@@ -35,6 +35,7 @@ LEADS = {
     "weight_agnostic": "seed,population,generations,images,random_accuracy,tuned_accuracy",
     "neuron_fusion": "which,how,asked,before_density,retrain,seed,trained_accuracy",
     "strong_tickets": "method,coefficients,seed,test_accuracy,same_answers,largest_error",
+    "compression": "stage,method,density,levels,seed,trained_accuracy",
 }
 FIGURES = {
     "imp_rewind": ("lottery", "curves", "layers"),
@@ -62,6 +63,7 @@ FIGURES = {
     "weight_agnostic": ("overview",),
     "neuron_fusion": ("accuracies", "fused"),
     "strong_tickets": ("errors",),
+    "compression": ("errors", "bytes"),
 }
 OWN_TEST = {"sa_search", "benchmark"}
 """Experiments whose runs a test file of their own looks at."""
@@ -417,6 +419,31 @@ BAD = {
         "--share=0": "--share=0.0: must be above 0 and at most 1",
         "--elite=1": "--elite=1.0: must be below 1",
         "--preset=digit": "did you mean digits",
+    },
+    "compression": {
+        "--methods=obs": "unknown methods 'obs': did you mean obd?",
+        "--levels=1": "--levels=1.0: must be 2 or more",
+        "--levels=8.5": "--levels=8.5: must be a whole number",
+        "--levels=3000": "density 0.1 keeps 2432 weights, fewer than shared values",
+        "--levels=8,8": "--levels has 8.0 twice",
+        "--levels= --symbols=range": "--symbols: has no effect with --levels=",
+        "--positions=gaps": "unknown positions 'gaps': ",
+        "--symbols=ans": "unknown symbols 'ans': ",
+        "--quantiser=uniform": "unknown quantiser 'uniform': ",
+        "--codebook=int8": "unknown codebook 'int8': ",
+        "--density=1": "--density=1.0: must be above 0 and below 1",
+        "--density=0.00001": "--density=1e-05: density 1e-05 keeps no weight at all",
+        "--density=0.01 --floor=500": "density 0.01 keeps 243 weights, a floor of 500 needs",
+        "--rounds=0": "--rounds=0: must be 1 or more",
+        "--rounds=2 --methods=magnitude": "--rounds: has no effect with --methods=magnitude",
+        "--retrain_epochs=0": "--retrain_epochs=0: the rounds of iterative_layer_obs need epochs",
+        "--move_epochs=1": "granet at density 0.1",
+        "--move_epochs=9 --methods=obd": "--move_epochs: has no effect with --methods=obd",
+        "--alpha=2": "--alpha: has no effect with --methods=iterative_layer_obs,granet",
+        "--execution=sparse --model=lenet5 --widths=": "must be dense layers alone",
+        "--repeats=-1": "--repeats=-1: must be 0 or more",
+        "--seeds=100000": "--seeds=100000: 100000 trainings take",
+        "--preset=mnst": "did you mean mnist",
     },
     "linear_connectivity": {
         "--rewinds=60": "rewind_step=60: must be in the training",

@@ -19,7 +19,7 @@ from experiments.classification.settings import ClassifySettings, kept
 from experiments.classification.trainers import Net, Trainer
 from experiments.harness.chunked_run import seconds
 from experiments.harness.dense_store import Dense
-from experiments.harness.problem import Problem
+from experiments.harness.problem import Problem, shorter
 from experiments.harness.rows import Row
 from experiments.harness.seeds import training_key
 from experiments.harness.session import Session
@@ -112,7 +112,7 @@ def _of_method(setting: Setting, name: str) -> Iterator[Batch]:
     yield Batch(_fields(setting, name, kinds), left, trainer.samples, spent[several])
     if settings.retrain_epochs:
         kinds = [(RETRAINED, density) for density in densities]
-        again = trainers.shorter(
+        again = shorter(
             session.problem, setting.train, settings.retrain_epochs, settings.retrain_rate
         )
         trainer = _trainer(setting, name, again)

@@ -104,20 +104,3 @@ def masked_start(key: Key, hyper: Hyper, net: Net, mask: Mask) -> Start:
     """The training of a Bayesian net under a mask over the weights, see `bayesian.transplant`."""
     over, fill = bayesian.transplant(mask, net.trained)
     return Start(key, hyper, net.trained, net.stats, over, fill=fill)
-
-
-def shorter(problem: Problem, train: TrainSettings, epochs: int, rate: float) -> Problem:
-    """The problem with a training of some epochs, at a share of the learning rate, without warm-up.
-
-    Args:
-      problem: the net and its training.
-      train: the settings that it was built from.
-      epochs: the length of the training.
-      rate: the peak learning rate, as a fraction of the problem's.
-    """
-    steps = problem.epoch_steps * epochs
-    changed = problem.with_recipe(
-        optimizer=optimizer_of(train, steps), every=problem.epoch_steps, evaluations_per_test=0
-    )
-    hyper = Hyper(problem.hyper.rate * rate, jnp.int32(0))
-    return changed._replace(hyper=hyper, steps=steps)

@@ -249,6 +249,23 @@ def optimizer_of(
     return optimizer
 
 
+def shorter(problem: Problem, train: TrainSettings, epochs: int, rate: float) -> Problem:
+    """The problem with a training of some epochs, at a share of the learning rate, without warm-up.
+
+    Args:
+      problem: the net and its training.
+      train: the settings that it was built from.
+      epochs: the length of the training.
+      rate: the peak learning rate, as a fraction of the problem's.
+    """
+    steps = problem.epoch_steps * epochs
+    changed = problem.with_recipe(
+        optimizer=optimizer_of(train, steps), every=problem.epoch_steps, evaluations_per_test=0
+    )
+    hyper = Hyper(problem.hyper.rate * rate, jnp.int32(0))
+    return changed._replace(hyper=hyper, steps=steps)
+
+
 def learning_rate_of(train: TrainSettings, steps: int) -> Callable[[Any], Schedule]:
     """The learning rate of `optimizer_of`, as a function of what has the fields of `Hyper`."""
     decay = _decay_of(train, steps)

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.harness import cached_trainings
-from experiments.harness.problem import optimizer_of
+from experiments.harness.problem import shorter
 from experiments.harness.rows import Row
 from experiments.harness.seeds import training_key
 from experiments.harness.session import Session
@@ -15,7 +14,6 @@ from experiments.harness.training_runs import Start
 from experiments.harness.training_settings import TrainSettings
 from experiments.learned_sparsity.settings import LearnSettings
 from jaxtickets.io import tickets
-from jaxtickets.optimizers import Hyper
 from jaxtickets.types import Ticket
 
 AGAIN = 2
@@ -30,12 +28,7 @@ def retrain(
     The masks don't change, the loss has no penalty, and the rate follows the same schedule.
     """
     problem = session.problem
-    steps = problem.epoch_steps * settings.retrain_epochs
-    rate = problem.hyper.rate * settings.retrain_rate
-    smaller = problem.with_recipe(
-        optimizer=optimizer_of(train, steps), every=problem.epoch_steps, evaluations_per_test=0
-    )
-    smaller = smaller._replace(hyper=Hyper(rate, jnp.int32(0)), steps=steps)
+    smaller = shorter(problem, train, settings.retrain_epochs, settings.retrain_rate)
     seeds = {one.number: one for one in session.seeds}
     entries = {}
     for row in rows:
@@ -57,7 +50,7 @@ def retrain(
         | {
             "retrained_accuracy": again["trained_accuracy"],
             "retrained_validation_accuracy": again["validation_accuracy"],
-            "cost": round(row["cost"] + steps / problem.steps, 4),
+            "cost": round(row["cost"] + smaller.steps / problem.steps, 4),
             "seconds": round(row["seconds"] + again["seconds"], 3),
         }
         for row, again in zip(rows, done.values(), strict=True)

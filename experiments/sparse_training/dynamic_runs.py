@@ -1,14 +1,13 @@
 """Trains nets by methods of dynamic sparse training: one batch of densities and seeds a method."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import optax
-
-from experiments.harness import packed_runs, trained_masks
+from experiments.harness import moving_trainings, trained_masks
 from experiments.harness.moving_masks import SparseHyper
-from experiments.harness.named_parts import make_part, takes
-from experiments.harness.problem import Problem, learning_rate_of
+from experiments.harness.moving_trainings import keeps_counts, skips_zeros
+from experiments.harness.named_parts import takes
+from experiments.harness.problem import Problem
 from experiments.harness.rows import read_metrics
 from experiments.harness.seeds import Seed, mask_key, training_key
 from experiments.harness.session import Session
@@ -23,12 +22,10 @@ from experiments.sparse_training.plans import (
     steps_between,
 )
 from jaxtickets import masks, runs
-from jaxtickets.dynamic.history import with_history
-from jaxtickets.dynamic.methods import INNERS, METHODS
+from jaxtickets.dynamic.methods import METHODS
 from jaxtickets.keys import stream
 from jaxtickets.search.energies import rescale
-from jaxtickets.training import Fetch, Metrics, Moves, Steps
-from jaxtickets.types import Array, Key, Mask, Params, PyTree, TrainState
+from jaxtickets.types import Array, TrainState
 
 
 def train(
@@ -50,23 +47,13 @@ def train(
     """
     if one.method is None:
         return _train(session, f"train-{one.name}", one, (1.0,), settings, train)
-    if settings.execution == "dense" or not skips_zeros(one) or not keeps_counts(one):
+    if settings.execution == "dense" or not (skips_zeros(one.method) and keeps_counts(one.method)):
         return _train(session, f"train-{one.name}", one, densities, settings, train)
     parts = [
         _train(session, f"train-{one.name}-{density:g}", one, (density,), settings, train)
         for density in densities
     ]
     return [row for rows, _ in parts for row in rows], [e for _, found in parts for e in found]
-
-
-def skips_zeros(one: Named) -> bool:
-    """Whether the method's training steps can be taken by sparse products."""
-    return one.method is not None and not one.method.own_steps
-
-
-def keeps_counts(one: Named) -> bool:
-    """Whether each layer keeps as many weights from first to last."""
-    return one.method is not None and one.method.begin == "sparse" and one.method.counts == "leaf"
 
 
 def _train(
@@ -78,22 +65,8 @@ def _train(
     train: TrainSettings,
 ) -> tuple[list[dict[str, Any]], list[Entry]]:
     problem = session.problem
-    every, rate = steps_between(settings, problem), learning_rate_of(train, problem.steps)
-
-    def inner_of(hyper: SparseHyper) -> optax.GradientTransformation:
-        inner = problem.recipe.optimizer(hyper)
-        known = {"inner": inner, "prunable": problem.prunable, "rate": rate(hyper)}
-        known |= {"alpha": settings.alpha, "key": hyper.key}
-        return make_part(INNERS[one.inner], known) if one.inner else inner
-
-    def sparsify(
-        inner: optax.GradientTransformation, mask: Mask, fill: Params | None, hyper: SparseHyper
-    ) -> optax.GradientTransformationExtraArgs:
-        del inner, fill
-        known = {**hyper._asdict(), "inner": inner_of(hyper), "mask": mask, "every": every}
-        known |= {"prunable": problem.prunable, "floor": settings.floor, "steps": problem.steps}
-        method = one.method or METHODS["static"]
-        return with_history(make_part(method.make, known), problem.prunable)
+    every = steps_between(settings, problem)
+    method = one.method or METHODS["static"]
 
     def record(state: TrainState) -> dict[str, Array]:
         kept = masks.counts(state.mask, problem.prunable)
@@ -109,16 +82,18 @@ def _train(
             names.append({"method": one.name, "density": density, "seed": seed.number})
             starts.append(_start(one, density, settings, problem, seed))
     begun = [masks.counts(start.mask, problem.prunable) for start in starts]
-    moves = one.method is not None and one.method.plan is not None
-    sparse = settings.execution == "sparse" and skips_zeros(one)
-    changing = session._replace(
-        problem=problem.with_recipe(
-            sparsify=sparsify,
-            record=record,
-            moves=Moves(every, problem.recipe.batch_size) if moves else None,
-            steps=_sparse_steps(one, problem, inner_of, starts[0].mask) if sparse else None,
-        )
+    sparse = settings.execution == "sparse" and one.method is not None and skips_zeros(method)
+    moving = moving_trainings.moved(
+        problem,
+        method,
+        one.inner,
+        train,
+        every=every,
+        floor=settings.floor,
+        alpha=settings.alpha,
+        packed=starts[0].mask if sparse else None,
     )
+    changing = session._replace(problem=moving.with_recipe(record=record))
     ends = train_all(changing, phase, runs.stack(starts), names, end=problem.steps)
     entries = [Entry(name, start) for name, start in zip(names, starts, strict=True)]
     ended = trained_masks.ended_rows(session, phase, entries, ends.state)
@@ -135,28 +110,6 @@ def _train(
         cost = costs(one, problem, begun[i], passed[i], every)
         summary.append({**ended[i], "check": "", "explored": explored, **cost})
     return summary, tickets
-
-
-def _sparse_steps(
-    one: Named,
-    problem: Problem,
-    inner_of: Callable[[SparseHyper], optax.GradientTransformation],
-    mask: Mask,
-) -> Steps:
-    """Training steps by sparse products, of nets that keep as many weights as `mask` does.
-
-    Or of nets that prune: dense at first, and packed once few weights are left.
-    """
-    packed = packed_runs.steps_in(packed_runs.nets_of(problem, mask, keeps_counts(one)), inner_of)
-
-    def steps(
-        hyper: SparseHyper, key: Key, state: TrainState, batches: PyTree, fetch: Fetch
-    ) -> tuple[TrainState, Metrics]:
-        history = state.opt_state  # which only moves change
-        state, metrics = packed(hyper, key, state._replace(opt_state=history.inner), batches, fetch)
-        return state._replace(opt_state=history._replace(inner=state.opt_state)), metrics
-
-    return steps
 
 
 def _start(

@@ -92,8 +92,11 @@ def pattern(mask: Array) -> Pattern:
         outputs=whole(outputs),
         slots=whole(slots),
         live=whole(np.flatnonzero(flat.any(1))),
-        segments=segments.segments(flat, int(flat.sum())),
+        segments=_tables(flat, int(flat.sum())),
     )
+
+
+_tables = jax.jit(segments.segments, static_argnums=1)
 
 
 def _table(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

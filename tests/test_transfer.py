@@ -50,9 +50,10 @@ def permuted(request):
     params, stats = jax.jit(model.init)(KEY)
     draw = np.random.default_rng(0)
     stats = jax.tree.map(lambda s: jnp.asarray(draw.uniform(0.5, 1.5, s.shape), "f"), stats)
-    # biases of 1 leave no unit without any output: two of these would be alike
+    # small weights and large biases: two units that are always off would be alike
     params = jax.tree.map(
-        lambda p: p + float(p.ndim == 1) * jnp.asarray(draw.uniform(0.5, 1.5, p.shape), "f"), params
+        lambda p: 0.2 * p if p.ndim > 1 else jnp.asarray(draw.uniform(0.5, 1.5, p.shape), "f"),
+        params,
     )
     mask = masks.random(
         KEY, params, masks.prunable(params), masks.size(params, masks.prunable(params)) // 2

@@ -10,17 +10,15 @@ Each group of units is matched alone, so no order of the layers matters. Groups 
 with another group, as where channels are padded with zeros, keep their order.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 
 from jaxtickets import masks
 from jaxtickets.compress.graph import Graph
-from jaxtickets.compress.unit_outputs import unit_outputs
-from jaxtickets.types import Array, Params, PyTree, Stats, Ticket, Units
+from jaxtickets.types import Array, PyTree, Ticket, Units
 
 Permutations = Mapping[str, np.ndarray]
 """`{group: int[units]}`: the unit that comes to each place; absent groups keep their order."""
@@ -42,6 +40,7 @@ def matchable(graph: Graph) -> tuple[Units, ...]:
     return tuple(found)
 
 
+@jax.jit
 def correlations(first: Array, second: Array) -> jax.Array:
     """float`[units, units]`: Pearson's correlation of the outputs of all pairs of units.
 
@@ -74,37 +73,14 @@ def assignment(similarity: Array) -> np.ndarray:
     return partner
 
 
-def match(
-    net: nn.Module,
-    graph: Graph,
-    first: tuple[Params, Stats],
-    second: tuple[Params, Stats],
-    images: Array,
-    prepare: Callable[[Array], Array] | None = None,
-) -> dict[str, np.ndarray]:
+def match(first: Mapping[str, Array], second: Mapping[str, Array]) -> dict[str, np.ndarray]:
     """The permutations that bring the first net's units to the places of their partners.
 
     Args:
-      net: the flax module, whose layers that read units are submodules.
-      graph: its channel graph.
-      first, second: parameters and statistics of two nets.
-      images: `[n, ...]`, on which their units are compared.
-      prepare: the normalisation of images; None: they are float and normalised.
-
-    Raises:
-      ValueError: no group can be permuted, or a layer that reads units is not a submodule.
+      first, second: `{group: float[examples, units]}`, the outputs of two nets' units for the same
+        images (`compress.unit_outputs`), of groups of `matchable`.
     """
-    groups = matchable(graph)
-
-    @jax.jit
-    def similar(first: tuple[Params, Stats], second: tuple[Params, Stats], images: Array) -> PyTree:
-        seen = [
-            unit_outputs(net, params, stats, groups, graph.image, images, prepare)
-            for params, stats in (first, second)
-        ]
-        return {group.name: correlations(*(one[group.name] for one in seen)) for group in groups}
-
-    return {name: assignment(one) for name, one in similar(first, second, images).items()}
+    return {name: assignment(correlations(first[name], second[name])) for name in first}
 
 
 def permute(ticket: Ticket, permutations: Permutations, graph: Graph) -> Ticket:
@@ -135,8 +111,8 @@ def permute(ticket: Ticket, permutations: Permutations, graph: Graph) -> Ticket:
         leaves = []
         for path, leaf in zip(masks.paths(tree), jax.tree.leaves(tree), strict=True):
             for axis, units in graph.axes[f"{kind}/{path}"].items():
-                leaf = jnp.take(leaf, _places(units, comes), axis)
-            leaves.append(leaf)
+                leaf = np.asarray(leaf).take(_places(units, comes), axis)
+            leaves.append(jnp.asarray(leaf))
         return jax.tree.unflatten(jax.tree.structure(tree), leaves)
 
     return ticket._replace(

@@ -38,7 +38,7 @@ CIFAR10: dict[str, Any] = {
 SMOKE: dict[str, Any] = {
     **MNIST5K,
     "widths": "30,20",
-    "datasets": ("mnist5k", "mnist5k:first_classes"),
+    "datasets": ("mnist5k", "mnist5k:second_images"),
     "optimizers": ("adam",),
     "rates": (0.001,),
     "train_images": 500,

@@ -1,8 +1,8 @@
 """Variants of a data set: half of its classes or images, and images with every pixel changed.
 
-`mnist5k:inverted` names the variant `inverted` of `mnist5k`. A variant's `mean` and `std` are those
-of its own training images. Morcos et al., "One ticket to win them all", 2019, section 4.1, halve
-CIFAR-10 by classes; we take the first and the second half of the labels.
+`mnist5k:inverted` names the variant `inverted` of `mnist5k`. Halves keep the `mean` and `std` of
+the whole; changed pixels have those of their own training images. Morcos et al., "One ticket to win
+them all", 2019, section 4.1, halve CIFAR-10 by classes.
 """
 
 from collections.abc import Callable
@@ -28,8 +28,7 @@ class Variant(NamedTuple):
     """A variant of data sets.
 
     Attributes:
-      change: `change(dataset) -> dataset`, always the same for the same data set; `name`, `mean`
-        and `std` are left as they are.
+      change: `change(dataset) -> dataset`, always the same for the same data set; it leaves `name`.
       classes: `classes(number of the data set's classes) -> number of its own`.
     """
 
@@ -109,8 +108,7 @@ def variant_of(dataset: Dataset, variant: str) -> Dataset:
     made = VARIANTS[variant].change(dataset)
     if not all(len(getattr(made, name).labels) for name in SPLITS):
         raise ValueError(f"{dataset.name} has too few examples or classes for {variant}")
-    mean, std = _statistics(made.train.images)
-    return made._replace(name=f"{dataset.name}:{variant}", mean=mean, std=std)
+    return made._replace(name=f"{dataset.name}:{variant}")
 
 
 def _of_classes(dataset: Dataset, first: int, end: int) -> Dataset:
@@ -131,7 +129,9 @@ def _of_pixels(dataset: Dataset, change: Callable[[str, Array], Array]) -> Datas
         changed = jnp.round(jnp.asarray(change(name, split.images))).astype(jnp.uint8)
         return Split(np.asarray(changed), split.labels)
 
-    return dataset._replace(**{name: part(name) for name in SPLITS})
+    parts = {name: part(name) for name in SPLITS}
+    mean, std = _statistics(parts["train"].images)
+    return dataset._replace(**parts, mean=mean, std=std)
 
 
 def _statistics(images: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -23,27 +23,25 @@ def table(summary: Sequence[Row]) -> str:
     """
     lines = [["target", "method", "source", "n", "trained %", "- random", "- own", "- control"]]
     for target in labels(summary):
+        chance = accuracies(summary, target, "random")
+        own = accuracies(summary, target, "ticket", target)
         for method in SHOWN:
             for source in [*labels(summary), ""]:
                 mine = accuracies(summary, target, method, source)
-                if not mine:
-                    continue
-                is_own = method == "ticket" and source == target
-                against = [
-                    {} if method == "random" else accuracies(summary, target, "random"),
-                    {} if is_own else accuracies(summary, target, "ticket", target),
-                    control(summary, target, method, source),
-                ]
-                lines.append(
-                    [
-                        target,
-                        method,
-                        "own" if is_own else source if method == "ticket" else "",
-                        str(len(mine)),
-                        spread([*mine.values()]),
-                        *(difference(mine, other) for other in against),
-                    ]
-                )
+                if mine:
+                    found_on = "own" if mine == own else source
+                    lines.append(
+                        [
+                            target,
+                            method,
+                            found_on if method == "ticket" else "",
+                            str(len(mine)),
+                            spread([*mine.values()]),
+                            difference(mine, chance),
+                            difference(mine, own),
+                            difference(mine, control(summary, target, method, source)),
+                        ]
+                    )
     return aligned(lines)
 
 
@@ -72,8 +70,11 @@ def control(summary: Sequence[Row], target: str, method: str, source: str) -> di
 
 
 def difference(ours: dict[int, float], theirs: dict[int, float]) -> str:
-    """The mean difference in points, and half the width of its interval; empty without seeds."""
-    if not theirs:
+    """The mean difference in points, and half the width of its interval.
+
+    Empty if there is nothing to compare with, or both are the same trainings.
+    """
+    if not theirs or ours == theirs:
         return ""
     mean, half = paired(ours, theirs)
     interval = f" ± {100 * half:.2f}" if np.isfinite(half) else ""

@@ -29,7 +29,7 @@ def draw_transfer(folder: Path) -> Path:
     n, levels = spec["seeds"], spec["levels"]
     left = np.mean([row["density"] for row in summary if row["method"] == "ticket"])
     fig.suptitle(
-        f"Tickets of {spec['model']} with {100 * left:.1f} % of the weights after {levels} levels, "
+        f"Tickets of {spec['model']} with {100 * left:.1f} % of the weights ({levels} level{'s'[: levels - 1]}), "
         f"trained elsewhere: means of n = {n} seeds",
         fontsize="medium",
     )

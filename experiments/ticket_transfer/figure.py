@@ -28,9 +28,9 @@ def draw_transfer(folder: Path) -> Path:
     _other_seeds(axes[0, 2], summary)
     n, levels = spec["seeds"], spec["levels"]
     left = np.mean([row["density"] for row in summary if row["method"] == "ticket"])
+    pruned = f"{100 * left:.1f} % of the weights after {levels} level{'s'[: levels - 1]}"
     fig.suptitle(
-        f"Tickets of {spec['model']} with {100 * left:.1f} % of the weights ({levels} level{'s'[: levels - 1]}), "
-        f"trained elsewhere: means of n = {n} seeds",
+        f"Tickets of {spec['model']} with {pruned}, trained elsewhere: means of n = {n} seeds",
         fontsize="medium",
     )
     return save(fig, folder, "transfer")

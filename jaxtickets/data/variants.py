@@ -117,8 +117,8 @@ def _of_classes(dataset: Dataset, first: int, end: int) -> Dataset:
         mine = (labels >= first) & (labels < end)
         return Split(np.asarray(split.images)[mine], labels[mine] - first)
 
-    parts = {name: part(getattr(dataset, name)) for name in SPLITS}
-    return dataset._replace(**parts, classes=end - first)
+    train, validation, test = (part(getattr(dataset, name)) for name in SPLITS)
+    return dataset._replace(train=train, validation=validation, test=test, classes=end - first)
 
 
 def _of_pixels(dataset: Dataset, change: Callable[[str, Array], Array]) -> Dataset:
@@ -129,9 +129,9 @@ def _of_pixels(dataset: Dataset, change: Callable[[str, Array], Array]) -> Datas
         changed = jnp.round(jnp.asarray(change(name, split.images))).astype(jnp.uint8)
         return Split(np.asarray(changed), split.labels)
 
-    parts = {name: part(name) for name in SPLITS}
-    mean, std = _statistics(parts["train"].images)
-    return dataset._replace(**parts, mean=mean, std=std)
+    train, validation, test = (part(name) for name in SPLITS)
+    mean, std = _statistics(train.images)
+    return dataset._replace(train=train, validation=validation, test=test, mean=mean, std=std)
 
 
 def _statistics(images: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from experiments.harness.problem import Problem
 from experiments.harness.rows import Row
@@ -78,7 +76,7 @@ def train_all_tickets(
     problem, own = session.problem, sources[condition.label]
     init = jax.jit(problem.recipe.model.init)
     heads = [init(stream(one.number, "new_head"))[0] for one in session.seeds]
-    images = jnp.asarray(np.asarray(session.data.train.images[:match_images]))
+    images = session.data.train.images[:match_images]
     outputs = _dense_outputs(condition, own, images) if match_images else []
     entries = []
     for i, (one, head) in enumerate(zip(session.seeds, heads, strict=True)):
@@ -124,7 +122,7 @@ def _dense_outputs(
     problem, groups = condition.problem, matching.matchable(condition.graph)
 
     @jax.jit
-    def outputs(params: Params, stats: Stats) -> dict[str, jax.Array]:
+    def outputs(params: Params, stats: Stats, images: jax.Array) -> dict[str, jax.Array]:
         return unit_outputs(
             problem.net,
             params,
@@ -135,7 +133,7 @@ def _dense_outputs(
             prepare=problem.recipe.prepare,
         )
 
-    return [outputs(*source.dense) for source in sources]
+    return [outputs(*source.dense, images) for source in sources]
 
 
 def _across(

@@ -88,9 +88,8 @@ def random_crop(
     box = random_box(width, height, uniforms, area, ratio)
     left, top, right, bottom = box
     least = size * width / (right - left), size * height / (bottom - top)
-    decoded = jpegs.rgb(image, least if draft else None)
-    across, down = decoded.width / width, decoded.height / height
-    part = (left * across, top * down, right * across, bottom * down)
+    decoded, scale = jpegs.rgb(image, least if draft else None)
+    part = [scale * edge for edge in box]
     resized = np.asarray(decoded.resize((size, size), Image.Resampling.BILINEAR, box=part))
     return resized[:, ::-1] if uniforms[DRAWS - 1] < 0.5 else resized
 
@@ -121,9 +120,10 @@ def centre_crop(
 
     del uniforms
     image = jpegs.header(encoded)
-    least = min(image.size)
-    target = [int(shorter * side / least) for side in image.size]
-    decoded = jpegs.rgb(image, (target[0], target[1]) if draft else None)
-    resized = decoded.resize(target, Image.Resampling.BILINEAR)
+    width, height = image.size
+    target = tuple(int(shorter * side / min(width, height)) for side in (width, height))
+    decoded, scale = jpegs.rgb(image, target if draft else None)
+    whole = (0, 0, scale * width, scale * height)
+    resized = decoded.resize(target, Image.Resampling.BILINEAR, box=whole)
     left, top = (round((side - size) / 2) for side in target)
     return np.asarray(resized.crop((left, top, left + size, top + size)))

@@ -1,6 +1,7 @@
 """JPEG files to RGB pixels, with Pillow: in colour, grey or in four inks."""
 
 import io
+import math
 from typing import Any
 
 from jaxtickets.data.errors import ImageError, reason
@@ -32,7 +33,7 @@ def header(encoded: bytes) -> Any:
     return image
 
 
-def rgb(image: Any, least: tuple[float, float] | None = None) -> Any:
+def rgb(image: Any, least: tuple[float, float] | None = None) -> tuple[Any, float]:
     """Decodes the pixels; grey is repeated in three channels, and inks are converted to RGB.
 
     A file that ends too early is detected. A changed byte within the compressed pixels often is
@@ -45,16 +46,20 @@ def rgb(image: Any, least: tuple[float, float] | None = None) -> Any:
         less time; the pixels are averages, not those of the full size.
 
     Returns:
-      Pillow's RGB image.
+      Pillow's RGB image, and 1/8, 1/4, 1/2 or 1: how many of its pixels there are to a stored one,
+      along each side. The last row and column may reach over the stored image's edge.
 
     Raises:
       ImageError: the file is damaged.
     """
     try:
+        width, scale = image.width, 1.0
         if least is not None:
-            image.draft(None, (max(1, int(least[0])), max(1, int(least[1]))))
+            drafted = image.draft(None, (math.ceil(least[0]), math.ceil(least[1])))
+            if drafted:  # None for a PNG file
+                scale = drafted[1][2] / width
         image.load()
-        return image if image.mode == "RGB" else image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB"), scale
     except MemoryError:
         raise
     except Exception as error:

@@ -154,11 +154,11 @@ def test_random_parts_lie_inside_and_have_their_areas_and_ratios():
     left, top, right, bottom = boxes.T
     assert left.min() >= 0 and top.min() >= 0 and right.max() <= 500 and bottom.max() <= 375
     share, ratio = (right - left) * (bottom - top) / (500 * 375), (right - left) / (bottom - top)
-    assert 0.079 < share.min() and 0.9 < share.max() <= 1
+    assert share.min() > 0.079 and 0.9 < share.max() <= 1
     assert 0.74 < ratio.min() < 0.76 and 1.32 < ratio.max() < 1.35
-    # A share s up to 9/16 always fits; a greater one if the ratio is s / 0.75 or more, which has the
-    # probability ln(1 / s) / (2 ln(4/3)), because 500 / 375 is the greatest ratio. Then the mean is
-    # (0.1550 + 0.1388) / (0.4825 + 0.1979) = 0.432; its standard deviation here is 0.005.
+    # A share s up to 9/16 always fits; a greater one if the ratio is s / 0.75 or more, which has
+    # the probability ln(1 / s) / (2 ln(4/3)), because 500 / 375 is the greatest ratio. So the mean
+    # is (0.1550 + 0.1388) / (0.4825 + 0.1979) = 0.432, with a standard deviation of 0.005 here.
     assert abs(share.mean() - 0.432) < 0.02
 
 

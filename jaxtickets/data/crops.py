@@ -121,7 +121,8 @@ def centre_crop(
     del uniforms
     image = jpegs.header(encoded)
     width, height = image.size
-    target = tuple(int(shorter * side / min(width, height)) for side in (width, height))
+    least = min(width, height)
+    target = shorter * width // least, shorter * height // least
     decoded, scale = jpegs.rgb(image, target if draft else None)
     whole = (0, 0, scale * width, scale * height)
     resized = decoded.resize(target, Image.Resampling.BILINEAR, box=whole)

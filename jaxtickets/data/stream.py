@@ -250,13 +250,17 @@ def batches(
     import grain
     from absl import flags
 
+    if start >= stop:
+        return
     if workers and not flags.FLAGS.is_parsed():  # grain asks its flags, also where none are parsed
         flags.FLAGS.mark_as_parsed()
     steps = grain.MapDataset.range(start, stop).map(partial(batch_at, stream))
     read = steps.to_iter_dataset(
         grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(ahead, threads))
     )
-    processes = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead)
+    processes = grain.MultiprocessingOptions(
+        num_workers=min(workers, stop - start), per_worker_buffer_size=max(ahead, 1)
+    )
     iterator = iter(read.mp_prefetch(processes, worker_init_fn=_stay_on_the_cpu))
     try:
         for batch in iterator:  # arrays of other processes lie in shared memory, which is scarce
@@ -320,7 +324,7 @@ def _described(transform: Transform) -> str:
     return f"{name} {sorted(settings.items())}"
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=8)
 def _shuffled(words: tuple[int, int], count: int, batch_size: int, epoch: int) -> np.ndarray:
     """The order of an epoch, which is kept while its batches are read."""
     with jax.default_device(jax.local_devices(backend="cpu")[0]):

@@ -14,6 +14,7 @@ from experiments.benchmark import __main__ as benchmark
 from experiments.benchmark import (
     measured,
     packed_steps,
+    photographs,
     shrunk_nets,
     speeds,
     torch_rival,
@@ -168,6 +169,21 @@ def test_a_byte_of_memory_counts_when_it_is_read_and_when_it_is_written(monkeypa
 
     monkeypatch.setattr(timing, "best_time", best_time)
     assert timing.memory_rate(cpus[:2]) == 2 * timing.PASSES * 2 * 4096 / 2
+
+
+def test_photographs_are_counted_over_an_epoch_in_one_thread_and_in_several(monkeypatch):
+    calls = []
+
+    def best_times(two):
+        calls.append([call() for call in two])
+        return [4.0, 2.0]
+
+    monkeypatch.setattr(timing, "best_times", best_times)
+    monkeypatch.setattr(photographs, "CROPS", {"crop": photographs.CROPS["random crop to 64"]})
+    alone, together = photographs.rows(32, 80, 64, threads=3)
+    assert [[len(labels) for labels in epoch] for epoch in calls[0]] == [[16, 16], [16, 16]]
+    assert (alone.value, alone.name[-8:]) == (8, "1 thread")
+    assert (together.value, together.ratio, together.name[-9:]) == (16, 2, "3 threads")
 
 
 # --- what is asked for ---------------------------------------------------------------------------

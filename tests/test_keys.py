@@ -84,9 +84,11 @@ def test_what_names_no_key_is_refused(said):
 
 MAKERS = {"key", "PRNGKey", "wrap_key_data"}
 BY_HAND = {
+    "experiments/compression/pruning.py": 1,  # a state's key, which a ticket has not
     "experiments/learned_sparsity/penalty_gates.py": 1,  # a criterion that draws nothing
     "experiments/learned_sparsity/ways.py": 2,  # a gate's shapes
     "experiments/supermask/figure.py": 1,  # a criterion that draws nothing
+    "jaxtickets/data/stream.py": 1,  # a key that decoding processes exchange
     "jaxtickets/io/trees.py": 1,  # keys that were written
     "jaxtickets/nets/gaussian.py": 1,  # a net's shapes
     "jaxtickets/keys.py": 2,  # a seed's key, of a host's number and of a traced one

@@ -182,6 +182,7 @@ def test_arguments_are_not_packed_to_be_splatted():
 
 SLOW = {
     "chex",
+    "grain",
     "matplotlib",
     "orbax",
     "pandas",

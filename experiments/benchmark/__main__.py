@@ -3,6 +3,7 @@
 Every speed is a ratio of two times measured in one run. Annealing and masked training are compared
 with the machine's float32 matrix products, the convolution with `lax.conv` under `vmap`, and nets
 with half of their units with the whole nets, training steps that skip zeros with masked dense ones.
+Photographs are decoded by one thread and by two.
 If PyTorch is installed, annealing and training are
 compared with the same work in PyTorch on the CPU (`torch_rival.py`), called in turns with ours.
 Images are random bytes, since their values don't change the speed.
@@ -29,6 +30,7 @@ from absl import flags
 
 from experiments.benchmark import (
     packed_steps,
+    photographs,
     processes,
     races,
     shrunk_nets,
@@ -55,6 +57,7 @@ GROUPS: dict[str, Callable[[], Iterator[Row]]] = {
     "convolution": speeds.convolutions,
     "shrunk": shrunk_nets.rows,
     "sparse_training": packed_steps.rows,
+    "photographs": photographs.rows,
     RIVAL: races.rows,
     "memory": processes.memory,
 }

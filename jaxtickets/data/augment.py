@@ -1,4 +1,4 @@
-"""Normalisation, random crops and random flips on the device, one batch at a time."""
+"""Normalisation, random crops, flips and colours on the device, one batch at a time."""
 
 from collections.abc import Sequence
 
@@ -77,3 +77,75 @@ def standard(key: jax.Array, images: jax.Array) -> jax.Array:
     """
     crop_key, flip_key = jax.random.split(key)
     return flip(flip_key, pad_and_crop(crop_key, images))
+
+
+GREY = (0.299, 0.587, 0.114)
+"""The weights of red, green and blue in brightness, those of ITU-R BT.601."""
+VARIATION = (0.2175, 0.0188, 0.0045)
+"""The variation of ImageNet's colours, scaled to [0, 1], along each of `DIRECTIONS`."""
+DIRECTIONS = (
+    (-0.5675, -0.5808, -0.5836),
+    (0.7192, -0.0045, -0.6948),
+    (0.4009, -0.8140, 0.4203),
+)
+"""The principal components of ImageNet's colours: each row is red, green and blue."""
+
+
+def lighting(key: jax.Array, images: jax.Array, deviation: jax.Array | float = 0.1) -> jax.Array:
+    """Adds a random colour to each whole image; the key is consumed.
+
+        image + 255 sum_k a_k VARIATION[k] DIRECTIONS[k],    a_k ~ N(0, deviation^2)
+
+    Args:
+      key: consumed.
+      images: `[n, h, w, 3]`, of pixels from 0 to 255.
+      deviation: of each `a_k`; may be traced.
+
+    Returns:
+      float32`[n, h, w, 3]`, cut off at 0 and 255.
+
+    Source: Krizhevsky et al. 2012, section 4.1, "fancy PCA"; the constants are those in wide use
+    since fb.resnet.torch. Deviation: the paper does not cut off.
+    """
+    draws = deviation * jax.random.normal(key, (images.shape[0], 3), jnp.float32)
+    colour = (draws * jnp.array(VARIATION)[None]) @ jnp.array(DIRECTIONS)
+    return jnp.clip(images.astype(jnp.float32) + 255 * colour[:, None, None], 0, 255)
+
+
+def jitter(
+    key: jax.Array,
+    images: jax.Array,
+    brightness: jax.Array | float = 0.4,
+    contrast: jax.Array | float = 0.4,
+    saturation: jax.Array | float = 0.4,
+) -> jax.Array:
+    """Changes brightness, contrast and saturation of each image; the key is consumed.
+
+    Each change is `f image + (1 - f) other`, cut off at 0 and 255, with `f` uniform on
+    `[1 - strength, 1 + strength]`. The other image is black; then the mean brightness of the image
+    everywhere; then the image in grey.
+
+    Args:
+      key: consumed.
+      images: `[n, h, w, 3]`, of pixels from 0 to 255.
+      brightness, contrast, saturation: the strengths, from 0 to 1; may be traced.
+
+    Returns:
+      float32`[n, h, w, 3]`.
+
+    Source: Howard 2013, arXiv:1312.5402, section 2. Deviation: always in this order.
+    """
+    strengths = jnp.stack([jnp.float32(s) for s in (brightness, contrast, saturation)])
+    draws = jax.random.uniform(key, (3, images.shape[0]), jnp.float32, -1, 1)
+    factors = (1 + strengths[:, None] * draws)[..., None, None, None]
+
+    def grey(pixels: jax.Array) -> jax.Array:
+        return jnp.sum(pixels * jnp.array(GREY).reshape(1, 1, 1, 3), axis=-1, keepdims=True)
+
+    def blend(pixels: jax.Array, other: jax.Array, factor: jax.Array) -> jax.Array:
+        return jnp.clip(factor * pixels + (1 - factor) * other, 0, 255)
+
+    pixels = images.astype(jnp.float32)
+    pixels = blend(pixels, jnp.zeros_like(pixels), factors[0])
+    pixels = blend(pixels, jnp.mean(grey(pixels), axis=(1, 2), keepdims=True), factors[1])
+    return blend(pixels, grey(pixels), factors[2])

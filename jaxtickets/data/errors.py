@@ -1,8 +1,12 @@
-"""The error of a data set that cannot be loaded."""
+"""The errors of a data set or an image that cannot be loaded."""
 
 
 class DataError(ValueError):
     """A data set is unknown, missing, not prepared or damaged; one line that gives a remedy."""
+
+
+class ImageError(DataError):
+    """An image is corrupt, or of a kind that has no RGB form."""
 
 
 def reason(error: Exception) -> str:

@@ -24,7 +24,7 @@ def read(source: Source, folder: Path) -> tuple[Split, Split]:
 
     try:
         builder = tensorflow_datasets.builder_from_directory(folder)
-        return _split(source, builder, "train"), _split(source, builder, "test")
+        return _split(source, builder, "train"), _split(source, builder, source.test_split)
     except MemoryError:
         raise
     except Exception as error:  # TFDS, array_record, protobuf and Pillow share no error type

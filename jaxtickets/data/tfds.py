@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST and CIFAR-10 from a prepared TFDS folder, read without TensorFlow."""
+"""MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100 in prepared TFDS folders, without TensorFlow."""
 
 from os import PathLike
 from pathlib import Path
@@ -28,8 +28,7 @@ def load(source: Source, data_dir: str | PathLike[str] | None, prepare: bool) ->
       DataError: the set is not prepared (detected without importing TFDS), cannot be prepared, or
         is damaged.
     """
-    folder = _folder(source, data_dir, prepare)
-    folders.check_folder(source, folder)
+    folder = prepared_folder(source, data_dir, prepare)
     train, test = _decoded(source, folder)
     rest, validation = cut(len(train.labels), source.validation)
     return Dataset(
@@ -49,13 +48,19 @@ def cut(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     return np.setdiff1d(np.arange(n), held_out), np.sort(held_out)
 
 
-def _folder(source: Source, data_dir: str | PathLike[str] | None, prepare: bool) -> Path:
+def prepared_folder(source: Source, data_dir: str | PathLike[str] | None, prepare: bool) -> Path:
+    """The folder of a set's newest version, whose description fits the set; arguments of `load`.
+
+    Raises:
+      DataError: the set is not prepared, cannot be prepared, or its description is damaged.
+    """
     base = folders.root(data_dir)
     folder = folders.find(source, base)
     if folder is None and prepare:
         prepare_folder(source, base)
         folder = folders.find(source, base)
     if folder is not None:
+        folders.check_folder(source, folder)
         return folder
     if data_dir is not None and not base.is_dir():
         raise DataError(f"--data_dir={base} is missing: {folders.HOW_TO_GET}")

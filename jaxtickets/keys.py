@@ -51,6 +51,11 @@ PURPOSES: dict[str, Purpose] = {
     "moving_mask": Purpose(
         "a training whose mask moves", {"search": str, "density": float, "chain": int}
     ),
+    "new_head": Purpose("the output layer of a net whose ticket comes from another data set", {}),
+    "image_noise": Purpose("the noise on a data set's images", {"part": str}),
+    "transfer": Purpose(
+        "a ticket of another data set with one thing changed", {"source": str, "treatment": str}
+    ),
     "learning_rates": Purpose("a random learning rate for each output feature", {}),
     # masks
     "mask": Purpose(

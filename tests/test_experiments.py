@@ -34,6 +34,7 @@ LEADS = {
     "classification": "model,dataset,method,net,density,seed,trained_accuracy",
     "weight_agnostic": "seed,population,generations,images,random_accuracy,tuned_accuracy",
     "neuron_fusion": "which,how,asked,before_density,retrain,seed,trained_accuracy",
+    "ticket_transfer": "method,source,target,density,seed,untrained_accuracy",
     "strong_tickets": "method,coefficients,seed,test_accuracy,same_answers,largest_error",
     "compression": "stage,method,density,levels,seed,trained_accuracy",
 }
@@ -64,6 +65,7 @@ FIGURES = {
     "neuron_fusion": ("accuracies", "fused"),
     "strong_tickets": ("errors",),
     "compression": ("errors", "bytes"),
+    "ticket_transfer": ("transfer",),
 }
 OWN_TEST = {"sa_search", "benchmark"}
 """Experiments whose runs a test file of their own looks at."""
@@ -369,6 +371,22 @@ BAD = {
         "--retrain=statistics": "--retrain=statistics with lenet300_100: there is no batch norm",
         "--retrain=none --finetune_epochs=3 --before_density=1": "--finetune_epochs: has no effect",
         "--preset=fashon": "did you mean fashion",
+    },
+    "ticket_transfer": {
+        "--datasets=mnst5k": "did you mean mnist5k",
+        "--datasets=mnist5k,mnist5k:inverse": "did you mean inverted?",
+        "--datasets=mnist5k,mnist5k": "--datasets has mnist5k twice",
+        "--datasets=mnist5k,cifar10": "images of cifar10 are (32, 32, 3), those of mnist5k (28, 2",
+        "--optimizers=adam,momentum": "--rates: 1 for the 2 of --optimizers: give one for each",
+        "--rates=0": "--rates=0.0: must be above 0",
+        "--seeds=1": "--seeds=1: the ticket of another initialisation takes 2 or more, or --noac",
+        "--prune_output": "--prune_output: each data set has its own output layer, which is dense",
+        "--rewind=none": "--rewind=none: must be weights, which are carried over",
+        "--rewind_step=20": "rewind_step=20: must be in the training, which has 20 steps",
+        "--levels=40": "mnist5k/adam: level 11 leaves 0 weights in fc2/kernel",
+        "--learning_rate=0.1": "--learning_rate: has no effect with --rates=0.001",
+        "--noacross --match_images=10": "--match_images: has no effect with --across=False",
+        "--preset=cifar": "did you mean cifar10",
     },
     "strong_tickets": {
         "--coefficients= --epsilon=1e-9": "--epsilon=1e-09 is out of reach: pensia needs 94 coef",

@@ -127,7 +127,7 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
       DataError: the data set isn't there or is damaged.
     """
     choose("model", net.model, nets.names())
-    choose("dataset", net.dataset, data.NAMES)
+    choose("dataset", net.dataset.partition(":")[0], data.NAMES)
     shape = data.shape(net.dataset)
     attributes: dict[str, Any] = {"classes": data.classes(net.dataset), "use_bias": net.use_bias}
     if net.initializer:

@@ -1,7 +1,6 @@
 """A net's layers as the rules see them, and the weights as the rules change them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +8,10 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
-from jaxtickets import masks, nets
+from jaxtickets import masks
 from jaxtickets.compress.fusion.base import Combination, Layer
 from jaxtickets.compress.graph import Graph
+from jaxtickets.compress.unit_outputs import unit_outputs
 from jaxtickets.types import Array, Params, PyTree, Stats, Units
 
 EPSILON = 1e-5
@@ -176,19 +176,10 @@ def grams(
     groups = fusible(graph)
     if not (jnp.ndim(batches) > 1 and len(batches)):
         raise ValueError("the outputs of units need at least one batch of images")
-    model = nets.functional(net, graph.image)
 
     def of_batch(images: Array) -> dict[str, jax.Array]:
-        seen = dict[str, jax.Array]()
-
-        def listen(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-            if context.method_name == "__call__" and len(args) == 1:
-                seen["/".join(context.module.path)] = args[0]
-            return call(*args, **kwargs)
-
-        with nn.intercept_methods(listen):
-            model.apply(params, stats, images if prepare is None else prepare(images))
-        return {group.name: _gram(group, seen) for group in groups}
+        seen = unit_outputs(net, params, stats, groups, graph.image, images, prepare)
+        return {name: outputs.T @ outputs / len(outputs) for name, outputs in seen.items()}
 
     def add(total: PyTree, images: Array) -> tuple[PyTree, None]:
         return jax.tree.map(jnp.add, total, of_batch(images)), None
@@ -196,14 +187,6 @@ def grams(
     zeros = {group.name: jnp.zeros((group.size, group.size)) for group in groups}
     total = lax.scan(add, zeros, batches)[0]
     return {name: one / len(batches) for name, one in total.items()}
-
-
-def _gram(group: Units, seen: Mapping[str, jax.Array]) -> jax.Array:
-    reader = group.consumers[0].layer if group.consumers else ""
-    if reader not in seen:
-        raise ValueError(f"the outputs of {group.name} can't be seen: no submodule '{reader}'")
-    outputs = seen[reader].astype(float).reshape(-1, group.size)
-    return outputs.T @ outputs / len(outputs)
 
 
 def _gains(params: Params, stats: Stats, group: Units, epsilon: float) -> np.ndarray:

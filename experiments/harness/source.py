@@ -8,10 +8,9 @@ from pathlib import Path
 import jaxtickets
 
 TRAINING = (
-    *("data", "dynamic/base.py", "dynamic/static.py", "losses.py", "masks.py", "nets"),
-    *("optimizer_states.py", "optimizers.py", "penalties.py", "roles.py", "runs.py"),
-    "shape_checks.py",
-    *("training.py", "types.py"),
+    *("data", "dynamic/base.py", "dynamic/static.py", "keys.py", "losses.py"),
+    *("masks.py", "nets", "optimizer_states.py", "optimizers.py", "penalties.py", "roles.py"),
+    *("runs.py", "shape_checks.py", "training.py", "types.py"),
 )
 """The library's files and folders that a dense training uses."""
 

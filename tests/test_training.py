@@ -613,6 +613,28 @@ def test_the_loss_of_half_precision_logits_is_found_in_single():
     assert got == losses.cross_entropy(half.astype(jnp.float32), labels)
 
 
+def test_smoothed_labels_spread_their_share_over_all_classes():
+    # log-probabilities -1, -2 and the rest: log(1 - e^-1 - e^-2) = -0.700064. With smoothing 0.3
+    # the target of label 1 is (0.1, 0.8, 0.1): 0.1 * 1 + 0.8 * 2 + 0.1 * 0.700064
+    logits = jnp.array([[-1.0, -2.0, -0.700064]]) + 5
+    got = losses.cross_entropy(logits, jnp.array([1]), smoothing=0.3)
+    np.testing.assert_allclose(got, 1.7700064, rtol=1e-6)
+    assert losses.cross_entropy(logits, jnp.array([1])) == pytest.approx(2)
+    assert np.isnan(jax.jit(partial(losses.cross_entropy, smoothing=0.3))(logits, jnp.array([3])))
+    # in training alone
+    model = Model(lambda key: ({}, {}), lambda p, s, x, key=None, train=False: (logits, s))
+    loss = losses.classification(model, prepare, smoothing=0.3)
+    one = Split(jnp.zeros((1, 2, 2, 1)), jnp.array([1]))
+    np.testing.assert_allclose(loss({}, {}, one, KEY)[0], got)
+    assert training.evaluate(model, prepare, {}, {}, one)["loss"] == pytest.approx(2)
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0])
+def test_label_smoothing_outside_its_range_is_refused_in_one_line(smoothing):
+    with pytest.raises(ValueError, match=r"^label smoothing .*: must be 0 or more and below 1$"):
+        losses.cross_entropy(jnp.zeros((1, 3)), jnp.array([1]), smoothing=smoothing)
+
+
 def test_classification_adds_the_penalty_to_the_loss():
     # softmax of zeros over three classes: log 3, plus 2 * |w|^2 = 2 * (1 + 4)
     model = Model(lambda key: ({}, {}), lambda p, s, x, key, train: (jnp.zeros((2, 3)), {"n": 1}))

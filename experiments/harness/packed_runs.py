@@ -6,12 +6,12 @@ import optax
 
 from experiments.harness.problem import Problem
 from experiments.harness.settings import option
-from jaxtickets import losses, masks
+from jaxtickets import masks
 from jaxtickets.compress import packed_training
 from jaxtickets.compress.packed_training import PackedNet
 from jaxtickets.io.errors import UserError
 from jaxtickets.training import Fetch, Metrics, Steps
-from jaxtickets.types import Key, Loss, Mask, Model, PyTree, TrainState
+from jaxtickets.types import Key, Mask, PyTree, TrainState
 
 EXECUTIONS = ("dense", "sparse")
 
@@ -45,14 +45,11 @@ def nets_of(problem: Problem, mask: Mask, counts_stay: bool = False) -> tuple[Pa
       counts_stay: whether all masks keep as many weights of each layer as `mask`; if not, each is
         trained in the smallest net with room for it.
     """
-    recipe, layers = problem.recipe, layers_of(problem)
-
-    def loss_of(model: Model) -> Loss:
-        return losses.classification(model, recipe.prepare)
+    model, layers = problem.recipe.model, layers_of(problem)
 
     if counts_stay:
-        return (packed_training.packed_net(recipe.model, layers, loss_of, mask),)
-    return packed_training.packed_nets(recipe.model, layers, loss_of, mask)
+        return (packed_training.packed_net(model, layers, problem.loss_of, mask),)
+    return packed_training.packed_nets(model, layers, problem.loss_of, mask)
 
 
 def steps_in(

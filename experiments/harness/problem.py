@@ -25,7 +25,19 @@ from jaxtickets.io.errors import UserError
 from jaxtickets.optimizers import Hyper
 from jaxtickets.penalties import PENALTIES
 from jaxtickets.training import Recipe
-from jaxtickets.types import Array, Dataset, Mask, Params, Prunable, Schedule, Split, Stats, Wiring
+from jaxtickets.types import (
+    Array,
+    Dataset,
+    Loss,
+    Mask,
+    Model,
+    Params,
+    Prunable,
+    Schedule,
+    Split,
+    Stats,
+    Wiring,
+)
 
 LEAST_IMAGES = 20
 """Criteria use ten batches, and batch norm over a single image has no gradient."""
@@ -44,6 +56,7 @@ class Problem(NamedTuple):
       wiring: the net's groups of units; empty if they are unknown.
       steps: the number of training steps.
       penalty: `penalty(params) -> scalar`, which the loss adds to cross-entropy; None: none.
+      smoothing: of the labels in training, see `losses.cross_entropy`.
     """
 
     net: nn.Module
@@ -54,6 +67,7 @@ class Problem(NamedTuple):
     wiring: Wiring
     steps: int
     penalty: Callable[[Params], Array] | None = None
+    smoothing: float = 0.0
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -93,6 +107,15 @@ class Problem(NamedTuple):
             prunable=self.prunable,
         )
 
+    def loss_of(self, model: Model, penalty: Callable[[Params], Array] | None = None) -> Loss:
+        """The training loss of a net on this problem's data, with its labels as smooth.
+
+        Args:
+          model: the net as functions.
+          penalty: see `Problem`.
+        """
+        return losses.classification(model, self.recipe.prepare, penalty, self.smoothing)
+
     def with_recipe(self, **changes: Any) -> "Problem":
         """The same problem with some fields of its recipe changed."""
         return self._replace(recipe=self.recipe._replace(**changes))
@@ -108,8 +131,7 @@ class Problem(NamedTuple):
           wiring: its groups of units; empty if they aren't needed.
         """
         model = nets.functional(net, self.image_shape)
-        loss = losses.classification(model, self.recipe.prepare, penalty)
-        changed = self.with_recipe(model=model, loss=loss)
+        changed = self.with_recipe(model=model, loss=self.loss_of(model, penalty))
         return changed._replace(net=net, penalty=penalty, wiring=wiring)
 
 
@@ -173,7 +195,7 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
         dataset=dataset,
         recipe=Recipe(
             model=model,
-            loss=losses.classification(model, normalise, penalty),
+            loss=losses.classification(model, normalise, penalty, train.label_smoothing),
             optimizer=optimizer_of(train, steps),
             prepare=normalise,
             augment=augment.standard if train.augmented else None,
@@ -186,6 +208,7 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
         wiring=nets.wiring(module, shape),
         steps=steps,
         penalty=penalty,
+        smoothing=train.label_smoothing,
     )
 
 

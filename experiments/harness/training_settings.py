@@ -74,6 +74,9 @@ class TrainSettings:
         most=MOST_STEPS,
     )
     augmented: bool = option(False, "pad, crop and flip the training images at random")
+    label_smoothing: float = option(
+        0.0, "share of a training label that is spread over all classes", least=0, below=1
+    )
     penalty: str = option("", "penalty added to the loss (empty: none)", ("", *PENALTIES))
     penalty_strength: float = option(
         1e-4, "factor of the penalty in the loss", least=0, most=MOST_FACTOR

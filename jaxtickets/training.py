@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from jaxtickets import losses, masks, optimizer_states, runs
+from jaxtickets import losses, masks, optimizer_states, runs, weight_average
 from jaxtickets.data import batches as data_batches
 from jaxtickets.dynamic.base import Sparsify
 from jaxtickets.dynamic.static import sparsify as static
@@ -38,6 +38,7 @@ def init(
     fill: Params | None = None,
     method_state: PyTree = (),
     step: Array | int = 0,
+    average: float = 0.0,
 ) -> TrainState:
     """The state before the first step; masks `params`.
 
@@ -50,15 +51,19 @@ def init(
       fill: the values where the mask is False; None for zero.
       method_state: what a pruning method carries through the training.
       step: the training step that the parameters come from.
+      average: the decay of the moving average that the state's weights are, see `weight_average`;
+        0: they are the trained ones.
 
     Raises:
-      ValueError: the mask or the fill does not match the parameters (`masks.apply`), or `step` is
-        not 0 and the optimiser cannot resume from it (`optimizer_states.at_step`).
+      ValueError: the mask or the fill does not match the parameters (`masks.apply`), `step` is not
+        0 and the optimiser cannot resume from it (`optimizer_states.at_step`), or `average` is not
+        in [0, 1).
     """
     opt_state = optimizer.init(params)
     params = masks.apply(opt_state.mask, params, fill)
     opt_state = optimizer_states.at_step(optimizer, opt_state, params, step)
-    return TrainState(params, stats, opt_state, method_state, jnp.asarray(step, jnp.int32))
+    trained = weight_average.begin(params, stats, average)
+    return TrainState(params, stats, opt_state, method_state, jnp.asarray(step, jnp.int32), trained)
 
 
 def step(
@@ -73,13 +78,14 @@ def step(
     if isinstance(batch, Split):
         check_leading("the batch", batch, ("n",))
     batch = runs.divide(batch)
+    params, old = weight_average.trained(state)
     differentiate = jax.value_and_grad(loss, has_aux=True)
-    (_, (stats, metrics)), gradient = differentiate(state.params, state.stats, batch, key)
-    stats = _next_stats(stats, state.stats)
-    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params, **extra)
-    params = optax.apply_updates(state.params, updates)
-    new = state._replace(params=params, stats=stats, opt_state=opt_state, step=state.step + 1)
-    return new, metrics
+    (_, (stats, metrics)), gradient = differentiate(params, old, batch, key)
+    stats = _next_stats(stats, old)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, params, **extra)
+    params = optax.apply_updates(params, updates)
+    state = weight_average.after(state._replace(opt_state=opt_state), params, stats)
+    return state._replace(step=state.step + 1), metrics
 
 
 def _next_stats(new: Stats, old: Stats) -> Stats:
@@ -239,6 +245,8 @@ class Recipe(NamedTuple):
         rounding, such as `compress.packed_training`; None for `advance`. Moves stay as they are.
       record: `record(state) -> metrics`, scalars that are recorded at each validation evaluation;
         None for none.
+      average: the decay of the weights' moving average, see `init`; 0 for none. Evaluations, the
+        early stop, `kept` and the final weights are then the average's.
     """
 
     model: Model
@@ -254,6 +262,7 @@ class Recipe(NamedTuple):
     moves: Moves | None = None
     record: Callable[[TrainState], Metrics] | None = None
     steps: Steps | None = None
+    average: float = 0.0
 
 
 class Splits(NamedTuple):
@@ -374,9 +383,7 @@ def train_chunk(
                 data,
             )
         if recipe.before_evaluation is not None:
-            state = state._replace(
-                params=masks.apply(state.mask, recipe.before_evaluation(state.params), fill)
-            )
+            state = weight_average.changed(state, partial(_before, recipe, state.mask, fill))
         seen = evaluate(recipe.model, recipe.prepare, state.params, state.stats, data.validation)
         return _watch(watched, state, seen["loss"], keep_at), {
             "step": state.step,
@@ -438,7 +445,7 @@ def train(
     for asked in (steps, *keep_at):
         check_step(asked, recipe.every, steps)
     optimizer = recipe.sparsify(recipe.optimizer(hyper), mask, fill, hyper)
-    state = init(params, stats, optimizer, fill, step=start)
+    state = init(params, stats, optimizer, fill, step=start, average=recipe.average)
     begun = watch(state, keep_at)
     return train_chunk(recipe, key, hyper, begun, data, steps // recipe.every, keep_at, fill)
 
@@ -461,6 +468,8 @@ def take_steps(
       optimizer, key, state, batches, fetch, extra: see `advance`.
     """
     if recipe.steps is not None:
+        if state.trained:
+            raise ValueError("steps of a recipe's own do not average weights")
         return recipe.steps(hyper, key, state, batches, fetch)
     return advance(recipe.loss, optimizer, key, state, batches, fetch, **extra)
 
@@ -509,6 +518,7 @@ def move_mask(
         batches, see `data.batches.whole`.
     """
     fetch, n = fetcher(recipe, train), train.labels.shape[0]
+    params, stats = weight_average.trained(state)
     many, size = data_batches.whole(images, recipe.batch_size)
     draw_key, augment_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
     drawn = jax.random.randint(draw_key, (many * size,), 0, n).reshape(many, size)
@@ -516,22 +526,27 @@ def move_mask(
     def add(total: Params, one: tuple[Key, Key, Array]) -> tuple[Params, None]:
         augment_key, loss_key, index = one
         batch = runs.divide(fetch(augment_key, index))
-        gradient, _ = jax.grad(recipe.loss, has_aux=True)(
-            state.params, state.stats, batch, loss_key
-        )
+        gradient, _ = jax.grad(recipe.loss, has_aux=True)(params, stats, batch, loss_key)
         return jax.tree.map(jnp.add, total, gradient), None
 
     keys = jax.random.split(augment_key, many), jax.random.split(loss_key, many)
-    zero = jax.tree.map(jnp.zeros_like, state.params)
+    zero = jax.tree.map(jnp.zeros_like, params)
     gradient, _ = lax.scan(add, zero, (keys[0], keys[1], drawn))
-    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params, move=True)
-    return state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, params, move=True)
+    params = optax.apply_updates(params, updates)
+    return weight_average.moved(state._replace(opt_state=opt_state), params)
 
 
 def check_step(step: int, every: int, most: int) -> None:
     """Raises ValueError unless `step` is a multiple of `every` from 0 to `most`."""
     if step % every or not 0 <= step <= most:
         raise ValueError(f"step {step}: must be a multiple of {every}, 0 to {most}")
+
+
+def _before(recipe: Recipe, mask: Mask, fill: Params | None, params: Params) -> Params:
+    """The weights that an evaluation sees, see `Recipe.before_evaluation`."""
+    assert recipe.before_evaluation is not None
+    return masks.apply(mask, recipe.before_evaluation(params), fill)
 
 
 def _watch(watched: Watched, state: TrainState, loss: Array, keep_at: tuple[int, ...]) -> Watched:

@@ -27,13 +27,15 @@ def layers_of(problem: Problem) -> list[str]:
 
 
 def check_perceptron(problem: Problem) -> None:
-    """Raises UserError unless the net is a multilayer perceptron without a penalty."""
+    """Raises UserError unless the net is a multilayer perceptron, trained without extras."""
     params = problem.param_shapes
     flat = all(leaf.ndim == 2 for leaf in masks.pick(params, problem.prunable))
     if not problem.wiring or not flat or sorted(params) != sorted(layers_of(problem)):
         raise UserError("--execution=sparse: the net must be dense layers alone, such as mlp")
     if problem.penalty is not None:
         raise UserError("--execution=sparse: takes no --penalty")
+    if problem.recipe.average:
+        raise UserError("--execution=sparse: takes no --ema")
 
 
 def nets_of(problem: Problem, mask: Mask, counts_stay: bool = False) -> tuple[PackedNet, ...]:

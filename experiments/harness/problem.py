@@ -202,6 +202,7 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
             batch_size=train.batch_size,
             every=every,
             evaluations_per_test=train.test_every // every,
+            average=train.ema,
         ),
         hyper=Hyper(jnp.float32(train.learning_rate), jnp.int32(train.warmup)),
         prunable=masks.prunable(params, () if net.prune_output else (nets.output_layer(module),)),

@@ -74,6 +74,12 @@ class TrainSettings:
         most=MOST_STEPS,
     )
     augmented: bool = option(False, "pad, crop and flip the training images at random")
+    ema: float = option(
+        0.0,
+        "decay of a moving average of the weights, which is evaluated and kept; 0: no average",
+        least=0,
+        below=1,
+    )
     label_smoothing: float = option(
         0.0, "share of a training label that is spread over all classes", least=0, below=1
     )

@@ -31,8 +31,8 @@ def chunk(steps):
 
 
 def test_the_average_follows_by_its_formula_and_gradients_are_those_of_what_is_trained():
-    # loss w^2 / 2 at rate 0.5 halves w: 8, 4, 2, 1. With decay 0.2, d = min(0.2, (1 + t) / (10 + t))
-    # is 0.1, 2/11 and 0.2: 0.8 + 0.9 * 4 = 4.4; 2/11 * 4.4 + 9/11 * 2 = 2.436364; then
+    # loss w^2 / 2 at rate 0.5 halves w: 8, 4, 2, 1. With decay 0.2, d = min(0.2, (1 + t) /
+    # (10 + t)) is 0.1, 2/11 and 0.2: 0.8 + 0.9 * 4 = 4.4; 2/11 * 4.4 + 9/11 * 2 = 2.436364; then
     # 0.2 * 2.436364 + 0.8 * 1 = 1.287273
     def loss(params, stats, batch, key):
         return params["w"] ** 2 / 2, ({"seen": stats["seen"] + 2, "n": stats["n"] + 1}, {})
@@ -86,13 +86,13 @@ def test_pruned_weights_of_an_average_are_their_fill():
 def test_a_moving_mask_holds_for_the_average():
     params, stats = net.start()
     mask = masks.random(jax.random.key(3), params, net.PRUNABLE, 17)
-    steps, every = 8, 4
+    steps, every = 8, 2
 
     def sparsify(inner, mask, fill, hyper):
         return rigl.rigl(inner, mask, net.PRUNABLE, moves, every)
 
     counts = {path: int(count) for path, count in masks.counts(mask, net.PRUNABLE).items()}
-    moves = rigl.plan(steps // every, counts, counts)
+    moves = rigl.plan(steps // every, counts, counts, fraction=0.5)
     recipe = RECIPE._replace(every=steps, sparsify=sparsify, moves=training.Moves(every, images=12))
     watched, _ = jax.jit(
         lambda: training.train(recipe, net.KEY, 0.01, params, stats, mask, net.DATA, steps)

@@ -188,6 +188,7 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
         )
     if train.test_every and steps % train.test_every:
         raise UserError(f"--test_every={train.test_every}: must divide the {steps} training steps")
+    warmup = round(train.warmup_epochs * epoch) or train.warmup
     normalise = partial(augment.normalise, mean=dataset.mean, std=dataset.std)
     penalty = penalty_of(train, module, params)
     return Problem(
@@ -204,7 +205,7 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
             evaluations_per_test=train.test_every // every,
             average=train.ema,
         ),
-        hyper=Hyper(jnp.float32(train.learning_rate), jnp.int32(train.warmup)),
+        hyper=Hyper(jnp.float32(train.learning_rate), jnp.int32(warmup)),
         prunable=masks.prunable(params, () if net.prune_output else (nets.output_layer(module),)),
         wiring=nets.wiring(module, shape),
         steps=steps,
@@ -268,6 +269,7 @@ def optimizer_of(
             momentum=train.momentum,
             weight_decay=train.weight_decay,
             warmup=hyper.warmup,
+            decay_all=train.decay_all,
         )
 
     return optimizer
@@ -307,7 +309,7 @@ def _decay_of(train: TrainSettings, steps: int) -> Schedule:
             raise UserError(
                 f"--drops={train.drops}: two fall on the same one of the {steps} training steps"
             )
-    return optimizers.decay_shape(train.learning_rates, steps, drops)
+    return optimizers.decay_shape(train.learning_rates, steps, drops, last=train.last_rate)
 
 
 def on_device(dataset: Dataset) -> Dataset:

@@ -54,11 +54,25 @@ class TrainSettings:
         "0.5,0.75",
         "fractions of the training at which --learning_rates=steps divides the rate by ten",
     )
-    momentum: float = option(0.9, "coefficient of --optimizer=momentum", least=0, most=1)
+    last_rate: float = option(
+        0.01,
+        "last learning rate of --learning_rates=linear and exponential, as a fraction of the peak",
+        above=0,
+        most=1,
+    )
+    momentum: float = option(
+        0.9, "coefficient of --optimizer=momentum and rmsprop", least=0, most=1
+    )
     weight_decay: float = option(
         0.0, "lambda of the L2 penalty lambda/2 w^2", least=0, most=MOST_FACTOR
     )
+    decay_all: bool = option(
+        True, "weight decay also of biases and batch norms, not of kernels alone"
+    )
     warmup: int = option(0, "steps of linear warm-up", least=0, most=MOST_STEPS)
+    warmup_epochs: float = option(
+        0.0, "epochs of linear warm-up, in place of --warmup; 0: that", least=0, most=MOST_EPOCHS
+    )
     batch_size: int = option(128, "examples per training step", least=1, most=10**9)
     epochs: int = option(5, "passes over the training data", least=1, most=MOST_EPOCHS)
     iterations: int = option(
@@ -91,7 +105,10 @@ class TrainSettings:
 
 IDLE: Idle = {
     "drops": ({"learning_rates": Except(("steps",))},),
-    "momentum": ({"optimizer": Except(("momentum",))},),
+    "last_rate": ({"learning_rates": Except(("linear", "exponential"))},),
+    "momentum": ({"optimizer": Except(("momentum", "rmsprop"))},),
+    "decay_all": ({"weight_decay": (0.0,)},),
+    "warmup": ({"warmup_epochs": Except((0.0,))},),
     "epochs": ({"iterations": Except((0,))},),
     "penalty_strength": ({"penalty": ("",)},),
 }

@@ -31,10 +31,11 @@ PRECISIONS = {
     "float32": "float32",
     "highest": "float32",
     "tf32": "tensorfloat32",
-    "bfloat16": "bfloat16",
+    "bfloat16": "float32",
 }
-"""Value of the flag -> JAX's name. JAX's own default is less precise than float32 on GPUs and TPUs.
-The precision of weights, masks, sums and counts never changes."""
+"""Value of the flag -> JAX's name for products of float32 numbers, which on GPUs and TPUs are less
+precise by default. In bfloat16, the nets' own products and activations are bfloat16 numbers instead,
+on all devices. The precision of weights, masks, sums and counts never changes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +67,9 @@ class BatchSettings:
         0, "runs per block; 0: 32 if the mode runs a block at once, else 1", least=0, most=MOST_RUNS
     )
     precision: str = option(
-        "float32", "precision of matrix products on accelerators", tuple(PRECISIONS)
+        "float32",
+        "precision: of matrix products on accelerators, or bfloat16 products and activations",
+        tuple(PRECISIONS),
     )
 
 

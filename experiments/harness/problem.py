@@ -80,6 +80,11 @@ class Problem(NamedTuple):
         return len(self.dataset.train.labels) // self.recipe.batch_size
 
     @property
+    def activations(self) -> str:
+        """The type in which the net computes, such as `float32`."""
+        return str(jax.eval_shape(self.recipe.prepare, self.dataset.train.images[:1]).dtype)
+
+    @property
     def param_shapes(self) -> Params:
         """The parameters as shapes and types, without values."""
         return jax.eval_shape(self.recipe.model.init, jax.random.key(0))[0]
@@ -135,7 +140,13 @@ class Problem(NamedTuple):
         return changed._replace(net=net, penalty=penalty, wiring=wiring)
 
 
-def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) -> Problem:
+def build(
+    net: NetSettings,
+    train: TrainSettings,
+    data_dir: str,
+    prepare: bool,
+    precision: str = "float32",
+) -> Problem:
     """Builds the problem: checks that net, data and training fit together, and loads the data.
 
     Args:
@@ -143,6 +154,7 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
       train: the training.
       data_dir: the folder of prepared TFDS data; empty for TFDS's default.
       prepare: whether to prepare the data set first.
+      precision: one of `flags.PRECISIONS`; in bfloat16 the net computes in it, see `nets.layers`.
 
     Raises:
       UserError: a name is unknown, or the settings don't fit each other, the data or the memory.
@@ -189,7 +201,12 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
     if train.test_every and steps % train.test_every:
         raise UserError(f"--test_every={train.test_every}: must divide the {steps} training steps")
     warmup = round(train.warmup_epochs * epoch) or train.warmup
-    normalise = partial(augment.normalise, mean=dataset.mean, std=dataset.std)
+    normalise = partial(
+        augment.normalise,
+        mean=dataset.mean,
+        std=dataset.std,
+        dtype=jnp.bfloat16 if precision == "bfloat16" else jnp.float32,
+    )
     penalty = penalty_of(train, module, params)
     return Problem(
         net=module,

@@ -4,22 +4,30 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 
-def normalise(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+def normalise(
+    images: jax.Array,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: DTypeLike = jnp.float32,
+) -> jax.Array:
     """`(images / 255 - mean) / std`.
 
     Args:
       images: uint8`[..., h, w, c]`.
       mean, std: `c` per-channel statistics of pixels scaled to [0, 1].
+      dtype: of the result, which is computed in float32. From bfloat16 images, the nets compute in
+        bfloat16, see `nets.layers`.
 
     Returns:
-      float32`[..., h, w, c]`.
+      `dtype[..., h, w, c]`.
     """
     leading = (1,) * (images.ndim - 1)
     centre = jnp.asarray(mean, jnp.float32).reshape(*leading, -1)
     spread = jnp.asarray(std, jnp.float32).reshape(*leading, -1)
-    return (images.astype(jnp.float32) / 255 - centre) / spread
+    return ((images.astype(jnp.float32) / 255 - centre) / spread).astype(dtype)
 
 
 def flip(key: jax.Array, images: jax.Array) -> jax.Array:

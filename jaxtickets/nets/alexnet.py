@@ -6,7 +6,7 @@ import jax
 from flax import linen as nn
 
 from jaxtickets.nets.convolution import max_pool, max_pool2
-from jaxtickets.nets.layers import average, conv, dense, flatten
+from jaxtickets.nets.layers import average, conv, dense, flatten, output
 
 FILTERS = (64, 192, 384, 256, 256)
 
@@ -56,9 +56,9 @@ class AlexNet(nn.Module):
             if layer in (1, 2, 5):
                 x = max_pool(x, 3, 2) if large else max_pool2(x)
         if not large:
-            return dense(self, "out", average(x), self.classes)
+            return output(self, average(x))
         x = flatten(x)
         for name in ("fc1", "fc2"):
             x = nn.Dropout(self.dropout)(x, deterministic=not train)
             x = nn.relu(dense(self, name, x, next(widths)))
-        return dense(self, "out", x, self.classes)
+        return output(self, x)

@@ -125,11 +125,12 @@ def _depthwise(
     padding: str | Sequence[tuple[int, int]],
     dtype: Any,
 ) -> jax.Array:
-    """Filters each channel separately: a sum of scaled slices."""
+    """Filters each channel separately: a sum of scaled slices, in float32 or higher."""
     slices = _slices(images, kernel.shape[:2], strides, padding)
-    scales = kernel.reshape(-1, 1, 1, 1, kernel.shape[-1]).astype(dtype)
+    exact = jnp.promote_types(dtype, jnp.float32)
+    scales = kernel.reshape(-1, 1, 1, 1, kernel.shape[-1]).astype(exact)
     first, *others = (x * scale for x, scale in zip(slices, scales, strict=True))
-    return sum(others, first)
+    return sum(others, first).astype(dtype)
 
 
 def patches(

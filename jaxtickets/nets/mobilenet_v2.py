@@ -5,7 +5,7 @@ from typing import ClassVar
 import jax
 from flax import linen as nn
 
-from jaxtickets.nets.layers import ConvSettings, average, batch_norm, conv, dense
+from jaxtickets.nets.layers import ConvSettings, average, batch_norm, conv, output
 
 # stream, expansion, blocks, and the first block's stride at 224 pixels: table 2 of the paper
 STAGES = (
@@ -95,7 +95,7 @@ class MobileNetV2(nn.Module):
                 x = y if block == 1 else x + y
         x = nn.relu6(layer(self, "last", x, next(widths), 1, train))
         x = nn.Dropout(self.dropout)(average(x), deterministic=not train)
-        return dense(self, "out", x, self.classes)
+        return output(self, x)
 
 
 def layer(

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxtickets.nets.convolution import max_pool
-from jaxtickets.nets.layers import ConvSettings, average, batch_norm, conv, dense
+from jaxtickets.nets.layers import ConvSettings, average, batch_norm, conv, output
 
 SHORTCUTS = ("pad", "conv")
 
@@ -74,7 +74,7 @@ def logits(
             y = nn.relu(batch_norm(f"{name}_bn1", y, train))
             y = conv(net, f"{name}_conv2", y, stream, 3, padding=1, bias=False)
             x = nn.relu(batch_norm(f"{name}_bn2", y, train) + short)
-    return dense(net, "out", average(x), net.classes)
+    return output(net, average(x))
 
 
 def shortcut(

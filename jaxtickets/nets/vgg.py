@@ -18,7 +18,7 @@ import jax
 from flax import linen as nn
 
 from jaxtickets.nets.convolution import max_pool2
-from jaxtickets.nets.layers import ConvSettings, average, batch_norm, conv, dense, flatten
+from jaxtickets.nets.layers import ConvSettings, average, batch_norm, conv, dense, flatten, output
 
 FILTERS = (64, 128, 256, 512, 512)
 VGG_11, VGG_16, VGG_19 = (1, 1, 2, 2, 2), (2, 2, 3, 3, 3), (2, 2, 4, 4, 4)
@@ -50,12 +50,12 @@ def logits(net: VGGSettings, images: jax.Array, train: bool, layers: Sequence[in
         if group < len(layers) or net.form == "large":
             x = max_pool2(x)
     if net.form == "small":
-        return dense(net, "out", average(x), net.classes)
+        return output(net, average(x))
     x = flatten(x)
     for name in ("fc1", "fc2"):
         x = nn.relu(dense(net, name, x, next(widths)))
         x = nn.Dropout(net.dropout)(x, deterministic=not train)
-    return dense(net, "out", x, net.classes)
+    return output(net, x)
 
 
 class VGG11(nn.Module):

@@ -72,20 +72,58 @@ def step(
     key: Key,
     state: TrainState,
     batch: Split,
+    parts: int = 1,
     **extra: Any,
 ) -> tuple[TrainState, Metrics]:
-    """One masked training step; the key is consumed. The optimiser's update receives `extra`."""
+    """One masked training step; the key is consumed. The optimiser's update receives `extra`.
+
+    With several `parts`, the gradient is the mean of those of equal parts of the batch, which are
+    computed one after another, in the memory of one. Metrics are means as well. Batch norm sees
+    each part on its own, and its statistics move once a part; without batch norm and dropout, the
+    gradient is the whole batch's up to rounding.
+
+    Raises:
+      ValueError: the parts do not divide the batch.
+    """
     if isinstance(batch, Split):
         check_leading("the batch", batch, ("n",))
-    batch = runs.divide(batch)
     params, old = weight_average.trained(state)
-    differentiate = jax.value_and_grad(loss, has_aux=True)
-    (_, (stats, metrics)), gradient = differentiate(params, old, batch, key)
-    stats = _next_stats(stats, old)
+    gradient, stats, metrics = _differentiate(loss, params, old, batch, key, parts)
     updates, opt_state = optimizer.update(gradient, state.opt_state, params, **extra)
     params = optax.apply_updates(params, updates)
     state = weight_average.after(state._replace(opt_state=opt_state), params, stats)
     return state._replace(step=state.step + 1), metrics
+
+
+def _differentiate(
+    loss: Loss, params: Params, stats: Stats, batch: Split, key: Key, parts: int
+) -> tuple[Params, Stats, Metrics]:
+    """The gradient of a batch, the new statistics and the metrics; see `step`."""
+    differentiate = jax.value_and_grad(loss, has_aux=True)
+
+    def of_part(stats: Stats, batch: Split, key: Key) -> tuple[Stats, tuple[Params, Metrics]]:
+        (_, (new, metrics)), gradient = differentiate(params, stats, runs.divide(batch), key)
+        return _next_stats(new, stats), (gradient, metrics)
+
+    if parts == 1:
+        stats, (gradient, metrics) = of_part(stats, batch, key)
+        return gradient, stats, metrics
+    n = jax.tree.leaves(batch)[0].shape[0]
+    if parts < 1 or n % parts:
+        raise ValueError(f"a batch of {n} can't be computed in {parts} equal parts")
+
+    def add(
+        carry: tuple[Stats, PyTree], part: tuple[Split, Key]
+    ) -> tuple[tuple[Stats, PyTree], None]:
+        stats, seen = of_part(carry[0], *part)
+        return (stats, jax.tree.map(lambda total, x: total + x / parts, carry[1], seen)), None
+
+    pieces = jax.tree.map(lambda a: a.reshape(parts, n // parts, *a.shape[1:]), batch)
+    keys = jax.random.split(key, parts)
+    _, shapes = jax.eval_shape(of_part, stats, *runs.take((pieces, keys), 0))
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    (stats, (gradient, metrics)), _ = lax.scan(add, (stats, zero), (pieces, keys))
+    return gradient, stats, metrics
 
 
 def _next_stats(new: Stats, old: Stats) -> Stats:
@@ -113,6 +151,7 @@ def advance(
     state: TrainState,
     batches: PyTree,
     fetch: Fetch | None = None,
+    parts: int = 1,
     **extra: Any,
 ) -> tuple[TrainState, Metrics]:
     """Takes one training step for each element of `batches`, in a scan.
@@ -124,6 +163,7 @@ def advance(
       state: the state before the first batch.
       batches: PyTree with a leading axis of steps: a stacked `Split`, or elements for `fetch`.
       fetch: `(key, element) -> Split`; the identity by default.
+      parts: the number of parts in which a batch is computed, see `step`.
       **extra: further arguments of the optimiser's update, the same at every step.
 
     Returns:
@@ -138,7 +178,7 @@ def advance(
     def body(state: TrainState, element: PyTree) -> tuple[TrainState, Metrics]:
         fetch_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
         batch = fetch(fetch_key, element) if fetch else element
-        return step(loss, optimizer, loss_key, state, batch, **extra)
+        return step(loss, optimizer, loss_key, state, batch, parts, **extra)
 
     return lax.scan(body, state, batches)
 
@@ -245,6 +285,7 @@ class Recipe(NamedTuple):
         rounding, such as `compress.packed_training`; None for `advance`. Moves stay as they are.
       record: `record(state) -> metrics`, scalars that are recorded at each validation evaluation;
         None for none.
+      parts: the number of parts in which a step's batch is computed, see `step`.
       average: the decay of the weights' moving average, see `init`; 0 for none. Evaluations, the
         early stop, `kept` and the final weights are then the average's.
     """
@@ -262,6 +303,7 @@ class Recipe(NamedTuple):
     moves: Moves | None = None
     record: Callable[[TrainState], Metrics] | None = None
     steps: Steps | None = None
+    parts: int = 1
     average: float = 0.0
 
 
@@ -470,8 +512,10 @@ def take_steps(
     if recipe.steps is not None:
         if state.trained:
             raise ValueError("steps of a recipe's own do not average weights")
+        if recipe.parts > 1:
+            raise ValueError("steps of a recipe's own are not computed in parts")
         return recipe.steps(hyper, key, state, batches, fetch)
-    return advance(recipe.loss, optimizer, key, state, batches, fetch, **extra)
+    return advance(recipe.loss, optimizer, key, state, batches, fetch, recipe.parts, **extra)
 
 
 def _moving(

@@ -34,8 +34,8 @@ PRECISIONS = {
     "bfloat16": "float32",
 }
 """Value of the flag -> JAX's name for products of float32 numbers, which on GPUs and TPUs are less
-precise by default. In bfloat16, the nets' own products and activations are bfloat16 numbers instead,
-on all devices. The precision of weights, masks, sums and counts never changes."""
+precise by default. In bfloat16, the nets' own products and activations are bfloat16 numbers
+instead, on all devices. The precision of weights, masks, sums and counts never changes."""
 
 
 @dataclasses.dataclass(frozen=True)

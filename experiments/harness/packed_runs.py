@@ -36,6 +36,8 @@ def check_perceptron(problem: Problem) -> None:
         raise UserError("--execution=sparse: takes no --penalty")
     if problem.recipe.average:
         raise UserError("--execution=sparse: takes no --ema")
+    if problem.recipe.parts > 1:
+        raise UserError("--execution=sparse: takes no --accumulate")
 
 
 def nets_of(problem: Problem, mask: Mask, counts_stay: bool = False) -> tuple[PackedNet, ...]:

@@ -168,10 +168,12 @@ def build(
         attributes["initializer"] = net.initializer
     if net.batch_norm:
         attributes["batch_norm"] = True
+    if net.remat:
+        attributes["remat"] = True
     if net.widths:
         attributes["widths"] = whole_numbers("widths", net.widths.split(","), UNITS)
     try:
-        module = nets.make(net.model, **attributes)
+        module = nets.make(net.model, shape=shape, **attributes)
         nets.check_fits(module, shape, data.classes(net.dataset))
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -186,6 +188,10 @@ def build(
         raise UserError(
             f"--batch_size={train.batch_size}: there are only {len(dataset.train.labels)} training "
             "images"
+        )
+    if train.batch_size % train.accumulate:
+        raise UserError(
+            f"--accumulate={train.accumulate}: must divide --batch_size={train.batch_size}"
         )
     epoch = len(dataset.train.labels) // train.batch_size
     steps, every = train.iterations or epoch * train.epochs, train.look_every or epoch
@@ -220,6 +226,7 @@ def build(
             batch_size=train.batch_size,
             every=every,
             evaluations_per_test=train.test_every // every,
+            parts=train.accumulate,
             average=train.ema,
         ),
         hyper=Hyper(jnp.float32(train.learning_rate), jnp.int32(warmup)),

@@ -33,6 +33,9 @@ class NetSettings:
     batch_norm: bool = option(
         False, "add batch norm after hidden layers, if the net has the option"
     )
+    remat: bool = option(
+        False, "compute activations again in the backward pass, if the net has the option"
+    )
     prune_output: bool = option(True, "prune the output layer too")
     seed: int = option(
         0,
@@ -74,6 +77,12 @@ class TrainSettings:
         0.0, "epochs of linear warm-up, in place of --warmup; 0: that", least=0, most=MOST_EPOCHS
     )
     batch_size: int = option(128, "examples per training step", least=1, most=10**9)
+    accumulate: int = option(
+        1,
+        "parts in which a step's batch is computed, whose gradients are averaged",
+        least=1,
+        most=10**9,
+    )
     epochs: int = option(5, "passes over the training data", least=1, most=MOST_EPOCHS)
     iterations: int = option(
         0, "training steps; 0: as many as --epochs takes", least=0, most=MOST_STEPS

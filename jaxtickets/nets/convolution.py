@@ -218,10 +218,11 @@ def convolution(name: str) -> Convolution:
 def lax_form(net: nn.Module) -> nn.Module:
     """The net with its convolutions, if their form is a choice, as single operations.
 
-    Channels and costs do not change; the jaxpr has far fewer equations.
+    Channels and costs do not change; the jaxpr has far fewer equations, and no blocks that are
+    computed again.
     """
     if getattr(net, "conv", None) in ("auto", *CONVOLUTIONS):
-        return net.clone(conv="lax")
+        return net.clone(conv="lax", **({"remat": False} if getattr(net, "remat", False) else {}))
     return net
 
 

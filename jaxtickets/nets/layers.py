@@ -1,11 +1,12 @@
-"""The layers that the nets are built from.
+"""The layers that the nets are built from, and the blocks whose activations may be recomputed.
 
-A layer whose inputs are bfloat16 computes in bfloat16, with its weights rounded for the product, and
-so do all layers after it but the output layer, which is in float32. Weights, the statistics of batch
-norm and all gradients of weights stay in float32. Other inputs have JAX's usual promotion.
+A layer whose inputs are bfloat16 computes in bfloat16, with its weights rounded for the product,
+and so do all layers after it but the output layer, which is in float32. Weights, the statistics of
+batch norm and all gradients of weights stay in float32. Other inputs have JAX's usual promotion.
 """
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,12 @@ class OutputSettings(DenseSettings, Protocol):
     """The attributes of a net that its output layer uses."""
 
     classes: int
+
+
+class BlockSettings(ConvSettings, Protocol):
+    """The attributes of a net that its blocks use."""
+
+    remat: bool
 
 
 class ImageTooSmallError(ValueError):
@@ -118,6 +125,20 @@ def batch_norm(name: str, inputs: jax.Array, train: bool) -> jax.Array:
         dtype=_half(inputs),
         name=name,
     )(inputs)
+
+
+def block(net: BlockSettings, fn: Callable[[Any, jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """`fn(net, x)`: a block of layers, of which the backward pass needs only `x` if `net.remat`.
+
+    It then computes the block's activations once more, from the same numbers: less memory for a
+    third more products.
+
+    Args:
+      net: the net.
+      fn: makes the block's layers in the net that it is given; pure otherwise.
+      x: the block's input.
+    """
+    return nn.remat(fn)(net, x) if net.remat else fn(net, x)
 
 
 def flatten(images: jax.Array) -> jax.Array:

@@ -424,8 +424,7 @@ def train_chunk(
                 index,
                 data,
             )
-        if recipe.before_evaluation is not None:
-            state = weight_average.changed(state, partial(_before, recipe, state.mask, fill))
+        state = before_evaluation(recipe, state, fill)
         seen = evaluate(recipe.model, recipe.prepare, state.params, state.stats, data.validation)
         return _watch(watched, state, seen["loss"], keep_at), {
             "step": state.step,
@@ -587,10 +586,14 @@ def check_step(step: int, every: int, most: int) -> None:
         raise ValueError(f"step {step}: must be a multiple of {every}, 0 to {most}")
 
 
-def _before(recipe: Recipe, mask: Mask, fill: Params | None, params: Params) -> Params:
-    """The weights that an evaluation sees, see `Recipe.before_evaluation`."""
-    assert recipe.before_evaluation is not None
-    return masks.apply(mask, recipe.before_evaluation(params), fill)
+def before_evaluation(recipe: Recipe, state: TrainState, fill: Params | None = None) -> TrainState:
+    """The state that is evaluated: changed by `recipe.before_evaluation`, where there is one."""
+    change = recipe.before_evaluation
+    if change is None:
+        return state
+    return weight_average.changed(
+        state, lambda params: masks.apply(state.mask, change(params), fill)
+    )
 
 
 def _watch(watched: Watched, state: TrainState, loss: Array, keep_at: tuple[int, ...]) -> Watched:

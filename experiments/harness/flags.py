@@ -21,6 +21,7 @@ from experiments.harness.settings import (
     known_of,
     option,
 )
+from experiments.harness.training_recipes import RECIPES
 from jaxtickets.io.errors import UserError
 from jaxtickets.runs import MODES
 
@@ -113,10 +114,23 @@ def read(kind: type[T], defaults: T, preset: Mapping[str, Any]) -> T:
 def read_all(groups: Sequence[Any], preset: Mapping[str, Any]) -> list[Any]:
     """The settings of several groups, in their order. The groups' values are the defaults.
 
+    A recipe that `--recipe` names comes before the preset, one that the preset names after it.
+
     Raises:
       UserError: see `read`.
     """
+    preset = _with_recipe(preset)
     return [read(type(group), group, preset) for group in groups]
+
+
+def _with_recipe(preset: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The preset, and what the training recipe sets, if there is one."""
+    given = "recipe" in flags.FLAGS and flags.FLAGS["recipe"].present
+    name = flags.FLAGS["recipe"].value if given else preset.get("recipe", "")
+    if not name:
+        return preset
+    recipe = RECIPES[choose("recipe", name, tuple(RECIPES))]
+    return {**preset, **recipe} if given else {**recipe, **preset}
 
 
 def preset_of(presets: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:

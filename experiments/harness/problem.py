@@ -1,6 +1,6 @@
 """Builds the problem that flags describe: a net, its data and its training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -217,17 +217,14 @@ def build(
     return Problem(
         net=module,
         dataset=dataset,
-        recipe=Recipe(
+        recipe=recipe_of(
+            train=train,
             model=model,
-            loss=losses.classification(model, normalise, penalty, train.label_smoothing),
-            optimizer=optimizer_of(train, steps),
             prepare=normalise,
-            augment=augment.standard if train.augmented else None,
-            batch_size=train.batch_size,
+            penalty=penalty,
+            augmentation=augmentation_of(train, shape),
+            steps=steps,
             every=every,
-            evaluations_per_test=train.test_every // every,
-            parts=train.accumulate,
-            average=train.ema,
         ),
         hyper=Hyper(jnp.float32(train.learning_rate), jnp.int32(warmup)),
         prunable=masks.prunable(params, () if net.prune_output else (nets.output_layer(module),)),
@@ -236,6 +233,60 @@ def build(
         penalty=penalty,
         smoothing=train.label_smoothing,
     )
+
+
+def recipe_of(
+    train: TrainSettings,
+    model: Model,
+    prepare: Callable[[Array], Array],
+    penalty: Callable[[Params], Array] | None,
+    augmentation: augment.Augment | None,
+    steps: int,
+    every: int,
+) -> Recipe:
+    """How a net is trained.
+
+    Args:
+      train: the settings.
+      model: the net as functions.
+      prepare, penalty, every: see `Recipe` and `losses.classification`.
+      augmentation: see `augmentation_of`.
+      steps: the number of training steps.
+
+    Raises:
+      UserError: see `optimizer_of`.
+    """
+    return Recipe(
+        model=model,
+        loss=losses.classification(model, prepare, penalty, train.label_smoothing),
+        optimizer=optimizer_of(train, steps),
+        prepare=prepare,
+        augment=augmentation,
+        batch_size=train.batch_size,
+        every=every,
+        evaluations_per_test=train.test_every // every,
+        parts=train.accumulate,
+        average=train.ema,
+    )
+
+
+def augmentation_of(
+    train: TrainSettings, shape: Sequence[int], crops: bool = True
+) -> augment.Augment | None:
+    """What is done to training images on the device; None: nothing.
+
+    Args:
+      train: the settings.
+      shape: `(h, w, c)` of the images.
+      crops: whether the device crops and flips; False if the images come so.
+
+    Raises:
+      UserError: images without colours have none to change.
+    """
+    if train.colours and shape[-1] != 3:
+        raise UserError(f"--colours={train.colours}: the images have {shape[-1]} channel, not 3")
+    steps = [augment.standard] if train.augmented and crops else []
+    return augment.in_turn([*steps, *([augment.COLOURS[train.colours]] if train.colours else [])])
 
 
 def _shortened(dataset: Dataset, size: int) -> Dataset:

@@ -12,7 +12,9 @@ from experiments.harness.settings import (
     Idle,
     option,
 )
+from experiments.harness.training_recipes import RECIPES
 from jaxtickets import data, nets, optimizers
+from jaxtickets.data import augment
 from jaxtickets.penalties import PENALTIES
 
 INITIALIZERS = ("", *nets.INITIALIZERS)
@@ -50,6 +52,9 @@ class NetSettings:
 class TrainSettings:
     """How nets are trained."""
 
+    recipe: str = option(
+        "", "training as in a paper, which sets other flags (empty: none)", ("", *RECIPES)
+    )
     optimizer: str = option("adam", "optimiser", optimizers.NAMES)
     learning_rate: float = option(0.001, "peak learning rate", above=0, most=MOST_FACTOR)
     learning_rates: str = option("cosine", "learning rate schedule", optimizers.SHAPES)
@@ -97,6 +102,9 @@ class TrainSettings:
         most=MOST_STEPS,
     )
     augmented: bool = option(False, "pad, crop and flip the training images at random")
+    colours: str = option(
+        "", "random colours of the training images (empty: as they are)", ("", *augment.COLOURS)
+    )
     ema: float = option(
         0.0,
         "decay of a moving average of the weights, which is evaluated and kept; 0: no average",

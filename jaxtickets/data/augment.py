@@ -1,6 +1,6 @@
 """Normalisation, random crops, flips and colours on the device, one batch at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -157,3 +157,23 @@ def jitter(
     pixels = blend(pixels, jnp.zeros_like(pixels), factors[0])
     pixels = blend(pixels, jnp.mean(grey(pixels), axis=(1, 2), keepdims=True), factors[1])
     return blend(pixels, grey(pixels), factors[2])
+
+
+Augment = Callable[[jax.Array, jax.Array], jax.Array]
+"""`augment(key, images) -> images`; the key is consumed."""
+
+COLOURS: dict[str, Augment] = {"lighting": lighting, "jitter": jitter}
+"""Random changes of colours, by name; for images of red, green and blue."""
+
+
+def in_turn(steps: Sequence[Augment]) -> Augment | None:
+    """The augmentations one after another; None for none."""
+    if len(steps) < 2:
+        return steps[0] if steps else None
+
+    def augment(key: jax.Array, images: jax.Array) -> jax.Array:
+        for step, own in zip(steps, jax.random.split(key, len(steps)), strict=True):
+            images = step(own, images)
+        return images
+
+    return augment

@@ -81,7 +81,8 @@ def main() -> None:
     """Measures, prints the table, and writes it as JSON and as a figure if flags ask for them."""
     rival = torch_rival.installed()
     names = wanted(flags.FLAGS.only, rival)
-    table, figure = (place(flag, flags.FLAGS[flag].value) for flag in ("json", "figure"))
+    table = place("json", flags.FLAGS.json)
+    figure = place("figure", flags.FLAGS.figure)
     big_nets.cases(flags.FLAGS.nets, flags.FLAGS.pixels)
     setup.configure(flags.FLAGS.devices or None)
     print(setup.describe_devices())

@@ -152,6 +152,7 @@ def step_of(model: str, side: int, batch: int, variant: Variant = VARIANTS["floa
         return held[0]
 
     found = compiled.memory_analysis()
+    assert found is not None
     return Step(
         call=call,
         memory=found.argument_size_in_bytes

@@ -222,7 +222,10 @@ def lax_form(net: nn.Module) -> nn.Module:
     computed again.
     """
     if getattr(net, "conv", None) in ("auto", *CONVOLUTIONS):
-        return net.clone(conv="lax", **({"remat": False} if getattr(net, "remat", False) else {}))
+        changes: dict[str, Any] = {"conv": "lax"}
+        if getattr(net, "remat", False):
+            changes["remat"] = False
+        return net.clone(**changes)
     return net
 
 

@@ -23,6 +23,7 @@ def line(
     formats: Mapping[str, str],
     rate: str = "",
     left: float | None = None,
+    whole: float | None = None,
 ) -> str:
     """One progress line.
 
@@ -32,14 +33,22 @@ def line(
       values: name -> number or word to show, in this order.
       formats: name -> format specification; `.4g` for names that are missing.
       rate: the speed, such as `1850 eval/s`; left out if empty.
-      left: the remaining seconds; left out if None.
+      left: the remaining seconds of this work; left out if None.
+      whole: the remaining seconds of the whole run; None: unknown.
     """
     done = 100 * step // total if total else 100
     shown = [f"{name} {_format(value, formats.get(name))}" for name, value in values.items()]
     parts = [label, f"{step:>{len(str(total))}}/{total}", f"{done:2d} %", *shown]
     parts += [rate] if rate else []
-    parts += [f"left {duration(left)}"] if left is not None else []
+    parts += [_left(left, whole)] if left is not None else []
     return "  ".join(parts)
+
+
+def _left(phase: float, whole: float | None) -> str:
+    if whole is None:
+        return f"left {duration(phase)} of this phase"
+    run = f", of the run {duration(whole)}" if whole > phase else ""
+    return f"left {duration(phase)}{run}"
 
 
 def duration(seconds: float) -> str:
@@ -64,6 +73,8 @@ class Progress:
       label, total, formats: see `line`.
       unit: what the rate counts per second; empty: no rate is shown.
       per_step: how many of these units a step has, such as the chains of a search.
+      later: the units of the work that follows in the run. It is taken to go at the same speed.
+        None: unknown, so the line tells the time that is left of this work alone.
     """
 
     def __init__(
@@ -76,9 +87,10 @@ class Progress:
         stream: TextIO | None = None,
         every: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
+        later: float | None = None,
     ):
         self.label, self.total, self.formats = label, total, formats or {}
-        self.unit, self.per_step = unit, per_step
+        self.unit, self.per_step, self.later = unit, per_step, later
         self._stream = processes.stderr() if stream is None else stream
         self._live = self._stream.isatty()
         self._every = 0.1 if self._live else every
@@ -87,6 +99,9 @@ class Progress:
         self._shown_at = 0.0
         self._hidden = ""  # the newest line if it isn't shown yet
         self._announced = False
+        self._programs = 0  # that were compiled, or read from the cache
+        self._compiling = 0  # now, by the threads of several devices
+        self._compiling_since, self._compile_seconds = 0.0, 0.0
         self._text_now = ""  # the newest line, shown or not
         self._open = False  # the terminal's cursor is at the end of an unfinished line
 
@@ -99,15 +114,29 @@ class Progress:
             return
         self._announced = True
         self._text_now = line(self.label, 0, self.total, values, self.formats)
-        self._show(
-            self._text_now if self._live else f"{self._text_now}  {COMPILING}", self._clock()
-        )
+        self._show(self._text_now, self._clock(), "" if self._live else f"  {COMPILING}")
 
     def compiling(self, now: bool) -> None:
-        """Shows on a terminal whether a program is being compiled now."""
-        if self._live and self._text_now:
-            text = f"{self._text_now}  {COMPILING}" if now else self._text_now
-            self._show(text, self._clock())
+        """Shows that a program is being compiled now, or no longer.
+
+        It says which program of this work that is, and how long compiling has taken so far. A log
+        gets a line for it only if the newest one is a few seconds old.
+        """
+        clock, before = self._clock(), self._compiling
+        self._compiling = before + 1 if now else max(before - 1, 0)
+        self._programs += now
+        if now and not before:
+            self._compiling_since = clock
+        if before and not self._compiling:
+            self._compile_seconds += clock - self._compiling_since
+        if not self._text_now:
+            return
+        if self._live and not self._compiling:
+            self._show(self._text_now, clock)
+        elif now and (self._live or clock - self._shown_at >= self._every):
+            so_far = self._compile_seconds
+            spent = f", {duration(so_far)} so far" if so_far >= 1 else ""
+            self._show(self._text_now, clock, f"  {COMPILING} program {self._programs}{spent}")
 
     def update(self, step: int, **values: Value) -> None:
         """Sets the number of steps done and the values to show with it."""
@@ -146,15 +175,16 @@ class Progress:
         speed = steps / seconds
         rate = f"{_speed(speed * self.per_step)} {self.unit}/s" if self.unit else ""
         left = max(self.total - step, 0) / speed
-        return line(self.label, step, self.total, values, self.formats, rate, left)
+        whole = None if self.later is None else left + self.later / (speed * self.per_step)
+        return line(self.label, step, self.total, values, self.formats, rate, left, whole)
 
-    def _show(self, text: str, now: float) -> None:
+    def _show(self, text: str, now: float, note: str = "") -> None:
         if self._live:
             width = shutil.get_terminal_size().columns - 1  # a longer line can't be rewritten
-            self._write(f"\r{text[:width]}\x1b[K")
+            self._write(f"\r{text[: max(width - len(note), 0)]}{note}\x1b[K")
             self._open = True
         else:
-            self._write(text + "\n")
+            self._write(f"{text}{note}\n")
         self._shown_at, self._hidden = now, ""
 
     def _write(self, text: str) -> None:

@@ -32,6 +32,8 @@ class Session(NamedTuple):
       data: the data set, as arrays on the device.
       seeds: the seeds, each with the weights that masks select from.
       checkpoint_seconds: seconds between two checkpoints.
+      later: the images of the trainings that follow this part of the run, for the time that is
+        left; None: unknown.
     """
 
     folder: Path
@@ -40,6 +42,7 @@ class Session(NamedTuple):
     data: Dataset
     seeds: Sequence[Seed]
     checkpoint_seconds: float
+    later: float | None = None
 
 
 def set_up(place: RunSettings, parts: Sequence[Any]) -> tuple[Axis, Problem]:

@@ -146,7 +146,9 @@ def train_all(
 
     images = recipe.batch_size * int((end - clock).sum()) / (end - plan[0][0])
     label = f"{phase}, {len(names)} runs"
-    progress = Progress(label, end, {"validation": ".2%"}, "images", per_step=images)
+    progress = Progress(
+        label, end, {"validation": ".2%"}, "images", per_step=images, later=session.later
+    )
     ends = [now + evaluations * recipe.every for now, evaluations in plan]
     return run_in_chunks(session, phase, begin, ends, step, report, progress, shapes)[1]
 

@@ -159,7 +159,8 @@ def _rows(name: dict[str, Any], seen: dict[str, np.ndarray], run: int) -> list[d
     group = seen["step"].shape[1] // tested.shape[1] if tested is not None else 0
     made = []
     for at in range(seen["step"].shape[1]):
-        row = {field: seen[field][run, at] for field in seen if field != "test_accuracy"}
+        fields = [field for field in ("step", *seen) if field != "test_accuracy"]
+        row = {field: seen[field][run, at] for field in fields}
         row["train_loss"] = row["train_loss"].mean()
         if tested is not None and (at + 1) % group == 0:
             row["test_accuracy"] = tested[run, at // group]

@@ -1,0 +1,177 @@
+"""`report.html`: a run on one page, in one file that needs nothing else, no network either.
+
+It has the experiment's question, the command, the figures (that of the experiment's page first),
+the table that the run prints, and the rows of its records, which a click on a column's head sorts.
+Spec and provenance are folded away. It's written at the end of a run, and again at the end of a run
+that is resumed.
+"""
+
+import base64
+import csv
+import html
+import struct
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from experiments.harness import pages, provenance, records, rows
+from jaxtickets.io.errors import UserError
+from jaxtickets.io.files import write_atomically
+
+REPORT = "report.html"
+MOST_ROWS = 2000
+"""Of a record, on the page."""
+TEMPLATE = Path(__file__).with_name(REPORT)
+
+
+def finish(folder: Path) -> None:
+    """Writes a finished run's `metrics.csv` and `report.html`, and prints its best figure and both.
+
+    The run's records are complete without them. So what can't be written is one line on stderr.
+    """
+    drawn: Path | None = None
+    try:
+        rows.write_observations(folder)
+        drawn = best_figure(folder)
+        written = write(folder)
+    except (OSError, UserError, LookupError, TypeError, ValueError) as error:
+        print(f"no {REPORT} in {folder}: {error!r}", file=sys.stderr, flush=True)
+        written = None
+    for name, path in (("figure", drawn), ("report", written)):
+        if path is not None:
+            print(f"{name}: {path}")
+
+
+def best_figure(folder: Path) -> Path | None:
+    """The figure that the experiment's page shows; None if the run has not drawn it."""
+    name = pages.page_of(records.read_spec(folder)["experiment"]).FIGURE
+    path = folder / "figures" / f"{name}.png"
+    return path if path.exists() else None
+
+
+def write(folder: Path) -> Path:
+    """Writes `report.html` into the folder of a run that has ended, and returns its path.
+
+    Raises:
+      UserError: the run has not ended, or lacks a record that its table needs.
+      OSError: a file can't be read or written.
+    """
+    path = folder / REPORT
+    write_atomically(path, text_of(folder))
+    return path
+
+
+def text_of(folder: Path) -> str:
+    """The page of a run that has ended, see `write`."""
+    spec = records.read_spec(folder)
+    experiment = spec["experiment"]
+    page = pages.page_of(experiment)
+    origin = pages.origin(folder, spec)
+    table = page.table(*(rows.read_csv(folder / name) for name in page.RECORDS))
+    best = best_figure(folder)
+    others = [path for path in sorted((folder / "figures").glob("*.png")) if path != best]
+    kept = [name for name in dict.fromkeys((*page.RECORDS, rows.SUMMARY))]
+    question = _question(experiment)
+    said = {
+        "title": f"{experiment}: {question}",
+        "experiment": f"{experiment} · {folder.resolve().name}",
+        "question": question,
+        "command": origin["command"],
+        "origin": f"{pages.origin_words(origin)}.",
+        "table": table,
+    }
+    parts = {
+        "first_figure": _figure(best) if best else "",
+        "other_figures": _others(others),
+        "records": "\n".join(_record(folder / name) for name in kept if (folder / name).exists()),
+        "spec": _facts(spec),
+        "provenance": "\n".join(map(_facts, provenance.read(folder))),
+        "metrics": _metrics(folder),
+    }
+    escaped = {name: html.escape(text) for name, text in said.items()}
+    return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(escaped | parts)
+
+
+def _question(experiment: str) -> str:
+    """The first line of the experiment's README, without its mark; else the experiment's name."""
+    try:
+        readme = (pages.ROOT / "experiments" / experiment / "README.md").read_text(encoding="utf-8")
+    except OSError:
+        return experiment
+    return readme.partition("\n")[0].lstrip("# ") or experiment
+
+
+def _figure(path: Path) -> str:
+    content = path.read_bytes()
+    width, height = struct.unpack(">II", content[16:24])  # where PNG's header has them
+    name = html.escape(path.name)
+    source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    image = f'<img src="{source}" alt="{name}" width="{width}" height="{height}">'
+    return f'<figure><div class="view">{image}</div><figcaption>{name}</figcaption></figure>'
+
+
+def _others(paths: Sequence[Path]) -> str:
+    figures = "\n".join(map(_figure, paths))
+    return f'<h2>More figures</h2>\n<div class="others">\n{figures}\n</div>' if paths else ""
+
+
+def _record(path: Path) -> str:
+    """A record as a table that can be sorted."""
+    with path.open(encoding="utf-8", newline="") as file:
+        head, *body = list(csv.reader(file)) or [[]]
+    columns = "".join(
+        f'<th><button type="button">{html.escape(name)}</button></th>' for name in head
+    )
+    lines = "\n".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in body[:MOST_ROWS])
+    shown = f"the first {MOST_ROWS:,} of {len(body):,}" if len(body) > MOST_ROWS else len(body)
+    name = html.escape(path.name)
+    return f"""<h2>{name}</h2>
+<p class="soft">{shown} rows; a click on a column's head sorts by it.</p>
+<div class="scroll" tabindex="0">
+<table class="rows"><thead><tr>{columns}</tr></thead>
+<tbody>
+{lines}
+</tbody></table>
+</div>"""
+
+
+def _cell(text: str) -> str:
+    """A cell; that of a word is marked, as numbers and empty cells stand at the right."""
+    try:
+        word = bool(text) and not isinstance(float(text), float)
+    except ValueError:
+        word = True
+    return f"<td{' class=w' * word}>{html.escape(text)}</td>"
+
+
+def _facts(values: Mapping[str, Any]) -> str:
+    lines = "\n".join(
+        f"<tr><th>{html.escape(name)}</th><td>{html.escape(_words(value))}</td></tr>"
+        for name, value in values.items()
+    )
+    return f'<table class="facts">\n{lines}\n</table>'
+
+
+def _words(value: Any) -> str:
+    """A value of JSON in words: lists with commas, mappings as names with their values."""
+    if isinstance(value, Mapping):
+        return _words([f"{name} {_words(item)}" for name, item in value.items()])
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return ", ".join(map(_words, value)) or "(none)"
+    return "(none)" if value in (None, "") else str(value)
+
+
+def _metrics(folder: Path) -> str:
+    """The files that hold the course of the run, if there is one."""
+    counts = [len(rows.read_metrics(part)) for part in rows.parts(folder)]
+    if not counts:
+        return ""
+    where = f"{len(counts)} files" if len(counts) > 1 else "the file"
+    table = f", and <code>{rows.OBSERVATIONS}</code> as one table"
+    table *= (folder / rows.OBSERVATIONS).exists()
+    return (
+        f'<p class="soft">Its course: {where} <code>{rows.METRICS}</code> ({sum(counts):,} rows)'
+        f"{table}.</p>"
+    )

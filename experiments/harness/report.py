@@ -72,17 +72,17 @@ def text_of(folder: Path) -> str:
     table = page.table(*(rows.read_csv(folder / name) for name in page.RECORDS))
     best = best_figure(folder)
     others = [path for path in sorted((folder / "figures").glob("*.png")) if path != best]
-    kept = [name for name in dict.fromkeys((*page.RECORDS, rows.SUMMARY))]
+    kept = list(dict.fromkeys((*page.RECORDS, rows.SUMMARY)))
     question = _question(experiment)
     said = {
         "title": f"{experiment}: {question}",
         "experiment": f"{experiment} · {folder.resolve().name}",
         "question": question,
-        "command": origin["command"],
         "origin": f"{pages.origin_words(origin)}.",
         "table": table,
     }
     parts = {
+        "command": " ".join(map(_argument, origin["command"].split())),
         "first_figure": _figure(best) if best else "",
         "other_figures": _others(others),
         "records": "\n".join(_record(folder / name) for name in kept if (folder / name).exists()),
@@ -101,6 +101,10 @@ def _question(experiment: str) -> str:
     except OSError:
         return experiment
     return readme.partition("\n")[0].lstrip("# ") or experiment
+
+
+def _argument(word: str) -> str:
+    return f"<span>{html.escape(word)}</span>"  # a line breaks between arguments
 
 
 def _figure(path: Path) -> str:
@@ -140,10 +144,10 @@ def _record(path: Path) -> str:
 def _cell(text: str) -> str:
     """A cell; that of a word is marked, as numbers and empty cells stand at the right."""
     try:
-        word = bool(text) and not isinstance(float(text), float)
+        float(text or "0")
     except ValueError:
-        word = True
-    return f"<td{' class=w' * word}>{html.escape(text)}</td>"
+        return f'<td class="w">{html.escape(text)}</td>'
+    return f"<td>{html.escape(text)}</td>"
 
 
 def _facts(values: Mapping[str, Any]) -> str:

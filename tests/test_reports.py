@@ -96,7 +96,8 @@ def test_a_report_is_one_file_with_all_of_the_run_in_it(run):
     assert page.texts["h1"] == [readme.splitlines()[0].removeprefix("# ")]
     command, table = page.texts["pre"]
     assert command == "python -m experiments.sa_search --density=0.5"
-    assert table.splitlines()[0].split() == "method density n untrained % trained % out".split()
+    head = " ".join(table.splitlines()[0].split())
+    assert head == "method density n untrained % trained % out"
     assert "1 min 5 s; commit 0000000000" in "".join(page.texts["p"])
     assert page.texts["td"][: 7 * 4] == [
         *("dense", "1.0", "0", "0.1", "0.97", "100.0", "4"),
@@ -227,7 +228,7 @@ def test_the_table_of_metrics_has_a_row_for_each_run_and_step(tmp_path):
 def test_event_files_without_their_library_are_refused_in_one_line(monkeypatch):
     monkeypatch.setattr(event_files.importlib.util, "find_spec", lambda name: None)
     event_files.check(False)
-    with pytest.raises(UserError, match="^--tensorboard: needs tensorboardX: pip install "):
+    with pytest.raises(UserError, match=r"^--tensorboard: needs tensorboardX: pip install "):
         event_files.check(True)
 
 

@@ -962,6 +962,24 @@ def test_a_log_says_that_it_compiles_if_nothing_was_said_for_some_seconds():
     ]
 
 
+def test_a_terminal_says_that_it_compiles_between_phases(compiled):
+    del compiled
+    stream = Terminal()
+    before = list(compilation._elsewhere)
+    try:
+        compilation.watch_elsewhere(progress.between_phases(stream))
+        with compilation.watched("search", lambda now: None):
+            jax.jit(lambda x: x * 5.25 - 3)(np.ones(3))
+        assert not stream.getvalue()
+        jax.jit(lambda x: x * 4.25 - 9)(np.ones(3))
+    finally:
+        compilation._elsewhere[:] = before
+    assert stream.getvalue() == "\rbetween phases  compiling program 1\x1b[K\r\x1b[K"
+    log = io.StringIO()
+    progress.between_phases(log)(True)
+    assert not log.getvalue()
+
+
 def test_a_narrow_terminal_still_says_that_it_compiles(monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     stream = Terminal()

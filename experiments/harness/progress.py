@@ -99,9 +99,7 @@ class Progress:
         self._shown_at = 0.0
         self._hidden = ""  # the newest line if it isn't shown yet
         self._announced = False
-        self._programs = 0  # that were compiled, or read from the cache
-        self._compiling = 0  # now, by the threads of several devices
-        self._compiling_since, self._compile_seconds = 0.0, 0.0
+        self._programs = _Programs(clock)
         self._text_now = ""  # the newest line, shown or not
         self._open = False  # the terminal's cursor is at the end of an unfinished line
 
@@ -122,21 +120,13 @@ class Progress:
         It says which program of this work that is, and how long compiling has taken so far. A log
         gets a line for it only if the newest one is a few seconds old.
         """
-        clock, before = self._clock(), self._compiling
-        self._compiling = before + 1 if now else max(before - 1, 0)
-        self._programs += now
-        if now and not before:
-            self._compiling_since = clock
-        if before and not self._compiling:
-            self._compile_seconds += clock - self._compiling_since
+        clock = self._programs.count(now)
         if not self._text_now:
             return
-        if self._live and not self._compiling:
+        if self._live and not self._programs.compiling:
             self._show(self._text_now, clock)
         elif now and (self._live or clock - self._shown_at >= self._every):
-            so_far = self._compile_seconds
-            spent = f", {duration(so_far)} so far" if so_far >= 1 else ""
-            self._show(self._text_now, clock, f"  {COMPILING} program {self._programs}{spent}")
+            self._show(self._text_now, clock, f"  {self._programs.words()}")
 
     def update(self, step: int, **values: Value) -> None:
         """Sets the number of steps done and the values to show with it."""
@@ -190,6 +180,55 @@ class Progress:
     def _write(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
+
+
+class _Programs:
+    """The programs that are compiled or read from the cache, and the time that this takes.
+
+    Attributes:
+      compiling: how many are being compiled now, by the threads of several devices.
+    """
+
+    def __init__(self, clock: Callable[[], float]):
+        self.compiling = 0
+        self._clock, self._number, self._since, self._seconds = clock, 0, 0.0, 0.0
+
+    def count(self, now: bool) -> float:
+        """Counts the start of a program's compilation, or an end; returns the time."""
+        clock, before = self._clock(), self.compiling
+        self.compiling = before + 1 if now else max(before - 1, 0)
+        self._number += now
+        if now and not before:
+            self._since = clock
+        if before and not self.compiling:
+            self._seconds += clock - self._since
+        return clock
+
+    def words(self) -> str:
+        """Such as `compiling program 3, 0:41 so far`: the time is that of those before."""
+        spent = f", {duration(self._seconds)} so far" if self._seconds >= 1 else ""
+        return f"{COMPILING} program {self._number}{spent}"
+
+
+def between_phases(
+    stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+) -> Callable[[bool], None]:
+    """Gives the function that shows on a terminal that a program is compiled between two phases.
+
+    It's called with True when a compilation starts, and with False when one ends, which removes the
+    line.
+    """
+    shown_on = processes.stderr() if stream is None else stream
+    programs = _Programs(clock)
+
+    def show(now: bool) -> None:
+        programs.count(now)
+        if shown_on.isatty():
+            text = f"between phases  {programs.words()}" if programs.compiling else ""
+            shown_on.write(f"\r{text[: shutil.get_terminal_size().columns - 1]}\x1b[K")
+            shown_on.flush()
+
+    return show
 
 
 def _speed(value: float) -> str:

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.harness import event_files, provenance, rows, setup
+from experiments.harness import compilation, event_files, progress, provenance, rows, setup
 from experiments.harness.flags import RunSettings
 from jaxtickets.io import processes
 from jaxtickets.io.errors import UserError
@@ -114,6 +114,7 @@ def open_run_of_flags(experiment: str, place: RunSettings, parts: Sequence[Any],
         for part in rows.parts(run.folder):
             event_files.rewrite(part, rows.read_metrics(part))
     print(f"{setup.describe_devices()}, {axis.mode} in blocks of {axis.width}: {run.folder}")
+    compilation.watch_elsewhere(progress.between_phases())
     return run
 
 

@@ -14,7 +14,7 @@ import pytest
 
 import experiments
 import jaxtickets
-from experiments.harness import pages, provenance, rows, settings
+from experiments.harness import event_files, pages, provenance, rows, settings
 
 LEADING = "method,density,seed,untrained_accuracy,trained_accuracy,seconds"
 CHECKED = LEADING.replace("method,", "method,check,")
@@ -100,6 +100,8 @@ def test_a_run_leaves_its_records_and_figures_and_says_where(experiment, smokes)
         row for part in rows.parts(folder) for row in rows.read_metrics(part) if "step" in row
     ]
     assert len(rows.read_csv(folder / "metrics.csv") if stepped else []) == len(stepped)
+    places = " ".join({event_files.place_of(row) for row in stepped})
+    assert not re.findall(r"(loss|accuracy|energy|mean|kept\S*|epoch|step)=", places)
     assert "Warning" not in done.stderr
 
 

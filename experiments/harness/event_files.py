@@ -57,7 +57,7 @@ def append(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     found: dict[Path, list[bytes]] = {}
     for row in rows:
         if "step" in row:
-            found.setdefault(folder / FOLDER / _place(row), []).append(_event(row))
+            found.setdefault(folder / FOLDER / place_of(row), []).append(_event(row))
     for place, events in found.items():
         place.mkdir(parents=True, exist_ok=True)
         path = place / FILE
@@ -73,7 +73,7 @@ def rewrite(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         append(folder, rows)
 
 
-def _place(row: Mapping[str, Any]) -> str:
+def place_of(row: Mapping[str, Any]) -> str:
     """Phase and name of the run that a row belongs to, as the path of a folder."""
     names = list(row)[: list(row).index("step")]
     fields = [name for name in names if name not in (*STAMP, *FACTS) and row[name] is not None]

@@ -980,14 +980,18 @@ def test_a_terminal_says_that_it_compiles_between_phases(compiled):
     assert not log.getvalue()
 
 
-def test_a_narrow_terminal_still_says_that_it_compiles(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "20")
+def test_a_narrow_terminal_gets_the_lines_last_part(monkeypatch):
+    text = "go  1/10  10 %  x 1.0  y 2.5  2 run/s  left 0:12"
+    assert progress.fitted(text, len(text)) == text
+    assert progress.fitted(text, len(text) - 1) == "go  1/10  10 %  x 1.0  y 2.5  left 0:12"
+    assert progress.fitted(text, 30) == "go  1/10  10 %  left 0:12"
+    assert progress.fitted(text, 10) == "go  1/10  "
+    monkeypatch.setenv("COLUMNS", "46")
     stream = Terminal()
-    live = progress.Progress("a phase of many runs", 2, stream=stream)
-    live.announce()
+    live = progress.Progress("some runs", 2, stream=stream)
+    live.announce(loss=0.25)
     live.compiling(True)
-    # 19 columns, 21 of which the note would take
-    assert stream.getvalue().endswith("\r  compiling program 1\x1b[K")
+    assert stream.getvalue().endswith("\rsome runs  0/2   0 %  compiling program 1\x1b[K")
 
 
 # --- set-up --------------------------------------------------------------------------------------

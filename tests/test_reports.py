@@ -187,7 +187,7 @@ def test_a_report_that_cannot_be_written_costs_nothing_else(run, capsys, monkeyp
     figure = run / "figures" / "accuracies.png"
     assert said.out.splitlines() == [f"figure: {figure}", f"run: {run}"]
     (line,) = said.err.splitlines()
-    assert line.startswith(f"no report.html in {run}: ") and "No space left" in line
+    assert line.startswith(f"no report of {run}: OSError: ") and "No space left" in line
     assert (run / "report.html").read_bytes() == before
     assert provenance.read(run)[-1]["ended"] > SESSION["ended"]
 

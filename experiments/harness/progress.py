@@ -51,6 +51,17 @@ def _left(phase: float, whole: float | None) -> str:
     return f"left {duration(phase)}{run}"
 
 
+def fitted(text: str, width: int) -> str:
+    """A line of at most `width` characters. Its last part stays, such as the time that is left.
+
+    Parts are left out from the one before the last on: the rate first, then the values.
+    """
+    parts = text.split("  ")
+    while len("  ".join(parts)) > width and len(parts) > 4:
+        del parts[-2]
+    return "  ".join(parts)[:width]
+
+
 def duration(seconds: float) -> str:
     """Seconds as `m:ss` or `h:mm:ss`, rounded."""
     minutes, seconds = divmod(round(seconds), 60)
@@ -171,7 +182,7 @@ class Progress:
     def _show(self, text: str, now: float, note: str = "") -> None:
         if self._live:
             width = shutil.get_terminal_size().columns - 1  # a longer line can't be rewritten
-            self._write(f"\r{text[: max(width - len(note), 0)]}{note}\x1b[K")
+            self._write(f"\r{fitted(f'{text}{note}', width)}\x1b[K")
             self._open = True
         else:
             self._write(f"{text}{note}\n")

@@ -11,14 +11,16 @@ import csv
 import html
 import struct
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, TypeVar
 
 from experiments.harness import pages, provenance, records, rows
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.files import write_atomically
+
+T = TypeVar("T")
 
 REPORT = "report.html"
 MOST_ROWS = 2000
@@ -27,21 +29,24 @@ TEMPLATE = Path(__file__).with_name(REPORT)
 
 
 def finish(folder: Path) -> None:
-    """Writes a finished run's `metrics.csv` and `report.html`, and prints its best figure and both.
+    """Writes a finished run's `metrics.csv` and `report.html`, and prints where the page is.
 
-    The run's records are complete without them. So what can't be written is one line on stderr.
+    Before it comes the run's best figure. The run's records are complete without all of these. So
+    what can't be written is one line on stderr.
     """
-    drawn: Path | None = None
-    try:
-        rows.write_observations(folder)
-        drawn = best_figure(folder)
-        written = write(folder)
-    except (OSError, UserError, LookupError, TypeError, ValueError) as error:
-        print(f"no {REPORT} in {folder}: {error!r}", file=sys.stderr, flush=True)
-        written = None
-    for name, path in (("figure", drawn), ("report", written)):
-        if path is not None:
+    _tried(rows.OBSERVATIONS, rows.write_observations, folder)
+    for name, make in (("figure", best_figure), ("report", write)):
+        if (path := _tried(name, make, folder)) is not None:
             print(f"{name}: {path}")
+
+
+def _tried(name: str, make: Callable[[Path], T], folder: Path) -> T | None:
+    try:
+        return make(folder)
+    except (OSError, UserError, LookupError, TypeError, ValueError) as error:
+        words = " ".join(f"no {name} of {folder}: {type(error).__name__}: {error}".split())
+        print(words, file=sys.stderr, flush=True)
+        return None
 
 
 def best_figure(folder: Path) -> Path | None:

@@ -169,8 +169,12 @@ def test_a_run_ends_with_its_best_figure_its_report_and_its_folder(run, capsys):
     assert capsys.readouterr().out.splitlines() == expected
     figure.unlink()
     session.finish_run(run)  # resumed: the report is that of now
-    assert capsys.readouterr().out.splitlines() == expected[1:]
+    other = f"figure: {run / 'figures' / 'a_search.png'}"
+    assert capsys.readouterr().out.splitlines() == [other, *expected[1:]]
     assert "accuracies.png" not in (run / "report.html").read_text(encoding="utf-8")
+    shutil.rmtree(run / "figures")
+    session.finish_run(run)
+    assert capsys.readouterr().out.splitlines() == expected[1:]
 
 
 def test_a_report_that_cannot_be_written_costs_nothing_else(run, capsys, monkeypatch):

@@ -10,13 +10,13 @@ import base64
 import csv
 import html
 import struct
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any, TypeVar
 
 from experiments.harness import pages, provenance, records, rows
+from jaxtickets.io import processes
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.files import write_atomically
 
@@ -45,15 +45,15 @@ def _tried(name: str, make: Callable[[Path], T], folder: Path) -> T | None:
         return make(folder)
     except (OSError, UserError, LookupError, TypeError, ValueError) as error:
         words = " ".join(f"no {name} of {folder}: {type(error).__name__}: {error}".split())
-        print(words, file=sys.stderr, flush=True)
+        print(words, file=processes.stderr(), flush=True)
         return None
 
 
 def best_figure(folder: Path) -> Path | None:
-    """The figure that the experiment's page shows; None if the run has not drawn it."""
+    """The figure that the experiment's page shows; if it isn't drawn another one, or None."""
     name = pages.page_of(records.read_spec(folder)["experiment"]).FIGURE
-    path = folder / "figures" / f"{name}.png"
-    return path if path.exists() else None
+    drawn = sorted((folder / "figures").glob("*.png"))
+    return next((path for path in drawn if path.stem == name), drawn[0] if drawn else None)
 
 
 def write(folder: Path) -> Path:

@@ -190,6 +190,7 @@ SLOW = {
     "PIL",
     "scipy.special",
     "scipy.stats",
+    "tensorboardX",
     "tensorflow_datasets",
 }
 

@@ -78,7 +78,7 @@ def main() -> None:
     for dataset in settings.datasets or (net.dataset,):
         for model in settings.models or (net.model,):
             one = dataclasses.replace(net, model=model, dataset=dataset)
-            problem = build(one, train, place.data_dir, place.prepare)
+            problem = build(one, train, place.data_dir, place.prepare, batch.precision)
             others.append(check(settings, bayes, problem, net.seeds, place.data_dir))
             built.append(problem)
     run = records.open_run_of_flags("classification", place, parts, axis)

@@ -97,7 +97,7 @@ show(masks.apply(random_mask, params)["out"]["bias"])
 # step the weights outside of it are zero, bit for bit.
 
 # %%
-STEPS, BATCH = 280, 100
+STEPS, BATCH = 240, 100
 train = jax.tree.map(jnp.asarray, digits.train)
 loss = losses.classification(model, prepare)
 
@@ -148,7 +148,7 @@ for level in range(1, LEVELS + 1):
 # raise the loss. [sixteen_chains](sixteen_chains.ipynb) takes this search apart.
 
 # %%
-MOVES, IMAGES = 3000, 250
+MOVES, IMAGES = 2400, 250
 bits = space.weights(params, prunable)
 energy = energies.fixed(
     model,

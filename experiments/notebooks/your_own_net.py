@@ -70,7 +70,7 @@ else:
 # here is a classification.
 
 # %%
-BATCH, STEPS = 128, 1500
+BATCH, STEPS = 128, 1200
 lines = jnp.linspace(-2, 2, 60)
 grid = jnp.stack(jnp.meshgrid(lines, lines), -1).reshape(-1, 2)
 

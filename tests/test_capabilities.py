@@ -72,7 +72,7 @@ def test_an_entrys_line_is_its_modules_or_its_functions_or_an_equation():
     snip = by_name["Criteria of weights", "snip"]
     assert snip.summary.startswith("SNIP: keeps") and snip.member == "score"
     assert by_name["Criteria of weights", "magnitude"].summary.startswith("`|w_f|`")
-    assert by_name["Penalties", "scales"].summary.startswith("`Σ |γ|`")
+    assert by_name["Penalties", "scales"].summary == penalties.scales.__doc__.splitlines()[0]
     assert by_name["Acceptance rules", "greedy"].summary.startswith("Accept if")
     assert by_name["Surgeons", "layer_obs"].summary.endswith("(again=`False`)")
 

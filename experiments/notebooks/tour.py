@@ -20,7 +20,7 @@ import importlib.util
 import subprocess
 import sys
 
-ADDRESS = "git+https://ADDRESS/jaxtickets"  # see README.md in this folder
+ADDRESS = "git+https://github.com/OUR_ACCOUNT/jaxtickets"  # see README.md in this folder
 
 
 class NotInstalledError(ImportError):

@@ -10,6 +10,7 @@ from its docstrings. All of them are first put together in `build/docs-source/`.
 
 import argparse
 import importlib
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -43,8 +44,9 @@ def main():
     source = out.with_name(out.name + "-source")
     shutil.rmtree(source, ignore_errors=True)
     write(source)
-    words = ["-W", "--keep-going", "-q", "-c", str(ROOT / ".docs"), str(source), str(out)]
-    status = sphinx(words)
+    cache = out.with_name(out.name + "-cache")
+    words = ["-W", "--keep-going", "-q", "-c", str(ROOT / ".docs"), "-d", str(cache)]
+    status = sphinx([*words, str(source), str(out)])
     if not status:
         print(f"written: {out / 'index.html'}")
     return status
@@ -54,12 +56,11 @@ def write(source):
     """Writes all pages into the folder `source`."""
     for page in pages.pages():
         copy(page, source)
-        for kept in page.parent.glob("results/*"):
-            copy(kept, source)
+        for place in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
+            if (linked := (page.parent / place).resolve()).is_file():  # figures, rows, source
+                copy(linked, source)
     for notebook in notebooks.sources():
         copy(notebook.with_suffix(".ipynb"), source)
-        copy(notebook, source)
-    copy(ROOT / "LICENSE", source)
     for page in (source / "experiments" / "README.md", source / "experiments/notebooks/README.md"):
         add_contents(page)
     (source / "index.md").write_text(INDEX, encoding="utf-8")
@@ -103,9 +104,7 @@ def api(module):
     contents = "\n".join(["```{toctree}", ":maxdepth: 1", "", *inner, "```"]) if inner else ""
     own = getattr(importlib.import_module(module), "__all__", None) is None or not inner
     members = "\n   :members:" if own else ""
-    return (
-        f"# {module}\n\n```{{eval-rst}}\n.. automodule:: {module}{members}\n```\n\n{contents}\n"
-    )
+    return f"# {module}\n\n```{{eval-rst}}\n.. automodule:: {module}{members}\n```\n\n{contents}\n"
 
 
 if __name__ == "__main__":

@@ -31,4 +31,5 @@ python_use_unqualified_type_names = True
 def setup(app):
     """Docstrings are plain text with code in single backticks."""
     app.connect("autodoc-process-docstring", docstrings.as_rst, priority=100)
+    app.connect("autodoc-process-docstring", docstrings.with_colons, priority=900)
     app.connect("autodoc-skip-member", docstrings.skip)

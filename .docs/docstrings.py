@@ -3,26 +3,41 @@
 import re
 
 SPAN = re.compile(r"(`[^`]+`)")
+VARIABLES = ("data", "attribute")
 MARKS = re.compile(r"([*|\\])|(?<=\w)(_)(?!\w)")
+
+
+COLON = "\ue000"
+"""Stands for the colons of a variable's docstring, which would otherwise be split at the first."""
 
 
 def as_rst(app, what, name, obj, options, lines):
     """Changes a docstring's lines in place, before its sections are read."""
-    lines[:] = indented_code(spans("\n".join(lines)).split("\n"), what == "module")
+    text = spans("\n".join(lines))
+    if what in VARIABLES:
+        text = text.replace(":", COLON)
+    lines[:] = indented_code(text.split("\n"), what == "module")
+
+
+def with_colons(app, what, name, obj, options, lines):
+    """Gives a variable's docstring its colons back, after its sections were read."""
+    if what in VARIABLES:
+        lines[:] = [line.replace(COLON, ":") for line in lines]
 
 
 def spans(text):
     """Writes code between backticks as a literal, and escapes marks outside of it."""
-    return "".join(_literal(part) if part[:1] == "`" else _plain(part) for part in _parts(text))
+    parts = ["", *SPAN.split(text), ""]
+    return "".join(
+        _literal(part, before=parts[i][-1:], after=parts[i + 2][:1]) if i % 2 else _plain(part)
+        for i, part in enumerate(parts[1:-1])
+    )
 
 
-def _parts(text):
-    return [part for part in SPAN.split(text) if part]
-
-
-def _literal(part):
+def _literal(part, before, after):
     # a literal may touch a word, as in float`[n]`, only across an escaped space
-    return rf"\ ``{' '.join(part.strip('`').split())}``\ "
+    left, right = (r"\ " if char.strip() else "" for char in (before, after))
+    return f"{left}``{' '.join(part.strip('`').split())}``{right}"
 
 
 def _plain(part):

@@ -31,6 +31,11 @@ def test_text_and_notebook_agree_cell_by_cell(source):
 
 
 @each_notebook
+def test_a_notebook_needs_the_installed_package_alone(source):
+    assert "import experiments" not in source.read_text("utf-8").replace("from", "import")
+
+
+@each_notebook
 def test_what_is_kept_has_figures_is_small_and_warns_of_nothing(source):
     kept = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
     assert source.with_suffix(".ipynb").stat().st_size < notebooks.MOST_BYTES

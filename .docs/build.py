@@ -18,8 +18,6 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from sphinx.cmd.build import main as sphinx
-
 from experiments.harness import capabilities, notebooks, pages
 
 INDEX = """# jaxtickets
@@ -38,6 +36,8 @@ api/jaxtickets
 
 def main():
     """Puts the pages together and has Sphinx build them; returns its exit status."""
+    from sphinx.cmd.build import main as sphinx
+
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "docs")
     out = parser.parse_args().out

@@ -148,7 +148,7 @@ def _cut(ticket: Ticket, graph: Graph, small: Graph, units: UnitMask, stays: np.
     index: dict[str, dict[int, np.ndarray]] = {path: {} for path in small.axes}
     for path, axis in ((path, axis) for path, axes in small.axes.items() for axis in axes):
         new, old = source[small.axes[path][axis]], graph.axes[path][axis]
-        (left,) = np.nonzero(stays[old])
+        (left,) = np.nonzero(graphs.along(stays, old))
         if len(left) != len(new):
             raise ValueError(f"{path} would have {len(left)} places for {len(new)} units")
         index[path][axis] = np.empty(len(new), int)

@@ -101,6 +101,7 @@ def trace(
         reasons = _settle_claims(axes, seen, refuse)
         axes = _final(axes, *joined(seen, next(seen.numbers)))
         groups, units = _groups(axes, seen.order)
+        axes = _grouped(axes, units)
     except UntraceableError as error:
         raise ValueError(f"the units of {type(net).__name__} can't be traced: {error}") from None
     axes = {
@@ -245,6 +246,19 @@ def _final(axes: Axes, lowest: np.ndarray, atoms: Mapping[int, tuple[int, ...]])
     return final
 
 
+def _grouped(axes: Axes, units: Mapping[str, np.ndarray]) -> Axes:
+    """The axes with the units of groups; what is in no group stays."""
+    inside = np.concatenate([[FIXED], *units.values()])
+    final: Axes = {}
+    for path, leaf in axes.items():
+        final[path] = {}
+        for axis, places in leaf.items():
+            columns = [np.where(np.isin(one, inside), one, FIXED) for one in _columns(places)]
+            columns = [one for one in columns if one.any()] or columns[:1]
+            final[path][axis] = columns[0] if len(columns) == 1 else np.stack(columns, 1)
+    return final
+
+
 def _groups(axes: Axes, order: Mapping[str, str]) -> tuple[Wiring, dict[str, np.ndarray]]:
     """The groups of layers, and their units.
 
@@ -259,13 +273,15 @@ def _groups(axes: Axes, order: Mapping[str, str]) -> tuple[Wiring, dict[str, np.
     units: dict[str, np.ndarray] = {}
     known: set[frozenset[int]] = set()
     covered: set[int] = {FIXED}
+    places = [column for leaf in axes.values() for one in leaf.values() for column in _columns(one)]
+    times = np.bincount(np.concatenate([np.unique(column) for column in places]))
 
     def add(path: str, axis: int, least: int) -> None:
         several = len(columns := _columns(axes[path][axis])) > 1
         for number, column in enumerate(columns):
             mine = column[np.sort(np.unique(column, return_index=True)[1])]
-            if least > 1:
-                mine = mine[~np.isin(mine, list(covered))]
+            if least > 1:  # a copy that one layer alone reads is no unit
+                mine = mine[~np.isin(mine, list(covered)) & (times[mine] > 1)]
             mine = mine[mine != FIXED]
             if len(mine) >= least and frozenset(mine.tolist()) not in known:
                 name = kernels.get(path) or path.partition("/")[2]

@@ -546,7 +546,8 @@ def _product(
     for value, mine, shared in zip(inputs, over, batch, strict=True):
         for axis in range(len(value.axes)):
             if axis not in mine and axis not in shared:
-                axes.append(value.axes[axis])
+                size, loose = length(value.axes[axis]), is_free(value.axes[axis])
+                axes.append(uniform(size, FIXED) if loose else value.axes[axis])
                 zero.append(value.is_zero(axis))
     return [Value(tuple(axes), tuple(zero), seen.both(left.whole, right.whole))]
 
@@ -610,6 +611,8 @@ def _convolution(
 
 def _halves(axis: Axis, outer: int, seen: Seen) -> tuple[np.ndarray, np.ndarray]:
     """The labels of an axis of channels as groups, and within each."""
+    if outer == length(axis):
+        return seen.flat(axis), np.full(1, FREE)
     parts = seen.regroup(Value((axis,), (False,)), (outer, length(axis) // outer))
     first, second = (seen.flat(part) for part in parts.axes)
     return first, second

@@ -253,6 +253,9 @@ class Seen(NamedTuple):
         first, second = len(a[0]), len(b[0])
         if first == second:
             return (self._met(a[0], b[0]), *self.meet(a[1:], b[1:]))
+        if 1 in (first, second):  # a unit on its own
+            rest = self.meet(a[1:], b) if first == 1 else self.meet(a, b[1:])
+            return (a[0] if first == 1 else b[0], *rest)
         if first % second == 0:
             return self.meet((*self.split(a[0], second), *a[1:]), b)
         if second % first == 0:
@@ -272,25 +275,26 @@ class Seen(NamedTuple):
         whole, queue = value.whole, list[tuple[np.ndarray, bool]]()
         for axis, zero in zip(value.axes, value.zero, strict=True):
             for factor in axis:
-                if len(factor) > 1:
+                if len(factor) > 1 or factor[0] > FIXED:
                     queue.append((factor, zero or not (factor > FIXED).any()))
-                elif factor[0] > FIXED:
-                    whole = self.both(whole, int(factor[0]))
         axes, zeros = list[Axis](), list[bool]()
-        for size in shape:
-            mine, zero, left = list[np.ndarray](), True, size
-            while left > 1:
-                factor, flag = queue.pop(0)
+        for place in reversed(range(len(shape))):  # a single unit is most often the last axis
+            mine, zero, left = list[np.ndarray](), True, shape[place]
+            last = place == 0 or shape[place - 1] != 1
+            while left > 1 or (queue and len(queue[-1][0]) == 1 and (last or not mine)):
+                factor, flag = queue.pop()
                 if left % len(factor):
                     if len(factor) % left:
                         raise UntraceableError("reshapes units to axes that don't divide them")
-                    factor, rest = self.split(factor, left)
-                    queue.insert(0, (rest, flag))
-                mine.append(factor)
+                    rest, factor = self.split(factor, len(factor) // left)
+                    queue.append((rest, flag))
+                mine.insert(0, factor)
                 zero = zero and flag
                 left //= len(factor)
-            axes.append(tuple(mine) or uniform(size, FREE))
-            zeros.append(zero)
+            axes.insert(0, tuple(mine) or uniform(shape[place], FREE))
+            zeros.insert(0, zero)
+        for factor, _ in queue:
+            whole = self.both(whole, int(factor[0]))
         return Value(tuple(axes), tuple(zeros), whole, "", value.const)
 
     def both(self, one: int, other: int) -> int:
@@ -300,8 +304,8 @@ class Seen(NamedTuple):
 
 
 def _without_ones(axis: Axis) -> Axis:
-    """The factors with more than one position."""
-    return tuple(factor for factor in axis if len(factor) > 1) or (axis[:1])
+    """The factors that have several positions or a unit."""
+    return tuple(one for one in axis if len(one) > 1 or one[0] > FIXED) or (axis[:1])
 
 
 def _plain(axis: Axis) -> np.ndarray | None:

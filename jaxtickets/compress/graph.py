@@ -284,7 +284,9 @@ def _groups(axes: Axes, order: Mapping[str, str]) -> tuple[Wiring, dict[str, np.
                 mine = mine[~np.isin(mine, list(covered)) & (times[mine] > 1)]
             mine = mine[mine != FIXED]
             if len(mine) >= least and frozenset(mine.tolist()) not in known:
-                name = kernels.get(path) or path.partition("/")[2]
+                layer = _layer(path)
+                named = path == _only_kernel(layer, kernels) and layer
+                name = layer if named else path.partition("/")[2]
                 if axis != -1 or several:
                     name += f"[{axis}.{number}]" if several else f"[{axis}]"
                 units[name if name not in units else path.partition("/")[2]] = mine
@@ -310,7 +312,13 @@ def _groups(axes: Axes, order: Mapping[str, str]) -> tuple[Wiring, dict[str, np.
 def _reading_order(axes: Axes, order: Mapping[str, str]) -> list[str]:
     """The leaves of the layers that are read, in the order of reading layers."""
     by_layer: dict[str, list[str]] = {layer: [] for layer in dict.fromkeys(map(_layer, order))}
-    for path in sorted(axes, key=lambda path: [*order].index(path) if path in order else len(order)):
+    place = {path: number for number, path in enumerate(order)}
+    last = len(place)
+
+    def rank(path: str) -> tuple[bool, int]:
+        return not _is_kernel(path, axes), place.get(path, last)
+
+    for path in sorted(axes, key=rank):
         if _layer(path) in by_layer:
             by_layer[_layer(path)].append(path)
     return [path for paths in by_layer.values() for path in paths]

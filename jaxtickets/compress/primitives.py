@@ -163,8 +163,8 @@ def _fit_all(
 
 def bind(eqn: JaxprEqn, arrays: Sequence[Array], **changed: Any) -> list[Array]:
     """The outputs of an equation's primitive for other arrays, and with changed parameters."""
-    functions, params = eqn.primitive.get_bind_params(dict(eqn.params))
-    outputs = eqn.primitive.bind(*functions, *arrays, **{**params, **changed})
+    params = eqn.primitive.get_bind_params(dict(eqn.params))
+    outputs = eqn.primitive.bind(*arrays, **{**params, **changed})
     return list(outputs) if eqn.primitive.multiple_results else [outputs]
 
 

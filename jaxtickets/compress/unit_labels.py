@@ -195,7 +195,7 @@ class Seen(NamedTuple):
             return rows, columns
         found = self._split_parts(known, outer, inner)
         if found is None:  # no rectangle: all must stay
-            self.fix((labels,))
+            self.claim((labels,), "splits in another way the")
             return (*uniform(outer, FIXED), *uniform(inner, FIXED))
         return found
 
@@ -214,8 +214,7 @@ class Seen(NamedTuple):
             elif (part == part[:1]).all():
                 columns.append(part[0])
             else:
-                deeper = [self.parts.get(int(label)) for label in part.reshape(-1)]
-                found = self._split_parts(deeper, outer, inner)
+                found = self._split_coarse(part.reshape(-1), outer)
                 if found is None:
                     return None
                 rows.append(found[0])
@@ -226,6 +225,20 @@ class Seen(NamedTuple):
             else np.full(size, FIXED)
             for some, size in ((rows, outer), (columns, inner))
         )
+
+    def _split_coarse(self, part: np.ndarray, outer: int) -> Axis | None:
+        """The factors of a part that runs over both, such as the groups of a finer norm."""
+        inner = len(part) // outer
+        units = part[np.sort(np.unique(part, return_index=True)[1])]
+        times, count = len(part) // len(units), len(units)
+        if np.array_equal(part, np.repeat(units, times)) and count % outer == 0:
+            first, second = self.split(units, outer)
+            return first, np.repeat(second, inner * outer // count)
+        if np.array_equal(part, np.tile(units, times)) and count % inner == 0:
+            first, second = self.split(units, count // inner)
+            return np.tile(first, outer * inner // count), second
+        deeper = [self.parts.get(int(label)) for label in part]
+        return self._split_parts(deeper, outer, inner)
 
     def flat(self, axis: Axis) -> np.ndarray:
         """int`[size]`: one label for each position of an axis."""

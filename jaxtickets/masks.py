@@ -560,6 +560,7 @@ def expand(units: UnitMask, wiring: Wiring, params: Params) -> Mask:
         for path, axis, places in group.spans:
             indices = np.array(places)
             along = jnp.where(indices < 0, True, keep[np.maximum(indices, 0)])
-            others = (1,) * (-1 - axis)
-            mask[path] = mask[path] & along.reshape(-1, *others)
+            shape = [1] * jnp.ndim(mask[path])
+            shape[axis] = len(places)
+            mask[path] = mask[path] & along.reshape(shape)
     return put(params, tuple(mask), list(mask.values()))

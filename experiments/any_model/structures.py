@@ -173,7 +173,7 @@ def _block(x: Array, name: str, causal: bool) -> Array:
 def transformer(tokens: Array, train: bool) -> Array:
     """A causal transformer: embeddings, a table of positions, attention, a tied output."""
     embed = nn.Embed(7, 6, name="embed")
-    x = embed(tokens) + Table((5, 6), name="positions")()
+    x = embed(tokens) + Table((1, 5, 6), name="positions")()
     x = _block(x, "block", causal=True)
     return embed.attend(nn.LayerNorm(name="ln")(x))
 
@@ -278,7 +278,7 @@ class NNXTransformer(nnx.Module):
 def plain_mlp(params: Params, x: Array) -> Array:
     """Two layers written by hand."""
     for weights, bias in zip(params["w"], params["b"], strict=True):
-        x = jnp.tanh(x) @ weights + bias
+        x = jnp.tanh(x) @ weights + bias[None]
     return x
 
 
@@ -295,11 +295,11 @@ def plain_attention(params: Params, tokens: Array) -> Array:
     """Attention with one product for queries, keys and values, and rotary positions."""
     x = params["embedding"][tokens]
     n, t, _ = x.shape
-    y = x * jax.lax.rsqrt(jnp.mean(x**2, -1, keepdims=True) + 1e-6) * params["scale"]
+    y = x * jax.lax.rsqrt(jnp.mean(x**2, -1, keepdims=True) + 1e-6) * params["scale"][None, None]
     queries, keys, values = jnp.moveaxis(
         (y @ params["w_qkv"]).reshape(n, t, 3, 2, 4), 2, 0
     )
-    angle = jnp.arange(t)[:, None, None] / 10.0 ** jnp.arange(2)
+    angle = jnp.arange(t)[None, :, None, None] / 10.0 ** jnp.arange(2)[None, None, None]
 
     def rotated(a: Array) -> Array:
         left, right = jnp.split(a, 2, -1)
@@ -309,7 +309,7 @@ def plain_attention(params: Params, tokens: Array) -> Array:
         )  # fmt: skip
 
     scores = jnp.einsum("nthd,nshd->nhts", rotated(queries), rotated(keys)) / 2
-    scores = jnp.where(jnp.tril(jnp.ones((t, t), bool)), scores, -jnp.inf)
+    scores = jnp.where(jnp.tril(jnp.ones((1, 1, t, t), bool)), scores, -jnp.inf)
     mixed = jnp.einsum("nhts,nshd->nthd", jax.nn.softmax(scores), values)
     return (x + mixed.reshape(n, t, -1) @ params["w_out"]) @ params["w_vocabulary"]
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from jaxtickets.types import Array, Key, Model, Params, Stats
@@ -38,7 +39,7 @@ def functional_nnx(module: nnx.Module | Create) -> Model:
     if not isinstance(built, nnx.Module):
         raise ValueError(f"{_name(module)} makes {type(built).__name__}, which is no NNX module")
     name = _name(built)
-    whole = _split(built)
+    whole = _copy(_split(built))  # the module's own variables may change
     modes = {train: _graph(built, train) for train in (False, True)}
     structures = [jax.tree.structure(nnx.to_pure_dict(one)) for one in whole[1:3]]
     if not jax.tree.leaves(whole[1]):
@@ -62,13 +63,14 @@ def functional_nnx(module: nnx.Module | Create) -> Model:
         ):
             if jax.tree.structure(tree) != like:
                 raise ValueError(f"these are not the {kind} of {name}: their leaves are others")
-            states.append(jax.tree.map(lambda leaf: leaf, own))
-            nnx.replace_by_pure_dict(states[-1], tree)
+            states.append(_copy(own))
+            # a module writes into its variables, which must not be a caller's numpy arrays
+            nnx.replace_by_pure_dict(states[-1], jax.tree.map(jnp.asarray, tree))
         rest = _with_keys(whole[3], key, name, train)
         merged = nnx.merge(modes[train], *states, rest)
         outputs = merged(*(images if isinstance(images, tuple) else (images,)))
         _, _, moved, after = _split(merged)
-        _check_unchanged(rest, after, name)
+        _check_unchanged(whole[3], after, name)
         return outputs, nnx.to_pure_dict(moved) if train else stats
 
     return Model(init, apply)
@@ -77,6 +79,11 @@ def functional_nnx(module: nnx.Module | Create) -> Model:
 def _split(module: nnx.Module) -> tuple[Any, Any, Any, Any]:
     """The module's graph, parameters, statistics, and the rest of its state."""
     return nnx.split(module, nnx.Param, nnx.BatchStat, ...)
+
+
+def _copy(state: Any) -> Any:
+    """A state with its own variables, of the same arrays."""
+    return jax.tree.map(lambda leaf: leaf, state)
 
 
 def _graph(module: nnx.Module, train: bool) -> Any:
@@ -95,12 +102,12 @@ def _is_same(now: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
 
 def _with_keys(rest: Any, key: Key | None, name: str, train: bool) -> Any:
     """The rest of the state with keys folded from `key`, one for each stream of random numbers."""
-    leaves = nnx.to_flat_state(rest)
+    leaves = nnx.to_flat_state(_copy(rest))
     streams = [path for path, leaf in leaves if isinstance(leaf, nnx.RngKey)]
     if not streams or key is None:
         if streams and train:
             raise ValueError(f"{name} draws random numbers in training mode: it needs a key")
-        return jax.tree.map(lambda leaf: leaf, rest)
+        return _copy(rest)
     numbers = {path: number for number, path in enumerate(streams)}
     return nnx.from_flat_state(
         (path, leaf.replace(jax.random.fold_in(key, numbers[path])) if path in numbers else leaf)

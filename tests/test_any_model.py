@@ -8,10 +8,10 @@ from flax import linen as nn
 from flax import nnx
 
 from experiments.any_model.structures import (
+    STRUCTURES,
     NNXConvolution,
     draw_mlp,
     plain_mlp,
-    structures,
 )
 from jaxtickets import losses, masks, nets
 from jaxtickets.compress import graph
@@ -20,7 +20,6 @@ from jaxtickets.compress.small_program import cut_tree, small_model
 from jaxtickets.types import Split, Ticket
 
 QUICK = {"xla_backend_optimization_level": 0}
-STRUCTURES = structures()
 WHOLE = {  # what must stay -> why
     "softmax over units": {"gate": "'reduce_max' in Net mixes units of gate"},
     "two-pass norm": {"embed": "'reduce_sum' in Net mixes units of embed"},
@@ -71,7 +70,7 @@ def both(model, found, units, params, stats, inputs, **mode):
 
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_the_small_model_computes_what_the_masked_one_does(name):
-    _, model, example, _ = STRUCTURES[name]
+    _, model, example, _ = STRUCTURES[name]()
     found = graph.trace(model, example, refuse=False)
     assert found.reasons == WHOLE.get(name, {})
     if found.reasons:
@@ -88,7 +87,7 @@ def test_the_small_model_computes_what_the_masked_one_does(name):
 
 def test_groups_of_a_transformer():
     """By hand: width 6, two heads of four places, queries and keys together, a hidden layer."""
-    _, model, example, _ = STRUCTURES["transformer"]
+    _, model, example, _ = STRUCTURES["transformer"]()
     found = graph.trace(model, example)
     groups = {group.name: group for group in found.wiring}
     assert {name: group.size for name, group in groups.items()} == {
@@ -107,25 +106,22 @@ def test_groups_of_a_transformer():
 
 
 def test_rotary_positions_pair_the_places_of_queries_and_keys():
-    """By hand: of a product `[6, 3 * 2 * 4]`, places 0 and 2 of a head are rotated together."""
-    _, model, example, _ = STRUCTURES["plain attention"]
+    """By hand: places 0 and 2 of a head are rotated together, also 1 and 3; values share them."""
+    _, model, example, _ = STRUCTURES["plain attention"]()
     spans = {
         group.name: {(s.path, s.axis): s.units for s in group.spans}
         for group in graph.trace(model, example).wiring
     }
     whole = np.array(spans["w_qkv[-1.0]"]["w_qkv", -1]).reshape(3, 2, 4)
     np.testing.assert_array_equal(whole, np.broadcast_to([[[0], [1]]], (3, 2, 4)))  # heads
-    (pairs,) = [
-        np.array(mine["w_qkv", -1]).reshape(3, 2, 4)
-        for mine in spans.values()
-        if ("w_qkv", -1) in mine and ("w_out", -2) not in mine
-    ]
-    np.testing.assert_array_equal(pairs[:2], np.broadcast_to([0, 1, 0, 1], (2, 2, 4)))
+    pairs = np.array(spans["w_qkv[-1.1]"]["w_qkv", -1]).reshape(3, 2, 4)
+    np.testing.assert_array_equal(pairs, np.broadcast_to([0, 1, 0, 1], (3, 2, 4)))
+    assert spans["w_qkv[-1.1]"]["w_out", -2] == (0, 1, 0, 1) * 2
 
 
 def test_a_small_model_trains_as_the_masked_one_does():
     """Statistics move, and dropout draws the same numbers."""
-    _, model, example, _ = STRUCTURES["NNX convolution"]
+    _, model, example, _ = STRUCTURES["NNX convolution"]()
     found = graph.trace(model, example)
     params, stats = drawn(jax.eval_shape(model.init, jax.random.key(0)))
     units = some_units(found.wiring)

@@ -64,6 +64,8 @@ def stranger(structure: Structure) -> Stranger:
     given = inputs(structure.example, 8, draw)
     words = jnp.issubdtype(given.dtype, jnp.integer)
     make = losses.next_token if words else losses.classification
+    if words:  # one more, which is only foretold
+        given = jnp.concatenate([given, given[:, :1]], 1)
     labels = draw.integers(0, 3, 8).astype(np.int32)
     batches = jax.tree.map(lambda a: a.reshape(2, 4, *a.shape[1:]), Split(given, labels))
     loss = make(model, lambda images: images)
@@ -79,7 +81,7 @@ def check(name: str, structure: Structure) -> list[dict[str, str]]:
             try:
                 call()
                 result = "works"
-            except (ValueError, NotImplementedError) as error:
+            except (ValueError, TypeError, NotImplementedError) as error:
                 result = " ".join(str(error).split())
             rows.append({"structure": name, "family": family, "member": member, "result": result})
     return rows

@@ -325,43 +325,43 @@ def draw_attention(key: Key) -> Params:
     return drawn | {"scale": jnp.ones(6)}
 
 
-def _linen(body: Callable[..., Any], example: Example) -> Structure:
+def _linen(body: Callable[..., Any], example: Example) -> Callable[[], Structure]:
     module = Net(body)
-    return Structure("Linen", nets.functional(module, example), example, module)
+    return lambda: Structure("Linen", nets.functional(module, example), example, module)
 
 
 IMAGE, SERIES, ROW = (6, 6, 3), (5, 4), (5,)
 TOKENS = jax.ShapeDtypeStruct((5,), "int32")
 TWO = (jax.ShapeDtypeStruct((5,), "float32"), jax.ShapeDtypeStruct((4,), "float32"))
 
-
-def structures() -> Mapping[str, Structure]:
-    """Structure by name."""
-    return {
-        "concatenation": _linen(dense_block, IMAGE),
-        "inception": _linen(inception, IMAGE),
-        "two inputs, two outputs": _linen(wide_and_deep, TWO),
-        "grouped convolution": _linen(grouped_convolution, IMAGE),
-        "depthwise, two filters": _linen(depthwise_multiplier, IMAGE),
-        "layer norm": _linen(layer_norm, ROW),
-        "RMS norm": _linen(rms_norm, ROW),
-        "group norm": _linen(group_norm, IMAGE),
-        "instance norm, transposed": _linen(instance_norm, IMAGE),
-        "U-net": _linen(u_net, IMAGE),
-        "convolution, one axis": _linen(convolution_1d, SERIES),
-        "convolution, three axes": _linen(convolution_3d, (4, 4, 4, 2)),
-        "channels first": _linen(channels_first, (3, 5, 5)),
-        "transformer": _linen(transformer, TOKENS),
-        "vision transformer": _linen(vision_transformer, IMAGE),
-        "LSTM": _linen(lstm, TOKENS),
-        "GRU": _linen(gru, SERIES),
-        "scan and remat": _linen(scanned_layers, ROW),
-        "softmax over units": _linen(softmax_gate, ROW),
-        "two-pass norm": _linen(two_pass_norm, ROW),
-        "NNX convolution": Structure("NNX", nets.functional_nnx(NNXConvolution), IMAGE),
-        "NNX attention, GRU": Structure("NNX", nets.functional_nnx(NNXTransformer), TOKENS),
-        "plain layers": Structure("function", nets.functional_plain(plain_mlp, draw_mlp), ROW),
-        "plain attention": Structure(
-            "function", nets.functional_plain(plain_attention, draw_attention), TOKENS
-        ),
-    }
+STRUCTURES: Mapping[str, Callable[[], Structure]] = {
+    "concatenation": _linen(dense_block, IMAGE),
+    "inception": _linen(inception, IMAGE),
+    "two inputs, two outputs": _linen(wide_and_deep, TWO),
+    "grouped convolution": _linen(grouped_convolution, IMAGE),
+    "depthwise, two filters": _linen(depthwise_multiplier, IMAGE),
+    "layer norm": _linen(layer_norm, ROW),
+    "RMS norm": _linen(rms_norm, ROW),
+    "group norm": _linen(group_norm, IMAGE),
+    "instance norm, transposed": _linen(instance_norm, IMAGE),
+    "U-net": _linen(u_net, IMAGE),
+    "convolution, one axis": _linen(convolution_1d, SERIES),
+    "convolution, three axes": _linen(convolution_3d, (4, 4, 4, 2)),
+    "channels first": _linen(channels_first, (3, 5, 5)),
+    "transformer": _linen(transformer, TOKENS),
+    "vision transformer": _linen(vision_transformer, IMAGE),
+    "LSTM": _linen(lstm, TOKENS),
+    "GRU": _linen(gru, SERIES),
+    "scan and remat": _linen(scanned_layers, ROW),
+    "softmax over units": _linen(softmax_gate, ROW),
+    "two-pass norm": _linen(two_pass_norm, ROW),
+    "NNX convolution": lambda: Structure("NNX", nets.functional_nnx(NNXConvolution), IMAGE),
+    "NNX attention, GRU": lambda: Structure("NNX", nets.functional_nnx(NNXTransformer), TOKENS),
+    "plain layers": lambda: Structure(
+        "function", nets.functional_plain(plain_mlp, draw_mlp), ROW
+    ),
+    "plain attention": lambda: Structure(
+        "function", nets.functional_plain(plain_attention, draw_attention), TOKENS
+    ),
+}
+"""Structure by name, made when it is called."""

@@ -61,7 +61,10 @@ def both(model, found, units, params, stats, inputs, **mode):
 
     def apply(params, stats, inputs):
         masked = masks.apply(masks.expand(units, found.wiring, params), params)
-        cut = [cut_tree("params", params, found, stays), cut_tree("batch_stats", stats, found, stays)]
+        cut = [
+            cut_tree("params", params, found, stays),
+            cut_tree("batch_stats", stats, found, stays),
+        ]
         return model.apply(masked, stats, inputs, **mode), small.apply(*cut, inputs, **mode)
 
     with jax.default_matmul_precision("highest"):

@@ -263,6 +263,10 @@ def joined(x):
     return jnp.concatenate([conv("a", x, 2), conv("b", x, 3)], -1)
 
 
+def with_images(x):
+    return conv("conv", x, 4) + jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, 1)))
+
+
 def of_group(body, name, shape=SHAPE):
     def whole(x):
         return out(body(x).mean((1, 2)))

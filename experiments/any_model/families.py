@@ -118,9 +118,7 @@ def _families(net: Stranger) -> Mapping[str, Mapping[str, Callable[[], Any]]]:
         },
         "compress": {
             "used units": lambda: used_units(mask, net.graph),
-            "shrink_model": lambda: shrink_model(
-                net.structure.model, net.ticket, units, net.graph
-            ),
+            "shrink_model": lambda: shrink_model(net.structure.model, net.ticket, units, net.graph),
         },
         "export": {
             "ticket": lambda: _saved(net, _save_ticket),

@@ -20,7 +20,14 @@ def draw_shares(folder: Path) -> Path:
         strict=True,
     ):
         shares = [100 * row[after] / row[before] for row in summary]
-        panel.plot(shares, places, marker, ms=6, alpha=0.8, label=f"{before}".replace("adds", "multiply-adds"))
+        panel.plot(
+            shares,
+            places,
+            marker,
+            ms=6,
+            alpha=0.8,
+            label=f"{before}".replace("adds", "multiply-adds"),
+        )
     panel.set_yticks(places, [row["structure"] for row in summary], fontsize="small")
     panel.invert_yaxis()
     panel.set(xlim=(0, 100))

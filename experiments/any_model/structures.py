@@ -58,9 +58,9 @@ def dense_block(x: Array, train: bool) -> Array:
 
 def inception(x: Array, train: bool) -> Array:
     """Parallel branches whose channels are concatenated, then normalised together."""
-    branches = [
-        nn.Conv(3 + size, (size, size), name=f"branch{size}")(x) for size in (1, 3)
-    ] + [nn.Conv(3, (1, 1), name="pooled")(nn.max_pool(x, (3, 3), (1, 1), "SAME"))]
+    branches = [nn.Conv(3 + size, (size, size), name=f"branch{size}")(x) for size in (1, 3)] + [
+        nn.Conv(3, (1, 1), name="pooled")(nn.max_pool(x, (3, 3), (1, 1), "SAME"))
+    ]
     x = nn.BatchNorm(use_running_average=not train, name="bn")(jnp.concatenate(branches, -1))
     return _head(_conv(nn.relu(x), 5, train, "last").reshape(len(x), -1))
 
@@ -296,9 +296,7 @@ def plain_attention(params: Params, tokens: Array) -> Array:
     x = params["embedding"][tokens]
     n, t, _ = x.shape
     y = x * jax.lax.rsqrt(jnp.mean(x**2, -1, keepdims=True) + 1e-6) * params["scale"][None, None]
-    queries, keys, values = jnp.moveaxis(
-        (y @ params["w_qkv"]).reshape(n, t, 3, 2, 4), 2, 0
-    )
+    queries, keys, values = jnp.moveaxis((y @ params["w_qkv"]).reshape(n, t, 3, 2, 4), 2, 0)
     angle = jnp.arange(t)[None, :, None, None] / 10.0 ** jnp.arange(2)[None, None, None]
 
     def rotated(a: Array) -> Array:
@@ -357,9 +355,7 @@ STRUCTURES: Mapping[str, Callable[[], Structure]] = {
     "two-pass norm": _linen(two_pass_norm, ROW),
     "NNX convolution": lambda: Structure("NNX", nets.functional_nnx(NNXConvolution), IMAGE),
     "NNX attention, GRU": lambda: Structure("NNX", nets.functional_nnx(NNXTransformer), TOKENS),
-    "plain layers": lambda: Structure(
-        "function", nets.functional_plain(plain_mlp, draw_mlp), ROW
-    ),
+    "plain layers": lambda: Structure("function", nets.functional_plain(plain_mlp, draw_mlp), ROW),
     "plain attention": lambda: Structure(
         "function", nets.functional_plain(plain_attention, draw_attention), TOKENS
     ),

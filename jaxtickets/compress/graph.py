@@ -10,7 +10,7 @@ structural pruning", 2023, find the same groups from autograd graphs.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -26,7 +26,6 @@ from jaxtickets.compress.unit_labels import (
     UntraceableError,
     Value,
     fixed,
-    free,
     joined,
 )
 from jaxtickets.compress.unit_tracing import walk
@@ -368,8 +367,10 @@ def _with_leaf(
     repeat = len(indices) // group.size
     if path == kernel and axis == -1 and in_order:
         return group._replace(producers=(*group.producers, layer))
-    if path == kernel and axis == -2 and np.array_equal(
-        indices, np.tile(np.arange(group.size), repeat)
+    if (
+        path == kernel
+        and axis == -2
+        and np.array_equal(indices, np.tile(np.arange(group.size), repeat))
     ):
         return group._replace(consumers=(*group.consumers, Feed(layer, repeat)))
     if axis == -1 and in_order and leaf in ("bias", "scale") and layer in group.producers:

@@ -5,11 +5,9 @@
 with the parameters of their equation; those with a shape in their parameters say how it changes.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -281,9 +279,12 @@ def _slice(
         inner = length(axis[1:])
         if len(places) == length(axis):
             axes.append(axis)
-        elif len(axis) > 1 and len(places) % inner == 0 and places[0] % inner == 0 and (
-            np.diff(places) == 1
-        ).all():  # whole blocks
+        elif (
+            len(axis) > 1
+            and len(places) % inner == 0
+            and places[0] % inner == 0
+            and (np.diff(places) == 1).all()
+        ):  # whole blocks
             axes.append((axis[0][places[::inner] // inner], *axis[1:]))
         else:
             axes.append((seen.flat(axis)[places],))
@@ -333,9 +334,7 @@ def _concatenate(
                 elif value.whole > FIXED:
                     seen.tie(np.array(value.whole), np.array(FIXED))
         axes.append((np.concatenate(parts),))
-        zero.append(
-            all(value.is_zero(axis) or not has_units(value.axes[axis]) for value in inputs)
-        )
+        zero.append(all(value.is_zero(axis) or not has_units(value.axes[axis]) for value in inputs))
     return [Value(tuple(axes), tuple(zero), wholes.pop() if len(wholes) == 1 else FREE)]
 
 
@@ -391,9 +390,7 @@ def _cut_pad(
     body: Body,
 ) -> list[Array]:
     config = []
-    for axis, (low, high, inner) in zip(
-        inputs[0].axes, eqn.params["padding_config"], strict=True
-    ):
+    for axis, (low, high, inner) in zip(inputs[0].axes, eqn.params["padding_config"], strict=True):
         here = body.keep(axis)
         low = low if low >= 0 else -int(here[:-low].sum())
         high = high if high >= 0 else -int(here[high:].sum())
@@ -471,7 +468,9 @@ def _tied(values: Sequence[Value], seen: Seen) -> Value:
         axes = [seen.meet(a, b) for a, b in zip(axes, value.axes, strict=True)]
         zero = [one and value.is_zero(axis) for axis, one in enumerate(zero)]
     consts = {value.const for value in values}
-    return Value(tuple(axes), tuple(zero), first.whole, "", consts.pop() if len(consts) == 1 else None)
+    return Value(
+        tuple(axes), tuple(zero), first.whole, "", consts.pop() if len(consts) == 1 else None
+    )
 
 
 # --- reductions ----------------------------------------------------------------------------------
@@ -502,9 +501,7 @@ def _window(
 ) -> list[Value]:
     value, shape = inputs[0], shape_of(eqn.outvars[0])
     axes = list[Axis]()
-    for axis, size, window in zip(
-        value.axes, shape, eqn.params["window_dimensions"], strict=True
-    ):
+    for axis, size, window in zip(value.axes, shape, eqn.params["window_dimensions"], strict=True):
         if window > 1 or size != length(axis):
             seen.claim(axis, "mixes")
             axes.append(uniform(size, FIXED))
@@ -764,9 +761,7 @@ def _carried(
     """The carry that no step changes, but for ties; and the outputs of a step from it."""
     while True:
         outputs = step(carry)
-        after = [
-            _tied((a, b), seen) for a, b in zip(carry, outputs[: len(carry)], strict=True)
-        ]
+        after = [_tied((a, b), seen) for a, b in zip(carry, outputs[: len(carry)], strict=True)]
         if [*map(_pattern, after)] == [*map(_pattern, carry)]:
             return carry, outputs
         carry = after
@@ -774,9 +769,7 @@ def _carried(
 
 def _pattern(value: Value) -> tuple[Any, ...]:
     """What changes from step to step: where a value has labels, and what is zero."""
-    where = tuple(
-        tuple((factor != FREE).tobytes() for factor in axis) for axis in value.axes
-    )
+    where = tuple(tuple((factor != FREE).tobytes() for factor in axis) for axis in value.axes)
     return where, value.zero, value.const
 
 

@@ -91,18 +91,14 @@ def shrink_model(
     """
     masks.check_mask(ticket.mask, ticket.params)
     stays = graphs.kept(graph, units)
-    names = {
-        name: (int(stays[places].sum()), len(places)) for name, places in graph.units.items()
-    }
+    names = {name: (int(stays[places].sum()), len(places)) for name, places in graph.units.items()}
     _check_left(names)
     alone = masks.expand(units, graph.wiring, ticket.params)
     small = small_model(model, graph, units)
     cut = ticket._replace(
         params=cut_tree("params", ticket.params, graph, stays),
         stats=cut_tree("batch_stats", ticket.stats, graph, stays),
-        mask=cut_tree(
-            "params", jax.tree.map(jnp.logical_and, ticket.mask, alone), graph, stays
-        ),
+        mask=cut_tree("params", jax.tree.map(jnp.logical_and, ticket.mask, alone), graph, stays),
     )
     difference, allowed = difference_and_rounding(model, ticket, units, graph, small, cut)
     if not difference <= allowed:

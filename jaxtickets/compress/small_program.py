@@ -171,7 +171,9 @@ def _body(stays: np.ndarray, seen: Seen) -> Body:
             else:
                 made = walk(getattr(called, "jaxpr", called), mine, seen, module)
             if any(not stands(value.whole) for value in made):
-                raise UntraceableError(f"'{eqn.primitive.name}' in {module} reads one of them alone")
+                raise UntraceableError(
+                    f"'{eqn.primitive.name}' in {module} reads one of them alone"
+                )
             if not cut(mine) and not cut(made):
                 found = bind(eqn, given)
             elif called is not None:

@@ -375,9 +375,7 @@ def joined(seen: Seen, count: int) -> tuple[np.ndarray, dict[int, tuple[int, ...
     return lowest, atoms
 
 
-def _congruences(
-    parts: dict[int, tuple[int, ...]], lowest: np.ndarray
-) -> list[tuple[int, int]]:
+def _congruences(parts: dict[int, tuple[int, ...]], lowest: np.ndarray) -> list[tuple[int, int]]:
     """The ties of parts that follow from ties of composites."""
     ties, first = [], dict[int, tuple[int, ...]]()
     for label, mine in parts.items():
@@ -385,9 +383,7 @@ def _congruences(
         others = first.setdefault(joint, mine)
         if joint == FIXED or len(others) != len(mine):
             others = (FIXED,) * len(mine)
-        ties += [
-            (a, b) for a, b in zip(mine, others, strict=True) if lowest[a] != lowest[b]
-        ]
+        ties += [(a, b) for a, b in zip(mine, others, strict=True) if lowest[a] != lowest[b]]
         if len(first[joint]) != len(mine):
             ties += [(a, FIXED) for a in first[joint] if lowest[a] != lowest[FIXED]]
     return ties

@@ -67,7 +67,7 @@ def _made(mask: Mask, group: Units) -> np.ndarray:
 
 
 def _spanned(mask: Mask, group: Units) -> np.ndarray:
-    """bool`[units]`: whether a weight at the unit's other places is kept; it may read or make it."""
+    """bool`[units]`: whether a weight is kept at the unit's other places, to read or make it."""
     by_path = dict(zip(masks.paths(mask), jax.tree.leaves(mask), strict=True))
     found = np.zeros(group.size, bool)
     for path, axis, units in group.spans:

@@ -47,7 +47,8 @@ def save_program(
 
     Args:
       path: the file.
-      net: any flax module, or a model of `nets.functional` and its siblings, that works with a batch whose size is a symbol.
+      net: any flax module, or a model of `nets.functional` and its siblings, that works with a
+        batch whose size is a symbol.
       ticket: the net's ticket.
       shape: the input for one example, such as `(h, w, c)`, see `nets.functional`.
       provenance: as in `tickets.save_ticket`.

@@ -15,8 +15,8 @@ def functional_plain(
     """A model of `function(params, inputs) -> outputs`, the same in both modes, without statistics.
 
     Args:
-      function: pure; the outputs are arrays in any PyTree. If the net takes several inputs, `inputs`
-        is their tuple.
+      function: pure; the outputs are arrays in any PyTree. If the net takes several inputs,
+        `inputs` is their tuple.
       params: a PyTree of arrays, which `init` returns whatever the key; or `params(key)`, which
         draws them and consumes the key.
 

@@ -7,6 +7,7 @@ and not run, which takes a fraction of the time; what looks at numbers on the ho
 import inspect
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ from jaxtickets.criteria.units import UNIT_CRITERIA
 from jaxtickets.dynamic.methods import METHODS
 from jaxtickets.io import stablehlo, tickets
 from jaxtickets.search import annealing, energies, space, swaps
-from jaxtickets.types import Array, Loss, Prunable, Split, Ticket
+from jaxtickets.types import Array, Loss, Prunable, Split, Ticket, Wiring
 
 STRANGERS = ("NNX convolution", "transformer", "plain layers")
 """A net of each kind: NNX, Linen, a plain function."""
@@ -98,18 +99,15 @@ def _families(net: Stranger) -> Mapping[str, Mapping[str, Callable[[], Any]]]:
     return {
         "masks": {"magnitude": lambda: _selected(net), "units": lambda: _expanded(net, units)},
         "criteria": {
-            name: lambda one=one: _traced(lambda key, e: one.score(key, e), evidence)
-            for name, one in criteria.CRITERIA.items()
+            name: partial(_traced, one.score, evidence) for name, one in criteria.CRITERIA.items()
         },
         "unit criteria": {
-            name: lambda one=one: _traced(
-                lambda key, e: one.score(key, e, net.graph.wiring), evidence
-            )
+            name: partial(_traced, partial(_unit_score, one, net.graph.wiring), evidence)
             for name, one in UNIT_CRITERIA.items()
         },
         "search": {"annealing": lambda: _search(net)},
-        "dynamic": {name: lambda one=one: _dynamic(net, one) for name, one in METHODS.items()},
-        "gates": {name: lambda one=one: _gate(net, one) for name, one in gates.GATES.items()},
+        "dynamic": {name: partial(_dynamic, net, one) for name, one in METHODS.items()},
+        "gates": {name: partial(_gate, net, one) for name, one in gates.GATES.items()},
         "analysis": {
             "similarity": lambda: similarity.cosine(
                 similarity.overlaps(jax.tree.map(lambda a: jnp.stack([a, ~a]), mask), prunable)
@@ -143,6 +141,10 @@ def _traced(call: Callable[..., Any], evidence: Evidence) -> Any:
         )
 
     return jax.eval_shape(score, jax.random.key(0), arrays)
+
+
+def _unit_score(one: Any, wiring: Wiring, key: Any, given: Evidence) -> Any:
+    return one.score(key, given, wiring)
 
 
 def _selected(net: Stranger) -> Any:

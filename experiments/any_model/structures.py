@@ -163,7 +163,7 @@ class Kernel(nn.Module):
 
 def _block(x: Array, name: str, causal: bool) -> Array:
     """Attention and a hidden layer, with norms before them."""
-    mask = nn.make_causal_mask(jnp.ones(x.shape[:2])) if causal else None
+    mask = nn.make_causal_mask(x[..., 0]) if causal else None
     y = nn.LayerNorm(name=f"{name}_ln1")(x)
     x = x + nn.MultiHeadDotProductAttention(2, qkv_features=8, name=f"{name}_attn")(y, mask=mask)
     y = nn.Dense(10, name=f"{name}_up")(nn.LayerNorm(name=f"{name}_ln2")(x))

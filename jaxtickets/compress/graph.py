@@ -85,8 +85,9 @@ def trace(
     model = nets.as_model(lax_form(net), shape)
     params, stats = jax.eval_shape(model.init, jax.random.key(0))
     given = nets.example_inputs(shape)
-    arguments = (params, stats, given if len(given) > 1 else given[0])
-    closed = jax.make_jaxpr(lambda *inputs: model.apply(*inputs)[0])(*arguments)
+    closed = jax.make_jaxpr(lambda params, stats, images: model.apply(params, stats, images)[0])(
+        params, stats, given if len(given) > 1 else given[0]
+    )
     leaves = _leaves(params, stats)
     axes, count = _number(leaves)
     seen = Seen(itertools.count(count), [], {}, {}, {}, set(depthwise), [])
@@ -190,8 +191,8 @@ def _settle_claims(axes: Axes, seen: Seen, refuse: bool) -> dict[str, str]:
     reasons = dict[str, str]()
     for claim in sorted(seen.claims, key=lambda claim: claim.rule):
         lowest, atoms = joined(seen, next(seen.numbers))
-        mine = _atoms(claim.labels, lowest, atoms)
-        mine = set(mine[mine != lowest[FIXED]].tolist())
+        mine = set(_atoms(claim.labels, lowest, atoms).reshape(-1).tolist())
+        mine -= {int(lowest[FIXED])}
         layer = _home(axes, mine, lowest, atoms) if mine else ""
         seen.fix((claim.labels,))
         if not layer:
@@ -210,7 +211,8 @@ def _home(
     """The first layer whose kernel computes one of the units; '' if there is none."""
     for path, leaf in axes.items():
         if path.startswith("params/") and len(leaf) > 1:
-            if units & set(_atoms(leaf[-1], lowest, atoms).reshape(-1).tolist()):
+            mine = set(_atoms(leaf[-1], lowest, atoms).reshape(-1).tolist())
+            if units & mine:
                 return _layer(path) or path.partition("/")[2]
     return ""
 
@@ -272,8 +274,8 @@ def _groups(axes: Axes, order: Mapping[str, str]) -> tuple[Wiring, dict[str, np.
     units: dict[str, np.ndarray] = {}
     known: set[frozenset[int]] = set()
     covered: set[int] = {FIXED}
-    places = [column for leaf in axes.values() for one in leaf.values() for column in _columns(one)]
-    times = np.bincount(np.concatenate([np.unique(column) for column in places]))
+    every = [column for leaf in axes.values() for one in leaf.values() for column in _columns(one)]
+    times = np.bincount(np.concatenate([np.unique(column) for column in every]))
 
     def add(path: str, axis: int, least: int) -> None:
         several = len(columns := _columns(axes[path][axis])) > 1

@@ -650,7 +650,7 @@ def _gather(
         numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True
     ):
         rest[theirs] = seen.meet(table.axes[mine], rest[theirs])
-    whole_axes = []
+    whole_axes = list[tuple[Axis, bool]]()
     for axis, size in enumerate(sizes):
         if axis in numbers.operand_batching_dims:
             continue
@@ -662,8 +662,9 @@ def _gather(
             whole_axes.append((uniform(size, FIXED) if cut else table.axes[axis], flag))
     axes, zero = list[Axis](), list[bool]()
     for place in range(len(shape)):
-        axis, flag = whole_axes.pop(0) if place in numbers.offset_dims else (rest.pop(0), False)
-        axes.append(axis)
+        offset = place in numbers.offset_dims
+        mine, flag = whole_axes.pop(0) if offset else (rest.pop(0), False)
+        axes.append(mine)
         zero.append(flag)
     return [Value(tuple(axes), tuple(zero), table.whole)]
 

@@ -31,7 +31,7 @@ from jaxtickets.compress.unit_labels import (
     free,
 )
 from jaxtickets.compress.unit_tracing import constant, traced_outputs, walk
-from jaxtickets.nets.element_moves import called_by, module_of, shape_of
+from jaxtickets.nets.element_moves import called_by, module_of, opened, shape_of
 from jaxtickets.types import Array, Key, Model, Params, PyTree, Stats, UnitMask
 
 REMATS = ("checkpoint", "remat", "remat2")
@@ -150,7 +150,7 @@ def _body(stays: np.ndarray, seen: Seen) -> Body:
     def run(
         closed: ClosedJaxpr | Any, values: Sequence[Value], arrays: Sequence[Array], where: str = ""
     ) -> tuple[list[Value], list[Array]]:
-        jaxpr = getattr(closed, "jaxpr", closed)
+        jaxpr = opened(closed)
         consts = getattr(closed, "consts", ())
         labels: dict[Any, Value] = dict(zip(jaxpr.invars, values, strict=True))
         labels |= {var: free(shape_of(var)) for var in jaxpr.constvars}
@@ -169,7 +169,7 @@ def _body(stays: np.ndarray, seen: Seen) -> Body:
             if called is None:
                 made = traced_outputs(eqn, mine, seen, module)
             else:
-                made = walk(getattr(called, "jaxpr", called), mine, seen, module)
+                made = walk(opened(called), mine, seen, module)
             if any(not stands(value.whole) for value in made):
                 raise UntraceableError(
                     f"'{eqn.primitive.name}' in {module} reads one of them alone"

@@ -32,24 +32,25 @@ def functional_nnx(module: nnx.Module | Create) -> Model:
         state has changed since it was given; from `apply`, parameters or statistics are not those
         of the module, or the module changes other state, which a pure function would lose.
     """
-    follows = isinstance(module, nnx.Module)
-    if not follows and not callable(module):
+    followed = module if isinstance(module, nnx.Module) else None
+    create: Any = module
+    if followed is None and not callable(module):
         raise ValueError(f"an object of type {type(module).__name__} is no NNX module")
-    built = module if follows else module(nnx.Rngs(0))
+    built = create(nnx.Rngs(0)) if followed is None else followed
     if not isinstance(built, nnx.Module):
         raise ValueError(f"{_name(module)} makes {type(built).__name__}, which is no NNX module")
     name = _name(built)
     whole = _copy(_split(built))  # the module's own variables may change
     modes = {train: _graph(built, train) for train in (False, True)}
-    structures = [jax.tree.structure(nnx.to_pure_dict(one)) for one in whole[1:3]]
+    structures: list[Any] = [jax.tree.structure(nnx.to_pure_dict(one)) for one in whole[1:3]]
     if not jax.tree.leaves(whole[1]):
         raise ValueError(f"{name} has no parameters (nnx.Param)")
 
     def init(key: Key) -> tuple[Params, Stats]:
-        if not follows:
-            _, params, stats, _ = _split(module(nnx.Rngs(key)))
+        if followed is None:
+            _, params, stats, _ = _split(create(nnx.Rngs(key)))
         else:
-            _, params, stats, _ = now = _split(module)
+            _, params, stats, _ = now = _split(followed)
             if not _is_same(now, whole):
                 raise ValueError(f"the state of {name} has changed since the model was made of it")
         return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
@@ -78,7 +79,8 @@ def functional_nnx(module: nnx.Module | Create) -> Model:
 
 def _split(module: nnx.Module) -> tuple[Any, Any, Any, Any]:
     """The module's graph, parameters, statistics, and the rest of its state."""
-    return nnx.split(module, nnx.Param, nnx.BatchStat, ...)
+    graph, params, stats, rest = nnx.split(module, nnx.Param, nnx.BatchStat, ...)
+    return graph, params, stats, rest
 
 
 def _copy(state: Any) -> Any:
@@ -96,7 +98,8 @@ def _graph(module: nnx.Module, train: bool) -> Any:
 def _is_same(now: tuple[Any, ...], before: tuple[Any, ...]) -> bool:
     """Whether a module's state is, array by array, what it was."""
     pairs = zip(jax.tree.leaves(now[1:]), jax.tree.leaves(before[1:]), strict=False)
-    same = jax.tree.structure(now[1:]) == jax.tree.structure(before[1:])
+    structures: list[Any] = [jax.tree.structure(one[1:]) for one in (now, before)]
+    same = structures[0] == structures[1]
     return same and all(a is b for a, b in pairs)
 
 

@@ -337,7 +337,7 @@ def sigmoid_products(x):
 
 def fixed_size(x):
     x = conv("conv", x, 6)
-    return x.reshape(len(x), 4, -1, 32, 3)
+    return x.reshape(len(x), 8, -1, 4)
 
 
 def maxout(x):
@@ -351,7 +351,7 @@ def maxout(x):
         (sums, "'cumsum' in Toy has no rule for channels"),
         (maxout, "'reduce_max' in Toy mixes units of conv"),
         (sigmoid_sum, "'reduce_sum' in Toy mixes units of conv"),
-        (sigmoid_products, "'dot_general' in Toy mixes units of conv"),
+        (sigmoid_products, "mixes units of conv"),
         (fixed_size, "'reshape' in Toy"),
     ],
 )

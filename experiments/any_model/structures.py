@@ -202,7 +202,8 @@ def vision_transformer(x: Array, train: bool) -> Array:
 def lstm(tokens: Array, train: bool) -> Array:
     """An embedding and an LSTM over time."""
     x = nn.Embed(7, 4, name="embed")(tokens)
-    return _head(nn.RNN(nn.OptimizedLSTMCell(6, name="cell"), name="rnn")(x)[:, -1])
+    states: Any = nn.RNN(nn.OptimizedLSTMCell(6, name="cell"), name="rnn")(x)
+    return _head(states[:, -1])
 
 
 def gru(x: Array, train: bool) -> Array:

@@ -79,8 +79,8 @@ def functional_nnx(module: nnx.Module | Create) -> Model:
 
 def _split(module: nnx.Module) -> tuple[Any, Any, Any, Any]:
     """The module's graph, parameters, statistics, and the rest of its state."""
-    graph, params, stats, rest = nnx.split(module, nnx.Param, nnx.BatchStat, ...)
-    return graph, params, stats, rest
+    parts: Any = nnx.split(module, nnx.Param, nnx.BatchStat, ...)
+    return parts
 
 
 def _copy(state: Any) -> Any:

@@ -168,7 +168,7 @@ def test_an_nnx_module_is_the_functions_that_it_computes():
     module = NNXConvolution(nnx.Rngs(3))
     model = nets.functional_nnx(module)
     params, stats = model.init(jax.random.key(0))
-    assert params["layers"][1]["bias"].shape == (3,) and set(stats) == {"norm"}
+    assert params["layers"]["1"]["bias"].shape == (3,) and set(stats) == {"norm"}
     images = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype("f")
     outputs, same = model.apply(params, stats, images)
     module.eval()

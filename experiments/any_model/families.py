@@ -186,11 +186,11 @@ def _dynamic(net: Stranger, method: Any) -> Any:
         "inner": optax.sgd(0.1, momentum=0.9),
         "mask": mask if method.begin == "sparse" else masks.ones(params),
         "prunable": prunable,
-        "moves": method.plan and method.plan(moves=3, begin=first, end=end, floor=0),
+        "moves": method.plan and method.plan(moves=8, begin=first, end=end, floor=0),
         "every": 2,
         "floor": 0,
         "key": jax.random.key(0),
-        "steps": 8,
+        "steps": 18,
         "signs": params,
     }
     taken = inspect.signature(method.make).parameters

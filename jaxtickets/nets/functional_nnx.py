@@ -42,7 +42,9 @@ def functional_nnx(module: nnx.Module | Create) -> Model:
     name = _name(built)
     whole = _copy(_split(built))  # the module's own variables may change
     modes = {train: _graph(built, train) for train in (False, True)}
-    structures: list[Any] = [jax.tree.structure(nnx.to_pure_dict(one)) for one in whole[1:3]]
+    structures: list[Any] = [
+        jax.tree.structure(_named(nnx.to_pure_dict(one))) for one in whole[1:3]
+    ]
     if not jax.tree.leaves(whole[1]):
         raise ValueError(f"{name} has no parameters (nnx.Param)")
 
@@ -53,7 +55,7 @@ def functional_nnx(module: nnx.Module | Create) -> Model:
             _, params, stats, _ = now = _split(followed)
             if not _is_same(now, whole):
                 raise ValueError(f"the state of {name} has changed since the model was made of it")
-        return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+        return _named(nnx.to_pure_dict(params)), _named(nnx.to_pure_dict(stats))
 
     def apply(
         params: Params, stats: Stats, images: Array, key: Key | None = None, train: bool = False
@@ -66,13 +68,14 @@ def functional_nnx(module: nnx.Module | Create) -> Model:
                 raise ValueError(f"these are not the {kind} of {name}: their leaves are others")
             states.append(_copy(own))
             # a module writes into its variables, which must not be a caller's numpy arrays
-            nnx.replace_by_pure_dict(states[-1], jax.tree.map(jnp.asarray, tree))
+            mine = _numbered(jax.tree.map(jnp.asarray, tree), nnx.to_pure_dict(own))
+            nnx.replace_by_pure_dict(states[-1], mine)
         rest = _with_keys(whole[3], key, name, train)
         merged = nnx.merge(modes[train], *states, rest)
         outputs = merged(*(images if isinstance(images, tuple) else (images,)))
         _, _, moved, after = _split(merged)
         _check_unchanged(whole[3], after, name)
-        return outputs, nnx.to_pure_dict(moved) if train else stats
+        return outputs, _named(nnx.to_pure_dict(moved)) if train else stats
 
     return Model(init, apply)
 
@@ -81,6 +84,18 @@ def _split(module: nnx.Module) -> tuple[Any, Any, Any, Any]:
     """The module's graph, parameters, statistics, and the rest of its state."""
     parts: Any = nnx.split(module, nnx.Param, nnx.BatchStat, ...)
     return parts
+
+
+def _named(tree: Any) -> Any:
+    """Nested dicts with strings as keys, also for the numbers of a list's modules."""
+    return {str(k): _named(v) for k, v in tree.items()} if isinstance(tree, dict) else tree
+
+
+def _numbered(tree: Any, like: Any) -> Any:
+    """The inverse of `_named`, with the keys of `like`."""
+    if not isinstance(like, dict):
+        return tree
+    return {key: _numbered(tree[str(key)], value) for key, value in like.items()}
 
 
 def _copy(state: Any) -> Any:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from experiments.harness import memory
+from experiments.harness import memory, photographs, setup
 from experiments.harness.flags import numbers, whole_numbers
+from experiments.harness.photographs import Photographs
 from experiments.harness.settings import (
     MOST_STEPS,
     MOST_UNITS,
@@ -21,6 +22,7 @@ from experiments.harness.training_settings import NetSettings, TrainSettings
 from jaxtickets import data, losses, masks, nets, optimizers
 from jaxtickets.criteria import Evidence
 from jaxtickets.data import augment
+from jaxtickets.data import photographs as named_photographs
 from jaxtickets.io.errors import UserError
 from jaxtickets.optimizers import Hyper
 from jaxtickets.penalties import PENALTIES
@@ -37,13 +39,15 @@ class Problem(NamedTuple):
 
     Attributes:
       net: the Flax module.
-      dataset: the data set, as arrays on the host.
+      dataset: the data set, as arrays on the host. Of photographs that are read from disk it
+        holds a sample of the training images only.
       recipe: how the net is trained.
       hyper: learning rate and warm-up steps, scalars.
       prunable: the paths of the leaves that are pruned.
       wiring: the net's groups of units; empty if they are unknown.
       steps: the number of training steps.
       penalty: `penalty(params) -> scalar`, which the loss adds to cross-entropy; None: none.
+      photographs: the batches that are read from disk; None: all of the data set is in memory.
     """
 
     net: nn.Module
@@ -54,6 +58,14 @@ class Problem(NamedTuple):
     wiring: Wiring
     steps: int
     penalty: Callable[[Params], Array] | None = None
+    photographs: Photographs | None = None
+
+    @property
+    def train_size(self) -> int:
+        """The number of training images."""
+        if self.photographs is not None:
+            return self.photographs.training.examples.total
+        return len(self.dataset.train.labels)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -63,7 +75,7 @@ class Problem(NamedTuple):
     @property
     def epoch_steps(self) -> int:
         """The number of training steps in an epoch."""
-        return len(self.dataset.train.labels) // self.recipe.batch_size
+        return self.train_size // self.recipe.batch_size
 
     @property
     def param_shapes(self) -> Params:
@@ -127,9 +139,13 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
       DataError: the data set isn't there or is damaged.
     """
     choose("model", net.model, nets.names())
-    choose("dataset", net.dataset.partition(":")[0], data.NAMES)
-    shape = data.shape(net.dataset)
-    attributes: dict[str, Any] = {"classes": data.classes(net.dataset), "use_bias": net.use_bias}
+    choose("dataset", net.dataset.partition(":")[0], (*data.NAMES, *named_photographs.NAMES))
+    size, opened = photographs.image_size(net), None
+    if size:
+        opened = named_photographs.load(net.dataset, data_dir or None)
+    shape = (size, size, 3) if opened else data.shape(net.dataset)
+    classes = opened.classes if opened else data.classes(net.dataset)
+    attributes: dict[str, Any] = {"classes": classes, "use_bias": net.use_bias}
     if net.initializer:
         attributes["initializer"] = net.initializer
     if net.batch_norm:
@@ -137,23 +153,31 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
     if net.widths:
         attributes["widths"] = whole_numbers("widths", net.widths.split(","), UNITS)
     try:
-        module = nets.make(net.model, **attributes)
-        nets.check_fits(module, shape, data.classes(net.dataset))
+        module = nets.make(net.model, shape=shape if opened else None, **attributes)
+        nets.check_fits(module, shape, classes)
     except ValueError as error:
         raise UserError(str(error)) from error
     model = nets.functional(module, shape)
     params = jax.eval_shape(model.init, jax.random.key(0))[0]
-    size = memory.training(params)
+    taken = memory.training(params)
     widths = f" --widths={net.widths}" if net.widths else ""
-    memory.check_memory(f"--model={net.model}{widths}", 1, size, "trainings")
-    memory.check_memory(f"--seeds={net.seeds}", net.seeds, size, "trainings")
-    dataset = _shortened(data.load(net.dataset, data_dir or None, prepare), net.train_images)
-    if train.batch_size > len(dataset.train.labels):
-        raise UserError(
-            f"--batch_size={train.batch_size}: there are only {len(dataset.train.labels)} training "
-            "images"
-        )
-    epoch = len(dataset.train.labels) // train.batch_size
+    memory.check_memory(f"--model={net.model}{widths}", 1, taken, "trainings")
+    memory.check_memory(f"--seeds={net.seeds}", net.seeds, taken, "trainings")
+    streams = photographs.streams(opened, net, train) if opened else None
+    if opened and streams:
+        dataset = photographs.in_memory(opened, streams, setup.cores())
+        total = streams.training.examples.total
+        if len(dataset.train.labels) < LEAST_IMAGES:
+            raise UserError(
+                f"{dataset.name} has {len(dataset.train.labels)} training images: "
+                f"{LEAST_IMAGES} or more are needed"
+            )
+    else:
+        dataset = _shortened(data.load(net.dataset, data_dir or None, prepare), net.train_images)
+        total = len(dataset.train.labels)
+    if train.batch_size > total:
+        raise UserError(f"--batch_size={train.batch_size}: there are only {total} training images")
+    epoch = total // train.batch_size
     steps, every = train.iterations or epoch * train.epochs, train.look_every or epoch
     if steps > MOST_STEPS:
         raise UserError(f"{steps} training steps: must be {MOST_STEPS} or less, lower --epochs")
@@ -176,7 +200,7 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
             loss=losses.classification(model, normalise, penalty),
             optimizer=optimizer_of(train, steps),
             prepare=normalise,
-            augment=augment.standard if train.augmented else None,
+            augment=augment.standard if train.augmented and not streams else None,
             batch_size=train.batch_size,
             every=every,
             evaluations_per_test=train.test_every // every,
@@ -186,6 +210,7 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
         wiring=nets.wiring(module, shape),
         steps=steps,
         penalty=penalty,
+        photographs=streams,
     )
 
 

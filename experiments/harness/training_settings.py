@@ -13,6 +13,7 @@ from experiments.harness.settings import (
     option,
 )
 from jaxtickets import data, nets, optimizers
+from jaxtickets.data import photographs
 from jaxtickets.penalties import PENALTIES
 
 INITIALIZERS = ("", *nets.INITIALIZERS)
@@ -24,9 +25,17 @@ class NetSettings:
 
     model: str = option("lenet5", "network architecture", nets.names())
     widths: str = option("", "units of each layer, comma-separated; empty: as published")
-    dataset: str = option("mnist5k", "data set", data.NAMES)
+    dataset: str = option(
+        "mnist5k",
+        "data set; folder: photographs in --data_dir, train/CLASS/x.jpg and val/CLASS/y.jpg",
+        (*data.NAMES, *photographs.NAMES),
+    )
+    image_size: int = option(
+        0, "pixels of a side of the crops of photographs; 0: as usual", least=0, most=4096
+    )
+    corrupt: str = option("refuse", "whether corrupt photographs end the run", ("refuse", "skip"))
     train_images: int = option(
-        0, "train on the first N training images only; 0: all", least=0, most=10**9
+        0, "train on N training images only, the first; 0: all", least=0, most=10**9
     )
     initializer: str = option("", "weight initialiser (empty: as published)", INITIALIZERS)
     use_bias: bool = option(True, "give layers a bias")
@@ -73,7 +82,9 @@ class TrainSettings:
         least=0,
         most=MOST_STEPS,
     )
-    augmented: bool = option(False, "pad, crop and flip the training images at random")
+    augmented: bool = option(
+        False, "pad, crop and flip the training images at random; photographs: random crops"
+    )
     penalty: str = option("", "penalty added to the loss (empty: none)", ("", *PENALTIES))
     penalty_strength: float = option(
         1e-4, "factor of the penalty in the loss", least=0, most=MOST_FACTOR

@@ -141,7 +141,7 @@ records.open_run_of_flags = setup.describe_devices = lambda *_, **__: sys.exit({
 """
 """Ends an experiment with this status once it has made all its checks, where its work would begin.
 
-Data sets of TFDS and photographs are black images in their number, and no other process is waited for."""
+Data sets of TFDS and photographs are black images in their number, and no process is waited for."""
 
 
 def answers(cases: list[list[str]], cache: Path, first: str = "") -> list[tuple[int, str]]:

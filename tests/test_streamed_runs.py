@@ -21,9 +21,11 @@ from experiments.harness.streamed_runs import Leg
 from experiments.harness.training_runs import Start, accuracies, train_all
 from experiments.harness.training_settings import NetSettings, TrainSettings
 from jaxtickets import masks, runs
+from jaxtickets.data import batches as data_batches
 from jaxtickets.data import stream
 from jaxtickets.data.errors import DataError
 from jaxtickets.io.errors import UserError
+from jaxtickets.keys import stream as key_of
 from jaxtickets.optimizers import Hyper
 from jaxtickets.training import Moves
 from jaxtickets.types import Split
@@ -166,6 +168,24 @@ def test_a_run_that_is_killed_in_an_epoch_continues_to_the_same_bits(photos, tmp
     spent = {row["chunk"]: row["seconds"] for row in rows.read_metrics(killed.folder)}
     assert len(spent) == 16
     assert chunked_run.seconds(killed.folder, "train") == pytest.approx(sum(spent.values()))
+
+
+def test_what_is_in_memory_is_a_sample_of_the_training_images(photos):
+    problem = build(NET, TRAIN, str(photos), False)
+    streams, held = problem.photographs, problem.dataset
+    whole = stream.evaluation(streams.training.examples, 29, streams.training.transform)
+    expected = stream.batch_at(whole, 0)
+    assert (problem.train_size, problem.epoch_steps, problem.image_shape) == (29, 4, (8, 8, 3))
+    found, wanted = (
+        sorted((image.tobytes(), int(label)) for image, label in zip(*split, strict=True))
+        for split in (held.train, (expected.images, expected.labels))
+    )
+    assert found == wanted and len(held.validation.labels) == len(held.test.labels) == 0
+    # no key of a run decides the order
+    np.testing.assert_array_equal(
+        streams.training.order(1),
+        data_batches.epoch(jax.random.fold_in(key_of(0, "photographs", "order"), 1), 29, 6),
+    )
 
 
 def test_a_run_does_not_continue_with_other_photographs(photos, tmp_path):

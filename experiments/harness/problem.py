@@ -141,6 +141,8 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
     choose("model", net.model, nets.names())
     choose("dataset", net.dataset.partition(":")[0], (*data.NAMES, *named_photographs.NAMES))
     size, opened = photographs.image_size(net), None
+    if size and prepare:
+        raise UserError(f"--prepare: {net.dataset} must be there already, see --data_dir")
     if size:
         opened = named_photographs.load(net.dataset, data_dir or None)
     shape = (size, size, 3) if opened else data.shape(net.dataset)

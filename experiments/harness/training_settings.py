@@ -35,7 +35,7 @@ class NetSettings:
     )
     corrupt: str = option("refuse", "whether corrupt photographs end the run", ("refuse", "skip"))
     train_images: int = option(
-        0, "train on N training images only, the first; 0: all", least=0, most=10**9
+        0, "train on the first N training images only; 0: all", least=0, most=10**9
     )
     initializer: str = option("", "weight initialiser (empty: as published)", INITIALIZERS)
     use_bias: bool = option(True, "give layers a bias")

@@ -92,7 +92,9 @@ def test_a_run_leaves_its_records_and_figures_and_says_where(experiment, smokes)
 @pytest.mark.parametrize("experiment", FIGURES)
 def test_a_page_has_the_table_that_the_run_prints(experiment, smokes, tmp_path):
     folder, done = smokes(experiment)
-    pages.keep(folder, "smoke", tmp_path)
+    pages.keep(folder, "smoke", tmp_path, FIGURES[experiment])
+    kept = tmp_path / "experiments" / experiment / "results"
+    assert all((kept / f"smoke-{name}.png").exists() for name in FIGURES[experiment])
     page = tmp_path / "experiments" / experiment / "README.md"
     markers = f"<!-- table: {experiment}/smoke -->", "<!-- end -->"
     page.write_text("\n".join(["# Question", "", *markers, ""]), encoding="utf-8")

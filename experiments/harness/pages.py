@@ -33,8 +33,7 @@ from typing import Any
 from absl import flags
 
 from experiments.harness import default_page, provenance, rows
-from experiments.harness.dense_store import StoreSettings
-from experiments.harness.flags import RunSettings
+from experiments.harness.flags import RunSettings, StoreSettings
 from experiments.harness.main import run_main
 from experiments.harness.records import read_spec
 from experiments.harness.rows import Row
@@ -209,6 +208,11 @@ def block(experiment: str, label: str, page: Path, root: Path = ROOT) -> str:
 
 
 def _origin_line(record: dict[str, Any], where: str) -> str:
+    return f"{origin_words(record)}; [rows]({where})."
+
+
+def origin_words(record: dict[str, Any]) -> str:
+    """What `origin` has found, but for the command, in one line."""
     n, devices = record["seeds"], record["devices"]
     if devices["kind"] == "cpu":
         machine = f"{devices['count']} CPU device{'s' * (devices['count'] > 1)} ({record['cpu']})"
@@ -219,7 +223,7 @@ def _origin_line(record: dict[str, Any], where: str) -> str:
     commit = head[:10] + (" with changes" if dirty else "")
     return (
         f"n = {n}, mean ± sample standard deviation over seeds; {machine}, {took}; commit {commit}"
-        f", jax {record['versions']['jax']}, {record['date']}; [rows]({where})."
+        f", jax {record['versions']['jax']}, {record['date']}"
     )
 
 

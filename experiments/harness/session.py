@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments.harness import memory, reading, records, setup
+from experiments.harness import memory, reading, records, report, setup
 from experiments.harness.flags import RunSettings
 from experiments.harness.problem import Problem, build, on_device
 from experiments.harness.reading import Reader
@@ -35,6 +35,8 @@ class Session(NamedTuple):
       data: the data set, as arrays on the device; see `Problem.dataset`.
       seeds: the seeds, each with the weights that masks select from.
       checkpoint_seconds: seconds between two checkpoints.
+      later: the images of the trainings that follow this part of the run, for the time that is
+        left; None: unknown.
       reader: reads the problem's photographs; None if it has none.
     """
 
@@ -44,6 +46,7 @@ class Session(NamedTuple):
     data: Dataset
     seeds: Sequence[Seed]
     checkpoint_seconds: float
+    later: float | None = None
     reader: Reader | None = None
 
 
@@ -116,11 +119,13 @@ def session_in(
 
 
 def finish_run(folder: Path) -> None:
-    """Records the end time and prints the run's folder, which is the last line of every run.
+    """Records the end time, writes the report, and prints where all is.
 
-    Before it, it says how many corrupt photographs were skipped; `skipped.json` names them.
+    The run's folder is the last line of every run. Before it stands how many corrupt photographs
+    were skipped; `skipped.json` names them.
     """
     records.finish_run(folder)
+    report.finish(folder)
     for part, number in reading.all_skipped(folder).items():
         print(f"{number} corrupt photographs of {part} were skipped, see {reading.SKIPPED}")
     print(f"run: {folder}")

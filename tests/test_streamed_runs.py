@@ -280,12 +280,12 @@ STEPS = ("--iterations=24", "--look_every=6", "--test_every=12")
 SMALL = ("--dataset=imagenette_sample", "--image_size=32", "--batch_size=50", "--epochs=6")
 COMMANDS = {
     "imp_rewind": ("--model=resnet18", *STEPS, "--rewind_step=12"),
-    "ticket_grid": ("--model=resnet34", "--dataset=folder"),
+    "ticket_grid": ("--model=vgg16", "--dataset=folder"),
     "prune_retrain": ("--model=alexnet", "--image_size=64"),
-    "structured_pruning": ("--model=vgg16",),
-    "slimming": ("--model=resnet18",),
+    "structured_pruning": ("--model=resnet34",),
+    "slimming": ("--model=vgg11",),
     "early_bird": ("--model=mobilenet_v2",),
-    "sparse_training": ("--model=vgg16", "--move_every=7"),
+    "sparse_training": ("--model=vgg16", "--methods=rigl", "--move_every=7"),
 }
 
 
@@ -328,7 +328,7 @@ def test_an_experiment_that_needs_arrays_refuses_photographs():
 @pytest.mark.parametrize(
     ("experiment", "more"),
     {
-        "imp_rewind": (*STEPS, "--levels=1", "--rewind_step=12"),
+        "imp_rewind": (*STEPS, "--levels=1", "--rewind_step=12", "--reinits=0", "--seeds=1"),
         "early_bird": ("--epochs=5", "--seeds=1"),
     }.items(),
 )

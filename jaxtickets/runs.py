@@ -10,7 +10,9 @@ Write a function for one run; `batch` turns it into a function of many. The only
   runs its part like `map` on CPUs and like `vmap` elsewhere. Equal to the others up to rounding.
 - `data`: each run on all devices of a process, which divide the examples of training and evaluation
   among them; for nets that are too large to batch. Each device holds all of the weights. Searches
-  and scores divide nothing and gain nothing. Equal to the others up to rounding.
+  and scores divide nothing and gain nothing. Equal to the others up to rounding, also with batch
+  norm: its means and variances are those of the whole batch, on whichever devices its examples are
+  ("synchronised"); `training.step` in parts gives those of parts.
 
 Runs are cut into blocks of a fixed width, and the last block is padded. Except in mode `data`,
 results therefore do not depend on the number of blocks or devices. Blocks go to the lanes in turn.

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from jaxtickets import losses, masks, optimizer_states, runs
+from jaxtickets import losses, masks, optimizer_states, runs, weight_average
 from jaxtickets.data import batches as data_batches
 from jaxtickets.dynamic.base import Sparsify
 from jaxtickets.dynamic.static import sparsify as static
@@ -39,6 +39,7 @@ def init(
     fill: Params | None = None,
     method_state: PyTree = (),
     step: Array | int = 0,
+    average: float = 0.0,
 ) -> TrainState:
     """The state before the first step; masks `params`.
 
@@ -51,15 +52,19 @@ def init(
       fill: the values where the mask is False; None for zero.
       method_state: what a pruning method carries through the training.
       step: the training step that the parameters come from.
+      average: the decay of the moving average that the state's weights are, see `weight_average`;
+        0: they are the trained ones.
 
     Raises:
-      ValueError: the mask or the fill does not match the parameters (`masks.apply`), or `step` is
-        not 0 and the optimiser cannot resume from it (`optimizer_states.at_step`).
+      ValueError: the mask or the fill does not match the parameters (`masks.apply`), `step` is not
+        0 and the optimiser cannot resume from it (`optimizer_states.at_step`), or `average` is not
+        in [0, 1).
     """
     opt_state = optimizer.init(params)
     params = masks.apply(opt_state.mask, params, fill)
     opt_state = optimizer_states.at_step(optimizer, opt_state, params, step)
-    return TrainState(params, stats, opt_state, method_state, jnp.asarray(step, jnp.int32))
+    trained = weight_average.begin(params, stats, average)
+    return TrainState(params, stats, opt_state, method_state, jnp.asarray(step, jnp.int32), trained)
 
 
 def step(
@@ -68,19 +73,58 @@ def step(
     key: Key,
     state: TrainState,
     batch: Split,
+    parts: int = 1,
     **extra: Any,
 ) -> tuple[TrainState, Metrics]:
-    """One masked training step; the key is consumed. The optimiser's update receives `extra`."""
+    """One masked training step; the key is consumed. The optimiser's update receives `extra`.
+
+    With several `parts`, the gradient is the mean of those of equal parts of the batch, which are
+    computed one after another, in the memory of one. Metrics are means as well. Batch norm sees
+    each part on its own, and its statistics move once a part; without batch norm and dropout, the
+    gradient is the whole batch's up to rounding.
+
+    Raises:
+      ValueError: the parts do not divide the batch.
+    """
     if isinstance(batch, Split):
         check_leading("the batch", batch, ("n",))
-    batch = runs.divide(batch)
+    params, old = weight_average.trained(state)
+    gradient, stats, metrics = _differentiate(loss, params, old, batch, key, parts)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, params, **extra)
+    params = optax.apply_updates(params, updates)
+    state = weight_average.after(state._replace(opt_state=opt_state), params, stats)
+    return state._replace(step=state.step + 1), metrics
+
+
+def _differentiate(
+    loss: Loss, params: Params, stats: Stats, batch: Split, key: Key, parts: int
+) -> tuple[Params, Stats, Metrics]:
+    """The gradient of a batch, the new statistics and the metrics; see `step`."""
     differentiate = jax.value_and_grad(loss, has_aux=True)
-    (_, (stats, metrics)), gradient = differentiate(state.params, state.stats, batch, key)
-    stats = _next_stats(stats, state.stats)
-    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params, **extra)
-    params = optax.apply_updates(state.params, updates)
-    new = state._replace(params=params, stats=stats, opt_state=opt_state, step=state.step + 1)
-    return new, metrics
+
+    def of_part(stats: Stats, batch: Split, key: Key) -> tuple[Stats, tuple[Params, Metrics]]:
+        (_, (new, metrics)), gradient = differentiate(params, stats, runs.divide(batch), key)
+        return _next_stats(new, stats), (gradient, metrics)
+
+    if parts == 1:
+        stats, (gradient, metrics) = of_part(stats, batch, key)
+        return gradient, stats, metrics
+    n = jax.tree.leaves(batch)[0].shape[0]
+    if parts < 1 or n % parts:
+        raise ValueError(f"a batch of {n} can't be computed in {parts} equal parts")
+
+    def add(
+        carry: tuple[Stats, PyTree], part: tuple[Split, Key]
+    ) -> tuple[tuple[Stats, PyTree], None]:
+        stats, seen = of_part(carry[0], *part)
+        return (stats, jax.tree.map(lambda total, x: total + x / parts, carry[1], seen)), None
+
+    pieces = jax.tree.map(lambda a: a.reshape(parts, n // parts, *a.shape[1:]), batch)
+    keys = jax.random.split(key, parts)
+    _, shapes = jax.eval_shape(of_part, stats, *runs.take((pieces, keys), 0))
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    (stats, (gradient, metrics)), _ = lax.scan(add, (stats, zero), (pieces, keys))
+    return gradient, stats, metrics
 
 
 def _next_stats(new: Stats, old: Stats) -> Stats:
@@ -108,6 +152,7 @@ def advance(
     state: TrainState,
     batches: PyTree,
     fetch: Fetch | None = None,
+    parts: int = 1,
     **extra: Any,
 ) -> tuple[TrainState, Metrics]:
     """Takes one training step for each element of `batches`, in a scan.
@@ -119,6 +164,7 @@ def advance(
       state: the state before the first batch.
       batches: PyTree with a leading axis of steps: a stacked `Split`, or elements for `fetch`.
       fetch: `(key, element) -> Split`; the identity by default.
+      parts: the number of parts in which a batch is computed, see `step`.
       **extra: further arguments of the optimiser's update, the same at every step.
 
     Returns:
@@ -133,7 +179,7 @@ def advance(
     def body(state: TrainState, element: PyTree) -> tuple[TrainState, Metrics]:
         fetch_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
         batch = fetch(fetch_key, element) if fetch else element
-        return step(loss, optimizer, loss_key, state, batch, **extra)
+        return step(loss, optimizer, loss_key, state, batch, parts, **extra)
 
     return lax.scan(body, state, batches)
 
@@ -301,6 +347,9 @@ class Recipe(NamedTuple):
         rounding, such as `compress.packed_training`; None for `advance`. Moves stay as they are.
       record: `record(state) -> metrics`, scalars that are recorded at each validation evaluation;
         None for none.
+      parts: the number of parts in which a step's batch is computed, see `step`.
+      average: the decay of the weights' moving average, see `init`; 0 for none. Evaluations, the
+        early stop, `kept` and the final weights are then the average's.
     """
 
     model: Model
@@ -316,6 +365,8 @@ class Recipe(NamedTuple):
     moves: Moves | None = None
     record: Callable[[TrainState], Metrics] | None = None
     steps: Steps | None = None
+    parts: int = 1
+    average: float = 0.0
 
 
 class Splits(NamedTuple):
@@ -564,7 +615,7 @@ def train(
     for asked in (steps, *keep_at):
         check_step(asked, recipe.every, steps)
     optimizer = recipe.sparsify(recipe.optimizer(hyper), mask, fill, hyper)
-    state = init(params, stats, optimizer, fill, step=start)
+    state = init(params, stats, optimizer, fill, step=start, average=recipe.average)
     begun = watch(state, keep_at)
     return train_chunk(recipe, key, hyper, begun, data, steps // recipe.every, keep_at, fill)
 
@@ -587,8 +638,12 @@ def take_steps(
       optimizer, key, state, batches, fetch, extra: see `advance`.
     """
     if recipe.steps is not None:
+        if state.trained:
+            raise ValueError("steps of a recipe's own do not average weights")
+        if recipe.parts > 1:
+            raise ValueError("steps of a recipe's own are not computed in parts")
         return recipe.steps(hyper, key, state, batches, fetch)
-    return advance(recipe.loss, optimizer, key, state, batches, fetch, **extra)
+    return advance(recipe.loss, optimizer, key, state, batches, fetch, recipe.parts, **extra)
 
 
 def _steps_and_moves(
@@ -641,6 +696,7 @@ def move_mask(
         batches, see `data.batches.whole`.
     """
     fetch, n = fetcher(recipe, train), train.labels.shape[0]
+    params, stats = weight_average.trained(state)
     many, size = data_batches.whole(images, recipe.batch_size)
     draw_key, augment_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
     drawn = jax.random.randint(draw_key, (many * size,), 0, n).reshape(many, size)
@@ -648,22 +704,31 @@ def move_mask(
     def add(total: Params, one: tuple[Key, Key, Array]) -> tuple[Params, None]:
         augment_key, loss_key, index = one
         batch = runs.divide(fetch(augment_key, index))
-        gradient, _ = jax.grad(recipe.loss, has_aux=True)(
-            state.params, state.stats, batch, loss_key
-        )
+        gradient, _ = jax.grad(recipe.loss, has_aux=True)(params, stats, batch, loss_key)
         return jax.tree.map(jnp.add, total, gradient), None
 
     keys = jax.random.split(augment_key, many), jax.random.split(loss_key, many)
-    zero = jax.tree.map(jnp.zeros_like, state.params)
+    zero = jax.tree.map(jnp.zeros_like, params)
     gradient, _ = lax.scan(add, zero, (keys[0], keys[1], drawn))
-    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params, move=True)
-    return state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, params, move=True)
+    params = optax.apply_updates(params, updates)
+    return weight_average.moved(state._replace(opt_state=opt_state), params)
 
 
 def check_step(step: int, every: int, most: int) -> None:
     """Raises ValueError unless `step` is a multiple of `every` from 0 to `most`."""
     if step % every or not 0 <= step <= most:
         raise ValueError(f"step {step}: must be a multiple of {every}, 0 to {most}")
+
+
+def before_evaluation(recipe: Recipe, state: TrainState, fill: Params | None = None) -> TrainState:
+    """The state that is evaluated: changed by `recipe.before_evaluation`, where there is one."""
+    change = recipe.before_evaluation
+    if change is None:
+        return state
+    return weight_average.changed(
+        state, lambda params: masks.apply(state.mask, change(params), fill)
+    )
 
 
 def _watch(watched: Watched, state: TrainState, loss: Array, keep_at: tuple[int, ...]) -> Watched:

@@ -79,7 +79,7 @@ def main() -> None:
         for model in settings.models or (net.model,):
             one = dataclasses.replace(net, model=model, dataset=dataset)
             refuse_photographs(one)
-            problem = build(one, train, place.data_dir, place.prepare)
+            problem = build(one, train, place.data_dir, place.prepare, batch.precision)
             others.append(check(settings, bayes, problem, net.seeds, place.data_dir))
             built.append(problem)
     run = records.open_run_of_flags("classification", place, parts, axis)

@@ -68,7 +68,9 @@ def train_and_draw(session: Session, plan: DrawPlan) -> Watched:
             case.params, case.stats, plan.space.size, len(plan.keep), plan.epochs
         )
         optimizer = masked(recipe.optimizer(case.hyper), masks.ones(case.params))
-        state = training.init(case.params, case.stats, optimizer, method_state=bird)
+        state = training.init(
+            case.params, case.stats, optimizer, method_state=bird, average=recipe.average
+        )
         return training.watch(state, keep_at)
 
     def draw(case: DrawInputs, batches: Split, state: training.TrainState) -> Array:

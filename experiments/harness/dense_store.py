@@ -65,7 +65,10 @@ def dense_nets(session: Session, training: TrainSettings, store: StoreSettings) 
         "data": _digest(problem),
         "training": dataclasses.asdict(training),
         "axis": [axis.mode, axis.width, *[len(axis.devices)] * (axis.mode == runs.DATA)],
-        "precision": str(jax.config.jax_default_matmul_precision),  # type: ignore[attr-defined]
+        "precision": [
+            str(jax.config.jax_default_matmul_precision),  # type: ignore[attr-defined]
+            problem.activations,
+        ],
         "device": [axis.devices[0].device_kind, setup.cpu_model()],
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "code": source.training_code(),

@@ -1,6 +1,6 @@
 """Builds the problem that flags describe: a net, its data and its training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,7 +27,19 @@ from jaxtickets.io.errors import UserError
 from jaxtickets.optimizers import Hyper
 from jaxtickets.penalties import PENALTIES
 from jaxtickets.training import Recipe
-from jaxtickets.types import Array, Dataset, Mask, Params, Prunable, Schedule, Split, Stats, Wiring
+from jaxtickets.types import (
+    Array,
+    Dataset,
+    Loss,
+    Mask,
+    Model,
+    Params,
+    Prunable,
+    Schedule,
+    Split,
+    Stats,
+    Wiring,
+)
 
 LEAST_IMAGES = 20
 """Criteria use ten batches, and batch norm over a single image has no gradient."""
@@ -47,6 +59,7 @@ class Problem(NamedTuple):
       wiring: the net's groups of units; empty if they are unknown.
       steps: the number of training steps.
       penalty: `penalty(params) -> scalar`, which the loss adds to cross-entropy; None: none.
+      smoothing: of the labels in training, see `losses.cross_entropy`.
       photographs: the batches that are read from disk; None: all of the data set is in memory.
     """
 
@@ -58,6 +71,7 @@ class Problem(NamedTuple):
     wiring: Wiring
     steps: int
     penalty: Callable[[Params], Array] | None = None
+    smoothing: float = 0.0
     photographs: Photographs | None = None
 
     @property
@@ -76,6 +90,11 @@ class Problem(NamedTuple):
     def epoch_steps(self) -> int:
         """The number of training steps in an epoch."""
         return self.train_size // self.recipe.batch_size
+
+    @property
+    def activations(self) -> str:
+        """The type in which the net computes, such as `float32`."""
+        return str(jax.eval_shape(self.recipe.prepare, self.dataset.train.images[:1]).dtype)
 
     @property
     def param_shapes(self) -> Params:
@@ -105,6 +124,15 @@ class Problem(NamedTuple):
             prunable=self.prunable,
         )
 
+    def loss_of(self, model: Model, penalty: Callable[[Params], Array] | None = None) -> Loss:
+        """The training loss of a net on this problem's data, with its labels as smooth.
+
+        Args:
+          model: the net as functions.
+          penalty: see `Problem`.
+        """
+        return losses.classification(model, self.recipe.prepare, penalty, self.smoothing)
+
     def with_recipe(self, **changes: Any) -> "Problem":
         """The same problem with some fields of its recipe changed."""
         return self._replace(recipe=self.recipe._replace(**changes))
@@ -120,12 +148,17 @@ class Problem(NamedTuple):
           wiring: its groups of units; empty if they aren't needed.
         """
         model = nets.functional(net, self.image_shape)
-        loss = losses.classification(model, self.recipe.prepare, penalty)
-        changed = self.with_recipe(model=model, loss=loss)
+        changed = self.with_recipe(model=model, loss=self.loss_of(model, penalty))
         return changed._replace(net=net, penalty=penalty, wiring=wiring)
 
 
-def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) -> Problem:
+def build(
+    net: NetSettings,
+    train: TrainSettings,
+    data_dir: str,
+    prepare: bool,
+    precision: str = "float32",
+) -> Problem:
     """Builds the problem: checks that net, data and training fit together, and loads the data.
 
     Args:
@@ -133,6 +166,7 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
       train: the training.
       data_dir: the folder of prepared TFDS data; empty for TFDS's default.
       prepare: whether to prepare the data set first.
+      precision: one of `flags.PRECISIONS`; in bfloat16 the net computes in it, see `nets.layers`.
 
     Raises:
       UserError: a name is unknown, or the settings don't fit each other, the data or the memory.
@@ -152,10 +186,12 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
         attributes["initializer"] = net.initializer
     if net.batch_norm:
         attributes["batch_norm"] = True
+    if net.remat:
+        attributes["remat"] = True
     if net.widths:
         attributes["widths"] = whole_numbers("widths", net.widths.split(","), UNITS)
     try:
-        module = nets.make(net.model, shape=shape if opened else None, **attributes)
+        module = nets.make(net.model, shape=shape, **attributes)
         nets.check_fits(module, shape, classes)
     except ValueError as error:
         raise UserError(str(error)) from error
@@ -179,6 +215,10 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
         total = len(dataset.train.labels)
     if train.batch_size > total:
         raise UserError(f"--batch_size={train.batch_size}: there are only {total} training images")
+    if train.batch_size % train.accumulate:
+        raise UserError(
+            f"--accumulate={train.accumulate}: must divide --batch_size={train.batch_size}"
+        )
     epoch = total // train.batch_size
     steps, every = train.iterations or epoch * train.epochs, train.look_every or epoch
     if steps > MOST_STEPS:
@@ -192,28 +232,88 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
         )
     if train.test_every and steps % train.test_every:
         raise UserError(f"--test_every={train.test_every}: must divide the {steps} training steps")
-    normalise = partial(augment.normalise, mean=dataset.mean, std=dataset.std)
+    warmup = round(train.warmup_epochs * epoch) or train.warmup
+    normalise = partial(
+        augment.normalise,
+        mean=dataset.mean,
+        std=dataset.std,
+        dtype=jnp.bfloat16 if precision == "bfloat16" else jnp.float32,
+    )
     penalty = penalty_of(train, module, params)
     return Problem(
         net=module,
         dataset=dataset,
-        recipe=Recipe(
+        recipe=recipe_of(
+            train=train,
             model=model,
-            loss=losses.classification(model, normalise, penalty),
-            optimizer=optimizer_of(train, steps),
             prepare=normalise,
-            augment=augment.standard if train.augmented and not streams else None,
-            batch_size=train.batch_size,
+            penalty=penalty,
+            augmentation=augmentation_of(train, shape, crops=not streams),
+            steps=steps,
             every=every,
-            evaluations_per_test=train.test_every // every,
         ),
-        hyper=Hyper(jnp.float32(train.learning_rate), jnp.int32(train.warmup)),
+        hyper=Hyper(jnp.float32(train.learning_rate), jnp.int32(warmup)),
         prunable=masks.prunable(params, () if net.prune_output else (nets.output_layer(module),)),
         wiring=nets.wiring(module, shape),
         steps=steps,
         penalty=penalty,
+        smoothing=train.label_smoothing,
         photographs=streams,
     )
+
+
+def recipe_of(
+    train: TrainSettings,
+    model: Model,
+    prepare: Callable[[Array], Array],
+    penalty: Callable[[Params], Array] | None,
+    augmentation: augment.Augment | None,
+    steps: int,
+    every: int,
+) -> Recipe:
+    """How a net is trained.
+
+    Args:
+      train: the settings.
+      model: the net as functions.
+      prepare, penalty, every: see `Recipe` and `losses.classification`.
+      augmentation: see `augmentation_of`.
+      steps: the number of training steps.
+
+    Raises:
+      UserError: see `optimizer_of`.
+    """
+    return Recipe(
+        model=model,
+        loss=losses.classification(model, prepare, penalty, train.label_smoothing),
+        optimizer=optimizer_of(train, steps),
+        prepare=prepare,
+        augment=augmentation,
+        batch_size=train.batch_size,
+        every=every,
+        evaluations_per_test=train.test_every // every,
+        parts=train.accumulate,
+        average=train.ema,
+    )
+
+
+def augmentation_of(
+    train: TrainSettings, shape: Sequence[int], crops: bool = True
+) -> augment.Augment | None:
+    """What is done to training images on the device; None: nothing.
+
+    Args:
+      train: the settings.
+      shape: `(h, w, c)` of the images.
+      crops: whether the device crops and flips; False if the images come so.
+
+    Raises:
+      UserError: images without colours have none to change.
+    """
+    if train.colours and shape[-1] != 3:
+        raise UserError(f"--colours={train.colours}: the images have {shape[-1]} channel, not 3")
+    steps = [augment.standard] if train.augmented and crops else []
+    return augment.in_turn([*steps, *([augment.COLOURS[train.colours]] if train.colours else [])])
 
 
 def _shortened(dataset: Dataset, size: int) -> Dataset:
@@ -271,6 +371,7 @@ def optimizer_of(
             momentum=train.momentum,
             weight_decay=train.weight_decay,
             warmup=hyper.warmup,
+            decay_all=train.decay_all,
         )
 
     return optimizer
@@ -310,7 +411,7 @@ def _decay_of(train: TrainSettings, steps: int) -> Schedule:
             raise UserError(
                 f"--drops={train.drops}: two fall on the same one of the {steps} training steps"
             )
-    return optimizers.decay_shape(train.learning_rates, steps, drops)
+    return optimizers.decay_shape(train.learning_rates, steps, drops, last=train.last_rate)
 
 
 def on_device(dataset: Dataset) -> Dataset:

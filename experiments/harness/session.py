@@ -68,7 +68,7 @@ def set_up(
         refuse_photographs(net)
     setup.start(place, batch.precision)
     axis = runs.axis(batch.mode, batch.width)
-    problem = build(net, train, place.data_dir, place.prepare)
+    problem = build(net, train, place.data_dir, place.prepare, batch.precision)
     size = memory.training(problem.param_shapes)
     memory.check_memory(f"--width={batch.width}", batch.width, size, "trainings of a block")
     copy = sum(array.nbytes for array in jax.tree.leaves(problem.dataset.train))

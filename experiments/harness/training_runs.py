@@ -103,7 +103,12 @@ def train_all(
         inner = recipe.optimizer(start.hyper)
         optimizer = recipe.sparsify(inner, start.mask, start.fill, start.hyper)
         state = training.init(
-            start.params, start.stats, optimizer, fill=start.fill, step=start.step
+            start.params,
+            start.stats,
+            optimizer,
+            fill=start.fill,
+            step=start.step,
+            average=recipe.average,
         )
         return training.watch(state, keep_at)
 

@@ -92,7 +92,7 @@ def main() -> None:
     except ValueError as error:
         raise UserError(str(error)) from error
     rates = numbers("rates", question.rates or (train.learning_rate,))
-    warmups = whole_numbers("warmups", question.warmups) or (train.warmup,)
+    warmups = whole_numbers("warmups", question.warmups) or (int(problem.hyper.warmup),)
     lines = len(rates) * len(warmups) * net.seeds
     memory.check_memory(
         f"--seeds={net.seeds} --reinits={question.reinits} --randoms={question.randoms}",

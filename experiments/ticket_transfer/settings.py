@@ -72,6 +72,7 @@ def conditions(
     net: NetSettings,
     train: TrainSettings,
     place: RunSettings,
+    precision: str,
 ) -> list[Condition]:
     """Every data set with every optimiser.
 
@@ -85,7 +86,7 @@ def conditions(
             mine = dataclasses.replace(train, optimizer=optimizer, learning_rate=rate)
             on = dataclasses.replace(net, dataset=dataset)
             refuse_photographs(on)
-            problem = build(on, mine, place.data_dir, place.prepare)
+            problem = build(on, mine, place.data_dir, place.prepare, precision)
             cells = net.seeds * (2 * len(settings.datasets) * len(settings.optimizers) + 5)
             size = memory.training(problem.param_shapes)
             memory.check_memory(f"--seeds={net.seeds}", cells, size, "trainings")

@@ -548,14 +548,6 @@ def train_steps(
     )
 
 
-def before_evaluation(recipe: Recipe, state: TrainState, fill: Params | None = None) -> TrainState:
-    """The state that is evaluated: changed by `recipe.before_evaluation`, where there is one."""
-    if recipe.before_evaluation is None:
-        return state
-    params = masks.apply(state.mask, recipe.before_evaluation(state.params), fill)
-    return state._replace(params=params)
-
-
 def observed(
     recipe: Recipe,
     watched: Watched,

@@ -49,7 +49,7 @@ def main() -> None:
     """Reads and checks the flags, trains, cuts and fine-tunes pass by pass, draws."""
     place, store, *parts = _read()
     slim, _, train, _ = parts
-    axis, problem = set_up(place, parts)
+    axis, problem = set_up(place, parts, photographs=True)
     plan = slimming_runs.plan_passes(slim, train, problem)
     session = start_run("slimming", place, parts, axis, problem)
     folder = session.folder

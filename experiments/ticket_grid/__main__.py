@@ -76,7 +76,7 @@ def main() -> None:
     """Reads and checks the flags, trains the dense nets and the grid, draws."""
     place, *parts = read_all((RunSettings(), *GROUPS), SMOKE if flags.FLAGS.smoke else {})
     question = parts[0]
-    axis, problem = set_up(place, parts)
+    axis, problem = set_up(place, parts, photographs=True)
     try:
         rewinds, keep = _check(question, problem)
     except ValueError as error:

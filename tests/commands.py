@@ -52,27 +52,29 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def kill_and_resume(
-    words: Sequence[str], folder: Path, phase: str, cache: Path, *others: str
+    words: Sequence[str], folder: Path, phases: Sequence[str], cache: Path, *others: str
 ) -> None:
-    """Kills the run once `phase` has its first checkpoint, and resumes it to its end.
+    """Kills the run once a phase has its first checkpoint, resumes it, and so on to its end.
 
-    `others` are arguments of the resumed run alone.
+    `phases` are those in which it is killed, in their order; `others` are arguments of the last
+    session alone.
     """
     words = [*words, "--checkpoint_seconds=0"]
-    process = subprocess.Popen(
-        words,
-        cwd=ROOT,
-        env=environment(cache),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    wanted = folder / "checkpoints" / phase / "00000001" / "manifest.json"
-    deadline = time.monotonic() + 240
-    while not wanted.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert wanted.exists()
+    for i, phase in enumerate(phases):
+        process = subprocess.Popen(
+            [*words, *["--resume"][:i]],
+            cwd=ROOT,
+            env=environment(cache),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wanted = folder / "checkpoints" / phase / "00000001" / "manifest.json"
+        deadline = time.monotonic() + 240
+        while not wanted.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert wanted.exists()
     done = run([*words, "--resume", *others], cache)
     assert done.returncode == 0, done.stderr
 

@@ -29,6 +29,7 @@ from jaxtickets.io.errors import UserError
 
 SMOKE: dict[str, Any] = {
     "widths": "4,6,20",
+    "train_images": 1000,
     "seeds": 1,
     "strengths": (1e-3,),
     "finetune_epochs": 1,

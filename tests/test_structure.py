@@ -27,6 +27,7 @@ ORDER = (
         "alrao",
         "optimizer_states",
         "runs",
+        "weight_average",
     ),
     ("nets",),
     ("data",),
@@ -189,6 +190,7 @@ SLOW = {
     "PIL",
     "scipy.special",
     "scipy.stats",
+    "tensorboardX",
     "tensorflow_datasets",
 }
 

@@ -12,10 +12,10 @@ import jax
 import numpy as np
 
 from experiments.harness import setup, source
+from experiments.harness.flags import StoreSettings
 from experiments.harness.problem import Problem
 from experiments.harness.seeds import Seed, training_key
 from experiments.harness.session import Session
-from experiments.harness.settings import option
 from experiments.harness.trained_masks import Entry, save_entry, train_entries, untrained_rows
 from experiments.harness.training_runs import Start
 from experiments.harness.training_settings import TrainSettings
@@ -26,13 +26,6 @@ from jaxtickets.io.files import digest, pretty, write_atomically
 from jaxtickets.types import Params, Split, Stats, Ticket
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
-
-
-@dataclasses.dataclass(frozen=True)
-class StoreSettings:
-    """Where dense nets are stored. It doesn't change any number."""
-
-    dense_store: str = option("runs/dense", "folder of trained dense nets that runs share")
 
 
 class Dense(NamedTuple):
@@ -69,10 +62,13 @@ def dense_nets(session: Session, training: TrainSettings, store: StoreSettings) 
     context = {
         "net": nets.to_json(problem.net),
         "dataset": problem.dataset.name,
-        "data": _checksum(problem.dataset.train, problem.dataset.validation),
+        "data": _digest(problem),
         "training": dataclasses.asdict(training),
         "axis": [axis.mode, axis.width, *[len(axis.devices)] * (axis.mode == runs.DATA)],
-        "precision": str(jax.config.jax_default_matmul_precision),  # type: ignore[attr-defined]
+        "precision": [
+            str(jax.config.jax_default_matmul_precision),  # type: ignore[attr-defined]
+            problem.activations,
+        ],
         "device": [axis.devices[0].device_kind, setup.cpu_model()],
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "code": source.training_code(),
@@ -102,9 +98,7 @@ def dense_nets(session: Session, training: TrainSettings, store: StoreSettings) 
     write_atomically(session.folder / "dense.json", pretty(used))
     ordered = [found[i] for i in range(len(seeds))]
     params, stats = runs.stack([(ticket.params, ticket.stats) for ticket, _ in ordered])
-    first = untrained_rows(
-        problem, axis, [dense_entry(problem, one) for one in seeds], session.data
-    )
+    first = untrained_rows(session, [dense_entry(problem, one) for one in seeds])
     rows = [row | facts["trained"] for row, (_, facts) in zip(first, ordered, strict=True)]
     return Dense(params, stats, rows, places)
 
@@ -152,6 +146,13 @@ def _load(home: Path, name: str) -> tuple[Ticket, dict[str, Any]] | None:
         print(f"{error}: the net is trained again")
         shutil.rmtree(place, ignore_errors=True)
         return None
+
+
+def _digest(problem: Problem) -> str:
+    """What decides the training and validation data: of photographs, their files and batches."""
+    if problem.photographs is not None:
+        return problem.photographs.digest
+    return _checksum(problem.dataset.train, problem.dataset.validation)
 
 
 def _checksum(*splits: Split) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 from absl import logging
 
-from experiments.harness import compilation
+from experiments.harness import compilation, event_files
 from experiments.harness.flags import PRECISIONS, RunSettings
 from jaxtickets.io import processes
 from jaxtickets.io.errors import UserError
@@ -43,11 +43,14 @@ def start(place: RunSettings, precision: str = "float32") -> None:
 
     Args:
       place: where and how the run is executed.
-      precision: one of `flags.PRECISIONS`, for matrix products and convolutions.
+      precision: one of `flags.PRECISIONS`, for matrix products and convolutions. For bfloat16, the
+        problem must be built with it too.
 
     Raises:
-      UserError: the devices lack that precision; see also `configure` and `processes.start`.
+      UserError: the devices lack that precision; see also `configure`, `processes.start` and
+        `event_files.check`.
     """
+    event_files.check(place.tensorboard)
     configure(place.devices or None)
     named = (place.coordinator, place.num_processes, place.process_id) != ("", 0, -1)
     if place.distributed or named:
@@ -55,7 +58,7 @@ def start(place: RunSettings, precision: str = "float32") -> None:
     if jax.devices()[0].platform != "cpu":
         jax.config.update("jax_default_matmul_precision", PRECISIONS[precision])
     elif PRECISIONS[precision] != "float32":
-        raise UserError(f"--precision={precision}: CPUs compute in float32, leave the flag out")
+        raise UserError(f"--precision={precision}: CPUs have float32 and bfloat16 only")
 
 
 def cores() -> int:

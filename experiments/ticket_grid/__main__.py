@@ -76,7 +76,7 @@ def main() -> None:
     """Reads and checks the flags, trains the dense nets and the grid, draws."""
     place, *parts = read_all((RunSettings(), *GROUPS), SMOKE if flags.FLAGS.smoke else {})
     question = parts[0]
-    axis, problem = set_up(place, parts)
+    axis, problem = set_up(place, parts, photographs=True)
     try:
         rewinds, keep = _check(question, problem)
     except ValueError as error:
@@ -86,7 +86,8 @@ def main() -> None:
     steps = tuple(rewind * problem.epoch_steps for rewind in rewinds)
     ends, summary = train_entries(session, "dense", whole, keep_at=steps)
     entries = cells.grid(session, keep, rewinds, question.floor, ends)
-    summary += train_in_parts(session, "grid", entries, most=question.part)
+    last = session._replace(later=0.0)
+    summary += train_in_parts(last, "grid", entries, most=question.part)
 
     rows.write_summary(session.folder, summary, *trained_masks.LEADING)
     figure.draw_grid(session.folder)

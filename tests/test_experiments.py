@@ -30,6 +30,7 @@ LEADS = {
     "sa_frontier": LEADING.replace("method,", "method,budget,dense_trainings,"),
     "sparse_execution": "model,mask,density,seed,work,batch,form,dense_ms,ms,ratio",
     "portability": "model,parameters,",
+    "any_model": "structure,kind,groups,units,left,difference",
     "sign_flips": "rule,variant,rate,density,seed,trained_accuracy,validation_accuracy",
     "learned_sparsity": "method,strength,asked,seed,density,factor,trained_accuracy",
     "classification": "model,dataset,method,net,density,seed,trained_accuracy",
@@ -59,6 +60,7 @@ FIGURES = {
     "annealed_training": ("accuracies", "heat", "chains", "agreement"),
     "sparse_execution": ("sparse",),
     "portability": ("differences",),
+    "any_model": ("shares",),
     "sign_flips": ("overview", "flips", "accuracies"),
     "learned_sparsity": ("accuracies", "multiply_adds"),
     "classification": ("reliability", "entropy", "rejection", "shifts"),
@@ -323,6 +325,12 @@ BAD = {
         "--batches=1000000000": "--batches, --train_batch: 1000000000: 1000000000 images take",
         "--batches=0": "--batches=0.0: must be 1 or more",
         "--tickets=x=EMPTY/*": "/*: there is no such folder",
+    },
+    "any_model": {
+        "--structures=LSTMs": "unknown structure 'LSTMs': did you mean LSTM?",
+        "--strangers=plain": "unknown structure 'plain'",
+        "--share=1": "--share=1.0: must be above 0 and below 1",
+        "--batch=0": "--batch=0: must be 1 or more",
     },
     "portability": {
         "--models=lenet6": "unknown model 'lenet6': did you mean lenet5?",

@@ -37,6 +37,7 @@ from experiments.harness.flags import RunSettings
 from experiments.harness.main import run_main
 from experiments.harness.records import read_spec
 from experiments.harness.rows import Row
+from experiments.harness.shared_parts import ShareSettings
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.files import pretty, write_atomically
 
@@ -129,7 +130,11 @@ def _seconds(start: str, end: str) -> float:
     return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
 
 
-PLACES = [field for kind in (RunSettings, StoreSettings) for field in dataclasses.fields(kind)]
+PLACES = [
+    field
+    for kind in (RunSettings, StoreSettings, ShareSettings)
+    for field in dataclasses.fields(kind)
+]
 SWITCHES = {f"{no}{field.name}" for field in PLACES if field.type is bool for no in ("", "no")}
 VALUES = {field.name for field in PLACES} - SWITCHES
 

@@ -13,6 +13,7 @@ from experiments.harness.settings import (
     option,
 )
 from jaxtickets import data, nets, optimizers
+from jaxtickets.data.sources import STREAMED
 from jaxtickets.penalties import PENALTIES
 
 INITIALIZERS = ("", *nets.INITIALIZERS)
@@ -24,7 +25,10 @@ class NetSettings:
 
     model: str = option("lenet5", "network architecture", nets.names())
     widths: str = option("", "units of each layer, comma-separated; empty: as published")
-    dataset: str = option("mnist5k", "data set", data.NAMES)
+    dataset: str = option("mnist5k", "data set", (*data.NAMES, *STREAMED))
+    image_size: int = option(
+        0, "pixels of a side of the crops of photographs; 0: as usual", least=0, most=4096
+    )
     train_images: int = option(
         0, "train on the first N training images only; 0: all", least=0, most=10**9
     )

@@ -7,6 +7,7 @@ initialisation for each threshold, all in one batch.
 
     python -m experiments.ticket_grid
     python -m experiments.ticket_grid --preset=mobilenet_v2_small --data_dir=FOLDER
+    python -m experiments.ticket_grid --preset=mobilenet_v2 --estimate
 
 The results are in experiments/ticket_grid/README.md, with n, spread, device and time.
 """
@@ -16,7 +17,7 @@ from functools import partial
 
 from absl import flags
 
-from experiments.harness import records, rows, shared_parts, trained_masks
+from experiments.harness import records, rows, setup, shared_parts, trained_masks
 from experiments.harness.flags import (
     BatchSettings,
     RunSettings,
@@ -31,9 +32,16 @@ from experiments.harness.rows import Row
 from experiments.harness.session import Session, finish_run, session_in, set_up
 from experiments.harness.shared_parts import ShareSettings
 from experiments.harness.trained_masks import Entry
-from experiments.harness.training_runs import chunk_plan
+from experiments.harness.training_runs import Start, chunk_plan
 from experiments.harness.training_settings import NetSettings, TrainSettings
-from experiments.ticket_grid import batching_cost, cells, figure, trainings
+from experiments.ticket_grid import (
+    batching_cost,
+    cells,
+    estimate,
+    figure,
+    step_profile,
+    trainings,
+)
 from experiments.ticket_grid.page import table
 from experiments.ticket_grid.presets import DEFAULT, PRESETS
 from experiments.ticket_grid.settings import Question
@@ -51,7 +59,11 @@ GROUPS = (
 def main() -> None:
     """Reads and checks the flags, trains the dense nets and the grid, reports."""
     share, place, *parts = read_all((ShareSettings(), RunSettings(), *GROUPS), preset_of(PRESETS))
-    question, net, *_ = parts
+    question, net, train, batch = parts
+    if flags.FLAGS.estimate:
+        setup.start(place, batch.precision)
+        print(estimate.report(question, net, train))
+        return
     axis, problem = set_up(place, parts)
     problem = _in_form(problem, question.form)
     shared_parts.check(share, place.out)
@@ -77,14 +89,25 @@ def _report(
     figure.draw_grid(session.folder)
     print(table(summary))
     if question.cost_trainings:
-        some = runs.stack([e.start for e in entries[: question.cost_trainings]])
-        costs = batching_cost.compare(session.problem, session.axis, some, session.data)
-        rows.write_csv(session.folder / "cost.csv", costs)
-        many, length = costs[0]["trainings"], costs[0]["steps"]
-        print(f"\ntime of {many} trainings of {length} steps:\n{batching_cost.table(costs)}")
+        _measure(session, [entry.start for entry in entries[: question.cost_trainings]])
         spent = sum(row["seconds"] for row in summary)
-        steps_done = sum(row["train_steps"] for row in summary)
-        print(f"the grid: {len(summary)} trainings, {steps_done} steps, {spent:.0f} s")
+        steps = sum(row["train_steps"] for row in summary)
+        print(f"the grid: {len(summary)} trainings, {steps} steps, {spent:.0f} s")
+
+
+def _measure(session: Session, starts: Sequence[Start]) -> None:
+    """Times trainings in several ways, and where the time of a block of them goes."""
+    problem, axis, data = session.problem, session.axis, session.data
+    some = runs.stack(starts)
+    costs = batching_cost.compare(problem, axis, some, data)
+    rows.write_csv(session.folder / "cost.csv", costs)
+    many, length = costs[0]["trainings"], costs[0]["steps"]
+    print(f"\ntime of {many} trainings of {length} steps:\n{batching_cost.table(costs)}")
+    if note := batching_cost.shared_cores(axis):
+        print(note)
+    profile = batching_cost.profile(problem, axis, some, data)
+    rows.write_csv(session.folder / "profile.csv", profile)
+    print(f"\n{step_profile.table(profile)}")
 
 
 def _check(question: Question, problem: Problem) -> tuple[list[int], dict[float, int]]:
@@ -128,6 +151,7 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "preset", DEFAULT, f"settings by name: {', '.join(PRESETS)}; explicit flags come first"
     )
+    flags.DEFINE_bool("estimate", False, "say what the grid would cost and end; needs no data")
     flags.DEFINE_bool("smoke", False, "a test that takes seconds: --preset=smoke")
     define(ShareSettings(), RunSettings(), *GROUPS)
     run_main(main)

@@ -22,30 +22,29 @@ from experiments.harness.flags import (
     BatchSettings,
     RunSettings,
     define,
-    numbers,
     preset_of,
     read_all,
 )
 from experiments.harness.main import run_main
-from experiments.harness.problem import Problem
 from experiments.harness.rows import Row
 from experiments.harness.session import Session, finish_run, session_in, set_up
 from experiments.harness.shared_parts import ShareSettings
 from experiments.harness.trained_masks import Entry
-from experiments.harness.training_runs import Start, chunk_plan
+from experiments.harness.training_runs import Start
 from experiments.harness.training_settings import NetSettings, TrainSettings
 from experiments.ticket_grid import (
     batching_cost,
     cells,
     estimate,
     figure,
+    problems,
     step_profile,
     trainings,
 )
 from experiments.ticket_grid.page import table
 from experiments.ticket_grid.presets import DEFAULT, PRESETS
 from experiments.ticket_grid.settings import Question
-from jaxtickets import allocation, masks, nets, runs
+from jaxtickets import runs
 from jaxtickets.io.errors import UserError
 
 GROUPS = (
@@ -65,10 +64,10 @@ def main() -> None:
         print(estimate.report(question, net, train))
         return
     axis, problem = set_up(place, parts)
-    problem = _in_form(problem, question.form)
+    problem = problems.in_form(problem, question.form)
     shared_parts.check(share, place.out)
     try:
-        rewinds, keep = _check(question, problem)
+        rewinds, keep = problems.check(question, problem)
     except ValueError as error:
         raise UserError(str(error)) from error
     run = records.open_run_of_flags("ticket_grid", place, parts, axis, share.share_cells)
@@ -108,43 +107,6 @@ def _measure(session: Session, starts: Sequence[Start]) -> None:
     profile = batching_cost.profile(problem, axis, some, data)
     rows.write_csv(session.folder / "profile.csv", profile)
     print(f"\n{step_profile.table(profile)}")
-
-
-def _check(question: Question, problem: Problem) -> tuple[list[int], dict[float, int]]:
-    """The rewind epochs, and threshold -> number of kept weights.
-
-    Raises:
-      ValueError: a setting is invalid.
-    """
-    shapes, epoch = masks.shapes(problem.param_shapes, problem.prunable), problem.epoch_steps
-    keep = {
-        threshold: allocation.global_(shapes, 1 - threshold / 100, question.floor)
-        for threshold in sorted(set(numbers("thresholds", question.thresholds)))
-    }
-    rewinds = sorted(set(numbers("rewinds", question.rewinds)))
-    for rewind in rewinds:
-        if rewind != int(rewind) or not 0 <= rewind * epoch < problem.steps:
-            raise ValueError(
-                f"rewinds={rewind:g}: must be whole epochs of the training, which has "
-                f"{problem.steps / epoch:g}"
-            )
-    chunk_plan(problem, [0, *(int(rewind) * epoch for rewind in rewinds)], problem.steps)
-    return [int(rewind) for rewind in rewinds], keep
-
-
-def _in_form(problem: Problem, form: str) -> Problem:
-    """The problem with its net in another form; in its own if `form` is empty.
-
-    Raises:
-      UserError: the net has no forms.
-    """
-    if not form:
-        return problem
-    try:
-        net = nets.from_json(nets.to_json(problem.net) | {"form": form})
-    except ValueError as error:
-        raise UserError(f"--form={form}: {error}") from error
-    return problem.with_net(net, problem.penalty, nets.wiring(net, problem.image_shape))
 
 
 if __name__ == "__main__":

@@ -203,7 +203,7 @@ def table(plan: Plan, cost: StepCost, rates: Sequence[Rate]) -> str:
         f"{plan.trainings} trainings, {plan.epochs} epochs, {plan.steps} steps of {cost.images} "
         f"images: {plan.images:.3g} images",
         f"without the controls {plan.tickets_epochs} epochs, {100 * share:.1f} %",
-        f"a step: {cost.operations:.4g} operations and {cost.bytes:.4g} bytes (XLA's cost analysis)",
+        f"a step: {cost.operations:.4g} operations, {cost.bytes:.4g} bytes (XLA's cost analysis)",
         f"all steps: {plan.images * per_image:.3g} operations",
         "",
         "ESTIMATED days, if cells on other devices cost nothing more",

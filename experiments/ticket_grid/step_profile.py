@@ -73,7 +73,7 @@ def shares(
     spent[IDLE] = max(0.0, seconds - sum(spent.values()))
     whole = sum(spent.values())
     return [
-        {"part": part, "seconds": round(time, 4), "share": round(time / whole, 3)}
+        {"part": part, "seconds": round(time, 6), "share": round(time / whole, 3)}
         for part, time in spent.items()
     ]
 

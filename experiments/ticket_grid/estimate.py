@@ -7,7 +7,7 @@ accelerators get them (`lax`). The rate of this machine is measured on random im
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,9 @@ from experiments.harness.training_settings import NetSettings, TrainSettings
 from experiments.ticket_grid.settings import Question
 from jaxtickets import losses, masks, nets, optimizers, training
 from jaxtickets.data import augment
-from jaxtickets.data.sources import IMAGENET, SOURCES, STREAMED, Source
+from jaxtickets.data.sources import IMAGENET, SOURCES, STREAMED
 from jaxtickets.dynamic.static import masked
+from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
 from jaxtickets.types import Key, Split, TrainState
 
@@ -157,7 +158,8 @@ def step_cost(
         net = nets.from_json(nets.to_json(net) | {"conv": "lax"})
     begin, step = training_step(net, shape, optimizer, weight_decay)
     state = jax.eval_shape(begin, stream(0, "benchmark", "step"))
-    cost = jax.jit(step).lower(state, batch_shapes(shape, batch)).compile().cost_analysis()
+    compiled = jax.jit(step).lower(state, batch_shapes(shape, batch)).compile()
+    cost: Any = compiled.cost_analysis()
     return StepCost(cost["flops"], cost["bytes accessed"], batch)
 
 
@@ -220,11 +222,24 @@ def table(plan: Plan, cost: StepCost, rates: Sequence[Rate]) -> str:
 
 
 def report(question: Question, net: NetSettings, train: TrainSettings) -> str:
-    """The estimate of the grid that the settings describe."""
-    source, shape = _images(net)
-    given = {"widths": whole_numbers("widths", net.widths.split(","))} if net.widths else {}
-    given |= {"form": question.form} if question.form else {}
-    module = nets.make(net.model, shape=shape, classes=source.classes, **given)
+    """The estimate of the grid that the settings describe.
+
+    Raises:
+      UserError: the settings don't fit each other.
+    """
+    source = {**SOURCES, **STREAMED}[net.dataset.partition(":")[0]]
+    height, width, channels = source.shape
+    shape = (net.image_size or height, net.image_size or width, channels)
+    given: dict[str, Any] = {"classes": source.classes, "use_bias": net.use_bias}
+    if net.widths:
+        given["widths"] = whole_numbers("widths", net.widths.split(","))
+    if question.form:
+        given["form"] = question.form
+    try:
+        module = nets.make(net.model, shape=shape, **given)
+        nets.check_fits(module, shape, source.classes)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     plan = planned(
         thresholds=len(question.thresholds),
         rewinds=whole_numbers("rewinds", question.rewinds),
@@ -233,19 +248,11 @@ def report(question: Question, net: NetSettings, train: TrainSettings) -> str:
         images=net.train_images or source.train,
         batch=train.batch_size,
     )
-    method = train.optimizer, train.weight_decay
-    cost = step_cost(module, shape, *method, train.batch_size)
+    cost = step_cost(module, shape, train.optimizer, train.weight_decay, train.batch_size)
     on_cpu = jax.devices()[0].platform == "cpu"
     batch = min(train.batch_size, CPU_BATCH) if on_cpu else train.batch_size
-    rates = [measured(module, shape, *method, batch)]
-    rates += [bound(name, cost, *peaks) for name, peaks in PEAKS.items()]
+    rates = [measured(module, shape, train.optimizer, train.weight_decay, batch)]
+    rates += [bound(name, cost, peak, memory) for name, (peak, memory) in PEAKS.items()]
     if net.dataset == IMAGENET.name:
         rates += [implied(name, plan, days) for name, days in COURSE.items()]
     return table(plan, cost, rates)
-
-
-def _images(net: NetSettings) -> tuple[Source, tuple[int, int, int]]:
-    """The data set, and the shape of its images or of their crops."""
-    source = {**SOURCES, **STREAMED}[net.dataset]
-    height, width, channels = source.shape
-    return source, (net.image_size or height, net.image_size or width, channels)

@@ -61,6 +61,7 @@ def main() -> None:
     question, net, train, batch = parts
     if flags.FLAGS.estimate:
         setup.start(place, batch.precision)
+        print(f"{setup.describe_devices()}: nothing is trained")
         print(estimate.report(question, net, train))
         return
     axis, problem = set_up(place, parts)

@@ -1,14 +1,19 @@
 """The grid: what it plans, what it would cost, and where its time goes."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
 
+from experiments.harness.training_settings import NetSettings
 from experiments.ticket_grid import batching_cost, estimate, step_profile
 from experiments.ticket_grid.estimate import Plan, Rate, StepCost
 from experiments.ticket_grid.presets import MOBILENET
+from experiments.ticket_grid.settings import Question
 from jaxtickets import nets
 from jaxtickets.data.sources import IMAGENET
+from jaxtickets.io.errors import UserError
 
 SHAPE = (112, 112, 3)
 
@@ -42,6 +47,14 @@ def test_days_follow_from_images_and_rates():
     *_, line = text.splitlines()
     assert line.split() == ["measured", "100", "0.06", "1", "0.125", "0.00391"]
     assert "ESTIMATED" in text
+
+
+def test_a_streamed_sets_net_is_planned_without_its_data():
+    settings = NetSettings(model="mobilenet_v2", dataset="imagenet2012", image_size=112)
+    net, shape = estimate.planned_net(Question(), settings)
+    assert shape == SHAPE and (net.form, net.classes) == ("large", 1000)
+    with pytest.raises(UserError, match="takes 25 widths"):
+        estimate.planned_net(Question(), dataclasses.replace(settings, widths="8,8"))
 
 
 def test_the_cost_of_a_step_is_what_its_products_need():

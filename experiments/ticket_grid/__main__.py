@@ -61,8 +61,9 @@ def main() -> None:
     question, net, train, batch = parts
     if flags.FLAGS.estimate:
         setup.start(place, batch.precision)
+        module, shape = estimate.planned_net(question, net)
         print(f"{setup.describe_devices()}: nothing is trained")
-        print(estimate.report(question, net, train))
+        print(estimate.report(module, shape, question, net, train))
         return
     axis, problem = set_up(place, parts)
     problem = problems.in_form(problem, question.form)

@@ -19,7 +19,7 @@ from experiments.harness.training_settings import NetSettings, TrainSettings
 from experiments.ticket_grid.settings import Question
 from jaxtickets import losses, masks, nets, optimizers, training
 from jaxtickets.data import augment
-from jaxtickets.data.sources import IMAGENET, SOURCES, STREAMED
+from jaxtickets.data.sources import IMAGENET, SOURCES, STREAMED, Source
 from jaxtickets.dynamic.static import masked
 from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
@@ -221,15 +221,15 @@ def table(plan: Plan, cost: StepCost, rates: Sequence[Rate]) -> str:
     return "\n".join(lines)
 
 
-def report(question: Question, net: NetSettings, train: TrainSettings) -> str:
-    """The estimate of the grid that the settings describe.
+def planned_net(question: Question, net: NetSettings) -> tuple[nn.Module, tuple[int, ...]]:
+    """The net of the settings, and the shape of its images; loads no data.
 
     Raises:
-      UserError: the settings don't fit each other.
+      UserError: the net and its settings don't fit each other.
     """
-    source = {**SOURCES, **STREAMED}[net.dataset.partition(":")[0]]
+    source = _source(net)
     height, width, channels = source.shape
-    shape = (net.image_size or height, net.image_size or width, channels)
+    shape = net.image_size or height, net.image_size or width, channels
     given: dict[str, Any] = {"classes": source.classes, "use_bias": net.use_bias}
     if net.widths:
         given["widths"] = whole_numbers("widths", net.widths.split(","))
@@ -240,12 +240,28 @@ def report(question: Question, net: NetSettings, train: TrainSettings) -> str:
         nets.check_fits(module, shape, source.classes)
     except ValueError as error:
         raise UserError(str(error)) from error
+    return module, shape
+
+
+def report(
+    module: nn.Module,
+    shape: Sequence[int],
+    question: Question,
+    net: NetSettings,
+    train: TrainSettings,
+) -> str:
+    """The estimate of the grid that the settings describe.
+
+    Args:
+      module, shape: see `planned_net`.
+      question, net, train: the settings.
+    """
     plan = planned(
         thresholds=len(question.thresholds),
         rewinds=whole_numbers("rewinds", question.rewinds),
         seeds=net.seeds,
         epochs=train.epochs,
-        images=net.train_images or source.train,
+        images=net.train_images or _source(net).train,
         batch=train.batch_size,
     )
     cost = step_cost(module, shape, train.optimizer, train.weight_decay, train.batch_size)
@@ -256,3 +272,7 @@ def report(question: Question, net: NetSettings, train: TrainSettings) -> str:
     if net.dataset == IMAGENET.name:
         rates += [implied(name, plan, days) for name, days in COURSE.items()]
     return table(plan, cost, rates)
+
+
+def _source(net: NetSettings) -> Source:
+    return {**SOURCES, **STREAMED}[net.dataset.partition(":")[0]]

@@ -18,7 +18,6 @@ functions of their settings, so that it doesn't matter whose result stands.
 import contextlib
 import dataclasses
 import json
-import math
 import os
 import platform
 import shutil
@@ -51,7 +50,7 @@ class ShareSettings:
         120.0,
         "a process that shows no life for so long loses its part to another",
         above=0,
-        most=math.inf,
+        most=10**6,
     )
 
 

@@ -1,10 +1,12 @@
 """What a grid would cost: its trainings and steps, the operations of a step, and estimated days.
 
 Nothing is trained and no data are needed. A step is that of the planned net and batch, compiled for
-shapes alone; its operations and bytes are those of XLA's cost analysis, with convolutions as
-accelerators get them (`lax`). The rate of this machine is measured on random images.
+shapes alone; its operations and bytes are those of XLA's cost analysis (see `StepCost`), with
+convolutions as accelerators get them (`lax`). The rate of this machine is measured on random
+images.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -31,11 +33,12 @@ COUNTS = (1, 8, 256)
 CPU_BATCH = 16
 """Images in a measured step on a CPU, where the rate hardly depends on it."""
 PEAKS = {
-    "bound of an H200: float32, by its data sheet": (67e12, 4.8e12),
-    "bound of an H200: bfloat16, by its data sheet": (989e12, 4.8e12),
+    "H200, 67 float32 TFLOP/s (data sheet), a bound": (67e12, math.inf),
+    "H200, 4.8 TB/s (data sheet) for these bytes": (math.inf, 4.8e12),
 }
 """Device -> operations and bytes per second: what the manufacturer states, and nobody has measured
-here. A program takes longer than its bound, often several times as long."""
+here. A program takes longer, often several times as long. The bytes are those of the program that
+is compiled for this machine, and an accelerator's compiler may need fewer."""
 COURSE = {
     "the course project's estimate: CPU, 8,000 days": 8000.0,
     "the course project's estimate: one GPU, 75 days": 75.0,
@@ -63,11 +66,12 @@ class Plan(NamedTuple):
 
 
 class StepCost(NamedTuple):
-    """The cost of a training step, by XLA's analysis of the compiled program.
+    """The cost of a training step, by XLA's analysis of its program.
 
     Attributes:
-      operations: floating-point operations.
-      bytes: read and written by the compiled operations.
+      operations: floating-point operations of the program before it is compiled: a CPU makes dense
+        convolutions of the gradients of depthwise ones, which would count five times as many.
+      bytes: read and written by the operations after they are fused.
       images: in a batch.
     """
 
@@ -158,9 +162,10 @@ def step_cost(
         net = nets.from_json(nets.to_json(net) | {"conv": "lax"})
     begin, step = training_step(net, shape, optimizer, weight_decay)
     state = jax.eval_shape(begin, stream(0, "benchmark", "step"))
-    compiled = jax.jit(step).lower(state, batch_shapes(shape, batch)).compile()
-    cost: Any = compiled.cost_analysis()
-    return StepCost(cost["flops"], cost["bytes accessed"], batch)
+    lowered = jax.jit(step).lower(state, batch_shapes(shape, batch))
+    asked: Any = lowered.cost_analysis()
+    compiled: Any = lowered.compile().cost_analysis()
+    return StepCost(asked["flops"], compiled["bytes accessed"], batch)
 
 
 def measured(
@@ -180,7 +185,7 @@ def measured(
 
 
 def bound(name: str, cost: StepCost, operations: float, memory: float) -> Rate:
-    """The rate that a device can't exceed: its operations and its bytes a second at their peaks.
+    """The rate of a device that does its operations and moves its bytes at their peak rates.
 
     Args:
       name: the device.
@@ -206,6 +211,7 @@ def table(plan: Plan, cost: StepCost, rates: Sequence[Rate]) -> str:
         f"images: {plan.images:.3g} images",
         f"without the controls {plan.tickets_epochs} epochs, {100 * share:.1f} %",
         f"a step: {cost.operations:.4g} operations, {cost.bytes:.4g} bytes (XLA's cost analysis)",
+        f"an image: {per_image:.4g} operations, {cost.bytes / cost.images:.4g} bytes",
         f"all steps: {plan.images * per_image:.3g} operations",
         "",
         "ESTIMATED days, if cells on other devices cost nothing more",

@@ -13,6 +13,7 @@ from experiments.harness.dense_store import dense_entry
 from experiments.harness.session import Session
 from experiments.harness.shared_parts import ShareSettings
 from experiments.harness.trained_masks import Entry, train_entries, train_in_parts
+from experiments.harness.training_runs import train_all
 from jaxtickets import runs
 from jaxtickets.training import Watched
 
@@ -34,15 +35,24 @@ def train_dense(
     if not share.share_cells:
         return train_entries(session, "dense", entries, keep_at=keep_at)
 
-    def work(name: str, folder: Path) -> tuple[Watched, list[Row]]:
-        mine = [entries[int(name.removeprefix("dense-"))]]
-        return train_entries(session._replace(folder=folder), "dense", mine, keep_at=keep_at)
+    names = {f"dense-{i}": entry for i, entry in enumerate(entries)}
 
-    names = [f"dense-{i}" for i in range(len(entries))]
-    home, lease = session.folder / PARTS, share.lease_seconds
-    done = shared_parts.do_all(home, names, lambda *part: work(*part)[1], lease)
+    def work(name: str, folder: Path) -> list[Row]:
+        mine = [names[name]]
+        return train_entries(session._replace(folder=folder), "dense", mine, keep_at=keep_at)[1]
+
+    done = shared_parts.do_all(session.folder / PARTS, list(names), work, share.lease_seconds)
     # the last checkpoint of a finished net holds its end, so that nothing is trained here
-    ends = [work(name, one.folder)[0] for name, one in zip(names, done, strict=True)]
+    ends = [
+        train_all(
+            session=session._replace(folder=one.folder),
+            phase="dense",
+            starts=runs.stack([entry.start]),
+            names=[entry.name],
+            keep_at=keep_at,
+        )
+        for entry, one in zip(entries, done, strict=True)
+    ]
     stacked = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *ends)
     return stacked, [row for one in done for row in one.rows]
 

@@ -70,9 +70,9 @@ def profile(problem: Problem, axis: Axis, starts: Start, data: Dataset) -> list[
     """
     alone = axis if axis.mode == runs.DATA else axis._replace(devices=axis.devices[:1])
     rows, shared = _placed(problem, starts, data, alone)
-    arguments = rows.blocks[0], shared.copies[0]
-    compiled = runs.program(_training(problem), alone).lower(*arguments).compile()
-    return step_profile.profile(compiled, lambda: compiled(*arguments))
+    block, splits = rows.blocks[0], shared.copies[0]
+    compiled = runs.program(_training(problem), alone).lower(block, splits).compile()
+    return step_profile.profile(compiled, lambda: compiled(block, splits))
 
 
 def _ways(axis: Axis, many: int) -> dict[str, Axis]:

@@ -11,7 +11,7 @@ import commands
 import pytest
 from commands import summary
 
-from experiments.harness import records, shared_parts
+from experiments.harness import provenance, records, shared_parts
 from experiments.harness.shared_parts import ShareSettings
 from jaxtickets.io.errors import UserError
 
@@ -102,6 +102,20 @@ def test_a_run_is_joined_only_by_its_like(tmp_path):
             records.open_run("grid", {"a": 2}, folder, shared=True)
         with pytest.raises(UserError, match="is in use"):
             records.open_run("grid", {"a": 1}, folder)
+    finally:
+        records._unlock(folder)
+
+
+def test_a_process_ends_its_own_session(tmp_path):
+    folder = tmp_path / "run"
+    records.open_run("grid", {"a": 1}, folder, shared=True)
+    try:
+        (mine,) = provenance.read(folder)
+        other = mine | {"process": "elsewhere:1"}
+        path = folder / "provenance.json"
+        path.write_text(json.dumps({"sessions": [mine, other]}))
+        records.finish_run(folder)
+        assert [bool(one["ended"]) for one in provenance.read(folder)] == [True, False]
     finally:
         records._unlock(folder)
 

@@ -5,6 +5,7 @@ import importlib
 import json
 import math
 import pkgutil
+import re
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 import experiments
 import jaxtickets
-from experiments.harness import pages, provenance, settings
+from experiments.harness import event_files, pages, provenance, rows, settings
 
 LEADING = "method,density,seed,untrained_accuracy,trained_accuracy,seconds"
 CHECKED = LEADING.replace("method,", "method,check,")
@@ -79,20 +80,37 @@ def test_every_experiment_is_run():
 @pytest.mark.parametrize("experiment", FIGURES)
 def test_a_run_leaves_its_records_and_figures_and_says_where(experiment, smokes):
     folder, done = smokes(experiment)
-    assert done.stdout.splitlines()[-1] == f"run: {folder}"
+    best = pages.page_of(experiment).FIGURE
+    assert done.stdout.splitlines()[-3:] == [
+        f"figure: {folder / 'figures' / best}.png",
+        f"report: {folder / 'report.html'}",
+        f"run: {folder}",
+    ]
     assert json.loads((folder / "spec.json").read_text())["experiment"] == experiment
     assert (folder / "summary.csv").read_text().startswith(LEADS.get(experiment, LEADING))
     (session,) = provenance.read(folder)
     assert sum(session["compile_seconds"].values()) > 0
     for name in FIGURES[experiment]:
         assert (folder / "figures" / f"{name}.png").stat().st_size > 10_000
+    report = (folder / "report.html").read_text(encoding="utf-8")
+    drawn = {f"{name}.png" for name in FIGURES[experiment]}
+    assert drawn <= set(re.findall(r'<img src="data:image/png;base64,[^"]+" alt="([^"]+)"', report))
+    assert f"<span>experiments.{experiment}</span> <span>--smoke</span>" in report
+    stepped = [
+        row for part in rows.parts(folder) for row in rows.read_metrics(part) if "step" in row
+    ]
+    assert len(rows.read_csv(folder / "metrics.csv") if stepped else []) == len(stepped)
+    places = " ".join({event_files.place_of(row) for row in stepped})
+    assert not re.findall(r"(loss|accuracy|energy|mean|kept\S*|epoch|step)=", places)
     assert "Warning" not in done.stderr
 
 
 @pytest.mark.parametrize("experiment", FIGURES)
 def test_a_page_has_the_table_that_the_run_prints(experiment, smokes, tmp_path):
     folder, done = smokes(experiment)
-    pages.keep(folder, "smoke", tmp_path)
+    pages.keep(folder, "smoke", tmp_path, FIGURES[experiment])
+    kept = tmp_path / "experiments" / experiment / "results"
+    assert all((kept / f"smoke-{name}.png").exists() for name in FIGURES[experiment])
     page = tmp_path / "experiments" / experiment / "README.md"
     markers = f"<!-- table: {experiment}/smoke -->", "<!-- end -->"
     page.write_text("\n".join(["# Question", "", *markers, ""]), encoding="utf-8")

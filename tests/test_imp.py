@@ -10,7 +10,7 @@ import pytest
 from experiments.harness import imp_plan
 from experiments.harness.imp_plan import ImpSettings
 from experiments.harness.levels import descend
-from experiments.harness.lineages import LevelPlan, Lineage
+from experiments.harness.lineages import LevelPlan, Lineage, later_steps
 from experiments.harness.session import Session
 from experiments.harness.settings import check
 from jaxtickets import masks
@@ -72,6 +72,25 @@ def test_lineages_that_one_batch_cannot_train_are_refused(ends, rewinds, duty, t
     with pytest.raises(ValueError, match=f"must {duty}"):
         descend(session, plan, lines, after=pytest.fail)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_steps_of_later_levels_are_those_of_all_their_nets():
+    lines = [Lineage(None, None, {"seed": i}) for i in range(2)]
+    plan = LevelPlan(
+        levels=2,
+        prune=None,
+        going=lambda line: LevelTraining(True, 30, (90, 130)[line.name["seed"]]),
+        dense_steps=90,
+        copies={"reinit": 2, "random": 1},
+        copies_every=2,
+        control_levels=(1,),
+        orders=2,
+    )
+    # level 1: the ticket and one of each of four controls; level 2: ticket, two reinits, random
+    assert len(CONTROLS) == 5
+    both_lines = 60 + 100
+    expected = [(5 + 4) * 2 * both_lines, 4 * 2 * both_lines, 0]
+    assert [later_steps(plan, lines, level) for level in range(3)] == expected
 
 
 # --- settings ------------------------------------------------------------------------------------

@@ -25,6 +25,17 @@ def test_every_level_trains_the_ticket_beside_its_treatments(smokes):
     assert found == expected
 
 
+def test_the_live_line_knows_the_levels_that_follow(smokes):
+    last = {}
+    for line in smokes("imp_rewind")[1].stderr.splitlines():
+        last[line.partition(",")[0]] = line.partition("left ")[2]
+    assert [level for level in last if last[level].startswith("0:00, of the run ")] == [
+        "level-00",
+        "level-01",
+    ]
+    assert last["level-02"] == "0:00"
+
+
 def test_treatments_keep_the_tickets_counts_and_levels_are_nested(smokes):
     folder, _ = smokes("imp_rewind")
     rows = summary(folder)

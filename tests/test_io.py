@@ -844,8 +844,13 @@ def test_a_progress_line_reads_as_in_the_manual():
     formats = {"T": ".1e", "best": ".3f", "mean": ".3f", "accepted": ".0%"}
     assert progress.line("search", 1200, 8000, values, formats, "1850 eval/s", 92) == (
         "search  1200/8000  15 %  T 3.1e-03  best 0.412  mean 0.498  accepted 23 %"
-        "  1850 eval/s  left 1:32"
+        "  1850 eval/s  left 1:32 of this phase"
     )
+    # what follows in the run is known: an hour and 32 s more, or nothing
+    assert progress.line("train", 5, 10, {}, {}, left=92, whole=3724).endswith(
+        "  left 1:32, of the run 1:02:04"
+    )
+    assert progress.line("train", 5, 10, {}, {}, left=92, whole=92).endswith("  left 1:32")
     assert progress.line("train", 5, 10, {"at": "seed 1", "x": np.nan}, {}) == (
         "train   5/10  50 %  at seed 1  x nan"
     )
@@ -866,11 +871,20 @@ class Terminal(io.StringIO):
         return True
 
 
-def shown(stream, stop=11):
+def shown(stream, stop=11, later=0.0):
     clock = iter(range(0, 100, 2))
-    with progress.Progress(
-        "go", 10, {"x": ".1f"}, "run", 4, stream=stream, every=5, clock=lambda: next(clock)
-    ) as live:
+    live = progress.Progress(
+        label="go",
+        total=10,
+        formats={"x": ".1f"},
+        unit="run",
+        per_step=4,
+        stream=stream,
+        every=5,
+        clock=lambda: next(clock),
+        later=later,
+    )
+    with live:
         for step in range(1, stop):
             live.update(step, x=step)
     return stream.getvalue()
@@ -884,6 +898,17 @@ def test_a_log_gets_the_first_line_the_last_and_one_every_few_seconds():
         "go   7/10  70 %  x 7.0  2 run/s  left 0:06",
         "go  10/10  100 %  x 10.0  2 run/s  left 0:00",
     ]
+
+
+def test_the_line_tells_the_time_of_the_whole_run_only_where_what_follows_is_known():
+    # 2 run/s: 20 runs more take 10 s
+    assert [line.partition("left ")[2] for line in shown(io.StringIO(), later=20).splitlines()] == [
+        "",
+        "0:12, of the run 0:22",
+        "0:06, of the run 0:16",
+        "0:00, of the run 0:10",
+    ]
+    assert shown(io.StringIO(), later=None).splitlines()[1].endswith("left 0:12 of this phase")
 
 
 def test_a_run_that_stops_early_shows_its_last_step():
@@ -907,6 +932,7 @@ def test_the_line_says_compiling_while_it_is(compiled):
         live.update(1)
     compiling = stream.getvalue().index("go  0/2   0 %  compiling")
     assert stream.getvalue().rindex("go  0/2   0 %\x1b") > compiling
+    assert "compiling program 1\x1b" in stream.getvalue()
     assert after["search"] > before.get("search", 0)
     assert after["elsewhere"] == before["elsewhere"]
     log = io.StringIO()
@@ -918,6 +944,54 @@ def test_the_line_says_compiling_while_it_is(compiled):
         "go  0/2   0 %  compiling",
         "go  0/2   0 %  best 0.25  compiling",
     ]
+
+
+def test_a_log_says_that_it_compiles_if_nothing_was_said_for_some_seconds():
+    log, now = io.StringIO(), [0]
+    live = progress.Progress("go", 2, stream=log, every=5, clock=lambda: now[0])
+    live.announce()
+    for at, starts in ((1, True), (4, False), (4, True), (10, True), (60, False), (90, False)):
+        now[0] = at  # 3 s, then two devices from 4 to 90
+        live.compiling(starts)
+    now[0] = 100
+    live.compiling(True)
+    assert log.getvalue().splitlines() == [
+        "go  0/2   0 %  compiling",
+        "go  0/2   0 %  compiling program 3, 0:03 so far",
+        "go  0/2   0 %  compiling program 4, 1:29 so far",
+    ]
+
+
+def test_a_terminal_says_that_it_compiles_between_phases(compiled):
+    del compiled
+    stream = Terminal()
+    before = list(compilation._elsewhere)
+    try:
+        compilation.watch_elsewhere(progress.between_phases(stream))
+        with compilation.watched("search", lambda now: None):
+            jax.jit(lambda x: x * 5.25 - 3)(np.ones(3))
+        assert not stream.getvalue()
+        jax.jit(lambda x: x * 4.25 - 9)(np.ones(3))
+    finally:
+        compilation._elsewhere[:] = before
+    assert stream.getvalue() == "\rbetween phases  compiling program 1\x1b[K\r\x1b[K"
+    log = io.StringIO()
+    progress.between_phases(log)(True)
+    assert not log.getvalue()
+
+
+def test_a_narrow_terminal_gets_the_lines_last_part(monkeypatch):
+    text = "go  1/10  10 %  x 1.0  y 2.5  2 run/s  left 0:12"
+    assert progress.fitted(text, len(text)) == text
+    assert progress.fitted(text, len(text) - 1) == "go  1/10  10 %  x 1.0  y 2.5  left 0:12"
+    assert progress.fitted(text, 30) == "go  1/10  10 %  left 0:12"
+    assert progress.fitted(text, 10) == "go  1/10  "
+    monkeypatch.setenv("COLUMNS", "46")
+    stream = Terminal()
+    live = progress.Progress("some runs", 2, stream=stream)
+    live.announce(loss=0.25)
+    live.compiling(True)
+    assert stream.getvalue().endswith("\rsome runs  0/2   0 %  compiling program 1\x1b[K")
 
 
 # --- set-up --------------------------------------------------------------------------------------

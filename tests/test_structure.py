@@ -189,6 +189,7 @@ SLOW = {
     "PIL",
     "scipy.special",
     "scipy.stats",
+    "tensorboardX",
     "tensorflow_datasets",
 }
 

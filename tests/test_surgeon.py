@@ -24,7 +24,7 @@ from jaxtickets.criteria import Evidence
 from jaxtickets.types import Split
 
 IMAGE = (5, 5, 2)
-OPTIONS = {"woodfisher": {"block": 16}}
+OPTIONS = {"woodfisher": {"block": 16}, "exact_woodfisher": {"block": 16}}
 
 
 class Net(nn.Module):
@@ -438,6 +438,7 @@ def test_batch_norm_and_every_registered_kind_of_layer_is_known():
         (lambda s, p: surgeon.prune_to_pattern(s, p, 5, 4), "5 kept of every 4 weights"),
         (lambda s, p: woodfisher.study(s, p, damping=0.0), "damping 0.0: must be above 0"),
         (lambda s, p: woodfisher.study(s, p, block=0), "blocks of 0 weights"),
+        (lambda s, p: woodfisher.study(flat(s), p), "the Fisher information is zero"),
         (lambda s, p: obs.study(s, p, damping=0.0), "damping 0.0: must be above 0"),
         (lambda s, p: obs.study(s._replace(params=big(), mask=masks.ones(big())), p), "at most"),
     ],
@@ -447,6 +448,15 @@ def test_bad_input_is_told_in_one_line(act, message, seen, prunable):
     with pytest.raises(ValueError, match=message) as error:
         act(few, prunable)
     assert "\n" not in str(error.value)
+
+
+def flat(evidence):
+    """The evidence with a net that gives the same logits whatever its weights are."""
+
+    def apply(params, stats, images, key=None, train=False):
+        return jnp.zeros((len(images), 3)), stats
+
+    return evidence._replace(model=evidence.model._replace(apply=apply))
 
 
 def big():

@@ -129,7 +129,7 @@ def main() -> None:
                 entry = Entry(fields, start_of(problem, one, mask, params))
                 save_entry(session.folder, problem, entry, one.step)
                 entries.append(entry)
-    summary = train_in_parts(session._replace(problem=alone), "train", entries)
+    summary = train_in_parts(session._replace(problem=alone, later=0.0), "train", entries)
     dense = budgeted_search.dense_cost(problem)
     for row in summary:
         row["dense_trainings"] = round(row["forward_passes"] / dense, 4)

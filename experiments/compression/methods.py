@@ -74,7 +74,7 @@ def by_surgeon(name: str) -> Study:
 
 STUDIES = {
     **{name: by_criterion(name) for name in ("random", "magnitude", "fisher", "obd")},
-    **{name: by_surgeon(name) for name in ("woodfisher", "layer_obs", "exact_obs")},
+    **{name: by_surgeon(name) for name in surgeon.SURGEONS if name != "obs"},
 }
 """`obs` is missing: nets of images have too many weights for the whole Hessian."""
 CUTTERS: dict[str, Cutter] = {

@@ -101,7 +101,7 @@ def train_and_draw(session: Session, plan: DrawPlan) -> Watched:
         for at, one in enumerate(seeds):
             last = {name: values[at, -1] for name, values in info.items()}
             last["train_loss"] = last["train_loss"].mean()
-            made.append({"seed": one.number, "epoch": i + 1, **last})
+            made.append({"seed": one.number, "step": last["step"], "epoch": i + 1, **last})
             for row, density in enumerate(plan.keep):
                 far = [round(float(d), 8) for d in distances[at, row, :i]]
                 said = {"seed": one.number, "density": density, "epoch": i + 1}

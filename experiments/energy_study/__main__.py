@@ -79,7 +79,7 @@ def main() -> None:
         problem, train, steps, energy_scores.energy_inputs(entries[0], scored), look
     )
     energies = energy_scores.energies_of_masks(made.session, train, steps, entries, scored, look)
-    summary = train_in_parts(made.session, "train", entries)
+    summary = train_in_parts(made.session._replace(later=0.0), "train", entries)
     for row, of in zip(summary, energies, strict=True):
         row |= {f"energy/{name}": round(value, 6) for name, value in of.items()}
     rows.write_summary(made.session.folder, summary, *trained_masks.CHECKED)

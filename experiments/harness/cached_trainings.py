@@ -9,7 +9,12 @@ from typing import Any
 
 from experiments.harness import memory_batches, rows
 from experiments.harness.session import Session
-from experiments.harness.trained_masks import Entry, save_entry, train_entries
+from experiments.harness.trained_masks import (
+    Entry,
+    before_others,
+    save_entry,
+    train_entries,
+)
 from jaxtickets import runs
 
 Row = dict[str, Any]
@@ -36,8 +41,8 @@ def train(
         session.folder, phase, session.axis, list(entries.values()), params
     )
     names = iter([*entries][len(found) :])
-    for step, mine in missing:
-        ends, done = train_entries(session, step, mine)
+    for part, (step, mine) in zip(before_others(session, missing), missing, strict=True):
+        ends, done = train_entries(part, step, mine)
         for i, entry in enumerate(mine):
             params, stats = runs.take((ends.state.params, ends.state.stats), i)
             end = Entry(entry.name, entry.start._replace(params=params, stats=stats))

@@ -61,11 +61,18 @@ def watched(phase: str, show: Callable[[bool], None]) -> Iterator[None]:
 
     jax.monitoring.register_event_listener(started)
     jax.monitoring.register_event_duration_secs_listener(ended)
+    _open.append(phase)
     try:
         yield
     finally:
+        _open.remove(phase)
         jax.monitoring.unregister_event_listener(started)
         jax.monitoring.unregister_event_duration_listener(ended)
+
+
+def watch_elsewhere(show: Callable[[bool], None]) -> None:
+    """From now on `show` is called as in `watched`, for compilation outside of all phases."""
+    _elsewhere[:] = [show]
 
 
 def seconds() -> dict[str, float]:
@@ -79,11 +86,25 @@ def seconds() -> dict[str, float]:
 
 _of_phases: defaultdict[str, float] = defaultdict(float)
 _in_all: defaultdict[str, float] = defaultdict(float)
+_open: list[str] = []
+_elsewhere: list[Callable[[bool], None]] = []
+
+
+def _start(event: str, **_: Any) -> None:
+    if event.endswith(STARTED):
+        _tell_elsewhere(True)
 
 
 def _count(event: str, duration_secs: float, **_: Any) -> None:
     if event.endswith(ENDED):
         _in_all["seconds"] += duration_secs
+        _tell_elsewhere(False)
 
 
+def _tell_elsewhere(now: bool) -> None:
+    for show in () if _open else _elsewhere:
+        show(now)
+
+
+jax.monitoring.register_event_listener(_start)
 jax.monitoring.register_event_duration_secs_listener(_count)

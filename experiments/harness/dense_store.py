@@ -12,10 +12,10 @@ import jax
 import numpy as np
 
 from experiments.harness import setup, source
+from experiments.harness.flags import StoreSettings
 from experiments.harness.problem import Problem
 from experiments.harness.seeds import Seed, training_key
 from experiments.harness.session import Session
-from experiments.harness.settings import option
 from experiments.harness.trained_masks import Entry, save_entry, train_entries, untrained_rows
 from experiments.harness.training_runs import Start
 from experiments.harness.training_settings import TrainSettings
@@ -26,13 +26,6 @@ from jaxtickets.io.files import digest, pretty, write_atomically
 from jaxtickets.types import Params, Split, Stats, Ticket
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
-
-
-@dataclasses.dataclass(frozen=True)
-class StoreSettings:
-    """Where dense nets are stored. It doesn't change any number."""
-
-    dense_store: str = option("runs/dense", "folder of trained dense nets that runs share")
 
 
 class Dense(NamedTuple):

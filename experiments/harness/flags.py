@@ -49,12 +49,20 @@ class RunSettings:
     checkpoint_seconds: float = option(
         60.0, "seconds between two checkpoints", least=0, most=math.inf
     )
+    tensorboard: bool = option(False, "also write metrics as TensorBoard's event files")
     distributed: bool = option(False, "share the work with other processes that JAX finds")
     coordinator: str = option("", "HOST:PORT of the first process, if JAX can't find it")
     num_processes: int = option(0, "number of processes, with --coordinator", least=0, most=10**6)
     process_id: int = option(
         -1, "number of this process, from 0, with --coordinator", least=-1, most=10**6
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class StoreSettings:
+    """Where dense nets are stored. It doesn't change any number."""
+
+    dense_store: str = option("runs/dense", "folder of trained dense nets that runs share")
 
 
 @dataclasses.dataclass(frozen=True)

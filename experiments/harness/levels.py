@@ -13,12 +13,13 @@ from experiments.harness.lineages import (
     Lineage,
     dense_entries,
     first_weights,
+    later_steps,
     level_entries,
     next_descent,
     unpruned,
 )
 from experiments.harness.session import Session
-from experiments.harness.trained_masks import Entry, train_entries
+from experiments.harness.trained_masks import Entry, train_entries, with_later
 from jaxtickets import runs
 from jaxtickets.io import checkpoints
 from jaxtickets.training import Watched
@@ -90,7 +91,8 @@ def descend(
                 length = how.end - how.start
                 step = how.start if how.rewound else plan.dense_steps + (level - 1) * length
                 trained_masks.save_entry(folder, problem, entry, step, f"level{level:02d}-{name}")
-        again = session._replace(problem=plan.retrain(problem, entries))
+        again = with_later(session, later_steps(plan, lineages, level))
+        again = again._replace(problem=plan.retrain(problem, entries))
         ends, made = train_entries(again, phases[level], entries, keep_at=keep_at, end=last)
         if look is not None:
             made = [row | more for row, more in zip(made, look(entries, ends), strict=True)]

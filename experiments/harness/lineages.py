@@ -123,11 +123,7 @@ def level_entries(
     level: int,
 ) -> list[Entry]:
     """A level's entries: first the lineages' tickets, then their controls and other orders."""
-    problem = session.problem
-    with_copies = level and (level % plan.copies_every == 0 or level == plan.levels)
-    copies = {"ticket": 1, **(plan.copies if with_copies else {})}
-    if level in plan.control_levels:
-        copies |= {name: 1 for name in CONTROLS if not copies.get(name)}
+    problem, copies = session.problem, _copies(plan, level)
     tickets: list[Entry] = []
     others: list[Entry] = []
     for i, line in enumerate(lineages):
@@ -164,6 +160,22 @@ def level_entries(
                 entry = Entry({**name, "copy": copy, "order": order}, start)
                 (others if order or method != "ticket" else tickets).append(entry)
     return tickets + others
+
+
+def _copies(plan: LevelPlan, level: int) -> dict[str, int]:
+    """Control, or `ticket` -> how many of it a lineage trains at a level."""
+    with_copies = level and (level % plan.copies_every == 0 or level == plan.levels)
+    copies = {"ticket": 1, **(plan.copies if with_copies else {})}
+    if level in plan.control_levels:
+        copies |= {name: 1 for name in CONTROLS if not copies.get(name)}
+    return copies
+
+
+def later_steps(plan: LevelPlan, lineages: Sequence[Lineage], level: int) -> int:
+    """The training steps of all nets of the levels after this one."""
+    nets = sum(sum(_copies(plan, i).values()) for i in range(level + 1, plan.levels + 1))
+    trainings = map(plan.going, lineages)
+    return nets * plan.orders * sum(training.end - training.start for training in trainings)
 
 
 def next_descent(ends: Watched, begun: Params, before: Descent | None) -> Descent:

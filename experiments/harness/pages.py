@@ -14,7 +14,8 @@ from what is kept.
 
 An experiment's `page.py`, or `default_page` where it has none, says what its page shows: `RECORDS`,
 files of a run's folder, the first of them with a row a seed; `table`, which makes the text of their
-rows that the run prints too; and `FIGURE`, the name of one of the run's figures.
+rows that the run prints too; and `FIGURE`, the name of one of the run's figures. `--figures=where`
+keeps others beside it (`lenet5-where.png`).
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from os.path import relpath
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,7 @@ from typing import Any
 from absl import flags
 
 from experiments.harness import default_page, provenance, rows
-from experiments.harness.dense_store import StoreSettings
-from experiments.harness.flags import RunSettings
+from experiments.harness.flags import RunSettings, StoreSettings
 from experiments.harness.main import run_main
 from experiments.harness.records import read_spec
 from experiments.harness.rows import Row
@@ -60,13 +60,14 @@ def page_of(experiment: str) -> Any:
         raise UserError(f"{experiment} has no page: {error}") from error
 
 
-def keep(folder: Path, label: str, root: Path = ROOT) -> str:
+def keep(folder: Path, label: str, root: Path = ROOT, figures: Sequence[str] = ()) -> str:
     """Keeps what a page needs of a run's folder; returns the experiment's name.
 
     Args:
       folder: of a run that has ended.
       label: the table's name among those of its experiment.
       root: of the checkout.
+      figures: the names of the run's figures that are kept beside the page's own.
 
     Raises:
       UserError: the run has not ended, or lacks a record; or a file would be too large.
@@ -81,7 +82,10 @@ def keep(folder: Path, label: str, root: Path = ROOT) -> str:
     for name, record in zip(page.RECORDS, records, strict=True):
         _small(rows.write_csv(_record(home, label, name), record))
     write_atomically(home / f"{label}.json", pretty(source))
-    draw(folder / "figures" / f"{page.FIGURE}.png", home / f"{label}.png")
+    drawn = folder / "figures"
+    draw(drawn / f"{page.FIGURE}.png", home / f"{label}.png")
+    for name in figures:
+        draw(drawn / f"{name}.png", home / f"{label}-{name}.png")
     return experiment
 
 
@@ -111,23 +115,33 @@ def origin(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
       UserError: it has not ended.
     """
     sessions = provenance.read(folder)
-    if not sessions or not sessions[-1]["ended"]:
+    ended = [session for session in sessions if session["ended"]]
+    if not ended:
         raise UserError(f"{folder}: the run has not ended, --resume goes on with it")
     times = [[session[name] for name in ("started", "ended")] for session in sessions]
     whole = all(end for _, end in times)  # a process that was killed has left no end
-    last = sessions[-1]
+    last = ended[-1]
     return {
         "command": command(last["command"]),
         "seeds": spec.get("seeds", 1),
-        "seconds": sum(_seconds(*pair) for pair in times) if whole else None,
+        "seconds": _seconds(times) if whole else None,
         "date": last["ended"][:10],
         **{name: last[name] for name in ("devices", "cpu", "commit")},
         "versions": {name: last["versions"][name] for name in ("python", "jax")},
     }
 
 
-def _seconds(start: str, end: str) -> float:
-    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+def _seconds(times: Sequence[Sequence[str]]) -> float:
+    """The time in which one session or more was running; those of a shared run overlap.
+
+    Args:
+      times: start and end of each session.
+    """
+    spent, until = 0.0, datetime.min.replace(tzinfo=UTC)
+    for start, end in sorted([datetime.fromisoformat(time) for time in pair] for pair in times):
+        spent += max(0.0, (end - max(start, until)).total_seconds())
+        until = max(until, end)
+    return spent
 
 
 PLACES = [
@@ -209,6 +223,11 @@ def block(experiment: str, label: str, page: Path, root: Path = ROOT) -> str:
 
 
 def _origin_line(record: dict[str, Any], where: str) -> str:
+    return f"{origin_words(record)}; [rows]({where})."
+
+
+def origin_words(record: dict[str, Any]) -> str:
+    """What `origin` has found, but for the command, in one line."""
     n, devices = record["seeds"], record["devices"]
     if devices["kind"] == "cpu":
         machine = f"{devices['count']} CPU device{'s' * (devices['count'] > 1)} ({record['cpu']})"
@@ -219,7 +238,7 @@ def _origin_line(record: dict[str, Any], where: str) -> str:
     commit = head[:10] + (" with changes" if dirty else "")
     return (
         f"n = {n}, mean ± sample standard deviation over seeds; {machine}, {took}; commit {commit}"
-        f", jax {record['versions']['jax']}, {record['date']}; [rows]({where})."
+        f", jax {record['versions']['jax']}, {record['date']}"
     )
 
 
@@ -255,7 +274,7 @@ def main() -> None:
             raise UserError(
                 f"--label={label}: letters, digits, dots and dashes that name the table"
             )
-        experiment = keep(Path(folder), label)
+        experiment = keep(Path(folder), label, figures=flags.FLAGS.figures)
         marker = f"<!-- table: {experiment}/{label} -->"
         if not any(marker in page.read_text(encoding="utf-8") for page in pages()):
             print(f"put {marker} and <!-- end --> into a page, and run this without --run")
@@ -269,4 +288,5 @@ def main() -> None:
 if __name__ == "__main__":
     flags.DEFINE_string("run", "", "the folder of a run to keep; empty: none")
     flags.DEFINE_string("label", "", "the name of its table among those of its experiment")
+    flags.DEFINE_list("figures", [], "further figures of the run to keep, by name")
     run_main(main)

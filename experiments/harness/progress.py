@@ -23,6 +23,7 @@ def line(
     formats: Mapping[str, str],
     rate: str = "",
     left: float | None = None,
+    whole: float | None = None,
 ) -> str:
     """One progress line.
 
@@ -32,14 +33,33 @@ def line(
       values: name -> number or word to show, in this order.
       formats: name -> format specification; `.4g` for names that are missing.
       rate: the speed, such as `1850 eval/s`; left out if empty.
-      left: the remaining seconds; left out if None.
+      left: the remaining seconds of this work; left out if None.
+      whole: the remaining seconds of the whole run; None: unknown.
     """
     done = 100 * step // total if total else 100
     shown = [f"{name} {_format(value, formats.get(name))}" for name, value in values.items()]
     parts = [label, f"{step:>{len(str(total))}}/{total}", f"{done:2d} %", *shown]
     parts += [rate] if rate else []
-    parts += [f"left {duration(left)}"] if left is not None else []
+    parts += [_left(left, whole)] if left is not None else []
     return "  ".join(parts)
+
+
+def _left(phase: float, whole: float | None) -> str:
+    if whole is None:
+        return f"left {duration(phase)} of this phase"
+    run = f", of the run {duration(whole)}" if whole > phase else ""
+    return f"left {duration(phase)}{run}"
+
+
+def fitted(text: str, width: int) -> str:
+    """A line of at most `width` characters. Its last part stays, such as the time that is left.
+
+    Parts are left out from the one before the last on: the rate first, then the values.
+    """
+    parts = text.split("  ")
+    while len("  ".join(parts)) > width and len(parts) > 4:
+        del parts[-2]
+    return "  ".join(parts)[:width]
 
 
 def duration(seconds: float) -> str:
@@ -64,6 +84,8 @@ class Progress:
       label, total, formats: see `line`.
       unit: what the rate counts per second; empty: no rate is shown.
       per_step: how many of these units a step has, such as the chains of a search.
+      later: the units of the work that follows in the run. It is taken to go at the same speed.
+        None: unknown, so the line tells the time that is left of this work alone.
     """
 
     def __init__(
@@ -76,9 +98,10 @@ class Progress:
         stream: TextIO | None = None,
         every: float = 5.0,
         clock: Callable[[], float] = time.monotonic,
+        later: float | None = None,
     ):
         self.label, self.total, self.formats = label, total, formats or {}
-        self.unit, self.per_step = unit, per_step
+        self.unit, self.per_step, self.later = unit, per_step, later
         self._stream = processes.stderr() if stream is None else stream
         self._live = self._stream.isatty()
         self._every = 0.1 if self._live else every
@@ -87,6 +110,7 @@ class Progress:
         self._shown_at = 0.0
         self._hidden = ""  # the newest line if it isn't shown yet
         self._announced = False
+        self._programs = _Programs(clock)
         self._text_now = ""  # the newest line, shown or not
         self._open = False  # the terminal's cursor is at the end of an unfinished line
 
@@ -99,15 +123,21 @@ class Progress:
             return
         self._announced = True
         self._text_now = line(self.label, 0, self.total, values, self.formats)
-        self._show(
-            self._text_now if self._live else f"{self._text_now}  {COMPILING}", self._clock()
-        )
+        self._show(self._text_now, self._clock(), "" if self._live else f"  {COMPILING}")
 
     def compiling(self, now: bool) -> None:
-        """Shows on a terminal whether a program is being compiled now."""
-        if self._live and self._text_now:
-            text = f"{self._text_now}  {COMPILING}" if now else self._text_now
-            self._show(text, self._clock())
+        """Shows that a program is being compiled now, or no longer.
+
+        It says which program of this work that is, and how long compiling has taken so far. A log
+        gets a line for it only if the newest one is a few seconds old.
+        """
+        clock = self._programs.count(now)
+        if not self._text_now:
+            return
+        if self._live and not self._programs.compiling:
+            self._show(self._text_now, clock)
+        elif now and (self._live or clock - self._shown_at >= self._every):
+            self._show(self._text_now, clock, f"  {self._programs.words()}")
 
     def update(self, step: int, **values: Value) -> None:
         """Sets the number of steps done and the values to show with it."""
@@ -146,20 +176,70 @@ class Progress:
         speed = steps / seconds
         rate = f"{_speed(speed * self.per_step)} {self.unit}/s" if self.unit else ""
         left = max(self.total - step, 0) / speed
-        return line(self.label, step, self.total, values, self.formats, rate, left)
+        whole = None if self.later is None else left + self.later / (speed * self.per_step)
+        return line(self.label, step, self.total, values, self.formats, rate, left, whole)
 
-    def _show(self, text: str, now: float) -> None:
+    def _show(self, text: str, now: float, note: str = "") -> None:
         if self._live:
             width = shutil.get_terminal_size().columns - 1  # a longer line can't be rewritten
-            self._write(f"\r{text[:width]}\x1b[K")
+            self._write(f"\r{fitted(f'{text}{note}', width)}\x1b[K")
             self._open = True
         else:
-            self._write(text + "\n")
+            self._write(f"{text}{note}\n")
         self._shown_at, self._hidden = now, ""
 
     def _write(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
+
+
+class _Programs:
+    """The programs that are compiled or read from the cache, and the time that this takes.
+
+    Attributes:
+      compiling: how many are being compiled now, by the threads of several devices.
+    """
+
+    def __init__(self, clock: Callable[[], float]):
+        self.compiling = 0
+        self._clock, self._number, self._since, self._seconds = clock, 0, 0.0, 0.0
+
+    def count(self, now: bool) -> float:
+        """Counts the start of a program's compilation, or an end; returns the time."""
+        clock, before = self._clock(), self.compiling
+        self.compiling = before + 1 if now else max(before - 1, 0)
+        self._number += now
+        if now and not before:
+            self._since = clock
+        if before and not self.compiling:
+            self._seconds += clock - self._since
+        return clock
+
+    def words(self) -> str:
+        """Such as `compiling program 3, 0:41 so far`: the time is that of those before."""
+        spent = f", {duration(self._seconds)} so far" if self._seconds >= 1 else ""
+        return f"{COMPILING} program {self._number}{spent}"
+
+
+def between_phases(
+    stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+) -> Callable[[bool], None]:
+    """Gives the function that shows on a terminal that a program is compiled between two phases.
+
+    It's called with True when a compilation starts, and with False when one ends, which removes the
+    line.
+    """
+    shown_on = processes.stderr() if stream is None else stream
+    programs = _Programs(clock)
+
+    def show(now: bool) -> None:
+        programs.count(now)
+        if shown_on.isatty():
+            text = f"between phases  {programs.words()}" if programs.compiling else ""
+            shown_on.write(f"\r{text[: shutil.get_terminal_size().columns - 1]}\x1b[K")
+            shown_on.flush()
+
+    return show
 
 
 def _speed(value: float) -> str:

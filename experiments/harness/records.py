@@ -3,7 +3,8 @@
     runs/EXPERIMENT/TIME-HASH/   TIME in UTC, HASH of `spec.json`
       spec.json                  the experiment and all settings that decide its numbers
       provenance.json            commit, versions, devices, times: see `provenance`
-      metrics.jsonl, summary.csv  see `rows`
+      metrics.jsonl, metrics.csv, summary.csv   see `rows`
+      report.html                see `report`
 
 A process locks its folder. The kernel releases the lock when the process ends. The processes of a
 shared run (`shared_parts`) hold the same lock together.
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.harness import provenance, rows, setup
+from experiments.harness import compilation, event_files, progress, provenance, rows, setup
 from experiments.harness.flags import RunSettings
 from jaxtickets.io import processes
 from jaxtickets.io.errors import UserError
@@ -120,7 +121,12 @@ def open_run_of_flags(
     out, resume = place.out or None, place.resume
     found = processes.told(lambda: open_run(experiment, spec, out, resume, shared=shared))
     run = found._replace(folder=processes.copied(found.folder))
+    if place.tensorboard and processes.first():
+        event_files.follow(run.folder)
+        for part in rows.parts(run.folder):
+            event_files.rewrite(part, rows.read_metrics(part))
     print(f"{setup.describe_devices()}, {axis.mode} in blocks of {axis.width}: {run.folder}")
+    compilation.watch_elsewhere(progress.between_phases())
     return run
 
 

@@ -2,6 +2,7 @@
 
 `metrics.jsonl` grows by one JSON object a line; `nan` and `inf` are strings in it. Each row holds
 its `phase` and its `step`, so that a resumed run can drop the rows that it will write again.
+At the end `metrics.csv` holds the rows that have a step, in one table: of all runs and phases.
 `summary.csv` is written at once, with a row for each run or method. A word that looks like a number
 (such as a digest of digits only) is written as quoted JSON.
 """
@@ -15,10 +16,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.harness import event_files
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.files import canonical, finite_or_not, naming, plain, write_atomically
 
-METRICS, SUMMARY = "metrics.jsonl", "summary.csv"
+METRICS, OBSERVATIONS, SUMMARY = "metrics.jsonl", "metrics.csv", "summary.csv"
 
 _QUOTED = re.compile(r'"([^"\\]|\\.)*"')
 """A word in the quotes that `_cell` gives it."""
@@ -29,11 +31,14 @@ Row = dict[str, Any]
 def append_metrics(folder: Path, *rows: Mapping[str, Any]) -> None:
     """Appends rows to `metrics.jsonl` and flushes them to the operating system.
 
+    With `--tensorboard` they become events, too, see `event_files`.
+
     Raises:
       TypeError: a value is neither a number, a word, an array nor a container of them.
       OSError: the rows can't be written. The file is left without any of them.
     """
-    lines = [json.dumps(plain(row), allow_nan=False) + "\n" for row in rows]
+    plainly = [plain(row) for row in rows]
+    lines = [json.dumps(row, allow_nan=False) + "\n" for row in plainly]
     path = folder / METRICS
     size = path.stat().st_size if path.exists() else 0
     try:
@@ -43,6 +48,7 @@ def append_metrics(folder: Path, *rows: Mapping[str, Any]) -> None:
         if path.is_file():
             os.truncate(path, size)
         raise
+    event_files.append(folder, map(finite_or_not, plainly))
 
 
 def read_metrics(folder: Path) -> list[Row]:
@@ -64,9 +70,11 @@ def keep_metrics(folder: Path, keep: Callable[[Row], bool]) -> None:
     """
     path = folder / METRICS
     if path.exists():
-        kept = "".join(text + "\n" for text, row in _metrics(folder) if keep(row))
-        if len(kept.encode()) < path.stat().st_size:  # else there is nothing to drop
-            write_atomically(path, kept)
+        kept = [(text, row) for text, row in _metrics(folder) if keep(row)]
+        content = "".join(text + "\n" for text, _ in kept)
+        if len(content.encode()) < path.stat().st_size:  # else there is nothing to drop
+            write_atomically(path, content)
+            event_files.rewrite(folder, (row for _, row in kept))
 
 
 def _metrics(folder: Path) -> Iterator[tuple[str, Row]]:
@@ -82,6 +90,29 @@ def _metrics(folder: Path) -> Iterator[tuple[str, Row]]:
         if not isinstance(row, dict) or not isinstance(row.get("phase"), str):
             raise UserError(f"{path}, line {number}: not a metrics row: it has no phase")
         yield text, row
+
+
+def parts(folder: Path) -> list[Path]:
+    """The folders of a run that hold metrics: its own, and those of its parts."""
+    return sorted(path.parent for path in folder.rglob(METRICS))
+
+
+def write_observations(folder: Path) -> int:
+    """Writes `metrics.csv` from the metrics of a run and its parts; returns its number of rows.
+
+    A row is one observation: one run of a phase at one step. Its columns are those of all phases,
+    and cells are empty where a phase has no such column. `part` is the folder of a part's metrics.
+    Rows without a step, such as those that a resumed run needs, aren't observations. Without any
+    observation no file is written.
+    """
+    found = []
+    for part in parts(folder):
+        name = {} if part == folder else {"part": part.relative_to(folder).as_posix()}
+        found += [{**name, **row} for row in read_metrics(part) if "step" in row]
+    if found:
+        part_column = ["part"] if any("part" in row for row in found) else []
+        write_csv(folder / OBSERVATIONS, found, *part_column, "phase", "step")
+    return len(found)
 
 
 def write_summary(folder: Path, rows: Sequence[Mapping[str, Any]], *leading: str) -> Path:

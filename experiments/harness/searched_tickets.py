@@ -72,7 +72,9 @@ def train(
     trained: dict[int, Any] = dict.fromkeys(seeds)
     if {"dense", "magnitude"} & set(methods):
         dense = [entry("dense", 1.0, one, jnp.ones(space.size, bool)) for one in seeds.values()]
-        ends, summary = trained_masks.train_entries(session, "dense", dense)
+        others = len(found) * len(set(methods) - {"dense"}) + len(rivals)
+        part = trained_masks.with_later(session, others * problem.steps)
+        ends, summary = trained_masks.train_entries(part, "dense", dense)
         trained = {number: runs.take(ends.state.params, i) for i, number in enumerate(trained)}
 
     def compared(one: FoundTicket) -> list[Entry]:

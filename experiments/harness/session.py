@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments.harness import memory, records, setup
+from experiments.harness import memory, records, report, setup
 from experiments.harness.flags import RunSettings
 from experiments.harness.problem import Problem, build, on_device
 from experiments.harness.seeds import Seed, seed
@@ -32,6 +32,8 @@ class Session(NamedTuple):
       data: the data set, as arrays on the device.
       seeds: the seeds, each with the weights that masks select from.
       checkpoint_seconds: seconds between two checkpoints.
+      later: the images of the trainings that follow this part of the run, for the time that is
+        left; None: unknown.
     """
 
     folder: Path
@@ -40,6 +42,7 @@ class Session(NamedTuple):
     data: Dataset
     seeds: Sequence[Seed]
     checkpoint_seconds: float
+    later: float | None = None
 
 
 def set_up(place: RunSettings, parts: Sequence[Any]) -> tuple[Axis, Problem]:
@@ -95,6 +98,10 @@ def session_in(
 
 
 def finish_run(folder: Path) -> None:
-    """Records the end time and prints the run's folder, which is the last line of every run."""
+    """Records the end time, writes the report, and prints where all is.
+
+    The run's folder is the last line of every run.
+    """
     records.finish_run(folder)
+    report.finish(folder)
     print(f"run: {folder}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 from absl import logging
 
-from experiments.harness import compilation
+from experiments.harness import compilation, event_files
 from experiments.harness.flags import PRECISIONS, RunSettings
 from jaxtickets.io import processes
 from jaxtickets.io.errors import UserError
@@ -46,8 +46,10 @@ def start(place: RunSettings, precision: str = "float32") -> None:
       precision: one of `flags.PRECISIONS`, for matrix products and convolutions.
 
     Raises:
-      UserError: the devices lack that precision; see also `configure` and `processes.start`.
+      UserError: the devices lack that precision; see also `configure`, `processes.start` and
+        `event_files.check`.
     """
+    event_files.check(place.tensorboard)
     configure(place.devices or None)
     named = (place.coordinator, place.num_processes, place.process_id) != ("", 0, -1)
     if place.distributed or named:

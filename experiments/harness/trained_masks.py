@@ -103,11 +103,30 @@ def train_in_parts(
     made, missing = memory_batches.batches_left(
         session.folder, phase, session.axis, entries, params, most
     )
-    for name, mine in missing:
-        done = train_entries(session, name, mine)[1]
+    for part, (name, mine) in zip(before_others(session, missing), missing, strict=True):
+        done = train_entries(part, name, mine)[1]
         memory_batches.finish(session.folder, name, done)
         made += done
     return made
+
+
+def before_others(
+    session: Session, batches: Sequence[tuple[str, Sequence[Entry]]]
+) -> list[Session]:
+    """For each batch a session that knows of the batches after it, see `Session.later`."""
+    end = session.problem.steps
+    steps = [sum(end - int(entry.start.step) for entry in entries) for _, entries in batches]
+    return [with_later(session, sum(steps[i + 1 :])) for i in range(len(steps))]
+
+
+def with_later(session: Session, steps: int) -> Session:
+    """The session of a part after which nets are trained for so many steps in all.
+
+    What follows them isn't known if `session.later` is None. The session then stays as it is.
+    """
+    if session.later is None:
+        return session
+    return session._replace(later=session.later + session.problem.recipe.batch_size * steps)
 
 
 def untrained_rows(

@@ -146,7 +146,9 @@ def train_all(
 
     images = recipe.batch_size * int((end - clock).sum()) / (end - plan[0][0])
     label = f"{phase}, {len(names)} runs"
-    progress = Progress(label, end, {"validation": ".2%"}, "images", per_step=images)
+    progress = Progress(
+        label, end, {"validation": ".2%"}, "images", per_step=images, later=session.later
+    )
     ends = [now + evaluations * recipe.every for now, evaluations in plan]
     return run_in_chunks(session, phase, begin, ends, step, report, progress, shapes)[1]
 
@@ -157,7 +159,8 @@ def _rows(name: dict[str, Any], seen: dict[str, np.ndarray], run: int) -> list[d
     group = seen["step"].shape[1] // tested.shape[1] if tested is not None else 0
     made = []
     for at in range(seen["step"].shape[1]):
-        row = {field: seen[field][run, at] for field in seen if field != "test_accuracy"}
+        fields = [field for field in ("step", *seen) if field != "test_accuracy"]
+        row = {field: seen[field][run, at] for field in fields}
         row["train_loss"] = row["train_loss"].mean()
         if tested is not None and (at + 1) % group == 0:
             row["test_accuracy"] = tested[run, at // group]

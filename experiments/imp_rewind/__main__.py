@@ -100,7 +100,7 @@ def main() -> None:
         memory.training(problem.param_shapes),
         "trainings of a level",
     )
-    session = start_run("imp_rewind", place, parts, axis, problem)
+    session = start_run("imp_rewind", place, parts, axis, problem)._replace(later=0.0)
     lines = lineages_of(session.seeds, list(itertools.product(rates, warmups)), rewind)
 
     def report(summary: list[dict[str, Any]]) -> None:

@@ -113,7 +113,8 @@ def main() -> None:
         rows.write_summary(session.folder, summary, *trained_masks.LEADING)
 
     rewound = rewound_nets(session, rewinds)
-    descend(session, plan, lines, after=report, rewound=rewound, look=look)
+    last = session._replace(later=0.0)
+    descend(last, plan, lines, after=report, rewound=rewound, look=look)
     figure.draw_barriers(session.folder)
     figure.draw_lines(session.folder)
     print(table(rows.read_summary(session.folder)))

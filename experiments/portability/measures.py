@@ -41,9 +41,10 @@ def measure(model: str, density: float, units: float, images: int, seed: int, on
     shape = nets.image_shape(model)
     net = nets.make(model, shape=shape)
     draw = np.random.default_rng(seed)
-    ticket = _random_ticket(net, shape, density, draw)
+    whole = _random_ticket(net, shape, density, draw)
     batch = draw.normal(size=(images, *shape)).astype("f")
-    dense = ticket._replace(mask=masks.ones(ticket.params))
+    dense = whole._replace(mask=masks.ones(whole.params))
+    ticket = _scaled(whole, density**-0.5)
     logits = _logits(net, ticket, batch)
     masked = logits(ticket, batch)
     row: Row = {"model": model, "parameters": sum(x.size for x in jax.tree.leaves(ticket.params))}
@@ -51,7 +52,7 @@ def measure(model: str, density: float, units: float, images: int, seed: int, on
     with tempfile.TemporaryDirectory() as place:
         file = Path(place, "file")
         if onnx:
-            small, cut = _shrunk(net, ticket, units, shape)
+            small, cut = _shrunk(net, _scaled(ticket, units**-0.5), units, shape)
             row["onnx_dense"], _ = _in_onnx(net, dense, shape, batch, logits(dense, batch), file)
             row["onnx_masked"], row["onnx_bytes"] = _in_onnx(
                 net, ticket, shape, batch, masked, file
@@ -88,6 +89,15 @@ def _random_ticket(
     prunable = masks.prunable(params)
     bits = [draw.random(leaf.shape) < density for leaf in masks.pick(params, prunable)]
     return Ticket(params, stats, masks.put(masks.ones(params), prunable, bits), np.int32(0))
+
+
+def _scaled(ticket: Ticket, factor: float) -> Ticket:
+    """The ticket with weights so much larger that activations keep their scale after a cut."""
+    prunable = masks.prunable(ticket.params)
+    leaves = [factor * leaf for leaf in masks.pick(ticket.params, prunable)]
+    return ticket._replace(
+        params=masks.put(ticket.params, prunable, [leaf.astype("f") for leaf in leaves])
+    )
 
 
 def _compiled(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:

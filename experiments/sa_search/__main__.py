@@ -123,7 +123,7 @@ def main() -> None:
 
     scaled = partial(rescale, prunable=problem.prunable)
     summary = searched_tickets.train(
-        session=session,
+        session=session._replace(later=0.0),
         space=checked.where.space,
         found=found,
         methods=[name for name in question.compare if name not in rivals.RIVALS],

@@ -88,7 +88,7 @@ def main() -> None:
     for ticket in tickets:
         save_entry(session.folder, problem, ticket, 0)
     if question.rewind:
-        summary += train_in_parts(session, "rewound", tickets)
+        summary += train_in_parts(session._replace(later=0.0), "rewound", tickets)
 
     rows.write_summary(session.folder, summary, *LEADING)
     draw_accuracies(session.folder)

@@ -134,7 +134,8 @@ def main() -> None:
         rows.write_summary(session.folder, dense.summary + named, *LEADING)
         figure.draw_supermasks(session.folder)
 
-    descend(session, plan, lines, after=report, dense=trained)
+    last = session._replace(later=0.0)
+    descend(last, plan, lines, after=report, dense=trained)
     figure.draw_plane(session.folder)
     print(table(rows.read_summary(session.folder)))
     finish_run(session.folder)

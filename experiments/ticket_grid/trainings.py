@@ -70,7 +70,7 @@ def train_cells(
       share: whether other processes do some of them.
     """
     if not share.share_cells:
-        return train_in_parts(session, "grid", entries, most=most)
+        return train_in_parts(session._replace(later=0.0), "grid", entries, most=most)
     home = session.folder / PARTS
     params, axis = entries[0].start.params, session.axis
     fitting = partial(memory_batches.fitting, params, axis, memory_batches.COPIES)

@@ -97,8 +97,8 @@ def measure(
     }
     curve = {
         "phase": "shared_weights",
-        "step": generations,
         "seed": seed,
+        "step": generations,
         "weights": [round(float(w), 4) for w in GRID],
         "validation": [round(float(x), 4) for x in on_validation],
         "test": [round(float(x), 4) for x in on_test],

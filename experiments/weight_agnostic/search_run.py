@@ -213,8 +213,8 @@ def chunk_row(step: int, seed: int, seen: Mapping[str, np.ndarray]) -> dict[str,
     earlier = np.maximum.accumulate(np.concatenate([[-1.0], means[order][:-1]]))
     best = order[means[order] > earlier]
     return {
-        "step": step,
         "seed": seed,
+        "step": step,
         "reward": float(seen["mean"].max()),
         "validation_mean": float(seen["judged"].mean()),
         "validation_best": float(seen["judged"].max()),

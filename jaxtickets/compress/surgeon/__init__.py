@@ -16,6 +16,7 @@ SURGEONS: dict[str, Callable[..., Study]] = {
     "exact_obs": exact_obs.study,
     "layer_obs": partial(exact_obs.study, again=False),
     "woodfisher": woodfisher.study,
+    "exact_woodfisher": partial(woodfisher.study, again=True),
 }
 """Name -> study."""
 

@@ -9,7 +9,7 @@ import time
 
 import commands
 import pytest
-from commands import summary
+from commands import metrics, summary
 
 from experiments.harness import provenance, records, shared_parts
 from experiments.harness.shared_parts import ShareSettings
@@ -56,6 +56,7 @@ def test_a_part_without_a_living_owner_is_taken_over_with_what_is_left(tmp_path)
     (found,) = shared_parts.do_all(tmp_path, ["a"], work, lease=0.2)
     assert time.monotonic() - started >= 0.2  # only after the lease
     assert found == (part / "3", [{"x": 1}])
+    assert shared_parts.finished(tmp_path) == [found]
     assert (part / "1" / "half").read_text() == "done"  # its first owner may be alive after all
 
 
@@ -157,6 +158,12 @@ def test_a_killed_processs_cells_are_done_by_the_other_to_the_same_numbers(smoke
     said, _ = other.communicate(timeout=240)
     assert other.returncode == 0, said
     assert summary(folder) == summary(alone)
+    expected, seen = (
+        {tuple(row.get(field) for field in ("method", "threshold", "rewind", "seed", "step", "loss"))
+         for row in metrics(where) if "step" in row}
+        for where in (alone, folder)
+    )  # fmt: skip
+    assert seen == expected and len(seen) > 20
     assert "pruned %" in said and said.splitlines()[-1] == f"run: {folder}"
     claims = sorted(path.name for path in part.glob("*.claim"))
     assert claims in (["1.claim"], ["1.claim", "2.claim"])  # it may just have ended before its kill

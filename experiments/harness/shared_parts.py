@@ -108,6 +108,11 @@ def do_all(
     return [_read(home / name) for name in names]
 
 
+def finished(home: Path) -> list[Part]:
+    """All parts that are done, in the order of their names."""
+    return [_read(path.parent) for path in sorted(home.glob(f"*/{DONE}"))]
+
+
 def agreed(path: Path, value: Any) -> Any:
     """The value that the first process has written into the file; JSON. The first writes its own.
 

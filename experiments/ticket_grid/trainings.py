@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.harness import memory_batches, shared_parts
+from experiments.harness import memory_batches, rows, shared_parts
 from experiments.harness.dense_store import dense_entry
 from experiments.harness.session import Session
 from experiments.harness.shared_parts import ShareSettings
@@ -88,12 +88,19 @@ def train_cells(
 
 
 def by_one(session: Session, share: ShareSettings, report: Callable[[], None]) -> None:
-    """Calls `report` in this process; if processes share the run, in one of them alone."""
+    """Calls `report` in this process; if processes share the run, in one of them alone.
+
+    The run's metrics then are those of its parts.
+    """
     if not share.share_cells:
         return report()
+    home = session.folder / PARTS
 
     def work(name: str, folder: Path) -> list[Row]:
+        rows.keep_metrics(session.folder, lambda row: False)
+        for part in shared_parts.finished(home):
+            rows.append_metrics(session.folder, *rows.read_metrics(part.folder))
         report()
         return []
 
-    shared_parts.do_all(session.folder / PARTS, ["report"], work, share.lease_seconds)
+    shared_parts.do_all(home, ["report"], work, share.lease_seconds)

@@ -131,6 +131,13 @@ def owner_of_a_started_cell(folder):
     return None
 
 
+def seen_losses(folder):
+    """What a run's metrics have seen of each training."""
+    fields = ("method", "threshold", "rewind", "seed", "step", "loss")
+    looks = [row for row in metrics(folder) if "step" in row]
+    return {tuple(row.get(field) for field in fields) for row in looks}
+
+
 def test_a_killed_processs_cells_are_done_by_the_other_to_the_same_numbers(smokes, cache, tmp_path):
     folder = tmp_path / "run"
     words = commands.command("ticket_grid", "--smoke", f"--out={folder}", "--share_cells")
@@ -158,11 +165,7 @@ def test_a_killed_processs_cells_are_done_by_the_other_to_the_same_numbers(smoke
     said, _ = other.communicate(timeout=240)
     assert other.returncode == 0, said
     assert summary(folder) == summary(alone)
-    expected, seen = (
-        {tuple(row.get(field) for field in ("method", "threshold", "rewind", "seed", "step", "loss"))
-         for row in metrics(where) if "step" in row}
-        for where in (alone, folder)
-    )  # fmt: skip
+    expected, seen = seen_losses(alone), seen_losses(folder)
     assert seen == expected and len(seen) > 20
     assert "pruned %" in said and said.splitlines()[-1] == f"run: {folder}"
     claims = sorted(path.name for path in part.glob("*.claim"))

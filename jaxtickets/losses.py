@@ -11,20 +11,32 @@ from jaxtickets.shape_checks import check_array
 from jaxtickets.types import Array, Key, Loss, Model, Params, Split, Stats
 
 
-def cross_entropy(logits: Array, labels: Array) -> jax.Array:
+def cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> jax.Array:
     """Mean softmax cross-entropy of `logits[n, classes]` against int `labels[n]`, in nats.
+
+        - (1 - s) log p[label] - s mean_k log p[k],    with smoothing s
 
     Computed in float32 or higher. If a label is not one of the classes, the value and its gradient
     are NaN.
 
+    Args:
+      logits, labels: see above.
+      smoothing: the share of the target that is spread evenly over all classes, the label's too;
+        Szegedy et al. 2016, arXiv:1512.00567, section 7.
+
     Raises:
-      ValueError: logits or labels have another shape or type, or a label is not one of the classes
-        (the latter is not detected under tracing).
+      ValueError: logits or labels have another shape or type, a label is not one of the classes
+        (which is not detected under tracing), or `smoothing` is not in [0, 1).
     """
     _check_shapes(logits, labels)
     check_labels(labels, logits.shape[-1])
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"label smoothing {smoothing}: must be 0 or more and below 1")
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     nats = optax.losses.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if smoothing:
+        even = -jnp.mean(jax.nn.log_softmax(logits), axis=-1)
+        nats = (1 - smoothing) * nats + smoothing * even
     # a product, because the gradient of a selection would ignore the wrong labels
     return jnp.mean(nats * jnp.where(_is_class(labels, logits), 1.0, jnp.nan).astype(nats.dtype))
 
@@ -78,6 +90,7 @@ def classification(
     model: Model,
     prepare: Callable[[Array], Array],
     penalty: Callable[[Params], Array] | None = None,
+    smoothing: float = 0.0,
 ) -> Loss:
     """The training loss of a classifier: mean cross-entropy, plus `penalty(params)` if given.
 
@@ -85,6 +98,7 @@ def classification(
       model: the net as functions.
       prepare: uint8 images -> normalised float images.
       penalty: parameters -> a scalar added to the loss.
+      smoothing: of the labels, see `cross_entropy`. Evaluations never smooth.
 
     Returns:
       `loss(params, stats, batch, key) -> (scalar, (stats, {"loss", "accuracy"}))`; the key feeds
@@ -95,7 +109,7 @@ def classification(
         params: Params, stats: Stats, batch: Split, key: Key
     ) -> tuple[jax.Array, tuple[Stats, dict[str, jax.Array]]]:
         logits, stats = model.apply(params, stats, prepare(batch.images), key, True)
-        value = cross_entropy(logits, batch.labels)
+        value = cross_entropy(logits, batch.labels, smoothing)
         if penalty is not None:
             value = value + penalty(params)
         return value, (stats, {"loss": value, "accuracy": accuracy(logits, batch.labels)})

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
-from jaxtickets import losses, masks, optimizer_states, runs
+from jaxtickets import losses, masks, optimizer_states, runs, weight_average
 from jaxtickets.data import batches as data_batches
 from jaxtickets.dynamic.base import Sparsify
 from jaxtickets.dynamic.static import sparsify as static
@@ -38,6 +39,7 @@ def init(
     fill: Params | None = None,
     method_state: PyTree = (),
     step: Array | int = 0,
+    average: float = 0.0,
 ) -> TrainState:
     """The state before the first step; masks `params`.
 
@@ -50,15 +52,19 @@ def init(
       fill: the values where the mask is False; None for zero.
       method_state: what a pruning method carries through the training.
       step: the training step that the parameters come from.
+      average: the decay of the moving average that the state's weights are, see `weight_average`;
+        0: they are the trained ones.
 
     Raises:
-      ValueError: the mask or the fill does not match the parameters (`masks.apply`), or `step` is
-        not 0 and the optimiser cannot resume from it (`optimizer_states.at_step`).
+      ValueError: the mask or the fill does not match the parameters (`masks.apply`), `step` is not
+        0 and the optimiser cannot resume from it (`optimizer_states.at_step`), or `average` is not
+        in [0, 1).
     """
     opt_state = optimizer.init(params)
     params = masks.apply(opt_state.mask, params, fill)
     opt_state = optimizer_states.at_step(optimizer, opt_state, params, step)
-    return TrainState(params, stats, opt_state, method_state, jnp.asarray(step, jnp.int32))
+    trained = weight_average.begin(params, stats, average)
+    return TrainState(params, stats, opt_state, method_state, jnp.asarray(step, jnp.int32), trained)
 
 
 def step(
@@ -67,19 +73,58 @@ def step(
     key: Key,
     state: TrainState,
     batch: Split,
+    parts: int = 1,
     **extra: Any,
 ) -> tuple[TrainState, Metrics]:
-    """One masked training step; the key is consumed. The optimiser's update receives `extra`."""
+    """One masked training step; the key is consumed. The optimiser's update receives `extra`.
+
+    With several `parts`, the gradient is the mean of those of equal parts of the batch, which are
+    computed one after another, in the memory of one. Metrics are means as well. Batch norm sees
+    each part on its own, and its statistics move once a part; without batch norm and dropout, the
+    gradient is the whole batch's up to rounding.
+
+    Raises:
+      ValueError: the parts do not divide the batch.
+    """
     if isinstance(batch, Split):
         check_leading("the batch", batch, ("n",))
-    batch = runs.divide(batch)
+    params, old = weight_average.trained(state)
+    gradient, stats, metrics = _differentiate(loss, params, old, batch, key, parts)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, params, **extra)
+    params = optax.apply_updates(params, updates)
+    state = weight_average.after(state._replace(opt_state=opt_state), params, stats)
+    return state._replace(step=state.step + 1), metrics
+
+
+def _differentiate(
+    loss: Loss, params: Params, stats: Stats, batch: Split, key: Key, parts: int
+) -> tuple[Params, Stats, Metrics]:
+    """The gradient of a batch, the new statistics and the metrics; see `step`."""
     differentiate = jax.value_and_grad(loss, has_aux=True)
-    (_, (stats, metrics)), gradient = differentiate(state.params, state.stats, batch, key)
-    stats = _next_stats(stats, state.stats)
-    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params, **extra)
-    params = optax.apply_updates(state.params, updates)
-    new = state._replace(params=params, stats=stats, opt_state=opt_state, step=state.step + 1)
-    return new, metrics
+
+    def of_part(stats: Stats, batch: Split, key: Key) -> tuple[Stats, tuple[Params, Metrics]]:
+        (_, (new, metrics)), gradient = differentiate(params, stats, runs.divide(batch), key)
+        return _next_stats(new, stats), (gradient, metrics)
+
+    if parts == 1:
+        stats, (gradient, metrics) = of_part(stats, batch, key)
+        return gradient, stats, metrics
+    n = jax.tree.leaves(batch)[0].shape[0]
+    if parts < 1 or n % parts:
+        raise ValueError(f"a batch of {n} can't be computed in {parts} equal parts")
+
+    def add(
+        carry: tuple[Stats, PyTree], part: tuple[Split, Key]
+    ) -> tuple[tuple[Stats, PyTree], None]:
+        stats, seen = of_part(carry[0], *part)
+        return (stats, jax.tree.map(lambda total, x: total + x / parts, carry[1], seen)), None
+
+    pieces = jax.tree.map(lambda a: a.reshape(parts, n // parts, *a.shape[1:]), batch)
+    keys = jax.random.split(key, parts)
+    _, shapes = jax.eval_shape(of_part, stats, *runs.take((pieces, keys), 0))
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    (stats, (gradient, metrics)), _ = lax.scan(add, (stats, zero), (pieces, keys))
+    return gradient, stats, metrics
 
 
 def _next_stats(new: Stats, old: Stats) -> Stats:
@@ -107,6 +152,7 @@ def advance(
     state: TrainState,
     batches: PyTree,
     fetch: Fetch | None = None,
+    parts: int = 1,
     **extra: Any,
 ) -> tuple[TrainState, Metrics]:
     """Takes one training step for each element of `batches`, in a scan.
@@ -118,6 +164,7 @@ def advance(
       state: the state before the first batch.
       batches: PyTree with a leading axis of steps: a stacked `Split`, or elements for `fetch`.
       fetch: `(key, element) -> Split`; the identity by default.
+      parts: the number of parts in which a batch is computed, see `step`.
       **extra: further arguments of the optimiser's update, the same at every step.
 
     Returns:
@@ -132,7 +179,7 @@ def advance(
     def body(state: TrainState, element: PyTree) -> tuple[TrainState, Metrics]:
         fetch_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
         batch = fetch(fetch_key, element) if fetch else element
-        return step(loss, optimizer, loss_key, state, batch, **extra)
+        return step(loss, optimizer, loss_key, state, batch, parts, **extra)
 
     return lax.scan(body, state, batches)
 
@@ -181,6 +228,67 @@ def evaluate(
         rest = jax.tree.map(lambda a: a[whole * batch_size :], split)
         total = jax.tree.map(jnp.add, total, totals(Split(*rest)))
     return {"loss": total[0] / n, "accuracy": total[1] / n}
+
+
+class Totals(NamedTuple):
+    """Sums over examples, which are added part by part, see `evaluate_parts`.
+
+    Attributes:
+      loss: float scalar, in nats.
+      hits: int32 scalar, the examples whose class is the net's first choice.
+      examples: int32 scalar, how many there were.
+    """
+
+    loss: Array
+    hits: Array
+    examples: Array
+
+
+def no_totals() -> Totals:
+    """The totals of no example."""
+    return Totals(jnp.zeros((), float), jnp.int32(0), jnp.int32(0))
+
+
+def evaluate_parts(
+    model: Model,
+    prepare: Callable[[Array], Array],
+    params: Params,
+    stats: Stats,
+    parts: Split,
+    valid: Array,
+    total: Totals,
+) -> Totals:
+    """Adds batches to the totals of an evaluation whose examples don't fit on the device at once.
+
+    Args:
+      model, prepare, params, stats: as in `evaluate`.
+      parts: batches of examples, `[parts, b, ...]`.
+      valid: bool`[parts, b]`; the other rows, which fill up batches, count nothing.
+      total: the totals of the parts before.
+
+    Returns:
+      The totals, of which `mean_of` gives what `evaluate` returns for all valid examples together,
+      up to the rounding of sums.
+    """
+    check_array("valid", valid, np.shape(parts.labels), bool)
+
+    def body(total: Totals, part: tuple[Split, Array]) -> tuple[Totals, None]:
+        split, valid = runs.divide(part)
+        logits, _ = model.apply(params, stats, prepare(split.images))
+        nats = jax.vmap(losses.cross_entropy)(logits[:, None], split.labels[:, None])
+        hits = (jnp.argmax(logits, -1) == split.labels) & valid
+        return Totals(
+            loss=total.loss + jnp.sum(jnp.where(valid, nats, 0).astype(float)),
+            hits=total.hits + jnp.sum(hits, dtype=jnp.int32),
+            examples=total.examples + jnp.sum(valid, dtype=jnp.int32),
+        ), None
+
+    return lax.scan(body, total, (parts, valid))[0]
+
+
+def mean_of(total: Totals) -> Metrics:
+    """`{"loss", "accuracy"}` of the examples in `total`, see `evaluate`; NaN if there is none."""
+    return {"loss": total.loss / total.examples, "accuracy": total.hits / total.examples}
 
 
 def _check_labels(
@@ -239,6 +347,9 @@ class Recipe(NamedTuple):
         rounding, such as `compress.packed_training`; None for `advance`. Moves stay as they are.
       record: `record(state) -> metrics`, scalars that are recorded at each validation evaluation;
         None for none.
+      parts: the number of parts in which a step's batch is computed, see `step`.
+      average: the decay of the weights' moving average, see `init`; 0 for none. Evaluations, the
+        early stop, `kept` and the final weights are then the average's.
     """
 
     model: Model
@@ -254,6 +365,8 @@ class Recipe(NamedTuple):
     moves: Moves | None = None
     record: Callable[[TrainState], Metrics] | None = None
     steps: Steps | None = None
+    parts: int = 1
+    average: float = 0.0
 
 
 class Splits(NamedTuple):
@@ -304,12 +417,16 @@ def fetcher(recipe: Recipe, train: Split) -> Fetch:
     """`fetch(key, index[batch]) -> Split`: these training examples, augmented by the recipe."""
 
     def fetch(key: Key, index: Array) -> Split:
-        images = train.images[index]
-        if recipe.augment is not None:
-            images = recipe.augment(key, images)
-        return Split(images, train.labels[index])
+        return augmented(recipe, key, Split(train.images[index], train.labels[index]))
 
     return fetch
+
+
+def augmented(recipe: Recipe, key: Key, batch: Split) -> Split:
+    """A batch of training examples, augmented by the recipe."""
+    if recipe.augment is None:
+        return batch
+    return Split(recipe.augment(key, batch.images), batch.labels)
 
 
 def train_chunk(
@@ -356,35 +473,21 @@ def train_chunk(
     optimizer = recipe.sparsify(recipe.optimizer(hyper), watched.state.mask, fill, hyper)
     fetch = fetcher(recipe, data.train)
 
-    def steps_from(state: TrainState, index: Array, **extra: Any) -> tuple[TrainState, Metrics]:
-        return take_steps(recipe, hyper, optimizer, step_key, state, index, fetch, **extra)
-
     def train_and_evaluate(watched: Watched, index: Array) -> tuple[Watched, Metrics]:
-        if recipe.moves is None:
-            state, metrics = steps_from(watched.state, index)
-        else:
-            state, metrics = _moving(
-                recipe,
-                recipe.moves,
-                optimizer,
-                partial(steps_from, move=False),
-                move_key,
-                watched.state,
-                index,
-                data,
-            )
-        if recipe.before_evaluation is not None:
-            state = state._replace(
-                params=masks.apply(state.mask, recipe.before_evaluation(state.params), fill)
-            )
+        state, metrics = _steps_and_moves(
+            recipe=recipe,
+            hyper=hyper,
+            optimizer=optimizer,
+            step_key=step_key,
+            move_key=move_key,
+            state=watched.state,
+            batches=index,
+            fetch=fetch,
+            train=data.train,
+        )
+        state = before_evaluation(recipe, state, fill)
         seen = evaluate(recipe.model, recipe.prepare, state.params, state.stats, data.validation)
-        return _watch(watched, state, seen["loss"], keep_at), {
-            "step": state.step,
-            "train_loss": metrics["loss"],
-            "train_accuracy": jnp.mean(metrics["accuracy"]),
-            **seen,
-            **(recipe.record(state) if recipe.record else {}),
-        }
+        return observed(recipe, watched, state, metrics, seen, keep_at)
 
     test, per_test = data.test, recipe.evaluations_per_test
     if test is None or not per_test:
@@ -404,6 +507,72 @@ def train_chunk(
     watched, (seen, tested) = lax.scan(group, watched, grouped)
     seen = jax.tree.map(lambda a: a.reshape(evaluations, *a.shape[2:]), seen)
     return watched, {**seen, "test_accuracy": tested}
+
+
+def train_steps(
+    recipe: Recipe,
+    key: Key,
+    hyper: PyTree,
+    state: TrainState,
+    batches: Split,
+    sample: Split,
+    fill: Params | None = None,
+) -> tuple[TrainState, Metrics]:
+    """The training steps of `train_chunk` for batches from the host; evaluates nothing.
+
+    With the batches that `train_chunk` would take from its data, in any number of pieces, the state
+    is the same: up to rounding, as another program computes it. After each `recipe.every` steps
+    follow `before_evaluation`, an evaluation by `evaluate_parts`, and `observed`.
+
+    Args:
+      recipe, key, hyper, fill: as in `train_chunk`.
+      state: the state before the first batch.
+      batches: `[steps, b, ...]`, not augmented; with moves of the mask, `steps` is a multiple of
+        `recipe.moves.every`.
+      sample: training examples from which the images of moves are drawn.
+
+    Returns:
+      The state, and the loss' metrics, `[steps]` each.
+    """
+    _, step_key, move_key = jax.random.split(key, 3)
+    return _steps_and_moves(
+        recipe=recipe,
+        hyper=hyper,
+        optimizer=recipe.sparsify(recipe.optimizer(hyper), state.mask, fill, hyper),
+        step_key=step_key,
+        move_key=move_key,
+        state=state,
+        batches=batches,
+        fetch=partial(augmented, recipe),
+        train=sample,
+    )
+
+
+def observed(
+    recipe: Recipe,
+    watched: Watched,
+    state: TrainState,
+    metrics: Metrics,
+    seen: Metrics,
+    keep_at: tuple[int, ...] = (),
+) -> tuple[Watched, Metrics]:
+    """The training after an evaluation, and the metrics of `train_chunk` for it.
+
+    Args:
+      recipe: its record.
+      watched: the training before the steps.
+      state: the state that was evaluated.
+      metrics: the loss and the accuracy of the steps since the last evaluation.
+      seen: the loss and the accuracy on the validation data.
+      keep_at: as in `watch`.
+    """
+    return _watch(watched, state, seen["loss"], keep_at), {
+        "step": state.step,
+        "train_loss": metrics["loss"],
+        "train_accuracy": jnp.mean(metrics["accuracy"]),
+        **seen,
+        **(recipe.record(state) if recipe.record else {}),
+    }
 
 
 def train(
@@ -438,7 +607,7 @@ def train(
     for asked in (steps, *keep_at):
         check_step(asked, recipe.every, steps)
     optimizer = recipe.sparsify(recipe.optimizer(hyper), mask, fill, hyper)
-    state = init(params, stats, optimizer, fill, step=start)
+    state = init(params, stats, optimizer, fill, step=start, average=recipe.average)
     begun = watch(state, keep_at)
     return train_chunk(recipe, key, hyper, begun, data, steps // recipe.every, keep_at, fill)
 
@@ -461,30 +630,40 @@ def take_steps(
       optimizer, key, state, batches, fetch, extra: see `advance`.
     """
     if recipe.steps is not None:
+        if state.trained:
+            raise ValueError("steps of a recipe's own do not average weights")
+        if recipe.parts > 1:
+            raise ValueError("steps of a recipe's own are not computed in parts")
         return recipe.steps(hyper, key, state, batches, fetch)
-    return advance(recipe.loss, optimizer, key, state, batches, fetch, **extra)
+    return advance(recipe.loss, optimizer, key, state, batches, fetch, recipe.parts, **extra)
 
 
-def _moving(
+def _steps_and_moves(
     recipe: Recipe,
-    moves: Moves,
+    hyper: PyTree,
     optimizer: optax.GradientTransformationExtraArgs,
-    steps_from: Callable[[TrainState, Array], tuple[TrainState, Metrics]],
+    step_key: Key,
     move_key: Key,
     state: TrainState,
-    index: Array,
-    data: Splits,
+    batches: PyTree,
+    fetch: Fetch,
+    train: Split,
 ) -> tuple[TrainState, Metrics]:
-    """`steps_from` over `index[every, batch]`, with a move after each `moves.every` of them.
+    """`take_steps`, with a move of the mask after each `recipe.moves.every` of them.
 
-    `move_key` is the key of the moves' gradients.
+    `move_key` is the key of the moves' gradients, whose images are from `train`.
     """
+    moves = recipe.moves
+    if moves is None:
+        return take_steps(recipe, hyper, optimizer, step_key, state, batches, fetch)
 
-    def body(state: TrainState, index: Array) -> tuple[TrainState, Metrics]:
-        state, metrics = steps_from(state, index)
-        return move_mask(recipe, optimizer, move_key, state, data.train, moves.images), metrics
+    def body(state: TrainState, part: PyTree) -> tuple[TrainState, Metrics]:
+        state, metrics = take_steps(
+            recipe, hyper, optimizer, step_key, state, part, fetch, move=False
+        )
+        return move_mask(recipe, optimizer, move_key, state, train, moves.images), metrics
 
-    parts = index.reshape(-1, moves.every, index.shape[-1])
+    parts = jax.tree.map(lambda a: a.reshape(-1, moves.every, *a.shape[1:]), batches)
     state, metrics = lax.scan(body, state, parts)
     return state, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), metrics)
 
@@ -509,6 +688,7 @@ def move_mask(
         batches, see `data.batches.whole`.
     """
     fetch, n = fetcher(recipe, train), train.labels.shape[0]
+    params, stats = weight_average.trained(state)
     many, size = data_batches.whole(images, recipe.batch_size)
     draw_key, augment_key, loss_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
     drawn = jax.random.randint(draw_key, (many * size,), 0, n).reshape(many, size)
@@ -516,22 +696,31 @@ def move_mask(
     def add(total: Params, one: tuple[Key, Key, Array]) -> tuple[Params, None]:
         augment_key, loss_key, index = one
         batch = runs.divide(fetch(augment_key, index))
-        gradient, _ = jax.grad(recipe.loss, has_aux=True)(
-            state.params, state.stats, batch, loss_key
-        )
+        gradient, _ = jax.grad(recipe.loss, has_aux=True)(params, stats, batch, loss_key)
         return jax.tree.map(jnp.add, total, gradient), None
 
     keys = jax.random.split(augment_key, many), jax.random.split(loss_key, many)
-    zero = jax.tree.map(jnp.zeros_like, state.params)
+    zero = jax.tree.map(jnp.zeros_like, params)
     gradient, _ = lax.scan(add, zero, (keys[0], keys[1], drawn))
-    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params, move=True)
-    return state._replace(params=optax.apply_updates(state.params, updates), opt_state=opt_state)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, params, move=True)
+    params = optax.apply_updates(params, updates)
+    return weight_average.moved(state._replace(opt_state=opt_state), params)
 
 
 def check_step(step: int, every: int, most: int) -> None:
     """Raises ValueError unless `step` is a multiple of `every` from 0 to `most`."""
     if step % every or not 0 <= step <= most:
         raise ValueError(f"step {step}: must be a multiple of {every}, 0 to {most}")
+
+
+def before_evaluation(recipe: Recipe, state: TrainState, fill: Params | None = None) -> TrainState:
+    """The state that is evaluated: changed by `recipe.before_evaluation`, where there is one."""
+    change = recipe.before_evaluation
+    if change is None:
+        return state
+    return weight_average.changed(
+        state, lambda params: masks.apply(state.mask, change(params), fill)
+    )
 
 
 def _watch(watched: Watched, state: TrainState, loss: Array, keep_at: tuple[int, ...]) -> Watched:

@@ -149,6 +149,8 @@ class TrainState(NamedTuple):
       opt_state: the state of a sparse optimiser, see `dynamic.base.SparseState`.
       method_state: what a pruning method carries through the training; `()` if nothing.
       step: int32 scalar, the number of steps taken.
+      trained: what is trained if `params` and `stats` are its moving averages, see
+        `weight_average`; `()` if they are trained themselves.
     """
 
     params: Params
@@ -156,6 +158,7 @@ class TrainState(NamedTuple):
     opt_state: Any
     method_state: Any
     step: Array
+    trained: Any = ()
 
     @property
     def mask(self) -> Mask:

@@ -12,6 +12,7 @@ import pytest
 
 from experiments.benchmark import __main__ as benchmark
 from experiments.benchmark import (
+    big_nets,
     measured,
     packed_steps,
     photographs,
@@ -186,6 +187,16 @@ def test_photographs_are_counted_over_an_epoch_in_one_thread_and_in_several(monk
     assert (together.value, together.ratio, together.name[-9:]) == (16, 2, "3 threads")
 
 
+def test_a_big_nets_step_is_timed_and_takes_at_least_its_state(monkeypatch):
+    monkeypatch.setattr(big_nets.timing, "best_time", lambda call, repeats: bool(call()) and 0.5)
+    parts = {"float32, 4 parts": big_nets.VARIANTS["float32, 4 parts"]}
+    monkeypatch.setattr(big_nets, "VARIANTS", parts)
+    speed, memory = big_nets.rows(["alexnet"], [32], batch=4)
+    assert (speed.value, speed.unit, speed.ratio) == (8, "images/s", 1)
+    # weights and momentum in float32, and the mask
+    assert memory.value > 2.4e6 * 9 / 2**20 and memory.unit == "MiB"
+
+
 # --- what is asked for ---------------------------------------------------------------------------
 
 
@@ -200,6 +211,8 @@ def test_the_rivals_group_is_left_out_where_there_is_none_unless_it_is_asked_for
 def test_bad_input_ends_in_one_line_before_work_starts(tmp_path, cache):
     there = torch_rival.installed()
     cases = {
+        "--nets=resnet19": "unknown net 'resnet19': did you mean resnet18?",
+        "--pixels=16": "--pixels=16: must be 32 or more",
         "--only=anealing": "unknown group 'anealing': did you mean annealing?",
         f"--figure={tmp_path}/none/x.png": f"there is no folder {tmp_path}/none",
         f"--figure={tmp_path}/x.foo": "x.foo: must end in .",

@@ -206,7 +206,7 @@ BAD = {
         "--targets=-1": "--targets=-1.0: must be 0 or more",
         "--learning_rate=inf": "--learning_rate=inf: must be above 0 and at most 1e+06",
         "--criteria=": "--criteria is empty: give one or more, or --tickets",
-        "--precision=bfloat16": "--precision=bfloat16: CPUs compute in float32",
+        "--precision=tf32": "--precision=tf32: CPUs have float32 and bfloat16 only",
     },
     "prune_retrain": {
         "--thresholds=1": "--thresholds=1: must be above 0 and below 1",

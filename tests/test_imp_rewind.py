@@ -85,7 +85,7 @@ def test_curves_and_early_stops_agree(smokes):
 def test_a_killed_descent_resumes_on_other_devices_to_the_same_numbers(smokes, cache, tmp_path):
     folder = tmp_path / "run"
     words = commands.command("imp_rewind", "--smoke", f"--out={folder}")
-    commands.kill_and_resume(words, folder, "level-02", cache, "--devices=3")
+    commands.kill_and_resume(words, folder, ("level-02",), cache, "--devices=3")
     assert summary(folder) == summary(smokes("imp_rewind")[0])
     seen = [
         tuple(str(row.get(k)) for k in ("phase", "step", "method", "seed", "level", "copy"))
@@ -207,5 +207,5 @@ def test_the_other_experiments_resume_to_the_same_numbers_too(experiment, smokes
     folder = tmp_path / "run"
     words = commands.command(experiment, "--smoke", f"--out={folder}")
     phase = {"ticket_grid": "grid-01", "linear_connectivity": "level-01"}[experiment]
-    commands.kill_and_resume(words, folder, phase, cache)
+    commands.kill_and_resume(words, folder, (phase,), cache)
     assert summary(folder) == summary(smokes(experiment)[0])

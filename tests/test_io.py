@@ -1014,7 +1014,10 @@ def test_set_up_gives_a_device_a_core_and_a_cache(tmp_path):
     assert any((tmp_path / "jaxtickets" / "xla").iterdir())
 
 
-@pytest.mark.parametrize(("asked", "golden"), [("float32", "float32"), ("tf32", "tensorfloat32")])
+@pytest.mark.parametrize(
+    ("asked", "golden"),
+    [("float32", "float32"), ("bfloat16", "float32"), ("tf32", "tensorfloat32")],
+)
 def test_an_accelerator_computes_in_the_precision_asked_for(asked, golden, monkeypatch):
     class Accelerator:
         platform = "gpu"
@@ -1027,7 +1030,7 @@ def test_an_accelerator_computes_in_the_precision_asked_for(asked, golden, monke
         assert jax.config.jax_default_matmul_precision == golden
     finally:
         jax.config.update("jax_default_matmul_precision", None)
-    assert ("HIGHEST" in product) == (asked == "float32")
+    assert ("HIGHEST" in product) == (golden == "float32")
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch, tmp_path):

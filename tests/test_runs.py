@@ -71,6 +71,27 @@ def test_pairs_are_unzipped(cpus):
     np.testing.assert_array_equal(runs.join(right)["twice"], [0, 2, 4])
 
 
+def test_devices_that_divide_examples_hold_their_parts_if_these_are_equal(cpus):
+    batches = {"images": np.arange(24).reshape(2, 6, 2), "valid": np.ones((2, 6), bool)}
+    axes = [runs.axis(mode, devices=cpus[:n]) for mode, n in (("data", 2), ("map", 2), ("data", 4))]
+    held = [
+        [shard.data.shape for shard in copy["images"].addressable_shards]
+        for axis in axes
+        for copy in runs.share(batches, axis, examples=1).copies
+    ]
+    # by examples; whole ones; whole ones, as 6 examples are no multiple of 4
+    assert held == [[(2, 3, 2)] * 2, [(2, 6, 2)], [(2, 6, 2)], [(2, 6, 2)] * 4]
+
+
+def test_parts_of_blocks_of_the_same_rows_are_put_together(cpus):
+    axis = runs.axis("map", 2, cpus[:2])
+    left, right = (runs.split({"x": np.arange(3) + k, "y": np.arange(3)}, axis) for k in (0, 5))
+    found = runs.join(runs.pick(lambda a, b: [b["x"], a["x"]], left, right))
+    np.testing.assert_array_equal(found, [[5, 6, 7], [0, 1, 2]])
+    with pytest.raises(ValueError, match="blocks of different rows"):
+        runs.pick(lambda a, b: a, left, runs.split(np.arange(2), axis))
+
+
 DATA = np.random.default_rng(0).standard_normal((19, 13)).astype("f")
 ROWS = {
     "start": np.random.default_rng(1).standard_normal((5, 13 * 17 + 17 * 3)).astype("f"),
@@ -240,6 +261,9 @@ WALKS = {
     # + 0.1 = 0.1225, E[d2] = 0.1 * 0.00316222^2 = 0.999960e-6;
     # sqrt((0.999960e-6 + 1e-6) / 0.122501) * 1 = 0.00404053
     "adadelta": (1.0, (1 - 0.00316222, 1 - 0.00316222 - 0.00404053)),
+    # v = 0.9 + 0.1 * 0.25 = 0.925, b = 0.1 * 0.5 / sqrt(1.925) = 0.0360375. Then v = 0.8325 + 0.1
+    # = 0.9325, b = 0.9 * 0.0360375 + 0.1 / sqrt(1.9325) = 0.0324338 + 0.0719350
+    "rmsprop": (0.1, (1 - 0.0360375, 1 - 0.0360375 - 0.1043688)),
 }
 
 
@@ -275,6 +299,22 @@ def test_weight_decay_is_added_to_the_gradient(name, gradient, golden):
     np.testing.assert_allclose(seen, [golden], rtol=1e-5)
 
 
+def test_weight_decay_may_leave_biases_and_norms_alone():
+    # a zero gradient at rate 1 moves what decays by 0.1 of itself
+    params = {
+        "fc": {"kernel": jnp.ones((1, 1)), "bias": jnp.ones(1)},
+        "bn": {"scale": jnp.ones(1), "bias": jnp.ones(1)},
+    }
+    zero = jax.tree.map(jnp.zeros_like, params)
+    for decay_all, others in ((True, 0.9), (False, 1.0)):
+        sgd = optimizer("sgd", 1.0, weight_decay=0.1, decay_all=decay_all)
+        updates, _ = sgd.update(zero, sgd.init(params), params)
+        moved = optax.apply_updates(params, updates)
+        np.testing.assert_allclose(moved["fc"]["kernel"], 0.9)
+        for leaf in (moved["fc"]["bias"], moved["bn"]["scale"], moved["bn"]["bias"]):
+            np.testing.assert_allclose(leaf, others)
+
+
 def test_weight_decay_feeds_the_momentum():
     # velocity 0.5 + 0.1 * 1 = 0.6, w = 0.94; then 0.54 + 1 + 0.094 = 1.634
     seen = walk(optimizer("momentum", 0.1, weight_decay=0.1))
@@ -299,8 +339,8 @@ def test_rates_are_a_batch_axis_and_shapes_scale_them():
 
 
 def test_unknown_names_are_errors():
-    with pytest.raises(ValueError, match="unknown optimiser 'rmsprop'; there are sgd, momentum"):
-        optimizer("rmsprop", 0.1)
+    with pytest.raises(ValueError, match="unknown optimiser 'lion'; there are sgd, momentum"):
+        optimizer("lion", 0.1)
     with pytest.raises(ValueError, match="unknown learning-rate schedule 'quadratic'; there are"):
         decay_shape("quadratic", 10)
 
@@ -312,6 +352,7 @@ SHAPES = {
     # (1 + cos(π step / 8)) / 2
     "cosine": [(1 + np.cos(np.pi * step / 8)) / 2 for step in range(9)],
     "linear": [1 - 0.99 * step / 8 for step in range(9)],
+    "exponential": [0.01 ** (step / 8) for step in range(9)],
 }
 
 
@@ -323,6 +364,13 @@ def test_every_shape_has_values_by_hand():
 def test_shapes_begin_at_one_and_fall_as_told(name):
     shape = jax.jit(jax.vmap(decay_shape(name, 8)))
     np.testing.assert_allclose(shape(np.arange(9)), SHAPES[name], rtol=1e-5, atol=1e-7)
+
+
+def test_an_exponential_decay_of_so_much_an_epoch():
+    # 0.98 an epoch, three epochs of four steps
+    shape = decay_shape("exponential", 12, last=0.98**3)
+    np.testing.assert_allclose(shape(jnp.int32(4)), 0.98, rtol=1e-6)
+    np.testing.assert_allclose(shape(jnp.int32(12)), 0.98**3, rtol=1e-6)
 
 
 def test_drops_and_their_factor_can_be_chosen():

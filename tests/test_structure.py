@@ -27,6 +27,7 @@ ORDER = (
         "alrao",
         "optimizer_states",
         "runs",
+        "weight_average",
     ),
     ("nets",),
     ("data",),

@@ -401,6 +401,27 @@ WRAPPED = {
 }
 
 
+def test_an_evaluation_in_parts_is_the_mean_over_the_valid_examples():
+    params, stats = start()
+    split = Split(VALIDATION.images[:7], VALIDATION.labels[:7])
+    whole = training.evaluate(MODEL, prepare, params, stats, split)
+    # the seven examples, and two rows of another label and of one that is no class
+    images = np.concatenate([split.images, split.images[:2]]).reshape(3, 3, *split.images.shape[1:])
+    labels = np.concatenate([split.labels, [split.labels[0] + 1, -9]]).reshape(3, 3)
+    valid = (np.arange(9) < 7).reshape(3, 3)
+    total = training.no_totals()
+    for first, last in ((0, 1), (1, 3)):
+        parts = Split(images[first:last], jnp.asarray(labels[first:last], jnp.int32))
+        total = training.evaluate_parts(
+            MODEL, prepare, params, stats, parts, valid[first:last], total
+        )
+    assert int(total.examples) == 7
+    found = training.mean_of(total)
+    assert found["accuracy"] == whole["accuracy"]
+    np.testing.assert_allclose(found["loss"], whole["loss"], rtol=1e-6)
+    assert np.isnan(training.mean_of(training.no_totals())["loss"])
+
+
 @pytest.mark.parametrize("name", WRAPPED)
 def test_a_rewound_training_has_the_rates_of_its_step_whatever_wraps_them(name):
     optimizer, (params, stats) = WRAPPED[name](), start()
@@ -613,6 +634,28 @@ def test_the_loss_of_half_precision_logits_is_found_in_single():
     assert got == losses.cross_entropy(half.astype(jnp.float32), labels)
 
 
+def test_smoothed_labels_spread_their_share_over_all_classes():
+    # log-probabilities -1, -2 and the rest: log(1 - e^-1 - e^-2) = -0.699598. With smoothing 0.3
+    # the target of label 1 is (0.1, 0.8, 0.1): 0.1 * 1 + 0.8 * 2 + 0.1 * 0.699598
+    logits = jnp.array([[-1.0, -2.0, -0.699598]]) + 5
+    got = losses.cross_entropy(logits, jnp.array([1]), smoothing=0.3)
+    np.testing.assert_allclose(got, 1.7699598, rtol=1e-6)
+    assert losses.cross_entropy(logits, jnp.array([1])) == pytest.approx(2)
+    assert np.isnan(jax.jit(partial(losses.cross_entropy, smoothing=0.3))(logits, jnp.array([3])))
+    # in training alone
+    model = Model(lambda key: ({}, {}), lambda p, s, x, key=None, train=False: (logits, s))
+    loss = losses.classification(model, prepare, smoothing=0.3)
+    one = Split(jnp.zeros((1, 2, 2, 1)), jnp.array([1]))
+    np.testing.assert_allclose(loss({}, {}, one, KEY)[0], got)
+    assert training.evaluate(model, prepare, {}, {}, one)["loss"] == pytest.approx(2)
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.0])
+def test_label_smoothing_outside_its_range_is_refused_in_one_line(smoothing):
+    with pytest.raises(ValueError, match=r"^label smoothing .*: must be 0 or more and below 1$"):
+        losses.cross_entropy(jnp.zeros((1, 3)), jnp.array([1]), smoothing=smoothing)
+
+
 def test_classification_adds_the_penalty_to_the_loss():
     # softmax of zeros over three classes: log 3, plus 2 * |w|^2 = 2 * (1 + 4)
     model = Model(lambda key: ({}, {}), lambda p, s, x, key, train: (jnp.zeros((2, 3)), {"n": 1}))
@@ -622,6 +665,42 @@ def test_classification_adds_the_penalty_to_the_loss():
     np.testing.assert_allclose(value, np.log(3) + 10, rtol=1e-6)
     np.testing.assert_allclose(metrics["accuracy"], 0.5)  # the first class is the guess
     assert metrics["loss"] == value and stats == {"n": 1}
+
+
+def test_a_batch_in_parts_has_the_whole_batchs_gradient():
+    model = nets.functional(nets.make("lenet300_100", widths=(4, 3), classes=3), (2, 2, 1))
+    loss = losses.classification(model, prepare)
+    params, _ = jax.jit(model.init)(KEY)
+    optimizer = masked(optimizers.optimizer("sgd", 1.0), masks.ones(params))
+    state = training.init(params, {}, optimizer)
+    batch = jax.tree.map(lambda a: a[:6], TRAIN)
+    run = jax.jit(partial(training.step, loss, optimizer), static_argnames="parts")
+    (whole, seen), (cut, own) = (run(KEY, state, batch, parts=n) for n in (1, 3))
+    for x, y in zip(*map(jax.tree.leaves, (cut.params, whole.params)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(own["loss"], seen["loss"], rtol=1e-5)
+    np.testing.assert_allclose(own["accuracy"], seen["accuracy"], rtol=1e-5)
+
+
+def test_batch_norm_sees_each_part_of_a_batch_on_its_own():
+    # statistics 0.9 m + 0.1 x for each half's mean x, one half after the other
+    (params, stats), batch = start(), jax.tree.map(lambda a: a[:6], TRAIN)
+    optimizer = masked(optimizers.optimizer("sgd", 0.0), masks.ones(params))
+    state = training.init(params, stats, optimizer)
+    loss = losses.classification(MODEL, prepare)
+    got, _ = jax.jit(partial(training.step, loss, optimizer, parts=2))(KEY, state, batch)
+    mean = stats["bn"]["mean"]
+    for half in (slice(0, 3), slice(3, 6)):
+        inputs = prepare(batch.images[half]).reshape(3, -1) @ params["fc"]["kernel"]
+        mean = 0.99 * mean + 0.01 * inputs.mean(0)
+    np.testing.assert_allclose(got.stats["bn"]["mean"], mean, rtol=1e-4, atol=1e-6)
+
+
+def test_parts_that_do_not_divide_the_batch_are_refused_in_one_line():
+    state = fresh_state()
+    optimizer = masked(RECIPE.optimizer(0.01), mask_of(0))
+    with pytest.raises(ValueError, match=r"^a batch of 30 can't be computed in 4 equal parts$"):
+        training.step(LOSS, optimizer, KEY, state, TRAIN, 4)
 
 
 # --- optimisers ----------------------------------------------------------------------------------

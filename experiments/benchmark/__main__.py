@@ -3,7 +3,7 @@
 Every speed is a ratio of two times measured in one run. Annealing and masked training are compared
 with the machine's float32 matrix products, the convolution with `lax.conv` under `vmap`, and nets
 with half of their units with the whole nets, training steps that skip zeros with masked dense ones.
-Photographs are decoded by one thread and by two.
+Photographs are decoded by one thread and by two, and steps of nets for photographs timed.
 If PyTorch is installed, annealing and training are
 compared with the same work in PyTorch on the CPU (`torch_rival.py`), called in turns with ours.
 Images are random bytes, since their values don't change the speed.
@@ -22,13 +22,12 @@ traffic is part of the overhead.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from absl import flags
 
 from experiments.benchmark import (
+    big_nets,
     packed_steps,
     photographs,
     processes,
@@ -39,6 +38,7 @@ from experiments.benchmark import (
 )
 from experiments.benchmark.figure import draw_benchmark
 from experiments.benchmark.measured import Row
+from experiments.benchmark.outputs import place
 from experiments.harness import setup
 from experiments.harness.main import run_main
 from experiments.harness.settings import choose
@@ -58,6 +58,7 @@ GROUPS: dict[str, Callable[[], Iterator[Row]]] = {
     "shrunk": shrunk_nets.rows,
     "sparse_training": packed_steps.rows,
     "photographs": photographs.rows,
+    "big_nets": lambda: big_nets.rows(*big_nets.cases(flags.FLAGS.nets, flags.FLAGS.pixels)),
     RIVAL: races.rows,
     "memory": processes.memory,
 }
@@ -76,39 +77,13 @@ def wanted(only: Sequence[str], rival: bool) -> list[str]:
     return list(only) or [name for name in GROUPS if rival or name != RIVAL]
 
 
-def place(flag: str) -> Path | None:
-    """The file that a flag names; None if the flag is empty.
-
-    Raises:
-      UserError: the file's folder doesn't exist, the file can't be written or is a folder, or
-        figures can't be saved in its format.
-    """
-    if not (word := flags.FLAGS[flag].value):
-        return None
-    file = Path(word)
-    if not file.parent.is_dir():
-        raise UserError(f"--{flag}={word}: there is no folder {file.parent}")
-    if file.is_dir():
-        raise UserError(f"--{flag}={word}: is a folder, name a file in it")
-    if not os.access(file if file.exists() else file.parent, os.W_OK):
-        raise UserError(f"--{flag}={word}: can't be written")
-    if flag == "figure" and file.suffix.lower() not in (kinds := _kinds()):
-        raise UserError(f"--{flag}={word}: must end in {', '.join(kinds)}")
-    return file
-
-
-def _kinds() -> list[str]:
-    """The file name endings in which figures can be saved."""
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    return [f".{kind}" for kind in FigureCanvasBase.get_supported_filetypes()]
-
-
 def main() -> None:
     """Measures, prints the table, and writes it as JSON and as a figure if flags ask for them."""
     rival = torch_rival.installed()
     names = wanted(flags.FLAGS.only, rival)
-    table, figure = place("json"), place("figure")
+    table = place("json", flags.FLAGS.json)
+    figure = place("figure", flags.FLAGS.figure)
+    big_nets.cases(flags.FLAGS.nets, flags.FLAGS.pixels)
     setup.configure(flags.FLAGS.devices or None)
     print(setup.describe_devices())
     if not rival:
@@ -143,5 +118,9 @@ if __name__ == "__main__":
     flags.DEFINE_string("json", "", "file to which the table is written as JSON; empty: none")
     flags.DEFINE_string("figure", "", "file for a chart of the ratios, such as a .png; empty: none")
     flags.DEFINE_list("only", [], f"groups of rows to measure: {', '.join(GROUPS)}")
+    flags.DEFINE_list(
+        "nets", ["mobilenet_v2", "resnet18"], f"nets of big_nets: {', '.join(big_nets.NETS)}"
+    )
+    flags.DEFINE_list("pixels", ["64"], "sides of the images of big_nets, in pixels")
     flags.DEFINE_integer("devices", 0, "number of virtual CPU devices; 0: one per core")
     run_main(main)

@@ -12,7 +12,7 @@ from experiments.classification.methods import METHODS, BayesSettings, gate_of
 from experiments.harness.problem import Problem, optimizer_of
 from experiments.harness.training_runs import Start
 from experiments.harness.training_settings import TrainSettings
-from jaxtickets import gates, losses
+from jaxtickets import gates
 from jaxtickets.gates import Setting
 from jaxtickets.nets import gaussian
 from jaxtickets.optimizers import Hyper
@@ -87,7 +87,7 @@ def of_method(
         return plain(hyper._replace(rate=hyper.rate * settings.deviation_rate))
 
     model = gaussian.local(problem.recipe.model)
-    loss = losses.classification(model, problem.recipe.prepare, problem.penalty)
+    loss = problem.loss_of(model, problem.penalty)
     recipe = problem.recipe._replace(model=model, loss=loss, optimizer=plain)
     gated = problem._replace(recipe=gates.recipe(gate, recipe, deviations))
 

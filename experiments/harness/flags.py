@@ -21,6 +21,7 @@ from experiments.harness.settings import (
     known_of,
     option,
 )
+from experiments.harness.training_recipes import RECIPES
 from jaxtickets.io.errors import UserError
 from jaxtickets.runs import MODES
 
@@ -31,10 +32,11 @@ PRECISIONS = {
     "float32": "float32",
     "highest": "float32",
     "tf32": "tensorfloat32",
-    "bfloat16": "bfloat16",
+    "bfloat16": "float32",
 }
-"""Value of the flag -> JAX's name. JAX's own default is less precise than float32 on GPUs and TPUs.
-The precision of weights, masks, sums and counts never changes."""
+"""Value of the flag -> JAX's name for products of float32 numbers, which on GPUs and TPUs are less
+precise by default. In bfloat16, the nets' own products and activations are bfloat16 numbers
+instead, on all devices. The precision of weights, masks, sums and counts never changes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,13 @@ class RunSettings:
     resume: bool = option(False, "continue the run in --out, or the newest run with the same spec")
     data_dir: str = option("", "folder of prepared TFDS data; empty: TFDS's default")
     prepare: bool = option(False, "prepare the data set first; needs TensorFlow")
+    threads: int = option(0, "threads that decode photographs; 0: one per core", least=0, most=1024)
+    data_workers: int = option(
+        0, "processes that decode photographs, each with --threads; 0: this one", least=0, most=1024
+    )
+    input_megabytes: int = option(
+        256, "photographs on a device at a time, in MB", least=1, most=10**6
+    )
     devices: int = option(0, "number of virtual CPU devices; 0: one per core", least=0, most=1024)
     checkpoint_seconds: float = option(
         60.0, "seconds between two checkpoints", least=0, most=math.inf
@@ -74,7 +83,9 @@ class BatchSettings:
         0, "runs per block; 0: 32 if the mode runs a block at once, else 1", least=0, most=MOST_RUNS
     )
     precision: str = option(
-        "float32", "precision of matrix products on accelerators", tuple(PRECISIONS)
+        "float32",
+        "precision: of matrix products on accelerators, or bfloat16 products and activations",
+        tuple(PRECISIONS),
     )
 
 
@@ -118,10 +129,23 @@ def read(kind: type[T], defaults: T, preset: Mapping[str, Any]) -> T:
 def read_all(groups: Sequence[Any], preset: Mapping[str, Any]) -> list[Any]:
     """The settings of several groups, in their order. The groups' values are the defaults.
 
+    A recipe that `--recipe` names comes before the preset, one that the preset names after it.
+
     Raises:
       UserError: see `read`.
     """
+    preset = _with_recipe(preset)
     return [read(type(group), group, preset) for group in groups]
+
+
+def _with_recipe(preset: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The preset, and what the training recipe sets, if there is one."""
+    given = "recipe" in flags.FLAGS and flags.FLAGS["recipe"].present
+    name = flags.FLAGS["recipe"].value if given else preset.get("recipe", "")
+    if not name:
+        return preset
+    recipe = RECIPES[choose("recipe", name, tuple(RECIPES))]
+    return {**preset, **recipe} if given else {**recipe, **preset}
 
 
 def preset_of(presets: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -6,12 +6,12 @@ import optax
 
 from experiments.harness.problem import Problem
 from experiments.harness.settings import option
-from jaxtickets import losses, masks
+from jaxtickets import masks
 from jaxtickets.compress import packed_training
 from jaxtickets.compress.packed_training import PackedNet
 from jaxtickets.io.errors import UserError
 from jaxtickets.training import Fetch, Metrics, Steps
-from jaxtickets.types import Key, Loss, Mask, Model, PyTree, TrainState
+from jaxtickets.types import Key, Mask, PyTree, TrainState
 
 EXECUTIONS = ("dense", "sparse")
 
@@ -27,13 +27,17 @@ def layers_of(problem: Problem) -> list[str]:
 
 
 def check_perceptron(problem: Problem) -> None:
-    """Raises UserError unless the net is a multilayer perceptron without a penalty."""
+    """Raises UserError unless the net is a multilayer perceptron, trained without extras."""
     params = problem.param_shapes
     flat = all(leaf.ndim == 2 for leaf in masks.pick(params, problem.prunable))
     if not problem.wiring or not flat or sorted(params) != sorted(layers_of(problem)):
         raise UserError("--execution=sparse: the net must be dense layers alone, such as mlp")
     if problem.penalty is not None:
         raise UserError("--execution=sparse: takes no --penalty")
+    if problem.recipe.average:
+        raise UserError("--execution=sparse: takes no --ema")
+    if problem.recipe.parts > 1:
+        raise UserError("--execution=sparse: takes no --accumulate")
 
 
 def nets_of(problem: Problem, mask: Mask, counts_stay: bool = False) -> tuple[PackedNet, ...]:
@@ -45,14 +49,11 @@ def nets_of(problem: Problem, mask: Mask, counts_stay: bool = False) -> tuple[Pa
       counts_stay: whether all masks keep as many weights of each layer as `mask`; if not, each is
         trained in the smallest net with room for it.
     """
-    recipe, layers = problem.recipe, layers_of(problem)
-
-    def loss_of(model: Model) -> Loss:
-        return losses.classification(model, recipe.prepare)
+    model, layers = problem.recipe.model, layers_of(problem)
 
     if counts_stay:
-        return (packed_training.packed_net(recipe.model, layers, loss_of, mask),)
-    return packed_training.packed_nets(recipe.model, layers, loss_of, mask)
+        return (packed_training.packed_net(model, layers, problem.loss_of, mask),)
+    return packed_training.packed_nets(model, layers, problem.loss_of, mask)
 
 
 def steps_in(

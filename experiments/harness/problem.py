@@ -1,6 +1,6 @@
 """Builds the problem that flags describe: a net, its data and its training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from experiments.harness import memory
+from experiments.harness import memory, photographs, setup
 from experiments.harness.flags import numbers, whole_numbers
+from experiments.harness.photographs import Photographs
 from experiments.harness.settings import (
     MOST_STEPS,
     MOST_UNITS,
@@ -21,11 +22,24 @@ from experiments.harness.training_settings import NetSettings, TrainSettings
 from jaxtickets import data, losses, masks, nets, optimizers
 from jaxtickets.criteria import Evidence
 from jaxtickets.data import augment
+from jaxtickets.data import photographs as named_photographs
 from jaxtickets.io.errors import UserError
 from jaxtickets.optimizers import Hyper
 from jaxtickets.penalties import PENALTIES
 from jaxtickets.training import Recipe
-from jaxtickets.types import Array, Dataset, Mask, Params, Prunable, Schedule, Split, Stats, Wiring
+from jaxtickets.types import (
+    Array,
+    Dataset,
+    Loss,
+    Mask,
+    Model,
+    Params,
+    Prunable,
+    Schedule,
+    Split,
+    Stats,
+    Wiring,
+)
 
 LEAST_IMAGES = 20
 """Criteria use ten batches, and batch norm over a single image has no gradient."""
@@ -37,13 +51,16 @@ class Problem(NamedTuple):
 
     Attributes:
       net: the Flax module.
-      dataset: the data set, as arrays on the host.
+      dataset: the data set, as arrays on the host. Of photographs that are read from disk it
+        holds a sample of the training images only.
       recipe: how the net is trained.
       hyper: learning rate and warm-up steps, scalars.
       prunable: the paths of the leaves that are pruned.
       wiring: the net's groups of units; empty if they are unknown.
       steps: the number of training steps.
       penalty: `penalty(params) -> scalar`, which the loss adds to cross-entropy; None: none.
+      smoothing: of the labels in training, see `losses.cross_entropy`.
+      photographs: the batches that are read from disk; None: all of the data set is in memory.
     """
 
     net: nn.Module
@@ -54,6 +71,15 @@ class Problem(NamedTuple):
     wiring: Wiring
     steps: int
     penalty: Callable[[Params], Array] | None = None
+    smoothing: float = 0.0
+    photographs: Photographs | None = None
+
+    @property
+    def train_size(self) -> int:
+        """The number of training images."""
+        if self.photographs is not None:
+            return self.photographs.training.examples.total
+        return len(self.dataset.train.labels)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -63,7 +89,12 @@ class Problem(NamedTuple):
     @property
     def epoch_steps(self) -> int:
         """The number of training steps in an epoch."""
-        return len(self.dataset.train.labels) // self.recipe.batch_size
+        return self.train_size // self.recipe.batch_size
+
+    @property
+    def activations(self) -> str:
+        """The type in which the net computes, such as `float32`."""
+        return str(jax.eval_shape(self.recipe.prepare, self.dataset.train.images[:1]).dtype)
 
     @property
     def param_shapes(self) -> Params:
@@ -93,6 +124,15 @@ class Problem(NamedTuple):
             prunable=self.prunable,
         )
 
+    def loss_of(self, model: Model, penalty: Callable[[Params], Array] | None = None) -> Loss:
+        """The training loss of a net on this problem's data, with its labels as smooth.
+
+        Args:
+          model: the net as functions.
+          penalty: see `Problem`.
+        """
+        return losses.classification(model, self.recipe.prepare, penalty, self.smoothing)
+
     def with_recipe(self, **changes: Any) -> "Problem":
         """The same problem with some fields of its recipe changed."""
         return self._replace(recipe=self.recipe._replace(**changes))
@@ -108,12 +148,17 @@ class Problem(NamedTuple):
           wiring: its groups of units; empty if they aren't needed.
         """
         model = nets.functional(net, self.image_shape)
-        loss = losses.classification(model, self.recipe.prepare, penalty)
-        changed = self.with_recipe(model=model, loss=loss)
+        changed = self.with_recipe(model=model, loss=self.loss_of(model, penalty))
         return changed._replace(net=net, penalty=penalty, wiring=wiring)
 
 
-def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) -> Problem:
+def build(
+    net: NetSettings,
+    train: TrainSettings,
+    data_dir: str,
+    prepare: bool,
+    precision: str = "float32",
+) -> Problem:
     """Builds the problem: checks that net, data and training fit together, and loads the data.
 
     Args:
@@ -121,39 +166,60 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
       train: the training.
       data_dir: the folder of prepared TFDS data; empty for TFDS's default.
       prepare: whether to prepare the data set first.
+      precision: one of `flags.PRECISIONS`; in bfloat16 the net computes in it, see `nets.layers`.
 
     Raises:
       UserError: a name is unknown, or the settings don't fit each other, the data or the memory.
       DataError: the data set isn't there or is damaged.
     """
     choose("model", net.model, nets.names())
-    choose("dataset", net.dataset.partition(":")[0], data.NAMES)
-    shape = data.shape(net.dataset)
-    attributes: dict[str, Any] = {"classes": data.classes(net.dataset), "use_bias": net.use_bias}
+    choose("dataset", net.dataset.partition(":")[0], (*data.NAMES, *named_photographs.NAMES))
+    size, opened = photographs.image_size(net), None
+    if size and prepare:
+        raise UserError(f"--prepare: {net.dataset} must be there already, see --data_dir")
+    if size:
+        opened = named_photographs.load(net.dataset, data_dir or None)
+    shape = (size, size, 3) if opened else data.shape(net.dataset)
+    classes = opened.classes if opened else data.classes(net.dataset)
+    attributes: dict[str, Any] = {"classes": classes, "use_bias": net.use_bias}
     if net.initializer:
         attributes["initializer"] = net.initializer
     if net.batch_norm:
         attributes["batch_norm"] = True
+    if net.remat:
+        attributes["remat"] = True
     if net.widths:
         attributes["widths"] = whole_numbers("widths", net.widths.split(","), UNITS)
     try:
-        module = nets.make(net.model, **attributes)
-        nets.check_fits(module, shape, data.classes(net.dataset))
+        module = nets.make(net.model, shape=shape, **attributes)
+        nets.check_fits(module, shape, classes)
     except ValueError as error:
         raise UserError(str(error)) from error
     model = nets.functional(module, shape)
     params = jax.eval_shape(model.init, jax.random.key(0))[0]
-    size = memory.training(params)
+    taken = memory.training(params)
     widths = f" --widths={net.widths}" if net.widths else ""
-    memory.check_memory(f"--model={net.model}{widths}", 1, size, "trainings")
-    memory.check_memory(f"--seeds={net.seeds}", net.seeds, size, "trainings")
-    dataset = _shortened(data.load(net.dataset, data_dir or None, prepare), net.train_images)
-    if train.batch_size > len(dataset.train.labels):
+    memory.check_memory(f"--model={net.model}{widths}", 1, taken, "trainings")
+    memory.check_memory(f"--seeds={net.seeds}", net.seeds, taken, "trainings")
+    streams = photographs.streams(opened, net, train) if opened else None
+    if opened and streams:
+        dataset = photographs.in_memory(opened, streams, setup.cores())
+        total = streams.training.examples.total
+        if len(dataset.train.labels) < LEAST_IMAGES:
+            raise UserError(
+                f"{dataset.name} has {len(dataset.train.labels)} training images: "
+                f"{LEAST_IMAGES} or more are needed"
+            )
+    else:
+        dataset = _shortened(data.load(net.dataset, data_dir or None, prepare), net.train_images)
+        total = len(dataset.train.labels)
+    if train.batch_size > total:
+        raise UserError(f"--batch_size={train.batch_size}: there are only {total} training images")
+    if train.batch_size % train.accumulate:
         raise UserError(
-            f"--batch_size={train.batch_size}: there are only {len(dataset.train.labels)} training "
-            "images"
+            f"--accumulate={train.accumulate}: must divide --batch_size={train.batch_size}"
         )
-    epoch = len(dataset.train.labels) // train.batch_size
+    epoch = total // train.batch_size
     steps, every = train.iterations or epoch * train.epochs, train.look_every or epoch
     if steps > MOST_STEPS:
         raise UserError(f"{steps} training steps: must be {MOST_STEPS} or less, lower --epochs")
@@ -166,27 +232,88 @@ def build(net: NetSettings, train: TrainSettings, data_dir: str, prepare: bool) 
         )
     if train.test_every and steps % train.test_every:
         raise UserError(f"--test_every={train.test_every}: must divide the {steps} training steps")
-    normalise = partial(augment.normalise, mean=dataset.mean, std=dataset.std)
+    warmup = round(train.warmup_epochs * epoch) or train.warmup
+    normalise = partial(
+        augment.normalise,
+        mean=dataset.mean,
+        std=dataset.std,
+        dtype=jnp.bfloat16 if precision == "bfloat16" else jnp.float32,
+    )
     penalty = penalty_of(train, module, params)
     return Problem(
         net=module,
         dataset=dataset,
-        recipe=Recipe(
+        recipe=recipe_of(
+            train=train,
             model=model,
-            loss=losses.classification(model, normalise, penalty),
-            optimizer=optimizer_of(train, steps),
             prepare=normalise,
-            augment=augment.standard if train.augmented else None,
-            batch_size=train.batch_size,
+            penalty=penalty,
+            augmentation=augmentation_of(train, shape, crops=not streams),
+            steps=steps,
             every=every,
-            evaluations_per_test=train.test_every // every,
         ),
-        hyper=Hyper(jnp.float32(train.learning_rate), jnp.int32(train.warmup)),
+        hyper=Hyper(jnp.float32(train.learning_rate), jnp.int32(warmup)),
         prunable=masks.prunable(params, () if net.prune_output else (nets.output_layer(module),)),
         wiring=nets.wiring(module, shape),
         steps=steps,
         penalty=penalty,
+        smoothing=train.label_smoothing,
+        photographs=streams,
     )
+
+
+def recipe_of(
+    train: TrainSettings,
+    model: Model,
+    prepare: Callable[[Array], Array],
+    penalty: Callable[[Params], Array] | None,
+    augmentation: augment.Augment | None,
+    steps: int,
+    every: int,
+) -> Recipe:
+    """How a net is trained.
+
+    Args:
+      train: the settings.
+      model: the net as functions.
+      prepare, penalty, every: see `Recipe` and `losses.classification`.
+      augmentation: see `augmentation_of`.
+      steps: the number of training steps.
+
+    Raises:
+      UserError: see `optimizer_of`.
+    """
+    return Recipe(
+        model=model,
+        loss=losses.classification(model, prepare, penalty, train.label_smoothing),
+        optimizer=optimizer_of(train, steps),
+        prepare=prepare,
+        augment=augmentation,
+        batch_size=train.batch_size,
+        every=every,
+        evaluations_per_test=train.test_every // every,
+        parts=train.accumulate,
+        average=train.ema,
+    )
+
+
+def augmentation_of(
+    train: TrainSettings, shape: Sequence[int], crops: bool = True
+) -> augment.Augment | None:
+    """What is done to training images on the device; None: nothing.
+
+    Args:
+      train: the settings.
+      shape: `(h, w, c)` of the images.
+      crops: whether the device crops and flips; False if the images come so.
+
+    Raises:
+      UserError: images without colours have none to change.
+    """
+    if train.colours and shape[-1] != 3:
+        raise UserError(f"--colours={train.colours}: the images have {shape[-1]} channel, not 3")
+    steps = [augment.standard] if train.augmented and crops else []
+    return augment.in_turn([*steps, *([augment.COLOURS[train.colours]] if train.colours else [])])
 
 
 def _shortened(dataset: Dataset, size: int) -> Dataset:
@@ -244,6 +371,7 @@ def optimizer_of(
             momentum=train.momentum,
             weight_decay=train.weight_decay,
             warmup=hyper.warmup,
+            decay_all=train.decay_all,
         )
 
     return optimizer
@@ -283,7 +411,7 @@ def _decay_of(train: TrainSettings, steps: int) -> Schedule:
             raise UserError(
                 f"--drops={train.drops}: two fall on the same one of the {steps} training steps"
             )
-    return optimizers.decay_shape(train.learning_rates, steps, drops)
+    return optimizers.decay_shape(train.learning_rates, steps, drops, last=train.last_rate)
 
 
 def on_device(dataset: Dataset) -> Dataset:

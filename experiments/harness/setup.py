@@ -43,7 +43,8 @@ def start(place: RunSettings, precision: str = "float32") -> None:
 
     Args:
       place: where and how the run is executed.
-      precision: one of `flags.PRECISIONS`, for matrix products and convolutions.
+      precision: one of `flags.PRECISIONS`, for matrix products and convolutions. For bfloat16, the
+        problem must be built with it too.
 
     Raises:
       UserError: the devices lack that precision; see also `configure`, `processes.start` and
@@ -57,7 +58,7 @@ def start(place: RunSettings, precision: str = "float32") -> None:
     if jax.devices()[0].platform != "cpu":
         jax.config.update("jax_default_matmul_precision", PRECISIONS[precision])
     elif PRECISIONS[precision] != "float32":
-        raise UserError(f"--precision={precision}: CPUs compute in float32, leave the flag out")
+        raise UserError(f"--precision={precision}: CPUs have float32 and bfloat16 only")
 
 
 def cores() -> int:

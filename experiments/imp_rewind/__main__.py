@@ -81,7 +81,7 @@ def main() -> None:
     """Reads and checks the flags, trains and prunes level by level, draws."""
     place, *parts = _read()
     question, settings, net, train, _ = parts
-    axis, problem = set_up(place, parts)
+    axis, problem = set_up(place, parts, photographs=True)
     if settings.rewind == "none" and train.learning_rates == "cosine":
         raise UserError(
             "--rewind=none keeps the final learning rate, which --learning_rates=cosine brings "
@@ -92,7 +92,7 @@ def main() -> None:
     except ValueError as error:
         raise UserError(str(error)) from error
     rates = numbers("rates", question.rates or (train.learning_rate,))
-    warmups = whole_numbers("warmups", question.warmups) or (train.warmup,)
+    warmups = whole_numbers("warmups", question.warmups) or (int(problem.hyper.warmup),)
     lines = len(rates) * len(warmups) * net.seeds
     memory.check_memory(
         f"--seeds={net.seeds} --reinits={question.reinits} --randoms={question.randoms}",

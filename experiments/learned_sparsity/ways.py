@@ -18,7 +18,7 @@ from experiments.harness.seeds import Seed, mask_key, training_key
 from experiments.harness.training_runs import Start, steps_between_moves
 from experiments.harness.training_settings import TrainSettings
 from experiments.learned_sparsity.methods import Control, Learned
-from jaxtickets import allocation, gates, losses, masks, nets, runs
+from jaxtickets import allocation, gates, masks, nets, runs
 from jaxtickets.compress import graph
 from jaxtickets.gates import Gate, Setting
 from jaxtickets.keys import stream
@@ -113,7 +113,7 @@ def learned(
     gate = gates_of[densities[0]]
     noisy = draws_weights(gate, problem)
     model = gaussian.local(problem.recipe.model) if noisy else problem.recipe.model
-    loss = losses.classification(model, problem.recipe.prepare)
+    loss = problem.loss_of(model)
     weights = optimizer_of(train, problem.steps)
     plain = optimizer_of(dataclasses.replace(train, weight_decay=0.0), problem.steps)
 

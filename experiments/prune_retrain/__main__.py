@@ -97,7 +97,7 @@ def main() -> None:
     models = question.models or (net.model,)
     of_models = [dataclasses.replace(net, model=name) for name in models]
     built, retraining = (
-        [build(one, how, place.data_dir, place.prepare) for one in of_models]
+        [build(one, how, place.data_dir, place.prepare, batch.precision) for one in of_models]
         for how in (train, again_train)
     )
     for problem in built if question.scale_dropout else ():

@@ -65,7 +65,7 @@ def main() -> None:
         print(f"{setup.describe_devices()}: nothing is trained")
         print(estimate.report(module, shape, question, net, train))
         return
-    axis, problem = set_up(place, parts)
+    axis, problem = set_up(place, parts, photographs=True)
     problem = problems.in_form(problem, question.form)
     shared_parts.check(share, place.out)
     try:

@@ -28,7 +28,8 @@ def compare(problem: Problem, axis: Axis, starts: Start, data: Dataset) -> list[
     In series: one training after another on the first device. Batched: all in one `vmap` on that
     device. Spread: over 1, 2, 4, ... devices of this process, and over all of `axis`, in its mode.
 
-    A training is `MOST_STEPS` steps, or those until an evaluation, and an evaluation of one batch.
+    A training is `MOST_STEPS` steps, or those until an evaluation, and an evaluation of one batch,
+    which is of training images, the only ones in memory if they are photographs.
 
     Args:
       problem: the net and its training.
@@ -113,7 +114,7 @@ def _training(problem: Problem) -> Callable[..., training.Watched]:
 
 
 def _placed(problem: Problem, starts: Start, data: Dataset, axis: Axis) -> tuple[Blocks, Shared]:
-    few = jax.tree.map(lambda a: a[: problem.recipe.batch_size], data.validation)
+    few = jax.tree.map(lambda a: a[: problem.recipe.batch_size], data.train)
     splits = splits_of(problem, data)._replace(validation=few, test=None)
     return runs.split(starts, axis), runs.share(splits, axis)
 

@@ -281,4 +281,8 @@ def report(
 
 
 def _source(net: NetSettings) -> Source:
-    return {**SOURCES, **STREAMED}[net.dataset.partition(":")[0]]
+    known = {**SOURCES, **STREAMED}
+    name = net.dataset.partition(":")[0]
+    if name not in known:
+        raise UserError(f"--estimate: needs the number of images, which {name} doesn't tell")
+    return known[name]

@@ -65,7 +65,7 @@ def main() -> None:
     refuse_idle(WITHOUT_EFFECT, parts)
     setup.start(place, batch.precision)
     axis = runs.axis(batch.mode, batch.width)
-    found = conditions(settings, pruning, net, train, place)
+    found = conditions(settings, pruning, net, train, place, batch.precision)
     run = records.open_run_of_flags("ticket_transfer", place, parts, axis)
 
     sessions, sources = {}, {}

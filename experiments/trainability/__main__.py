@@ -59,7 +59,7 @@ GROUPS = (RunSettings(), StoreSettings(), Question(), *candidate_masks.GROUPS)
 def main() -> None:
     """Reads and checks the flags, makes the masks, trains their first steps, draws."""
     place, store, *parts = read_all(GROUPS, SMOKE if flags.FLAGS.smoke else {})
-    question, _, net, train, _ = parts
+    question, _, net, train, batch = parts
     targets = numbers("targets", question.targets)
     axis, problem = set_up(place, parts)
     if question.first_steps % question.mean_of:
@@ -80,7 +80,7 @@ def main() -> None:
         look_every=question.mean_of,
         test_every=0,
     )
-    short = build(net, first, place.data_dir, place.prepare)
+    short = build(net, first, place.data_dir, place.prepare, batch.precision)
     made = candidate_masks.start_candidates(
         "trainability", place, store, parts, axis, problem, trained=False
     )

@@ -1,25 +1,33 @@
 """Normalisation, random crops, flips and colours on the device, one batch at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 
-def normalise(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+def normalise(
+    images: jax.Array,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: DTypeLike = jnp.float32,
+) -> jax.Array:
     """`(images / 255 - mean) / std`.
 
     Args:
       images: uint8`[..., h, w, c]`.
       mean, std: `c` per-channel statistics of pixels scaled to [0, 1].
+      dtype: of the result, which is computed in float32. From bfloat16 images, the nets compute in
+        bfloat16, see `nets.layers`.
 
     Returns:
-      float32`[..., h, w, c]`.
+      `dtype[..., h, w, c]`.
     """
     leading = (1,) * (images.ndim - 1)
     centre = jnp.asarray(mean, jnp.float32).reshape(*leading, -1)
     spread = jnp.asarray(std, jnp.float32).reshape(*leading, -1)
-    return (images.astype(jnp.float32) / 255 - centre) / spread
+    return ((images.astype(jnp.float32) / 255 - centre) / spread).astype(dtype)
 
 
 def flip(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -149,3 +157,23 @@ def jitter(
     pixels = blend(pixels, jnp.zeros_like(pixels), factors[0])
     pixels = blend(pixels, jnp.mean(grey(pixels), axis=(1, 2), keepdims=True), factors[1])
     return blend(pixels, grey(pixels), factors[2])
+
+
+Augment = Callable[[jax.Array, jax.Array], jax.Array]
+"""`augment(key, images) -> images`; the key is consumed."""
+
+COLOURS: dict[str, Augment] = {"lighting": lighting, "jitter": jitter}
+"""Random changes of colours, by name; for images of red, green and blue."""
+
+
+def in_turn(steps: Sequence[Augment]) -> Augment | None:
+    """The augmentations one after another; None for none."""
+    if len(steps) < 2:
+        return steps[0] if steps else None
+
+    def augment(key: jax.Array, images: jax.Array) -> jax.Array:
+        for step, own in zip(steps, jax.random.split(key, len(steps)), strict=True):
+            images = step(own, images)
+        return images
+
+    return augment

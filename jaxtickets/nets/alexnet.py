@@ -1,14 +1,19 @@
 """AlexNet, in the form that became common."""
 
+from functools import partial
 from typing import ClassVar
 
 import jax
 from flax import linen as nn
 
 from jaxtickets.nets.convolution import max_pool, max_pool2
-from jaxtickets.nets.layers import average, conv, dense, flatten
+from jaxtickets.nets.layers import average, block, conv, dense, flatten, output
 
 FILTERS = (64, 192, 384, 256, 256)
+WINDOWS = {2: (5, 1, 2), 3: (3, 1, 1), 4: (3, 1, 1), 5: (3, 1, 1)}
+"""Layer -> the side of its window, stride and padding; those of the first depend on the form."""
+POOLED = (1, 2, 5)
+"""The layers before a pool."""
 
 
 class AlexNet(nn.Module):
@@ -27,6 +32,7 @@ class AlexNet(nn.Module):
       use_bias: whether layers have biases.
       initializer: a name in `inits.INITIALIZERS`.
       conv: 'auto', 'im2col' or 'lax', see `convolution`.
+      remat: whether the backward pass recomputes the activations of each convolution.
       dropout: the probability that an input of `fc1` or `fc2` is dropped in training.
     """
 
@@ -37,6 +43,7 @@ class AlexNet(nn.Module):
     use_bias: bool = True
     initializer: str = "kaiming_normal"
     conv: str = "auto"
+    remat: bool = False
     dropout: float = 0.5
 
     def __post_init__(self) -> None:
@@ -49,16 +56,23 @@ class AlexNet(nn.Module):
         """`[n, h, w, c]` -> logits `[n, classes]`; training needs a key for 'dropout' if large."""
         large = self.form == "large"
         x, widths = images, iter(self.widths)
-        layers = ((11, 4, 2 if large else 5), (5, 1, 2), (3, 1, 1), (3, 1, 1), (3, 1, 1))
-        for layer, (size, stride, padding) in enumerate(layers, 1):
-            x = conv(self, f"conv{layer}", x, next(widths), size, stride=stride, padding=padding)
-            x = nn.relu(x)
-            if layer in (1, 2, 5):
-                x = max_pool(x, 3, 2) if large else max_pool2(x)
+        for layer in range(1, 6):
+            x = block(self, partial(convolved, layer=layer, filters=next(widths)), x)
         if not large:
-            return dense(self, "out", average(x), self.classes)
+            return output(self, average(x))
         x = flatten(x)
         for name in ("fc1", "fc2"):
             x = nn.Dropout(self.dropout)(x, deterministic=not train)
             x = nn.relu(dense(self, name, x, next(widths)))
-        return dense(self, "out", x, self.classes)
+        return output(self, x)
+
+
+def convolved(net: AlexNet, images: jax.Array, layer: int, filters: int) -> jax.Array:
+    """A convolution by its number, its ReLU and the pool after it, if there is one."""
+    large = net.form == "large"
+    size, stride, padding = (11, 4, 2 if large else 5) if layer == 1 else WINDOWS[layer]
+    x = conv(net, f"conv{layer}", images, filters, size, stride=stride, padding=padding)
+    x = nn.relu(x)
+    if layer in POOLED:
+        x = max_pool(x, 3, 2) if large else max_pool2(x)
+    return x

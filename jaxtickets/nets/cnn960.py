@@ -5,7 +5,7 @@ from typing import ClassVar
 import jax
 from flax import linen as nn
 
-from jaxtickets.nets.layers import batch_norm, conv, dense, flatten
+from jaxtickets.nets.layers import batch_norm, conv, flatten, output
 
 
 class CNN960(nn.Module):
@@ -41,4 +41,4 @@ class CNN960(nn.Module):
             x = nn.relu(conv(self, f"conv{layer}", x, filters, 3, stride=stride))
             x = nn.Dropout(self.dropout)(x, deterministic=not train)
             x = batch_norm(f"bn{layer}", x, train)
-        return dense(self, "out", flatten(x), self.classes)
+        return output(self, flatten(x))

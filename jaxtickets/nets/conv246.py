@@ -11,7 +11,7 @@ import jax
 from flax import linen as nn
 
 from jaxtickets.nets.convolution import max_pool2
-from jaxtickets.nets.layers import ConvSettings, conv, dense, flatten
+from jaxtickets.nets.layers import ConvSettings, conv, dense, flatten, output
 
 
 class BlockSettings(ConvSettings, Protocol):
@@ -31,7 +31,7 @@ def logits(net: BlockSettings, images: jax.Array) -> jax.Array:
             x = max_pool2(x)
     x = nn.relu(dense(net, "fc1", flatten(x), fc1))
     x = nn.relu(dense(net, "fc2", x, fc2))
-    return dense(net, "out", x, net.classes)
+    return output(net, x)
 
 
 class Conv2(nn.Module):

@@ -125,11 +125,12 @@ def _depthwise(
     padding: str | Sequence[tuple[int, int]],
     dtype: Any,
 ) -> jax.Array:
-    """Filters each channel separately: a sum of scaled slices."""
+    """Filters each channel separately: a sum of scaled slices, in float32 or higher."""
     slices = _slices(images, kernel.shape[:2], strides, padding)
-    scales = kernel.reshape(-1, 1, 1, 1, kernel.shape[-1]).astype(dtype)
+    exact = jnp.promote_types(dtype, jnp.float32)
+    scales = kernel.reshape(-1, 1, 1, 1, kernel.shape[-1]).astype(exact)
     first, *others = (x * scale for x, scale in zip(slices, scales, strict=True))
-    return sum(others, first)
+    return sum(others, first).astype(dtype)
 
 
 def patches(
@@ -217,10 +218,14 @@ def convolution(name: str) -> Convolution:
 def lax_form(net: nn.Module) -> nn.Module:
     """The net with its convolutions, if their form is a choice, as single operations.
 
-    Channels and costs do not change; the jaxpr has far fewer equations.
+    Channels and costs do not change; the jaxpr has far fewer equations, and no blocks that are
+    computed again.
     """
     if getattr(net, "conv", None) in ("auto", *CONVOLUTIONS):
-        return net.clone(conv="lax")
+        changes: dict[str, Any] = {"conv": "lax"}
+        if getattr(net, "remat", False):
+            changes["remat"] = False
+        return net.clone(**changes)
     return net
 
 

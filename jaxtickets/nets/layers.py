@@ -1,8 +1,15 @@
-"""The layers that the nets are built from."""
+"""The layers that the nets are built from, and the blocks whose activations may be recomputed.
 
-from typing import Protocol
+A layer whose inputs are bfloat16 computes in bfloat16, with its weights rounded for the product,
+and so do all layers after it but the output layer, which is in float32. Weights, the statistics of
+batch norm and all gradients of weights stay in float32. Other inputs have JAX's usual promotion.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxtickets.nets.convolution import convolution
@@ -20,6 +27,18 @@ class ConvSettings(DenseSettings, Protocol):
     """The attributes of a net that its convolutions use."""
 
     conv: str
+
+
+class OutputSettings(DenseSettings, Protocol):
+    """The attributes of a net that its output layer uses."""
+
+    classes: int
+
+
+class BlockSettings(ConvSettings, Protocol):
+    """The attributes of a net that its blocks use."""
+
+    remat: bool
 
 
 class ImageTooSmallError(ValueError):
@@ -63,6 +82,7 @@ def conv(
         kernel_init=draw.kernel,
         bias_init=draw.bias(size * size * channels),
         conv_general_dilated=convolution(net.conv),
+        dtype=_half(images),
         name=name,
     )(images)
 
@@ -75,8 +95,20 @@ def dense(net: DenseSettings, name: str, inputs: jax.Array, features: int) -> ja
         use_bias=net.use_bias,
         kernel_init=draw.kernel,
         bias_init=draw.bias(inputs.shape[-1]),
+        dtype=_half(inputs),
         name=name,
     )(inputs)
+
+
+def output(net: OutputSettings, inputs: jax.Array) -> jax.Array:
+    """The output layer: `[n, inputs]` -> logits `[n, classes]`, in float32 or higher."""
+    whole = inputs.astype(jnp.promote_types(inputs.dtype, jnp.float32))
+    return dense(net, "out", whole, net.classes)
+
+
+def _half(inputs: jax.Array) -> jnp.dtype | None:
+    """The type in which a layer computes; None for that of inputs and weights together."""
+    return inputs.dtype if inputs.dtype == jnp.bfloat16 else None
 
 
 def batch_norm(name: str, inputs: jax.Array, train: bool) -> jax.Array:
@@ -86,9 +118,27 @@ def batch_norm(name: str, inputs: jax.Array, train: bool) -> jax.Array:
     variance is that of the population, whereas PyTorch (with momentum 0.1 in its convention) uses
     that of the sample.
     """
-    return nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, name=name)(
-        inputs
-    )
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        dtype=_half(inputs),
+        name=name,
+    )(inputs)
+
+
+def block(net: BlockSettings, fn: Callable[[Any, jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """`fn(net, x)`: a block of layers, of which the backward pass needs only `x` if `net.remat`.
+
+    It then computes the block's activations once more, from the same numbers: less memory for a
+    third more products.
+
+    Args:
+      net: the net.
+      fn: makes the block's layers in the net that it is given; pure otherwise.
+      x: the block's input.
+    """
+    return nn.remat(fn)(net, x) if net.remat else fn(net, x)
 
 
 def flatten(images: jax.Array) -> jax.Array:

@@ -5,7 +5,7 @@ from typing import ClassVar
 import jax
 from flax import linen as nn
 
-from jaxtickets.nets.layers import dense, flatten
+from jaxtickets.nets.layers import dense, flatten, output
 
 
 class LeNet300100(nn.Module):
@@ -34,4 +34,4 @@ class LeNet300100(nn.Module):
         x = flatten(images)
         x = nn.relu(dense(self, "fc1", x, fc1))
         x = nn.relu(dense(self, "fc2", x, fc2))
-        return dense(self, "out", x, self.classes)
+        return output(self, x)

@@ -6,7 +6,7 @@ import jax
 from flax import linen as nn
 
 from jaxtickets.nets.convolution import max_pool2
-from jaxtickets.nets.layers import batch_norm, conv, dense, flatten
+from jaxtickets.nets.layers import batch_norm, conv, dense, flatten, output
 
 
 class LeNet5(nn.Module):
@@ -45,4 +45,4 @@ class LeNet5(nn.Module):
         x = max_pool2(nn.relu(norm("bn1", conv(self, "conv1", images, conv1, 5))))
         x = max_pool2(nn.relu(norm("bn2", conv(self, "conv2", x, conv2, 5))))
         x = nn.relu(norm("fc1_bn", dense(self, "fc1", flatten(x), fc1)))
-        return dense(self, "out", x, self.classes)
+        return output(self, x)

@@ -6,7 +6,7 @@ import jax
 from flax import linen as nn
 
 from jaxtickets.nets.convolution import max_pool2
-from jaxtickets.nets.layers import conv, dense, flatten
+from jaxtickets.nets.layers import conv, dense, flatten, output
 
 
 class LeNet5LeCun(nn.Module):
@@ -39,4 +39,4 @@ class LeNet5LeCun(nn.Module):
         x = max_pool2(nn.relu(conv(self, "conv2", x, conv2, 5)))
         x = nn.relu(dense(self, "fc1", flatten(x), fc1))
         x = nn.relu(dense(self, "fc2", x, fc2))
-        return dense(self, "out", x, self.classes)
+        return output(self, x)

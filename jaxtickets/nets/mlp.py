@@ -9,7 +9,7 @@ from typing import ClassVar
 import jax
 from flax import linen as nn
 
-from jaxtickets.nets.layers import dense, flatten
+from jaxtickets.nets.layers import dense, flatten, output
 
 
 class MLP(nn.Module):
@@ -34,4 +34,4 @@ class MLP(nn.Module):
         x = flatten(images)
         for i, units in enumerate(self.widths, 1):
             x = nn.relu(dense(self, f"fc{i}", x, units))
-        return dense(self, "out", x, self.classes)
+        return output(self, x)

@@ -1,11 +1,20 @@
 """MobileNetV2: depthwise convolutions in inverted bottlenecks."""
 
+from functools import partial
 from typing import ClassVar
 
 import jax
 from flax import linen as nn
 
-from jaxtickets.nets.layers import ConvSettings, average, batch_norm, conv, dense
+from jaxtickets.nets.layers import (
+    BlockSettings,
+    ConvSettings,
+    average,
+    batch_norm,
+    block,
+    conv,
+    output,
+)
 
 # stream, expansion, blocks, and the first block's stride at 224 pixels: table 2 of the paper
 STAGES = (
@@ -31,9 +40,9 @@ def published(width: float) -> tuple[int, ...]:
     widths = [before]
     for channels, expansion, blocks, _ in STAGES:
         stream = rounded(channels * width)
-        for block in range(blocks):
+        for number in range(blocks):
             widths += [expansion * before] if expansion > 1 else []
-            widths += [stream] if block == 0 else []
+            widths += [stream] if number == 0 else []
             before = stream
     return (*widths, rounded(1280 * max(1.0, width)))
 
@@ -59,6 +68,7 @@ class MobileNetV2(nn.Module):
       use_bias: whether the output has a bias; a batch norm follows each convolution.
       initializer: a name in `inits.INITIALIZERS`.
       conv: 'auto', 'im2col' or 'lax', see `convolution`.
+      remat: whether the backward pass recomputes the activations of each block.
       dropout: the probability that an input of the output layer is dropped in training.
     """
 
@@ -70,6 +80,7 @@ class MobileNetV2(nn.Module):
     use_bias: bool = True
     initializer: str = "kaiming_normal"
     conv: str = "auto"
+    remat: bool = False
     dropout: float = 0.2
 
     def __post_init__(self) -> None:
@@ -84,18 +95,48 @@ class MobileNetV2(nn.Module):
         widths = iter(self.widths)
         x = nn.relu6(layer(self, "stem", images, next(widths), 3, train, 2 if large else 1))
         for stage, (_, expansion, blocks, halving) in enumerate(STAGES, 1):
-            for block in range(1, 1 + blocks):
-                name, y = f"stage{stage}_block{block}", x
-                if expansion > 1:
-                    y = nn.relu6(layer(self, f"{name}_expand", y, next(widths), 1, train))
-                stride = halving if block == 1 and (large or stage != 2) else 1
-                y = layer(self, f"{name}_depthwise", y, y.shape[-1], 3, train, stride, True)
-                stream = next(widths) if block == 1 else x.shape[-1]
-                y = layer(self, f"{name}_project", nn.relu6(y), stream, 1, train)
-                x = y if block == 1 else x + y
+            for number in range(1, 1 + blocks):
+                first = number == 1
+                layers = partial(
+                    bottleneck,
+                    name=f"stage{stage}_block{number}",
+                    expanded=next(widths) if expansion > 1 else None,
+                    stream=next(widths) if first else None,
+                    stride=halving if first and (large or stage != 2) else 1,
+                    train=train,
+                )
+                x = block(self, layers, x)
         x = nn.relu6(layer(self, "last", x, next(widths), 1, train))
         x = nn.Dropout(self.dropout)(average(x), deterministic=not train)
-        return dense(self, "out", x, self.classes)
+        return output(self, x)
+
+
+def bottleneck(
+    net: BlockSettings,
+    images: jax.Array,
+    name: str,
+    expanded: int | None,
+    stream: int | None,
+    stride: int,
+    train: bool,
+) -> jax.Array:
+    """An inverted bottleneck: `[n, h, w, c]` -> `[n, h', w', stream]`.
+
+    Args:
+      net: the net.
+      images: `[n, h, w, c]`.
+      name: the block's name.
+      expanded: the width to which it expands; None: it doesn't.
+      stream: the new width of the stream; None: the old one, with a shortcut.
+      stride: of the depthwise convolution.
+      train: whether the net is in training mode.
+    """
+    y = images
+    if expanded is not None:
+        y = nn.relu6(layer(net, f"{name}_expand", y, expanded, 1, train))
+    y = nn.relu6(layer(net, f"{name}_depthwise", y, y.shape[-1], 3, train, stride, True))
+    y = layer(net, f"{name}_project", y, stream or images.shape[-1], 1, train)
+    return images + y if stream is None else y
 
 
 def layer(

@@ -5,7 +5,7 @@ from typing import ClassVar
 import jax
 from flax import linen as nn
 
-from jaxtickets.nets.layers import average, batch_norm, conv, dense
+from jaxtickets.nets.layers import average, batch_norm, conv, output
 
 STREAMS, INNER = (64, 128, 256), (16, 32, 64)
 
@@ -78,4 +78,4 @@ class PreResNet(nn.Module):
                 y = nn.relu(batch_norm(f"{name}_bn3", y, train))
                 x = short + conv(self, f"{name}_conv3", y, stream, 1, bias=False)
         x = nn.relu(batch_norm("final_bn", x, train))
-        return dense(self, "out", average(x), self.classes)
+        return output(self, average(x))

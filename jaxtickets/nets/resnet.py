@@ -14,6 +14,7 @@ stem's), then the inner width of each block. With 'pad' the stream may not becom
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar, Protocol
 
 import jax
@@ -21,12 +22,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxtickets.nets.convolution import max_pool
-from jaxtickets.nets.layers import ConvSettings, average, batch_norm, conv, dense
+from jaxtickets.nets.layers import BlockSettings, average, batch_norm, block, conv, output
 
 SHORTCUTS = ("pad", "conv")
 
 
-class ResNetSettings(ConvSettings, Protocol):
+class ResNetSettings(BlockSettings, Protocol):
     """The attributes that all ResNets here share."""
 
     widths: tuple[int, ...]
@@ -65,16 +66,37 @@ def logits(
     if form == "large":
         x = max_pool(x, 3, 2, 1)
     for stage, count in enumerate(blocks, 1):
-        for block in range(1, 1 + count):
-            name, stride, short = f"stage{stage}_block{block}", 1, x
-            if stage > 1 and block == 1:
-                stream, stride = next(widths), 2
-                short = shortcut(net, name, x, stream, train)
-            y = conv(net, f"{name}_conv1", x, next(widths), 3, stride=stride, padding=1, bias=False)
-            y = nn.relu(batch_norm(f"{name}_bn1", y, train))
-            y = conv(net, f"{name}_conv2", y, stream, 3, padding=1, bias=False)
-            x = nn.relu(batch_norm(f"{name}_bn2", y, train) + short)
-    return dense(net, "out", average(x), net.classes)
+        for number in range(1, 1 + count):
+            halves = stage > 1 and number == 1
+            stream = next(widths) if halves else stream
+            layers = partial(
+                basic_block,
+                name=f"stage{stage}_block{number}",
+                inner=next(widths),
+                stream=stream,
+                halves=halves,
+                train=train,
+            )
+            x = block(net, layers, x)
+    return output(net, average(x))
+
+
+def basic_block(
+    net: ResNetSettings,
+    images: jax.Array,
+    name: str,
+    inner: int,
+    stream: int,
+    halves: bool,
+    train: bool,
+) -> jax.Array:
+    """Two convolutions and the shortcut around them: `[n, h, w, c]` -> `[n, h', w', stream]`."""
+    x, stride = images, 2 if halves else 1
+    short = shortcut(net, name, x, stream, train) if halves else x
+    y = conv(net, f"{name}_conv1", x, inner, 3, stride=stride, padding=1, bias=False)
+    y = nn.relu(batch_norm(f"{name}_bn1", y, train))
+    y = conv(net, f"{name}_conv2", y, stream, 3, padding=1, bias=False)
+    return nn.relu(batch_norm(f"{name}_bn2", y, train) + short)
 
 
 def shortcut(
@@ -105,6 +127,7 @@ class ResNet20(nn.Module):
       use_bias: whether the output has a bias; a batch norm follows each convolution.
       initializer: a name in `inits.INITIALIZERS`.
       conv: 'auto', 'im2col' or 'lax', see `convolution`.
+      remat: whether the backward pass recomputes the activations of each block.
       shortcut: 'pad' or 'conv', see the module.
     """
 
@@ -114,6 +137,7 @@ class ResNet20(nn.Module):
     use_bias: bool = True
     initializer: str = "kaiming_normal"
     conv: str = "auto"
+    remat: bool = False
     shortcut: str = "pad"
 
     @nn.compact
@@ -134,6 +158,7 @@ class ResNet32(nn.Module):
     use_bias: bool = True
     initializer: str = "kaiming_normal"
     conv: str = "auto"
+    remat: bool = False
     shortcut: str = "pad"
 
     @nn.compact
@@ -154,6 +179,7 @@ class ResNet56(nn.Module):
     use_bias: bool = True
     initializer: str = "kaiming_normal"
     conv: str = "auto"
+    remat: bool = False
     shortcut: str = "pad"
 
     @nn.compact
@@ -174,6 +200,7 @@ class ResNet110(nn.Module):
     use_bias: bool = True
     initializer: str = "kaiming_normal"
     conv: str = "auto"
+    remat: bool = False
     shortcut: str = "pad"
 
     @nn.compact
@@ -198,6 +225,7 @@ class ResNet18(nn.Module):
     use_bias: bool = True
     initializer: str = "kaiming_normal"
     conv: str = "auto"
+    remat: bool = False
     shortcut: str = "conv"
 
     @nn.compact
@@ -221,6 +249,7 @@ class ResNet34(nn.Module):
     use_bias: bool = True
     initializer: str = "kaiming_normal"
     conv: str = "auto"
+    remat: bool = False
     shortcut: str = "conv"
 
     @nn.compact

@@ -11,6 +11,7 @@ group. The head depends on the attribute `form`:
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import count, islice
 from typing import ClassVar, Protocol
 
@@ -18,13 +19,22 @@ import jax
 from flax import linen as nn
 
 from jaxtickets.nets.convolution import max_pool2
-from jaxtickets.nets.layers import ConvSettings, average, batch_norm, conv, dense, flatten
+from jaxtickets.nets.layers import (
+    BlockSettings,
+    average,
+    batch_norm,
+    block,
+    conv,
+    dense,
+    flatten,
+    output,
+)
 
 FILTERS = (64, 128, 256, 512, 512)
 VGG_11, VGG_16, VGG_19 = (1, 1, 2, 2, 2), (2, 2, 3, 3, 3), (2, 2, 4, 4, 4)
 
 
-class VGGSettings(ConvSettings, Protocol):
+class VGGSettings(BlockSettings, Protocol):
     """The attributes that the three nets share."""
 
     form: str
@@ -44,18 +54,31 @@ def logits(net: VGGSettings, images: jax.Array, train: bool, layers: Sequence[in
     widths = iter(net.widths)
     x, numbers = images, count(1)
     for group, many in enumerate(layers, 1):
-        for layer in islice(numbers, many):
-            x = conv(net, f"conv{layer}", x, next(widths), 3, padding=1)
-            x = nn.relu(batch_norm(f"bn{layer}", x, train))
-        if group < len(layers) or net.form == "large":
-            x = max_pool2(x)
+        sizes = [(layer, next(widths)) for layer in islice(numbers, many)]
+        pooled = group < len(layers) or net.form == "large"
+        x = block(net, partial(convolutions, sizes=sizes, pooled=pooled, train=train), x)
     if net.form == "small":
-        return dense(net, "out", average(x), net.classes)
+        return output(net, average(x))
     x = flatten(x)
     for name in ("fc1", "fc2"):
         x = nn.relu(dense(net, name, x, next(widths)))
         x = nn.Dropout(net.dropout)(x, deterministic=not train)
-    return dense(net, "out", x, net.classes)
+    return output(net, x)
+
+
+def convolutions(
+    net: VGGSettings,
+    images: jax.Array,
+    sizes: Sequence[tuple[int, int]],
+    pooled: bool,
+    train: bool,
+) -> jax.Array:
+    """A group of convolutions, `(number, filters)` each, and the pool after it."""
+    x = images
+    for layer, filters in sizes:
+        x = conv(net, f"conv{layer}", x, filters, 3, padding=1)
+        x = nn.relu(batch_norm(f"bn{layer}", x, train))
+    return max_pool2(x) if pooled else x
 
 
 class VGG11(nn.Module):
@@ -69,6 +92,7 @@ class VGG11(nn.Module):
       use_bias: whether layers have biases.
       initializer: a name in `inits.INITIALIZERS`.
       conv: 'auto', 'im2col' or 'lax', see `convolution`.
+      remat: whether the backward pass recomputes the activations of each group.
       dropout: the probability that a unit of `fc1` or `fc2` is dropped in training.
     """
 
@@ -79,6 +103,7 @@ class VGG11(nn.Module):
     use_bias: bool = True
     initializer: str = "kaiming_normal"
     conv: str = "auto"
+    remat: bool = False
     dropout: float = 0.5
 
     def __post_init__(self) -> None:
@@ -105,6 +130,7 @@ class VGG16(nn.Module):
     use_bias: bool = True
     initializer: str = "kaiming_normal"
     conv: str = "auto"
+    remat: bool = False
     dropout: float = 0.5
 
     def __post_init__(self) -> None:
@@ -131,6 +157,7 @@ class VGG19(nn.Module):
     use_bias: bool = True
     initializer: str = "kaiming_normal"
     conv: str = "auto"
+    remat: bool = False
     dropout: float = 0.5
 
     def __post_init__(self) -> None:

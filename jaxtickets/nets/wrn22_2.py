@@ -5,7 +5,7 @@ from typing import ClassVar
 import jax
 from flax import linen as nn
 
-from jaxtickets.nets.layers import average, batch_norm, conv, dense
+from jaxtickets.nets.layers import average, batch_norm, conv, output
 
 STAGES, BLOCKS = 3, 3
 
@@ -58,4 +58,4 @@ class WRN222(nn.Module):
                 y = nn.Dropout(self.dropout)(y, deterministic=not train)
                 x = short + conv(self, f"{name}_conv2", y, stream, 3, padding=1, bias=False)
         x = nn.relu(batch_norm("final_bn", x, train))
-        return dense(self, "out", average(x), self.classes)
+        return output(self, average(x))

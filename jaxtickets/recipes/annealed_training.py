@@ -173,7 +173,7 @@ def build(
 
     def begin(chain: TrainedChain, data: TrainedData) -> Chain:
         optimizer, _ = optimizers(chain, jnp.float32(1))
-        state = training.init(chain.params, chain.stats, optimizer)
+        state = training.init(chain.params, chain.stats, optimizer, average=recipe.average)
         held = jnp.zeros(masks.flatten(chain.mask, prunable).shape, jnp.int32)
         energy = loss(state, data.scored) if scores else jnp.asarray(jnp.inf, float)
         walk = State(

@@ -1,8 +1,8 @@
 """Where the time of a training goes: input, matrix products, and the rest, from a profiler trace.
 
-Each operation of the compiled program is classified by what it computes: an operation that touches
-8-bit images is input (drawing a batch, augmentation, normalisation); one that holds a matrix
-product or a convolution is a product; all others (batch norm, activations, patches of images,
+Each operation of the compiled program is classified by what it computes: one that holds a matrix
+product or a convolution is a product; another that touches 8-bit images is input (drawing a batch,
+augmentation, normalisation); all others (batch norm, activations, patches of images,
 masks, the optimiser) are the rest. The time that no operation was running is idle.
 """
 
@@ -51,9 +51,9 @@ def classified(text: str) -> dict[str, str]:
 
 
 def _part(code: str) -> str:
-    if "u8[" in code:
-        return INPUT
-    return PRODUCTS if _PRODUCT.search(code) else REST
+    if _PRODUCT.search(code):
+        return PRODUCTS
+    return INPUT if "u8[" in code else REST
 
 
 def shares(

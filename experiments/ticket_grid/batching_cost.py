@@ -42,24 +42,26 @@ def compare(problem: Problem, axis: Axis, starts: Start, data: Dataset) -> list[
       all), `speed_up` (over series), `efficiency` (speed-up per device).
     """
     many = len(np.atleast_1d(starts.step))
-    made: list[dict[str, Any]] = []
-    for way, chosen in _ways(axis, many).items():
-        run = runs.batch(_training(problem), chosen)
+    ways = _ways(axis, many)
+
+    def call_of(chosen: Axis) -> Callable[[], Blocks]:
         rows, shared = _placed(problem, starts, data, chosen)
-        seconds = timing.best_time(partial(run, rows, shared), repeats=2)
-        speed_up = made[0]["seconds"] / seconds if made else 1.0
-        made.append(
-            {
-                "way": way,
-                "devices": len(chosen.devices),
-                "trainings": many,
-                "steps": _steps(problem),
-                "seconds": round(seconds, 4),
-                "speed_up": round(speed_up, 3),
-                "efficiency": round(speed_up / len(chosen.devices), 3),
-            }
-        )
-    return made
+        return partial(runs.batch(_training(problem), chosen), rows, shared)
+
+    # in turns, so that other programs on the machine slow down no way alone
+    seconds = timing.best_times([call_of(chosen) for chosen in ways.values()], repeats=3)
+    return [
+        {
+            "way": way,
+            "devices": len(chosen.devices),
+            "trainings": many,
+            "steps": _steps(problem),
+            "seconds": round(spent, 4),
+            "speed_up": round(seconds[0] / spent, 3),
+            "efficiency": round(seconds[0] / spent / len(chosen.devices), 3),
+        }
+        for (way, chosen), spent in zip(ways.items(), seconds, strict=True)
+    ]
 
 
 def profile(problem: Problem, axis: Axis, starts: Start, data: Dataset) -> list[dict[str, Any]]:

@@ -185,6 +185,11 @@ BAD = {
         "--rewinds=2": "rewinds=2: must be whole epochs of the training, which has 2",
         "--rewinds=0.5": "rewinds=0.5: must be whole epochs",
         "--thresholds=many": "must be numbers",
+        "--share_cells": "--share_cells: give the folder that the processes share by --out",
+        "--form=tiny": "unknown form 'tiny': known: ",
+        "--form=small": "--form=small: lenet300_100 has no attribute form",
+        "--preset=mobilenetv2": "did you mean mobilenet_v2",
+        "--estimate --form=large": "lenet300_100 has no attribute form",
     },
     "criterion_comparison": {
         "--noevaluate": "--noevaluate: only with --notrain",

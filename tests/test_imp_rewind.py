@@ -146,12 +146,22 @@ def test_a_cell_keeps_its_share_and_trains_on_from_its_rewind_epoch(smokes):
         assert int(row["train_steps"]) == 58 * (2 - int(row["rewind"] or 0))
 
 
-def test_the_cost_is_measured_in_three_ways(smokes):
+def test_the_cost_is_measured_in_series_batched_and_on_one_and_on_two_devices(smokes):
     folder, done = smokes("ticket_grid")
     header, *ways = (folder / "cost.csv").read_text().splitlines()
     assert header == "way,devices,trainings,steps,seconds,speed_up,efficiency"
-    assert len(ways) == 3 and "in series" in ways[0]
-    assert "speed-up" in done.stdout
+    assert [way.split('",')[1].split(",")[0] for way in ways] == ["1", "1", "1", "2"]
+    assert "in series" in ways[0] and "speed-up" in done.stdout
+
+
+def test_the_time_of_a_training_is_divided(smokes):
+    folder, done = smokes("ticket_grid")
+    header, *parts = (folder / "profile.csv").read_text().splitlines()
+    assert header == "part,seconds,share"
+    shares = {part.split(",")[0]: float(part.split(",")[2]) for part in parts}
+    assert list(shares) == ["input", "products", "rest", "idle"]
+    assert abs(sum(shares.values()) - 1) < 0.01 and shares["products"] > 0
+    assert "where the time goes" in done.stdout
 
 
 # --- linear_connectivity -------------------------------------------------------------------------

@@ -126,6 +126,20 @@ def _leaves(kind: str, tree: PyTree, graph: Graph, seen: Seen) -> list[Value]:
     return found
 
 
+def _needed(jaxpr: Any) -> list[JaxprEqn]:
+    """The equations that an output depends on.
+
+    A causal mask, for one, reads the shape of its input by way of a single unit.
+    """
+    wanted = {var for var in jaxpr.outvars if not isinstance(var, Literal)}
+    found = []
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or not wanted.isdisjoint(eqn.outvars):
+            wanted.update(atom for atom in eqn.invars if not isinstance(atom, Literal))
+            found.append(eqn)
+    return found[::-1]
+
+
 def _body(stays: np.ndarray, seen: Seen) -> Body:
     """How to run a jaxpr with the units that are kept."""
     known: dict[int, bool] = {}
@@ -162,7 +176,7 @@ def _body(stays: np.ndarray, seen: Seen) -> Body:
                 return constant(atom), atom.val
             return labels[atom], there[atom]
 
-        for eqn in jaxpr.eqns:
+        for eqn in _needed(jaxpr):
             pairs = [read(atom) for atom in eqn.invars]
             mine, given = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
             module, called = module_of(eqn, where), called_by(eqn)

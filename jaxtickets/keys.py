@@ -56,6 +56,10 @@ PURPOSES: dict[str, Purpose] = {
     "transfer": Purpose(
         "a ticket of another data set with one thing changed", {"source": str, "treatment": str}
     ),
+    "photographs": Purpose(
+        "the order of photographs that are read from disk, or their crops, for all runs alike",
+        {"draw": str},
+    ),
     "learning_rates": Purpose("a random learning rate for each output feature", {}),
     # masks
     "mask": Purpose(

@@ -1,4 +1,4 @@
-"""Cross-entropy, accuracy, the loss functions built from them, and orthogonality of weights."""
+"""Cross-entropy, squared error, accuracy, losses of them, and orthogonality of weights."""
 
 from collections.abc import Callable, Sequence
 
@@ -113,6 +113,82 @@ def classification(
         if penalty is not None:
             value = value + penalty(params)
         return value, (stats, {"loss": value, "accuracy": accuracy(logits, batch.labels)})
+
+    return loss
+
+
+def regression(
+    model: Model,
+    prepare: Callable[[Array], Array],
+    penalty: Callable[[Params], Array] | None = None,
+) -> Loss:
+    """The training loss of a regression: the mean squared error, plus `penalty(params)` if given.
+
+    Args:
+      model: the net as functions.
+      prepare: the inputs of the batch -> those of the net.
+      penalty: parameters -> a scalar added to the loss.
+
+    Returns:
+      `loss(params, stats, batch, key) -> (scalar, (stats, {"loss", "squared_error"}))`; the targets
+      `batch.labels` are float, of the outputs' shape; the key feeds dropout and is consumed.
+
+    Raises:
+      ValueError: from `loss`: the targets have another shape than the outputs.
+    """
+
+    def loss(
+        params: Params, stats: Stats, batch: Split, key: Key
+    ) -> tuple[jax.Array, tuple[Stats, dict[str, jax.Array]]]:
+        outputs, stats = model.apply(params, stats, prepare(batch.images), key, True)
+        error = squared_error(outputs, batch.labels)
+        value = error if penalty is None else error + penalty(params)
+        return value, (stats, {"loss": value, "squared_error": error})
+
+    return loss
+
+
+def squared_error(outputs: Array, targets: Array) -> jax.Array:
+    """The mean of `(outputs − targets)²` over all entries, computed in float32 or higher.
+
+    Raises:
+      ValueError: the shapes differ.
+    """
+    check_array("the targets", targets, outputs.shape, float)
+    outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+    return jnp.mean((outputs - targets) ** 2)
+
+
+def next_token(
+    model: Model,
+    prepare: Callable[[Array], Array],
+    penalty: Callable[[Params], Array] | None = None,
+) -> Loss:
+    """The training loss of a language model: mean cross-entropy of the token after each, in nats.
+
+    `−(1/(n (t − 1))) Σ log p(x_(i+1) | x_1 .. x_i)`, plus `penalty(params)` if given. The model
+    must be causal, which is not checked.
+
+    Args:
+      model: the net as functions; it maps tokens `[n, t - 1]` to logits `[n, t - 1, words]`.
+      prepare: the inputs of the batch -> int tokens `[n, t]`.
+      penalty: parameters -> a scalar added to the loss.
+
+    Returns:
+      `loss(params, stats, batch, key) -> (scalar, (stats, {"loss", "accuracy"}))`; `batch.labels`
+      is not read; the key feeds dropout and is consumed.
+    """
+
+    def loss(
+        params: Params, stats: Stats, batch: Split, key: Key
+    ) -> tuple[jax.Array, tuple[Stats, dict[str, jax.Array]]]:
+        tokens = prepare(batch.images)
+        logits, stats = model.apply(params, stats, tokens[:, :-1], key, True)
+        logits, labels = logits.reshape(-1, logits.shape[-1]), tokens[:, 1:].reshape(-1)
+        value = cross_entropy(logits, labels)
+        if penalty is not None:
+            value = value + penalty(params)
+        return value, (stats, {"loss": value, "accuracy": accuracy(logits, labels)})
 
     return loss
 

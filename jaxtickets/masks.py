@@ -557,4 +557,10 @@ def expand(units: UnitMask, wiring: Wiring, params: Params) -> Mask:
             path = kernel_path(params, layer)
             rows = jnp.broadcast_to(jnp.tile(keep, repeat)[:, None], mask[path].shape)
             mask[path] = mask[path] & rows
+        for path, axis, places in group.spans:
+            indices = np.array(places)
+            along = jnp.where(indices < 0, True, keep[np.maximum(indices, 0)])
+            shape = [1] * jnp.ndim(mask[path])
+            shape[axis] = len(places)
+            mask[path] = mask[path] & along.reshape(shape)
     return put(params, tuple(mask), list(mask.values()))

@@ -152,14 +152,25 @@ def stack(trees: Sequence[PyTree]) -> PyTree:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-def share(tree: PyTree, axis: Axis) -> Shared:
-    """Places a copy of `tree` on each lane of the axis."""
-    return Shared(
-        tuple(
-            jax.device_put(tree, _everywhere(lane)) if _is_here(lane) else None
-            for lane in _lanes(axis)
-        )
-    )
+def share(tree: PyTree, axis: Axis, examples: int | None = None) -> Shared:
+    """Places a copy of `tree` on each lane of the axis.
+
+    Args:
+      tree: what all runs read.
+      axis: the run axis.
+      examples: the axis of examples of all leaves: in mode `data` a device gets its part of them
+        alone, if they can be divided equally; None: each device gets all.
+    """
+
+    def place(lane: Any) -> Any:
+        if examples is None or axis.mode != DATA:
+            return jax.device_put(tree, _everywhere(lane))
+        parts = NamedSharding(lane.mesh, PartitionSpec(*[None] * examples, EXAMPLES))
+        many = len(lane.device_set)
+        equal = all(np.shape(leaf)[examples] % many == 0 for leaf in jax.tree.leaves(tree))
+        return jax.device_put(tree, parts if equal else _everywhere(lane))
+
+    return Shared(tuple(place(lane) if _is_here(lane) else None for lane in _lanes(axis)))
 
 
 def own(shared: Shared) -> PyTree:
@@ -278,12 +289,24 @@ def unzip(blocks: Blocks) -> tuple[Blocks, Blocks]:
     return Blocks(left, blocks.runs), Blocks(right, blocks.runs)
 
 
+def pick(fn: Callable[..., PyTree], *blocks: Blocks) -> Blocks:
+    """`fn(block, ...)` of each block of the same rows; `fn` picks leaves and computes nothing.
+
+    Raises:
+      ValueError: the blocks are not of the same rows.
+    """
+    if len({(one.runs, len(one.blocks)) for one in blocks}) != 1:
+        raise ValueError("blocks of different rows can't be put together")
+    together = zip(*(one.blocks for one in blocks), strict=True)
+    made = (None if found[0] is None else fn(*found) for found in together)
+    return Blocks(tuple(made), blocks[0].runs)
+
+
 def zip_(left: Blocks, right: Blocks) -> Blocks:
     """Joins two `Blocks` of the same rows into blocks whose rows are pairs."""
     if (left.runs, len(left.blocks)) != (right.runs, len(right.blocks)):
         raise ValueError(f"blocks of {left.runs} and of {right.runs} runs can't be paired")
-    both = zip(left.blocks, right.blocks, strict=True)
-    return Blocks(tuple(None if pair[0] is None else pair for pair in both), left.runs)
+    return pick(lambda *pair: pair, left, right)
 
 
 def over_runs(fn: Callable[..., PyTree], axis: Axis, rows: PyTree, *shared: PyTree) -> PyTree:

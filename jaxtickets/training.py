@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
@@ -229,6 +230,67 @@ def evaluate(
     return {"loss": total[0] / n, "accuracy": total[1] / n}
 
 
+class Totals(NamedTuple):
+    """Sums over examples, which are added part by part, see `evaluate_parts`.
+
+    Attributes:
+      loss: float scalar, in nats.
+      hits: int32 scalar, the examples whose class is the net's first choice.
+      examples: int32 scalar, how many there were.
+    """
+
+    loss: Array
+    hits: Array
+    examples: Array
+
+
+def no_totals() -> Totals:
+    """The totals of no example."""
+    return Totals(jnp.zeros((), float), jnp.int32(0), jnp.int32(0))
+
+
+def evaluate_parts(
+    model: Model,
+    prepare: Callable[[Array], Array],
+    params: Params,
+    stats: Stats,
+    parts: Split,
+    valid: Array,
+    total: Totals,
+) -> Totals:
+    """Adds batches to the totals of an evaluation whose examples don't fit on the device at once.
+
+    Args:
+      model, prepare, params, stats: as in `evaluate`.
+      parts: batches of examples, `[parts, b, ...]`.
+      valid: bool`[parts, b]`; the other rows, which fill up batches, count nothing.
+      total: the totals of the parts before.
+
+    Returns:
+      The totals, of which `mean_of` gives what `evaluate` returns for all valid examples together,
+      up to the rounding of sums.
+    """
+    check_array("valid", valid, np.shape(parts.labels), bool)
+
+    def body(total: Totals, part: tuple[Split, Array]) -> tuple[Totals, None]:
+        split, valid = runs.divide(part)
+        logits, _ = model.apply(params, stats, prepare(split.images))
+        nats = jax.vmap(losses.cross_entropy)(logits[:, None], split.labels[:, None])
+        hits = (jnp.argmax(logits, -1) == split.labels) & valid
+        return Totals(
+            loss=total.loss + jnp.sum(jnp.where(valid, nats, 0).astype(float)),
+            hits=total.hits + jnp.sum(hits, dtype=jnp.int32),
+            examples=total.examples + jnp.sum(valid, dtype=jnp.int32),
+        ), None
+
+    return lax.scan(body, total, (parts, valid))[0]
+
+
+def mean_of(total: Totals) -> Metrics:
+    """`{"loss", "accuracy"}` of the examples in `total`, see `evaluate`; NaN if there is none."""
+    return {"loss": total.loss / total.examples, "accuracy": total.hits / total.examples}
+
+
 def _check_labels(
     model: Model, prepare: Callable[[Array], Array], params: Params, stats: Stats, split: Split
 ) -> None:
@@ -355,12 +417,16 @@ def fetcher(recipe: Recipe, train: Split) -> Fetch:
     """`fetch(key, index[batch]) -> Split`: these training examples, augmented by the recipe."""
 
     def fetch(key: Key, index: Array) -> Split:
-        images = train.images[index]
-        if recipe.augment is not None:
-            images = recipe.augment(key, images)
-        return Split(images, train.labels[index])
+        return augmented(recipe, key, Split(train.images[index], train.labels[index]))
 
     return fetch
+
+
+def augmented(recipe: Recipe, key: Key, batch: Split) -> Split:
+    """A batch of training examples, augmented by the recipe."""
+    if recipe.augment is None:
+        return batch
+    return Split(recipe.augment(key, batch.images), batch.labels)
 
 
 def train_chunk(
@@ -407,32 +473,21 @@ def train_chunk(
     optimizer = recipe.sparsify(recipe.optimizer(hyper), watched.state.mask, fill, hyper)
     fetch = fetcher(recipe, data.train)
 
-    def steps_from(state: TrainState, index: Array, **extra: Any) -> tuple[TrainState, Metrics]:
-        return take_steps(recipe, hyper, optimizer, step_key, state, index, fetch, **extra)
-
     def train_and_evaluate(watched: Watched, index: Array) -> tuple[Watched, Metrics]:
-        if recipe.moves is None:
-            state, metrics = steps_from(watched.state, index)
-        else:
-            state, metrics = _moving(
-                recipe,
-                recipe.moves,
-                optimizer,
-                partial(steps_from, move=False),
-                move_key,
-                watched.state,
-                index,
-                data,
-            )
+        state, metrics = _steps_and_moves(
+            recipe=recipe,
+            hyper=hyper,
+            optimizer=optimizer,
+            step_key=step_key,
+            move_key=move_key,
+            state=watched.state,
+            batches=index,
+            fetch=fetch,
+            train=data.train,
+        )
         state = before_evaluation(recipe, state, fill)
         seen = evaluate(recipe.model, recipe.prepare, state.params, state.stats, data.validation)
-        return _watch(watched, state, seen["loss"], keep_at), {
-            "step": state.step,
-            "train_loss": metrics["loss"],
-            "train_accuracy": jnp.mean(metrics["accuracy"]),
-            **seen,
-            **(recipe.record(state) if recipe.record else {}),
-        }
+        return observed(recipe, watched, state, metrics, seen, keep_at)
 
     test, per_test = data.test, recipe.evaluations_per_test
     if test is None or not per_test:
@@ -452,6 +507,72 @@ def train_chunk(
     watched, (seen, tested) = lax.scan(group, watched, grouped)
     seen = jax.tree.map(lambda a: a.reshape(evaluations, *a.shape[2:]), seen)
     return watched, {**seen, "test_accuracy": tested}
+
+
+def train_steps(
+    recipe: Recipe,
+    key: Key,
+    hyper: PyTree,
+    state: TrainState,
+    batches: Split,
+    sample: Split,
+    fill: Params | None = None,
+) -> tuple[TrainState, Metrics]:
+    """The training steps of `train_chunk` for batches from the host; evaluates nothing.
+
+    With the batches that `train_chunk` would take from its data, in any number of pieces, the state
+    is the same: up to rounding, as another program computes it. After each `recipe.every` steps
+    follow `before_evaluation`, an evaluation by `evaluate_parts`, and `observed`.
+
+    Args:
+      recipe, key, hyper, fill: as in `train_chunk`.
+      state: the state before the first batch.
+      batches: `[steps, b, ...]`, not augmented; with moves of the mask, `steps` is a multiple of
+        `recipe.moves.every`.
+      sample: training examples from which the images of moves are drawn.
+
+    Returns:
+      The state, and the loss' metrics, `[steps]` each.
+    """
+    _, step_key, move_key = jax.random.split(key, 3)
+    return _steps_and_moves(
+        recipe=recipe,
+        hyper=hyper,
+        optimizer=recipe.sparsify(recipe.optimizer(hyper), state.mask, fill, hyper),
+        step_key=step_key,
+        move_key=move_key,
+        state=state,
+        batches=batches,
+        fetch=partial(augmented, recipe),
+        train=sample,
+    )
+
+
+def observed(
+    recipe: Recipe,
+    watched: Watched,
+    state: TrainState,
+    metrics: Metrics,
+    seen: Metrics,
+    keep_at: tuple[int, ...] = (),
+) -> tuple[Watched, Metrics]:
+    """The training after an evaluation, and the metrics of `train_chunk` for it.
+
+    Args:
+      recipe: its record.
+      watched: the training before the steps.
+      state: the state that was evaluated.
+      metrics: the loss and the accuracy of the steps since the last evaluation.
+      seen: the loss and the accuracy on the validation data.
+      keep_at: as in `watch`.
+    """
+    return _watch(watched, state, seen["loss"], keep_at), {
+        "step": state.step,
+        "train_loss": metrics["loss"],
+        "train_accuracy": jnp.mean(metrics["accuracy"]),
+        **seen,
+        **(recipe.record(state) if recipe.record else {}),
+    }
 
 
 def train(
@@ -517,26 +638,32 @@ def take_steps(
     return advance(recipe.loss, optimizer, key, state, batches, fetch, recipe.parts, **extra)
 
 
-def _moving(
+def _steps_and_moves(
     recipe: Recipe,
-    moves: Moves,
+    hyper: PyTree,
     optimizer: optax.GradientTransformationExtraArgs,
-    steps_from: Callable[[TrainState, Array], tuple[TrainState, Metrics]],
+    step_key: Key,
     move_key: Key,
     state: TrainState,
-    index: Array,
-    data: Splits,
+    batches: PyTree,
+    fetch: Fetch,
+    train: Split,
 ) -> tuple[TrainState, Metrics]:
-    """`steps_from` over `index[every, batch]`, with a move after each `moves.every` of them.
+    """`take_steps`, with a move of the mask after each `recipe.moves.every` of them.
 
-    `move_key` is the key of the moves' gradients.
+    `move_key` is the key of the moves' gradients, whose images are from `train`.
     """
+    moves = recipe.moves
+    if moves is None:
+        return take_steps(recipe, hyper, optimizer, step_key, state, batches, fetch)
 
-    def body(state: TrainState, index: Array) -> tuple[TrainState, Metrics]:
-        state, metrics = steps_from(state, index)
-        return move_mask(recipe, optimizer, move_key, state, data.train, moves.images), metrics
+    def body(state: TrainState, part: PyTree) -> tuple[TrainState, Metrics]:
+        state, metrics = take_steps(
+            recipe, hyper, optimizer, step_key, state, part, fetch, move=False
+        )
+        return move_mask(recipe, optimizer, move_key, state, train, moves.images), metrics
 
-    parts = index.reshape(-1, moves.every, index.shape[-1])
+    parts = jax.tree.map(lambda a: a.reshape(-1, moves.every, *a.shape[1:]), batches)
     state, metrics = lax.scan(body, state, parts)
     return state, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), metrics)
 

@@ -57,6 +57,20 @@ class Feed(NamedTuple):
     repeat: int
 
 
+class Span(NamedTuple):
+    """The positions of a group's units along one axis of a leaf.
+
+    Attributes:
+      path: the leaf's path in the parameters.
+      axis: the axis, counted from the end.
+      units: for each position, the index of its unit in the group, or -1 if it belongs to none.
+    """
+
+    path: str
+    axis: int
+    units: tuple[int, ...]
+
+
 class Units(NamedTuple):
     """A group of units (filters or neurons) that are kept or removed together.
 
@@ -67,6 +81,8 @@ class Units(NamedTuple):
         biases, index the units.
       norms: the batch-norm layers whose scale, shift and statistics index the units.
       consumers: the layers that read these units.
+      spans: all other axes of leaves that index the units: in another order, among other units, or
+        at other places than the last axes of a kernel, as after a concatenation, or of heads.
     """
 
     name: str
@@ -74,6 +90,7 @@ class Units(NamedTuple):
     producers: tuple[str, ...]
     norms: tuple[str, ...]
     consumers: tuple[Feed, ...]
+    spans: tuple[Span, ...] = ()
 
 
 Wiring = tuple[Units, ...]

@@ -349,6 +349,6 @@ def test_a_killed_run_resumes_on_other_devices_to_the_same_numbers(cache, tmp_pa
     assert done.returncode == 0, done.stderr
     killed = tmp_path / "killed"
     commands.kill_and_resume(
-        [*words, f"--out={killed}"], killed, "exchange-0.1", cache, "--devices=2"
+        [*words, f"--out={killed}"], killed, ("exchange-0.1",), cache, "--devices=2"
     )
     assert commands.summary(killed) == commands.summary(tmp_path / "whole")

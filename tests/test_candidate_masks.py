@@ -142,7 +142,7 @@ def test_dense_nets_are_trained_once_for_all_experiments(smokes):
 def test_a_killed_comparison_resumes_to_the_same_numbers(smokes, cache, tmp_path):
     words = commands.command("criterion_comparison", "--smoke", f"--out={tmp_path / 'run'}")
     words.append(f"--dense_store={tmp_path / 'dense'}")
-    commands.kill_and_resume(words, tmp_path / "run", "train-00", cache)
+    commands.kill_and_resume(words, tmp_path / "run", ("train-00",), cache)
     assert summary(tmp_path / "run") == summary(smokes("criterion_comparison")[0])
 
 

@@ -79,7 +79,7 @@ def test_a_killed_run_resumes_to_the_same_numbers(smokes, cache, tmp_path):
     store = f"--dense_store={folder.parent / 'dense'}"
     words = commands.command("classification", "--smoke", f"--out={killed}", store)
     home = killed / "lenet300_100-mnist5k"
-    commands.kill_and_resume(words, home, f"train-{METHOD}", cache)
+    commands.kill_and_resume(words, home, (f"train-{METHOD}",), cache)
     assert commands.summary(killed) == commands.summary(folder)
 
 

@@ -85,7 +85,7 @@ def test_curves_and_early_stops_agree(smokes):
 def test_a_killed_descent_resumes_on_other_devices_to_the_same_numbers(smokes, cache, tmp_path):
     folder = tmp_path / "run"
     words = commands.command("imp_rewind", "--smoke", f"--out={folder}")
-    commands.kill_and_resume(words, folder, "level-02", cache, "--devices=3")
+    commands.kill_and_resume(words, folder, ("level-02",), cache, "--devices=3")
     assert summary(folder) == summary(smokes("imp_rewind")[0])
     seen = [
         tuple(str(row.get(k)) for k in ("phase", "step", "method", "seed", "level", "copy"))
@@ -146,12 +146,22 @@ def test_a_cell_keeps_its_share_and_trains_on_from_its_rewind_epoch(smokes):
         assert int(row["train_steps"]) == 58 * (2 - int(row["rewind"] or 0))
 
 
-def test_the_cost_is_measured_in_three_ways(smokes):
+def test_the_cost_is_measured_in_series_batched_and_on_one_and_on_two_devices(smokes):
     folder, done = smokes("ticket_grid")
     header, *ways = (folder / "cost.csv").read_text().splitlines()
     assert header == "way,devices,trainings,steps,seconds,speed_up,efficiency"
-    assert len(ways) == 3 and "in series" in ways[0]
-    assert "speed-up" in done.stdout
+    assert [way.split('",')[1].split(",")[0] for way in ways] == ["1", "1", "1", "2"]
+    assert "in series" in ways[0] and "speed-up" in done.stdout
+
+
+def test_the_time_of_a_training_is_divided(smokes):
+    folder, done = smokes("ticket_grid")
+    header, *parts = (folder / "profile.csv").read_text().splitlines()
+    assert header == "part,seconds,share"
+    shares = {part.split(",")[0]: float(part.split(",")[2]) for part in parts}
+    assert list(shares) == ["input", "products", "rest", "idle"]
+    assert abs(sum(shares.values()) - 1) < 0.01 and shares["products"] > 0
+    assert "where the time goes" in done.stdout
 
 
 # --- linear_connectivity -------------------------------------------------------------------------
@@ -197,5 +207,5 @@ def test_the_other_experiments_resume_to_the_same_numbers_too(experiment, smokes
     folder = tmp_path / "run"
     words = commands.command(experiment, "--smoke", f"--out={folder}")
     phase = {"ticket_grid": "grid-01", "linear_connectivity": "level-01"}[experiment]
-    commands.kill_and_resume(words, folder, phase, cache)
+    commands.kill_and_resume(words, folder, (phase,), cache)
     assert summary(folder) == summary(smokes(experiment)[0])

@@ -170,7 +170,7 @@ def test_a_killed_run_resumes_to_the_same_numbers(smokes, cache, tmp_path):
     killed = tmp_path / "killed"
     words = commands.command("learned_sparsity", "--smoke", f"--out={killed}")
     words.append(f"--dense_store={folder.parent / 'dense'}")
-    commands.kill_and_resume(words, killed, "train-granet-00", cache)
+    commands.kill_and_resume(words, killed, ("train-granet-00",), cache)
     before, after = (
         [{k: v for k, v in row.items() if "milli" not in k} for row in commands.summary(place)]
         for place in (folder, killed)

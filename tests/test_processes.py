@@ -39,6 +39,7 @@ for mode, width, many in (("map", 1, 5), ("map", 1, 1), ("vmap", 2, 7), ("shard"
         np.asarray(a).tolist()
         for a in (found["x"], found["no"], jax.random.key_data(found["key"]), first)
     ] + [sum(block is not None for block in placed.blocks)]
+said["each"] = processes.of_each("x" * (number + 1))
 said["told"] = processes.told(lambda: {"of": jax.process_index()})
 try:
     processes.told(lambda: (_ for _ in ()).throw(UserError("no such file")))
@@ -99,6 +100,7 @@ def test_every_process_has_all_rows_in_order(cache, tmp_path):
     assert [s["map1x5"][-1] for s in (golden, first, second)] == [5, 3, 3]
     assert [s["shard1x9"][-1] for s in (golden, first, second)] == [3, 2, 2]
     assert first["told"] == second["told"] == {"of": 0}
+    assert first["each"] == second["each"] == ["x", "xx"] and golden["each"] == ["x"]
     assert first["error"] == second["error"] == "no such file"
     assert first["copied"] == [True, [".lock", "kept"]] and second["copied"] == [False, ["kept"]]
     assert "speaks" in made[0][1] and "speaks" not in made[1][1]

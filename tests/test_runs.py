@@ -71,6 +71,27 @@ def test_pairs_are_unzipped(cpus):
     np.testing.assert_array_equal(runs.join(right)["twice"], [0, 2, 4])
 
 
+def test_devices_that_divide_examples_hold_their_parts_if_these_are_equal(cpus):
+    batches = {"images": np.arange(24).reshape(2, 6, 2), "valid": np.ones((2, 6), bool)}
+    axes = [runs.axis(mode, devices=cpus[:n]) for mode, n in (("data", 2), ("map", 2), ("data", 4))]
+    held = [
+        [shard.data.shape for shard in copy["images"].addressable_shards]
+        for axis in axes
+        for copy in runs.share(batches, axis, examples=1).copies
+    ]
+    # by examples; whole ones; whole ones, as 6 examples are no multiple of 4
+    assert held == [[(2, 3, 2)] * 2, [(2, 6, 2)], [(2, 6, 2)], [(2, 6, 2)] * 4]
+
+
+def test_parts_of_blocks_of_the_same_rows_are_put_together(cpus):
+    axis = runs.axis("map", 2, cpus[:2])
+    left, right = (runs.split({"x": np.arange(3) + k, "y": np.arange(3)}, axis) for k in (0, 5))
+    found = runs.join(runs.pick(lambda a, b: [b["x"], a["x"]], left, right))
+    np.testing.assert_array_equal(found, [[5, 6, 7], [0, 1, 2]])
+    with pytest.raises(ValueError, match="blocks of different rows"):
+        runs.pick(lambda a, b: a, left, runs.split(np.arange(2), axis))
+
+
 DATA = np.random.default_rng(0).standard_normal((19, 13)).astype("f")
 ROWS = {
     "start": np.random.default_rng(1).standard_normal((5, 13 * 17 + 17 * 3)).astype("f"),

@@ -116,7 +116,7 @@ def test_rates_are_chosen_on_validation_data_and_differences_are_paired():
 def test_a_killed_run_goes_on_to_the_same_numbers(smokes, tmp_path, cache):
     folder, _ = smokes("sign_flips")
     words = commands.command("sign_flips", "--smoke", f"--out={tmp_path / 'run'}")
-    commands.kill_and_resume(words, tmp_path / "run", "dense", cache)
+    commands.kill_and_resume(words, tmp_path / "run", ("dense",), cache)
     assert commands.summary(tmp_path / "run") == commands.summary(folder)
     for name in ("flips.csv", "predictors.csv", "bins.csv"):
         assert (tmp_path / "run" / name).read_text() == (folder / name).read_text()

@@ -76,7 +76,7 @@ def test_a_killed_run_resumes_to_the_same_numbers(smokes, cache, tmp_path):
     folder, _ = smokes("sparse_training")
     killed = tmp_path / "killed"
     words = commands.command("sparse_training", "--smoke", f"--out={killed}")
-    commands.kill_and_resume(words, killed, "train-granet", cache)
+    commands.kill_and_resume(words, killed, ("train-granet",), cache)
     assert commands.summary(killed) == commands.summary(folder)
 
 

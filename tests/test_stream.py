@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
+from photographs import photograph
 from PIL import Image
 
 from jaxtickets.data import batches as data_batches
@@ -27,15 +28,6 @@ SIZE = 12
 CROP = partial(crops.random_crop, size=SIZE)
 CENTRE = partial(crops.centre_crop, size=SIZE, shorter=16)
 BILINEAR = Image.Resampling.BILINEAR
-
-
-def photograph(seed: int, size=(40, 30), mode="RGB", form="JPEG") -> bytes:
-    """A smooth random image, as a file."""
-    draw = np.random.default_rng(seed)
-    small = Image.fromarray(draw.integers(0, 256, (4, 5, 3), np.uint8))
-    encoded = io.BytesIO()
-    small.resize(size, Image.Resampling.BICUBIC).convert(mode).save(encoded, form)
-    return encoded.getvalue()
 
 
 def error_of(call) -> str:

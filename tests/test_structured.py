@@ -292,7 +292,7 @@ def test_right_after_the_cut_what_the_mask_switches_off_is_off(bench, monkeypatc
     mask = whole.mask | {"fc1": {**whole.mask["fc1"], "bias": jnp.arange(4) > 0}}
     member = member._replace(small=member.small._replace(trained=whole._replace(mask=mask)))
     seen = []
-    monkeypatch.setattr(driver, "accuracies", lambda *given: seen.append(given[2]) or [0.5])
+    monkeypatch.setattr(driver, "accuracies", lambda *given: seen.append(given[1]) or [0.5])
     assert driver._cut_accuracies(bench.session, [member]) == [0.5]
     expected = np.where(np.arange(4) > 0, whole.params["fc1"]["bias"], 0)
     np.testing.assert_array_equal(seen[0]["fc1"]["bias"], expected[None])

@@ -150,6 +150,12 @@ def test_a_run_that_has_not_ended_has_no_table(tmp_path):
         pages.origin(tmp_path, {})
 
 
+def test_time_in_which_several_processes_ran_counts_once():
+    times = [("00:00", "00:10"), ("01:00", "01:01"), ("00:05", "00:20"), ("00:06", "00:07")]
+    days = [[f"2026-01-01T{time}:00+00:00" for time in pair] for pair in times]
+    assert pages._seconds(days) == 21 * 60
+
+
 def test_a_command_is_told_without_the_places_of_its_run():
     said = "/venv/bin/python -m experiments.x --smoke --out=/tmp/run --dense_store d --noprepare"
     more = "--density=0.2,0.1 --resume --data_dir /data --tickets='a=b/*'"

@@ -401,6 +401,27 @@ WRAPPED = {
 }
 
 
+def test_an_evaluation_in_parts_is_the_mean_over_the_valid_examples():
+    params, stats = start()
+    split = Split(VALIDATION.images[:7], VALIDATION.labels[:7])
+    whole = training.evaluate(MODEL, prepare, params, stats, split)
+    # the seven examples, and two rows of another label and of one that is no class
+    images = np.concatenate([split.images, split.images[:2]]).reshape(3, 3, *split.images.shape[1:])
+    labels = np.concatenate([split.labels, [split.labels[0] + 1, -9]]).reshape(3, 3)
+    valid = (np.arange(9) < 7).reshape(3, 3)
+    total = training.no_totals()
+    for first, last in ((0, 1), (1, 3)):
+        parts = Split(images[first:last], jnp.asarray(labels[first:last], jnp.int32))
+        total = training.evaluate_parts(
+            MODEL, prepare, params, stats, parts, valid[first:last], total
+        )
+    assert int(total.examples) == 7
+    found = training.mean_of(total)
+    assert found["accuracy"] == whole["accuracy"]
+    np.testing.assert_allclose(found["loss"], whole["loss"], rtol=1e-6)
+    assert np.isnan(training.mean_of(training.no_totals())["loss"])
+
+
 @pytest.mark.parametrize("name", WRAPPED)
 def test_a_rewound_training_has_the_rates_of_its_step_whatever_wraps_them(name):
     optimizer, (params, stats) = WRAPPED[name](), start()

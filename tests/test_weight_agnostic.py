@@ -19,7 +19,7 @@ def test_a_killed_run_goes_on_to_the_same_numbers(smokes, cache, tmp_path):
     whole, _ = smokes("weight_agnostic")
     folder = tmp_path / "run"
     words = commands.command("weight_agnostic", "--smoke", f"--out={folder}")
-    commands.kill_and_resume(words, folder, "evolution-seed0", cache)
+    commands.kill_and_resume(words, folder, ("evolution-seed0",), cache)
     without = [
         [{k: v for k, v in row.items() if "second" not in k} for row in records]
         for records in (commands.summary(whole), commands.summary(folder))

@@ -35,7 +35,7 @@ from experiments.harness.flags import (
 from experiments.harness.main import run_main
 from experiments.harness.problem import build
 from experiments.harness.rows import Row
-from experiments.harness.session import finish_run, session_in
+from experiments.harness.session import finish_run, refuse_photographs, session_in
 from experiments.harness.settings import Except, Idle, Without
 from experiments.harness.training_settings import IDLE, NetSettings, TrainSettings
 from jaxtickets import nets, runs
@@ -78,6 +78,7 @@ def main() -> None:
     for dataset in settings.datasets or (net.dataset,):
         for model in settings.models or (net.model,):
             one = dataclasses.replace(net, model=model, dataset=dataset)
+            refuse_photographs(one)
             problem = build(one, train, place.data_dir, place.prepare, batch.precision)
             others.append(check(settings, bayes, problem, net.seeds, place.data_dir))
             built.append(problem)

@@ -83,7 +83,7 @@ def main() -> None:
     made = candidate_masks.start_candidates(
         "criterion_comparison", place, store, parts, axis, problem, trained
     )
-    entries, data = list(made.entries), made.session.data
+    entries = list(made.entries)
     if "inverted" in question.checks:
         entries += _inverted(made)
     for check in question.checks:
@@ -94,7 +94,7 @@ def main() -> None:
     elif not question.evaluate:
         found = trained_masks.counted_rows(problem, entries)
     else:
-        found = trained_masks.untrained_rows(problem, axis, entries, data)
+        found = trained_masks.untrained_rows(made.session, entries)
     summary = made.summary + found
 
     rows.write_summary(made.session.folder, summary, *trained_masks.CHECKED)

@@ -71,7 +71,7 @@ GROUPS = (
 def main() -> None:
     """Reads and checks the flags, trains, draws tickets, prunes, trains them, draws figures."""
     place, settings, *parts = read_all(GROUPS, preset_of(PRESETS))
-    axis, problem = set_up(place, parts)
+    axis, problem = set_up(place, parts, photographs=True)
     plan = plan_draws(settings, problem)
     spec = [plan.settings, *parts]
     session = start_run("early_bird", place, spec, axis, problem)

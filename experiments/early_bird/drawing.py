@@ -1,18 +1,21 @@
 """The dense trainings during which early-bird tickets are drawn."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from experiments.early_bird.draw_plan import ANNEALED, DrawPlan
-from experiments.harness import rows, trained_masks
-from experiments.harness.chunked_run import check_finite, run_in_chunks, seconds
+from experiments.harness import rows, streamed_runs, trained_masks
+from experiments.harness.chunked_run import Advance, check_finite, run_in_chunks, seconds
 from experiments.harness.dense_store import dense_entry
 from experiments.harness.progress import Progress
 from experiments.harness.seeds import Seed, evidence, training_key
 from experiments.harness.session import Session
+from experiments.harness.streamed_runs import Own
 from experiments.harness.training_runs import accuracies, splits_of
 from jaxtickets import masks, runs, training
 from jaxtickets.dynamic.static import masked
@@ -59,7 +62,6 @@ def train_and_draw(session: Session, plan: DrawPlan) -> Watched:
     axis, seeds, data = session.axis, session.seeds, session.data
     recipe, keep_at = problem.recipe, tuple(at * plan.epoch for at in plan.draw_at)
     batches = evidence(problem, seeds[0], None, data).batches
-    shared = runs.share((splits_of(problem, data), batches), axis)
 
     def begin_one(case: DrawInputs) -> Watched:
         bird = early_bird.begin(
@@ -71,13 +73,12 @@ def train_and_draw(session: Session, plan: DrawPlan) -> Watched:
         )
         return training.watch(state, keep_at)
 
+    def draw(case: DrawInputs, batches: Split, state: training.TrainState) -> Array:
+        seen = problem.evidence(case.params, state.params, state.stats, state.mask, batches)
+        return plan.masks(case.draw_key, state.step, seen)
+
     def one(row: tuple[DrawInputs, Watched], shared: tuple[Splits, Split]) -> PyTree:
         (case, watched), (splits, batches) = row, shared
-
-        def draw(state: training.TrainState) -> Array:
-            seen = problem.evidence(case.params, state.params, state.stats, state.mask, batches)
-            return plan.masks(case.draw_key, state.step, seen)
-
         watched, metrics = early_bird.epoch(
             recipe,
             case.key,
@@ -85,19 +86,24 @@ def train_and_draw(session: Session, plan: DrawPlan) -> Watched:
             watched,
             splits,
             plan.epoch,
-            draw,
+            partial(draw, case, batches),
             settings.tolerance,
             settings.window,
             keep_at,
         )
         return (case, watched), metrics
 
-    advance = runs.batch(one, axis)
+    def observe(row: tuple[DrawInputs, Watched], batches: Split) -> PyTree:
+        case, watched = row
+        state, seen = early_bird.observe(
+            watched.state, partial(draw, case, batches), settings.tolerance, settings.window
+        )
+        return (case, watched._replace(state=state)), seen
 
     def report(i: int, info: dict[str, np.ndarray]) -> tuple[list[dict[str, Any]], dict]:
         distances, drawn = info.pop("distances"), info.pop("drawn")
         names = [f"seed {one.number}" for one in seeds]
-        flat = info["train_loss"].reshape(len(seeds), -1)
+        flat = info.pop("losses", info["train_loss"]).reshape(len(seeds), -1)
         check_finite(flat, names, i * plan.epoch, "training loss")
         made: list[dict[str, Any]] = []
         for at, one in enumerate(seeds):
@@ -111,9 +117,26 @@ def train_and_draw(session: Session, plan: DrawPlan) -> Watched:
         shown = {"validation": info["accuracy"][:, -1].mean()}
         return made, shown | ({"distance": distances[:, :, 0].mean()} if i else {})
 
-    def step(blocks: Blocks, i: int) -> tuple[Blocks, Blocks]:
-        del i
-        return runs.unzip(advance(blocks, shared))
+    @contextlib.contextmanager
+    def in_memory() -> Iterator[Advance]:
+        advance, shared = runs.batch(one, axis), (splits_of(problem, data), batches)
+        placed = runs.share(shared, axis)
+        yield lambda blocks, i: runs.unzip(advance(blocks, placed))
+
+    @contextlib.contextmanager
+    def streamed() -> Iterator[Advance]:
+        draws, placed = runs.batch(observe, axis), runs.share(batches, axis)
+        mine = session._replace(problem=problem)
+        with streamed_runs.epochs(mine, plan.epoch, plan.epochs, keep_at) as train:
+
+            def step(blocks: Blocks, i: int) -> tuple[Blocks, Blocks]:
+                cases, nets = runs.unzip(blocks)
+                owns = runs.pick(lambda case: Own(case.key, case.hyper, None), cases)
+                nets, metrics = train(owns, nets, i)
+                blocks, drawn = runs.unzip(draws(runs.zip_(cases, nets), placed))
+                return blocks, runs.pick(lambda one, other: {**one, **other}, metrics, drawn)
+
+            yield step
 
     def begin() -> PyTree:
         cases = runs.stack(
@@ -135,7 +158,8 @@ def train_and_draw(session: Session, plan: DrawPlan) -> Watched:
     label = f"{SEARCH}, {len(seeds)} runs"
     progress = Progress(label, plan.epochs, kinds, "images", per_step=images)
     ends = range(1, plan.epochs + 1)
-    return run_in_chunks(session, SEARCH, begin, ends, step, report, progress)[1]
+    with in_memory() if problem.photographs is None else streamed() as step:
+        return run_in_chunks(session, SEARCH, begin, ends, step, report, progress)[1]
 
 
 def write_drawn(
@@ -164,12 +188,12 @@ def write_drawn(
 
 def dense_rows(session: Session, plan: DrawPlan, ends: Watched) -> list[dict[str, Any]]:
     """A summary row of each trained dense net, see `train_entries`."""
-    problem, axis, data, seeds = plan.search, session.axis, session.data, session.seeds
+    problem, seeds, state = plan.search, session.seeds, ends.state
+    searched = session._replace(problem=problem)
     entries = [dense_entry(problem, one) for one in seeds]
-    made = trained_masks.untrained_rows(problem, axis, entries, data)
+    made = trained_masks.untrained_rows(searched, entries)
     test, validation = (
-        accuracies(problem, axis, ends.state.params, ends.state.stats, split)
-        for split in (data.test, data.validation)
+        accuracies(searched, state.params, state.stats, part) for part in ("test", "validation")
     )
     share = round(seconds(session.folder, SEARCH) / len(seeds), 3)
     for i, row in enumerate(made):

@@ -57,7 +57,8 @@ def run_in_chunks(
     """Executes all chunks and returns the final state of all runs, joined.
 
     A resumed run starts from the newest checkpoint in `checkpoints/PHASE` of the session's folder,
-    and gives the same result. Metrics rows get `phase`, `chunk` and the chunk's `seconds`.
+    and gives the same result. Metrics rows get `phase`, `chunk` and the chunk's `seconds`; a chunk
+    without rows leaves one with these, of the phase `PHASE, between evaluations`.
 
     Args:
       session: the folder, the run axis, and the time between two checkpoints.
@@ -80,7 +81,10 @@ def run_in_chunks(
         first, state = found or (0, begin())
         if first_values and not found:
             progress.announce(**first_values(state))
-        rows.keep_metrics(folder, lambda row: row["phase"] != phase or row["chunk"] < first)
+        rows.keep_metrics(
+            folder,
+            lambda row: row["phase"] not in (phase, _silent(phase)) or row["chunk"] < first,
+        )
         blocks = runs.split(state, axis)
         del state  # as large as the blocks
         saved = time.monotonic()
@@ -89,8 +93,8 @@ def run_in_chunks(
             blocks, info = advance(blocks, i)
             made, shown = report(i, jax.tree.map(np.asarray, runs.join(info)))
             seconds = round(time.monotonic() - started, 3)
-            stamp = {"phase": phase, "chunk": i, "seconds": seconds}
-            rows.append_metrics(folder, *({**stamp, **row} for row in made))
+            stamp = {"phase": phase if made else _silent(phase), "chunk": i, "seconds": seconds}
+            rows.append_metrics(folder, *({**stamp, **row} for row in made or [{}]))
             progress.update(ends[i], **shown)
             waited = time.monotonic() - saved
             if i + 1 == len(ends) or processes.told(
@@ -99,6 +103,11 @@ def run_in_chunks(
                 checkpoints.save(place, i + 1, runs.join(blocks))
                 saved = time.monotonic()
     return runs.join(blocks)
+
+
+def _silent(phase: str) -> str:
+    """The phase of the rows that hold only the time of chunks without rows of their own."""
+    return f"{phase}, between evaluations"
 
 
 def made_once(
@@ -143,6 +152,7 @@ def check_finite(values: np.ndarray, names: list[str], step: int, what: str) -> 
 
 def seconds(folder: Path, phase: str) -> float:
     """The seconds that a phase has taken, summed over all sessions of a resumed run."""
-    mine = [row for row in rows.read_metrics(folder) if row["phase"] == phase]
+    phases = phase, _silent(phase)
+    mine = [row for row in rows.read_metrics(folder) if row["phase"] in phases]
     spent = {row["chunk"]: row["seconds"] for row in mine}
     return sum(spent.values())

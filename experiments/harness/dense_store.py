@@ -62,7 +62,7 @@ def dense_nets(session: Session, training: TrainSettings, store: StoreSettings) 
     context = {
         "net": nets.to_json(problem.net),
         "dataset": problem.dataset.name,
-        "data": _checksum(problem.dataset.train, problem.dataset.validation),
+        "data": _digest(problem),
         "training": dataclasses.asdict(training),
         "axis": [axis.mode, axis.width, *[len(axis.devices)] * (axis.mode == runs.DATA)],
         "precision": [
@@ -98,9 +98,7 @@ def dense_nets(session: Session, training: TrainSettings, store: StoreSettings) 
     write_atomically(session.folder / "dense.json", pretty(used))
     ordered = [found[i] for i in range(len(seeds))]
     params, stats = runs.stack([(ticket.params, ticket.stats) for ticket, _ in ordered])
-    first = untrained_rows(
-        problem, axis, [dense_entry(problem, one) for one in seeds], session.data
-    )
+    first = untrained_rows(session, [dense_entry(problem, one) for one in seeds])
     rows = [row | facts["trained"] for row, (_, facts) in zip(first, ordered, strict=True)]
     return Dense(params, stats, rows, places)
 
@@ -148,6 +146,13 @@ def _load(home: Path, name: str) -> tuple[Ticket, dict[str, Any]] | None:
         print(f"{error}: the net is trained again")
         shutil.rmtree(place, ignore_errors=True)
         return None
+
+
+def _digest(problem: Problem) -> str:
+    """What decides the training and validation data: of photographs, their files and batches."""
+    if problem.photographs is not None:
+        return problem.photographs.digest
+    return _checksum(problem.dataset.train, problem.dataset.validation)
 
 
 def _checksum(*splits: Split) -> str:

@@ -47,6 +47,13 @@ class RunSettings:
     resume: bool = option(False, "continue the run in --out, or the newest run with the same spec")
     data_dir: str = option("", "folder of prepared TFDS data; empty: TFDS's default")
     prepare: bool = option(False, "prepare the data set first; needs TensorFlow")
+    threads: int = option(0, "threads that decode photographs; 0: one per core", least=0, most=1024)
+    data_workers: int = option(
+        0, "processes that decode photographs, each with --threads; 0: this one", least=0, most=1024
+    )
+    input_megabytes: int = option(
+        256, "photographs on a device at a time, in MB", least=1, most=10**6
+    )
     devices: int = option(0, "number of virtual CPU devices; 0: one per core", least=0, most=1024)
     checkpoint_seconds: float = option(
         60.0, "seconds between two checkpoints", least=0, most=math.inf

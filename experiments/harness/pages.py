@@ -25,7 +25,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from os.path import relpath
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from experiments.harness.flags import RunSettings, StoreSettings
 from experiments.harness.main import run_main
 from experiments.harness.records import read_spec
 from experiments.harness.rows import Row
+from experiments.harness.shared_parts import ShareSettings
 from jaxtickets.io.errors import UserError
 from jaxtickets.io.files import pretty, write_atomically
 
@@ -114,26 +115,40 @@ def origin(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
       UserError: it has not ended.
     """
     sessions = provenance.read(folder)
-    if not sessions or not sessions[-1]["ended"]:
+    ended = [session for session in sessions if session["ended"]]
+    if not ended:
         raise UserError(f"{folder}: the run has not ended, --resume goes on with it")
     times = [[session[name] for name in ("started", "ended")] for session in sessions]
     whole = all(end for _, end in times)  # a process that was killed has left no end
-    last = sessions[-1]
+    last = ended[-1]
     return {
         "command": command(last["command"]),
         "seeds": spec.get("seeds", 1),
-        "seconds": sum(_seconds(*pair) for pair in times) if whole else None,
+        "seconds": _seconds(times) if whole else None,
         "date": last["ended"][:10],
         **{name: last[name] for name in ("devices", "cpu", "commit")},
         "versions": {name: last["versions"][name] for name in ("python", "jax")},
     }
 
 
-def _seconds(start: str, end: str) -> float:
-    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+def _seconds(times: Sequence[Sequence[str]]) -> float:
+    """The time in which one session or more was running; those of a shared run overlap.
+
+    Args:
+      times: start and end of each session.
+    """
+    spent, until = 0.0, datetime.min.replace(tzinfo=UTC)
+    for start, end in sorted([datetime.fromisoformat(time) for time in pair] for pair in times):
+        spent += max(0.0, (end - max(start, until)).total_seconds())
+        until = max(until, end)
+    return spent
 
 
-PLACES = [field for kind in (RunSettings, StoreSettings) for field in dataclasses.fields(kind)]
+PLACES = [
+    field
+    for kind in (RunSettings, StoreSettings, ShareSettings)
+    for field in dataclasses.fields(kind)
+]
 SWITCHES = {f"{no}{field.name}" for field in PLACES if field.type is bool for no in ("", "no")}
 VALUES = {field.name for field in PLACES} - SWITCHES
 

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from experiments.harness import memory
+from experiments.harness import memory, photographs, setup
 from experiments.harness.flags import numbers, whole_numbers
+from experiments.harness.photographs import Photographs
 from experiments.harness.settings import (
     MOST_STEPS,
     MOST_UNITS,
@@ -21,6 +22,7 @@ from experiments.harness.training_settings import NetSettings, TrainSettings
 from jaxtickets import data, losses, masks, nets, optimizers
 from jaxtickets.criteria import Evidence
 from jaxtickets.data import augment
+from jaxtickets.data import photographs as named_photographs
 from jaxtickets.io.errors import UserError
 from jaxtickets.optimizers import Hyper
 from jaxtickets.penalties import PENALTIES
@@ -49,7 +51,8 @@ class Problem(NamedTuple):
 
     Attributes:
       net: the Flax module.
-      dataset: the data set, as arrays on the host.
+      dataset: the data set, as arrays on the host. Of photographs that are read from disk it
+        holds a sample of the training images only.
       recipe: how the net is trained.
       hyper: learning rate and warm-up steps, scalars.
       prunable: the paths of the leaves that are pruned.
@@ -57,6 +60,7 @@ class Problem(NamedTuple):
       steps: the number of training steps.
       penalty: `penalty(params) -> scalar`, which the loss adds to cross-entropy; None: none.
       smoothing: of the labels in training, see `losses.cross_entropy`.
+      photographs: the batches that are read from disk; None: all of the data set is in memory.
     """
 
     net: nn.Module
@@ -68,6 +72,14 @@ class Problem(NamedTuple):
     steps: int
     penalty: Callable[[Params], Array] | None = None
     smoothing: float = 0.0
+    photographs: Photographs | None = None
+
+    @property
+    def train_size(self) -> int:
+        """The number of training images."""
+        if self.photographs is not None:
+            return self.photographs.training.examples.total
+        return len(self.dataset.train.labels)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -77,7 +89,7 @@ class Problem(NamedTuple):
     @property
     def epoch_steps(self) -> int:
         """The number of training steps in an epoch."""
-        return len(self.dataset.train.labels) // self.recipe.batch_size
+        return self.train_size // self.recipe.batch_size
 
     @property
     def activations(self) -> str:
@@ -161,9 +173,15 @@ def build(
       DataError: the data set isn't there or is damaged.
     """
     choose("model", net.model, nets.names())
-    choose("dataset", net.dataset.partition(":")[0], data.NAMES)
-    shape = data.shape(net.dataset)
-    attributes: dict[str, Any] = {"classes": data.classes(net.dataset), "use_bias": net.use_bias}
+    choose("dataset", net.dataset.partition(":")[0], (*data.NAMES, *named_photographs.NAMES))
+    size, opened = photographs.image_size(net), None
+    if size and prepare:
+        raise UserError(f"--prepare: {net.dataset} must be there already, see --data_dir")
+    if size:
+        opened = named_photographs.load(net.dataset, data_dir or None)
+    shape = (size, size, 3) if opened else data.shape(net.dataset)
+    classes = opened.classes if opened else data.classes(net.dataset)
+    attributes: dict[str, Any] = {"classes": classes, "use_bias": net.use_bias}
     if net.initializer:
         attributes["initializer"] = net.initializer
     if net.batch_norm:
@@ -174,26 +192,34 @@ def build(
         attributes["widths"] = whole_numbers("widths", net.widths.split(","), UNITS)
     try:
         module = nets.make(net.model, shape=shape, **attributes)
-        nets.check_fits(module, shape, data.classes(net.dataset))
+        nets.check_fits(module, shape, classes)
     except ValueError as error:
         raise UserError(str(error)) from error
     model = nets.functional(module, shape)
     params = jax.eval_shape(model.init, jax.random.key(0))[0]
-    size = memory.training(params)
+    taken = memory.training(params)
     widths = f" --widths={net.widths}" if net.widths else ""
-    memory.check_memory(f"--model={net.model}{widths}", 1, size, "trainings")
-    memory.check_memory(f"--seeds={net.seeds}", net.seeds, size, "trainings")
-    dataset = _shortened(data.load(net.dataset, data_dir or None, prepare), net.train_images)
-    if train.batch_size > len(dataset.train.labels):
-        raise UserError(
-            f"--batch_size={train.batch_size}: there are only {len(dataset.train.labels)} training "
-            "images"
-        )
+    memory.check_memory(f"--model={net.model}{widths}", 1, taken, "trainings")
+    memory.check_memory(f"--seeds={net.seeds}", net.seeds, taken, "trainings")
+    streams = photographs.streams(opened, net, train) if opened else None
+    if opened and streams:
+        dataset = photographs.in_memory(opened, streams, setup.cores())
+        total = streams.training.examples.total
+        if len(dataset.train.labels) < LEAST_IMAGES:
+            raise UserError(
+                f"{dataset.name} has {len(dataset.train.labels)} training images: "
+                f"{LEAST_IMAGES} or more are needed"
+            )
+    else:
+        dataset = _shortened(data.load(net.dataset, data_dir or None, prepare), net.train_images)
+        total = len(dataset.train.labels)
+    if train.batch_size > total:
+        raise UserError(f"--batch_size={train.batch_size}: there are only {total} training images")
     if train.batch_size % train.accumulate:
         raise UserError(
             f"--accumulate={train.accumulate}: must divide --batch_size={train.batch_size}"
         )
-    epoch = len(dataset.train.labels) // train.batch_size
+    epoch = total // train.batch_size
     steps, every = train.iterations or epoch * train.epochs, train.look_every or epoch
     if steps > MOST_STEPS:
         raise UserError(f"{steps} training steps: must be {MOST_STEPS} or less, lower --epochs")
@@ -222,7 +248,7 @@ def build(
             model=model,
             prepare=normalise,
             penalty=penalty,
-            augmentation=augmentation_of(train, shape),
+            augmentation=augmentation_of(train, shape, crops=not streams),
             steps=steps,
             every=every,
         ),
@@ -232,6 +258,7 @@ def build(
         steps=steps,
         penalty=penalty,
         smoothing=train.label_smoothing,
+        photographs=streams,
     )
 
 

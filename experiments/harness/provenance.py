@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import platform
 import shlex
 import subprocess
@@ -25,10 +26,15 @@ def start(folder: Path) -> None:
 
 
 def finish(folder: Path) -> None:
-    """Writes the end time and the compilation seconds of each phase into the last session."""
-    *earlier, last = read(folder)
+    """Writes the end time and the compilation seconds of each phase into this process's session.
+
+    It is the last one of its name: in a shared run, other processes have started since.
+    """
+    sessions = read(folder)
+    mine = [i for i, one in enumerate(sessions) if one.get("process") == _process()]
     end = {"ended": _now(), "compile_seconds": compilation.seconds()}
-    _write(folder, [*earlier, last | end])
+    sessions[mine[-1] if mine else -1] |= end
+    _write(folder, sessions)
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -51,11 +57,12 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def session() -> dict[str, Any]:
-    """This process's command line, commit, versions, devices and start time; `ended` is None."""
+    """This process, its command line, commit, versions, devices and start; `ended` is None."""
     import jax
 
     devices = jax.devices()
     return {
+        "process": _process(),
         "command": shlex.join(sys.orig_argv),
         "commit": commit(),
         "versions": {"python": platform.python_version()}
@@ -79,6 +86,10 @@ def commit() -> str | None:
     head = _git(folder, "rev-parse", "HEAD")
     changed = _git(folder, "status", "--porcelain", "--untracked-files=all", "--", ":/*.py")
     return f"{head}-dirty" if head and changed else head
+
+
+def _process() -> str:
+    return f"{platform.node()}:{os.getpid()}"
 
 
 def _git(folder: str, *words: str) -> str | None:

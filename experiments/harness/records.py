@@ -6,15 +6,17 @@
       metrics.jsonl, metrics.csv, summary.csv   see `rows`
       report.html                see `report`
 
-A process locks its folder. The kernel releases the lock when the process ends.
+A process locks its folder. The kernel releases the lock when the process ends. The processes of a
+shared run (`shared_parts`) hold the same lock together.
 """
 
+import contextlib
 import dataclasses
 import fcntl
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +28,7 @@ from jaxtickets.io.files import canonical, digest, plain, pretty, remove, write_
 from jaxtickets.runs import Axis
 
 SPEC = "spec.json"
-_LOCK = ".lock"
+_LOCK, _RECORDS_LOCK = ".lock", ".records.lock"
 
 _held: dict[tuple[int, int], tuple[int, Path]] = {}
 """Locks of this process: (device, inode) -> (file descriptor, folder). Closing one unlocks it."""
@@ -61,6 +63,7 @@ def open_run(
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     root: str | os.PathLike[str] = "runs",
+    shared: bool = False,
 ) -> Run:
     """Makes or resumes a run's folder, locks it, and records the spec and the provenance.
 
@@ -70,10 +73,12 @@ def open_run(
       out: the folder; None: a new one in `root/experiment`.
       resume: whether to continue the run in `out`, or the newest run with the same spec.
       root: the folder of runs without `out`.
+      shared: whether other processes may use the folder at the same time. A run of the same spec
+        that is there already is then joined, as if resumed.
 
     Raises:
-      UserError: the folder holds another spec or other files, or the same spec without `resume`;
-        another process has locked it; it can't be written; or there is nothing to resume.
+      UserError: the folder holds another spec or other files, or the same spec without `resume` or
+        `shared`; another process has locked it; it can't be written; or there is nothing to resume.
     """
     record = {"experiment": experiment, **plain(spec)}
     home = Path(root) / experiment
@@ -83,12 +88,15 @@ def open_run(
             folder = Path(out)
         else:
             folder = _newest(home, record) if resume else _make(home, record)
+        resume = resume or (shared and (folder / SPEC).exists())
         _check(folder, record, resume)
         made = (out is None and not resume) or not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        _lock(folder)
-        _check(folder, record, resume)  # another process may have used it since the first check
-        _start(folder, record)
+        _lock(folder, shared)
+        with _alone_with_records(folder):
+            resume = resume or (shared and (folder / SPEC).exists())
+            _check(folder, record, resume)  # another process may have used it since
+            _start(folder, record)
     except OSError as error:
         if made:
             _unlock(folder)
@@ -97,7 +105,9 @@ def open_run(
     return Run(folder, resume)
 
 
-def open_run_of_flags(experiment: str, place: RunSettings, parts: Sequence[Any], axis: Axis) -> Run:
+def open_run_of_flags(
+    experiment: str, place: RunSettings, parts: Sequence[Any], axis: Axis, shared: bool = False
+) -> Run:
     """Opens the run that the flags describe, and prints its devices and its folder.
 
     Args:
@@ -105,9 +115,11 @@ def open_run_of_flags(experiment: str, place: RunSettings, parts: Sequence[Any],
       place: where and how the run is executed.
       parts: dataclasses whose fields together form the spec.
       axis: how runs are batched.
+      shared: see `open_run`.
     """
     spec = {name: value for part in parts for name, value in dataclasses.asdict(part).items()}
-    found = processes.told(lambda: open_run(experiment, spec, place.out or None, place.resume))
+    out, resume = place.out or None, place.resume
+    found = processes.told(lambda: open_run(experiment, spec, out, resume, shared=shared))
     run = found._replace(folder=processes.copied(found.folder))
     if place.tensorboard and processes.first():
         event_files.follow(run.folder)
@@ -120,7 +132,8 @@ def open_run_of_flags(experiment: str, place: RunSettings, parts: Sequence[Any],
 
 def finish_run(folder: Path) -> None:
     """Records the run's end time."""
-    provenance.finish(folder)
+    with _alone_with_records(folder):
+        provenance.finish(folder)
 
 
 def read_spec(folder: Path) -> dict[str, Any]:
@@ -214,7 +227,15 @@ def _unlock(folder: Path) -> None:
             del _held[inode]
 
 
-def _lock(folder: Path) -> None:
+@contextlib.contextmanager
+def _alone_with_records(folder: Path) -> Iterator[None]:
+    """Waits until no other process of a shared run reads and writes the folder's records."""
+    with (folder / _RECORDS_LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _lock(folder: Path, shared: bool) -> None:
     file = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     status = os.fstat(file)
     inode = (status.st_dev, status.st_ino)
@@ -222,7 +243,7 @@ def _lock(folder: Path) -> None:
         os.close(file)
         return
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(file)
         raise UserError(f"{folder} is in use by another process") from error

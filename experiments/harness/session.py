@@ -10,12 +10,15 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments.harness import memory, records, report, setup
+from experiments.harness import memory, reading, records, report, setup
 from experiments.harness.flags import RunSettings
 from experiments.harness.problem import Problem, build, on_device
+from experiments.harness.reading import Reader
 from experiments.harness.seeds import Seed, seed
 from experiments.harness.training_settings import NetSettings
-from jaxtickets import runs
+from jaxtickets import data, runs
+from jaxtickets.data.photographs import NAMES as PHOTOGRAPHS
+from jaxtickets.io.errors import UserError
 from jaxtickets.runs import Axis
 from jaxtickets.types import Dataset
 
@@ -29,11 +32,12 @@ class Session(NamedTuple):
       folder: the run's folder, for records, tickets and checkpoints.
       problem: the net, its data and its training.
       axis: how runs are batched.
-      data: the data set, as arrays on the device.
+      data: the data set, as arrays on the device; see `Problem.dataset`.
       seeds: the seeds, each with the weights that masks select from.
       checkpoint_seconds: seconds between two checkpoints.
       later: the images of the trainings that follow this part of the run, for the time that is
         left; None: unknown.
+      reader: reads the problem's photographs; None if it has none.
     """
 
     folder: Path
@@ -43,19 +47,25 @@ class Session(NamedTuple):
     seeds: Sequence[Seed]
     checkpoint_seconds: float
     later: float | None = None
+    reader: Reader | None = None
 
 
-def set_up(place: RunSettings, parts: Sequence[Any]) -> tuple[Axis, Problem]:
+def set_up(
+    place: RunSettings, parts: Sequence[Any], photographs: bool = False
+) -> tuple[Axis, Problem]:
     """Sets JAX up and returns the run axis and the problem. Writes nothing.
 
     Args:
       place: where and how the run is executed.
       parts: the settings. The last three are `NetSettings`, `TrainSettings` and `BatchSettings`.
+      photographs: whether the experiment takes photographs that are read from disk.
 
     Raises:
       UserError, DataError: see `build` and `check_memory`.
     """
     *_, net, train, batch = parts
+    if not photographs:
+        refuse_photographs(net)
     setup.start(place, batch.precision)
     axis = runs.axis(batch.mode, batch.width)
     problem = build(net, train, place.data_dir, place.prepare, batch.precision)
@@ -64,6 +74,15 @@ def set_up(place: RunSettings, parts: Sequence[Any]) -> tuple[Axis, Problem]:
     copy = sum(array.nbytes for array in jax.tree.leaves(problem.dataset.train))
     memory.check_memory(f"--devices={place.devices}", place.devices, copy, "copies of the data")
     return axis, problem
+
+
+def refuse_photographs(net: NetSettings) -> None:
+    """Raises UserError if the data set is photographs, for an experiment that needs arrays."""
+    if net.dataset in PHOTOGRAPHS:
+        raise UserError(
+            f"--dataset={net.dataset}: this experiment takes data sets that fit into memory only: "
+            f"{', '.join(data.NAMES)}"
+        )
 
 
 def start_run(
@@ -87,6 +106,7 @@ def session_in(
     folder: Path, place: RunSettings, axis: Axis, problem: Problem, net: NetSettings
 ) -> Session:
     """The session of a net in a run's folder, see `start_run`."""
+    streams = problem.photographs
     return Session(
         folder=folder,
         problem=problem,
@@ -94,14 +114,18 @@ def session_in(
         data=on_device(problem.dataset),
         seeds=[seed(problem, net.seed + i) for i in range(net.seeds)],
         checkpoint_seconds=place.checkpoint_seconds,
+        reader=reading.reader(folder, place, axis, streams) if streams else None,
     )
 
 
 def finish_run(folder: Path) -> None:
     """Records the end time, writes the report, and prints where all is.
 
-    The run's folder is the last line of every run.
+    The run's folder is the last line of every run. Before it stands how many corrupt photographs
+    were skipped; `skipped.json` names them.
     """
     records.finish_run(folder)
     report.finish(folder)
+    for part, number in reading.all_skipped(folder).items():
+        print(f"{number} corrupt photographs of {part} were skipped, see {reading.SKIPPED}")
     print(f"run: {folder}")

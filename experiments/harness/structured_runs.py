@@ -225,10 +225,10 @@ def _cut_accuracies(session: Session, members: Sequence[Member]) -> list[float]:
     A unit that is kept because one group needs it is masked in the groups that don't.
     """
     problem = session.problem
-    small = problem.with_recipe(model=members[0].small.model)
+    small = session._replace(problem=problem.with_recipe(model=members[0].small.model))
     ends = runs.stack([member.small.trained for member in members])
     left = _masked(ends.mask, ends.params)
-    found = accuracies(small, session.axis, left, ends.stats, session.data.test)
+    found = accuracies(small, left, ends.stats, "test")
     return [round(float(accuracy), 6) for accuracy in found]
 
 

@@ -16,9 +16,8 @@ from jaxtickets import masks, nets, runs
 from jaxtickets.analysis import connectivity
 from jaxtickets.io import tickets
 from jaxtickets.io.files import plain
-from jaxtickets.runs import Axis
 from jaxtickets.training import Watched
-from jaxtickets.types import Dataset, Prunable, Ticket, TrainState
+from jaxtickets.types import Prunable, Ticket, TrainState
 
 LEADING = ("method", "density", "seed", "untrained_accuracy", "trained_accuracy", "seconds")
 """The first columns of a summary."""
@@ -61,15 +60,14 @@ def train_entries(
       session, phase, keep_at, end: see `train_all`.
       entries: the trainings to do.
     """
-    problem, axis, data = session.problem, session.axis, session.data
-    made = untrained_rows(problem, axis, entries, data)
+    made = untrained_rows(session, entries)
     starts = runs.stack([entry.start for entry in entries])
     names = [entry.name for entry in entries]
     ends = train_all(session, phase, starts, names, keep_at=keep_at, end=end)
     state = ends.state
-    trained = accuracies(problem, axis, state.params, state.stats, data.test)
-    stopped = accuracies(problem, axis, ends.params, ends.stats, data.test)
-    validation = accuracies(problem, axis, state.params, state.stats, data.validation)
+    trained = accuracies(session, state.params, state.stats, "test")
+    stopped = accuracies(session, ends.params, ends.stats, "test")
+    validation = accuracies(session, state.params, state.stats, "validation")
     share = round(seconds(session.folder, phase) / len(entries), 3)
     for i, row in enumerate(made):
         row |= {
@@ -129,33 +127,29 @@ def with_later(session: Session, steps: int) -> Session:
     return session._replace(later=session.later + session.problem.recipe.batch_size * steps)
 
 
-def untrained_rows(
-    problem: Problem, axis: Axis, entries: Sequence[Entry], data: Dataset
-) -> list[dict[str, Any]]:
+def untrained_rows(session: Session, entries: Sequence[Entry]) -> list[dict[str, Any]]:
     """The columns of `train_entries` that are known before training.
 
     Evaluates as many entries at a time as fit into memory.
     """
-    most = memory_batches.fitting(entries[0].start.params, axis, memory_batches.EVALUATION_COPIES)
+    copies = memory_batches.EVALUATION_COPIES
+    most = memory_batches.fitting(entries[0].start.params, session.axis, copies)
     some = (entries[at : at + most] for at in range(0, len(entries), most))
-    return [row for part in some for row in _untrained(problem, axis, part, data)]
+    return [row for part in some for row in _untrained(session, part)]
 
 
-def _untrained(
-    problem: Problem, axis: Axis, entries: Sequence[Entry], data: Dataset
-) -> list[dict[str, Any]]:
+def _untrained(session: Session, entries: Sequence[Entry]) -> list[dict[str, Any]]:
     starts = runs.stack([entry.start for entry in entries])
     before = masks_applied(starts)
     test, validation = (
-        accuracies(problem, axis, before.params, before.stats, split)
-        for split in (data.test, data.validation)
+        accuracies(session, before.params, before.stats, part) for part in ("test", "validation")
     )
     return [
         {
             **entry.name,
             "untrained_accuracy": round(float(test[i]), 6),
             "untrained_validation_accuracy": round(float(validation[i]), 6),
-            **_counted(problem, entry),
+            **_counted(session.problem, entry),
         }
         for i, entry in enumerate(entries)
     ]
@@ -177,10 +171,8 @@ def ended_rows(
       entries: the runs; their own masks are not counted.
       state: the last states, stacked.
     """
-    problem, data = session.problem, session.data
     tested, validated = (
-        accuracies(problem, session.axis, state.params, state.stats, split)
-        for split in (data.test, data.validation)
+        accuracies(session, state.params, state.stats, part) for part in ("test", "validation")
     )
     spent = round(seconds(session.folder, phase) / len(entries), 3)
     ends = [
@@ -194,7 +186,7 @@ def ended_rows(
             "validation_accuracy": round(float(validated[i]), 6),
             "seconds": spent,
         }
-        for i, row in enumerate(counted_rows(problem, ends))
+        for i, row in enumerate(counted_rows(session.problem, ends))
     ]
 
 

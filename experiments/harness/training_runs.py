@@ -9,14 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.harness.chunked_run import check_finite, run_in_chunks
+from experiments.harness import streamed_runs
+from experiments.harness.chunked_run import Advance, check_finite, run_in_chunks
 from experiments.harness.problem import Problem
 from experiments.harness.progress import Progress
 from experiments.harness.seeds import Seed, training_key
 from experiments.harness.session import Session
+from experiments.harness.streamed_runs import Own, zeros_of
 from jaxtickets import runs, training
 from jaxtickets.io.errors import UserError
-from jaxtickets.runs import Axis, Blocks
+from jaxtickets.runs import Blocks
 from jaxtickets.training import Splits, Watched
 from jaxtickets.types import Array, Dataset, Key, Mask, Params, PyTree, Split, Stats
 
@@ -75,6 +77,9 @@ def train_all(
     evaluation, with `step`, `train_loss`, `train_accuracy`, `loss` and `accuracy` (on validation
     data), `test_accuracy` where it is measured, and the fields of `names`.
 
+    Photographs that are read from disk come in one order, which belongs to no run, see
+    `streamed_runs`; the keys of the runs decide augmentation on the device, and dropout.
+
     Args:
       session: the net, its recipe and data, the run axis, and the run's folder.
       phase: the batch's name, see `run_in_chunks`.
@@ -90,7 +95,9 @@ def train_all(
     recipe, end = problem.recipe, end or problem.steps
     clock = np.asarray(starts.step, int)
     plan = chunk_plan(problem, clock.tolist(), end)
-    splits = runs.share(splits_of(problem, session.data), axis)
+    streamed = problem.photographs is not None
+    legs = streamed_runs.legs(session, plan[0][0], end) if streamed else []
+    firsts = [leg.start for leg in legs] if streamed else [now for now, _ in plan]
 
     def begin_one(start: Start) -> Watched:
         inner = recipe.optimizer(start.hyper)
@@ -105,9 +112,57 @@ def train_all(
         )
         return training.watch(state, keep_at)
 
+    labels = [" ".join(str(value) for value in name.values()) for name in names]
+
+    def report(i: int, info: dict[str, Any]) -> tuple[list[dict[str, Any]], dict]:
+        due = np.flatnonzero(info.pop("due"))
+        pieces = info.pop("losses") if streamed else [info["train_loss"]]
+        losses = np.concatenate([piece[due].reshape(len(due), -1) for piece in pieces], axis=1)
+        check_finite(losses, [labels[j] for j in due], firsts[i], "training loss")
+        seen = {name: values[due] for name, values in info.items()}
+        shown = {"loss": losses[:, -recipe.every :].mean()}
+        if not seen:  # no evaluation, in the middle of an epoch of photographs
+            return [], shown
+        made = [row for at, j in enumerate(due) for row in _rows(names[j], seen, at)]
+        return made, {**shown, "validation": seen["accuracy"][:, -1].mean()}
+
+    timed = starts._replace(step=jnp.asarray(clock, jnp.int32))
+    own = Own(starts.key, starts.hyper, starts.fill)
+
+    def rows(watched: Watched) -> PyTree:
+        return streamed_runs.rows(own, watched) if streamed else (own, watched)
+
+    def begin() -> PyTree:
+        return rows(runs.over_runs(begin_one, axis, timed))
+
+    def shapes() -> PyTree:
+        return rows(jax.eval_shape(jax.vmap(begin_one), timed))
+
+    images = recipe.batch_size * int((end - clock).sum()) / (end - plan[0][0])
+    label = f"{phase}, {len(names)} runs"
+    progress = Progress(
+        label, end, {"validation": ".2%"}, "images", per_step=images, later=session.later
+    )
+    if streamed:
+        ends = [leg.stop for leg in legs]
+        with streamed_runs.steps(session, legs, keep_at) as step:
+            done = run_in_chunks(session, phase, begin, ends, step, report, progress, shapes)
+        return done.watched
+    ends = [now + evaluations * recipe.every for now, evaluations in plan]
+    step = _in_memory(session, plan, keep_at)
+    return run_in_chunks(session, phase, begin, ends, step, report, progress, shapes)[1]
+
+
+def _in_memory(
+    session: Session, plan: Sequence[tuple[int, int]], keep_at: tuple[int, ...]
+) -> Advance:
+    """The function that trains a chunk of `chunk_plan` on data that are on the device."""
+    recipe, axis = session.problem.recipe, session.axis
+    splits = runs.share(splits_of(session.problem, session.data), axis)
+
     @cache
     def advance(evaluations: int) -> Any:
-        def one(row: tuple[Any, Watched], now: Array, splits: Splits) -> PyTree:
+        def one(row: tuple[Own, Watched], now: Array, splits: Splits) -> PyTree:
             (key, hyper, fill), watched = row
 
             def go_on(watched: Watched) -> tuple[Watched, PyTree]:
@@ -116,46 +171,19 @@ def train_all(
                 )
 
             def wait(watched: Watched) -> tuple[Watched, PyTree]:
-                seen = jax.eval_shape(go_on, watched)[1]
-                return watched, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), seen)
+                return watched, zeros_of(go_on, watched)
 
             due = watched.state.step == now
             watched, seen = jax.lax.cond(due, go_on, wait, watched)
-            return ((key, hyper, fill), watched), {**seen, "due": due}
+            return (row[0], watched), {**seen, "due": due}
 
         return runs.batch(one, axis)
-
-    labels = [" ".join(str(value) for value in name.values()) for name in names]
-
-    def report(i: int, info: dict[str, np.ndarray]) -> tuple[list[dict[str, Any]], dict]:
-        due = np.flatnonzero(info.pop("due"))
-        seen = {name: values[due] for name, values in info.items()}
-        losses = seen["train_loss"].reshape(len(due), -1)
-        check_finite(losses, [labels[j] for j in due], plan[i][0], "training loss")
-        made = [row for at, j in enumerate(due) for row in _rows(names[j], seen, at)]
-        shown = {"loss": losses[:, -recipe.every :].mean()}
-        return made, {**shown, "validation": seen["accuracy"][:, -1].mean()}
 
     def step(blocks: Blocks, i: int) -> tuple[Blocks, Blocks]:
         now, evaluations = plan[i]
         return runs.unzip(advance(evaluations)(blocks, runs.share(np.int32(now), axis), splits))
 
-    timed = starts._replace(step=jnp.asarray(clock, jnp.int32))
-    own = (starts.key, starts.hyper, starts.fill)
-
-    def begin() -> PyTree:
-        return own, runs.over_runs(begin_one, axis, timed)
-
-    def shapes() -> PyTree:
-        return own, jax.eval_shape(jax.vmap(begin_one), timed)
-
-    images = recipe.batch_size * int((end - clock).sum()) / (end - plan[0][0])
-    label = f"{phase}, {len(names)} runs"
-    progress = Progress(
-        label, end, {"validation": ".2%"}, "images", per_step=images, later=session.later
-    )
-    ends = [now + evaluations * recipe.every for now, evaluations in plan]
-    return run_in_chunks(session, phase, begin, ends, step, report, progress, shapes)[1]
+    return step
 
 
 def _rows(name: dict[str, Any], seen: dict[str, np.ndarray], run: int) -> list[dict[str, Any]]:
@@ -222,22 +250,35 @@ def steps_between_moves(every: int, problem: Problem) -> int:
 
 
 def splits_of(problem: Problem, data: Dataset) -> Splits:
-    """The data of a training; the test data only if the recipe evaluates on them."""
+    """The data of a training; the test data only if the recipe evaluates on them.
+
+    Of photographs that are read from disk, it is the sample in memory, also in place of the
+    validation data: enough to time a training.
+    """
+    if problem.photographs is not None:
+        return Splits(data.train, data.train)
     tested = problem.recipe.evaluations_per_test > 0
     return Splits(data.train, data.validation, data.test if tested else None)
 
 
-def accuracies(
-    problem: Problem, axis: Axis, params: Params, stats: Stats, split: Split
-) -> np.ndarray:
-    """float`[runs]`: the accuracy of each of the stacked nets on `split`.
+def accuracies(session: Session, params: Params, stats: Stats, part: str) -> np.ndarray:
+    """float`[runs]`: the accuracy of each of the stacked nets on a part of the data.
 
     Use it on test data for final numbers only.
+
+    Args:
+      session: the net and the data.
+      params, stats: the nets, with a leading axis of runs.
+      part: `validation` or `test`.
     """
+    problem = session.problem
+    if problem.photographs is not None:
+        return streamed_runs.accuracies(session, params, stats, part)
     model, prepare = problem.recipe.model, problem.recipe.prepare
 
     def one(row: tuple[Params, Stats], split: Split) -> jax.Array:
         params, stats = row
         return training.evaluate(model, prepare, params, stats, split)["accuracy"]
 
-    return np.asarray(runs.over_runs(one, axis, (params, stats), split))
+    split = session.data._asdict()[part]
+    return np.asarray(runs.over_runs(one, session.axis, (params, stats), split))

@@ -14,7 +14,7 @@ from experiments.harness.settings import (
 )
 from experiments.harness.training_recipes import RECIPES
 from jaxtickets import data, nets, optimizers
-from jaxtickets.data import augment
+from jaxtickets.data import augment, photographs
 from jaxtickets.penalties import PENALTIES
 
 INITIALIZERS = ("", *nets.INITIALIZERS)
@@ -26,7 +26,15 @@ class NetSettings:
 
     model: str = option("lenet5", "network architecture", nets.names())
     widths: str = option("", "units of each layer, comma-separated; empty: as published")
-    dataset: str = option("mnist5k", "data set", data.NAMES)
+    dataset: str = option(
+        "mnist5k",
+        "data set; folder: photographs in --data_dir, train/CLASS/x.jpg and val/CLASS/y.jpg",
+        (*data.NAMES, *photographs.NAMES),
+    )
+    image_size: int = option(
+        0, "pixels of a side of the crops of photographs; 0: as usual", least=0, most=4096
+    )
+    corrupt: str = option("refuse", "whether corrupt photographs end the run", ("refuse", "skip"))
     train_images: int = option(
         0, "train on the first N training images only; 0: all", least=0, most=10**9
     )
@@ -101,7 +109,9 @@ class TrainSettings:
         least=0,
         most=MOST_STEPS,
     )
-    augmented: bool = option(False, "pad, crop and flip the training images at random")
+    augmented: bool = option(
+        False, "pad, crop and flip the training images at random; photographs: random crops"
+    )
     colours: str = option(
         "", "random colours of the training images (empty: as they are)", ("", *augment.COLOURS)
     )

@@ -81,7 +81,7 @@ def main() -> None:
     """Reads and checks the flags, trains and prunes level by level, draws."""
     place, *parts = _read()
     question, settings, net, train, _ = parts
-    axis, problem = set_up(place, parts)
+    axis, problem = set_up(place, parts, photographs=True)
     if settings.rewind == "none" and train.learning_rates == "cosine":
         raise UserError(
             "--rewind=none keeps the final learning rate, which --learning_rates=cosine brings "

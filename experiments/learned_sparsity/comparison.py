@@ -111,7 +111,7 @@ def _train(
     session: Session, part: str, name: str, way: Way, jobs: Sequence[Job]
 ) -> list[dict[str, list[Row]]]:
     """For each job the rows of its results, one for each density of the way."""
-    folder, problem, axis, data = session.folder, session.problem, session.axis, session.data
+    folder, problem, axis = session.folder, session.problem, session.axis
     names = [fields(name, job, job.asked) for job in jobs]
     trained = session._replace(problem=way.problem)
     state = train_all(trained, part, way.start(jobs), names, end=problem.steps).state
@@ -121,7 +121,7 @@ def _train(
         mask, params, stats = runs.over_runs(end, axis, state)
         left = masks.apply(mask, params)
         test, validation = (
-            accuracies(problem, axis, left, stats, split) for split in (data.test, data.validation)
+            accuracies(session, left, stats, part) for part in ("test", "validation")
         )
         for i, job in enumerate(jobs):
             named = fields(name, job, job.asked if asked is None else asked)

@@ -118,7 +118,7 @@ def _evaluated(
             "validation_accuracy": row["untrained_validation_accuracy"],
             "seconds": 0.0,
         }
-        for row in untrained_rows(problem, session.axis, entries, session.data)
+        for row in untrained_rows(session._replace(problem=problem), entries)
     ]
     cached_trainings.keep(session.folder, phase, made)
     return made

@@ -106,9 +106,9 @@ def draw(surfaces):
 # %% [markdown]
 # ## A Flax NNX net and its masks
 #
-# `nnx.split` takes a net apart into its definition and its parameters, `nnx.merge` puts it
-# together again. What lies between is a tree of arrays. The leaves' names tell which of them are
-# kernels, and these are pruned.
+# `nets.functional_nnx` makes `init` and `apply` of an NNX module, `nets.functional` of a Linen one.
+# The parameters are a tree of arrays. The leaves' names tell which of them are kernels, and these
+# are pruned.
 
 
 # %%
@@ -124,11 +124,12 @@ class Surface(nnx.Module):
         return self.last(nnx.tanh(self.second(nnx.tanh(self.first(x)))))
 
 
-definition, params = nnx.split(Surface(nnx.Rngs(2)), nnx.Param)
+nnx_model = nets.functional_nnx(Surface)
+params, _ = nnx_model.init(jax.random.key(2))
 
 
 def predict(weights, x):
-    return nnx.merge(definition, weights)(x)
+    return nnx_model.apply(weights, {}, x)[0]
 
 
 prunable = masks.prunable(params)

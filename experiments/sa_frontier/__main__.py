@@ -41,8 +41,8 @@ SMOKE: dict[str, Any] = {
     "seeds": 2,
     "density": (0.1,),
     "searches": (
-        *("granet", "granet_heat", "annealed_fields", "gradual_edge_popup", "random_erk"),
-        *("policy_gradient_weights", "cross_entropy_layers"),
+        *("granet", "annealed_fields", "gradual_edge_popup", "random_erk"),
+        "policy_gradient_weights",
     ),
     "criteria": ("snip", "magnitude"),
     "budget": (8.0,),

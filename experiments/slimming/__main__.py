@@ -29,6 +29,7 @@ from jaxtickets.io.errors import UserError
 
 SMOKE: dict[str, Any] = {
     "widths": "4,6,20",
+    "train_images": 1000,
     "seeds": 1,
     "strengths": (1e-3,),
     "finetune_epochs": 1,
@@ -49,7 +50,7 @@ def main() -> None:
     """Reads and checks the flags, trains, cuts and fine-tunes pass by pass, draws."""
     place, store, *parts = _read()
     slim, _, train, _ = parts
-    axis, problem = set_up(place, parts)
+    axis, problem = set_up(place, parts, photographs=True)
     plan = slimming_runs.plan_passes(slim, train, problem)
     session = start_run("slimming", place, parts, axis, problem)
     folder = session.folder

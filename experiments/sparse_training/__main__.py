@@ -75,7 +75,7 @@ def main() -> None:
     _refuse_without(question.methods, alpha="ham", begin="granet")
     densities = numbers("density", question.density)
     methods = [plans.find(name) for name in question.methods]
-    axis, problem = set_up(place, parts)
+    axis, problem = set_up(place, parts, photographs=True)
     plans.check(methods, densities, settings, problem, net.seeds)
     session = start_run("sparse_training", place, parts, axis, problem)
 

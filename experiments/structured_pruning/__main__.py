@@ -61,7 +61,7 @@ def main() -> None:
     cut, after, _, train, _ = parts
     if cut.budget and flags.FLAGS["rates"].present:
         raise UserError("--rates and --budget: give one of them")
-    axis, problem = set_up(place, parts)
+    axis, problem = set_up(place, parts, photographs=True)
     plan = filter_cuts.plan_cuts(cut, after, train, problem)
     session = start_run("structured_pruning", place, parts, axis, problem)
     dense = dense_nets(session, train, store)

@@ -6,63 +6,46 @@ several epochs. Every cell of this grid is trained, beside a random mask for eac
 initialisation for each threshold, all in one batch.
 
     python -m experiments.ticket_grid
+    python -m experiments.ticket_grid --preset=mobilenet_v2_small --data_dir=FOLDER
+    python -m experiments.ticket_grid --preset=mobilenet_v2 --estimate
 
 The results are in experiments/ticket_grid/README.md, with n, spread, device and time.
 """
 
-import dataclasses
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
 
 from absl import flags
 
-from experiments.harness import rows, trained_masks
-from experiments.harness.dense_store import dense_entry
-from experiments.harness.flags import BatchSettings, RunSettings, define, numbers, read_all
+from experiments.harness import records, rows, setup, shared_parts, trained_masks
+from experiments.harness.flags import (
+    BatchSettings,
+    RunSettings,
+    define,
+    preset_of,
+    read_all,
+)
 from experiments.harness.main import run_main
-from experiments.harness.problem import Problem
-from experiments.harness.session import finish_run, set_up, start_run
-from experiments.harness.settings import MOST_EPOCHS, MOST_RUNS, option
-from experiments.harness.trained_masks import train_entries, train_in_parts
-from experiments.harness.training_runs import chunk_plan
+from experiments.harness.rows import Row
+from experiments.harness.session import Session, finish_run, session_in, set_up
+from experiments.harness.shared_parts import ShareSettings
+from experiments.harness.trained_masks import Entry
+from experiments.harness.training_runs import Start
 from experiments.harness.training_settings import NetSettings, TrainSettings
-from experiments.ticket_grid import batching_cost, cells, figure
+from experiments.ticket_grid import (
+    batching_cost,
+    cells,
+    estimate,
+    figure,
+    problems,
+    step_profile,
+    trainings,
+)
 from experiments.ticket_grid.page import table
-from jaxtickets import allocation, masks, runs
+from experiments.ticket_grid.presets import DEFAULT, PRESETS
+from experiments.ticket_grid.settings import Question
+from jaxtickets import runs
 from jaxtickets.io.errors import UserError
-
-THRESHOLDS = (60, 65, 70, 75, 80, *range(85, 100))
-SMOKE: dict[str, Any] = {
-    "widths": "30,20",
-    "seeds": 2,
-    "thresholds": (60, 90),
-    "rewinds": (0, 1),
-    "epochs": 2,
-    "part": 4,
-    "cost_trainings": 2,
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Question:
-    """The grid. Each field is also a flag of the same name."""
-
-    thresholds: tuple = option(
-        THRESHOLDS, "pruned fractions of the prunable weights, in %", above=0, below=100
-    )
-    rewinds: tuple = option(
-        (0, 1, 2, 5), "epochs to which the kept weights are rewound", least=0, most=MOST_EPOCHS
-    )
-    floor: int = option(1, "minimum number of weights that a layer keeps", least=0, most=10**9)
-    part: int = option(
-        0, "trainings at a time; 0: as many as take about 3 GB", least=0, most=MOST_RUNS
-    )
-    cost_trainings: int = option(
-        16,
-        "number of trainings that are timed in series and batched; 0: none",
-        least=0,
-        most=MOST_RUNS,
-    )
-
 
 GROUPS = (
     Question(),
@@ -73,60 +56,66 @@ GROUPS = (
 
 
 def main() -> None:
-    """Reads and checks the flags, trains the dense nets and the grid, draws."""
-    place, *parts = read_all((RunSettings(), *GROUPS), SMOKE if flags.FLAGS.smoke else {})
-    question = parts[0]
-    axis, problem = set_up(place, parts)
+    """Reads and checks the flags, trains the dense nets and the grid, reports."""
+    share, place, *parts = read_all((ShareSettings(), RunSettings(), *GROUPS), preset_of(PRESETS))
+    question, net, train, batch = parts
+    if flags.FLAGS.estimate:
+        setup.start(place, batch.precision)
+        module, shape = estimate.planned_net(question, net)
+        print(f"{setup.describe_devices()}: nothing is trained")
+        print(estimate.report(module, shape, question, net, train))
+        return
+    axis, problem = set_up(place, parts, photographs=True)
+    problem = problems.in_form(problem, question.form)
+    shared_parts.check(share, place.out)
     try:
-        rewinds, keep = _check(question, problem)
+        rewinds, keep = problems.check(question, problem)
     except ValueError as error:
         raise UserError(str(error)) from error
-    session = start_run("ticket_grid", place, parts, axis, problem)
-    whole = [dense_entry(problem, one) for one in session.seeds]
+    run = records.open_run_of_flags("ticket_grid", place, parts, axis, share.share_cells)
+    session = session_in(run.folder, place, axis, problem, net)
     steps = tuple(rewind * problem.epoch_steps for rewind in rewinds)
-    ends, summary = train_entries(session, "dense", whole, keep_at=steps)
+    ends, summary = trainings.train_dense(session, steps, share)
     entries = cells.grid(session, keep, rewinds, question.floor, ends)
-    last = session._replace(later=0.0)
-    summary += train_in_parts(last, "grid", entries, most=question.part)
+    summary += trainings.train_cells(session, entries, question.part, share)
+    trainings.by_one(session, share, partial(_report, session, question, entries, summary))
+    finish_run(session.folder)
 
+
+def _report(
+    session: Session, question: Question, entries: Sequence[Entry], summary: list[Row]
+) -> None:
+    """Writes and prints the table, draws the figure, and times some of the trainings."""
     rows.write_summary(session.folder, summary, *trained_masks.LEADING)
     figure.draw_grid(session.folder)
     print(table(summary))
     if question.cost_trainings:
-        some = runs.stack([e.start for e in entries[: question.cost_trainings]])
-        costs = batching_cost.compare(problem, axis, some, session.data)
-        rows.write_csv(session.folder / "cost.csv", costs)
-        many, length = costs[0]["trainings"], costs[0]["steps"]
-        print(f"\ntime of {many} trainings of {length} steps:\n{batching_cost.table(costs)}")
+        _measure(session, [entry.start for entry in entries[: question.cost_trainings]])
         spent = sum(row["seconds"] for row in summary)
-        steps_done = sum(row["train_steps"] for row in summary)
-        print(f"the grid: {len(summary)} trainings, {steps_done} steps, {spent:.0f} s")
-    finish_run(session.folder)
+        steps = sum(row["train_steps"] for row in summary)
+        print(f"the grid: {len(summary)} trainings, {steps} steps, {spent:.0f} s")
 
 
-def _check(question: Question, problem: Problem) -> tuple[list[int], dict[float, int]]:
-    """The rewind epochs, and threshold -> number of kept weights.
-
-    Raises:
-      ValueError: a setting is invalid.
-    """
-    shapes, epoch = masks.shapes(problem.param_shapes, problem.prunable), problem.epoch_steps
-    keep = {
-        threshold: allocation.global_(shapes, 1 - threshold / 100, question.floor)
-        for threshold in sorted(set(numbers("thresholds", question.thresholds)))
-    }
-    rewinds = sorted(set(numbers("rewinds", question.rewinds)))
-    for rewind in rewinds:
-        if rewind != int(rewind) or not 0 <= rewind * epoch < problem.steps:
-            raise ValueError(
-                f"rewinds={rewind:g}: must be whole epochs of the training, which has "
-                f"{problem.steps / epoch:g}"
-            )
-    chunk_plan(problem, [0, *(int(rewind) * epoch for rewind in rewinds)], problem.steps)
-    return [int(rewind) for rewind in rewinds], keep
+def _measure(session: Session, starts: Sequence[Start]) -> None:
+    """Times trainings in several ways, and where the time of a block of them goes."""
+    problem, axis, data = session.problem, session.axis, session.data
+    some = runs.stack(starts)
+    costs = batching_cost.compare(problem, axis, some, data)
+    rows.write_csv(session.folder / "cost.csv", costs)
+    many, length = costs[0]["trainings"], costs[0]["steps"]
+    print(f"\ntime of {many} trainings of {length} steps:\n{batching_cost.table(costs)}")
+    if note := batching_cost.shared_cores(axis):
+        print(note)
+    profile = batching_cost.profile(problem, axis, some, data)
+    rows.write_csv(session.folder / "profile.csv", profile)
+    print(f"\n{step_profile.table(profile)}")
 
 
 if __name__ == "__main__":
-    flags.DEFINE_bool("smoke", False, "a test that takes seconds")
-    define(RunSettings(), *GROUPS)
+    flags.DEFINE_string(
+        "preset", DEFAULT, f"settings by name: {', '.join(PRESETS)}; explicit flags come first"
+    )
+    flags.DEFINE_bool("estimate", False, "say what the grid would cost and end; needs no data")
+    flags.DEFINE_bool("smoke", False, "a test that takes seconds: --preset=smoke")
+    define(ShareSettings(), RunSettings(), *GROUPS)
     run_main(main)

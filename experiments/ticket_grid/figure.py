@@ -13,8 +13,8 @@ from experiments.harness.records import read_spec
 def draw_grid(folder: Path) -> Path:
     """Draws the tickets' test accuracy, and its difference from dense, random mask and reinit.
 
-    A cell shows the mean over seeds, and in the first map also the standard deviation. Differences
-    are taken within seeds.
+    A cell shows the mean and the sample standard deviation over seeds. Differences are taken within
+    seeds.
     """
     summary, spec = rows.read_summary(folder), read_spec(folder)
     tickets = [row for row in summary if row["method"] == "ticket"]
@@ -50,7 +50,7 @@ def draw_grid(folder: Path) -> Path:
             shown = panel.imshow(mean, cmap="viridis", vmin=low, aspect="auto")
         for y, x in np.ndindex(*mean.shape):
             text = f"{mean[y, x]:+.2f}" if i else f"{mean[y, x]:.2f}"
-            if not i and len(seeds) > 1:
+            if len(seeds) > 1:
                 text += f"\n±{values[y, x].std(ddof=1):.2f}"
             red, green, blue, _ = shown.to_rgba(mean[y, x])
             dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
@@ -63,8 +63,8 @@ def draw_grid(folder: Path) -> Path:
     axes[0, 0].set_ylabel("pruned: the lowest |w| (%)")
     dense = [row["trained_accuracy"] for row in summary if row["method"] == "dense"]
     fig.suptitle(
-        f"One-shot tickets: {spec['model']} on {spec['dataset']}, mean of {len(seeds)} seeds "
-        f"(± standard deviation); dense {100 * np.mean(dense):.2f} %"
+        f"One-shot tickets: {spec['model']} on {spec['dataset']}, mean ± standard deviation of "
+        f"{len(seeds)} seeds; dense {100 * np.mean(dense):.2f} %"
     )
     return save(fig, folder, "grid")
 

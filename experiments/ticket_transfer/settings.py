@@ -9,6 +9,7 @@ from experiments.harness.flags import RunSettings
 from experiments.harness.imp_plan import ImpSettings, imp_plan
 from experiments.harness.lineages import LevelPlan
 from experiments.harness.problem import Problem, build
+from experiments.harness.session import refuse_photographs
 from experiments.harness.settings import MOST_FACTOR, choose, option
 from experiments.harness.training_runs import chunk_plan
 from experiments.harness.training_settings import NetSettings, TrainSettings
@@ -84,6 +85,7 @@ def conditions(
         for optimizer, rate in zip(settings.optimizers, settings.rates, strict=True):
             mine = dataclasses.replace(train, optimizer=optimizer, learning_rate=rate)
             on = dataclasses.replace(net, dataset=dataset)
+            refuse_photographs(on)
             problem = build(on, mine, place.data_dir, place.prepare, precision)
             cells = net.seeds * (2 * len(settings.datasets) * len(settings.optimizers) + 5)
             size = memory.training(problem.param_shapes)

@@ -38,7 +38,13 @@ def shape(mask: Mask, wiring: Wiring, prunable: Prunable) -> Shape:
       mask: the mask over the parameters.
       wiring: the net's groups, each after those that its producers read.
       prunable: the leaves that are counted.
+
+    Raises:
+      ValueError: the wiring has other places of units than layers that compute and read them.
     """
+    for group in wiring:
+        if group.spans or not group.producers or not group.consumers:
+            raise ValueError(f"paths can't be followed through {group.name}: it is no chain")
     links = _links(mask, wiring)
     first = wiring[0].producers[0]
     into: dict[str, Array] = {first: jnp.ones(links[first].shape[0], bool)}

@@ -25,7 +25,7 @@ Permutations = Mapping[str, np.ndarray]
 
 
 def matchable(graph: Graph) -> tuple[Units, ...]:
-    """The groups of units that share none with another group, in forward order.
+    """The groups of layers' units that share none with another group, in forward order.
 
     Raises:
       ValueError: there is none.
@@ -33,7 +33,9 @@ def matchable(graph: Graph) -> tuple[Units, ...]:
     found = []
     for group in graph.wiring:
         others = [places for name, places in graph.units.items() if name != group.name]
-        if not (others and np.isin(graph.units[group.name], np.concatenate(others)).any()):
+        if not group.spans and not (
+            others and np.isin(graph.units[group.name], np.concatenate(others)).any()
+        ):
             found.append(group)
     if not found:
         raise ValueError("no layer's units can change places: other layers share all of them")

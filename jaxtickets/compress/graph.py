@@ -1,14 +1,16 @@
 """The channel graph: which units the axes of a net's leaves index, traced from its jaxpr.
 
 Units that an operation combines can only be removed together: units that meet in a residual sum, a
-depthwise convolution, or a batch norm. A dense layer after a flatten reads each unit once for each
-pixel. None of this is written by hand for an architecture; it is read from the equations of the net
-in evaluation mode (see `unit_tracing`). Liu et al., "Group Fisher pruning for practical network
-compression", 2021, and Fang et al., "DepGraph: towards any structural pruning", 2023, find the same
-groups from autograd graphs.
+depthwise convolution, or a norm. A dense layer after a flatten reads each unit once for each pixel.
+Heads of attention, and groups of a convolution or norm, are units too, and so are the places within
+them, each of which is one place of every head. None of this is written by hand for an architecture;
+it is read from the equations of the net in evaluation mode (see `unit_tracing`). Liu et al., "Group
+Fisher pruning for practical network compression", 2021, and Fang et al., "DepGraph: towards any
+structural pruning", 2023, find the same groups from autograd graphs.
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -16,21 +18,21 @@ import numpy as np
 from flax import linen as nn
 
 from jaxtickets import masks, nets
-from jaxtickets.compress.unit_tracing import (
+from jaxtickets.compress.unit_labels import (
     FIXED,
     FREE,
     Axes,
-    Known,
     Seen,
     UntraceableError,
     Value,
-    Weights,
-    walk,
+    fixed,
+    joined,
 )
+from jaxtickets.compress.unit_tracing import walk
 from jaxtickets.nets.convolution import lax_form
 from jaxtickets.nets.functional import Example
 from jaxtickets.shape_checks import check_array
-from jaxtickets.types import Feed, PyTree, UnitMask, Units, Wiring
+from jaxtickets.types import Feed, Model, PyTree, Span, UnitMask, Units, Wiring
 
 
 class Graph(NamedTuple):
@@ -44,9 +46,11 @@ class Graph(NamedTuple):
         zeros between them, as in a residual net's shortcut without weights.
       units: group -> int`[size]`, its units in order.
       axes: path in `{'params': ..., 'batch_stats': ...}` -> axis, counted from the end ->
-        int`[size]`, the unit at each position.
+        int`[size]`, the unit at each position; or int`[size, k]` if each position belongs to k
+        units, such as a head and a place within it, and goes with any of them (see `along`).
       depthwise: the paths of the kernels that filter each channel separately.
       image: the net's input for one example, such as `(h, w, c)`, see `nets.functional`.
+      reasons: layer -> why its units must stay, if `trace` was told not to refuse them.
     """
 
     wiring: Wiring
@@ -54,49 +58,67 @@ class Graph(NamedTuple):
     axes: Axes
     depthwise: frozenset[str]
     image: Example
+    reasons: Mapping[str, str] = {}
 
 
-def trace(net: nn.Module, shape: Example, depthwise: frozenset[str] = frozenset()) -> Graph:
-    """The channel graph of a flax module.
+def trace(
+    net: nn.Module | Model,
+    shape: Example,
+    depthwise: frozenset[str] = frozenset(),
+    refuse: bool = True,
+) -> Graph:
+    """The channel graph of a flax module, or of any model.
 
     All outputs of the net, one array or several, are logits, which stay.
 
     Args:
-      net: any flax module.
+      net: any flax module, or a model of `nets.functional` and its siblings.
       shape: the input for one example, such as `(h, w, c)`, see `nets.functional`.
       depthwise: the kernels known to filter each channel separately; with a single channel, they
         cannot be recognised.
+      refuse: whether it is an error that an operation cannot do without units of a layer, such as a
+        maximum over them; if not, they stay, and `Graph.reasons` says why.
 
     Raises:
-      ValueError: in one line that names the net, the layer and the operation: an operation has no
-        rule, or a `Wiring` cannot express how units are tied.
+      ValueError: in one line that names the net, the layer and the operation.
     """
-    model = nets.functional(lax_form(net), shape)
+    model = nets.as_model(lax_form(net), shape)
     params, stats = jax.eval_shape(model.init, jax.random.key(0))
     given = nets.example_inputs(shape)
-    closed = jax.make_jaxpr(lambda *inputs: model.apply(*inputs)[0])(params, stats, given)
+    closed = jax.make_jaxpr(lambda params, stats, images: model.apply(params, stats, images)[0])(
+        params, stats, given if len(given) > 1 else given[0]
+    )
     leaves = _leaves(params, stats)
-    axes = _number(leaves)
-    seen = Seen(axes, [], {}, set(depthwise), [])
-    inputs: list[Known] = [_leaf(path, size, axes[path]) for path, size in leaves.items()]
-    inputs += [Value(np.full((1,) * len(one.shape), FIXED), one.shape) for one in given]
+    axes, count = _number(leaves)
+    seen = Seen(itertools.count(count), [], {}, {}, {}, set(depthwise), [])
+    inputs = [_leaf(path, size, axes[path]) for path, size in leaves.items()]
+    inputs += [fixed(one.shape) for one in given]
     try:
         for logits in walk(closed.jaxpr, inputs, seen):
-            if isinstance(logits, Value):
-                seen.tie(np.array(FIXED), logits.labels)
-            else:  # an output that is an unchanged leaf
-                for labels in axes[logits.path].values():
-                    seen.tie(np.array(FIXED), labels)
-        number = _join(axes, seen.ties)
-        _check_claims(axes, number, seen.claims)
-        axes = {
-            path: {axis: number[labels] for axis, labels in leaf.items()}
-            for path, leaf in axes.items()
-        }
+            seen.tie(np.array(FIXED), np.array(logits.whole))
+            for axis in logits.axes:
+                seen.fix(axis)
+        reasons = _settle_claims(axes, seen, refuse)
+        axes = _final(axes, *joined(seen, next(seen.numbers)))
         groups, units = _groups(axes, seen.order)
+        axes = _grouped(axes, units)
     except UntraceableError as error:
         raise ValueError(f"the units of {type(net).__name__} can't be traced: {error}") from None
-    return Graph(groups, units, axes, frozenset(seen.depthwise), shape)
+    axes = {
+        path: {axis: units for axis, units in mine.items() if axis >= -2 or units.any()}
+        for path, mine in axes.items()
+    }
+    return Graph(groups, units, axes, frozenset(seen.depthwise - {""}), shape, reasons)
+
+
+def along(stays: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """bool`[size]`: which positions of an axis are kept.
+
+    Args:
+      stays: bool`[units]`, the units that are kept.
+      places: int`[size]` or int`[size, k]`, an axis of `Graph.axes`.
+    """
+    return stays[places] if places.ndim == 1 else stays[places].all(-1)
 
 
 def kept(graph: Graph, units: UnitMask) -> np.ndarray:
@@ -138,146 +160,239 @@ def _leaves(params: PyTree, stats: PyTree) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _number(leaves: Mapping[str, tuple[int, ...]]) -> Axes:
-    """New labels for the last axis of each leaf, and for the last but one if there is one."""
+def _number(leaves: Mapping[str, tuple[int, ...]]) -> tuple[Axes, int]:
+    """New labels for all axes of each leaf, from the last to the first; and their number."""
     start = FIXED + 1
     axes: Axes = {}
     for path, shape in leaves.items():
         axes[path] = {}
-        for axis in (-1, -2)[: len(shape)]:
+        for axis in range(-1, -len(shape) - 1, -1):
             axes[path][axis] = np.arange(start, start + shape[axis])
             start += shape[axis]
-    return axes
+    return axes, start
 
 
-def _leaf(path: str, shape: tuple[int, ...], axes: Mapping[int, np.ndarray]) -> Known:
-    """A leaf as an input of the walk."""
-    if not shape:
-        return Value(np.array(FREE), shape, path)
-    if len(shape) == 1:
-        return Value(axes[-1], shape, path)
-    return Weights(path, shape, np.arange(int(np.prod(shape))).reshape(shape))
+def _leaf(path: str, shape: tuple[int, ...], axes: Mapping[int, np.ndarray]) -> Value:
+    """A leaf as an input of the walk; a mask of units sets parameters to zero, not statistics."""
+    masked = path.startswith("params/")
+    labels = tuple((axes[axis],) for axis in range(-len(shape), 0))
+    return Value(labels, (masked,) * len(shape), FREE, path)
 
 
-def _join(axes: Axes, ties: Sequence[np.ndarray]) -> np.ndarray:
-    """Label -> unit: tied labels get one number; units are numbered in the order of labels."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+def _settle_claims(axes: Axes, seen: Seen, refuse: bool) -> dict[str, str]:
+    """Ties units that operations cannot do without to what stays; layer -> why.
 
-    count = 1 + max(int(labels.max()) for leaf in axes.values() for labels in leaf.values())
-    first, second = np.concatenate([np.empty((2, 0), int), *ties], 1)
-    pairs = coo_array((np.ones(len(first), bool), (first, second)), shape=(count, count))
-    numbers = connected_components(pairs, directed=False)[1]
-    lowest = np.unique(numbers, return_index=True)[1][numbers]  # the lowest label tied to each
-    return np.unique(lowest, return_inverse=True)[1]
+    Claims about inputs and outputs, which stay anyway, and about axes other than the last, such as
+    positions of a table, need no message.
 
-
-def _check_claims(axes: Axes, number: np.ndarray, claims: Sequence[tuple[str, np.ndarray]]) -> None:
-    """Raises UntraceableError unless claimed labels are tied, and not two positions of one axis.
-
-    The second condition applies to tied labels too: an operation over all units, such as their
-    mean, ties all of them once the mean is subtracted from them. Fixed elements, such as logits,
-    may be mixed.
+    Raises:
+      UntraceableError: `refuse`, and units of a layer are claimed.
     """
-    home, layers = np.zeros(len(number), int), ["the images"]
+    reasons = dict[str, str]()
+    for claim in sorted(seen.claims, key=lambda claim: claim.rule):
+        lowest, atoms = joined(seen, next(seen.numbers))
+        mine = set(_atoms(claim.labels, lowest, atoms).reshape(-1).tolist())
+        mine -= {int(lowest[FIXED])}
+        layer = _home(axes, mine, lowest, atoms) if mine else ""
+        seen.fix((claim.labels,))
+        if not layer:
+            continue
+        what = f"{claim.what} units of {layer}" if claim.rule else "has no rule for channels"
+        message = f"{claim.place} {what}" + ("" if claim.rule else f" of {layer}")
+        if refuse:
+            raise UntraceableError(message)
+        reasons[layer] = message
+    return reasons
+
+
+def _home(
+    axes: Axes, units: set[int], lowest: np.ndarray, atoms: Mapping[int, tuple[int, ...]]
+) -> str:
+    """The first layer whose kernel computes one of the units; '' if there is none."""
     for path, leaf in axes.items():
-        for labels in leaf.values():
-            home[labels] = len(layers)
-            layers.append(_layer(path))
-    for place, (first, second) in claims:
-        stays = (number[first] == number[FIXED]) & (number[second] == number[FIXED])
-        mixed = (number[first] != number[second]) | (home[first] == home[second])
-        mixed &= ~stays
-        if mixed.any():
-            raise UntraceableError(f"{place} mixes units of {layers[home[first[mixed][0]]]}")
+        if path.startswith("params/") and len(leaf) > 1:
+            mine = set(_atoms(leaf[-1], lowest, atoms).reshape(-1).tolist())
+            if units & mine:
+                return _layer(path) or path.partition("/")[2]
+    return ""
+
+
+def _atoms(
+    labels: np.ndarray, lowest: np.ndarray, atoms: Mapping[int, tuple[int, ...]]
+) -> np.ndarray:
+    """int`[n, k]`: the joined labels of which each of these consists; those that repeat fill up."""
+    lists = [atoms.get(int(label), (int(label),)) for label in lowest[labels]]
+    most = max(map(len, lists), default=1)
+    return np.array([(*some, *some[:1] * (most - len(some))) for some in lists]).reshape(-1, most)
+
+
+def _final(axes: Axes, lowest: np.ndarray, atoms: Mapping[int, tuple[int, ...]]) -> Axes:
+    """The axes in units, numbered in the order of labels."""
+    tables = {
+        path: {axis: _atoms(labels, lowest, atoms) for axis, labels in leaf.items()}
+        for path, leaf in axes.items()
+    }
+    there = [table.reshape(-1) for leaf in tables.values() for table in leaf.values()]
+    known = np.unique(np.concatenate([[lowest[FIXED]], *there]))
+    final: Axes = {}
+    for path, leaf in tables.items():
+        final[path] = {}
+        for axis, table in leaf.items():
+            units = np.searchsorted(known, table)
+            columns = [i for i in range(units.shape[1]) if i == 0 or units[:, i].any()]
+            if len(columns) > 1 and not units[:, 0].any():
+                columns = columns[1:]
+            units = units[:, columns]
+            final[path][axis] = units[:, 0] if len(columns) == 1 else units
+    return final
+
+
+def _grouped(axes: Axes, units: Mapping[str, np.ndarray]) -> Axes:
+    """The axes with the units of groups; what is in no group stays."""
+    inside = np.concatenate([[FIXED], *units.values()])
+    final: Axes = {}
+    for path, leaf in axes.items():
+        final[path] = {}
+        for axis, places in leaf.items():
+            columns = [np.where(np.isin(one, inside), one, FIXED) for one in _columns(places)]
+            columns = [one for one in columns if one.any()] or columns[:1]
+            final[path][axis] = columns[0] if len(columns) == 1 else np.stack(columns, 1)
+    return final
 
 
 def _groups(axes: Axes, order: Mapping[str, str]) -> tuple[Wiring, dict[str, np.ndarray]]:
     """The groups of layers, and their units.
 
+    Groups are first those of the last axes of kernels, then those of all other axes.
+
     Args:
       axes: the units of the leaves.
       order: leaf path -> the first operation that reads the leaf, in the order of reading.
-
-    Raises:
-      UntraceableError: a `Wiring` cannot express how the units are tied.
     """
-    groups: dict[frozenset[int], Units] = {}
+    leaves = _reading_order(axes, order)
+    kernels = {path: _layer(path) for path in leaves if _is_kernel(path, axes)}
     units: dict[str, np.ndarray] = {}
-    kernels = _kernels(axes, order)
-    for layer, path in kernels.items():
-        made, by = axes[path][-1], f"('{order[path]}')"
-        if (made == FIXED).all():
-            continue
-        if FIXED in made or len(np.unique(made)) < len(made):
-            raise UntraceableError(
-                f"the units of {layer} are tied with one another or with images {by}"
-            )
-        group = groups.setdefault(frozenset(made), Units(layer, len(made), (), (), ()))
-        _check_order(layer, made, units.setdefault(group.name, made), group.name, by)
-        groups[frozenset(made)] = group._replace(producers=(*group.producers, layer))
-    inside = np.concatenate([np.empty(0, int), *units.values()])
-    for layer in dict.fromkeys(map(_layer, order)):
-        norm = layer not in kernels
-        path = _norm_leaf(axes, layer) if norm else kernels[layer]
-        places = axes[path].get(-1 if norm else -2, np.empty(0, int))
-        if not np.isin(places, inside).any():  # of images, of logits, or depthwise
-            continue
-        by = f"('{order.get(path, 'no operation')}')"
-        if frozenset(places) not in groups:
-            raise UntraceableError(
-                f"{layer} reads units of several layers, or not all of a layer {by}"
-            )
-        group = groups[frozenset(places)]
-        repeat = 1 if norm else len(places) // group.size
-        ordered = np.tile(units[group.name], repeat)
-        _check_order(layer, places, ordered, group.name, by)
-        groups[frozenset(places)] = (
-            group._replace(norms=(*group.norms, layer))
-            if norm
-            else group._replace(consumers=(*group.consumers, Feed(layer, repeat)))
-        )
+    known: set[frozenset[int]] = set()
+    covered: set[int] = {FIXED}
+    every = [column for leaf in axes.values() for one in leaf.values() for column in _columns(one)]
+    times = np.bincount(np.concatenate([np.unique(column) for column in every]))
+
+    def add(path: str, axis: int, least: int) -> None:
+        several = len(columns := _columns(axes[path][axis])) > 1
+        for number, column in enumerate(columns):
+            mine = column[np.sort(np.unique(column, return_index=True)[1])]
+            if least > 1:  # a copy that one layer alone reads is no unit
+                mine = mine[~np.isin(mine, list(covered)) & (times[mine] > 1)]
+            mine = mine[mine != FIXED]
+            if len(mine) >= least and frozenset(mine.tolist()) not in known:
+                layer = _layer(path)
+                named = path == _only_kernel(layer, kernels) and layer
+                name = layer if named else path.partition("/")[2]
+                if axis != -1 or several:
+                    name += f"[{axis}.{number}]" if several else f"[{axis}]"
+                units[name if name not in units else path.partition("/")[2]] = mine
+                known.add(frozenset(mine.tolist()))
+                covered.update(mine.tolist())
+
+    for path in kernels:
+        add(path, -1, 1)
+    for path in leaves:
+        if path.startswith("params/"):
+            for axis in axes[path]:
+                add(path, axis, 2)
+    groups = {name: Units(name, len(mine), (), (), ()) for name, mine in units.items()}
+    sets = {name: set(mine.tolist()) for name, mine in units.items()}
+    for path in leaves:
+        for axis, places in axes[path].items():
+            for column in _columns(places):
+                for name, indices in _shares(column, units, sets).items():
+                    groups[name] = _with_leaf(groups[name], path, axis, indices, kernels)
     return tuple(groups.values()), units
 
 
-def _kernels(axes: Axes, order: Mapping[str, str]) -> dict[str, str]:
-    """Layer -> its kernel, as `masks.kernel_path` finds it, in the order of reading.
+def _reading_order(axes: Axes, order: Mapping[str, str]) -> list[str]:
+    """The leaves of the layers that are read, in the order of reading layers."""
+    by_layer: dict[str, list[str]] = {layer: [] for layer in dict.fromkeys(map(_layer, order))}
+    place = {path: number for number, path in enumerate(order)}
+    last = len(place)
 
-    Raises:
-      UntraceableError: several leaves of a layer read or compute units.
+    def rank(path: str) -> tuple[bool, int]:
+        return not _is_kernel(path, axes), place.get(path, last)
+
+    for path in sorted(axes, key=rank):
+        if _layer(path) in by_layer:
+            by_layer[_layer(path)].append(path)
+    return [path for paths in by_layer.values() for path in paths]
+
+
+def _is_kernel(path: str, axes: Axes) -> bool:
+    """Whether a leaf is its layer's kernel: `kernel`, or if there is none, any with two axes."""
+    if not path.startswith("params/") or len(axes[path]) < 2:
+        return False
+    named = f"{path.rpartition('/')[0]}/kernel"
+    return path == named or named not in axes
+
+
+def _columns(places: np.ndarray) -> list[np.ndarray]:
+    return [places] if places.ndim == 1 else list(places.T)
+
+
+def _shares(
+    column: np.ndarray, units: Mapping[str, np.ndarray], sets: Mapping[str, set[int]]
+) -> dict[str, np.ndarray]:
+    """Group -> the index of its unit at each position of an axis, or -1.
+
+    The group of all these units if there is one; else several, which share the positions.
     """
-    several: dict[str, list[str]] = {}
-    for path in axes:
-        if path.startswith("params/") and -2 in axes[path]:
-            several.setdefault(_layer(path), []).append(path)
-    found = {}
-    for layer in dict.fromkeys(map(_layer, order)):
-        there = several.get(layer, [])
-        named = [path for path in there if path.endswith("/kernel")]
-        (path,) = named or (there if len(there) == 1 else [""])
-        for other in there:
-            if other != path and any((units != FIXED).any() for units in axes[other].values()):
-                raise UntraceableError(
-                    f"{layer} reads or makes units by {other}, one of {len(there)} kernels "
-                    f"('{order.get(other, 'no operation')}')"
-                )
-        if path:
-            found[layer] = path
+    left = set(column.tolist()) - {FIXED}
+    if not left:
+        return {}
+    whole = [name for name, mine in sets.items() if mine == left]
+    found: dict[str, np.ndarray] = {}
+    for name in whole[:1] or units:
+        if mine := sets[name] & left:
+            index = {int(unit): i for i, unit in enumerate(units[name])}
+            found[name] = np.array(
+                [index[int(unit)] if int(unit) in mine else -1 for unit in column]
+            )
+            left -= mine
     return found
+
+
+def _with_leaf(
+    group: Units, path: str, axis: int, indices: np.ndarray, kernels: Mapping[str, str]
+) -> Units:
+    """The group with one more axis of a leaf: as a layer if that says all, else as a span."""
+    layer, leaf = _layer(path), path.rpartition("/")[2]
+    kernel = _only_kernel(layer, kernels)
+    in_order = np.array_equal(indices, np.arange(group.size))
+    repeat = len(indices) // group.size
+    if path == kernel and axis == -1 and in_order:
+        return group._replace(producers=(*group.producers, layer))
+    if (
+        path == kernel
+        and axis == -2
+        and np.array_equal(indices, np.tile(np.arange(group.size), repeat))
+    ):
+        return group._replace(consumers=(*group.consumers, Feed(layer, repeat)))
+    if axis == -1 and in_order and leaf in ("bias", "scale") and layer in group.producers:
+        return group
+    stats = path.startswith("batch_stats/")
+    if axis == -1 and in_order and kernel is None and (stats or leaf in ("bias", "scale")):
+        return group._replace(norms=tuple(dict.fromkeys((*group.norms, layer))))
+    if stats:
+        return group
+    return group._replace(
+        spans=(*group.spans, Span(path.partition("/")[2], axis, tuple(indices.tolist())))
+    )
+
+
+def _only_kernel(layer: str, kernels: Mapping[str, str]) -> str | None:
+    """The path of the layer's kernel, as `masks.kernel_path` finds it; '' if it has several."""
+    mine = [path for path, of in kernels.items() if of == layer]
+    return (mine[0] if len(mine) == 1 else "") if mine else None
 
 
 def _layer(path: str) -> str:
     """The layer of a leaf: `params/block/conv/kernel` -> `block/conv`."""
     return path.partition("/")[2].rpartition("/")[0]
-
-
-def _norm_leaf(axes: Axes, layer: str) -> str:
-    """A leaf of a layer that has no kernel."""
-    return next(path for path in axes if _layer(path) == layer)
-
-
-def _check_order(
-    layer: str, places: np.ndarray, units: np.ndarray, name: str, operation: str
-) -> None:
-    if not np.array_equal(places, units):
-        raise UntraceableError(f"{layer} has the units of {name} in another order {operation}")

@@ -12,15 +12,15 @@ from jaxtickets import masks, nets
 from jaxtickets.compress.graph import Graph
 from jaxtickets.nets.convolution import lax_form
 from jaxtickets.nets.element_moves import opened
-from jaxtickets.types import Array, Ticket, UnitMask
+from jaxtickets.types import Array, Model, Ticket, UnitMask
 
 
 def output_difference(
-    net: nn.Module,
+    net: nn.Module | Model,
     ticket: Ticket,
     units: UnitMask,
     graph: Graph,
-    small_net: nn.Module,
+    small_net: nn.Module | Model,
     small_ticket: Ticket,
 ) -> float:
     """The largest difference between the outputs of the masked net and those of the small net.
@@ -36,11 +36,11 @@ def output_difference(
 
 
 def difference_and_rounding(
-    net: nn.Module,
+    net: nn.Module | Model,
     ticket: Ticket,
     units: UnitMask,
     graph: Graph,
-    small_net: nn.Module,
+    small_net: nn.Module | Model,
     small_ticket: Ticket,
 ) -> tuple[float, float]:
     """`output_difference`, and the largest difference that rounding can explain.
@@ -62,7 +62,7 @@ def difference_and_rounding(
 
 
 def _outputs(
-    net: nn.Module, graph: Graph, ticket: Ticket, units: UnitMask | None
+    net: nn.Module | Model, graph: Graph, ticket: Ticket, units: UnitMask | None
 ) -> tuple[list[np.ndarray], float]:
     """A masked net's outputs on two random examples, and the largest epsilon of its float types."""
     draw = np.random.default_rng(0)
@@ -73,13 +73,13 @@ def _outputs(
         return np.asarray(values, spec.dtype)
 
     examples = [tuple(map(random_input, nets.example_inputs(graph.image))) for _ in range(2)]
-    model = nets.functional(lax_form(net), graph.image)
+    model = nets.as_model(lax_form(net), graph.image)
 
     def apply(ticket: Ticket, images: Array) -> Array:
         params = masks.apply(ticket.mask, ticket.params)
         if units is not None:
             params = masks.apply(masks.expand(units, graph.wiring, params), params)
-        return model.apply(params, ticket.stats, images)[0]
+        return model.apply(params, ticket.stats, images if len(images) > 1 else images[0])[0]
 
     with jax.default_matmul_precision("highest"):
         traced = jax.jit(apply).trace(ticket, examples[0])

@@ -1,11 +1,13 @@
-"""Shrinking: the same net class with smaller widths, and arrays that fit it.
+"""Shrinking: a net without the units that a mask removes, and arrays that fit it.
+
+`shrink` gives the same net class with smaller widths; `shrink_model` a program, of any net.
 
 A mask over units only sets them to zero; shrinking removes them. Li et al., "Pruning filters for
 efficient ConvNets", 2017, section 3.1, remove a filter's kernel and the matching inputs of the next
 layer. The channel graph says which inputs these are (see `graph`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +19,9 @@ from jaxtickets.compress import graph as graphs
 from jaxtickets.compress.graph import Graph
 from jaxtickets.compress.output_check import difference_and_rounding
 from jaxtickets.compress.report import Report, size
+from jaxtickets.compress.small_program import cut_tree, small_model
 from jaxtickets.compress.widths import cut_widths, one_line
-from jaxtickets.types import PyTree, Ticket, UnitMask
+from jaxtickets.types import Model, PyTree, Ticket, UnitMask
 
 Standing = frozenset[tuple[str, int]]
 """The leaves, and the axes of these, that index a unit."""
@@ -62,6 +65,57 @@ def shrink(
     return small_net, cut, Report(names, size(ticket, before), size(cut, after))
 
 
+def shrink_model(
+    model: Model, ticket: Ticket, units: UnitMask, graph: Graph
+) -> tuple[Model, Ticket, Report]:
+    """The model and the ticket with only the units that are kept, for any net.
+
+    Nothing needs to be known of the net's class or widths: the small model runs the large net's
+    equations on smaller arrays (see `small_program`). In evaluation mode, its outputs equal, to
+    float tolerance, those of the large ticket under its own mask and that of the units
+    (`masks.expand`). A shared unit stays if one of its groups keeps it; in the other groups, the
+    small mask switches it off.
+
+    Args:
+      model: the net as functions, such as `nets.functional_nnx(module)`.
+      ticket: the net's ticket, unbatched.
+      units: `{group: bool[units]}` for groups of `graph.wiring`; an absent group stays whole.
+      graph: the net's channel graph (`graph.trace`).
+
+    Returns:
+      The small model, its ticket, and the report of sizes.
+
+    Raises:
+      ValueError: in one line: the mask does not match the parameters; a group would lose all its
+        units; an operation cannot run without the units; or the outputs for random inputs differ.
+    """
+    masks.check_mask(ticket.mask, ticket.params)
+    stays = graphs.kept(graph, units)
+    names = {name: (int(stays[places].sum()), len(places)) for name, places in graph.units.items()}
+    _check_left(names)
+    alone = masks.expand(units, graph.wiring, ticket.params)
+    small = small_model(model, graph, units)
+    cut = ticket._replace(
+        params=cut_tree("params", ticket.params, graph, stays),
+        stats=cut_tree("batch_stats", ticket.stats, graph, stays),
+        mask=cut_tree("params", jax.tree.map(jnp.logical_and, ticket.mask, alone), graph, stays),
+    )
+    difference, allowed = difference_and_rounding(model, ticket, units, graph, small, cut)
+    if not difference <= allowed:
+        raise ValueError(
+            f"the small model isn't the masked one: off by {difference:.2g} of its largest output"
+        )
+    before, after = (nets.multiply_adds(one, graph.image) for one in (model, small))
+    return small, cut, Report(names, size(ticket, before), size(cut, after))
+
+
+def _check_left(names: Mapping[str, tuple[int, int]]) -> None:
+    """Raises ValueError if a group keeps none of its units."""
+    for name, (count, _) in names.items():
+        if count == 0:
+            raise ValueError(f"no unit is left in {name}: keep at least one")
+
+
 def shrink_alike(
     net: nn.Module, tickets: Sequence[Ticket], units: Sequence[UnitMask], graph: Graph
 ) -> tuple[nn.Module, list[Ticket], Report]:
@@ -102,9 +156,7 @@ def _small_net_and_ticket(
     """The small net and its ticket, from the graph alone."""
     stays = graphs.kept(graph, units)
     counts = {name: int(stays[places].sum()) for name, places in graph.units.items()}
-    for name, count in counts.items():
-        if count == 0:
-            raise ValueError(f"no unit is left in {name}: keep at least one")
+    _check_left({name: (count, len(graph.units[name])) for name, count in counts.items()})
     small_net = net.clone(widths=cut_widths(net, graph, counts))
     try:
         small = graphs.trace(small_net, graph.image, graph.depthwise)
@@ -148,7 +200,7 @@ def _cut(ticket: Ticket, graph: Graph, small: Graph, units: UnitMask, stays: np.
     index: dict[str, dict[int, np.ndarray]] = {path: {} for path in small.axes}
     for path, axis in ((path, axis) for path, axes in small.axes.items() for axis in axes):
         new, old = source[small.axes[path][axis]], graph.axes[path][axis]
-        (left,) = np.nonzero(stays[old])
+        (left,) = np.nonzero(graphs.along(stays, old))
         if len(left) != len(new):
             raise ValueError(f"{path} would have {len(left)} places for {len(new)} units")
         index[path][axis] = np.empty(len(new), int)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtickets import allocation, masks
-from jaxtickets.compress.graph import Graph, kept
+from jaxtickets.compress.graph import Graph, along, kept
 from jaxtickets.types import Array, Key, UnitMask
 
 UnitScores = Mapping[str, Array]
@@ -169,7 +169,7 @@ def multiply_adds(graph: Graph, dense: Mapping[str, int], units: UnitMask) -> in
     stays, total = kept(graph, units), 0
     for path, count in dense.items():
         for places in graph.axes.get(f"params/{path}", {}).values():
-            count = count * int(stays[places].sum()) // len(places)
+            count = count * int(along(stays, places).sum()) // len(places)
         total += count
     return total
 

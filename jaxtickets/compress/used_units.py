@@ -52,7 +52,7 @@ def _read(mask: Mask, group: Units) -> np.ndarray:
         kernel = np.asarray(masks.kernels(mask, (layer,))[0])
         rows = kernel.any(axis=tuple(i for i in range(kernel.ndim) if i != kernel.ndim - 2))
         read |= rows.reshape(repeat, group.size).any(0)
-    return read
+    return read | _spanned(mask, group)
 
 
 def _made(mask: Mask, group: Units) -> np.ndarray:
@@ -63,4 +63,15 @@ def _made(mask: Mask, group: Units) -> np.ndarray:
         names = [f"{layer}/{leaf}" if layer else leaf for leaf in ("bias", "scale")]
         leaves += [by_path[name] for name in names if name in by_path]
     columns = [np.any(leaf, axis=tuple(range(np.ndim(leaf) - 1))) for leaf in leaves]
-    return np.logical_or.reduce(columns)
+    return np.logical_or.reduce([np.zeros(group.size, bool), *columns]) | _spanned(mask, group)
+
+
+def _spanned(mask: Mask, group: Units) -> np.ndarray:
+    """bool`[units]`: whether a weight is kept at the unit's other places, to read or make it."""
+    by_path = dict(zip(masks.paths(mask), jax.tree.leaves(mask), strict=True))
+    found = np.zeros(group.size, bool)
+    for path, axis, units in group.spans:
+        places = np.moveaxis(np.asarray(by_path[path]), axis, 0)
+        kept = places.reshape(len(units), -1).any(1)
+        found[np.array(units)[kept & (np.array(units) >= 0)]] = True
+    return found

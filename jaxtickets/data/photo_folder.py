@@ -13,16 +13,19 @@ from jaxtickets.data.sources import IMAGENET
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 """The endings of the names of photographs, in capitals or not."""
+HELD_OUT = 20
+"""One of so many training examples is held out."""
 
 
 def load(
-    folder: str | PathLike[str], validation: int, train: str = "train", test: str = "val"
+    folder: str | PathLike[str], validation: int = 0, train: str = "train", test: str = "val"
 ) -> StreamedDataset:
     """A data set in two folders, with ImageNet's statistics of colours.
 
     Args:
       folder: that of both.
-      validation: the number of training examples that are held out.
+      validation: the number of training examples that are held out; 0: one of `HELD_OUT`, but no
+        more than for ImageNet.
       train, test: the names of the two folders.
 
     Raises:
@@ -34,6 +37,7 @@ def load(
     if names[0] != names[1]:
         differing = sorted(set(names[0]) ^ set(names[1]))
         raise DataError(f"{base}: only {train} or only {test} has the class {differing[0]}")
+    validation = validation or min(-(-both.total // HELD_OUT), IMAGENET.validation)
     if not 0 < validation < both.total:
         raise DataError(f"{base / train}: {validation} of {both.total} examples can't be held out")
     rest, chosen = tfds.cut(both.total, validation)

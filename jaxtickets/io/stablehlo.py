@@ -30,7 +30,7 @@ from jaxtickets.io.files import canonical, finite_or_not
 from jaxtickets.io.nested_dicts import flat, nested
 from jaxtickets.nets.convolution import lax_form
 from jaxtickets.nets.functional import Example
-from jaxtickets.types import Array, Params, Stats, Ticket
+from jaxtickets.types import Array, Model, Params, Stats, Ticket
 
 FORMAT = "jaxtickets program 1"
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -38,7 +38,7 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 def save_program(
     path: str | os.PathLike[str],
-    net: nn.Module,
+    net: nn.Module | Model,
     ticket: Ticket,
     shape: Example,
     provenance: Mapping[str, Any] | None = None,
@@ -47,7 +47,8 @@ def save_program(
 
     Args:
       path: the file.
-      net: any flax module that works with a batch whose size is a symbol.
+      net: any flax module, or a model of `nets.functional` and its siblings, that works with a
+        batch whose size is a symbol.
       ticket: the net's ticket.
       shape: the input for one example, such as `(h, w, c)`, see `nets.functional`.
       provenance: as in `tickets.save_ticket`.
@@ -59,7 +60,7 @@ def save_program(
     """
     masks.check_mask(ticket.mask, ticket.params)
     params = masks.apply(ticket.mask, ticket.params)
-    model = nets.functional(lax_form(net), shape)
+    model = nets.as_model(lax_form(net), shape)
     (batch,) = export.symbolic_shape("batch")
     given = tuple(
         jax.ShapeDtypeStruct((batch, *one.shape[1:]), one.dtype)
@@ -67,7 +68,7 @@ def save_program(
     )
 
     def apply(params: Params, stats: Stats, images: Any) -> Any:
-        return model.apply(params, stats, images)[0]
+        return model.apply(params, stats, images if len(images) > 1 else images[0])[0]
 
     try:
         program = export.export(jax.jit(apply), platforms=PLATFORMS)(params, ticket.stats, given)

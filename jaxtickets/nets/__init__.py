@@ -1,6 +1,8 @@
-"""Nets: flax modules by name, as pure functions, and how they are wired."""
+"""Nets: flax modules by name, any net as pure functions, and how they are wired."""
 
-from jaxtickets.nets.functional import example_inputs, functional
+from jaxtickets.nets.functional import as_model, example_inputs, functional
+from jaxtickets.nets.functional_nnx import functional_nnx
+from jaxtickets.nets.functional_plain import functional_plain
 from jaxtickets.nets.inits import INITIALIZERS, signed_constant
 from jaxtickets.nets.input_check import check_fits
 from jaxtickets.nets.operation_counts import multiply_adds, positions
@@ -19,10 +21,13 @@ from jaxtickets.nets.wiring import wiring
 __all__ = [
     "INITIALIZERS",
     "NETS",
+    "as_model",
     "check_fits",
     "example_inputs",
     "from_json",
     "functional",
+    "functional_nnx",
+    "functional_plain",
     "image_shape",
     "make",
     "multiply_adds",

@@ -7,7 +7,7 @@ slices of a few images at a time fit into the cache.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,9 @@ from jaxtickets import runs
 
 Convolution = Callable[..., jax.Array]
 """A function with the signature of `lax.conv_general_dilated`, as `flax.linen.Conv` takes it."""
+
+Net = TypeVar("Net")
+"""A flax module, or a model as functions."""
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -215,13 +218,13 @@ def convolution(name: str) -> Convolution:
     return CONVOLUTIONS[name]
 
 
-def lax_form(net: nn.Module) -> nn.Module:
+def lax_form(net: Net) -> Net:
     """The net with its convolutions, if their form is a choice, as single operations.
 
     Channels and costs do not change; the jaxpr has far fewer equations, and no blocks that are
-    computed again.
+    computed again. Other models stay as they are.
     """
-    if getattr(net, "conv", None) in ("auto", *CONVOLUTIONS):
+    if isinstance(net, nn.Module) and getattr(net, "conv", None) in ("auto", *CONVOLUTIONS):
         changes: dict[str, Any] = {"conv": "lax"}
         if getattr(net, "remat", False):
             changes["remat"] = False

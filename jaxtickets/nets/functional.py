@@ -11,6 +11,12 @@ from flax import linen as nn
 from jaxtickets.types import Array, Key, Model, Params, Stats
 
 COLLECTIONS = {"params", "batch_stats"}
+SOWN = {"intermediates"}
+"""Variables that a module only writes."""
+
+MODES = {"train": True, "training": True, "is_training": True, "deterministic": False,
+         "use_running_average": False}  # fmt: skip
+"""Argument of `__call__` that sets the mode -> its value in training."""
 
 Example = Sequence[int] | jax.ShapeDtypeStruct | Sequence[jax.ShapeDtypeStruct]
 """The input of a net for one example, without the batch axis.
@@ -30,27 +36,30 @@ def example_inputs(shape: Example) -> tuple[jax.ShapeDtypeStruct, ...]:
 
 
 def functional(module: nn.Module, shape: Example) -> Model:
-    """`init` and `apply` of any flax module that maps images, or other inputs, to logits.
+    """`init` and `apply` of any Flax Linen module, which may return arrays in any PyTree.
 
-    If the module's `__call__` has an argument named `train`, it receives the mode; a module without
-    one, such as `__call__(self, x)`, behaves the same in both modes. `init` returns the parameters
-    of `module.init(key, images)` in evaluation mode. If `apply` is given a key, it consumes it for
-    'dropout'. Only training mode changes the statistics. If the module takes several inputs,
-    `images` is their tuple.
+    If the module's `__call__` has an argument of `MODES`, such as `train` or `deterministic`, it
+    receives the mode; a module without one, such as `__call__(self, x)`, behaves the same in both
+    modes. `init` returns the parameters of `module.init(key, images)` in evaluation mode. If
+    `apply` is given a key, it consumes it for 'dropout'. Only training mode changes the statistics.
+    If the module takes several inputs, `images` is their tuple. What it sows is dropped.
 
     Args:
       module: the flax module, unbound.
       shape: the input for one example, such as `(h, w, c)` of an image.
 
     Raises:
-      ValueError: from `init`, if the module has variables other than parameters and 'batch_stats'.
+      ValueError: it is no Linen module; or, from `init`, the module has variables other than
+        parameters and 'batch_stats'.
     """
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"{_described(module)} is no Linen module, but a net must be one here")
     inputs = example_inputs(shape)
 
     def init(key: Key) -> tuple[Params, Stats]:
         zeros = [jnp.zeros(one.shape, one.dtype) for one in inputs]
         variables = module.init(key, *zeros, **mode(module, False))
-        if unknown := sorted(set(variables) - COLLECTIONS):
+        if unknown := sorted(set(variables) - COLLECTIONS - SOWN):
             raise ValueError(f"{type(module).__name__} has other kinds of variables: {unknown}")
         return variables.get("params", {}), variables.get("batch_stats", {})
 
@@ -70,5 +79,21 @@ def functional(module: nn.Module, shape: Example) -> Model:
 
 
 def mode(module: nn.Module, train: bool) -> dict[str, Any]:
-    """The keyword argument that sets the module's mode, if it has one."""
-    return {"train": train} if "train" in inspect.signature(module.__call__).parameters else {}
+    """The keyword arguments that set the module's mode, if it has any."""
+    names = inspect.signature(module.__call__).parameters
+    return {name: train == on for name, on in MODES.items() if name in names}
+
+
+def as_model(net: nn.Module | Model, shape: Example) -> Model:
+    """The functions of a Linen module; a model is returned as it is.
+
+    Raises:
+      ValueError: `net` is neither.
+    """
+    return net if isinstance(net, Model) else functional(net, shape)
+
+
+def _described(value: Any) -> str:
+    """What something is that should have been a module."""
+    kind = value.__name__ if isinstance(value, type) else type(value).__name__
+    return f"the class {kind}" if isinstance(value, type) else f"an object of type {kind}"

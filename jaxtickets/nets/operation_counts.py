@@ -20,10 +20,11 @@ from jaxtickets.nets.element_moves import (
     scan_counts,
     shape_of,
 )
-from jaxtickets.nets.functional import Example, example_inputs, functional
+from jaxtickets.nets.functional import Example, as_model, example_inputs
+from jaxtickets.types import Model
 
 
-def positions(net: nn.Module, shape: Example) -> dict[str, int]:
+def positions(net: nn.Module | Model, shape: Example) -> dict[str, int]:
     """Leaf -> how many times one example uses each of its weights: `h · w`, or 1.
 
     The uses of a weight by several calls are added.
@@ -45,7 +46,7 @@ def positions(net: nn.Module, shape: Example) -> dict[str, int]:
     return uses
 
 
-def multiply_adds(net: nn.Module, shape: Example) -> dict[str, int]:
+def multiply_adds(net: nn.Module | Model, shape: Example) -> dict[str, int]:
     """Leaf -> the multiply-adds of one example with its weights, in the order of the leaves.
 
     The count is of the multiplications in the net's jaxpr, in evaluation mode. It includes matrix
@@ -58,7 +59,7 @@ def multiply_adds(net: nn.Module, shape: Example) -> dict[str, int]:
     operations.
 
     Args:
-      net: any flax module.
+      net: any flax module, or a model of `functional` and its siblings.
       shape: the input for one example, see `functional`.
 
     Raises:
@@ -100,12 +101,12 @@ class Count(NamedTuple):
     adds: Counter[str]
 
 
-def _counted(net: nn.Module, shape: Example) -> tuple[dict[str, int], Counter[str]]:
+def _counted(net: nn.Module | Model, shape: Example) -> tuple[dict[str, int], Counter[str]]:
     """Leaf -> size; and leaf or module -> multiply-adds."""
-    net = lax_form(net)
-    model, inputs = functional(net, shape), example_inputs(shape)
+    model, inputs = as_model(lax_form(net), shape), example_inputs(shape)
+    given = inputs if len(inputs) > 1 else inputs[0]
     params, stats = jax.eval_shape(model.init, jax.random.key(0))
-    closed = jax.make_jaxpr(lambda *given: model.apply(*given)[0])(params, stats, inputs)
+    closed = jax.make_jaxpr(lambda *given: model.apply(*given)[0])(params, stats, given)
     with_paths = jax.tree.leaves_with_path(params)
     leaves = [
         Leaf(jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape)

@@ -33,12 +33,13 @@ def fusible(graph: Graph) -> tuple[Units, ...]:
     for group in graph.wiring:
         others = [places for name, places in graph.units.items() if name != group.name]
         shared = bool(others) and np.isin(graph.units[group.name], np.concatenate(others)).any()
-        if len(group.producers) == 1 and len(group.norms) <= 1 and not shared and group.size > 1:
+        plain = len(group.producers) == 1 and len(group.norms) <= 1 and not group.spans
+        if plain and not shared and group.size > 1:
             found.append(group)
     if not found:
         raise ValueError(
             "no layer's units can be fused: it takes a hidden layer of two units or more "
-            "that no residual sum or depthwise convolution ties to another"
+            "that no residual sum, concatenation or depthwise convolution ties to another"
         )
     return tuple(found)
 

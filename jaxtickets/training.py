@@ -416,8 +416,10 @@ def watch(state: TrainState, keep_at: tuple[int, ...] = ()) -> Watched:
 def fetcher(recipe: Recipe, train: Split) -> Fetch:
     """`fetch(key, index[batch]) -> Split`: these training examples, augmented by the recipe."""
 
+    on_device = Split(*map(jnp.asarray, train))
+
     def fetch(key: Key, index: Array) -> Split:
-        return augmented(recipe, key, Split(train.images[index], train.labels[index]))
+        return augmented(recipe, key, Split(on_device.images[index], on_device.labels[index]))
 
     return fetch
 

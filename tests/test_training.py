@@ -271,6 +271,12 @@ def test_a_look_tells_the_validation_and_the_mean_training_metrics():
     assert seen[0]["train_loss"].shape == (1, 30) and 0 < seen[0]["train_accuracy"][0] < 1
 
 
+def test_data_on_the_host_are_fetched_as_those_on_the_device():
+    index = jnp.arange(BATCH)[::-1]
+    found = jax.jit(training.fetcher(RECIPE, Split(*map(np.asarray, TRAIN))))(KEY, index)
+    same(found, training.fetcher(RECIPE, TRAIN)(KEY, index))
+
+
 def test_several_evaluations_are_the_chunks_of_one():
     watched, seen = chunk(30, 2)(KEY, 0.01, training.watch(fresh_state()))
     state, expected = in_chunks(30, 30)

@@ -20,26 +20,28 @@ class Function(NamedTuple):
 
     Attributes:
       of: `of(w_i, w_f, alpha) -> scores`, elementwise; alpha scales `|w_f|` to `|w_i|`.
+      equation: the same in symbols.
       looks_at: `initial` if `of` does not read `w_f`.
     """
 
     of: Callable[[Array, Array, Array], Array]
+    equation: str
     looks_at: Weights = "trained"
 
 
 FUNCTIONS: dict[str, Function] = {
-    "magnitude": Function(lambda i, f, alpha: jnp.abs(f)),
-    "small_final": Function(lambda i, f, alpha: -jnp.abs(f)),
-    "large_init": Function(lambda i, f, alpha: jnp.abs(i), looks_at="initial"),
-    "small_init": Function(lambda i, f, alpha: -jnp.abs(i), looks_at="initial"),
+    "magnitude": Function(lambda i, f, alpha: jnp.abs(f), "|w_f|"),
+    "small_final": Function(lambda i, f, alpha: -jnp.abs(f), "-|w_f|"),
+    "large_init": Function(lambda i, f, alpha: jnp.abs(i), "|w_i|", looks_at="initial"),
+    "small_init": Function(lambda i, f, alpha: -jnp.abs(i), "-|w_i|", looks_at="initial"),
     "large_init_large_final": Function(
-        lambda i, f, alpha: jnp.minimum(alpha * jnp.abs(f), jnp.abs(i))
+        lambda i, f, alpha: jnp.minimum(alpha * jnp.abs(f), jnp.abs(i)), "min(alpha |w_f|, |w_i|)"
     ),
     "small_init_small_final": Function(
-        lambda i, f, alpha: -jnp.maximum(alpha * jnp.abs(f), jnp.abs(i))
+        lambda i, f, alpha: -jnp.maximum(alpha * jnp.abs(f), jnp.abs(i)), "-max(alpha |w_f|, |w_i|)"
     ),
-    "magnitude_increase": Function(lambda i, f, alpha: jnp.abs(f) - jnp.abs(i)),
-    "movement": Function(lambda i, f, alpha: jnp.abs(f - i)),
+    "magnitude_increase": Function(lambda i, f, alpha: jnp.abs(f) - jnp.abs(i), "|w_f| - |w_i|"),
+    "movement": Function(lambda i, f, alpha: jnp.abs(f - i), "|w_f - w_i|"),
 }
 """`magnitude` is the paper's large final, which Han et al., "Learning both weights and
 connections", 2015, and the lottery ticket papers use."""

@@ -103,7 +103,7 @@ def test_a_run_leaves_its_records_and_figures_and_says_where(experiment, smokes)
     ]
     assert len(rows.read_csv(folder / "metrics.csv") if stepped else []) == len(stepped)
     places = " ".join({event_files.place_of(row) for row in stepped})
-    assert not re.findall(r"(loss|accuracy|energy|mean|kept\S*|epoch|step)=", places)
+    assert not re.findall(r"\b(loss|accuracy|energy|mean|kept\S*|epoch|step)=", places)
     assert "Warning" not in done.stderr
 
 

@@ -84,6 +84,7 @@ def test_what_names_no_key_is_refused(said):
 
 MAKERS = {"key", "PRNGKey", "wrap_key_data"}
 BY_HAND = {
+    "experiments/any_model/families.py": 2,  # methods that are traced, and a mask that is random
     "experiments/compression/pruning.py": 1,  # a state's key, which a ticket has not
     "experiments/learned_sparsity/penalty_gates.py": 1,  # a criterion that draws nothing
     "experiments/learned_sparsity/ways.py": 2,  # a gate's shapes

@@ -10,7 +10,7 @@ import jaxtickets
 TRAINING = (
     *("data", "dynamic/base.py", "dynamic/static.py", "keys.py", "losses.py"),
     *("masks.py", "nets", "optimizer_states.py", "optimizers.py", "penalties.py", "roles.py"),
-    *("runs.py", "shape_checks.py", "training.py", "types.py"),
+    *("runs.py", "shape_checks.py", "training.py", "types.py", "weight_average.py"),
 )
 """The library's files and folders that a dense training uses."""
 

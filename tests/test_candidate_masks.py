@@ -235,7 +235,7 @@ def test_a_ticket_of_another_net_is_refused(smokes, cache):
 def test_rounds_cut_further_and_count_what_is_left(smokes):
     rows = [r for r in summary(smokes("prune_retrain")[0]) if r["method"] == "quantile"]
     found = grouped(rows, "model", "threshold", "seed")
-    assert len(found) == 2 * 2 * 2 and all(len(members) == 2 for members in found.values())
+    assert len(found) == 2 * 2 and all(len(members) == 2 for members in found.values())
     for (model, threshold, _), (first, second) in found.items():
         density = float(first["density"])
         assert density == pytest.approx(1 - float(threshold), abs=1e-4)

@@ -437,9 +437,9 @@ def test_a_filter_search_keeps_its_share_and_rewinds_to_the_first_weights(smokes
     searches = ("annealed",)
     found = {*searches, *(f"{name}_at_1" for name in searches)}
     methods = {"random", *found, *(f"{name}_shuffled" for name in found)}
-    assert {(row["method"], row["seed"]) for row in made} == {
-        (method, number) for method in methods for number in "01"
-    }
+    assert sorted((row["method"], row["seed"]) for row in made) == sorted(
+        (method, "0") for method in methods
+    )
     for row in made:
         assert [row[f"units/{name}"] for name in ("conv1", "conv2", "fc1")] == ["2", "3", "10"]
         for name in ("search_loss", "search_validation_loss"):

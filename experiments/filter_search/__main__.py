@@ -40,7 +40,7 @@ SMOKE: dict[str, Any] = {
     "model": "lenet5_29k",
     "widths": "4,6,20",
     "train_images": 1000,
-    "seeds": 2,
+    "seeds": 1,
     "methods": ("random",),
     "rates": (0.5,),
     "ranking": "by_layer",

@@ -33,7 +33,7 @@ from jaxtickets.recipes.thresholds import RULES
 
 SMOKE: dict[str, Any] = {
     "train_images": 1000,
-    "seeds": 2,
+    "seeds": 1,
     "models": ("lenet300_100", "lenet5_29k"),
     "thresholds": (0.5, 0.9),
     "rounds": 2,

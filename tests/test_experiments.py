@@ -15,6 +15,7 @@ import pytest
 import experiments
 import jaxtickets
 from experiments.harness import event_files, pages, provenance, rows, settings
+from jaxtickets.io.errors import UserError
 
 LEADING = "method,density,seed,untrained_accuracy,trained_accuracy,seconds"
 CHECKED = LEADING.replace("method,", "method,check,")
@@ -582,3 +583,8 @@ def test_imports_leave_the_number_of_devices_open(cache):
     )
     done = commands.run([sys.executable, "-c", code], cache)
     assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr
+
+
+def test_a_choice_that_may_be_empty_lists_names_only():
+    with pytest.raises(UserError, match=r"^unknown colours 'x': known: jitter, lighting$"):
+        settings.choose("colours", "x", ("", "jitter", "lighting"))

@@ -217,6 +217,10 @@ def test_the_table_of_metrics_has_a_row_for_each_run_and_step(tmp_path):
         "train,20,0,1.5,0,nan,",
         "search,4,0,,,,0.25",
     ]
+    claimed = tmp_path / "parts" / "grid-00" / "1"
+    claimed.mkdir(parents=True)
+    claimed.with_name("1.claim").touch()
+    rows.append_metrics(claimed, training(10, loss=0.5))  # the run's own metrics have it
     part = tmp_path / "nets" / "lenet5"
     part.mkdir(parents=True)
     rows.append_metrics(part, training(30, loss=0.125))
@@ -294,6 +298,16 @@ def test_a_resumed_run_has_no_event_twice(followed):
     path = followed / "tensorboard" / "train" / "seed=0" / event_files.FILE
     assert [step for step, _ in events(path)[1]] == [1, 2, 3]
     assert len(events(followed / "tensorboard" / "search" / event_files.FILE)[1]) == 1
+
+
+def test_a_run_that_has_the_rows_of_its_parts_can_drop_their_events(followed):
+    claimed = followed / "parts" / "grid-00" / "1"
+    claimed.mkdir(parents=True)
+    for folder in (followed, claimed):
+        rows.append_metrics(folder, training(1, loss=0.5))
+    event_files.drop_parts(followed / "parts")
+    (left,) = followed.rglob(event_files.FOLDER)
+    assert left.parent == followed and (claimed / rows.METRICS).exists()
 
 
 def test_the_frames_have_the_checksums_that_tensorboard_checks():

@@ -11,7 +11,7 @@ import commands
 import pytest
 from commands import metrics, summary
 
-from experiments.harness import provenance, records, shared_parts
+from experiments.harness import provenance, records, rows, shared_parts
 from experiments.harness.shared_parts import ShareSettings
 from jaxtickets.io.errors import UserError
 
@@ -167,6 +167,8 @@ def test_a_killed_processs_cells_are_done_by_the_other_to_the_same_numbers(smoke
     assert summary(folder) == summary(alone)
     expected, seen = seen_losses(alone), seen_losses(folder)
     assert seen == expected and len(seen) > 20
+    # once each, and not again as those of parts
+    assert len(rows.read_csv(folder / rows.OBSERVATIONS)) == len(seen)
     assert "pruned %" in said and said.splitlines()[-1] == f"run: {folder}"
     claims = sorted(path.name for path in part.glob("*.claim"))
     assert claims in (["1.claim"], ["1.claim", "2.claim"])  # it may just have ended before its kill

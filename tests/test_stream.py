@@ -304,7 +304,7 @@ def test_a_corrupt_image_is_refused_or_left_out_and_counted(folder):
     (folder / "ape" / "02.JPEG").write_bytes(photograph(2)[:300])
     found = photo_folder.open_folder(folder)
     message = error_of(lambda: [stream.batch_at(training(found), step) for step in range(3)])
-    assert "example 2 can't be decoded" in message and str(folder) in message
+    assert "ape/02.JPEG can't be decoded" in message and str(folder) in message
     read = list(stream.batches(training(found, batch_size=13, skip_corrupt=True), 0, 2))
     for batch in read:
         assert stream.corrupt(batch) == 1 and batch.valid.sum() == 12

@@ -260,7 +260,7 @@ def damaged(tmp_path):
 
 
 def test_corrupt_photographs_are_refused_before_work_or_counted(damaged, tmp_path, capsys):
-    with pytest.raises(DataError, match="can't be decoded"):
+    with pytest.raises(DataError, match=r"train: ape/03\.jpg can't be decoded"):
         build(NET, TRAIN, str(damaged), False)
     skip = dataclasses.replace(NET, corrupt="skip")
     session = opened(tmp_path / "run", damaged, net=skip)
@@ -303,6 +303,7 @@ def test_seven_experiments_take_photographs(cache):
         ({}, "", "name the folder of train and val by --data_dir=FOLDER"),
         ({"model": "alexnet", "widths": ""}, None, "alexnet needs images of at least"),
         ({"batch_size": 500}, None, "batch_size=500: must be from 1 to the 29 examples"),
+        ({"accumulate": 4}, "/nowhere", "--accumulate=4: must divide --batch_size=6"),
         ({"train_images": 30}, None, "--train_images=30: photos"),
         ({"train_images": 19}, None, "19 training images: 20 or more are needed"),
         ({"dataset": "digits"}, None, "--image_size=8: digits has images of its own size"),

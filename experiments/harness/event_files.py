@@ -73,6 +73,16 @@ def rewrite(folder: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         append(folder, rows)
 
 
+def drop_parts(folder: Path) -> None:
+    """Removes all events below a folder, if its run is followed: those of parts of a shared run.
+
+    The run's own events then repeat theirs, and each curve would be shown twice.
+    """
+    if _followed.intersection((folder, *folder.parents)):
+        for events in list(folder.rglob(FOLDER)):
+            shutil.rmtree(events, ignore_errors=True)
+
+
 def place_of(row: Mapping[str, Any]) -> str:
     """Phase and name of the run that a row belongs to, as the path of a folder."""
     names = list(row)[: list(row).index("step")]

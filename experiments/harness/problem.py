@@ -174,6 +174,10 @@ def build(
     """
     choose("model", net.model, nets.names())
     choose("dataset", net.dataset.partition(":")[0], (*data.NAMES, *named_photographs.NAMES))
+    if train.batch_size % train.accumulate:
+        raise UserError(
+            f"--accumulate={train.accumulate}: must divide --batch_size={train.batch_size}"
+        )
     size, opened = photographs.image_size(net), None
     if size and prepare:
         raise UserError(f"--prepare: {net.dataset} must be there already, see --data_dir")
@@ -215,10 +219,6 @@ def build(
         total = len(dataset.train.labels)
     if train.batch_size > total:
         raise UserError(f"--batch_size={train.batch_size}: there are only {total} training images")
-    if train.batch_size % train.accumulate:
-        raise UserError(
-            f"--accumulate={train.accumulate}: must divide --batch_size={train.batch_size}"
-        )
     epoch = total // train.batch_size
     steps, every = train.iterations or epoch * train.epochs, train.look_every or epoch
     if steps > MOST_STEPS:

@@ -93,8 +93,13 @@ def _metrics(folder: Path) -> Iterator[tuple[str, Row]]:
 
 
 def parts(folder: Path) -> list[Path]:
-    """The folders of a run that hold metrics: its own, and those of its parts."""
-    return sorted(path.parent for path in folder.rglob(METRICS))
+    """The folders of a run that hold metrics: its own, and those of its parts.
+
+    Folders of claims, see `shared_parts`, are left out: at its end the run's own metrics hold
+    theirs, and until then they belong to processes that may be writing.
+    """
+    found = (path.parent for path in folder.rglob(METRICS))
+    return sorted(one for one in found if not one.with_name(f"{one.name}.claim").exists())
 
 
 def write_observations(folder: Path) -> int:

@@ -149,4 +149,4 @@ def choose(kind: str, name: str, known: Collection[str]) -> str:
         return name
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
-    raise UserError(f"unknown {kind} {name!r}: {hint}known: {', '.join(known)}")
+    raise UserError(f"unknown {kind} {name!r}: {hint}known: {', '.join(filter(None, known))}")

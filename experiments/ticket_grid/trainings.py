@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments.harness import memory_batches, rows, shared_parts
+from experiments.harness import event_files, memory_batches, rows, shared_parts
 from experiments.harness.dense_store import dense_entry
 from experiments.harness.session import Session
 from experiments.harness.shared_parts import ShareSettings
@@ -100,6 +100,7 @@ def by_one(session: Session, share: ShareSettings, report: Callable[[], None]) -
         rows.keep_metrics(session.folder, lambda row: False)
         for part in shared_parts.finished(home):
             rows.append_metrics(session.folder, *rows.read_metrics(part.folder))
+        event_files.drop_parts(home)
         report()
         return []
 

@@ -16,10 +16,12 @@ class Encoded(NamedTuple):
     Attributes:
       image: the bytes of a JPEG file.
       label: from 0 to the number of classes, exclusive.
+      name: that of its file, for messages; empty if it has no file of its own.
     """
 
     image: bytes
     label: int
+    name: str = ""
 
 
 class Examples(NamedTuple):

@@ -108,4 +108,4 @@ def _read(base: str, paths: tuple[str, ...], labels: tuple[int, ...], index: int
         image = Path(base, paths[index]).read_bytes()
     except OSError as error:
         raise ImageError(f"{paths[index]}: {reason(error)}") from error
-    return Encoded(image, labels[index])
+    return Encoded(image, labels[index], paths[index])

@@ -186,8 +186,10 @@ def batch_at(stream: Stream, step: int) -> Batch:
     for place, index in enumerate(indices):
         if index == PADDING:
             continue
+        where = f"example {index}"
         try:
             example = stream.examples.read(int(index))
+            where = example.name or where
             if not 0 <= example.label < stream.examples.classes:
                 raise DataError(
                     f"{stream.examples.name}: example {index} has the label {example.label}, which"
@@ -198,7 +200,7 @@ def batch_at(stream: Stream, step: int) -> Batch:
         except ImageError as error:
             if not stream.skip_corrupt:
                 raise DataError(
-                    f"{stream.examples.name}: example {index} can't be decoded ({error}): replace"
+                    f"{stream.examples.name}: {where} can't be decoded ({error}): replace"
                     " it, or have corrupt images skipped"
                 ) from error
             continue

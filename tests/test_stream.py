@@ -457,8 +457,8 @@ def test_records_are_read_by_number_with_their_labels_and_some_are_held_out(reco
     found = photo_records.load(PHOTOS.name, records.parent.parent)
     assert [part.total for part in found[1:4]] == [10, 2, 5]
     read = [found.train.read(k) for k in range(10)] + [found.validation.read(k) for k in range(2)]
-    assert sorted(read) == sorted((photograph(number), number % 3) for number in range(12))
-    assert found.test.read(4) == (photograph(16), 16 % 3)
+    assert sorted(read) == sorted((photograph(number), number % 3, "") for number in range(12))
+    assert found.test.read(4) == (photograph(16), 16 % 3, "")
     batch = next(stream.batches(training(found.train), 0, 1))
     for image, index in zip(batch.images, batch.indices, strict=True):
         number = training(found.train)

@@ -39,15 +39,16 @@ def draw_errors(folder: Path) -> Path:
     mean, apart = float(np.mean(dense)), deviation(dense)
     panel.axhline(mean, color="0.5", lw=0.9, label="dense net")
     panel.axhspan(mean - apart, mean + apart, color="0.5", alpha=0.12, lw=0)
+    published = PUBLISHED.get((spec["model"], spec["dataset"]), []) if spec["levels"] else []
     if spec["levels"]:
         _stages(panel, summary)
-        for name, factor, error in PUBLISHED.get((spec["model"], spec["dataset"]), []):
+        for name, factor, error in published:
             panel.plot(factor, error, "*", color="k", ms=12, ls="", label=name)
         panel.set_xlabel("compression factor: dense net in float32 / file")
     else:
         _cuts(panel, summary)
         panel.set_xlabel("weights left (%)")
-    _axes(panel, summary, mean)
+    _axes(panel, summary, mean, [error for *_, error in published])
     many = spec["seeds"]
     title = f"{spec['model']} on {spec['dataset']}, n = {many} seed{'s'[: many - 1]}"
     fig.suptitle(f"Compression: {title}, mean ± standard deviation", fontsize="medium")
@@ -138,7 +139,7 @@ def _colours(methods: Sequence[str]) -> list[str]:
     return [f"C{i % 10}" for i in range(len(methods))]
 
 
-def _axes(panel: Any, summary: Sequence[Row], dense: float) -> None:
+def _axes(panel: Any, summary: Sequence[Row], dense: float, published: Sequence[float]) -> None:
     from matplotlib.ticker import LogLocator, NullLocator
 
     if panel.get_xscale() == "log" and not panel.xaxis_inverted():
@@ -146,10 +147,16 @@ def _axes(panel: Any, summary: Sequence[Row], dense: float) -> None:
         panel.xaxis.set_minor_locator(NullLocator())
         panel.xaxis.set_major_formatter("{x:g}")
     shown = max(DEPTH * dense, 10.0 if panel.xaxis_inverted() else 0.0)
-    means = [float(np.mean([_error(row) for row in g])) for g in grouped(summary).values()]
-    top = min(shown, max(means))
-    room = 0.15 * (top - min(means)) + 0.05 * dense
-    panel.set_ylim(max(0.0, min(means) - room), top + room)
+    errors = [[_error(row) for row in members] for members in grouped(summary).values()]
+    means = [float(np.mean(values)) for values in errors]
+    ends = [
+        mean + sign * deviation(values)
+        for mean, values in zip(means, errors, strict=True)
+        for sign in (-1, 1)
+    ]
+    low, top = min(*ends, *published), min(shown, max(*ends, *published))
+    room = 0.1 * (top - low) + 0.02 * dense
+    panel.set_ylim(max(0.0, low - room), top + room)
     hidden = sum(mean > shown for mean in means)
     if hidden:
         panel.set_title(f"{hidden} points are above {shown:.1f} %", fontsize="small")

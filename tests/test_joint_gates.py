@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -377,6 +378,18 @@ def test_the_mixtures_likelihood_and_its_gamma_priors_are_those_of_plain_numpy(m
     np.testing.assert_allclose(np.diff(found), np.diff(expected), rtol=1e-4)
     mode = PRIOR._replace(log_precisions=jnp.log(jnp.array([2499.5, 2490.0, 2490.0])))
     np.testing.assert_allclose(soft_weight_sharing.precision_penalty(mode), 0, atol=1e-3)
+
+
+def test_the_likelihoods_derivatives_are_those_of_the_plain_sum():
+    prior = soft_weight_sharing.components_of(PRIOR, 0.9)
+    weights = jnp.asarray([-0.7, -0.1, 0.0, 0.02, 0.4, 3.0])
+
+    def plain(prior, weights):
+        return jnp.sum(jax.nn.logsumexp(soft_weight_sharing.log_joint(prior, weights), -1))
+
+    expected = jax.value_and_grad(plain, (0, 1))(prior, weights)
+    found = jax.value_and_grad(soft_weight_sharing.log_likelihood, (0, 1))(prior, weights)
+    chex.assert_trees_all_close(found, expected, rtol=2e-5, atol=1e-5)
 
 
 def test_a_mixture_starts_evenly_over_the_published_range_or_that_of_the_weights(mlp):

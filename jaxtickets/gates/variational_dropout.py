@@ -103,7 +103,7 @@ def divergence(log_alpha: Array) -> jax.Array:
     """
     k1, k2, k3 = 0.63576, 1.87320, 1.48695
     clipped = jnp.clip(log_alpha, -LIMIT, LIMIT)
-    return k1 - k1 * jax.nn.sigmoid(k2 + k3 * clipped) + jax.nn.softplus(-clipped) / 2
+    return k1 - k1 * jax.nn.sigmoid(k2 + k3 * clipped) + jnp.log1p(jnp.exp(-clipped)) / 2
 
 
 def warm_up(step: Array, steps: int) -> jax.Array:

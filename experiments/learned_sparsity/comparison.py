@@ -15,7 +15,13 @@ from experiments.harness.training_runs import Start, accuracies, train_all
 from experiments.harness.training_settings import TrainSettings
 from experiments.learned_sparsity import ways
 from experiments.learned_sparsity.methods import CONTROLS, DENSE, LEARNED
-from experiments.learned_sparsity.settings import LearnSettings, densities_of, is_warm, levels_of
+from experiments.learned_sparsity.settings import (
+    LearnSettings,
+    densities_of,
+    gate_rate_of,
+    is_warm,
+    levels_of,
+)
 from experiments.learned_sparsity.ways import Job, Way
 from jaxtickets import masks, nets, runs
 from jaxtickets.io.errors import UserError
@@ -50,7 +56,7 @@ def way_of(
             axis,
             train,
             floor=settings.floor,
-            gate_rate=settings.gate_rate,
+            gate_rate=gate_rate_of(settings),
         )
     except ValueError as error:
         message = f"--methods={name} with {nets.name_of(problem.net)}: {error}"

@@ -17,6 +17,10 @@ class LearnSettings:
         least=0,
         most=MOST_FACTOR,
     )
+    published: bool = option(
+        False,
+        "the papers' strengths, and gates that learn at the weights' rate, for long trainings",
+    )
     density: tuple = option(
         (),
         "kept fractions of the weights, for all methods; empty: what each method's own threshold "
@@ -63,7 +67,14 @@ def levels_of(name: str, settings: LearnSettings) -> list[tuple[float | None, fl
     """The strengths of a learned method, or the densities of a control: `(strength, density)`."""
     if name in CONTROLS:
         return [(None, density) for density in densities_of(settings)]
-    return [(strength, None) for strength in settings.strengths or LEARNED[name].facts.strengths]
+    facts = LEARNED[name].facts
+    own = facts.published if settings.published else facts.strengths
+    return [(strength, None) for strength in settings.strengths or own]
+
+
+def gate_rate_of(settings: LearnSettings) -> float:
+    """The gates' rate as a multiple of the weights'; 0: each method's own multiple."""
+    return settings.gate_rate or float(settings.published)
 
 
 def is_warm(name: str) -> bool:

@@ -1,5 +1,7 @@
 """Learned sparsity: facts of all gates, penalties as gates, counts, tickets, cuts, resume."""
 
+import dataclasses
+
 import commands
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import pytest
 from experiments.learned_sparsity import penalty_gates, ways
 from experiments.learned_sparsity.methods import FACTS, LEARNED
 from experiments.learned_sparsity.page import table
+from experiments.learned_sparsity.settings import LearnSettings, gate_rate_of, levels_of
 from jaxtickets import gates, masks, penalties
 from jaxtickets.compress.graph import Graph
 from jaxtickets.gates import JOINT_GATES
@@ -24,7 +27,18 @@ def test_every_gate_that_trains_with_weights_is_compared_and_has_its_facts():
     assert set(JOINT_GATES) <= set(LEARNED)
     assert set(JOINT_GATES) <= set(FACTS)
     for one in LEARNED.values():
-        assert one.facts.strengths and min(one.facts.strengths) >= 0
+        for strengths in (one.facts.strengths, one.facts.published):
+            assert strengths and 0 <= min(strengths) and max(strengths) <= one.facts.most
+
+
+def test_published_strengths_come_with_gates_at_the_rate_of_the_weights():
+    long = LearnSettings(published=True)
+    assert levels_of("targeted_dropout", long) == [(0.95, None), (0.98, None)]
+    assert gate_rate_of(long) == 1
+    assert levels_of("l0", dataclasses.replace(long, strengths=(0.3,))) == [(0.3, None)]
+    assert gate_rate_of(dataclasses.replace(long, gate_rate=5.0)) == 5
+    assert gate_rate_of(LearnSettings()) == 0  # each method's own
+    assert len(levels_of("l0", LearnSettings())) == 4
 
 
 @pytest.mark.parametrize("name", JOINT_GATES)

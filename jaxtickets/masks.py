@@ -300,7 +300,11 @@ def size(params: Params, prunable: Prunable) -> int:
 
 
 def density(mask: Mask, prunable: Prunable) -> jax.Array:
-    """The number of kept weights over that of prunable weights: float scalar in [0, 1]."""
+    """The number of kept weights over that of prunable weights: float scalar in [0, 1].
+
+    >>> float(density({"a": jnp.array([1, 0, 0, 0]), "b": jnp.ones(2)}, ("a",)))
+    0.25
+    """
     return count(mask, prunable) / size(mask, prunable)
 
 

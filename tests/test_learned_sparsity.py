@@ -28,7 +28,7 @@ def test_every_gate_that_trains_with_weights_is_compared_and_has_its_facts():
     assert set(JOINT_GATES) <= set(FACTS)
     for one in LEARNED.values():
         for strengths in (one.facts.strengths, one.facts.published):
-            assert strengths and 0 <= min(strengths) and max(strengths) <= one.facts.most
+            assert strengths and min(strengths) >= 0 and max(strengths) <= one.facts.most
 
 
 def test_published_strengths_come_with_gates_at_the_rate_of_the_weights():

@@ -180,10 +180,10 @@ def log_joint(prior: Components, weights: Array) -> jax.Array:
 def log_likelihood(prior: Components, weights: Array) -> jax.Array:
     """`Σ_w log p(w)` of the weights `[n]`: scalar.
 
-    All sums over components and over weights are products of matrices, and the gradients come from
-    the same probabilities `r` of components: with `S_k = Σ_w r w^k`, that of log π is S_0, that of
-    μ is `λ (S_1 - μ S_0)`, and that of log λ `(S_0 - λ (S_2 - 2 μ S_1 + μ² S_0)) / 2`. On a CPU this
-    is seven times as fast as `logsumexp(log_joint)` and its derivative, which are equal to it.
+    All sums over components and over weights are products of matrices, and the derivatives come
+    from the same probabilities `r` of components. With `S_k = Σ_w r w^k` they are S_0 by log π,
+    `λ (S_1 - μ S_0)` by μ, and `(S_0 - λ (S_2 - 2 μ S_1 + μ² S_0)) / 2` by log λ. On a CPU this is
+    seven times as fast as `logsumexp(log_joint)` and its derivative, which it equals.
     """
     return _likelihood(prior, weights)[0]
 

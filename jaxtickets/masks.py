@@ -302,7 +302,7 @@ def size(params: Params, prunable: Prunable) -> int:
 def density(mask: Mask, prunable: Prunable) -> jax.Array:
     """The number of kept weights over that of prunable weights: float scalar in [0, 1].
 
-    >>> float(density({"a": jnp.array([1, 0, 0, 0]), "b": jnp.ones(2)}, ("a",)))
+    >>> float(density({"a": np.arange(4) == 0, "b": np.ones(2, bool)}, ("a",)))
     0.25
     """
     return count(mask, prunable) / size(mask, prunable)

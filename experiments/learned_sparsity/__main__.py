@@ -80,6 +80,7 @@ def main() -> None:
     rows.write_summary(session.folder, summary, *LEADING)
     figure.draw_accuracies(session.folder)
     figure.draw_multiply_adds(session.folder)
+    figure.draw_tickets(session.folder, problem.prunable, problem.image_shape)
     print(page.table(summary))
     finish_run(session.folder)
 

@@ -115,7 +115,7 @@ def _families(net: Stranger) -> Mapping[str, Mapping[str, Callable[[], Any]]]:
             "similarity": lambda: similarity.cosine(
                 similarity.overlaps(jax.tree.map(lambda a: jnp.stack([a, ~a]), mask), prunable)
             ),
-            "connectivity": lambda: connectivity.shape(mask, net.graph.wiring, prunable),
+            "connectivity": lambda: connectivity.of_graph(mask, net.graph, prunable),
         },
         "compress": {
             "used units": lambda: used_units(mask, net.graph),

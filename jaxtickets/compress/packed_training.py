@@ -173,7 +173,7 @@ def unpack(tables: Tables, tree: PyTree) -> PyTree:
     return masks.put(tree, names, [segments.unpack(tables[path], leaf) for path, leaf in leaves])
 
 
-def packed_mask(tables: Tables, mask: Mask) -> Mask:
+def _packed_mask(tables: Tables, mask: Mask) -> Mask:
     """The mask of packed parameters: it leaves out padding, and what `mask` does elsewhere."""
     return masks.put(mask, tuple(tables), [table.kept for table in tables.values()])
 
@@ -224,7 +224,7 @@ def pack_state(tables: Tables, state: TrainState) -> TrainState:
       ValueError: they have not, see `optimizer_states.map_moments`.
     """
     sparse: SparseState = state.opt_state
-    mask = packed_mask(tables, sparse.mask)
+    mask = _packed_mask(tables, sparse.mask)
 
     def moment(path: str, dense: Array) -> Array:
         return segments.pack(tables[path], dense) if path in tables else dense

@@ -109,7 +109,7 @@ def has_units(axis: Axis) -> bool:
     return any((factor > FIXED).any() for factor in axis)
 
 
-def labels_of(axis: Axis) -> np.ndarray:
+def _labels_of(axis: Axis) -> np.ndarray:
     """int`[n]`: the units along an axis."""
     labels = np.concatenate([*axis, np.empty(0, int)])
     return np.unique(labels[labels > FIXED])
@@ -158,7 +158,7 @@ class Seen(NamedTuple):
     def claim(self, axis: Axis, what: str, rule: bool = True) -> None:
         """The units along an axis must stay, which is an error if they are those of a layer."""
         if has_units(axis):
-            self.claims.append(Claim(self.place, what, labels_of(axis), rule))
+            self.claims.append(Claim(self.place, what, _labels_of(axis), rule))
 
     def composite(self, parts: Sequence[int]) -> int:
         """The label of what is gone if one of the parts is gone."""

@@ -88,7 +88,7 @@ def regress(layer: Layer, partners: Partners) -> Combination:
     correct what neuron merging says. Luo et al., "ThiNet", 2017, section 3.2.3, regress the next
     layer's inputs so, without a prior.
 
-    >>> gram = np.array([[1.0, 3.0], [3.0, 9.0]])  # outputs of the second are three times the first's
+    >>> gram = np.array([[1.0, 3.0], [3.0, 9.0]])  # outputs x and 3 x
     >>> layer = Layer(np.array([[3.0], [6.0]]), np.zeros(2), np.ones((2, 1)), norm=False, gram=gram)
     >>> partners = Partners(kept=np.array([False, True]), share=np.array([[0.0, 1.0], [0.0, 1.0]]))
     >>> regress(layer, partners).outgoing.round(2).tolist()

@@ -129,12 +129,8 @@ def _elementwise(
     return [Value(tuple(axes), zero, whole, path, const)]
 
 
-def take(array: Array, places: np.ndarray, axis: int) -> Array:
-    """The places of an array along an axis; a slice if they are consecutive.
-
-    >>> take(np.array([10, 20, 30, 40]), np.array([0, 3]), axis=0).tolist()
-    [10, 40]
-    """
+def _take(array: Array, places: np.ndarray, axis: int) -> Array:
+    """The places of an array along an axis; a slice if they are consecutive."""
     if len(places) == np.shape(array)[axis] and (places == np.arange(len(places))).all():
         return array
     if len(places) and (np.diff(places) == 1).all():
@@ -152,7 +148,7 @@ def fitted(array: Array, has: Sequence[np.ndarray], wants: Sequence[np.ndarray])
     for axis, (here, there) in enumerate(zip(has, wants, strict=True)):
         if (there & ~here).any():
             raise UntraceableError("needs units that are gone")
-        array = take(array, np.flatnonzero(there[here]), axis)
+        array = _take(array, np.flatnonzero(there[here]), axis)
     return array
 
 
@@ -323,7 +319,7 @@ def _cut_slice(
     for axis, places in enumerate(_sliced(eqn)):
         here = body.keep(inputs[0].axes[axis])
         wanted = places[body.keep(outputs[0].axes[axis])]
-        array = take(array, (np.cumsum(here) - 1)[wanted], axis)
+        array = _take(array, (np.cumsum(here) - 1)[wanted], axis)
     return [array]
 
 

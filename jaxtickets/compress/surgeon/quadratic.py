@@ -42,15 +42,11 @@ class Problem(NamedTuple):
     removed: np.ndarray
 
 
-def inverses(problem: Problem, where: str) -> np.ndarray:
+def _inverses(problem: Problem, where: str) -> np.ndarray:
     """float64`[problems, d, d]`: the inverse Hessians.
 
     Raises:
       ValueError: a Hessian is not positive definite; the message names `where`.
-
-    >>> weights, removed = np.array([[[1.0, 3.0]]]), np.zeros((1, 1, 2), bool)
-    >>> inverses(Problem(4 * np.eye(2)[None], 4 * weights, weights, removed), "a layer").tolist()
-    [[[0.25, 0.0], [0.0, 0.25]]]
     """
     try:
         np.linalg.cholesky(problem.hessians)  # an error if one is not positive definite
@@ -74,7 +70,7 @@ def trace(problem: Problem, where: str, group: int | None = None, keep: int = 0)
     """
     problems, rows, d = problem.weights.shape
     return elimination.eliminate(
-        inverses(problem, where),
+        _inverses(problem, where),
         np.repeat(np.arange(problems), rows),
         problem.weights.reshape(-1, d),
         problem.removed.reshape(-1, d),
@@ -172,7 +168,7 @@ def single_removal(problem: Problem, where: str, scale: np.ndarray | float = 1.0
     [[[1.0, 9.0]]]
     """
     problems, rows, _ = problem.weights.shape
-    diagonal = np.diagonal(inverses(problem, where), axis1=1, axis2=2)[:, None]
+    diagonal = np.diagonal(_inverses(problem, where), axis1=1, axis2=2)[:, None]
     each = np.broadcast_to(scale, (problems * rows,)).reshape(problems, rows, 1)
     cost = np.where(problem.removed, -np.inf, each * problem.weights**2 / (2 * diagonal))
     return Removal(cost, np.zeros(cost.shape, int))

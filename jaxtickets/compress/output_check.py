@@ -26,7 +26,8 @@ def output_difference(
     """The largest difference between the outputs of the masked net and those of the small net.
 
     The nets run in evaluation mode on two random examples, one at a time. The difference is
-    relative to the masked net's largest output; it is infinite if the outputs' shapes differ.
+    relative to the masked net's largest output; it is infinite if the outputs' shapes differ, or if
+    only one of two outputs is a number.
 
     Args:
       net, ticket, units, graph: as in `shrink`.
@@ -70,7 +71,8 @@ def difference_and_rounding(
         same = (masked == small) | (np.isnan(masked) & np.isnan(small))
         if not same.all():
             scale = float(np.abs(masked[np.isfinite(masked)]).max(initial=0))
-            largest = float(np.abs(masked - small)[~same].max())
+            gaps = np.abs(masked - small)[~same]
+            largest = math.inf if np.isnan(gaps).any() else float(gaps.max())
             difference = max(difference, largest / scale if scale else math.inf)
     return difference, math.sqrt(epsilon)
 

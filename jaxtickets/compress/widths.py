@@ -132,7 +132,7 @@ def _sizes(
 
 
 def one_line(error: Exception) -> str:
-    """The first paragraph of an exception's message, in one line.
+    r"""The first paragraph of an exception's message, in one line.
 
     >>> one_line(ValueError("the widths\ndo not fit\n\nsee the manual"))
     'the widths do not fit'

@@ -357,9 +357,7 @@ def recipe(gate: Gate, of_weights: Recipe, gate_optimizer: Optimizer | None = No
         such as one with another rate and no weight decay; None for that of the weights.
 
     >>> gate = Gate(init=None, apply=None, harden=None, trains_weights=True)
-    >>> model_and_loss = {"model": Model(None, None), "loss": None}
-    >>> others = {"prepare": None, "augment": None, "batch_size": 1, "every": 1}
-    >>> of_weights = Recipe(optimizer=optax.sgd, **model_and_loss, **others)
+    >>> of_weights = Recipe(Model(None, None), None, optax.sgd, None, None, batch_size=1, every=1)
     >>> faster = recipe(gate, of_weights, gate_optimizer=lambda rate: optax.sgd(10 * rate))
     >>> one, optimizer = Joint(weights=np.float32(1), gate=np.float32(1)), faster.optimizer(0.125)
     >>> updates, _ = optimizer.update(one, optimizer.init(one))

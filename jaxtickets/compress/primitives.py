@@ -129,7 +129,7 @@ def _elementwise(
     return [Value(tuple(axes), zero, whole, path, const)]
 
 
-def take(array: Array, places: np.ndarray, axis: int) -> Array:
+def _take(array: Array, places: np.ndarray, axis: int) -> Array:
     """The places of an array along an axis; a slice if they are consecutive."""
     if len(places) == np.shape(array)[axis] and (places == np.arange(len(places))).all():
         return array
@@ -139,11 +139,16 @@ def take(array: Array, places: np.ndarray, axis: int) -> Array:
 
 
 def fitted(array: Array, has: Sequence[np.ndarray], wants: Sequence[np.ndarray]) -> Array:
-    """An array that has the positions `has` along its axes, with the positions `wants` of these."""
+    """An array that has the positions `has` along its axes, with the positions `wants` of these.
+
+    >>> has, wants = np.array([True, True, False, True]), np.array([False, True, False, True])
+    >>> fitted(np.array([10, 20, 40]), [has], [wants]).tolist()
+    [20, 40]
+    """
     for axis, (here, there) in enumerate(zip(has, wants, strict=True)):
         if (there & ~here).any():
             raise UntraceableError("needs units that are gone")
-        array = take(array, np.flatnonzero(there[here]), axis)
+        array = _take(array, np.flatnonzero(there[here]), axis)
     return array
 
 
@@ -160,7 +165,12 @@ def _fit_all(
 
 
 def bind(eqn: JaxprEqn, arrays: Sequence[Array], **changed: Any) -> list[Array]:
-    """The outputs of an equation's primitive for other arrays, and with changed parameters."""
+    """The outputs of an equation's primitive for other arrays, and with changed parameters.
+
+    >>> (eqn,) = jax.make_jaxpr(lax.neg)(0.0).eqns
+    >>> [array.tolist() for array in bind(eqn, [np.array([1.0, 2.0], np.float32)])]
+    [[-1.0, -2.0]]
+    """
     params = eqn.primitive.get_bind_params(dict(eqn.params))
     outputs = eqn.primitive.bind(*arrays, **{**params, **changed})
     return list(outputs) if eqn.primitive.multiple_results else [outputs]
@@ -309,7 +319,7 @@ def _cut_slice(
     for axis, places in enumerate(_sliced(eqn)):
         here = body.keep(inputs[0].axes[axis])
         wanted = places[body.keep(outputs[0].axes[axis])]
-        array = take(array, (np.cumsum(here) - 1)[wanted], axis)
+        array = _take(array, (np.cumsum(here) - 1)[wanted], axis)
     return [array]
 
 
@@ -922,7 +932,7 @@ def _cut_cond(
     return lax.switch(arrays[0], [branch(one) for one in eqn.params["branches"]], *arrays[1:])
 
 
-def no_rule(
+def _no_rule(
     eqn: JaxprEqn, inputs: Sequence[Value], seen: Seen, walk: Walk, module: str
 ) -> list[Value]:
     """Any other primitive: all units of its inputs must stay."""
@@ -933,7 +943,7 @@ def no_rule(
     return [fixed(shape_of(var)) for var in eqn.outvars]
 
 
-NO_RULE = Primitive(no_rule, _cut_alike)
+NO_RULE = Primitive(_no_rule, _cut_alike)
 
 PRIMITIVES: dict[str, Primitive] = {
     **{name: Primitive(_elementwise, _cut_elementwise) for name in ELEMENTWISE},

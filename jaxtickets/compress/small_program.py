@@ -19,7 +19,8 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
 from jaxtickets import masks
 from jaxtickets.compress.graph import Graph, along, kept
-from jaxtickets.compress.primitives import NO_RULE, PRIMITIVES, Body, bind, fitted
+from jaxtickets.compress.primitives import NO_RULE, PRIMITIVES
+from jaxtickets.compress.primitives.base import Body, bind, fitted
 from jaxtickets.compress.unit_labels import (
     FIXED,
     FREE,

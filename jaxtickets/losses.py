@@ -27,6 +27,9 @@ def cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> jax.A
     Raises:
       ValueError: logits or labels have another shape or type, a label is not one of the classes
         (which is not detected under tracing), or `smoothing` is not in [0, 1).
+
+    >>> round(float(cross_entropy(np.log([[0.5, 0.5], [0.25, 0.75]]), np.array([0, 1]))), 3)
+    0.49
     """
     _check_shapes(logits, labels)
     check_labels(labels, logits.shape[-1])
@@ -49,6 +52,9 @@ def accuracy(logits: Array, labels: Array) -> jax.Array:
     Raises:
       ValueError: logits or labels have another shape or type, or a label is not one of the classes
         (the latter is not detected under tracing).
+
+    >>> float(accuracy(np.array([[2.0, 1.0], [0.0, 3.0]]), np.array([0, 0])))
+    0.5
     """
     _check_shapes(logits, labels)
     check_labels(labels, logits.shape[-1])
@@ -60,6 +66,11 @@ def check_labels(labels: Array, classes: int) -> None:
     """Raises ValueError unless all of int `labels[n]` are from 0 to `classes - 1`.
 
     Labels that are traced, or on another process's devices, are not checked.
+
+    >>> check_labels(np.array([0, 3]), classes=3)
+    Traceback (most recent call last):
+    ValueError: a label is 3: labels must be whole numbers from 0 to 2, because
+    the net has 3 classes
     """
     if isinstance(labels, jax.core.Tracer) or not getattr(labels, "is_fully_addressable", True):
         return
@@ -82,7 +93,11 @@ def _is_class(labels: Array, logits: Array) -> jax.Array:
 
 
 def error_rate(logits: Array, labels: Array) -> jax.Array:
-    """One minus accuracy, in [0, 1]."""
+    """One minus accuracy, in [0, 1].
+
+    >>> float(error_rate(np.array([[2.0, 1.0], [0.0, 3.0]]), np.array([0, 0])))
+    0.5
+    """
     return 1.0 - accuracy(logits, labels)
 
 
@@ -103,6 +118,13 @@ def classification(
     Returns:
       `loss(params, stats, batch, key) -> (scalar, (stats, {"loss", "accuracy"}))`; the key feeds
       dropout and is consumed.
+
+    >>> net = Model(init=None, apply=lambda params, stats, images, key, train: (images, stats))
+    >>> loss = classification(net, lambda images: images / 255)
+    >>> batch = Split(np.zeros((3, 4)), np.array([0, 1, 3]))
+    >>> value, (stats, metrics) = loss({}, {}, batch, jax.random.key(0))
+    >>> round(float(value), 3), round(float(metrics["accuracy"]), 3)  # log 4, 1/3
+    (1.386, 0.333)
     """
 
     def loss(
@@ -135,6 +157,13 @@ def regression(
 
     Raises:
       ValueError: from `loss`: the targets have another shape than the outputs.
+
+    >>> net = Model(init=None, apply=lambda params, stats, x, key, train: (x * params["w"], stats))
+    >>> loss = regression(net, lambda x: x, penalty=lambda params: params["w"] ** 2)
+    >>> batch = Split(np.array([1.0, 3.0]), np.array([2.0, 3.0]))
+    >>> value, (stats, metrics) = loss({"w": 2.0}, {}, batch, jax.random.key(0))
+    >>> float(metrics["squared_error"]), float(value)
+    (4.5, 8.5)
     """
 
     def loss(
@@ -153,6 +182,9 @@ def squared_error(outputs: Array, targets: Array) -> jax.Array:
 
     Raises:
       ValueError: the shapes differ.
+
+    >>> float(squared_error(np.array([1.0, 3.0]), np.array([1.0, 1.0])))
+    2.0
     """
     check_array("the targets", targets, outputs.shape, float)
     outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
@@ -177,6 +209,13 @@ def next_token(
     Returns:
       `loss(params, stats, batch, key) -> (scalar, (stats, {"loss", "accuracy"}))`; `batch.labels`
       is not read; the key feeds dropout and is consumed.
+
+    >>> repeat = lambda params, stats, tokens, *_: (jax.nn.one_hot(tokens, 3), stats)
+    >>> loss = next_token(Model(init=None, apply=repeat), lambda tokens: tokens)
+    >>> batch = Split(np.array([[1, 1, 2, 2, 0]]), None)
+    >>> value, (stats, metrics) = loss({}, {}, batch, jax.random.key(0))
+    >>> float(metrics["accuracy"])
+    0.5
     """
 
     def loss(
@@ -204,6 +243,9 @@ def layer_orthogonality(kernel: Array) -> jax.Array:
 
     Args:
       kernel: masked weights, `[..., inputs, units]`.
+
+    >>> float(layer_orthogonality(np.eye(2))), float(layer_orthogonality(np.ones((2, 2))))
+    (0.0, 2.5)
     """
     if jnp.ndim(kernel) < 2:
         check_array("the kernel", kernel, ("inputs", "units"))
@@ -214,5 +256,9 @@ def layer_orthogonality(kernel: Array) -> jax.Array:
 
 
 def orthogonality(kernels: Sequence[Array]) -> jax.Array:
-    """The sum of `layer_orthogonality` over masked kernels; lower is closer to orthogonal."""
+    """The sum of `layer_orthogonality` over masked kernels; lower is closer to orthogonal.
+
+    >>> float(orthogonality([np.eye(2), np.ones((2, 2))]))
+    2.5
+    """
     return jnp.sum(jnp.stack([layer_orthogonality(kernel) for kernel in kernels]))

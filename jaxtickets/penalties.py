@@ -43,6 +43,9 @@ def scales(params: Params, output: str) -> jax.Array:
 
     Raises:
       ValueError: the net has no batch norm.
+
+    >>> float(scales({"norm1": {"bias": np.ones(2), "scale": np.array([1.0, -2.0])}}, "out"))
+    3.0
     """
     del output
     paths = tuple(path for path in masks.paths(params) if path.rpartition("/")[2] == "scale")
@@ -57,6 +60,10 @@ def group_squares(kernel: Array, groups: str) -> tuple[jax.Array, int]:
     Args:
       kernel: a kernel that has groups of this kind.
       groups: a name in `GROUPS`.
+
+    >>> squares, size = group_squares(np.array([[3.0, 1.0], [4.0, 0.0]]), "filters")
+    >>> squares.tolist(), size
+    ([[25.0, 1.0]], 2)
     """
     numbered = GROUPS[groups](kernel.ndim)
     summed = tuple(axis for axis in range(kernel.ndim) if axis not in numbered)
@@ -76,6 +83,10 @@ def group_lasso(params: Params, output: str, groups: str = "filters") -> jax.Arr
 
     Raises:
       ValueError: the net has no kernel with such groups besides the output layer's.
+
+    >>> params = {"fc1": {"kernel": np.array([[3.0, 0.0], [4.0, 0.0]])}}
+    >>> round(float(group_lasso(params, "out")), 3)  # 5 times the square root of 2
+    7.071
     """
     leaves = zip(masks.paths(params), jax.tree.leaves(params), strict=True)
     kernels = tuple(
@@ -110,6 +121,10 @@ def hoyer_square(params: Params, output: str) -> jax.Array:
 
     Raises:
       ValueError: the net has no kernel.
+
+    >>> kernel = np.array([[2.0, 2.0], [2.0, 0.0]])
+    >>> float(hoyer_square({"fc1": {"kernel": kernel}}, "out"))
+    3.0
     """
     del output
     total = jnp.float32(0)

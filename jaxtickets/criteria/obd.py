@@ -14,6 +14,16 @@ def score(key: Key, evidence: Evidence) -> Scores:
     in every single weight (ReLU, max-pool), where the diagonal equals that of the Gauss–Newton
     matrix: with J_c the gradient of logit c and p the softmax, `h = mean_n [Σ_c p_c J_c² − (Σ_c p_c
     J_c)²]`. The paper approximates it layer by layer. The key is not used.
+
+    >>> from jaxtickets import losses
+    >>> from jaxtickets.types import Model, Split
+    >>> net = Model(None, lambda params, stats, images, *_: (images @ params["kernel"], stats))
+    >>> loss = losses.classification(net, lambda images: images)
+    >>> params = {"kernel": jnp.ones((2, 2))}
+    >>> batches = Split(jnp.array([[[1.0, 0.0]]]), jnp.array([[0]]))
+    >>> evidence = Evidence(params, params, {}, None, batches, loss, net, lambda images: images)
+    >>> score(jax.random.key(0), evidence)["kernel"].tolist()
+    [[0.125, 0.125], [0.0, 0.0]]
     """
     del key
     evidence = in_single(evidence)

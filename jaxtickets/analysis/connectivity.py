@@ -41,6 +41,16 @@ def shape(mask: Mask, wiring: Wiring, prunable: Prunable) -> Shape:
 
     Raises:
       ValueError: the wiring has other places of units than layers that compute and read them.
+
+    >>> from jaxtickets.types import Feed, Units
+    >>> wiring = (Units("fc1", 2, ("fc1",), norms=(), consumers=(Feed("out", 1),)),)
+    >>> mask = {"fc1": {"kernel": np.array([[True, True], [True, False]])}}
+    >>> mask["out"] = {"kernel": np.array([[False], [True]])}
+    >>> found = shape(mask, wiring, ("fc1/kernel", "out/kernel"))
+    >>> {path: int(kept) for path, kept in found.effective.items()}
+    {'fc1/kernel': 1, 'out/kernel': 1}
+    >>> int(found.dead_units["fc1"]), int(found.dead_inputs)
+    (1, 1)
     """
     for group in wiring:
         if group.spans or not group.producers or not group.consumers:

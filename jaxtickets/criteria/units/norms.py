@@ -57,10 +57,11 @@ def sign_mean(key: Key, evidence: Evidence, wiring: Wiring) -> dict[str, Array]:
 
     >>> from jaxtickets.types import Feed, Units
     >>> wiring = (Units("fc1", 2, ("fc1",), norms=(), consumers=(Feed("out", 1),)),)
-    >>> params = {"fc1": {"kernel": np.array([[3.0, 1.0], [-4.0, 0.0]])}}
-    >>> evidence = Evidence(params, params, {}, None, None, None)
+    >>> first = {"fc1": {"kernel": np.array([[-1.0, -1.0], [-1.0, -1.0]])}}
+    >>> last = {"fc1": {"kernel": np.array([[3.0, 1.0], [-4.0, 0.0]])}}
+    >>> evidence = Evidence(first, last, {}, None, None, None)
     >>> sign_mean(jax.random.key(0), evidence, wiring)["fc1"].tolist()
-    [0.5, 0.5]
+    [0.5, -0.5]
     """
     del key
     means = [

@@ -48,7 +48,7 @@ def global_(shapes: Shapes, density: float, floor: int = 0) -> int:
 
 
 def uniform(shapes: Shapes, density: float, floor: int = 0) -> dict[str, int]:
-    """The same density in every leaf, up to rounding and the floor.
+    """The same density in every leaf, up to rounding and the floor; errors as in `apportion`.
 
     >>> uniform({"fc1/kernel": (10, 10), "out/kernel": (10, 2)}, 0.25)
     {'fc1/kernel': 25, 'out/kernel': 5}
@@ -61,6 +61,7 @@ def erk(shapes: Shapes, density: float, floor: int = 0) -> dict[str, int]:
 
     The density of leaf l is min(1, ε · (sum of its shape) / (product of its shape)), with ε such
     that the counts have the right sum; Evci et al., "Rigging the Lottery", 2020, section 3 (1).
+    Errors are those of `apportion`.
 
     >>> erk({"fc1/kernel": (10, 10), "out/kernel": (10, 2)}, 0.2)  # in the ratio of 20 to 12
     {'fc1/kernel': 15, 'out/kernel': 9}

@@ -81,6 +81,11 @@ def group_lasso(params: Params, output: str, groups: str = "filters") -> jax.Arr
     `roles.is_kernel`). The output layer and all biases are not penalised. The gradient at a group
     of zeros is zero.
 
+    Args:
+      params: the parameters.
+      output: the name of the output layer.
+      groups: a name in `GROUPS`.
+
     Raises:
       ValueError: the net has no kernel with such groups besides the output layer's.
 
@@ -115,9 +120,8 @@ def hoyer_square(params: Params, output: str) -> jax.Array:
     A layer of n weights has a value between 1, with one weight, and n, with equal magnitudes. It
     does not depend on the layer's scale, so that it prunes without shrinking what stays: weights
     below `Σ w² / Σ |w|` are drawn to zero, larger ones grow. A layer of zeros counts nothing, and
-    the gradient at a zero is zero. Yang et al.,
-    "DeepHoyer: learning sparser neural network with differentiable scale-invariant sparsity
-    measures", 2020.
+    the gradient at a zero is zero. Yang et al., "DeepHoyer: learning sparser neural network with
+    differentiable scale-invariant sparsity measures", 2020.
 
     Raises:
       ValueError: the net has no kernel.

@@ -222,8 +222,8 @@ def evaluate(
       one of the net's classes.
 
     Raises:
-      ValueError: there is no example, images and labels disagree on their number, or a label is
-        not one of the classes (the latter is not detected under tracing).
+      ValueError: `batch_size` is below 1, there is no example, images and labels disagree on their
+        number, or a label is not one of the classes (the latter is not detected under tracing).
 
     >>> net = Model(init=None, apply=lambda params, stats, images: (images * params["w"], stats))
     >>> split = Split(np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), np.array([0, 1, 0]))
@@ -340,7 +340,7 @@ def _check_labels(
 ) -> None:
     """Raises ValueError unless each of one or more examples has a label that is a class.
 
-    The values of labels are not detected under tracing.
+    Under tracing, the values of labels are not checked.
     """
     (n,) = check_leading("the examples", split, ("n",))
     check_array("the labels", split.labels, (n,), int)
@@ -352,7 +352,7 @@ def _check_labels(
     def logits(params: Params, stats: Stats, images: Array) -> Array:
         return model.apply(params, stats, prepare(images))[0]
 
-    one = jax.ShapeDtypeStruct((1, *split.images.shape[1:]), split.images.dtype)
+    one = jax.ShapeDtypeStruct((1, *split.images.shape[1:]), jnp.result_type(split.images))
     losses.check_labels(split.labels, jax.eval_shape(logits, params, stats, one).shape[-1])
 
 
@@ -736,6 +736,9 @@ def take_steps(
       hyper: the argument of `recipe.optimizer`.
       optimizer, key, state, batches, fetch, extra: see `advance`.
 
+    Raises:
+      ValueError: the recipe has its own steps, and averages weights or computes in parts.
+
     >>> from jaxtickets.dynamic.static import masked
     >>> optimizer = masked(optax.sgd(0.5), {"w": np.array([True, False])})
     >>> state = init({"w": jnp.array([3.0, 4.0])}, {}, optimizer)
@@ -804,16 +807,17 @@ def move_mask(
       images: the number of images, drawn again for each move; fewer if they do not fill whole
         batches, see `data.batches.whole`.
 
-    >>> from jaxtickets.dynamic import drop_and_grow
-    >>> mask = {"w": jnp.array([[True, True, False, False]])}
-    >>> plan = drop_and_grow.plan(moves=1, begin=2, end=2, fraction=0.5, last_fraction=0.5)
-    >>> optimizer = drop_and_grow.drop_and_grow(optax.sgd(0.1), mask, ("w",), plan, every=10)
-    >>> state = init({"w": jnp.array([[3.0, 1.0, 0.0, 0.0]])}, {}, optimizer)
+    >>> from jaxtickets.dynamic.base import sparse
+    >>> mask = {"w": np.array([[True, True, False, False]])}
+    >>> to_the_gradient = lambda view: ({"w": view.gradient["w"] > 0}, ())
+    >>> optimizer = sparse(optax.sgd(0.1), mask, move=to_the_gradient)
+    >>> state = init({"w": jnp.ones((1, 4))}, {}, optimizer)
     >>> loss = lambda params, stats, batch, key: (jnp.sum(params["w"] * batch.images), (stats, {}))
     >>> recipe = Recipe(None, loss, optax.sgd, None, None, batch_size=1, every=10)
-    >>> train = Split(np.array([[0.0, 0.0, 0.0, 5.0]]), np.array([0]))
-    >>> move_mask(recipe, optimizer, jax.random.key(0), state, train, images=1).mask["w"].tolist()
-    [[True, False, False, True]]
+    >>> train = Split(np.array([[0.0, 1.0, 0.0, 5.0]]), np.array([0]))
+    >>> state = move_mask(recipe, optimizer, jax.random.key(0), state, train, images=1)
+    >>> state.mask["w"].tolist(), state.params["w"].tolist()
+    ([[False, True, False, True]], [[0.0, 1.0, 0.0, 0.0]])
     """
     fetch, n = fetcher(recipe, train), train.labels.shape[0]
     params, stats = weight_average.trained(state)

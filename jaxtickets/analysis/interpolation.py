@@ -78,6 +78,9 @@ def barrier(errors: Array) -> jax.Array:
     Returns:
       float`[...]`.
 
+    Raises:
+      ValueError: there are fewer than two points.
+
     >>> round(float(barrier(np.array([0.02, 0.50, 0.04]))), 3)
     0.47
     """

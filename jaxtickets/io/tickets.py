@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtickets import masks
 from jaxtickets.io import trees
 from jaxtickets.io.errors import UserError
-from jaxtickets.io.files import remove
+from jaxtickets.io.files import finite_or_not, remove
 from jaxtickets.types import Ticket
 
 
@@ -90,7 +90,7 @@ def load_ticket(folder: str | os.PathLike[str]) -> tuple[Ticket, dict[str, Any]]
     info = manifest["info"]
     if "structure" not in info:
         raise UserError(f"{folder} holds a checkpoint, not a ticket")
-    return Ticket(**_fill(info["structure"], arrays)), info["provenance"]
+    return Ticket(**_fill(info["structure"], arrays)), finite_or_not(info["provenance"])
 
 
 def _structure(ticket: Ticket) -> dict[str, Any]:

@@ -102,10 +102,14 @@ def pick(tree: PyTree, prunable: Prunable) -> list[Array]:
     [1, 3]
     """
     by_path = dict(zip(paths(tree), jax.tree.leaves(tree), strict=True))
-    missing = [path for path in prunable if path not in by_path]
-    if missing:
-        raise ValueError(f"no leaf '{missing[0]}'; there are {', '.join(by_path)}")
+    _check_paths(prunable, tuple(by_path))
     return [by_path[path] for path in prunable]
+
+
+def _check_paths(asked: Sequence[str], there: Sequence[str]) -> None:
+    missing = [path for path in asked if path not in there]
+    if missing:
+        raise ValueError(f"no leaf '{missing[0]}'; there are {', '.join(there)}")
 
 
 def kernel_path(tree: PyTree, layer: str) -> str:
@@ -144,16 +148,18 @@ def kernels(tree: PyTree, layers: Sequence[str]) -> list[Array]:
 def put(tree: PyTree, prunable: Prunable, leaves: Sequence[Array]) -> PyTree:
     """Replaces the leaves of `tree` at the paths `prunable` by `leaves`.
 
+    Raises:
+      ValueError: a path is not in the tree.
+
     >>> put({"a": 1, "b": 2, "c": 3}, ("a", "c"), [10, 30])
     {'a': 10, 'b': 2, 'c': 30}
     """
     new = dict(zip(prunable, leaves, strict=True))
+    there = paths(tree)
+    _check_paths(prunable, there)
     return jax.tree.unflatten(
         jax.tree.structure(tree),
-        [
-            new.get(path, leaf)
-            for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True)
-        ],
+        [new.get(path, leaf) for path, leaf in zip(there, jax.tree.leaves(tree), strict=True)],
     )
 
 

@@ -1,6 +1,8 @@
-"""Cross-entropy, squared error, accuracy, losses of them, and orthogonality of weights."""
+"""Cross-entropy, squared error, accuracy, tasks made of them, and orthogonality of weights."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,22 +46,31 @@ def cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> jax.A
     return jnp.mean(nats * jnp.where(_is_class(labels, logits), 1.0, jnp.nan).astype(nats.dtype))
 
 
-def accuracy(logits: Array, labels: Array) -> jax.Array:
-    """The fraction of `labels[n]` that are the argmax of `logits[n, classes]`, in [0, 1].
+def hits(logits: Array, labels: Array) -> jax.Array:
+    """1 where `labels[n]` is the argmax of `logits[n, classes]`, else 0: float`[n]`.
 
-    NaN if a label is not one of the classes.
+    NaN where a label is not one of the classes.
 
     Raises:
       ValueError: logits or labels have another shape or type, or a label is not one of the classes
         (the latter is not detected under tracing).
 
-    >>> float(accuracy(np.array([[2.0, 1.0], [0.0, 3.0]]), np.array([0, 0])))
-    0.5
+    >>> hits(np.array([[2.0, 1.0], [0.0, 3.0]]), np.array([0, 0])).tolist()
+    [1.0, 0.0]
     """
     _check_shapes(logits, labels)
     check_labels(labels, logits.shape[-1])
-    hits = jnp.argmax(logits, axis=-1) == labels
-    return jnp.mean(jnp.where(_is_class(labels, logits), hits, jnp.nan))
+    hit = jnp.argmax(logits, axis=-1) == labels
+    return jnp.where(_is_class(labels, logits), hit, jnp.nan)
+
+
+def accuracy(logits: Array, labels: Array) -> jax.Array:
+    """The fraction of `labels[n]` that are the argmax of `logits[n, classes]`, see `hits`.
+
+    >>> float(accuracy(np.array([[2.0, 1.0], [0.0, 3.0]]), np.array([0, 0])))
+    0.5
+    """
+    return jnp.mean(hits(logits, labels))
 
 
 def check_labels(labels: Array, classes: int) -> None:
@@ -101,82 +112,6 @@ def error_rate(logits: Array, labels: Array) -> jax.Array:
     return 1.0 - accuracy(logits, labels)
 
 
-def classification(
-    model: Model,
-    prepare: Callable[[Array], Array],
-    penalty: Callable[[Params], Array] | None = None,
-    smoothing: float = 0.0,
-) -> Loss:
-    """The training loss of a classifier: mean cross-entropy, plus `penalty(params)` if given.
-
-    Args:
-      model: the net as functions.
-      prepare: uint8 images -> normalised float images.
-      penalty: parameters -> a scalar added to the loss.
-      smoothing: of the labels, see `cross_entropy`. Evaluations never smooth.
-
-    Returns:
-      `loss(params, stats, batch, key) -> (scalar, (stats, {"loss", "accuracy"}))`; the key feeds
-      dropout and is consumed.
-
-    >>> net = Model(init=None, apply=lambda params, stats, images, key, train: (images, stats))
-    >>> loss = classification(net, lambda images: images / 255)
-    >>> batch = Split(np.zeros((3, 4)), np.array([0, 1, 3]))
-    >>> value, (stats, metrics) = loss({}, {}, batch, jax.random.key(0))
-    >>> round(float(value), 3), round(float(metrics["accuracy"]), 3)  # log 4, 1/3
-    (1.386, 0.333)
-    """
-
-    def loss(
-        params: Params, stats: Stats, batch: Split, key: Key
-    ) -> tuple[jax.Array, tuple[Stats, dict[str, jax.Array]]]:
-        logits, stats = model.apply(params, stats, prepare(batch.images), key, True)
-        value = cross_entropy(logits, batch.labels, smoothing)
-        if penalty is not None:
-            value = value + penalty(params)
-        return value, (stats, {"loss": value, "accuracy": accuracy(logits, batch.labels)})
-
-    return loss
-
-
-def regression(
-    model: Model,
-    prepare: Callable[[Array], Array],
-    penalty: Callable[[Params], Array] | None = None,
-) -> Loss:
-    """The training loss of a regression: the mean squared error, plus `penalty(params)` if given.
-
-    Args:
-      model: the net as functions.
-      prepare: the inputs of the batch -> those of the net.
-      penalty: parameters -> a scalar added to the loss.
-
-    Returns:
-      `loss(params, stats, batch, key) -> (scalar, (stats, {"loss", "squared_error"}))`; the targets
-      `batch.labels` are float, of the outputs' shape; the key feeds dropout and is consumed.
-
-    Raises:
-      ValueError: from `loss`: the targets have another shape than the outputs.
-
-    >>> net = Model(init=None, apply=lambda params, stats, x, key, train: (x * params["w"], stats))
-    >>> loss = regression(net, lambda x: x, penalty=lambda params: params["w"] ** 2)
-    >>> batch = Split(np.array([1.0, 3.0]), np.array([2.0, 3.0]))
-    >>> value, (stats, metrics) = loss({"w": 2.0}, {}, batch, jax.random.key(0))
-    >>> float(metrics["squared_error"]), float(value)
-    (4.5, 8.5)
-    """
-
-    def loss(
-        params: Params, stats: Stats, batch: Split, key: Key
-    ) -> tuple[jax.Array, tuple[Stats, dict[str, jax.Array]]]:
-        outputs, stats = model.apply(params, stats, prepare(batch.images), key, True)
-        error = squared_error(outputs, batch.labels)
-        value = error if penalty is None else error + penalty(params)
-        return value, (stats, {"loss": value, "squared_error": error})
-
-    return loss
-
-
 def squared_error(outputs: Array, targets: Array) -> jax.Array:
     """The mean of `(outputs − targets)²` over all entries, computed in float32 or higher.
 
@@ -191,45 +126,149 @@ def squared_error(outputs: Array, targets: Array) -> jax.Array:
     return jnp.mean((outputs - targets) ** 2)
 
 
-def next_token(
+class Task(NamedTuple):
+    """What a net is asked, and how its answers are judged.
+
+    Attributes:
+      read: `(prepared inputs, labels) -> (what the net reads, targets)`, both of the examples.
+      loss: `(outputs, targets) -> scalar`, the mean over the examples.
+      measures: name -> `(outputs, targets) -> float[n]`, one number for each example, of which
+        trainings and evaluations report the mean.
+      roots: `outputs of one example -> [rows, k, *its shape]`: vectors v with `Σ v vᵀ` the Hessian
+        of the example's loss in its outputs; the rows are summed one after another.
+      classes: whether labels are whole numbers from 0 to the number of outputs, one an example.
+    """
+
+    read: Callable[[Array, Array], tuple[Array, Array]]
+    loss: Callable[[Array, Array], jax.Array]
+    measures: dict[str, Callable[[Array, Array], jax.Array]]
+    roots: Callable[[Array], jax.Array]
+    classes: bool = False
+
+
+def softmax_roots(logits: Array) -> jax.Array:
+    """`[k, k]`: rows `√p_c (e_c - p)`, whose squares sum to `diag(p) - p pᵀ`, p the softmax.
+
+    >>> roots = softmax_roots(np.zeros(2))
+    >>> np.round(roots.T @ roots, 3).tolist()
+    [[0.25, -0.25], [-0.25, 0.25]]
+    """
+    p = jax.nn.softmax(logits)
+    return jnp.sqrt(p)[:, None] * (jnp.eye(p.size, dtype=p.dtype) - p[None])
+
+
+def _rows_of_tokens(logits: Array) -> jax.Array:
+    """`[t, words, t, words]`: row i has the roots of token i, divided by √t for the mean."""
+    t = logits.shape[0]
+    own = jnp.eye(t, dtype=logits.dtype)[:, None, :, None]
+    return own * jax.vmap(softmax_roots)(logits)[:, :, None] / jnp.sqrt(t)
+
+
+def _squared_roots(outputs: Array) -> jax.Array:
+    """`[1, m, ...]`: those of the mean of m squares, `√(2 / m)` times each direction."""
+    m = outputs.size
+    return jnp.eye(m, dtype=outputs.dtype).reshape(1, m, *outputs.shape) * jnp.sqrt(2 / m)
+
+
+def _per_example(values: Array) -> jax.Array:
+    return jnp.mean(values.reshape(values.shape[0], -1), axis=1)
+
+
+def _token_hits(logits: Array, tokens: Array) -> jax.Array:
+    return _per_example(hits(*_flat(logits, tokens)).reshape(tokens.shape))
+
+
+def _flat(logits: Array, tokens: Array) -> tuple[jax.Array, jax.Array]:
+    return logits.reshape(-1, logits.shape[-1]), tokens.reshape(-1)
+
+
+CLASSIFICATION = Task(
+    read=lambda inputs, labels: (inputs, labels),
+    loss=cross_entropy,
+    measures={"accuracy": hits},
+    roots=lambda logits: softmax_roots(logits)[None],
+    classes=True,
+)
+"""Classes, int `labels[n]`: the mean cross-entropy in nats, and the accuracy."""
+REGRESSION = Task(
+    read=lambda inputs, labels: (inputs, labels),
+    loss=squared_error,
+    measures={"squared_error": lambda outputs, targets: _per_example((outputs - targets) ** 2)},
+    roots=_squared_roots,
+)
+"""Numbers, float labels of the outputs' shape: the mean squared error."""
+NEXT_TOKEN = Task(
+    read=lambda tokens, labels: (tokens[:, :-1], tokens[:, 1:]),
+    loss=lambda logits, tokens: cross_entropy(*_flat(logits, tokens)),
+    measures={"accuracy": _token_hits},
+    roots=_rows_of_tokens,
+)
+"""The token after each of int `inputs[n, t]`, whose labels are not read: the mean cross-entropy
+`-(1 / (n (t - 1))) Σ log p(x_(i+1) | x_1 .. x_i)` in nats, and the accuracy. The model maps tokens
+`[n, t - 1]` to logits `[n, t - 1, words]`; that it is causal is not checked."""
+
+
+def of_task(
+    task: Task,
     model: Model,
     prepare: Callable[[Array], Array],
     penalty: Callable[[Params], Array] | None = None,
 ) -> Loss:
-    """The training loss of a language model: mean cross-entropy of the token after each, in nats.
-
-    `−(1/(n (t − 1))) Σ log p(x_(i+1) | x_1 .. x_i)`, plus `penalty(params)` if given. The model
-    must be causal, which is not checked.
+    """The training loss of a task, plus `penalty(params)` if given.
 
     Args:
-      model: the net as functions; it maps tokens `[n, t - 1]` to logits `[n, t - 1, words]`.
-      prepare: the inputs of the batch -> int tokens `[n, t]`.
+      task: what the net is asked.
+      model: the net as functions.
+      prepare: the inputs of the batch -> those of `task.read`.
       penalty: parameters -> a scalar added to the loss.
 
     Returns:
-      `loss(params, stats, batch, key) -> (scalar, (stats, {"loss", "accuracy"}))`; `batch.labels`
-      is not read; the key feeds dropout and is consumed.
+      `loss(params, stats, batch, key) -> (scalar, (stats, {"loss", and each measure}))`; the key
+      feeds dropout and is consumed.
 
-    >>> repeat = lambda params, stats, tokens, *_: (jax.nn.one_hot(tokens, 3), stats)
-    >>> loss = next_token(Model(init=None, apply=repeat), lambda tokens: tokens)
-    >>> batch = Split(np.array([[1, 1, 2, 2, 0]]), None)
-    >>> value, (stats, metrics) = loss({}, {}, batch, jax.random.key(0))
-    >>> float(metrics["accuracy"])
-    0.5
+    >>> net = Model(init=None, apply=lambda params, stats, x, key, train: (x * params["w"], stats))
+    >>> loss = of_task(REGRESSION, net, lambda x: x, penalty=lambda params: params["w"] ** 2)
+    >>> batch = Split(np.array([1.0, 3.0]), np.array([2.0, 3.0]))
+    >>> value, (stats, metrics) = loss({"w": 2.0}, {}, batch, jax.random.key(0))
+    >>> float(metrics["squared_error"]), float(value)
+    (4.5, 8.5)
     """
 
     def loss(
         params: Params, stats: Stats, batch: Split, key: Key
     ) -> tuple[jax.Array, tuple[Stats, dict[str, jax.Array]]]:
-        tokens = prepare(batch.images)
-        logits, stats = model.apply(params, stats, tokens[:, :-1], key, True)
-        logits, labels = logits.reshape(-1, logits.shape[-1]), tokens[:, 1:].reshape(-1)
-        value = cross_entropy(logits, labels)
+        inputs, targets = task.read(prepare(batch.images), batch.labels)
+        outputs, stats = model.apply(params, stats, inputs, key, True)
+        value = task.loss(outputs, targets)
         if penalty is not None:
             value = value + penalty(params)
-        return value, (stats, {"loss": value, "accuracy": accuracy(logits, labels)})
+        found = {name: jnp.mean(of(outputs, targets)) for name, of in task.measures.items()}
+        return value, (stats, {"loss": value, **found})
 
     return loss
+
+
+def classification(
+    model: Model,
+    prepare: Callable[[Array], Array],
+    penalty: Callable[[Params], Array] | None = None,
+    smoothing: float = 0.0,
+) -> Loss:
+    """The training loss of a classifier, see `CLASSIFICATION` and `of_task`.
+
+    Args:
+      model, prepare, penalty: as in `of_task`.
+      smoothing: of the labels, see `cross_entropy`. Evaluations never smooth.
+
+    >>> net = Model(init=None, apply=lambda params, stats, images, key, train: (images, stats))
+    >>> loss = classification(net, lambda images: images / 255)
+    >>> batch = Split(np.zeros((3, 4)), np.array([0, 1, 3]))
+    >>> value, (stats, metrics) = loss({}, {}, batch, jax.random.key(0))
+    >>> round(float(value), 3), round(float(metrics["accuracy"]), 3)  # log 4, 1/3
+    (1.386, 0.333)
+    """
+    smooth = CLASSIFICATION._replace(loss=partial(cross_entropy, smoothing=smoothing))
+    return of_task(smooth, model, prepare, penalty)
 
 
 def layer_orthogonality(kernel: Array) -> jax.Array:

@@ -20,6 +20,7 @@ from jaxtickets import losses, masks, optimizer_states, runs, weight_average
 from jaxtickets.data import batches as data_batches
 from jaxtickets.dynamic.base import Sparsify
 from jaxtickets.dynamic.static import sparsify as static
+from jaxtickets.losses import CLASSIFICATION, Task
 from jaxtickets.shape_checks import check_array, check_leading
 from jaxtickets.types import Array, Key, Loss, Mask, Model, Params, PyTree, Split, Stats, TrainState
 
@@ -214,12 +215,20 @@ def evaluate(
     stats: Stats,
     split: Split,
     batch_size: int = 1000,
+    task: Task = CLASSIFICATION,
 ) -> Metrics:
-    """Mean loss and accuracy over all of `split` in evaluation mode, one batch at a time.
+    """The mean loss and measures over all of `split` in evaluation mode, one batch at a time.
+
+    Args:
+      model, params, stats: the net.
+      prepare: uint8 images -> normalised float images, or other inputs -> those of the task.
+      split: the examples.
+      batch_size: the number of examples in a batch.
+      task: what the net is asked.
 
     Returns:
-      `{"loss", "accuracy"}`, float scalars: nats, and a fraction. The loss is NaN if a label is not
-      one of the net's classes.
+      `{"loss", and each of task.measures}`, float scalars: of classes, nats and the accuracy, a
+      fraction. They are NaN if a label is not one of the net's classes.
 
     Raises:
       ValueError: `batch_size` is below 1, there is no example, images and labels disagree on their
@@ -233,30 +242,33 @@ def evaluate(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: must be 1 or more")
-    _check_labels(model, prepare, params, stats, split)
+    _check_labels(model, prepare, params, stats, split, task)
     n = split.labels.shape[0]
     batch_size = min(batch_size, n)
     whole = n // batch_size
 
-    def totals(part: Split) -> tuple[Array, Array]:
+    def totals(part: Split) -> Metrics:
         part = runs.divide(part)
-        logits, _ = model.apply(params, stats, prepare(part.images))
+        inputs, targets = task.read(prepare(part.images), part.labels)
+        outputs, _ = model.apply(params, stats, inputs)
         size = part.labels.shape[0]
-        loss = losses.cross_entropy(logits, part.labels).astype(float) * size
-        hits = jnp.sum(jnp.argmax(logits, -1) == part.labels, dtype=jnp.int32)
-        return loss, hits
+        return {
+            "loss": task.loss(outputs, targets).astype(float) * size,
+            **{name: jnp.sum(of(outputs, targets)) for name, of in task.measures.items()},
+        }
 
-    def body(total: tuple[Array, Array], part: Split) -> tuple[tuple[Array, Array], None]:
+    def body(total: Metrics, part: Split) -> tuple[Metrics, None]:
         return jax.tree.map(jnp.add, total, totals(part)), None
 
     head = jax.tree.map(lambda a: a[: whole * batch_size], split)
     parts = jax.tree.map(lambda a: a.reshape(whole, batch_size, *a.shape[1:]), head)
-    zero = jnp.zeros((), float), jnp.int32(0)
+    first = jax.eval_shape(totals, jax.tree.map(lambda a: a[0], Split(*parts)))
+    zero = jax.tree.map(lambda a: jnp.zeros((), a.dtype), first)
     total, _ = lax.scan(body, zero, Split(*parts))
     if n % batch_size:
         rest = jax.tree.map(lambda a: a[whole * batch_size :], split)
         total = jax.tree.map(jnp.add, total, totals(Split(*rest)))
-    return {"loss": total[0] / n, "accuracy": total[1] / n}
+    return {name: value / n for name, value in total.items()}
 
 
 class Totals(NamedTuple):
@@ -336,16 +348,23 @@ def mean_of(total: Totals) -> Metrics:
 
 
 def _check_labels(
-    model: Model, prepare: Callable[[Array], Array], params: Params, stats: Stats, split: Split
+    model: Model,
+    prepare: Callable[[Array], Array],
+    params: Params,
+    stats: Stats,
+    split: Split,
+    task: Task,
 ) -> None:
-    """Raises ValueError unless each of one or more examples has a label that is a class.
+    """Raises ValueError unless there are examples, whose labels are classes if the task has any.
 
     Under tracing, the values of labels are not checked.
     """
     (n,) = check_leading("the examples", split, ("n",))
-    check_array("the labels", split.labels, (n,), int)
     if n == 0:
         raise ValueError("the examples: there is none")
+    if not task.classes:
+        return
+    check_array("the labels", split.labels, (n,), int)
     if isinstance(split.labels, jax.core.Tracer):
         return
 
@@ -394,6 +413,7 @@ class Recipe(NamedTuple):
       parts: the number of parts in which a step's batch is computed, see `step`.
       average: the decay of the weights' moving average, see `init`; 0 for none. Evaluations, the
         early stop, `kept` and the final weights are then the average's.
+      task: what the net is asked in evaluations; `loss` says it for training.
     """
 
     model: Model
@@ -411,6 +431,7 @@ class Recipe(NamedTuple):
     steps: Steps | None = None
     parts: int = 1
     average: float = 0.0
+    task: Task = CLASSIFICATION
 
 
 class Splits(NamedTuple):
@@ -544,7 +565,7 @@ def train_chunk(
     """
     now = watched.state
     for split in (data.train, data.validation, *([] if data.test is None else [data.test])):
-        _check_labels(recipe.model, recipe.prepare, now.params, now.stats, split)
+        _check_labels(recipe.model, recipe.prepare, now.params, now.stats, split, recipe.task)
     order_key, step_key, move_key = jax.random.split(key, 3)
     n, steps = data.train.labels.shape[0], evaluations * recipe.every
     index = data_batches.stream(order_key, watched.state.step, steps, n, recipe.batch_size)
@@ -565,7 +586,7 @@ def train_chunk(
             train=data.train,
         )
         state = before_evaluation(recipe, state, fill)
-        seen = evaluate(recipe.model, recipe.prepare, state.params, state.stats, data.validation)
+        seen = _evaluated(recipe, state, data.validation)
         return observed(recipe, watched, state, metrics, seen, keep_at)
 
     test, per_test = data.test, recipe.evaluations_per_test
@@ -574,9 +595,7 @@ def train_chunk(
 
     def group(watched: Watched, index: Array) -> tuple[Watched, tuple[Metrics, Array]]:
         watched, seen = lax.scan(train_and_evaluate, watched, index)
-        now = watched.state
-        tested = evaluate(recipe.model, recipe.prepare, now.params, now.stats, test)
-        return watched, (seen, tested["accuracy"])
+        return watched, (seen, _evaluated(recipe, watched.state, test))
 
     if evaluations % per_test:
         raise ValueError(
@@ -585,7 +604,19 @@ def train_chunk(
     grouped = index.reshape(-1, per_test, *index.shape[1:])
     watched, (seen, tested) = lax.scan(group, watched, grouped)
     seen = jax.tree.map(lambda a: a.reshape(evaluations, *a.shape[2:]), seen)
-    return watched, {**seen, "test_accuracy": tested}
+    return watched, {**seen, **_test_measures(recipe, tested)}
+
+
+def _evaluated(recipe: Recipe, state: TrainState, split: Split) -> Metrics:
+    """`evaluate` of a state on some data."""
+    return evaluate(
+        recipe.model, recipe.prepare, state.params, state.stats, split, task=recipe.task
+    )
+
+
+def _test_measures(recipe: Recipe, tested: Metrics) -> Metrics:
+    """Test data's metrics that are recorded: the measures, not the loss."""
+    return {f"test_{name}": tested[name] for name in recipe.task.measures}
 
 
 def train_steps(
@@ -651,8 +682,8 @@ def observed(
       recipe: its record.
       watched: the training before the steps.
       state: the state that was evaluated.
-      metrics: the loss and the accuracy of the steps since the last evaluation.
-      seen: the loss and the accuracy on the validation data.
+      metrics: the loss and the measures of the steps since the last evaluation.
+      seen: the loss and the measures on the validation data.
       keep_at: as in `watch`.
 
     >>> state = TrainState({"w": jnp.ones(1)}, {}, (), (), step=jnp.int32(5))
@@ -666,7 +697,7 @@ def observed(
     return _watch(watched, state, seen["loss"], keep_at), {
         "step": state.step,
         "train_loss": metrics["loss"],
-        "train_accuracy": jnp.mean(metrics["accuracy"]),
+        **{f"train_{name}": jnp.mean(metrics[name]) for name in recipe.task.measures},
         **seen,
         **(recipe.record(state) if recipe.record else {}),
     }

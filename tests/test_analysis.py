@@ -9,6 +9,7 @@ import pytest
 
 from jaxtickets import losses, masks, nets, runs
 from jaxtickets.analysis import connectivity, orthogonality, similarity, trainability
+from jaxtickets.compress import graph
 
 KEY = jax.random.key(0)
 shape = jax.jit(connectivity.shape, static_argnums=(1, 2))
@@ -180,6 +181,40 @@ def test_a_filter_is_read_at_all_its_pixels():
     none = shape(mask, wiring, prunable)
     assert {name: int(n) for name, n in none.dead_units.items() if n} == {"conv2": 1}
     assert int(none.effective["conv2/kernel"]) == 25 * 6 * 15
+
+
+@pytest.mark.parametrize("keep", [200, 400])
+def test_a_chains_connectivity_by_its_graph_is_the_same(keep):
+    net = nets.make("lenet5_lecun")
+    params, _ = jax.jit(nets.functional(net, (28, 28, 1)).init)(KEY)
+    prunable, traced = masks.prunable(params), graph.trace(net, (28, 28, 1))
+    mask = masks.random(KEY, params, prunable, keep, floor=10)
+    found = connectivity.of_graph(mask, traced, prunable)
+    expected = shape(mask, traced.wiring, prunable)
+    assert 0 < sum(map(int, found.effective.values())) < keep
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_paths_through_an_embedding_and_a_skip_connection_by_hand():
+    def apply(params, tokens):  # embed -> up -> down, added to what was embedded -> out
+        kernel = {name: leaf["kernel"] for name, leaf in params.items() if name != "embed"}
+        seen = params["embed"]["embedding"][tokens]
+        inner = jax.nn.relu(seen @ kernel["up"]) @ kernel["down"]
+        return (seen + inner) @ kernel["out"]
+
+    sizes = {"up": (2, 3), "down": (3, 2), "out": (2, 4)}
+    params = {name: {"kernel": jnp.ones(size)} for name, size in sizes.items()}
+    params["embed"] = {"embedding": jnp.ones((5, 2))}
+    traced = graph.trace(
+        nets.functional_plain(apply, params), jax.ShapeDtypeStruct((1,), jnp.int32)
+    )
+    mask = masks.ones(params)
+    mask["up"]["kernel"] = jnp.array([[1, 0, 1], [1, 0, 1]], bool)  # nothing feeds unit 1
+    mask["down"]["kernel"] = jnp.array([[1, 1], [1, 1], [0, 0]], bool)  # nothing reads unit 2
+    found = connectivity.of_graph(mask, traced, masks.prunable(params))
+    effective = {"up/kernel": 2, "down/kernel": 2, "out/kernel": 8}
+    assert jax.tree.map(int, found.effective) == effective
+    assert sum(map(int, found.dead_units.values())) == 2 and int(found.dead_inputs) == 0
 
 
 # --- trainability --------------------------------------------------------------------------------

@@ -13,11 +13,11 @@ from experiments.any_model.structures import (
     draw_mlp,
     plain_mlp,
 )
-from jaxtickets import losses, masks, nets
+from jaxtickets import masks, nets
 from jaxtickets.compress import graph
 from jaxtickets.compress.shrink import shrink_model
 from jaxtickets.compress.small_program import cut_tree, small_model
-from jaxtickets.types import Split, Ticket
+from jaxtickets.types import Ticket
 
 QUICK = {"xla_backend_optimization_level": 0}
 WHOLE = {  # what must stay -> why
@@ -267,29 +267,3 @@ def test_what_is_no_model_is_refused_in_one_line(wrong, message):
     with pytest.raises(ValueError) as error:
         wrong()
     assert message in str(error.value) and "\n" not in str(error.value)
-
-
-# --- losses --------------------------------------------------------------------------------------
-
-
-def test_the_regression_loss_by_hand():
-    model = nets.functional_plain(lambda params, x: x @ params["w"], {"w": jnp.ones((2, 1))})
-    loss = losses.regression(model, lambda x: x, lambda params: 10.0)
-    batch = Split(jnp.array([[1.0, 2], [3, 4]]), jnp.array([[1.0], [4]]))
-    params, stats = model.init(jax.random.key(0))
-    # the outputs are 3 and 7: errors 2 and 3, squares 4 and 9
-    value, (_, metrics) = loss(params, stats, batch, jax.random.key(0))
-    assert value == 16.5 and metrics["squared_error"] == 6.5
-    with pytest.raises(ValueError, match="the targets"):
-        loss(params, stats, batch._replace(labels=jnp.ones(2)), jax.random.key(0))
-
-
-def test_the_loss_of_next_tokens_by_hand():
-    table = jnp.log(jnp.array([[0.25, 0.75], [0.5, 0.5]]))
-    model = nets.functional_plain(lambda params, tokens: params["w"][tokens], {"w": table})
-    loss = losses.next_token(model, lambda tokens: tokens)
-    batch = Split(jnp.array([[0, 1, 0]]), None)
-    value, (_, metrics) = loss(*model.init(jax.random.key(0)), batch, jax.random.key(0))
-    # after 0 comes 1, with 3/4; after 1 comes 0, with 1/2, and is the first of two equals
-    np.testing.assert_allclose(value, -(np.log(0.75) + np.log(0.5)) / 2, rtol=1e-6)
-    assert metrics["accuracy"] == 1.0

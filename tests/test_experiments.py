@@ -63,7 +63,7 @@ FIGURES = {
     "portability": ("differences",),
     "any_model": ("shares",),
     "sign_flips": ("overview", "flips", "accuracies"),
-    "learned_sparsity": ("accuracies", "multiply_adds"),
+    "learned_sparsity": ("accuracies", "multiply_adds", "tickets"),
     "classification": ("reliability", "entropy", "rejection", "shifts"),
     "weight_agnostic": ("overview",),
     "neuron_fusion": ("accuracies", "fused"),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.annealed_training.variants import heat_name
-from experiments.harness import rows
+from experiments.harness import pixel_maps, rows
 from experiments.harness.canvas import densities, legend_beside, save, subplots
 from experiments.harness.records import read_spec
 from experiments.harness.tables import grouped, paired
@@ -119,15 +119,11 @@ def draw_agreement(folder: Path) -> Path | None:
     side = int(len(chosen[0]["pixels"]) ** 0.5)
     if side * side != len(chosen[0]["pixels"]):
         return None
-    fig, axes = subplots(1, len(chosen), (1 + 2.6 * len(chosen), 3.3))
-    top = max(max(row["pixels"]) for row in chosen)
-    for panel, row in zip(axes.flat, chosen, strict=True):
-        picture = np.array(row["pixels"]).reshape(side, side)
-        shown = panel.imshow(picture, cmap="magma", vmin=0, vmax=max(top, 1))
-        chains = f"{row['kept_by']} of {len(chosen)} chains"
-        panel.set_title(f"kept by {chains}:\n{row['weights']:,} weights", fontsize="medium")
-        panel.axis("off")
-    fig.colorbar(shown, ax=axes, label="weights of each pixel", shrink=0.8)
+    pictures = {}
+    for row in chosen:
+        title = f"kept by {row['kept_by']} of {len(chosen)} chains:\n{row['weights']:,} weights"
+        pictures[title] = np.reshape(row["pixels"], (side, side))
+    fig = pixel_maps.draw(pictures, across=len(chosen))
     name = phase.removesuffix("-agreement").rpartition("-")[0].replace("_", " ")
     fig.suptitle(_title(folder, f"{name}, seed {chosen[0]['seed']}, {100 * lowest:g} % left"))
     return save(fig, folder, "agreement")

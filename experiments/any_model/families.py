@@ -27,6 +27,7 @@ from jaxtickets.criteria import Evidence
 from jaxtickets.criteria.units import UNIT_CRITERIA
 from jaxtickets.dynamic.methods import METHODS
 from jaxtickets.io import stablehlo, tickets
+from jaxtickets.losses import Task
 from jaxtickets.search import annealing, energies, space, swaps
 from jaxtickets.types import Array, Loss, Prunable, Split, Ticket, Wiring
 
@@ -41,7 +42,8 @@ class Stranger(NamedTuple):
       structure: the net.
       ticket: random weights and a random mask that keeps a half.
       prunable: its kernels.
-      loss: its training loss: of classes, or of next tokens.
+      task: what it is asked: classes, or next tokens.
+      loss: its training loss.
       batches: stacked batches of random data.
       graph: its channel graph.
     """
@@ -49,6 +51,7 @@ class Stranger(NamedTuple):
     structure: Structure
     ticket: Ticket
     prunable: Prunable
+    task: Task
     loss: Loss
     batches: Split
     graph: graph.Graph
@@ -64,14 +67,14 @@ def stranger(structure: Structure) -> Stranger:
     )
     given = inputs(structure.example, 8, draw)
     words = jnp.issubdtype(given.dtype, jnp.integer)
-    make = losses.next_token if words else losses.classification
+    task = losses.NEXT_TOKEN if words else losses.CLASSIFICATION
     if words:  # one more, which is only foretold
         given = jnp.concatenate([given, given[:, :1]], 1)
     labels = draw.integers(0, 3, 8).astype(np.int32)
     batches = jax.tree.map(lambda a: a.reshape(2, 4, *a.shape[1:]), Split(given, labels))
-    loss = make(model, lambda images: images)
+    loss = losses.of_task(task, model, lambda images: images)
     traced = graph.trace(model, structure.example)
-    return Stranger(structure, whole._replace(mask=mask), prunable, loss, batches, traced)
+    return Stranger(structure, whole._replace(mask=mask), prunable, task, loss, batches, traced)
 
 
 def check(name: str, structure: Structure) -> list[dict[str, str]]:
@@ -93,7 +96,7 @@ def _families(net: Stranger) -> Mapping[str, Mapping[str, Callable[[], Any]]]:
     params, mask, prunable = net.ticket.params, net.ticket.mask, net.prunable
     evidence = Evidence(
         params, params, net.ticket.stats, mask, net.batches, net.loss, net.structure.model,
-        lambda images: images, prunable,
+        lambda images: images, prunable, net.task,
     )  # fmt: skip
     units = {group.name: np.arange(group.size) < group.size / 2 for group in net.graph.wiring}
     return {
@@ -112,7 +115,7 @@ def _families(net: Stranger) -> Mapping[str, Mapping[str, Callable[[], Any]]]:
             "similarity": lambda: similarity.cosine(
                 similarity.overlaps(jax.tree.map(lambda a: jnp.stack([a, ~a]), mask), prunable)
             ),
-            "connectivity": lambda: connectivity.shape(mask, net.graph.wiring, prunable),
+            "connectivity": lambda: connectivity.of_graph(mask, net.graph, prunable),
         },
         "compress": {
             "used units": lambda: used_units(mask, net.graph),
@@ -127,7 +130,7 @@ def _families(net: Stranger) -> Mapping[str, Mapping[str, Callable[[], Any]]]:
 
 def _traced(call: Callable[..., Any], evidence: Evidence) -> Any:
     """The shapes of a score."""
-    arrays = evidence._replace(loss=None, model=None, prepare=None, prunable=None)
+    arrays = evidence._replace(loss=None, model=None, prepare=None, prunable=None, task=None)
 
     def score(key: Any, given: Evidence) -> Any:
         return call(
@@ -137,6 +140,7 @@ def _traced(call: Callable[..., Any], evidence: Evidence) -> Any:
                 model=evidence.model,
                 prepare=evidence.prepare,
                 prunable=evidence.prunable,
+                task=evidence.task,
             ),
         )
 

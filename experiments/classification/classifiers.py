@@ -23,6 +23,7 @@ from experiments.harness.problem import Problem, shorter
 from experiments.harness.rows import Row
 from experiments.harness.seeds import training_key
 from experiments.harness.session import Session
+from experiments.harness.trained_masks import before_trainings
 from experiments.harness.training_runs import Start, train_all
 from experiments.harness.training_settings import TrainSettings
 from jaxtickets import runs
@@ -87,13 +88,35 @@ def batches(
       dense: the trained dense nets.
     """
     setting = Setting(session, settings, bayes, train, dense, kept(settings, session.problem))
-    for name in (DENSE, *bayes.methods):
-        yield from _of_method(setting, name)
+    names = (DENSE, *bayes.methods)
+    each = [_trainings(setting, name) for name in names]
+    for i, name in enumerate(names):
+        yield from _of_method(setting, name, sum(map(sum, each[i + 1 :])))
 
 
-def _of_method(setting: Setting, name: str) -> Iterator[Batch]:
-    """Whole and transplanted nets, then pruned ones, then these trained again."""
+def _trainings(setting: Setting, name: str) -> tuple[float, float]:
+    """The first and the second trainings of a method, in whole trainings of a net."""
     session, settings = setting.session, setting.settings
+    n, densities = len(session.seeds), len(settings.density)
+    first = n * (1 + settings.transplant * densities) if name in METHODS else 0
+    if not settings.retrain_epochs:
+        return first, 0.0
+    again = shorter(session.problem, setting.train, settings.retrain_epochs, settings.retrain_rate)
+    return first, n * densities * again.steps / session.problem.steps
+
+
+def _of_method(setting: Setting, name: str, later: float) -> Iterator[Batch]:
+    """Whole and transplanted nets, then pruned ones, then these trained again.
+
+    Args:
+      setting: the problem.
+      name: the method.
+      later: the trainings of the methods after it, in whole trainings.
+    """
+    session, settings = setting.session, setting.settings
+    last = setting._replace(session=before_trainings(session, later))
+    own = before_trainings(session, later + _trainings(setting, name)[1])
+    setting = setting._replace(session=own)
     n, densities = len(session.seeds), settings.density
     trainer = _trainer(setting, name, session.problem)
     first = [(WHOLE, 1.0)]
@@ -117,7 +140,7 @@ def _of_method(setting: Setting, name: str) -> Iterator[Batch]:
         )
         trainer = _trainer(setting, name, again)
         begun = runs.take(nets, several)
-        nets, more = _retrained(setting, name, trainer, kinds, nets=begun, masks=pruned)
+        nets, more = _retrained(last, name, trainer, kinds, nets=begun, masks=pruned)
         yield _batch(setting, name, trainer, kinds, nets, spent[several] + more)
 
 

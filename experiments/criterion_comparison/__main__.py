@@ -30,7 +30,7 @@ from experiments.harness.main import run_main
 from experiments.harness.problem import Problem
 from experiments.harness.session import finish_run, set_up
 from experiments.harness.settings import option
-from experiments.harness.trained_masks import Entry, train_in_parts
+from experiments.harness.trained_masks import Entry, before_trainings, train_in_parts
 from jaxtickets.criteria import find
 from jaxtickets.io.errors import UserError
 from jaxtickets.keys import stream
@@ -90,7 +90,7 @@ def main() -> None:
         if check != "inverted":
             entries += [_treated(problem, entry, check) for entry in made.entries]
     if question.train:
-        found = train_in_parts(made.session, "train", entries)
+        found = train_in_parts(before_trainings(made.session, 0), "train", entries)
     elif not question.evaluate:
         found = trained_masks.counted_rows(problem, entries)
     else:

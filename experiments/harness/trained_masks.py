@@ -127,6 +127,11 @@ def with_later(session: Session, steps: int) -> Session:
     return session._replace(later=session.later + session.problem.recipe.batch_size * steps)
 
 
+def before_trainings(session: Session, trainings: float) -> Session:
+    """The session of a part that so many whole trainings follow, and nothing else of length."""
+    return with_later(session._replace(later=0.0), round(trainings * session.problem.steps))
+
+
 def untrained_rows(session: Session, entries: Sequence[Entry]) -> list[dict[str, Any]]:
     """The columns of `train_entries` that are known before training.
 

@@ -31,6 +31,7 @@ from experiments.harness.main import run_main
 from experiments.harness.rows import Row
 from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.settings import Except, Idle
+from experiments.harness.trained_masks import before_trainings
 from experiments.harness.training_settings import IDLE, NetSettings, TrainSettings
 from experiments.learned_sparsity import comparison, cuts, figure, page, retraining
 from experiments.learned_sparsity.comparison import LEADING
@@ -60,20 +61,26 @@ def main() -> None:
     axis, problem = set_up(place, parts)
     comparison.check(settings, train, problem, axis, net.seeds)
     session = start_run("learned_sparsity", place, parts, axis, problem)
-    dense = dense_nets(session, train, store)
+    then = [
+        comparison.trainings(method, settings, train, problem, net.seeds)
+        for method in settings.methods
+    ]
+    dense = dense_nets(before_trainings(session, sum(then)), train, store)
 
     first = comparison.dense_rows(session, dense)
     made: list[Row] = []
-    for method in settings.methods:
-        made += comparison.train_method(session, method, settings, train, dense)
+    for i, method in enumerate(settings.methods):
+        known = before_trainings(session, sum(then[i + 1 :]))
+        made += comparison.train_method(known, method, settings, train, dense)
         rows.write_summary(session.folder, [*first, *made], *LEADING)
     if settings.retrain_epochs:
-        made = retraining.retrain(session, settings, train, made)
+        made = retraining.retrain(before_trainings(session, 0), settings, train, made)
     summary = [*first, *cuts.cut(session, made, dense, settings.repeats)]
 
     rows.write_summary(session.folder, summary, *LEADING)
     figure.draw_accuracies(session.folder)
     figure.draw_multiply_adds(session.folder)
+    figure.draw_tickets(session.folder, problem.prunable, problem.image_shape)
     print(page.table(summary))
     finish_run(session.folder)
 

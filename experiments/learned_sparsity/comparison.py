@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from experiments.harness import memory, memory_batches, trained_masks
 from experiments.harness.chunked_run import seconds
 from experiments.harness.dense_store import Dense
-from experiments.harness.problem import Problem
+from experiments.harness.problem import Problem, shorter
 from experiments.harness.rows import Row
 from experiments.harness.seeds import Seed, training_key
 from experiments.harness.session import Session
@@ -78,6 +78,18 @@ def check(
             if strength is not None and strength > most:
                 raise UserError(f"--strengths={strength:g}: {name} takes at most {most:g}")
         way_of(name, settings, train, problem, axis)
+
+
+def trainings(
+    name: str, settings: LearnSettings, train: TrainSettings, problem: Problem, seeds: int
+) -> float:
+    """The trainings of a method, with those of what is left, in whole trainings of a net."""
+    again = 0.0
+    if settings.retrain_epochs:
+        smaller = shorter(problem, train, settings.retrain_epochs, settings.retrain_rate)
+        again = smaller.steps / problem.steps
+    results = 1 if name in CONTROLS else max(1, len(settings.density))
+    return len(levels_of(name, settings)) * seeds * (1 + results * again)
 
 
 def train_method(

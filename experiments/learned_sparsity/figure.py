@@ -6,15 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from experiments.harness import rows
+from experiments.harness import pixel_maps, rows
 from experiments.harness.canvas import deviation, legend_beside, save, subplots, words
 from experiments.harness.records import read_spec
 from experiments.learned_sparsity.methods import CONTROLS, DENSE, LEARNED
 from experiments.learned_sparsity.page import grouped
+from jaxtickets.io import tickets
+from jaxtickets.types import Prunable
 
 Row = dict[str, Any]
 DEPTH = 12.0
 """Points below the dense net's accuracy that are shown."""
+SHOWN, FULLEST = 0.02, 0.25
+"""The density of the tickets that are shown, and the highest one, in which little is to see."""
 MARKERS = "osD^vP<>X"
 COLOURS = (*("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9"), *("navy", "gold", "teal"))
 """Of methods that learn their density; the tones of grey are those of methods that are told one."""
@@ -52,6 +56,43 @@ def draw_multiply_adds(folder: Path) -> Path:
     _finish(panel, [*dense, *cut], _cut_left)
     fig.suptitle(f"Nets cut to the units left: {_setting(spec)}", fontsize="medium")
     return save(fig, folder, "multiply_adds")
+
+
+def draw_tickets(folder: Path, prunable: Prunable, image: Sequence[int]) -> Path | None:
+    """Draws what the tickets of about 2 % of the weights read, and says what they are worth.
+
+    Of each method that is the level nearest to that density, on a log scale, if it keeps at most a
+    quarter; the mask is the first seed's, and the accuracy the mean over seeds. None, and nothing
+    is drawn, if no layer has an input for each pixel, or there is no such level.
+
+    Args:
+      folder: the run's folder.
+      prunable: the leaves with masks.
+      image: `(h, w, c)`, the shape of an image.
+    """
+    spec, summary = read_spec(folder), rows.read_summary(folder)
+    nearest: dict[str, tuple[float, list[Row]]] = {}
+    for (method, *_), members in grouped(summary).items():
+        left = float(np.mean([_density(row) for row in members]))
+        far = abs(np.log(left / SHOWN)) if 0 < left <= FULLEST else np.inf
+        if method != DENSE and far < nearest.get(method, (np.inf, []))[0]:
+            nearest[method] = far, members
+    pictures = {}
+    for method, (_, members) in nearest.items():
+        ticket, _ = tickets.load_ticket(folder / "tickets" / members[0]["ticket"])
+        picture = pixel_maps.kept(ticket.mask, prunable, image)
+        if picture is None:
+            return None
+        left = 100 * float(np.mean([_density(row) for row in members]))
+        found = [_accuracy(row) for row in members]
+        worth = f"{np.mean(found):.2f} ± {deviation(found):.2f} %"
+        pictures[f"{words(method)}, {left:.2g} % left\n{worth} correct"] = picture
+    if not pictures:
+        return None
+    fig = pixel_maps.draw(pictures)
+    dense = np.mean([_accuracy(row) for row in summary if row["method"] == DENSE])
+    fig.suptitle(f"What tickets read: {_setting(spec)}; dense {dense:.2f} %", fontsize="medium")
+    return save(fig, folder, "tickets")
 
 
 def _setting(spec: Row) -> str:

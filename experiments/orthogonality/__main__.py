@@ -24,7 +24,7 @@ from experiments.harness.main import run_main
 from experiments.harness.problem import Problem
 from experiments.harness.session import finish_run, set_up
 from experiments.harness.settings import MOST_FACTOR, option
-from experiments.harness.trained_masks import Entry, train_entries
+from experiments.harness.trained_masks import Entry, before_trainings, train_entries
 from experiments.orthogonality import figure
 from experiments.orthogonality.page import table
 from jaxtickets import runs
@@ -66,7 +66,7 @@ def main() -> None:
     if question.repair_steps:
         entries = [*entries, *_repaired(problem, axis, entries, question)]
     before = [*(dense_entry(problem, one) for one in made.session.seeds), *entries]
-    summary = made.summary + train_entries(made.session, "train", entries)[1]
+    summary = made.summary + train_entries(before_trainings(made.session, 0), "train", entries)[1]
     for row, score in zip(summary, _scores(problem, axis, before), strict=True):
         row["orthogonality"] = round(float(score), 8)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.harness import rows
+from experiments.harness import pixel_maps, rows
 from experiments.harness.canvas import reach, save, subplots, weights_left, words
 from experiments.harness.method_figures import label, ordered
 from experiments.harness.records import read_spec
@@ -128,27 +128,15 @@ def draw_where(
         for entry in entries
         if (entry.name["density"], entry.name["seed"]) == (least, first)
     }
-    reads = {path: masks.pick(next(iter(chosen.values())), (path,))[0] for path in prunable}
-    pixels = [path for path, leaf in reads.items() if leaf.shape[0] == int(np.prod(image))]
-    if not pixels:
-        return None
-    across = min(4, len(chosen))
-    down = -(-len(chosen) // across)
-    fig, axes = subplots(down, across, (3.2 * across, 3.5 * down))
-    for panel in axes.flat[len(chosen) :]:
-        panel.axis("off")
-    kept = {m: np.asarray(masks.pick(mask, (pixels[0],))[0]).sum(1) for m, mask in chosen.items()}
-    top = max(float(np.quantile(count, 0.995)) for count in kept.values())
-    for panel, (method, mask) in zip(axes.flat, chosen.items(), strict=False):
-        picture = kept[method].reshape(*image).sum(-1)
-        shown = panel.imshow(picture, cmap="magma", vmin=0, vmax=max(top, 1))
+    pictures = {}
+    for method, mask in chosen.items():
+        picture = pixel_maps.kept(mask, prunable, image)
+        if picture is None:
+            return None
         shares = masks.densities(mask, prunable)
         said = " / ".join(f"{100 * float(share):.3g}" for share in shares.values())
-        panel.set_title(
-            f"{label(method).replace(chr(10), ' ')}\nlayers: {said} %", fontsize="small"
-        )
-        panel.axis("off")
-    fig.colorbar(shown, ax=axes, label="weights kept for each pixel", shrink=0.7)
+        pictures[f"{label(method).replace(chr(10), ' ')}\nlayers: {said} %"] = picture
+    fig = pixel_maps.draw(pictures)
     spec = read_spec(folder)
     fig.suptitle(f"{spec['model']} on {spec['dataset']}, {100 * least:g} % left, seed {first}")
     return save(fig, folder, "where")

@@ -33,7 +33,7 @@ from experiments.harness.flags import (
 from experiments.harness.main import run_main
 from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.settings import option
-from experiments.harness.trained_masks import save_entry, train_in_parts
+from experiments.harness.trained_masks import before_trainings, save_entry, train_in_parts
 from experiments.harness.training_settings import IDLE, NetSettings, TrainSettings
 from experiments.sparse_training import dynamic_runs, plans
 from experiments.sparse_training.figure import draw_accuracies, draw_layers, draw_training
@@ -80,8 +80,11 @@ def main() -> None:
     session = start_run("sparse_training", place, parts, axis, problem)
 
     summary, tickets = [], []
-    for one in methods:
-        done, masks = dynamic_runs.train(session, one, densities, settings, train)
+    each = len(densities) * net.seeds
+    rewound = question.rewind * each * sum(one.method is not None for one in methods)
+    for i, one in enumerate(methods, 1):
+        known = before_trainings(session, (len(methods) - i) * each + rewound)
+        done, masks = dynamic_runs.train(known, one, densities, settings, train)
         summary += done
         tickets += masks if one.method is not None else []
         rows.write_summary(session.folder, summary, *LEADING)

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxtickets import masks
+from jaxtickets.compress.graph import Graph
+from jaxtickets.compress.used_units import used_units
 from jaxtickets.shape_checks import check_array
 from jaxtickets.types import Array, Mask, Prunable, Wiring
 
@@ -40,7 +42,8 @@ def shape(mask: Mask, wiring: Wiring, prunable: Prunable) -> Shape:
       prunable: the leaves that are counted.
 
     Raises:
-      ValueError: the wiring has other places of units than layers that compute and read them.
+      ValueError: the wiring has other places of units than layers that compute and read them; see
+        `of_graph` for such a net.
 
     >>> from jaxtickets.types import Feed, Units
     >>> wiring = (Units("fc1", 2, ("fc1",), norms=(), consumers=(Feed("out", 1),)),)
@@ -54,7 +57,7 @@ def shape(mask: Mask, wiring: Wiring, prunable: Prunable) -> Shape:
     """
     for group in wiring:
         if group.spans or not group.producers or not group.consumers:
-            raise ValueError(f"paths can't be followed through {group.name}: it is no chain")
+            raise ValueError(f"paths can't be followed through {group.name}: see of_graph")
     links = _links(mask, wiring)
     first = wiring[0].producers[0]
     into: dict[str, Array] = {first: jnp.ones(links[first].shape[0], bool)}
@@ -86,6 +89,48 @@ def shape(mask: Mask, wiring: Wiring, prunable: Prunable) -> Shape:
         effective,
         {name: dead_units[name] for name in names},
         jnp.sum(~begins, dtype=jnp.int32),
+    )
+
+
+def of_graph(mask: Mask, graph: Graph, prunable: Prunable) -> Shape:
+    """The connectivity of a mask, for a net of any form; not traced.
+
+    A leaf whose axes aren't known to compute or to read units, such as an embedding or a plain
+    matrix without a layer's name, does both: its units count as on a path. So does a unit of a
+    recurrent net that only feeds itself.
+
+    Args:
+      mask: the mask over the parameters.
+      graph: the net's channel graph.
+      prunable: the leaves that are counted.
+
+    >>> from jaxtickets.compress import graph
+    >>> from jaxtickets.types import Model
+    >>> params = {"fc1": {"kernel": jnp.ones((2, 2))}, "out": {"kernel": jnp.ones((2, 1))}}
+    >>> def apply(params, stats, x, *_):
+    ...     return jnp.tanh(x @ params["fc1"]["kernel"]) @ params["out"]["kernel"], stats
+    >>> traced = graph.trace(Model(lambda key: (params, {}), apply), (2,))
+    >>> mask = {"fc1": {"kernel": jnp.array([[True, True], [True, False]])}}
+    >>> mask["out"] = {"kernel": jnp.array([[False], [True]])}
+    >>> found = of_graph(mask, traced, ("fc1/kernel", "out/kernel"))
+    >>> {path: int(kept) for path, kept in found.effective.items()}
+    {'fc1/kernel': 1, 'out/kernel': 1}
+    >>> int(found.dead_units["fc1"]), int(found.dead_inputs)
+    (1, 1)
+    """
+    units = used_units(mask, graph, biases=False)
+    left = jax.tree.map(jnp.logical_and, mask, masks.expand(units, graph.wiring, mask))
+    fed = {layer for group in graph.wiring for layer, _ in group.consumers}
+    fed |= {span.path.rpartition("/")[0] for group in graph.wiring for span in group.spans}
+    dead_inputs = jnp.int32(0)
+    for path, kept in zip(prunable, masks.pick(left, prunable), strict=True):
+        if path.rpartition("/")[0] not in fed:
+            axes = tuple(i for i in range(kept.ndim) if i != kept.ndim - 2)
+            dead_inputs += jnp.sum(~kept.any(axis=axes), dtype=jnp.int32)
+    return Shape(
+        masks.counts(left, prunable),
+        {name: jnp.sum(~jnp.asarray(used), dtype=jnp.int32) for name, used in units.items()},
+        dead_inputs,
     )
 
 

@@ -12,7 +12,7 @@ from jaxtickets.compress.graph import Graph
 from jaxtickets.types import Mask, Units
 
 
-def used_units(mask: Mask, graph: Graph) -> dict[str, np.ndarray]:
+def used_units(mask: Mask, graph: Graph, biases: bool = True) -> dict[str, np.ndarray]:
     """`{group: bool[units]}`: the units whose removal would change what the masked net computes.
 
     A unit is out of use if no kept weight reads it, or if its own value is always zero: none of the
@@ -27,6 +27,8 @@ def used_units(mask: Mask, graph: Graph) -> dict[str, np.ndarray]:
       mask: the mask over the parameters.
       graph: the net's channel graph. A unit that groups share is in use if it is made in one of
         them and read in one.
+      biases: whether a bias, scale or shift makes a unit; if not, only units on a path of kept
+        weights from the input are in use.
     """
     mask = jax.tree.map(np.asarray, mask)
     expand = jax.jit(masks.expand, static_argnums=1)
@@ -38,7 +40,7 @@ def used_units(mask: Mask, graph: Graph) -> dict[str, np.ndarray]:
         for group in graph.wiring:
             places = graph.units[group.name]
             read[places] |= _read(left, group)
-            made[places] |= _made(left, group)
+            made[places] |= _made(left, group, biases)
         now = {name: (read & made)[places] for name, places in graph.units.items()}
         if all(np.array_equal(now[name], units[name]) for name in units):
             return units
@@ -55,11 +57,11 @@ def _read(mask: Mask, group: Units) -> np.ndarray:
     return read | _spanned(mask, group)
 
 
-def _made(mask: Mask, group: Units) -> np.ndarray:
+def _made(mask: Mask, group: Units, biases: bool) -> np.ndarray:
     """bool`[units]`: whether a kept weight, bias, scale or shift makes the unit."""
     by_path = dict(zip(masks.paths(mask), jax.tree.leaves(mask), strict=True))
     leaves = list(masks.kernels(mask, group.producers))
-    for layer in group.producers + group.norms:
+    for layer in group.producers + group.norms if biases else ():
         names = [f"{layer}/{leaf}" if layer else leaf for leaf in ("bias", "scale")]
         leaves += [by_path[name] for name in names if name in by_path]
     columns = [np.any(leaf, axis=tuple(range(np.ndim(leaf) - 1))) for leaf in leaves]

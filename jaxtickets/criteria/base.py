@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxtickets.losses import CLASSIFICATION, Task
 from jaxtickets.shape_checks import check_leading
 from jaxtickets.types import (
     Array,
@@ -45,6 +46,8 @@ class Evidence(NamedTuple):
       prepare: uint8 images -> the float images that the net reads.
       prunable: the leaves whose gradients a criterion combines, as GraSP does; None for
         `masks.prunable(params)`.
+      task: what the net is asked, for criteria that differentiate its outputs; None for
+        `losses.CLASSIFICATION`.
     """
 
     init_params: Params
@@ -56,6 +59,7 @@ class Evidence(NamedTuple):
     model: Model | Any = None
     prepare: Callable[[Array], Array] | Any = None
     prunable: Prunable | None = None
+    task: Task | None = None
 
 
 Score = Callable[[Key, Evidence], Scores]
@@ -162,6 +166,31 @@ def loss_gradient(loss: Callable[[Params], Array], params: Params) -> Params:
         return single(loss(params)) * LOSS_SCALE
 
     return jax.tree.map(lambda a: a / LOSS_SCALE, jax.grad(scaled)(params))
+
+
+def task_of(evidence: Evidence) -> Task:
+    """What the net is asked: classes unless the evidence says otherwise.
+
+    >>> task_of(Evidence({}, {}, {}, {}, None, None)) is CLASSIFICATION
+    True
+    """
+    return evidence.task or CLASSIFICATION
+
+
+def evaluation_loss(evidence: Evidence, params: Params, images: Array, labels: Array) -> jax.Array:
+    """The mean loss of examples `[n, ...]` in evaluation mode: nothing is dropped or averaged.
+
+    >>> net = Model(None, lambda params, stats, images, *_: (images * params["w"], stats))
+    >>> evidence = Evidence(None, None, {}, None, None, None, net, prepare=lambda images: images)
+    >>> images, labels = np.array([[1.0, 0.0]]), np.array([0])
+    >>> losses = [evaluation_loss(evidence, {"w": w}, images, labels) for w in (0.0, 9.0)]
+    >>> [round(float(loss), 3) for loss in losses]  # log 2, log(1 + exp(-9))
+    [0.693, 0.0]
+    """
+    task = task_of(evidence)
+    inputs, targets = task.read(evidence.prepare(images), labels)
+    outputs, _ = evidence.model.apply(params, evidence.stats, inputs, None, False)
+    return task.loss(outputs, targets)
 
 
 def check_batches(evidence: Evidence) -> tuple[int, ...]:

@@ -3,13 +3,18 @@
 import jax
 import jax.numpy as jnp
 
-from jaxtickets import losses
-from jaxtickets.criteria.base import Evidence, in_single, loss_gradient, mean_over_examples
+from jaxtickets.criteria.base import (
+    Evidence,
+    evaluation_loss,
+    in_single,
+    loss_gradient,
+    mean_over_examples,
+)
 from jaxtickets.types import Array, Key, Params, Scores
 
 
 def score(key: Key, evidence: Evidence) -> Scores:
-    """`½ w² · mean_n (dL_n/dw)²`, with L_n the cross-entropy of example n in evaluation mode.
+    """`½ w² · mean_n (dL_n/dw)²`, with L_n the loss of example n in evaluation mode.
 
     The mean is the diagonal of the empirical Fisher information. Theis et al., "Faster gaze
     prediction with dense networks and Fisher pruning", 2018, equation 9, for weights. The key is
@@ -30,9 +35,7 @@ def score(key: Key, evidence: Evidence) -> Scores:
 
     def squared(images: Array, labels: Array) -> Params:
         def loss(params: Params) -> Array:
-            inputs = evidence.prepare(images)
-            logits, _ = evidence.model.apply(params, evidence.stats, inputs, None, False)
-            return losses.cross_entropy(logits, labels)
+            return evaluation_loss(evidence, params, images, labels)
 
         return jax.tree.map(jnp.square, loss_gradient(loss, evidence.params))
 

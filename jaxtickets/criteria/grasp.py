@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxtickets import losses, masks
-from jaxtickets.criteria.base import LOSS_SCALE, Evidence, gradient, in_single
+from jaxtickets.criteria.base import LOSS_SCALE, Evidence, gradient, in_single, task_of
 from jaxtickets.types import Key, Params, Scores, Stats
 
 TEMPERATURE = 200.0
@@ -19,7 +19,7 @@ def score(key: Key, evidence: Evidence, temperature: float = TEMPERATURE) -> Sco
     code, biases and norms are not part of the flow. To first order, removing w changes the square
     of its norm by `−2 w · (H g)`. Wang et al., "Picking winning tickets before training by
     preserving gradient flow", 2020, equation 8, with the opposite sign, so that higher scores are
-    kept. The loss is the cross-entropy, in training mode, of the logits divided by a temperature,
+    kept. The loss is that of the task, in training mode, of the outputs divided by a temperature,
     200 as in the paper's code. At a temperature of 1, a net without batch norm would keep the
     weights that make its logits explode. The key feeds dropout, the same in both derivatives, and
     is consumed.
@@ -46,7 +46,8 @@ def score(key: Key, evidence: Evidence, temperature: float = TEMPERATURE) -> Sco
         logits, stats = evidence.model.apply(*arguments)
         return logits / temperature, stats
 
-    loss = losses.classification(evidence.model._replace(apply=apply), evidence.prepare)
+    warm = evidence.model._replace(apply=apply)
+    loss = losses.of_task(task_of(evidence), warm, evidence.prepare)
     evidence = evidence._replace(loss=loss)
 
     def flow(params: Params) -> Params:

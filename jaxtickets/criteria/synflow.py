@@ -6,6 +6,7 @@ from jax.tree_util import DictKey, KeyPath
 
 from jaxtickets import masks
 from jaxtickets.criteria.base import Evidence, check_batches, in_single, single
+from jaxtickets.losses import NEXT_TOKEN
 from jaxtickets.types import Array, Key, Mask, Params, Prunable, Scores, Stats
 
 NEGATIVE = 1e-3
@@ -29,8 +30,9 @@ def score(key: Key, evidence: Evidence) -> Scores:
     the flow through a layer cancels out.
 
     Raises:
-      ValueError: a leaf has negative scores, or a kernel of the dense net, one of
-        `evidence.prunable`, has only zeros (under tracing all scores are NaN instead).
+      ValueError: the net reads tokens, a leaf has negative scores, or a kernel of the dense net,
+        one of `evidence.prunable`, has only zeros (the last two under tracing: all scores are NaN
+        instead).
 
     >>> from jaxtickets.types import Model, Split
     >>> net = Model(None, lambda params, stats, images, *_: (images @ params["kernel"], stats))
@@ -55,6 +57,11 @@ def score(key: Key, evidence: Evidence) -> Scores:
         return size / jnp.maximum(sums, jnp.finfo(leaf.dtype).tiny)
 
     check_batches(evidence)
+    if evidence.task is NEXT_TOKEN:
+        raise ValueError(
+            "SynFlow gives the net an image of ones, and this net reads tokens; take another "
+            "criterion, such as snip"
+        )
     ones = jnp.ones((1, *evidence.batches.images.shape[2:]), jnp.float32)
 
     def flow(params: Params) -> Array:

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxtickets import losses, masks
+from jaxtickets import masks
 from jaxtickets.compress.surgeon import quadratic
 from jaxtickets.compress.surgeon.quadratic import Problem, Removal, Study
-from jaxtickets.criteria.base import Evidence, check_batches
+from jaxtickets.criteria.base import Evidence, check_batches, evaluation_loss
 from jaxtickets.types import Array, Mask, Params, Prunable, Ticket
 
 DAMPING = 1e-4
@@ -71,7 +71,7 @@ def study(evidence: Evidence, prunable: Prunable, *, damping: float = DAMPING) -
 
 
 def hessian(evidence: Evidence, prunable: Prunable) -> np.ndarray:
-    """float64`[n, n]`: of the mean cross-entropy over all batches, in evaluation mode."""
+    """float64`[n, n]`: of the mean loss over all batches, in evaluation mode."""
     check_batches(evidence)
     with jax.enable_x64(True):
         params = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), evidence.params)
@@ -86,9 +86,7 @@ def hessian(evidence: Evidence, prunable: Prunable) -> np.ndarray:
                     parts.append(vector[start : start + leaf.size].reshape(leaf.shape))
                     start += leaf.size
                 changed = masks.put(params, prunable, parts)
-                inputs = evidence.prepare(images)
-                logits, _ = evidence.model.apply(changed, evidence.stats, inputs, None, False)
-                return losses.cross_entropy(logits, labels)
+                return evaluation_loss(evidence, changed, images, labels)
 
             def column(direction: Array) -> Array:
                 return jax.jvp(jax.grad(loss), (flat,), (direction,))[1]

@@ -22,10 +22,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtickets import losses, masks
+from jaxtickets import masks
 from jaxtickets.compress.surgeon import quadratic
 from jaxtickets.compress.surgeon.quadratic import Problem, Removal, Study
-from jaxtickets.criteria.base import Evidence, check_batches, loss_gradient
+from jaxtickets.criteria.base import Evidence, check_batches, evaluation_loss, loss_gradient
 from jaxtickets.types import Array, Mask, Params, Prunable, Ticket
 
 DAMPING = 0.1
@@ -106,9 +106,7 @@ def information(evidence: Evidence, prunable: Prunable, block: int) -> dict[str,
     @jax.jit
     def gradients(images: Array, labels: Array) -> list[Array]:
         def loss(params: Params, image: Array, label: Array) -> Array:
-            inputs = evidence.prepare(image[None])
-            logits, _ = evidence.model.apply(params, evidence.stats, inputs, None, False)
-            return losses.cross_entropy(logits, label[None])
+            return evaluation_loss(evidence, params, image[None], label[None])
 
         def one(image: Array, label: Array) -> list[Array]:
             found = loss_gradient(lambda params: loss(params, image, label), evidence.params)

@@ -15,7 +15,7 @@ from jaxtickets import nets
 from jaxtickets.compress import graph, output_check, report, unit_selection
 from jaxtickets.compress.shrink import shrink, shrink_model
 from jaxtickets.io import tickets
-from jaxtickets.types import Ticket
+from jaxtickets.types import Model, Ticket
 
 MNIST, CIFAR, SMALL = (28, 28, 1), (32, 32, 3), (8, 8, 3)
 
@@ -74,6 +74,18 @@ def off_by(net, ticket, units, found, small, cut):
         output_check.output_difference(net, ticket, less, found, small, cut) > 1e-3
     )  # units matter
     return gap
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_outputs_that_are_no_numbers_differ_from_numbers(wrong):
+    linear = Model(None, lambda params, stats, images, *_: (images @ params["w"], stats))
+    found = graph.Graph((), {}, {}, frozenset(), image=(2,))
+    ones = np.ones((2, 1), "f")
+    right = Ticket({"w": ones}, {}, {"w": ones > 0}, np.int32(0))
+    broken = right._replace(params={"w": ones * np.float32(wrong)})
+    for pair in ((right, broken), (broken, right)):
+        gap = output_check.output_difference(linear, pair[0], {}, found, linear, pair[1])
+        assert gap == np.inf
 
 
 def sizes(tree):

@@ -39,6 +39,13 @@ def reestimate(
 
     Raises:
       ValueError: there are no batches.
+
+    >>> def apply(params, stats, images, key, train):  # a running mean
+    ...     return images, {"mean": 0.9 * stats["mean"] + 0.1 * images.mean()}
+    >>> batches = jnp.array([[1.0, 3.0], [5.0, 7.0]])
+    >>> stats = reestimate(Model(None, apply), {}, {"mean": jnp.array(100.0)}, batches)
+    >>> round(float(stats["mean"]), 3)
+    4.0
     """
     if not jax.tree.leaves(stats):
         return stats

@@ -50,6 +50,14 @@ def costs(graph: Graph, dense: Mapping[str, int]) -> Costs:
 
     Raises:
       ValueError: groups share units, so that their counts do not determine a cost.
+
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.compress import graph
+    >>> net = nets.make("lenet300_100", widths=(4, 3), classes=2)
+    >>> traced = graph.trace(net, (2, 2, 1))
+    >>> found = costs(traced, nets.multiply_adds(net, (2, 2, 1)))
+    >>> found.sizes, [round(float(share), 2) for share in found.layers]  # 16, 12 and 6 of 34
+    ((4, 3), [0.47, 0.35, 0.18])
     """
     owner: dict[int, int] = {}
     for at, group in enumerate(graph.wiring):
@@ -72,14 +80,32 @@ def costs(graph: Graph, dense: Mapping[str, int]) -> Costs:
 
 
 def share(costs: Costs, counts: Array) -> Array:
-    """float32 scalar: the share of the multiply-adds that remains with `counts[groups]` units."""
+    """float32 scalar: the share of the multiply-adds that remains with `counts[groups]` units.
+
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.compress import graph
+    >>> net = nets.make("lenet300_100", widths=(4, 3), classes=2)
+    >>> traced = graph.trace(net, (2, 2, 1))
+    >>> found = costs(traced, nets.multiply_adds(net, (2, 2, 1)))
+    >>> round(float(share(found, np.array([2, 3]))), 3)  # 8 + 6 + 6 of 34
+    0.588
+    """
     gone = 1 - counts / jnp.asarray(costs.sizes, jnp.float32)
     left = 1 - jnp.sum(costs.axes * gone[None, None, :], axis=-1)
     return jnp.sum(costs.layers * jnp.prod(left, axis=-1))
 
 
 def least(costs: Costs, floor: int) -> float:
-    """The share that remains when every group keeps its floor, at least one unit."""
+    """The share that remains when every group keeps its floor, at least one unit.
+
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.compress import graph
+    >>> net = nets.make("lenet300_100", widths=(4, 3), classes=2)
+    >>> traced = graph.trace(net, (2, 2, 1))
+    >>> found = costs(traced, nets.multiply_adds(net, (2, 2, 1)))
+    >>> round(least(found, floor=1), 3)  # 4 + 1 + 2 of 34
+    0.206
+    """
     return float(share(costs, jnp.array(_floors(costs, floor))))
 
 
@@ -95,6 +121,15 @@ def within(costs: Costs, scores: Array, budget: Array, floor: int = 1) -> Array:
       budget: in (0, 1], the share of the multiply-adds; at least `least(costs, floor)`.
       floor: the fewest units in each group; smaller groups are kept whole. 0 means 1, because no
         layer may be emptied.
+
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.compress import graph
+    >>> net = nets.make("lenet300_100", widths=(4, 3), classes=2)
+    >>> traced = graph.trace(net, (2, 2, 1))
+    >>> found = costs(traced, nets.multiply_adds(net, (2, 2, 1)))
+    >>> scores = jnp.array([4.0, 1.0, 3.0, 2.0, 9.0, 5.0, 6.0])
+    >>> within(found, scores, budget=20.5 / 34).tolist()  # the last two of fc1 do not fit
+    [True, False, True, False, True, True, True]
     """
     floors, starts = _floors(costs, floor), np.cumsum([0, *costs.sizes])[:-1]
     parts = jnp.split(scores, starts[1:].tolist())

@@ -39,7 +39,11 @@ sorted float64 values; `draws` is used by random starts alone."""
 
 
 def linear(draws: np.random.Generator, ordered: np.ndarray, clusters: int) -> np.ndarray:
-    """`min + (max - min) j / (k - 1)`, j = 0 ... k - 1; one cluster: the middle of the range."""
+    """`min + (max - min) j / (k - 1)`, j = 0 ... k - 1; one cluster: the middle of the range.
+
+    >>> linear(np.random.default_rng(0), np.array([0.0, 1.0, 10.0]), 3).tolist()
+    [0.0, 5.0, 10.0]
+    """
     del draws
     if clusters == 1:
         return (ordered[:1] + ordered[-1:]) / 2
@@ -47,13 +51,21 @@ def linear(draws: np.random.Generator, ordered: np.ndarray, clusters: int) -> np
 
 
 def density(draws: np.random.Generator, ordered: np.ndarray, clusters: int) -> np.ndarray:
-    """The quantiles `(j + 1/2) / k`: evenly spaced on the values' cumulative distribution."""
+    """The quantiles `(j + 1/2) / k`: evenly spaced on the values' cumulative distribution.
+
+    >>> density(np.random.default_rng(0), np.array([0.0, 1.0, 2.0, 3.0, 100.0]), 2).tolist()
+    [1.0, 3.0]
+    """
     del draws
     return np.unique(np.quantile(ordered, (np.arange(clusters) + 0.5) / clusters))
 
 
 def random(draws: np.random.Generator, ordered: np.ndarray, clusters: int) -> np.ndarray:
-    """Distinct values, drawn without replacement."""
+    """Distinct values, drawn without replacement.
+
+    >>> random(np.random.default_rng(0), np.array([1.0, 2.0, 2.0, 3.0]), 3).tolist()
+    [1.0, 2.0, 3.0]
+    """
     return np.sort(draws.choice(np.unique(ordered), clusters, replace=False))
 
 
@@ -62,6 +74,9 @@ def optimal(draws: np.random.Generator, ordered: np.ndarray, clusters: int) -> n
 
     `D[j, n] = min_i D[j - 1, i] + cost(i, n)` with `cost(i, n)` the squared deviations of points i
     to n - 1 from their mean.
+
+    >>> optimal(np.random.default_rng(0), np.array([0.0, 1.0, 10.0, 11.0]), 2).tolist()
+    [0.5, 10.5]
     """
     del draws
     points, counts = np.unique(ordered, return_counts=True)
@@ -115,6 +130,10 @@ def cluster(
     Raises:
       ValueError: a value is not finite, or there are fewer distinct values than clusters, or no
         cluster.
+
+    >>> centroids, assignments = cluster(np.array([[0.0, 10.0], [11.0, 1.0]]), 2)
+    >>> centroids.tolist(), assignments.tolist()
+    ([0.5, 10.5], [[0, 1], [1, 0]])
     """
     values = np.asarray(values)
     ordered = np.sort(values, axis=None).astype(np.float64)
@@ -137,7 +156,11 @@ def cluster(
 
 
 def nearest(values: Array, centroids: np.ndarray) -> np.ndarray:
-    """int32 like `values`: the index of the nearest of the sorted centroids, of two the greater."""
+    """int32 like `values`: the index of the nearest of the sorted centroids, of two the greater.
+
+    >>> nearest(np.array([0.0, 4.0, 6.0]), centroids=np.array([1.0, 7.0])).tolist()
+    [0, 1, 1]
+    """
     return np.searchsorted(_middles(centroids), np.asarray(values), "right").astype(np.int32)
 
 

@@ -49,14 +49,22 @@ class SymbolCoder(NamedTuple):
 
 
 def entropy(symbols: np.ndarray) -> float:
-    """The entropy of the symbols' empirical distribution, in bits a symbol; 0 of no symbols."""
+    """The entropy of the symbols' empirical distribution, in bits a symbol; 0 of no symbols.
+
+    >>> entropy(np.array([0, 0, 1, 2])), entropy(np.array([7, 7]))
+    (1.5, 0.0)
+    """
     _, counts = np.unique(symbols, return_counts=True)
     shares = counts / max(1, counts.sum())
     return float((shares * -np.log2(shares)).sum())
 
 
 def bound(symbols: np.ndarray) -> float:
-    """The entropy bound of all symbols together, in bytes."""
+    """The entropy bound of all symbols together, in bytes.
+
+    >>> bound(np.array([0, 1] * 8))  # 16 bits
+    2.0
+    """
     return len(symbols) * entropy(symbols) / 8
 
 
@@ -69,13 +77,21 @@ def _width(alphabet: int) -> int:
 
 
 def pack_numbers(numbers: np.ndarray, width: int) -> bytes:
-    """Whole numbers of `width` bits each, highest bit first, the last byte padded with zeros."""
+    """Whole numbers of `width` bits each, highest bit first, the last byte padded with zeros.
+
+    >>> pack_numbers(np.array([1, 2, 15]), width=4).hex()
+    '12f0'
+    """
     bits = (np.asarray(numbers, np.int64)[:, None] >> np.arange(width)[::-1]) & 1
     return np.packbits(bits.astype(np.uint8)).tobytes()
 
 
 def unpack_numbers(data: bytes, width: int, count: int) -> np.ndarray:
-    """int64`[count]`: the inverse of `pack_numbers`; raises ValueError if `data` is too short."""
+    """int64`[count]`: the inverse of `pack_numbers`; raises ValueError if `data` is too short.
+
+    >>> unpack_numbers(bytes.fromhex("12f0"), width=4, count=3).tolist()
+    [1, 2, 15]
+    """
     if len(data) * 8 < width * count:
         raise ValueError(f"{len(data)} bytes do not hold {count} numbers of {width} bits")
     bits = np.unpackbits(np.frombuffer(data, np.uint8), count=width * count)
@@ -106,6 +122,9 @@ def code_lengths(symbols: np.ndarray, alphabet: int) -> np.ndarray:
     """int64`[alphabet]`: the bits of each symbol in a Huffman code; 0 of a symbol without any.
 
     A symbol that is alone has the length 1 here, and its stream no bits.
+
+    >>> code_lengths(np.array([0, 0, 0, 1, 3]), alphabet=4).tolist()
+    [1, 2, 0, 2]
     """
     counts = np.bincount(symbols, minlength=alphabet)
     used = np.flatnonzero(counts)
@@ -152,12 +171,20 @@ def _huffman_decode(coded: Coded, alphabet: int, count: int) -> np.ndarray:
 
 
 def stored_words(words: np.ndarray) -> bytes:
-    """The bytes of the 32-bit words of a range coder, without zero bytes at the end."""
+    """The bytes of the 32-bit words of a range coder, without zero bytes at the end.
+
+    >>> stored_words(np.array([258, 0], np.uint32)).hex()
+    '0201'
+    """
     return words.astype("<u4").tobytes().rstrip(b"\0")
 
 
 def read_words(stream: bytes) -> np.ndarray:
-    """uint32: the inverse of `stored_words`, up to words of zeros, which decoders imply."""
+    """uint32: the inverse of `stored_words`, up to words of zeros, which decoders imply.
+
+    >>> read_words(bytes.fromhex("0201")).tolist()
+    [258]
+    """
     return np.frombuffer(stream + bytes(-len(stream) % 4), "<u4").astype(np.uint32)
 
 

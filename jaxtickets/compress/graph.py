@@ -81,6 +81,11 @@ def trace(
 
     Raises:
       ValueError: in one line that names the net, the layer and the operation.
+
+    >>> net = nets.make("lenet300_100", widths=(4, 3), classes=2)
+    >>> traced = trace(net, (2, 2, 1))
+    >>> [(group.name, group.size, group.consumers[0].layer) for group in traced.wiring]
+    [('fc1', 4, 'fc2'), ('fc2', 3, 'out')]
     """
     model = nets.as_model(lax_form(net), shape)
     params, stats = jax.eval_shape(model.init, jax.random.key(0))
@@ -117,6 +122,9 @@ def along(stays: np.ndarray, places: np.ndarray) -> np.ndarray:
     Args:
       stays: bool`[units]`, the units that are kept.
       places: int`[size]` or int`[size, k]`, an axis of `Graph.axes`.
+
+    >>> along(np.array([True, False, True]), np.array([0, 1, 1, 2])).tolist()
+    [True, False, False, True]
     """
     return stays[places] if places.ndim == 1 else stays[places].all(-1)
 
@@ -126,6 +134,13 @@ def kept(graph: Graph, units: UnitMask) -> np.ndarray:
 
     Raises:
       ValueError: a name is not that of a group, the number of units differs, or a mask is not bool.
+
+    >>> net = nets.make("lenet300_100", widths=(4, 3), classes=2)
+    >>> traced = trace(net, (2, 2, 1))
+    >>> traced.units["fc1"].tolist()
+    [1, 2, 3, 4]
+    >>> kept(traced, {"fc1": np.array([True, True, False, False])}).tolist()
+    [True, True, True, False, False, True, True, True]
     """
 
     count = 1 + max(int(places.max()) for axes in graph.axes.values() for places in axes.values())
@@ -143,7 +158,13 @@ def kept(graph: Graph, units: UnitMask) -> np.ndarray:
 
 
 def kernel_of(graph: Graph, layer: str) -> str:
-    """The path in the parameters of the kernel of a layer that computes or reads units."""
+    """The path in the parameters of the kernel of a layer that computes or reads units.
+
+    >>> net = nets.make("lenet300_100", widths=(4, 3), classes=2)
+    >>> traced = trace(net, (2, 2, 1))
+    >>> kernel_of(traced, "fc1")
+    'fc1/kernel'
+    """
     prefix = f"params/{layer}/" if layer else "params/"
     own = [path for path in graph.axes if path.startswith(prefix) and -2 in graph.axes[path]]
     own = [path for path in own if "/" not in path.removeprefix(prefix)]

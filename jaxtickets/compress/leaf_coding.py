@@ -77,6 +77,14 @@ def encode(
     Raises:
       ValueError: a kept number is not finite, the shared leaf has another shape or dtype, or
         assignments outside its codebook.
+
+    >>> from jaxtickets.compress.entropy_coding import SYMBOL_CODERS
+    >>> from jaxtickets.compress.position_coding import POSITION_CODERS
+    >>> coders = Coders(POSITION_CODERS["bitmap"], SYMBOL_CODERS["fixed"])
+    >>> leaf = np.array([0.5, 0.25, 3.0, 0.125], np.float32)
+    >>> flags, sections = encode("w", leaf, leaf < 1, None, (), coders)
+    >>> flags == PRUNED, sections.positions.hex(), len(sections.values)  # 2 + 3 · 2 bytes
+    (True, 'd0', 8)
     """
     where, pruned = Coded(b"", b""), not mask.all()
     if pruned:
@@ -107,6 +115,15 @@ def decode(
 
     Raises:
       ValueError: the sections are damaged.
+
+    >>> from jaxtickets.compress.entropy_coding import SYMBOL_CODERS
+    >>> from jaxtickets.compress.position_coding import POSITION_CODERS
+    >>> coders = Coders(POSITION_CODERS["bitmap"], SYMBOL_CODERS["fixed"])
+    >>> leaf = np.array([0.5, 0.25, 3.0, 0.125], np.float32)
+    >>> flags, sections = encode("w", leaf, leaf < 1, None, (), coders)
+    >>> back, mask = decode(flags, sections, leaf.shape, leaf.dtype, (), coders)
+    >>> back.tolist(), mask.tolist()
+    ([0.5, 0.25, 0.0, 0.125], [True, True, False, True])
     """
     mask = np.ones(shape, bool)
     if flags & PRUNED:
@@ -160,7 +177,11 @@ def _shared_form(
 
 
 def write_array(numbers: np.ndarray) -> bytes:
-    """A vector in the shortest form that holds it exactly: the form, the count, the data."""
+    """A vector in the shortest form that holds it exactly: the form, the count, the data.
+
+    >>> len(write_array(np.array([0.5, 2.0, 0.25]))), len(write_array(np.array([0.1, 2.0, 0.25])))
+    (8, 26)
+    """
     start = length(len(numbers))
     if len(numbers) > 1 and numbers[0] == np.rint(numbers[0]) and (np.diff(numbers) == 1).all():
         return bytes([CONSECUTIVE]) + start + np.float64(numbers[0]).tobytes()
@@ -173,7 +194,12 @@ def write_array(numbers: np.ndarray) -> bytes:
 
 
 def read_array(data: bytes, dtype: np.dtype) -> tuple[np.ndarray, bytes]:
-    """`(numbers, rest)`: the inverse of `write_array`, and the bytes after it."""
+    """`(numbers, rest)`: the inverse of `write_array`, and the bytes after it.
+
+    >>> numbers, rest = read_array(write_array(np.array([0.5, 2.0])) + b"rest", np.dtype(float))
+    >>> numbers.tolist(), rest
+    ([0.5, 2.0], b'rest')
+    """
     if not data:
         raise ValueError("numbers are missing")
     count, start = read_length(data, 1)
@@ -186,7 +212,11 @@ def read_array(data: bytes, dtype: np.dtype) -> tuple[np.ndarray, bytes]:
 
 
 def length(number: int) -> bytes:
-    """A whole number, seven bits to a byte, lowest first; the highest bit says that more follow."""
+    """A whole number, seven bits to a byte, lowest first; the highest bit says that more follow.
+
+    >>> length(5).hex(), length(300).hex()  # 300 = 44 + 2 · 128
+    ('05', 'ac02')
+    """
     return bytes([number]) if number < 128 else bytes([number % 128 + 128]) + length(number // 128)
 
 
@@ -195,6 +225,9 @@ def read_length(data: bytes, at: int) -> tuple[int, int]:
 
     Raises:
       ValueError: the data end before it does.
+
+    >>> read_length(bytes.fromhex("ac02ff"), at=0)
+    (300, 2)
     """
     number, place = 0, at
     while place < len(data):

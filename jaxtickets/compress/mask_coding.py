@@ -49,6 +49,11 @@ def encode(mask: Array, earlier: Sequence[Array] = ()) -> bytes:
       mask: bool`[..., o]`; the axes before the last are the rows.
       earlier: the masks coded before, which the decoder has too. The last of them that is no bias
         and whose number of outputs divides that of the rows is taken for the layer before.
+
+    >>> mask = np.zeros((64, 64), bool)
+    >>> mask[:, 5] = True  # one output's weights
+    >>> len(encode(mask)) < 64 * 64 / 8 / 4
+    True
     """
     rows = _rows(np.asarray(mask, bool))
     lag = _lag(rows.sum(1))
@@ -69,6 +74,10 @@ def decode(data: bytes, shape: tuple[int, ...], earlier: Sequence[Array] = ()) -
 
     Raises:
       ValueError: there are no data. Damaged data may give another mask.
+
+    >>> mask = np.eye(8, dtype=bool)
+    >>> np.array_equal(decode(encode(mask), mask.shape), mask)
+    True
     """
     if not data or data[0] < 2:
         raise ValueError("the mask's lag is missing")

@@ -26,11 +26,19 @@ def output_difference(
     """The largest difference between the outputs of the masked net and those of the small net.
 
     The nets run in evaluation mode on two random examples, one at a time. The difference is
-    relative to the masked net's largest output; it is infinite if the outputs' shapes differ.
+    relative to the masked net's largest output; it is infinite if the outputs' shapes differ, or if
+    only one of two outputs is a number.
 
     Args:
       net, ticket, units, graph: as in `shrink`.
       small_net, small_ticket: the result of `shrink`.
+
+    >>> linear = Model(None, lambda params, stats, images, *_: (images @ params["w"], stats))
+    >>> graph = Graph((), {}, {}, frozenset(), image=(2,))
+    >>> one = Ticket({"w": jnp.ones((2, 1))}, {}, {"w": jnp.ones((2, 1), bool)}, 0)
+    >>> larger = one._replace(params={"w": jnp.full((2, 1), 1.5)})
+    >>> round(output_difference(linear, one, {}, graph, linear, larger), 3)
+    0.5
     """
     return difference_and_rounding(net, ticket, units, graph, small_net, small_ticket)[0]
 
@@ -46,6 +54,13 @@ def difference_and_rounding(
     """`output_difference`, and the largest difference that rounding can explain.
 
     The second is the square root of the machine epsilon of the net's least precise float type.
+
+    >>> linear = Model(None, lambda params, stats, images, *_: (images @ params["w"], stats))
+    >>> graph = Graph((), {}, {}, frozenset(), image=(2,))
+    >>> one = Ticket({"w": jnp.ones((2, 1))}, {}, {"w": jnp.ones((2, 1), bool)}, 0)
+    >>> difference, allowed = difference_and_rounding(linear, one, {}, graph, linear, one)
+    >>> difference, round(allowed, 5)  # the root of float32's 1.2e-7
+    (0.0, 0.00035)
     """
     masked_outputs, epsilon = _outputs(net, graph, ticket, units)
     small_outputs, _ = _outputs(small_net, graph, small_ticket, None)
@@ -55,8 +70,9 @@ def difference_and_rounding(
             return math.inf, 0.0
         same = (masked == small) | (np.isnan(masked) & np.isnan(small))
         if not same.all():
-            scale = np.abs(masked[np.isfinite(masked)]).max(initial=0)
-            largest = np.abs(masked - small)[~same].max()
+            scale = float(np.abs(masked[np.isfinite(masked)]).max(initial=0))
+            gaps = np.abs(masked - small)[~same]
+            largest = math.inf if np.isnan(gaps).any() else float(gaps.max())
             difference = max(difference, largest / scale if scale else math.inf)
     return difference, math.sqrt(epsilon)
 
@@ -90,10 +106,10 @@ def _outputs(
     outputs = [compiled(ticket, example) for example in examples]
     arrays = [np.asarray(leaf) for leaf in jax.tree.leaves(outputs)]
     floats = [a.astype(np.float64) for a in arrays if jnp.issubdtype(a.dtype, jnp.floating)]
-    return floats, largest_epsilon(traced.jaxpr.jaxpr)
+    return floats, _largest_epsilon(traced.jaxpr.jaxpr)
 
 
-def largest_epsilon(jaxpr: Jaxpr) -> float:
+def _largest_epsilon(jaxpr: Jaxpr) -> float:
     """The largest epsilon of the float types that a jaxpr computes with; at least float32's."""
     epsilon = float(jnp.finfo(jnp.float32).eps)
     for eqn in jaxpr.eqns:
@@ -111,7 +127,7 @@ def largest_epsilon(jaxpr: Jaxpr) -> float:
             [
                 epsilon,
                 *(float(jnp.finfo(dtype).eps) for dtype in floats),
-                *(largest_epsilon(opened(body)) for body in bodies),
+                *(_largest_epsilon(opened(body)) for body in bodies),
             ]
         )
     return epsilon

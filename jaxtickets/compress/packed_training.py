@@ -91,6 +91,11 @@ def packed_net(
     Raises:
       ValueError: the layers are not all of those in the mask, are not dense, or do not fit on each
         other.
+
+    >>> mask = {"out": {"kernel": np.eye(2, dtype=bool)}}
+    >>> net = packed_net(None, ("out",), None, mask, pays_below=0.6)
+    >>> dict(net.capacity)
+    {'out/kernel': 2}
     """
     _check_layers(mask, layers)
     prunable: Prunable = tuple(sorted(f"{layer}/kernel" for layer in layers))
@@ -119,6 +124,11 @@ def packed_nets(
 
     Raises:
       ValueError: as in `packed_net`.
+
+    >>> mask = {"out": {"kernel": np.eye(2, dtype=bool)}}
+    >>> nets = packed_nets(None, ("out",), None, mask, rooms=(0.25, 0.5))
+    >>> [dict(net.capacity) for net in nets]
+    [{'out/kernel': 1}, {'out/kernel': 2}, {}]
     """
     _check_layers(mask, layers)
     paths: Prunable = tuple(sorted(f"{layer}/kernel" for layer in layers))
@@ -150,6 +160,10 @@ def tables(mask: Mask, capacity: Mapping[str, int]) -> dict[str, Segments]:
 
     Raises:
       ValueError: see `segments.segments`, which says what happens under tracing instead.
+
+    >>> mask = {"out": {"kernel": np.eye(2, dtype=bool)}}
+    >>> tables(mask, {"out/kernel": 2})["out/kernel"].fan_in.tolist()
+    [1, 1]
     """
     names = tuple(sorted(capacity))
     leaves = masks.pick(mask, names)
@@ -160,20 +174,34 @@ def tables(mask: Mask, capacity: Mapping[str, int]) -> dict[str, Segments]:
 
 
 def pack(tables: Tables, tree: PyTree) -> PyTree:
-    """Parameters, or what has their paths and shapes, with packed kernels; see `segments.pack`."""
+    """Parameters, or what has their paths and shapes, with packed kernels; see `segments.pack`.
+
+    >>> mask = {"out": {"kernel": np.eye(2, dtype=bool)}}
+    >>> params, capacity = {"out": {"kernel": jnp.eye(2) * 3}}, {"out/kernel": 2}
+    >>> packed = pack(tables(mask, capacity), params)["out"]["kernel"]
+    >>> packed.shape, sorted(packed.ravel().tolist())[-3:]
+    ((2, 8), [0.0, 3.0, 3.0])
+    """
     names = tuple(tables)
     leaves = zip(names, masks.pick(tree, names), strict=True)
     return masks.put(tree, names, [segments.pack(tables[path], leaf) for path, leaf in leaves])
 
 
 def unpack(tables: Tables, tree: PyTree) -> PyTree:
-    """The inverse of `pack`; zero where pruned."""
+    """The inverse of `pack`; zero where pruned.
+
+    >>> mask = {"out": {"kernel": np.eye(2, dtype=bool)}}
+    >>> params, capacity = {"out": {"kernel": jnp.eye(2) * 3}}, {"out/kernel": 2}
+    >>> found = tables(mask, capacity)
+    >>> unpack(found, pack(found, params))["out"]["kernel"].tolist()
+    [[3.0, 0.0], [0.0, 3.0]]
+    """
     names = tuple(tables)
     leaves = zip(names, masks.pick(tree, names), strict=True)
     return masks.put(tree, names, [segments.unpack(tables[path], leaf) for path, leaf in leaves])
 
 
-def packed_mask(tables: Tables, mask: Mask) -> Mask:
+def _packed_mask(tables: Tables, mask: Mask) -> Mask:
     """The mask of packed parameters: it leaves out padding, and what `mask` does elsewhere."""
     return masks.put(mask, tuple(tables), [table.kept for table in tables.values()])
 
@@ -187,6 +215,13 @@ def packed_model(model: Model, layers: Sequence[str], tables: Tables) -> Model:
       model: the net as functions of its dense parameters.
       layers: its layers in forward order.
       tables: of the packed kernels; may be traced. Their weights are packed, the others' dense.
+
+    >>> mask = {"out": {"kernel": np.eye(2, dtype=bool)}}
+    >>> params, capacity = {"out": {"kernel": jnp.eye(2) * 3}}, {"out/kernel": 2}
+    >>> found = tables(mask, capacity)
+    >>> model = packed_model(None, ("out",), found)
+    >>> model.apply(pack(found, params), {}, jnp.array([[1.0, 10.0]]))[0].tolist()
+    [[3.0, 30.0]]
     """
 
     def init(key: Key) -> tuple[Params, Stats]:
@@ -222,9 +257,17 @@ def pack_state(tables: Tables, state: TrainState) -> TrainState:
 
     Raises:
       ValueError: they have not, see `optimizer_states.map_moments`.
+
+    >>> mask = {"out": {"kernel": np.eye(2, dtype=bool)}}
+    >>> params, capacity = {"out": {"kernel": jnp.eye(2) * 3}}, {"out/kernel": 2}
+    >>> state = training.init(params, {}, masked(optax.sgd(1.0), mask))
+    >>> found = tables(mask, capacity)
+    >>> packed = pack_state(found, state)
+    >>> packed.params["out"]["kernel"].shape, int(packed.mask["out"]["kernel"].sum())
+    ((2, 8), 2)
     """
     sparse: SparseState = state.opt_state
-    mask = packed_mask(tables, sparse.mask)
+    mask = _packed_mask(tables, sparse.mask)
 
     def moment(path: str, dense: Array) -> Array:
         return segments.pack(tables[path], dense) if path in tables else dense
@@ -241,6 +284,14 @@ def unpack_state(tables: Tables, packed: TrainState, state: TrainState) -> Train
       tables: as in `pack_state`.
       packed: the state of the packed training.
       state: the dense state before it, with the mask, and what its method carries.
+
+    >>> mask = {"out": {"kernel": np.eye(2, dtype=bool)}}
+    >>> params, capacity = {"out": {"kernel": jnp.eye(2) * 3}}, {"out/kernel": 2}
+    >>> state = training.init(params, {}, masked(optax.sgd(1.0), mask))
+    >>> found = tables(mask, capacity)
+    >>> back = unpack_state(found, pack_state(found, state), state)
+    >>> back.params["out"]["kernel"].tolist()
+    [[3.0, 0.0], [0.0, 3.0]]
     """
 
     def moment(path: str, now: Array) -> Array:
@@ -276,6 +327,19 @@ def advance(
 
     Returns:
       The state after the last batch, with dense parameters, and the metrics of `training.advance`.
+
+    >>> mask = {"out": {"kernel": np.eye(2, dtype=bool)}}
+    >>> params, capacity = {"out": {"kernel": jnp.eye(2) * 3}}, {"out/kernel": 2}
+    >>> state = training.init(params, {}, masked(optax.sgd(1.0), mask))
+    >>> sum_of_outputs = lambda model: lambda params, stats, batch, key: (
+    ...     model.apply(params, stats, batch)[0].sum(),
+    ...     (stats, {}),
+    ... )
+    >>> net = PackedNet(None, ("out",), sum_of_outputs, capacity)
+    >>> batches = jnp.ones((1, 1, 2))  # each kept weight has the gradient 1
+    >>> state, _ = advance(net, optax.sgd(1.0), jax.random.key(0), state, batches)
+    >>> state.params["out"]["kernel"].tolist()
+    [[2.0, 0.0], [0.0, 2.0]]
     """
     found = tables(state.mask, net.capacity)
     packed = pack_state(found, state)
@@ -300,6 +364,20 @@ def advance_in(
     Args:
       nets: as from `packed_nets`, of ever more room; the last has room for any mask.
       inner, key, state, batches, fetch: see `advance`.
+
+    >>> mask = {"out": {"kernel": np.eye(2, dtype=bool)}}
+    >>> params, capacity = {"out": {"kernel": jnp.eye(2) * 3}}, {"out/kernel": 2}
+    >>> state = training.init(params, {}, masked(optax.sgd(1.0), mask))
+    >>> sum_of_outputs = lambda model: lambda params, stats, batch, key: (
+    ...     model.apply(params, stats, batch)[0].sum(),
+    ...     (stats, {}),
+    ... )
+    >>> net = PackedNet(None, ("out",), sum_of_outputs, capacity)
+    >>> nets = (net._replace(capacity={"out/kernel": 1}), net)  # the first is too small
+    >>> batches = jnp.ones((1, 1, 2))  # each kept weight has the gradient 1
+    >>> state, _ = advance_in(nets, optax.sgd(1.0), jax.random.key(0), state, batches)
+    >>> state.params["out"]["kernel"].tolist()
+    [[2.0, 0.0], [0.0, 2.0]]
     """
     if len(nets) == 1:
         return advance(nets[0], inner, key, state, batches, fetch)

@@ -45,6 +45,10 @@ def size(ticket: Ticket, adds: Mapping[str, int]) -> Size:
     Args:
       ticket: unbatched.
       adds: leaf -> the multiply-adds of one image (`nets.multiply_adds`).
+
+    >>> ticket = Ticket({"w": np.ones(4, "f")}, {}, {"w": np.array([True, False, True, False])}, 0)
+    >>> size(ticket, {"w": 4})
+    Size(parameters=4, kept=2, multiply_adds=4, bytes=16)
     """
     leaves = jax.tree.leaves(ticket.params)
     arrays = leaves + jax.tree.leaves(ticket.stats)
@@ -57,7 +61,12 @@ def size(ticket: Ticket, adds: Mapping[str, int]) -> Size:
 
 
 def rows(report: Report) -> list[dict[str, Any]]:
-    """One row for each quantity: `quantity`, `before`, `after`, and `ratio`, before over after."""
+    """One row for each quantity: `quantity`, `before`, `after`, and `ratio`, before over after.
+
+    >>> before, after = Size(100, 100, 80, 400), Size(50, 50, 20, 200)
+    >>> [(row["quantity"], row["ratio"]) for row in rows(Report({}, before, after))]
+    [('parameters', 2.0), ('kept', 2.0), ('multiply_adds', 4.0), ('bytes', 2.0)]
+    """
     pairs = zip(Size._fields, report.before, report.after, strict=True)
     return [
         {"quantity": name, "before": old, "after": new, "ratio": old / new}

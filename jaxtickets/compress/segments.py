@@ -70,6 +70,10 @@ def segments(mask: Array, capacity: int) -> Segments:
     Raises:
       ValueError: the mask keeps more than `capacity` weights. Under tracing, `fits` is False
         and all weights are packed as NaN instead.
+
+    >>> table = segments(np.array([[True, False], [True, True]]), capacity=3)
+    >>> table.fan_in.tolist(), table.fan_out.tolist(), table.inputs[table.kept].tolist()
+    ([2, 1], [1, 2], [0, 1, 1])
     """
     check_array("the mask of a dense layer", mask, ("inputs", "outputs"), bool)
     n, o = jnp.shape(mask)
@@ -134,14 +138,26 @@ def _table(slots: Array, values: Array, rows: int, padding: int) -> jax.Array:
 
 
 def pack(table: Segments, kernel: Array) -> jax.Array:
-    """The kept weights of a kernel `[n, o]`, or of anything with its shape, as `[r, WIDTH]`."""
+    """The kept weights of a kernel `[n, o]`, or of anything with its shape, as `[r, WIDTH]`.
+
+    >>> kernel = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
+    >>> table = segments(np.array([[True, False], [True, True]]), capacity=3)
+    >>> pack(table, kernel)[table.kept].tolist()  # output by output
+    [1.0, 3.0, 4.0]
+    """
     kernel = jnp.asarray(kernel)
     weights = jnp.where(table.kept, kernel[table.inputs, table.output[:, None]], 0)
     return jnp.where(table.fits, weights, jnp.nan).astype(kernel.dtype)
 
 
 def unpack(table: Segments, weights: Array) -> jax.Array:
-    """The kernel `[n, o]` of packed weights, zero where pruned."""
+    """The kernel `[n, o]` of packed weights, zero where pruned.
+
+    >>> kernel = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
+    >>> table = segments(np.array([[True, False], [True, True]]), capacity=3)
+    >>> unpack(table, pack(table, kernel)).tolist()
+    [[1.0, 0.0], [3.0, 4.0]]
+    """
     n, o = table.fan_out.size, table.fan_in.size
     inputs = jnp.where(table.kept, table.inputs, n)
     zero = jnp.zeros((n, o), jnp.result_type(weights))
@@ -149,7 +165,11 @@ def unpack(table: Segments, weights: Array) -> jax.Array:
 
 
 def at(array: Array, index: Array) -> jax.Array:
-    """Rows of an array; the indices must be in bounds."""
+    """Rows of an array; the indices must be in bounds.
+
+    >>> at(np.array([[1, 2], [3, 4], [5, 6]]), np.array([2, 0])).tolist()
+    [[5, 6], [1, 2]]
+    """
     return jnp.asarray(array).at[index].get(mode="promise_in_bounds")
 
 
@@ -158,6 +178,11 @@ def stored(table: Segments, x: Array) -> jax.Array:
 
     A product reads each input several times. On CPUs, XLA would fuse what computes x, such as a
     transposition, with each of the reads, and ignores barriers. It does not fuse a branch.
+
+    >>> table = segments(np.array([[True, False], [True, True]]), capacity=3)
+    >>> x = jnp.array([[1.0], [10.0]])
+    >>> stored(table, x).tolist(), stored(table._replace(fits=jnp.array(False)), x).tolist()
+    ([[1.0], [10.0]], [[nan], [nan]])
     """
     return lax.cond(table.fits, lambda x: x, lambda x: jnp.full_like(x, jnp.nan), x)
 
@@ -167,6 +192,11 @@ def product(table: Segments, weights: Array, x: Array) -> jax.Array:
     """`kernel.T @ x`: packed weights times `x[n, b]`, as `[o, b]`, to float tolerance.
 
     Its gradient is that of the dense product at the kept weights, and zero at padding.
+
+    >>> kernel = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
+    >>> table = segments(np.array([[True, False], [True, True]]), capacity=3)
+    >>> product(table, pack(table, kernel), jnp.array([[1.0], [10.0]])).tolist()
+    [[31.0], [40.0]]
     """
     return _forward(table, weights, x)[0]
 

@@ -50,6 +50,15 @@ def shrink(
         units; no width sets a layer's units; the net with the new widths has another channel graph;
         or its outputs for random inputs differ, in which case the message names the layers that
         read the units in question.
+
+    >>> net = nets.make("lenet300_100", widths=(4, 3), classes=2)
+    >>> traced = graphs.trace(net, (2, 2, 1))
+    >>> params, stats = nets.functional(net, (2, 2, 1)).init(jax.random.key(0))
+    >>> ticket = Ticket(params, stats, masks.ones(params), 0)
+    >>> units = {"fc1": np.array([True, True, False, False])}
+    >>> small_net, small, report = shrink(net, ticket, units, traced)
+    >>> small_net.widths, small.params["fc2"]["kernel"].shape, report.units["fc1"]
+    ((2, 3), (2, 3), (2, 4))
     """
     masks.check_mask(ticket.mask, ticket.params)
     small_net, cut = _small_net_and_ticket(net, ticket, units, graph)
@@ -88,6 +97,16 @@ def shrink_model(
     Raises:
       ValueError: in one line: the mask does not match the parameters; a group would lose all its
         units; an operation cannot run without the units; or the outputs for random inputs differ.
+
+    >>> net = nets.make("lenet300_100", widths=(4, 3), classes=2)
+    >>> model = nets.functional(net, (2, 2, 1))
+    >>> traced = graphs.trace(model, (2, 2, 1))
+    >>> params, stats = model.init(jax.random.key(0))
+    >>> ticket = Ticket(params, stats, masks.ones(params), 0)
+    >>> units = {"fc1": np.array([True, True, False, False])}
+    >>> _, small, report = shrink_model(model, ticket, units, traced)
+    >>> small.params["fc2"]["kernel"].shape, report.units["fc1"]
+    ((2, 3), (2, 4))
     """
     masks.check_mask(ticket.mask, ticket.params)
     stays = graphs.kept(graph, units)
@@ -134,6 +153,16 @@ def shrink_alike(
 
     Raises:
       ValueError: as in `shrink`; or a ticket keeps other numbers of units than the first.
+
+    >>> net = nets.make("lenet300_100", widths=(4, 3), classes=2)
+    >>> traced = graphs.trace(net, (2, 2, 1))
+    >>> params, stats = nets.functional(net, (2, 2, 1)).init(jax.random.key(0))
+    >>> ticket = Ticket(params, stats, masks.ones(params), 0)
+    >>> first, second = (np.array(bits, bool) for bits in ([1, 1, 0, 0], [0, 1, 0, 1]))
+    >>> units = [{"fc1": first}, {"fc1": second}]
+    >>> small_net, small, _ = shrink_alike(net, [ticket, ticket], units, traced)
+    >>> small_net.widths, [one.params["fc2"]["kernel"].shape for one in small]
+    ((2, 3), [(2, 3), (2, 3)])
     """
     small_net, first, report = shrink(net, tickets[0], units[0], graph)
     small = graphs.trace(small_net, graph.image, graph.depthwise)

@@ -19,7 +19,8 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
 from jaxtickets import masks
 from jaxtickets.compress.graph import Graph, along, kept
-from jaxtickets.compress.primitives import NO_RULE, PRIMITIVES, Body, bind, fitted
+from jaxtickets.compress.primitives import NO_RULE, PRIMITIVES
+from jaxtickets.compress.primitives.base import Body, bind, fitted
 from jaxtickets.compress.unit_labels import (
     FIXED,
     FREE,
@@ -49,6 +50,17 @@ def small_model(model: Model, graph: Graph, units: UnitMask) -> Model:
 
     Raises:
       ValueError: as in `graph.kept`; from `apply`, an operation cannot run without the units.
+
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.compress import graph
+    >>> net = nets.make("lenet300_100", widths=(4, 3), classes=2)
+    >>> model = nets.functional(net, (2, 2, 1))
+    >>> traced = graph.trace(model, (2, 2, 1))
+    >>> units = {"fc1": np.array([True, True, False, False])}
+    >>> small = small_model(model, traced, units)
+    >>> params, stats = small.init(jax.random.key(0))
+    >>> params["fc1"]["kernel"].shape, small.apply(params, stats, np.ones((5, 2, 2, 1)))[0].shape
+    ((4, 2), (5, 2))
     """
     stays = kept(graph, units)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
@@ -100,6 +112,17 @@ def cut_tree(kind: str, tree: PyTree, graph: Graph, stays: np.ndarray) -> PyTree
       tree: the leaves.
       graph: the channel graph.
       stays: bool`[units]` (`graph.kept`).
+
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.compress import graph
+    >>> net = nets.make("lenet300_100", widths=(4, 3), classes=2)
+    >>> model = nets.functional(net, (2, 2, 1))
+    >>> traced = graph.trace(model, (2, 2, 1))
+    >>> units = {"fc1": np.array([True, True, False, False])}
+    >>> params, _ = model.init(jax.random.key(0))
+    >>> small = cut_tree("params", params, traced, kept(traced, units))
+    >>> small["fc1"]["kernel"].shape, small["fc2"]["kernel"].shape
+    ((4, 2), (2, 3))
     """
     leaves = []
     for path, leaf in zip(masks.paths(tree), jax.tree.leaves(tree), strict=True):

@@ -71,6 +71,10 @@ def pattern(mask: Array) -> Pattern:
     Args:
       mask: bool`[..., o]`, the mask of a dense layer or a convolution; the axes before the last are
         the inputs, flattened.
+
+    >>> found = pattern(np.array([[True, False], [True, True]]))
+    >>> found.rows.tolist(), found.columns.tolist(), found.starts.tolist()
+    ([0, 0, 1], [0, 1, 1], [0, 2, 3])
     """
     flat = np.asarray(mask, bool).reshape(-1, np.shape(mask)[-1])
     inputs, kept, starts = _table(flat.T)
@@ -321,12 +325,24 @@ class Held(NamedTuple):
 
 
 def layers(params: Params, order: Sequence[str]) -> tuple[Layer, ...]:
-    """The layers named in `order`, as arguments of `forward`."""
+    """The layers named in `order`, as arguments of `forward`.
+
+    >>> params = {"conv": {"kernel": np.zeros((5, 5, 1, 2))}, "out": {"kernel": np.zeros((8, 3))}}
+    >>> [tuple(layer) for layer in layers(params, ("conv", "out"))]
+    [('conv', (5, 5)), ('out', ())]
+    """
     return tuple(Layer(name, tuple(jnp.shape(params[name]["kernel"])[:-2])) for name in order)
 
 
 def hold(form: Form, mask: Mask, params: Params) -> Held:
-    """Stores a net's parameters in a form, with the kernels masked; on the host."""
+    """Stores a net's parameters in a form, with the kernels masked; on the host.
+
+    >>> kernel, mask = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[True, False], [True, True]])
+    >>> params = {"out": {"kernel": jnp.array(kernel)}}
+    >>> held = hold(FORMS["bcsr"], {"out": {"kernel": mask}}, params)
+    >>> held.weights["out"]["kernel"].tolist()  # output by output
+    [1.0, 3.0, 4.0]
+    """
     patterns = {name: pattern(leaves["kernel"]) for name, leaves in mask.items()}
     weights = {
         name: {**leaves, "kernel": form.pack(patterns[name], leaves["kernel"])}
@@ -352,6 +368,13 @@ def forward(
       layers: the layers in forward order.
       patterns, weights: see `Held`.
       images: float`[n, h, w, c]`, normalised.
+
+    >>> kernel, mask = np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[True, False], [True, True]])
+    >>> params = {"out": {"kernel": jnp.array(kernel)}}
+    >>> held = hold(FORMS["bcsr"], {"out": {"kernel": mask}}, params)
+    >>> images = jnp.array([1.0, 10.0]).reshape(1, 2, 1, 1)
+    >>> forward(FORMS["bcsr"], layers(params, ("out",)), *held, images).tolist()
+    [[31.0, 40.0]]
     """
     x = jnp.transpose(images, (3, 1, 2, 0))
     for i, layer in enumerate(layers):

@@ -20,7 +20,11 @@ DENSE_BITS, CONVOLUTION_BITS = 5, 8
 
 
 def index_bits(shape: tuple[int, ...]) -> int:
-    """The paper's bits of an index: 8 for a convolution (more than two axes), else 5."""
+    """The paper's bits of an index: 8 for a convolution (more than two axes), else 5.
+
+    >>> index_bits((784, 300)), index_bits((5, 5, 1, 20))
+    (5, 8)
+    """
     return CONVOLUTION_BITS if len(shape) > 2 else DENSE_BITS
 
 
@@ -33,6 +37,9 @@ def relative_indices(mask: Array, bits: int) -> np.ndarray:
 
     Raises:
       ValueError: `bits` is out of range.
+
+    >>> relative_indices(np.array([0, 1, 1, 0, 0, 0, 0, 1]), bits=2).tolist()  # 4 zeros are 3 and 1
+    [1, 0, 3, 1]
     """
     filler = _filler(bits)
     places = np.flatnonzero(np.asarray(mask, bool))
@@ -48,6 +55,9 @@ def mask_of(indices: np.ndarray, shape: tuple[int, ...], bits: int) -> np.ndarra
 
     Raises:
       ValueError: the indices lead past the end of the leaf, or `bits` is out of range.
+
+    >>> mask_of(np.array([1, 0, 3, 1]), (8,), bits=2).astype(int).tolist()
+    [0, 1, 1, 0, 0, 0, 0, 1]
     """
     filler = _filler(bits)
     indices = np.asarray(indices, np.int64)

@@ -78,38 +78,64 @@ class Claim(NamedTuple):
 
 
 def length(axis: Axis) -> int:
-    """The number of positions of an axis."""
+    """The number of positions of an axis.
+
+    >>> length((np.array([FIXED, FIXED]), np.array([1, 2, 3])))
+    6
+    """
     return math.prod(len(factor) for factor in axis)
 
 
 def uniform(size: int, label: int) -> Axis:
-    """An axis of one label."""
+    """An axis of one label.
+
+    >>> [factor.tolist() for factor in uniform(3, FIXED)]
+    [[0, 0, 0]]
+    """
     return (np.full(size, label),)
 
 
 def free(shape: Sequence[int], const: float | None = None) -> Value:
-    """A constant of that shape."""
+    """A constant of that shape.
+
+    >>> value = free((2, 3), const=0.0)
+    >>> value.shape, is_free(value.axes[0]), value.is_zero(0)
+    ((2, 3), True, True)
+    """
     return Value(
         tuple(uniform(n, FREE) for n in shape), (const == 0,) * len(shape), FREE, "", const
     )
 
 
 def fixed(shape: Sequence[int]) -> Value:
-    """A value of that shape without units, which must stay."""
+    """A value of that shape without units, which must stay.
+
+    >>> value = fixed((2, 3))
+    >>> value.shape, is_free(value.axes[0]), has_units(value.axes[0])
+    ((2, 3), False, False)
+    """
     return Value(tuple(uniform(n, FIXED) for n in shape), (False,) * len(shape))
 
 
 def is_free(axis: Axis) -> bool:
-    """Whether no position has a label."""
+    """Whether no position has a label.
+
+    >>> is_free(uniform(3, FREE)), is_free(uniform(3, FIXED))
+    (True, False)
+    """
     return all((factor == FREE).all() for factor in axis)
 
 
 def has_units(axis: Axis) -> bool:
-    """Whether a position belongs to a unit."""
+    """Whether a position belongs to a unit.
+
+    >>> has_units((np.array([FREE, 7]),)), has_units(uniform(3, FIXED))
+    (True, False)
+    """
     return any((factor > FIXED).any() for factor in axis)
 
 
-def labels_of(axis: Axis) -> np.ndarray:
+def _labels_of(axis: Axis) -> np.ndarray:
     """int`[n]`: the units along an axis."""
     labels = np.concatenate([*axis, np.empty(0, int)])
     return np.unique(labels[labels > FIXED])
@@ -158,7 +184,7 @@ class Seen(NamedTuple):
     def claim(self, axis: Axis, what: str, rule: bool = True) -> None:
         """The units along an axis must stay, which is an error if they are those of a layer."""
         if has_units(axis):
-            self.claims.append(Claim(self.place, what, labels_of(axis), rule))
+            self.claims.append(Claim(self.place, what, _labels_of(axis), rule))
 
     def composite(self, parts: Sequence[int]) -> int:
         """The label of what is gone if one of the parts is gone."""
@@ -341,6 +367,11 @@ def joined(seen: Seen, count: int) -> tuple[np.ndarray, dict[int, tuple[int, ...
     Args:
       seen: the results of a walk.
       count: the number of labels.
+
+    >>> seen = Seen(itertools.count(4), [], {}, {}, {}, set(), [])
+    >>> seen.tie(np.array([1]), np.array([3]))
+    >>> joined(seen, 4)[0].tolist()
+    [0, 1, 2, 1]
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

@@ -35,6 +35,15 @@ def unit_outputs(
 
     Raises:
       ValueError: a layer that reads units is not a submodule.
+
+    >>> from jaxtickets.compress import graph
+    >>> net = nets.make("lenet300_100", widths=(4, 3), classes=2)
+    >>> traced = graph.trace(net, (2, 2, 1))
+    >>> params, _ = nets.functional(net, (2, 2, 1)).init(jax.random.key(0))
+    >>> params = jax.tree.map(jax.numpy.ones_like, params)
+    >>> found = unit_outputs(net, params, {}, traced.wiring, (2, 2, 1), np.ones((1, 2, 2, 1)))
+    >>> found["fc1"].tolist(), found["fc2"].tolist()
+    ([[5.0, 5.0, 5.0, 5.0]], [[21.0, 21.0, 21.0]])
     """
     model = nets.functional(net, shape)
     seen = dict[str, jax.Array]()

@@ -50,6 +50,15 @@ def by_layer(
     Raises:
       ValueError: a group would be left with no unit (the message names it), scores are missing or
         NaN, or a density is outside (0, 1].
+
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.compress import graph
+    >>> net = nets.make("lenet300_100", widths=(4, 3), classes=2)
+    >>> traced = graph.trace(net, (2, 2, 1))
+    >>> scores = {"fc1": np.array([4.0, 1.0, 3.0, 2.0]), "fc2": np.array([9.0, 0.2, 0.3])}
+    >>> units = by_layer(traced, scores, density=0.5)
+    >>> {name: mask.tolist() for name, mask in units.items()}
+    {'fc1': [True, False, True, False], 'fc2': [True, False, True]}
     """
     found = best_of_each(graph, scores, density, floor, multiple)
     return {name: np.asarray(mask) for name, mask in found.items()}
@@ -62,7 +71,17 @@ def best_of_each(
     floor: int = 0,
     multiple: int = 1,
 ) -> dict[str, jax.Array]:
-    """Like `by_layer`, but the scores may be traced (NaN then ranks last)."""
+    """Like `by_layer`, but the scores may be traced (NaN then ranks last).
+
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.compress import graph
+    >>> net = nets.make("lenet300_100", widths=(4, 3), classes=2)
+    >>> traced = graph.trace(net, (2, 2, 1))
+    >>> scores = {"fc1": np.array([4.0, 1.0, 3.0, 2.0]), "fc2": np.array([9.0, 0.2, 0.3])}
+    >>> units = best_of_each(traced, scores, density=0.5)
+    >>> {name: mask.tolist() for name, mask in units.items()}
+    {'fc1': [True, False, True, False], 'fc2': [True, False, True]}
+    """
     ranked = _ranked(graph, scores)
     counts = {}
     for name, values in ranked.items():
@@ -87,6 +106,15 @@ def over_layers(
 
     Raises:
       ValueError: as in `by_layer`, or the floors alone need more units.
+
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.compress import graph
+    >>> net = nets.make("lenet300_100", widths=(4, 3), classes=2)
+    >>> traced = graph.trace(net, (2, 2, 1))
+    >>> scores = {"fc1": np.array([4.0, 1.0, 3.0, 2.0]), "fc2": np.array([9.0, 0.2, 0.3])}
+    >>> units = over_layers(traced, scores, density=4 / 7)
+    >>> {name: mask.tolist() for name, mask in units.items()}
+    {'fc1': [True, False, True, True], 'fc2': [True, False, False]}
     """
     ranked = _ranked(graph, scores)
     total = allocation.global_({name: v.shape for name, v in ranked.items()}, density, floor)
@@ -119,6 +147,19 @@ def to_budget(
 
     Raises:
       ValueError: as in `rule`, or the floors alone exceed the budget.
+
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.compress import graph
+    >>> net = nets.make("lenet300_100", widths=(4, 3), classes=2)
+    >>> traced = graph.trace(net, (2, 2, 1))
+    >>> scores = {"fc1": np.array([4.0, 1.0, 3.0, 2.0]), "fc2": np.array([9.0, 0.2, 0.3])}
+    >>> dense = nets.multiply_adds(net, (2, 2, 1))  # 16, 12 and 6
+    >>> cost = lambda units: multiply_adds(traced, dense, units)
+    >>> units = to_budget(by_layer, traced, scores, cost, budget=17)
+    >>> {name: mask.tolist() for name, mask in units.items()}
+    {'fc1': [True, False, True, False], 'fc2': [True, False, True]}
+    >>> cost(units)
+    16
     """
     ranked = _ranked(graph, scores)
     total, floor = sum(map(len, ranked.values())), max(floor, 1)
@@ -151,6 +192,15 @@ def shuffled(key: Key, graph: Graph, units: UnitMask) -> dict[str, np.ndarray]:
 
     Returns:
       `{group: bool[units]}`, equal in all groups that share a unit.
+
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.compress import graph
+    >>> net = nets.make("lenet300_100", widths=(4, 3), classes=2)
+    >>> traced = graph.trace(net, (2, 2, 1))
+    >>> units = {"fc1": np.array([True, True, False, False]), "fc2": np.array([True, False, False])}
+    >>> mixed = shuffled(jax.random.key(0), traced, units)
+    >>> {name: int(mask.sum()) for name, mask in mixed.items()}
+    {'fc1': 2, 'fc2': 1}
     """
     stays, own = kept(graph, units), _own(graph)
     for one, mine in zip(jax.random.split(key, len(own)), own.values(), strict=True):
@@ -165,6 +215,15 @@ def multiply_adds(graph: Graph, dense: Mapping[str, int], units: UnitMask) -> in
       graph: the net's channel graph.
       dense: leaf -> its multiply-adds in the whole net (`nets.multiply_adds`).
       units: the units that are kept.
+
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.compress import graph
+    >>> net = nets.make("lenet300_100", widths=(4, 3), classes=2)
+    >>> traced = graph.trace(net, (2, 2, 1))
+    >>> units = {"fc1": np.array([True, True, False, False])}
+    >>> dense = nets.multiply_adds(net, (2, 2, 1))
+    >>> dense, multiply_adds(traced, dense, units)
+    ({'fc1/kernel': 16, 'fc2/kernel': 12, 'out/kernel': 6}, 20)
     """
     stays, total = kept(graph, units), 0
     for path, count in dense.items():

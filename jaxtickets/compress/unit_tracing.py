@@ -38,6 +38,14 @@ def walk(jaxpr: Jaxpr, inputs: Sequence[Value], seen: Seen, where: str = "") -> 
 
     Raises:
       UntraceableError: an operation cannot be traced; the message names it and its module.
+
+    >>> import itertools
+    >>> jaxpr = jax.make_jaxpr(lambda x, kernel: x @ kernel)(np.ones(2), np.ones((2, 3))).jaxpr
+    >>> kernel = Value(((np.full(2, FIXED),), (np.array([1, 2, 3]),)), zero=(True, True))
+    >>> seen = Seen(itertools.count(4), [], {}, {}, {}, set(), [])
+    >>> (output,) = walk(jaxpr, [fixed((2,)), kernel], seen)
+    >>> [factor.tolist() for factor in output.axes[0]]
+    [[1, 2, 3]]
     """
     values: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
     values |= {var: free(shape_of(var)) for var in jaxpr.constvars}
@@ -53,7 +61,16 @@ def walk(jaxpr: Jaxpr, inputs: Sequence[Value], seen: Seen, where: str = "") -> 
 
 
 def traced_outputs(eqn: Any, atoms: Sequence[Value], seen: Seen, module: str) -> list[Value]:
-    """The outputs of an equation that calls no jaxpr."""
+    """The outputs of an equation that calls no jaxpr.
+
+    >>> import itertools
+    >>> (eqn,) = jax.make_jaxpr(jax.lax.neg)(np.ones(3)).eqns
+    >>> value = Value(((np.array([1, 2, 3]),),), zero=(True,))
+    >>> seen = Seen(itertools.count(4), [], {}, {}, {}, set(), [])
+    >>> (output,) = traced_outputs(eqn, [value], seen, module="")
+    >>> [factor.tolist() for factor in output.axes[0]]
+    [[1, 2, 3]]
+    """
     name, shapes = eqn.primitive.name, [shape_of(var) for var in eqn.outvars]
     loops = name in ("scan", "while", "cond")
     for value in atoms:
@@ -77,7 +94,12 @@ def traced_outputs(eqn: Any, atoms: Sequence[Value], seen: Seen, module: str) ->
 
 
 def constant(literal: Literal) -> Value:
-    """A literal of a jaxpr."""
+    """A literal of a jaxpr.
+
+    >>> (eqn,) = jax.make_jaxpr(lambda x: x * 2.0)(1.0).eqns
+    >>> constant(eqn.invars[1]).const
+    2.0
+    """
     value = np.asarray(literal.val)
     number = float(value) if value.ndim == 0 and value.dtype.kind in "fiub" else None
     return free(shape_of(literal), number)

@@ -29,6 +29,16 @@ def used_units(mask: Mask, graph: Graph, biases: bool = True) -> dict[str, np.nd
         them and read in one.
       biases: whether a bias, scale or shift makes a unit; if not, only units on a path of kept
         weights from the input are in use.
+
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.compress import graph
+    >>> net = nets.make("lenet300_100", widths=(4, 3), classes=2)
+    >>> traced = graph.trace(net, (2, 2, 1))
+    >>> params, _ = nets.functional(net, (2, 2, 1)).init(jax.random.key(0))
+    >>> mask = jax.tree.map(lambda leaf: np.ones(leaf.shape, bool), params)
+    >>> mask["fc2"]["kernel"][3] = False  # nothing reads the last unit of fc1
+    >>> used_units(mask, traced)["fc1"].tolist()
+    [True, True, True, False]
     """
     mask = jax.tree.map(np.asarray, mask)
     expand = jax.jit(masks.expand, static_argnums=1)

@@ -56,7 +56,7 @@ Quantiser = Callable[[np.ndarray, np.ndarray, int, int], Shared]
 where the bool `mask` is True, at least one; `seed` is of random choices."""
 
 
-def clustered(leaf: np.ndarray, mask: np.ndarray, levels: int, seed: int, start: Start) -> Shared:
+def _clustered(leaf: np.ndarray, mask: np.ndarray, levels: int, seed: int, start: Start) -> Shared:
     """K-means with `levels` clusters, see `clustering`; all distinct values if they are so few."""
     distinct, members = np.unique(leaf[mask], return_inverse=True)
     if len(distinct) > levels:
@@ -66,7 +66,7 @@ def clustered(leaf: np.ndarray, mask: np.ndarray, levels: int, seed: int, start:
     return Shared(distinct.astype(leaf.dtype), assignments)
 
 
-def uniform(leaf: np.ndarray, mask: np.ndarray, levels: int, seed: int, by_output: bool) -> Shared:
+def _uniform(leaf: np.ndarray, mask: np.ndarray, levels: int, seed: int, by_output: bool) -> Shared:
     """`w ≈ s q`, q a whole number from -m to m, `m = (levels - 1) / 2`, `s = max |w| / m`.
 
     The codebook has the whole numbers from the least to the greatest in use.
@@ -88,9 +88,9 @@ def uniform(leaf: np.ndarray, mask: np.ndarray, levels: int, seed: int, by_outpu
 
 
 QUANTISERS: dict[str, Quantiser] = {
-    **{name: partial(clustered, start=start) for name, start in STARTS.items()},
-    "uniform": partial(uniform, by_output=False),
-    "uniform_by_output": partial(uniform, by_output=True),
+    **{name: partial(_clustered, start=start) for name, start in STARTS.items()},
+    "uniform": partial(_uniform, by_output=False),
+    "uniform_by_output": partial(_uniform, by_output=True),
 }
 
 
@@ -116,6 +116,12 @@ def share(
     Raises:
       ValueError: a kept weight is not finite, the mask does not match the parameters, a leaf is
         absent, or the number of levels is below 1 or does not suit the quantiser.
+
+    >>> params = {"w": np.array([1.0, 3.0, 9.0, 99.0])}
+    >>> mask = {"w": np.array([True, True, True, False])}
+    >>> shared = share(params, mask, levels=2, leaves=("w",))["w"]
+    >>> shared.codebook.tolist(), shared.assignments.tolist()
+    ([2.0, 9.0], [0, 0, 1, 0])
     """
     masks.check_mask(mask, params)
     sharing = {}
@@ -142,6 +148,12 @@ def restore(sharing: Sharing, mask: Mask, params: Params) -> Params:
       sharing: the shared leaves.
       mask: bool, like the parameters.
       params: the other leaves; those that are shared are only read for their structure.
+
+    >>> params = {"w": np.array([1.0, 3.0, 9.0, 99.0])}
+    >>> mask = {"w": np.array([True, True, True, False])}
+    >>> sharing = share(params, mask, levels=2, leaves=("w",))
+    >>> restore(sharing, mask, params)["w"].tolist()
+    [2.0, 2.0, 9.0, 0.0]
     """
     paths = tuple(sharing)
     dense = masks.put(params, paths, [values(sharing[path]) for path in paths])
@@ -149,7 +161,13 @@ def restore(sharing: Sharing, mask: Mask, params: Params) -> Params:
 
 
 def values(shared: Shared) -> Array:
-    """The leaf's values, in numpy if all of it is; those of pruned weights mean nothing."""
+    """The leaf's values, in numpy if all of it is; those of pruned weights mean nothing.
+
+    >>> values(Shared(np.array([2.0, 9.0]), np.array([0, 1, 1]))).tolist()
+    [2.0, 9.0, 9.0]
+    >>> values(Shared(np.array([-1.0, 0.0, 1.0]), np.array([0, 2]), scale=np.array([0.5]))).tolist()
+    [-0.5, 0.5]
+    """
     found = shared.codebook[shared.assignments]
     if shared.scale is None:
         return found
@@ -157,7 +175,13 @@ def values(shared: Shared) -> Array:
 
 
 def trainable(sharing: Sharing, params: Params) -> dict[str, jax.Array]:
-    """Path -> what trains: a codebook, or its scale if there is one; other leaves themselves."""
+    """Path -> what trains: a codebook, or its scale if there is one; other leaves themselves.
+
+    >>> sharing = {"w": Shared(jnp.array([2.0, 9.0]), np.array([0, 0, 1]))}
+    >>> trained = trainable(sharing, {"w": np.zeros(3), "b": np.array([5.0])})
+    >>> {path: leaf.tolist() for path, leaf in trained.items()}
+    {'b': [5.0], 'w': [2.0, 9.0]}
+    """
     own = {path: one.codebook if one.scale is None else one.scale for path, one in sharing.items()}
     leaves = dict(zip(masks.paths(params), jax.tree.leaves(params), strict=True))
     return {path: jnp.asarray(own.get(path, leaf)) for path, leaf in leaves.items()}
@@ -166,7 +190,14 @@ def trainable(sharing: Sharing, params: Params) -> dict[str, jax.Array]:
 def with_trained(
     sharing: Sharing, params: Params, trained: Mapping[str, Array]
 ) -> tuple[dict[str, Shared], Params]:
-    """The sharing and the parameters with what was trained, see `trainable`, in its places."""
+    """The sharing and the parameters with what was trained, see `trainable`, in its places.
+
+    >>> sharing = {"w": Shared(jnp.array([2.0, 9.0]), np.array([0, 0, 1]))}
+    >>> trained = {"w": np.array([2.5, 9.5]), "b": np.array([6.0])}
+    >>> sharing, params = with_trained(sharing, {"w": np.zeros(3), "b": np.zeros(1)}, trained)
+    >>> values(sharing["w"]).tolist(), params["b"].tolist()
+    ([2.5, 2.5, 9.5], [6.0])
+    """
     new = {
         path: one._replace(codebook=trained[path])
         if one.scale is None
@@ -178,7 +209,16 @@ def with_trained(
 
 
 def shared_loss(loss: Loss, sharing: Sharing, mask: Mask, dense: Params) -> Loss:
-    """A loss of what is `trainable` of `dense`, for `training.advance` or any other loop."""
+    """A loss of what is `trainable` of `dense`, for `training.advance` or any other loop.
+
+    >>> sharing = {"w": Shared(jnp.array([2.0, 9.0]), np.array([0, 0, 1]))}
+    >>> params, mask = {"w": np.zeros(3)}, {"w": np.ones(3, bool)}
+    >>> sum_of_weights = lambda params, stats, batch, key: (params["w"].sum(), (stats, {}))
+    >>> loss = shared_loss(sum_of_weights, sharing, mask, params)
+    >>> gradient, _ = jax.grad(loss, has_aux=True)(trainable(sharing, params), {}, None, None)
+    >>> gradient["w"].tolist()  # the members of each cluster
+    [2.0, 1.0]
+    """
 
     def loss_of_shared(
         params: Params, stats: Stats, batch: Split, key: Key
@@ -194,6 +234,10 @@ def rounded(sharing: Sharing, dtype: Any = jnp.float16) -> dict[str, Shared]:
 
     Raises:
       ValueError: a value is outside the range of `dtype`.
+
+    >>> sharing = {"w": Shared(np.array([0.1, 0.5], np.float32), np.array([0, 1]))}
+    >>> rounded(sharing)["w"].codebook.tolist()
+    [0.0999755859375, 0.5]
     """
 
     def leaf(path: str, array: Array) -> jax.Array:

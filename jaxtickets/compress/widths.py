@@ -27,6 +27,11 @@ def cut_widths(net: nn.Module, graph: Graph, counts: Mapping[str, int]) -> tuple
 
     Raises:
       ValueError: the net has no such attribute, or its widths cannot express the new sizes.
+
+    >>> net = nets.make("lenet300_100", widths=(4, 3), classes=2)
+    >>> traced = graphs.trace(net, (2, 2, 1))
+    >>> cut_widths(net, traced, {"fc1": 2, "fc2": 3})
+    (2, 3)
     """
     widths = getattr(net, "widths", None)
     if not isinstance(widths, tuple) or not all(isinstance(width, int) for width in widths):
@@ -127,5 +132,9 @@ def _sizes(
 
 
 def one_line(error: Exception) -> str:
-    """The first paragraph of an exception's message, in one line."""
+    r"""The first paragraph of an exception's message, in one line.
+
+    >>> one_line(ValueError("the widths\ndo not fit\n\nsee the manual"))
+    'the widths do not fit'
+    """
     return " ".join(str(error).split("\n\n")[0].split()) or type(error).__name__

@@ -38,6 +38,9 @@ def plan(
 
     Raises:
       ValueError: an argument is out of range.
+
+    >>> plan(moves=10, begin=100, end=10).ones.tolist()
+    [10, 100, 10, 100, 10, 100, 10, 100, 10, 10]
     """
     del floor
     if not 0 < end <= begin:
@@ -66,5 +69,13 @@ def acdc(
 
     Raises:
       ValueError: see `drop_and_grow`.
+
+    >>> moves = MovePlan(ones=np.array([2, 4]), replaced=np.array([0, 0]))  # of four weights
+    >>> params = {"w": jnp.array([1.0, -2.0, 3.0, 4.0])}
+    >>> optimizer = acdc(optax.sgd(0.1), {"w": np.ones(4, bool)}, ("w",), moves, every=100)
+    >>> _, sparse = optimizer.update(params, optimizer.init(params), params, move=True)
+    >>> _, dense = optimizer.update(params, sparse, params, move=True)
+    >>> sparse.mask["w"].tolist(), dense.mask["w"].tolist()
+    ([False, False, True, True], [True, True, True, True])
     """
     return drop_and_grow(inner, mask, prunable, moves, every, floor=floor)

@@ -53,6 +53,15 @@ def annealed_granet(
 
     Raises:
       ValueError: see `drop_and_grow`, or a temperature is negative (not detected under tracing).
+
+    >>> params, gradient = {"w": jnp.array([1.0, 2.0, 3.0, 0.0])}, {"w": jnp.arange(4.0)}
+    >>> mask, moves = {"w": params["w"] != 0}, MovePlan(ones=np.array([2]), replaced=np.array([1]))
+    >>> optimizer = annealed_granet(
+    ...     optax.sgd(0.1), mask, ("w",), moves, every=100, key=jax.random.key(0)
+    ... )
+    >>> _, state = optimizer.update(gradient, optimizer.init(params), params, move=True)
+    >>> int(state.mask["w"].sum())  # which two is random
+    2
     """
     for name, heat in (("drop_heat", drop_heat), ("grow_heat", grow_heat)):
         if not isinstance(heat, jax.core.Tracer) and not float(heat) >= 0:

@@ -120,7 +120,7 @@ Sparsify = Callable[
 runs of a batch. Only a static mask takes a `fill`."""
 
 
-def check_update(gradient: Params, params: Params | None) -> Params:
+def _check_update(gradient: Params, params: Params | None) -> Params:
     """The parameters of an update.
 
     Raises:
@@ -156,6 +156,14 @@ def sparse(
       method: the method's initial state.
       key: for random choices.
       fill: the values where the mask is False, None for zero; only for a mask that never changes.
+
+    >>> def move(view):  # drops weights below 2
+    ...     return jax.tree.map(lambda w: jnp.abs(w) >= 2, view.params), ()
+    >>> params = {"w": jnp.array([1.0, -2.0])}
+    >>> optimizer = sparse(optax.sgd(1.0), {"w": np.ones(2, bool)}, move=move)
+    >>> updates, state = optimizer.update(params, optimizer.init(params), params, move=True)
+    >>> state.mask["w"].tolist(), optax.apply_updates(params, updates)["w"].tolist()
+    ([False, True], [0.0, -2.0])
     """
     inner = optax.with_extra_args_support(inner)
 
@@ -185,7 +193,7 @@ def sparse(
         move: bool | None = None,
         **extra: Any,
     ) -> tuple[Params, SparseState]:
-        params = check_update(gradient, params)
+        params = _check_update(gradient, params)
 
         def step(
             gradient: Params, state: SparseState, params: Params
@@ -228,6 +236,10 @@ def mask_of(state: PyTree) -> Mask:
 
     Raises:
       ValueError: it contains that of none, or of several.
+
+    >>> inner = sparse(optax.sgd(0.1), {"w": np.array([True, False])})
+    >>> mask_of(optax.chain(optax.clip(1.0), inner).init({"w": jnp.ones(2)}))["w"].tolist()
+    [True, False]
     """
     found = [
         node
@@ -240,7 +252,11 @@ def mask_of(state: PyTree) -> Mask:
 
 
 def every_so_often(every: int) -> Callable[[Array], Array]:
-    """`due` for a move after each `every` training steps."""
+    """`due` for a move after each `every` training steps.
+
+    >>> [bool(every_so_often(2)(calls)) for calls in range(6)]
+    [False, False, True, False, False, True]
+    """
     return lambda calls: calls % (every + 1) == every
 
 

@@ -54,6 +54,14 @@ def chts(
 
     Raises:
       ValueError: see `drop_and_grow`, or δ is out of range.
+
+    >>> params = {"w": jnp.array([[1.0, 2.0], [3.0, 0.0]])}
+    >>> mask, moves = {"w": params["w"] != 0}, MovePlan(ones=np.array([3]), replaced=np.array([1]))
+    >>> key = jax.random.key(0)
+    >>> optimizer = chts(optax.sgd(0.1), mask, ("w",), moves, every=100, key=key, steps=1000)
+    >>> _, state = optimizer.update(params, optimizer.init(params), params, move=True)
+    >>> int(state.mask["w"].sum())  # which three is random
+    3
     """
     for name, delta in (("soft", soft), ("hard", hard)):
         if not 0 <= delta < 1:

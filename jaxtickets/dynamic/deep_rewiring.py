@@ -53,6 +53,14 @@ def deep_rewiring(
 
     Raises:
       ValueError: `noise` or `decay` is negative.
+
+    >>> params, zero, key = {"w": jnp.array([4.0, 0.5])}, {"w": jnp.zeros(2)}, jax.random.key(0)
+    >>> mask = {"w": np.ones(2, bool)}
+    >>> optimizer = deep_rewiring(optax.sgd(0.1), mask, ("w",), params, key, noise=0.0, decay=1.0)
+    >>> updates, state = optimizer.update(zero, optimizer.init(params), params)
+    >>> after = optax.apply_updates(params, updates)["w"]  # the second falls dormant and wakes up
+    >>> state.mask["w"].tolist(), [round(float(w), 3) for w in after]
+    ([True, True], [3.0, 0.0])
     """
     _check(noise, decay)
 
@@ -99,6 +107,14 @@ def soft_deep_rewiring(
 
     Raises:
       ValueError: `noise` or `decay` is negative, or `lowest` is not.
+
+    >>> params, zero, key = {"w": jnp.array([4.0, 0.5])}, {"w": jnp.zeros(2)}, jax.random.key(0)
+    >>> mask = {"w": np.ones(2, bool)}
+    >>> optimizer = soft_deep_rewiring(optax.sgd(0.1), mask, ("w",), params, key, 0.0, decay=1.0)
+    >>> updates, state = optimizer.update(zero, optimizer.init(params), params)
+    >>> after = optax.apply_updates(params, updates)["w"]  # the second falls dormant
+    >>> state.mask["w"].tolist(), [round(float(w), 3) for w in after]
+    ([True, False], [3.0, 0.0])
     """
     _check(noise, decay)
     if not lowest < 0:

@@ -87,6 +87,10 @@ def plan(
 
     Raises:
       ValueError: an argument is out of range.
+
+    >>> moves = plan(moves=4, begin=100, end=20, fraction=0.5)
+    >>> moves.ones.tolist(), moves.replaced.tolist()
+    ([54, 30, 21, 20], [23, 7, 1, 0])
     """
     if moves < 1:
         raise ValueError(f"moves={moves}: must be 1 or more")
@@ -161,14 +165,21 @@ def drop_and_grow(
         has counts for each leaf where these aren't fixed, see `Shares`; or it keeps more weights
         than there are, or fewer than the floors need (not detected under tracing); or `every` or
         `floor` is out of range.
+
+    >>> params, gradient = {"w": jnp.array([1.0, 2.0, 3.0, 0.0])}, {"w": jnp.arange(4.0)}
+    >>> mask, moves = {"w": params["w"] != 0}, MovePlan(ones=np.array([2]), replaced=np.array([1]))
+    >>> optimizer = drop_and_grow(optax.sgd(0.1), mask, ("w",), moves, every=100)
+    >>> _, state = optimizer.update(gradient, optimizer.init(params), params, move=True)
+    >>> state.mask["w"].tolist()  # 1.0 is pruned, and 2.0 replaced
+    [False, False, True, True]
     """
     if every < 1 or floor < 0:
         raise ValueError(f"every={every}, floor={floor}: must be 1 or more, and 0 or more")
-    number = check_plan(moves, masks.shapes(mask, prunable), floor)
+    number = _check_plan(moves, masks.shapes(mask, prunable), floor)
     if isinstance(moves.ones, Mapping) and shares != "leaf":
         raise ValueError("the plan has counts of each leaf, which must be one count for all here")
     moves = jax.tree.map(jnp.asarray, moves)
-    change = mover(prunable, drop, grow, shares, floor)
+    change = _mover(prunable, drop, grow, shares, floor)
 
     def move(view: View) -> tuple[Mask, PyTree]:
         index = view.method.moves
@@ -190,7 +201,7 @@ def drop_and_grow(
     )
 
 
-def mover(
+def _mover(
     prunable: Prunable, drop: Score, grow: Score, shares: Shares, floor: int
 ) -> Callable[[View, Keep, Keep], Mask]:
     """`change(view, ones, replaced) -> mask`: one move; the arguments are `drop_and_grow`'s."""
@@ -232,7 +243,7 @@ def mover(
     return change
 
 
-def check_plan(moves: MovePlan, shapes: Mapping[str, tuple[int, ...]], floor: int = 0) -> int:
+def _check_plan(moves: MovePlan, shapes: Mapping[str, tuple[int, ...]], floor: int = 0) -> int:
     """The number of moves of a plan.
 
     Args:

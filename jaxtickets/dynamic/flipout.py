@@ -42,6 +42,9 @@ def plan(
 
     Raises:
       ValueError: an argument is out of range.
+
+    >>> plan(moves=10, begin=320, end=10).ones.tolist()
+    [320, 160, 160, 80, 40, 40, 20, 10, 10, 10]
     """
     del floor
     if not 0 < end <= begin or not 0 < last_cut <= 1:
@@ -79,6 +82,16 @@ def flipout(
 
     Raises:
       ValueError: see `drop_and_grow`, or `power` or `noise` is negative.
+
+    >>> params, gradient = {"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([0.0, 8.0])}
+    >>> mask, moves = {"w": np.ones(2, bool)}, MovePlan(ones=np.array([1]), replaced=np.array([0]))
+    >>> key = jax.random.key(0)
+    >>> optimizer = flipout(optax.sgd(1.0), mask, ("w",), moves, every=100, key=key, noise=0.0)
+    >>> updates, state = optimizer.update(gradient, optimizer.init(params), params, move=False)
+    >>> params = optax.apply_updates(params, updates)  # 3 and -4, which flipped
+    >>> _, state = optimizer.update(gradient, state, params, move=True)
+    >>> state.mask["w"].tolist()  # 3² > 4² / 2
+    [True, False]
     """
     for name, value in (("power", power), ("noise", noise)):
         if not value >= 0:
@@ -110,7 +123,11 @@ def flipout(
 
 
 def no_flips(params: PyTree) -> PyTree:
-    """Counters at zero: int32, like the parameters."""
+    """Counters at zero: int32, like the parameters.
+
+    >>> no_flips({"w": np.ones(3)})["w"].tolist()
+    [0, 0, 0]
+    """
     return jax.tree.map(lambda leaf: jnp.zeros(jnp.shape(leaf), jnp.int32), params)
 
 
@@ -120,6 +137,10 @@ def count_flips(flips: PyTree, before: Params, after: Params) -> PyTree:
     Args:
       flips: int32, like the parameters; the counters so far.
       before, after: the parameters before and after the step.
+
+    >>> before, after = {"w": np.array([1.0, 1.0, 0.0])}, {"w": np.array([-1.0, 2.0, 1.0])}
+    >>> count_flips({"w": np.array([5, 5, 5])}, before, after)["w"].tolist()
+    [6, 5, 5]
     """
     return jax.tree.map(
         lambda count, old, new: count + (jnp.sign(old) * jnp.sign(new) < 0), flips, before, after
@@ -133,6 +154,9 @@ def saliency(params: Params, flips: PyTree, power: float = POWER) -> Scores:
       params: float.
       flips: int32, like the parameters.
       power: 0 or more.
+
+    >>> saliency({"w": np.array([3.0, -4.0])}, {"w": np.array([0, 1])})["w"].tolist()
+    [9.0, 8.0]
     """
 
     def leaf(w: Array, count: Array) -> Array:
@@ -145,7 +169,13 @@ def saliency(params: Params, flips: PyTree, power: float = POWER) -> Scores:
 
 
 def with_noise(view: View, prunable: Prunable, scale: float) -> Params:
-    """The gradient with noise in the kept weights of the prunable leaves; see above."""
+    """The gradient with noise in the kept weights of the prunable leaves; see above.
+
+    >>> gradient, key = {"w": jnp.full(10_000, 2.0)}, jax.random.key(0)
+    >>> view = View(gradient, gradient, {"w": np.ones(10_000, bool)}, (), (), 0, key)
+    >>> round(float(with_noise(view, ("w",), scale=0.5)["w"].std()), 1)  # 0.5 of 2
+    1.0
+    """
     key, noisy = view.random(), []
     leaves = zip(masks.pick(view.gradient, prunable), masks.pick(view.mask, prunable), strict=True)
     for i, (g, keep) in enumerate(leaves):

@@ -34,5 +34,12 @@ def gradual(
 
     Raises:
       ValueError: see `drop_and_grow`.
+
+    >>> params = {"w": jnp.array([1.0, -2.0, 3.0, -4.0])}
+    >>> moves = MovePlan(ones=np.array([3, 2]), replaced=np.array([0, 0]))
+    >>> optimizer = gradual(optax.sgd(0.1), {"w": np.ones(4, bool)}, ("w",), moves, every=100)
+    >>> _, state = optimizer.update(params, optimizer.init(params), params, move=True)
+    >>> state.mask["w"].tolist()
+    [False, True, True, True]
     """
     return drop_and_grow(inner, mask, prunable, moves, every, drop=drop, floor=floor)

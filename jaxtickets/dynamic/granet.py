@@ -42,5 +42,12 @@ def granet(
 
     Raises:
       ValueError: see `drop_and_grow`.
+
+    >>> params, gradient = {"w": jnp.array([1.0, 2.0, 3.0, 0.0])}, {"w": jnp.arange(4.0)}
+    >>> mask, moves = {"w": params["w"] != 0}, MovePlan(ones=np.array([2]), replaced=np.array([1]))
+    >>> optimizer = granet(optax.sgd(0.1), mask, ("w",), moves, every=100)
+    >>> _, state = optimizer.update(gradient, optimizer.init(params), params, move=True)
+    >>> state.mask["w"].tolist()  # 1.0 is pruned, 2.0 dropped, and the last one grown
+    [False, False, True, True]
     """
     return drop_and_grow(inner, mask, prunable, moves, every, shares=shares, floor=floor)

@@ -28,6 +28,9 @@ def plan(moves: int, begin: int, end: int, floor: int = 0, cut_at: float = CUT_A
 
     Raises:
       ValueError: an argument is out of range.
+
+    >>> plan(moves=4, begin=100, end=10).ones.tolist()
+    [100, 100, 100, 10]
     """
     del floor
     if not 0 < end <= begin or not 0 < cut_at <= 1:
@@ -53,6 +56,13 @@ def gsm(
 
     Raises:
       ValueError: see `drop_and_grow`.
+
+    >>> params, gradient = {"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([5.0, 1.0])}
+    >>> mask, moves = {"w": np.ones(2, bool)}, MovePlan(ones=np.array([1]), replaced=np.array([0]))
+    >>> optimizer = gsm(optax.sgd(1.0), mask, ("w",), moves, every=100)
+    >>> updates, _ = optimizer.update(gradient, optimizer.init(params), params, move=False)
+    >>> optax.apply_updates(params, updates)["w"].tolist()  # |w · dL/dw| is 5 and 2
+    [-4.0, 2.0]
     """
 
     def before(view: View) -> Params:

@@ -52,6 +52,12 @@ def ham(
 
     Raises:
       ValueError: `alpha` or `beta` is negative.
+
+    >>> params, gradient = {"w": jnp.array([4.0, -8.0])}, {"w": jnp.zeros(2)}
+    >>> optimizer = ham(optax.sgd(1.0), rate=1.0, beta=np.log(2))
+    >>> updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    >>> optax.apply_updates(params, updates)["w"].round(3).tolist()  # times exp(-beta)
+    [2.0, -4.0]
     """
     for name, value in (("alpha", alpha), ("beta", beta)):
         if not value >= 0:

@@ -42,6 +42,16 @@ def with_history(
     Args:
       optimizer: a sparse optimiser, or one that contains one.
       prunable: the leaves whose grown weights are counted.
+
+    >>> from jaxtickets.dynamic import drop_and_grow
+    >>> params, gradient = {"w": jnp.array([1.0, 2.0, 3.0, 0.0])}, {"w": jnp.arange(4.0)}
+    >>> mask, one = {"w": params["w"] != 0}, np.array([1])
+    >>> moves = drop_and_grow.MovePlan(ones=one, replaced=one)
+    >>> inner = drop_and_grow.drop_and_grow(optax.sgd(0.1), mask, ("w",), moves, every=100)
+    >>> optimizer = with_history(inner, ("w",))
+    >>> _, state = optimizer.update(gradient, optimizer.init(params), params, move=True)
+    >>> state.mask["w"].tolist(), state.ever["w"].tolist(), float(state.grown)
+    ([False, False, False, True], [True, True, True, True], 1.0)
     """
 
     def init(params: Params) -> History:

@@ -54,6 +54,12 @@ def langevin(
 
     Raises:
       ValueError: `temperature` is negative (not detected under tracing).
+
+    >>> params, key = {"w": jnp.zeros(10_000), "b": jnp.zeros(1)}, jax.random.key(0)
+    >>> optimizer = langevin(optax.sgd(0.5), 0.5, ("w",), key, temperature=1.0)
+    >>> updates, _ = optimizer.update(params, optimizer.init(params), params)
+    >>> round(float(updates["w"].std()), 1), float(updates["b"].std())  # sqrt(2 · 0.5 · 1)
+    (1.0, 0.0)
     """
     if not isinstance(temperature, jax.core.Tracer) and not float(temperature) >= 0:
         raise ValueError(f"temperature={temperature}: must be 0 or more")

@@ -35,6 +35,12 @@ def powerpropagation(
 
     Raises:
       ValueError: `power` is below 1.
+
+    >>> params, gradient = {"w": jnp.array([4.0, 0.0])}, {"w": jnp.array([0.25, 0.25])}
+    >>> optimizer = powerpropagation(optax.sgd(1.0))  # θ is 2, and its gradient 2 · 2 · 0.25
+    >>> updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    >>> optax.apply_updates(params, updates)["w"].tolist()
+    [1.0, 0.0]
     """
     if not power >= 1:
         raise ValueError(f"power={power}: must be 1 or more")

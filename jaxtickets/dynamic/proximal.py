@@ -63,6 +63,14 @@ def group_lasso(
 
     Raises:
       ValueError: an unknown name; at `init`, no kernel has such groups.
+
+    >>> params = {"kernel": jnp.array([[3.0, 0.1], [4.0, 0.1]])}  # two neurons; ‖w‖ is 5 and 0.14
+    >>> zero, strength = {"kernel": jnp.zeros((2, 2))}, 2.5 / 2**0.5
+    >>> optimizer = group_lasso(optax.sgd(1.0), 1.0, strength, ("kernel",))
+    >>> updates, _ = optimizer.update(zero, optimizer.init(params), params)
+    >>> after = optax.apply_updates(params, updates)["kernel"].T
+    >>> [round(float(jnp.linalg.norm(weights)), 3) for weights in after]
+    [2.5, 0.0]
     """
     if groups not in GROUPS:
         raise ValueError(f"unknown groups '{groups}'; there are {', '.join(GROUPS)}")

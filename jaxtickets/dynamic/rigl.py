@@ -40,5 +40,13 @@ def rigl(
 
     Raises:
       ValueError: see `drop_and_grow`.
+
+    >>> params = {"w": jnp.array([1.0, 2.0, 0.0, 0.0])}
+    >>> gradient = {"w": jnp.array([0.0, 0.0, 7.0, 5.0])}
+    >>> mask, moves = {"w": params["w"] != 0}, MovePlan(ones=np.array([2]), replaced=np.array([1]))
+    >>> optimizer = rigl(optax.sgd(0.1), mask, ("w",), moves, every=100)
+    >>> _, state = optimizer.update(gradient, optimizer.init(params), params, move=True)
+    >>> state.mask["w"].tolist()
+    [False, True, True, False]
     """
     return drop_and_grow(inner, mask, prunable, moves, every, drop=drop, grow=grow, floor=floor)

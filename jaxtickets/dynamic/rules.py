@@ -20,12 +20,22 @@ Score = Callable[[View], Scores]
 
 
 def magnitude(view: View) -> Scores:
-    """`|w|`."""
+    """`|w|`.
+
+    >>> view = View({}, {"w": np.array([1.0, -2.0])}, {}, (), (), 0, None)
+    >>> magnitude(view)["w"].tolist()
+    [1.0, 2.0]
+    """
     return jax.tree.map(jnp.abs, view.params)
 
 
 def taylor(view: View) -> Scores:
-    """`|w · dL/dw|`: how much the loss changes without the weight, to first order."""
+    """`|w · dL/dw|`: how much the loss changes without the weight, to first order.
+
+    >>> view = View({"w": np.array([5.0, 1.0])}, {"w": np.array([1.0, -2.0])}, {}, (), (), 0, None)
+    >>> taylor(view)["w"].tolist()
+    [5.0, 2.0]
+    """
     return jax.tree.map(lambda w, g: jnp.abs(w * g), view.params, view.gradient)
 
 
@@ -34,6 +44,11 @@ def magnitude_by_sign(view: View) -> Scores:
 
     The lowest share ζ of a leaf is the share ζ of its positive weights nearest to zero, and that of
     its negative ones, up to one weight (Mocanu et al., 2018). Zero counts as positive.
+
+    >>> params = {"w": jnp.array([1.0, 2.0, -3.0, -4.0])}
+    >>> view = View({}, params, {"w": np.ones(4, bool)}, (), (), 0, None)
+    >>> magnitude_by_sign(view)["w"].tolist()
+    [0.5, 1.0, 0.5, 1.0]
     """
 
     def leaf(w: Array, keep: Array) -> Array:
@@ -49,12 +64,23 @@ def magnitude_by_sign(view: View) -> Scores:
 
 
 def at_random(view: View) -> Scores:
-    """Independent uniform scores."""
+    """Independent uniform scores.
+
+    >>> view = View({}, {"w": np.ones((2, 3))}, {}, (), (), 0, jax.random.key(0))
+    >>> scores = at_random(view)["w"]
+    >>> scores.shape, bool(((scores >= 0) & (scores < 1)).all())
+    ((2, 3), True)
+    """
     return _draw(view, 0, jax.random.uniform)
 
 
 def gradient(view: View) -> Scores:
-    """`|dL/dw|`, also of pruned weights."""
+    """`|dL/dw|`, also of pruned weights.
+
+    >>> view = View({"w": np.array([5.0, -1.0])}, {}, {}, (), (), 0, None)
+    >>> gradient(view)["w"].tolist()
+    [5.0, 1.0]
+    """
     return jax.tree.map(jnp.abs, view.gradient)
 
 
@@ -68,6 +94,10 @@ def momentum(view: View) -> Scores:
 
     Raises:
       ValueError: the inner optimiser has no momentum of all parameters.
+
+    >>> inner = optax.TraceState({"w": np.array([-3.0, 2.0])})
+    >>> momentum(View({}, {"w": np.ones(2)}, {}, inner, (), 0, None))["w"].tolist()
+    [3.0, 2.0]
     """
     known = (optax.TraceState, optax.ScaleByAdamState)
     parts = jax.tree.leaves(view.inner, is_leaf=lambda node: isinstance(node, known))
@@ -93,6 +123,11 @@ def paths(view: View) -> Scores:
     index CH3-L3n, from the code of Zhang et al., 2025, see `chts`. Ties, above all the pairs
     without a path, are ordered at random, far below the least path. Leaves with fewer than two axes
     score 0.
+
+    >>> mask = {"w": jnp.array([[True, True], [True, False]])}  # one path joins what is pruned
+    >>> view = View({}, {"w": np.zeros((2, 2))}, mask, (), (), 0, jax.random.key(0))
+    >>> round(float(paths(view)["w"][1, 1]), 3)  # counted from both ends
+    2.0
     """
 
     def half(m: Array) -> Array:
@@ -119,6 +154,11 @@ def sampled(score: Score, exponent: Schedule) -> Score:
     Args:
       score: of non-negative numbers.
       exponent: calls -> the exponent; 0 for uniform draws, finite.
+
+    >>> view = View({}, {"w": np.array([0.0, 1000.0, 1.0])}, {}, (), (), 0, jax.random.key(0))
+    >>> scores = sampled(magnitude, lambda calls: 100.0)(view)["w"]
+    >>> scores.argsort().tolist()  # a high exponent leaves the order to the scores
+    [0, 2, 1]
     """
 
     def sample(view: View) -> Scores:
@@ -142,6 +182,12 @@ def heated(score: Score, temperature: Callable[[View], Array]) -> Score:
     Args:
       score: of non-negative numbers.
       temperature: view -> τ, from 0 on.
+
+    >>> view = View({}, {"w": np.array([0.0, 1000.0, 1.0])}, {}, (), (), 0, jax.random.key(0))
+    >>> heated(magnitude, lambda view: 0.0)(view)["w"].tolist()
+    [0.0, 1000.0, 1.0]
+    >>> heated(magnitude, lambda view: 0.01)(view)["w"].argsort().tolist()
+    [0, 2, 1]
     """
 
     def noisy(view: View) -> Scores:
@@ -168,7 +214,13 @@ def _draw(view: View, purpose: int, draw: Callable[..., Array]) -> Params:
 
 
 def mean_of(score: Score) -> Callable[[View, Prunable], Array]:
-    """Shares in proportion to the mean score of each leaf's kept weights: float`[leaves]`."""
+    """Shares in proportion to the mean score of each leaf's kept weights: float`[leaves]`.
+
+    >>> params = {"a": np.array([1.0, -3.0]), "b": np.array([5.0, 7.0])}
+    >>> mask = {"a": np.array([True, True]), "b": np.array([True, False])}
+    >>> mean_of(magnitude)(View({}, params, mask, (), (), 0, None), ("a", "b")).tolist()
+    [2.0, 5.0]
+    """
 
     def shares(view: View, prunable: Prunable) -> Array:
         leaves = zip(
@@ -191,6 +243,9 @@ def divide(total: Array, shares: Array, room: Array) -> Array:
       total: int32 scalar, at most the sum of the rooms, which is below 2^31.
       shares: float`[n]`, not negative; if all are zero, the rooms are used in their place.
       room: int32`[n]`.
+
+    >>> divide(10, np.array([1.0, 3.0]), room=np.array([10, 6])).tolist()  # not 2.5 and 7.5
+    [4, 6]
     """
     shares = jnp.where(jnp.sum(shares) > 0, shares, room).astype(float)
     shares = shares / jnp.maximum(jnp.sum(shares), jnp.finfo(shares.dtype).tiny)

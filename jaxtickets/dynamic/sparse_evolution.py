@@ -38,6 +38,15 @@ def sparse_evolution(
 
     Raises:
       ValueError: see `drop_and_grow`.
+
+    >>> params = {"w": jnp.array([1.0, 2.0, 0.0, 0.0])}
+    >>> mask, moves = {"w": params["w"] != 0}, MovePlan(ones=np.array([2]), replaced=np.array([1]))
+    >>> optimizer = sparse_evolution(
+    ...     optax.sgd(0.1), mask, ("w",), moves, every=100, key=jax.random.key(0)
+    ... )
+    >>> _, state = optimizer.update(params, optimizer.init(params), params, move=True)
+    >>> state.mask["w"][1].tolist(), int(state.mask["w"].sum())  # 2.0 stays, 1.0 is replaced
+    (True, 2)
     """
     return drop_and_grow(
         inner,

@@ -66,6 +66,15 @@ def sparse_momentum(
 
     Raises:
       ValueError: see `drop_and_grow`, or the decay is out of range.
+
+    >>> params = {"w": jnp.array([1.0, 2.0, 0.0, 0.0])}
+    >>> gradient = {"w": jnp.array([0.0, 0.0, 7.0, 5.0])}
+    >>> mask, moves = {"w": params["w"] != 0}, MovePlan(ones=np.array([2]), replaced=np.array([1]))
+    >>> optimizer = sparse_momentum(optax.sgd(0.1), mask, ("w",), moves, every=100)
+    >>> _, state = optimizer.update(gradient, optimizer.init(params), params, move=False)
+    >>> _, state = optimizer.update(gradient, state, params, move=True)
+    >>> state.mask["w"].tolist()
+    [False, True, True, False]
     """
     if not 0 <= decay < 1:
         raise ValueError(f"decay={decay}: must be from 0 to below 1")

@@ -44,7 +44,11 @@ Scale = Callable[[Mask, Params], Params]
 
 
 def unscaled(mask: Mask, params: Params) -> Params:
-    """The unchanged weights."""
+    """The unchanged weights.
+
+    >>> unscaled({"w": np.array([True, False])}, {"w": np.array([3.0, 4.0])})["w"].tolist()
+    [3.0, 4.0]
+    """
     del mask
     return params
 
@@ -163,6 +167,11 @@ def equal_scores(prunable: Prunable, value: Array | float) -> Callable[[Key, Par
     """The `init` of a gate whose parameters are `value` for each weight of the leaves `prunable`.
 
     They are shaped like the weights, and zero in all other leaves. The key is not used.
+
+    >>> params = {"kernel": np.ones(3), "bias": np.ones(2)}
+    >>> scores = equal_scores(("kernel",), 0.5)(jax.random.key(0), params)
+    >>> scores["kernel"].tolist(), scores["bias"].tolist()
+    ([0.5, 0.5, 0.5], [0.0, 0.0])
     """
 
     def init(key: Key, params: Params) -> Scores:
@@ -207,6 +216,12 @@ def start(
       params, stats: the net's weights and statistics.
       step: the training step that `params` come from, see `training.init`.
       strength: see `Gate.apply`; may be traced.
+
+    >>> from jaxtickets.gates import bernoulli
+    >>> gate = bernoulli.gate(("w",), keep=1)
+    >>> trained, stats = start(gate, jax.random.key(0), {"w": jnp.array([3.0, 4.0])}, ())
+    >>> trained["w"].tolist(), stats.weights["w"].tolist(), int(stats.step)
+    ([0.0, 0.0], [3.0, 4.0], 0)
     """
     g = gate.init(key, params)
     fixed = () if gate.trains_weights else params
@@ -216,21 +231,43 @@ def start(
 
 
 def parts(gate: Gate, trained: PyTree, stats: GatedStats) -> tuple[PyTree, Params]:
-    """The gate's parameters and the net's weights."""
+    """The gate's parameters and the net's weights.
+
+    >>> gate = Gate(init=None, apply=None, harden=None, trains_weights=True)
+    >>> parts(gate, Joint(weights="w", gate="g"), GatedStats((), (), 0, 1.0))
+    ('g', 'w')
+    >>> parts(gate._replace(trains_weights=False), "g", GatedStats((), "w", 0, 1.0))
+    ('g', 'w')
+    """
     if gate.trains_weights:
         return trained.gate, trained.weights
     return trained, stats.weights
 
 
 def ticket(gate: Gate, trained: PyTree, stats: GatedStats) -> tuple[Mask, Params]:
-    """The hard mask, and the weights that it selects from, with the gate's values and `scale`."""
+    """The hard mask, and the weights that it selects from, with the gate's values and `scale`.
+
+    >>> from jaxtickets.gates import bernoulli
+    >>> gate = bernoulli.gate(("w",), keep=1)
+    >>> stats = GatedStats((), {"w": jnp.array([3.0, 4.0])}, step=0, strength=1.0)
+    >>> mask, weights = ticket(gate, {"w": jnp.array([-1.0, 2.0])}, stats)
+    >>> mask["w"].tolist(), weights["w"].tolist()
+    ([False, True], [3.0, 4.0])
+    """
     g, params = parts(gate, trained, stats)
     mask = gate.prune(gate.harden(g, params), params, stats.strength)
     return mask, gate.scale(mask, gate.weights(g, params))
 
 
 def hardened(gate: Gate, trained: PyTree, stats: GatedStats) -> Params:
-    """The weights under the hard mask, see `ticket`."""
+    """The weights under the hard mask, see `ticket`.
+
+    >>> from jaxtickets.gates import bernoulli
+    >>> gate = bernoulli.gate(("w",), keep=1)
+    >>> stats = GatedStats((), {"w": jnp.array([3.0, 4.0])}, step=0, strength=1.0)
+    >>> hardened(gate, {"w": jnp.array([-1.0, 2.0])}, stats)["w"].tolist()
+    [0.0, 4.0]
+    """
     return masks.apply(*ticket(gate, trained, stats))
 
 
@@ -244,6 +281,15 @@ def loss(gate: Gate, of_weights: Loss) -> Loss:
     Returns:
       `loss(trained, stats, batch, key)` with `GatedStats`. Its metrics are those of `of_weights`,
       with the penalty added to `"loss"`, and `"penalty"`. The key is consumed.
+
+    >>> from jaxtickets.gates import continuous_sparsification as soft
+    >>> gate = soft.gate(("w",), None, 0, Setting(steps=10, examples=1))  # uses w / 2 at first
+    >>> params = {"w": jnp.array([3.0, 5.0])}
+    >>> trained, stats = start(gate, jax.random.key(0), params, (), strength=0.5)
+    >>> sum_of_weights = lambda params, stats, batch, key: (params["w"].sum(), (stats, {}))
+    >>> value, (_, metrics) = loss(gate, sum_of_weights)(trained, stats, (), jax.random.key(1))
+    >>> float(value), float(metrics["penalty"])
+    (4.5, 0.5)
     """
 
     def of_gate(
@@ -266,6 +312,16 @@ def model(gate: Gate, of_weights: Model) -> Model:
     Args:
       gate: the gate.
       of_weights: the net as functions of its weights.
+
+    >>> from jaxtickets.gates import bernoulli
+    >>> linear = Model(
+    ...     lambda key: ({"w": jnp.array([3.0, 4.0])}, ()),
+    ...     lambda params, stats, images: (images * params["w"], stats),
+    ... )
+    >>> gated = model(bernoulli.gate(("w",), keep=1), linear)  # of equal scores, the first stays
+    >>> trained, stats = gated.init(jax.random.key(0))
+    >>> gated.apply(trained, stats, jnp.array([10.0, 10.0]))[0].tolist()
+    [30.0, 0.0]
     """
 
     def init(key: Key) -> tuple[PyTree, GatedStats]:
@@ -299,6 +355,14 @@ def recipe(gate: Gate, of_weights: Recipe, gate_optimizer: Optimizer | None = No
       of_weights: the recipe of the net's weights.
       gate_optimizer: `gate_optimizer(hyper) -> optax optimiser` of g where the weights train too,
         such as one with another rate and no weight decay; None for that of the weights.
+
+    >>> gate = Gate(init=None, apply=None, harden=None, trains_weights=True)
+    >>> of_weights = Recipe(Model(None, None), None, optax.sgd, None, None, batch_size=1, every=1)
+    >>> faster = recipe(gate, of_weights, gate_optimizer=lambda rate: optax.sgd(10 * rate))
+    >>> one, optimizer = Joint(weights=np.float32(1), gate=np.float32(1)), faster.optimizer(0.125)
+    >>> updates, _ = optimizer.update(one, optimizer.init(one))
+    >>> float(updates.weights), float(updates.gate)
+    (-0.125, -1.25)
     """
     gated = of_weights._replace(
         model=model(gate, of_weights.model), loss=loss(gate, of_weights.loss)
@@ -323,6 +387,12 @@ def straight_through(mask: Mask, soft: Scores, params: Params, prunable: Prunabl
 
     Raises:
       ValueError: a mask is not like the parameters.
+
+    >>> mask, params = {"w": np.array([True, False])}, {"w": np.array([3.0, 4.0])}
+    >>> used = lambda soft: straight_through(mask, soft, params, ("w",))["w"]
+    >>> soft = {"w": np.array([0.9, 0.1])}
+    >>> used(soft).tolist(), jax.grad(lambda soft: used(soft).sum())(soft)["w"].tolist()
+    ([3.0, 0.0], [3.0, 4.0])
     """
     masks.check_mask(mask, params)
     masks.check_like(soft, params, "the soft mask", "the parameters")

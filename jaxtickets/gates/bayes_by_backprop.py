@@ -46,6 +46,14 @@ def gate(
 
     Raises:
       ValueError: the deviation is not above 0; or see `mean_field.gate`.
+
+    >>> made = gate(("w",), 1, 0, Setting(steps=10, examples=100), deviation=0.5)
+    >>> params = {"w": jnp.array([3.0, -4.0])}
+    >>> g = made.init(jax.random.key(0), params)
+    >>> [round(float(x), 3) for x in mean_field.deviation(g.rho["w"])]
+    [0.5, 0.5]
+    >>> made.harden(g, params)["w"].tolist()
+    [False, True]
     """
     if not deviation > 0:
         raise ValueError(f"deviation={deviation}: must be above 0")

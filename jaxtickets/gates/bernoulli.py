@@ -35,6 +35,12 @@ def gate(
         its factor where that is differentiable in the mask, as in the paper's code.
       steps: not used.
       start: the initial score of every weight; 0, as in the paper's code, gives probability 1/2.
+
+    >>> certain = {"w": jnp.array([-100.0, 100.0])}
+    >>> params = {"w": jnp.array([3.0, 4.0])}
+    >>> drawn, penalty = gate(("w",), keep=1).apply(jax.random.key(0), 0, certain, params, 1.0)
+    >>> drawn["w"].tolist(), float(penalty)
+    ([0.0, 4.0], 0.0)
     """
     del steps
 
@@ -57,7 +63,13 @@ def gate(
 
 
 def sample(key: Key, scores: Scores, prunable: Prunable) -> Mask:
-    """Draws each bit of a mask from Bernoulli(sigmoid(s)); the key is consumed."""
+    """Draws each bit of a mask from Bernoulli(sigmoid(s)); the key is consumed.
+
+    >>> scores = {"w": np.array([-100.0, 100.0]), "b": np.zeros(2)}
+    >>> mask = sample(jax.random.key(0), scores, ("w",))
+    >>> mask["w"].tolist(), mask["b"].tolist()
+    ([False, True], [True, True])
+    """
     leaves = masks.pick(scores, prunable)
     keys = jax.random.split(key, len(leaves))
     drawn = [jax.random.bernoulli(k, jax.nn.sigmoid(s)) for k, s in zip(keys, leaves, strict=True)]
@@ -65,7 +77,11 @@ def sample(key: Key, scores: Scores, prunable: Prunable) -> Mask:
 
 
 def threshold(scores: Scores, prunable: Prunable) -> Mask:
-    """The mask `sigmoid(s) > 1/2`: each bit at its likelier value, at whatever density results."""
+    """The mask `sigmoid(s) > 1/2`: each bit at its likelier value, at whatever density results.
+
+    >>> threshold({"w": np.array([-0.1, 0.2, 3.0])}, ("w",))["w"].tolist()
+    [False, True, True]
+    """
     leaves = [leaf > 0 for leaf in masks.pick(scores, prunable)]
     return masks.put(masks.ones(scores), prunable, leaves)
 
@@ -75,6 +91,10 @@ def dynamic_rescale(mask: Mask, params: Params, prunable: Prunable) -> Params:
 
     Zhou et al., section 5; `search.energies.rescale` uses the square root. Nothing is masked. The
     mask may hold float zeros and ones, and the result is differentiable in them.
+
+    >>> mask, params = {"w": np.array([1, 0, 0])}, {"w": jnp.array([1.0, 2.0, 3.0])}
+    >>> dynamic_rescale(mask, params, ("w",))["w"].tolist()
+    [3.0, 6.0, 9.0]
     """
 
     def leaf(bits: Array, weights: Array) -> Array:

@@ -65,6 +65,14 @@ def gate(
 
     Raises:
       ValueError: `steps` is below 1.
+
+    >>> made = gate(("w",), keep=1, steps=100)
+    >>> params = {"w": jnp.array([3.0, 4.0, 5.0, 6.0])}
+    >>> chances = jax.nn.sigmoid(made.init(jax.random.key(0), params)["w"])  # the density
+    >>> [round(float(x), 3) for x in chances]
+    [0.25, 0.25, 0.25, 0.25]
+    >>> made.harden({"w": jnp.array([0.0, 2.0, 1.0, -1.0])}, params)["w"].tolist()
+    [False, True, False, False]
     """
     del scale
     if steps < 1:
@@ -105,7 +113,7 @@ def gate(
             del hyper
             return balanced(optimizers.optimizer("adam", rate, shape), prunable, keep)
 
-        return gated._replace(optimizer=optimizer, loss=imitation(made, of_weights))
+        return gated._replace(optimizer=optimizer, loss=_imitation(made, of_weights))
 
     made = Gate(init, apply, harden, adapt=adapt, extra_passes=1)
     return made
@@ -115,12 +123,16 @@ def reverse_divergence(logits: Array, dense: Array) -> jax.Array:
     """The mean over examples of `Σ p log(p / q)`, in nats: p of `logits[n, classes]`, q of `dense`.
 
     It asks p to be small wherever q is.
+
+    >>> even, sure = np.array([[0.0, 0.0]]), np.array([[0.0, -100.0]])
+    >>> [round(float(reverse_divergence(*pair)), 3) for pair in ((even, even), (sure, even))]
+    [0.0, 0.693]
     """
     log_p, log_q = jax.nn.log_softmax(logits), jax.nn.log_softmax(dense)
     return jnp.mean(jnp.sum(jnp.exp(log_p) * (log_p - log_q), -1))
 
 
-def imitation(gate: Gate, of_weights: Recipe) -> Any:
+def _imitation(gate: Gate, of_weights: Recipe) -> Any:
     """The loss of a gate's parameters: the divergence of the gated net from the dense one.
 
     Args:
@@ -174,6 +186,12 @@ def balanced(
       inner: any optax optimiser.
       prunable: the leaves that hold logits.
       keep: the number of weights that are kept at the target, in all or in each leaf.
+
+    >>> optimizer = balanced(optax.sgd(1.0), ("w",), keep=1)
+    >>> logits, gradient = {"w": jnp.zeros(4)}, {"w": jnp.ones(4)}  # a density of 1/2, of 1/4
+    >>> _, state = optimizer.update(gradient, optimizer.init(logits), logits)
+    >>> round(float(state.multiplier), 3)  # 1 % of 2 / (1/8)
+    0.16
     """
     inner = optax.with_extra_args_support(inner)
     kept = sum(keep[path] for path in prunable) if isinstance(keep, Mapping) else keep

@@ -42,6 +42,14 @@ def gate(
 
     Raises:
       ValueError: `beta` is not above 1, or there is no training step.
+
+    >>> made = gate(("w",), None, 0, Setting(steps=10, examples=1))
+    >>> params, scores = {"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([-0.1, 0.1])}
+    >>> made.apply(jax.random.key(0), 0, {"w": jnp.zeros(2)}, params, 1.0)[0]["w"].tolist()
+    [1.5, 2.0]
+    >>> last, _ = made.apply(jax.random.key(0), 10, scores, params, 1.0)
+    >>> last["w"].round(3).tolist(), made.harden(scores, params)["w"].tolist()
+    ([0.0, 4.0], [False, True])
     """
     if not beta > 1:
         raise ValueError(f"beta={beta}: must be above 1")

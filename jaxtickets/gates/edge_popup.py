@@ -30,6 +30,11 @@ def gate(
         is if `keep` is a count for each leaf. `search.energies.rescale` on Kaiming normal weights
         is then the paper's scaled Kaiming normal.
       steps: not used.
+
+    >>> params, scores = {"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([0.1, -0.2])}
+    >>> used, _ = gate(("w",), keep=1).apply(jax.random.key(0), 0, scores, params, 1.0)
+    >>> used["w"].tolist()
+    [0.0, 4.0]
     """
     del steps
 

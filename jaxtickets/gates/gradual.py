@@ -45,6 +45,11 @@ def gate(
 
     Raises:
       ValueError: `steps`, `begin` or `until` is out of range.
+
+    >>> made, key = gate(("w",), keep=1, steps=10, begin=1.0), jax.random.key(0)
+    >>> params, scores = {"w": jnp.ones(8)}, {"w": jnp.arange(8.0)}
+    >>> [int(made.apply(key, step, scores, params, 1.0)[0]["w"].sum()) for step in (0, 2, 9)]
+    [5, 2, 1]
     """
     if steps < 1:
         raise ValueError(f"steps={steps}: must be the number of training steps, 1 or more")

@@ -15,25 +15,44 @@ from jaxtickets.types import Array, Keep, Mask, Params, Prunable
 
 
 def axis(kernel: Array) -> int:
-    """The axis of a kernel along which its groups are."""
+    """The axis of a kernel along which its groups are.
+
+    >>> axis(np.zeros((784, 300))), axis(np.zeros((5, 5, 1, 20)))
+    (0, 3)
+    """
     return 0 if jnp.ndim(kernel) == 2 else jnp.ndim(kernel) - 1
 
 
 def sums(kernel: Array) -> jax.Array:
-    """The sum of each group of a kernel: `[groups]`."""
+    """The sum of each group of a kernel: `[groups]`.
+
+    >>> sums(np.array([[1, 2, 3], [10, 20, 30]])).tolist()
+    [6, 60]
+    """
     others = tuple(i for i in range(jnp.ndim(kernel)) if i != axis(kernel))
     return jnp.sum(kernel, axis=others)
 
 
 def along(groups: Array, kernel: Array) -> jax.Array:
-    """`groups[groups]` as an array that broadcasts to the kernel."""
+    """`groups[groups]` as an array that broadcasts to the kernel.
+
+    >>> along(np.array([1, 10]), np.zeros((2, 3))).tolist()
+    [[1], [10]]
+    """
     sizes = [1] * jnp.ndim(kernel)
     sizes[axis(kernel)] = -1
     return jnp.reshape(groups, sizes)
 
 
 def bias(params: Params, path: str) -> Prunable:
-    """The path of the bias that belongs to the groups of the kernel at `path`, or nothing."""
+    """The path of the bias that belongs to the groups of the kernel at `path`, or nothing.
+
+    >>> params = {"conv/kernel": np.zeros((5, 5, 1, 20)), "conv/bias": np.zeros(20)}
+    >>> bias(params, "conv/kernel")
+    ('conv/bias',)
+    >>> bias({"fc/kernel": np.zeros((3, 2)), "fc/bias": np.zeros(2)}, "fc/kernel")
+    ()
+    """
     (kernel,) = masks.pick(params, (path,))
     found = f"{path.rpartition('/')[0]}/bias"
     return (found,) if axis(kernel) and found in masks.paths(params) else ()
@@ -47,6 +66,11 @@ def spread(params: Params, prunable: Prunable, groups: Sequence[Array], rest: Ar
       prunable: the kernels that have groups.
       groups: `[groups]` of each of them.
       rest: a scalar.
+
+    >>> params = {"fc": {"kernel": np.zeros((2, 3)), "bias": np.zeros(3)}}
+    >>> tree = spread(params, ("fc/kernel",), [np.array([5, 6])], 1)
+    >>> tree["fc"]["kernel"].tolist(), tree["fc"]["bias"].tolist()
+    ([[5, 5, 5], [6, 6, 6]], [1, 1, 1])
     """
     tree = jax.tree.map(lambda leaf: jnp.broadcast_to(rest, jnp.shape(leaf)), params)
     for path, kernel, value in zip(prunable, masks.pick(params, prunable), groups, strict=True):
@@ -74,6 +98,10 @@ def select(
 
     Raises:
       ValueError: see `masks.select`.
+
+    >>> params, scores = {"kernel": np.zeros((3, 2))}, [jnp.array([0.1, 0.9, 0.5])]
+    >>> select(params, ("kernel",), scores, keep=5, floor=0)["kernel"].tolist()
+    [[False, False], [True, True], [True, True]]
     """
     floors = masks.floor_of(floor, masks.shapes(params, prunable))
     for path, kernel in zip(prunable, masks.pick(params, prunable), strict=True):

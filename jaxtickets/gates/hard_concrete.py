@@ -28,6 +28,9 @@ def concrete(key: Key, log_alpha: Array, beta: float = BETA) -> jax.Array:
     """Concrete gates in [0, 1], `σ((logit u + log α) / β)`; the key is consumed.
 
     `P(s > 1/2) = σ(log α)` for every β.
+
+    >>> concrete(jax.random.key(0), np.array([-100.0, 100.0])).round(3).tolist()
+    [0.0, 1.0]
     """
     # the logit of a uniform number has the logistic distribution
     noise = jax.random.logistic(key, jnp.shape(log_alpha), jnp.result_type(log_alpha))
@@ -35,7 +38,11 @@ def concrete(key: Key, log_alpha: Array, beta: float = BETA) -> jax.Array:
 
 
 def sample(key: Key, log_alpha: Array) -> jax.Array:
-    """Hard concrete gates z in [0, 1]; differentiable in `log_alpha`; the key is consumed."""
+    """Hard concrete gates z in [0, 1]; differentiable in `log_alpha`; the key is consumed.
+
+    >>> sample(jax.random.key(0), np.array([-100.0, 100.0])).tolist()
+    [0.0, 1.0]
+    """
     return _stretched(concrete(key, log_alpha))
 
 
@@ -44,12 +51,19 @@ def at_test_time(log_alpha: Array) -> jax.Array:
 
     Without noise and, as in the paper, without the temperature. A gate is closed if log α is at
     most `-log 11`.
+
+    >>> at_test_time(np.array([-3.0, 0.0, 3.0])).round(3).tolist()
+    [0.0, 0.5, 1.0]
     """
     return _stretched(jax.nn.sigmoid(log_alpha))
 
 
 def expected_l0(log_alpha: Array) -> jax.Array:
-    """P(z ≠ 0), whose sum is the expected number of gates that are not closed, equation 12."""
+    """P(z ≠ 0), whose sum is the expected number of gates that are not closed, equation 12.
+
+    >>> [round(float(p), 3) for p in expected_l0(np.array([-100.0, 0.0, 100.0]))]
+    [0.0, 0.832, 1.0]
+    """
     return jax.nn.sigmoid(log_alpha - BETA * math.log(-GAMMA / ZETA))
 
 
@@ -63,6 +77,10 @@ def initial(key: Key, zero: Array, dropped: float) -> jax.Array:
 
     Raises:
       ValueError: p is out of range.
+
+    >>> start = initial(jax.random.key(0), np.zeros(3), dropped=0.2)
+    >>> [round(float(p), 1) for p in jax.nn.sigmoid(start)]  # open with probability 0.8
+    [0.8, 0.8, 0.8]
     """
     if not 0 < dropped < 1:
         raise ValueError(f"dropped={dropped}: must be above 0 and below 1")

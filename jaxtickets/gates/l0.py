@@ -58,6 +58,14 @@ def gate(
     Raises:
       ValueError: `weight_decay` is negative, there is no training example, or `inputs` are not
         among `prunable`.
+
+    >>> made = gate(("w",), None, 0, Setting(steps=10, examples=100))
+    >>> params, log_alpha = {"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([-3.0, 100.0])}
+    >>> made.harden(log_alpha, params)["w"].tolist(), made.weights(log_alpha, params)["w"].tolist()
+    ([False, True], [0.0, 4.0])
+    >>> _, penalty = made.apply(jax.random.key(0), 0, log_alpha, params, 2.0)
+    >>> 0.02 < float(penalty) < 0.03  # one weight surely kept, the other seldom; λ / N is 0.02
+    True
     """
     check(prunable, setting, weight_decay, inputs)
 
@@ -94,7 +102,13 @@ def gate(
 
 
 def check(prunable: Prunable, setting: Setting, weight_decay: float, inputs: Prunable) -> None:
-    """Raises ValueError if an argument of `gate` is out of range."""
+    """Raises ValueError if an argument of `gate` is out of range.
+
+    >>> check(("w",), Setting(steps=10, examples=100), weight_decay=5e-4, inputs=("w",))
+    >>> check(("w",), Setting(steps=10, examples=0), weight_decay=5e-4, inputs=())
+    Traceback (most recent call last):
+    ValueError: examples=0: must be 1 or more
+    """
     if not weight_decay >= 0:
         raise ValueError(f"weight_decay={weight_decay}: must be 0 or more")
     if setting.examples < 1:
@@ -105,7 +119,12 @@ def check(prunable: Prunable, setting: Setting, weight_decay: float, inputs: Pru
 
 
 def first(key: Key, prunable: Prunable, zeros: list[Array], inputs: Prunable) -> list[jax.Array]:
-    """The first log α of each leaf, shaped like `zeros`; the key is consumed."""
+    """The first log α of each leaf, shaped like `zeros`; the key is consumed.
+
+    >>> (log_alpha,) = first(jax.random.key(0), ("w",), [np.zeros(3)], inputs=("w",))
+    >>> [round(float(p), 1) for p in jax.nn.sigmoid(log_alpha)]
+    [0.8, 0.8, 0.8]
+    """
     keys = jax.random.split(key, len(zeros))
     dropped = [DROPPED_INPUTS if path in inputs else DROPPED for path in prunable]
     leaves = zip(keys, zeros, dropped, strict=True)
@@ -113,7 +132,11 @@ def first(key: Key, prunable: Prunable, zeros: list[Array], inputs: Prunable) ->
 
 
 def expected_cost(log_alphas: list[Array], costs: list[Array]) -> jax.Array:
-    """`Σ P(z ≠ 0) · cost` over all gates; each leaf's costs have the shape of its log α."""
+    """`Σ P(z ≠ 0) · cost` over all gates; each leaf's costs have the shape of its log α.
+
+    >>> float(expected_cost([np.array([-100.0, 100.0])], [np.array([3.0, 5.0])]))
+    5.0
+    """
     leaves = zip(log_alphas, costs, strict=True)
     return sum((jnp.sum(hard_concrete.expected_l0(a) * cost) for a, cost in leaves), jnp.float32(0))
 
@@ -122,6 +145,14 @@ def clamped(gated: Recipe, of_weights: Recipe) -> Recipe:
     """The recipe whose optimiser clamps all log α to `±hard_concrete.MOST` after each step.
 
     The clamp is that of the authors' code: gates beyond it would hardly have a gradient.
+
+    >>> from jaxtickets.types import Model
+    >>> recipe = Recipe(Model(None, None), None, optax.sgd, None, None, batch_size=1, every=1)
+    >>> optimizer = clamped(recipe, recipe).optimizer(1.0)
+    >>> params, gradient = (Joint(weights=jnp.array(x), gate=jnp.array(x)) for x in (0.0, -9.0))
+    >>> updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    >>> float(updates.weights), round(float(updates.gate), 3)  # log 100
+    (9.0, 4.605)
     """
     del of_weights
 

@@ -59,6 +59,11 @@ def gate(
 
     Raises:
       ValueError: see `l0.gate`.
+
+    >>> made = gate(("kernel",), None, 0, Setting(steps=10, examples=100))
+    >>> params, log_alpha = {"kernel": jnp.ones((2, 3))}, {"kernel": jnp.array([-3.0, 100.0])}
+    >>> made.harden(log_alpha, params)["kernel"].tolist()
+    [[False, False, False], [True, True, True]]
     """
     l0.check(prunable, setting, weight_decay, inputs)
 
@@ -114,6 +119,10 @@ def architecture(mask: Mask, kernels: Sequence[str]) -> str:
     Args:
       mask: the mask over the parameters.
       kernels: the paths of the kernels, in forward order.
+
+    >>> mask = {"a": np.array([[1, 1], [0, 0], [0, 1]], bool), "b": np.array([[1], [0]], bool)}
+    >>> architecture(mask, ("a", "b"))
+    '2-1'
     """
     leaves = masks.pick(mask, tuple(kernels))
     return "-".join(str(int(np.count_nonzero(groups.sums(leaf)))) for leaf in leaves)

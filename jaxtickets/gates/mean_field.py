@@ -41,30 +41,54 @@ class MeanField(NamedTuple):
 
 
 def deviation(rho: Array) -> jax.Array:
-    """σ = softplus(ρ) = log(1 + exp ρ); exactly 0 at `FIXED`."""
+    """σ = softplus(ρ) = log(1 + exp ρ); exactly 0 at `FIXED`.
+
+    >>> [round(float(sigma), 3) for sigma in deviation(np.array([FIXED, 0.0, 100.0]))]
+    [0.0, 0.693, 100.0]
+    """
     return jax.nn.softplus(rho)
 
 
 def log_deviation(rho: Array) -> jax.Array:
-    """log softplus(ρ), finite where softplus(ρ) itself is rounded to 0."""
+    """log softplus(ρ), finite where softplus(ρ) itself is rounded to 0.
+
+    >>> [round(float(log), 3) for log in log_deviation(np.array([-100.0, 100.0]))]  # ρ and log ρ
+    [-100.0, 4.605]
+    """
     low = rho < -20
     return jnp.where(low, rho - jnp.exp(rho) / 2, jnp.log(deviation(jnp.where(low, 0.0, rho))))
 
 
 def rho_of(deviation: Array) -> jax.Array:
-    """The inverse of `deviation`: `log(expm1(σ))`; `FIXED` where σ is 0."""
+    """The inverse of `deviation`: `log(expm1(σ))`; `FIXED` where σ is 0.
+
+    >>> rho_of(np.array([0.0, 100.0])).tolist()
+    [-1000.0, 100.0]
+    >>> [round(float(deviation(rho_of(sigma))), 3) for sigma in (np.float32(0.01), np.float32(2))]
+    [0.01, 2.0]
+    """
     there = deviation > 0
     sigma = jnp.where(there, deviation, 1.0)
     return jnp.where(there, sigma + jnp.log(-jnp.expm1(-sigma)), FIXED)
 
 
 def posterior(mean: Params, g: MeanField) -> Gaussian:
-    """The posterior of the weights, from their means and the gate's parameters."""
+    """The posterior of the weights, from their means and the gate's parameters.
+
+    >>> g = MeanField(rho={"w": np.array([FIXED, 100.0])}, centre=())
+    >>> posterior({"w": np.array([3.0, 4.0])}, g).variance["w"].tolist()
+    [0.0, 10000.0]
+    """
     return Gaussian(mean, jax.tree.map(lambda leaf: deviation(leaf) ** 2, g.rho))
 
 
 def noise(key: Key, params: Params) -> Params:
-    """Independent standard normal numbers like the parameters; the key is consumed."""
+    """Independent standard normal numbers like the parameters; the key is consumed.
+
+    >>> drawn = noise(jax.random.key(0), {"kernel": np.zeros((2, 3)), "bias": np.zeros(3)})
+    >>> drawn["kernel"].shape, drawn["bias"].shape
+    ((2, 3), (3,))
+    """
     leaves, treedef = jax.tree.flatten(params)
     sizes = [jnp.size(leaf) for leaf in leaves]
     kind = jnp.result_type(*leaves)
@@ -85,6 +109,13 @@ def divergence(prior: Prior, mean: Params, g: MeanField, drawn: Params) -> jax.A
       mean: the means, like the net's parameters.
       g: the gate's parameters.
       drawn: standard normal numbers like the parameters, see `Prior`.
+
+    >>> from jaxtickets.gates import priors
+    >>> mean, one = {"w": np.array([2.0, 5.0], "f")}, np.log(np.e - 1)  # softplus(one) is 1
+    >>> g = MeanField(rho={"w": np.array([one, FIXED], "f")}, centre=())
+    >>> nats = divergence(priors.gaussian(1.0), mean, g, drawn={"w": np.zeros(2, "f")})
+    >>> round(float(nats), 3)  # μ² / 2 of the first
+    2.0
     """
 
     def leaf(mean: Array, rho: Array, drawn: Array, centre: Array | float) -> jax.Array:
@@ -102,18 +133,30 @@ Score = Callable[[Array, Array], Array]
 
 
 def signal_to_noise(mean: Array, deviation: Array) -> jax.Array:
-    """|μ| / σ; 0 where the mean is 0. Blundell et al., 2015, section 5.1, in place of decibels."""
+    """|μ| / σ; 0 where the mean is 0. Blundell et al., 2015, section 5.1, in place of decibels.
+
+    >>> signal_to_noise(np.array([0.0, -3.0]), np.array([0.5, 0.5])).tolist()
+    [0.0, 6.0]
+    """
     return jnp.abs(mean) / jnp.maximum(deviation, jnp.finfo(jnp.result_type(deviation)).tiny)
 
 
 def magnitude(mean: Array, deviation: Array) -> jax.Array:
-    """|μ|."""
+    """|μ|.
+
+    >>> magnitude(np.array([0.0, -3.0]), np.array([0.5, 0.5])).tolist()
+    [0.0, 3.0]
+    """
     del deviation
     return jnp.abs(mean)
 
 
 def root_mean_square(mean: Array, deviation: Array) -> jax.Array:
-    """`sqrt(μ² + σ²)`: the root of the mean square of a random weight."""
+    """`sqrt(μ² + σ²)`: the root of the mean square of a random weight.
+
+    >>> root_mean_square(np.array([0.0, -3.0]), np.array([0.5, 4.0])).tolist()
+    [0.5, 5.0]
+    """
     return jnp.sqrt(mean**2 + deviation**2)
 
 
@@ -125,7 +168,12 @@ SCORES: dict[str, Score] = {
 
 
 def scores(score: Score, posterior: Gaussian) -> Scores:
-    """The score of each weight, like the parameters."""
+    """The score of each weight, like the parameters.
+
+    >>> weights = Gaussian(mean={"w": np.array([1.0, -6.0])}, variance={"w": np.array([0.25, 9.0])})
+    >>> scores(signal_to_noise, weights)["w"].tolist()
+    [2.0, 2.0]
+    """
     return jax.tree.map(lambda m, v: score(m, jnp.sqrt(v)), posterior.mean, posterior.variance)
 
 
@@ -155,6 +203,24 @@ def gate(
 
     Raises:
       ValueError: an unknown sampling, or there is no training example.
+
+    >>> from jaxtickets.gates import priors
+    >>> made = gate(
+    ...     first=lambda params: MeanField({"w": jnp.full(2, FIXED)}, ()),  # no deviation
+    ...     prior=priors.gaussian(1.0),
+    ...     prunable=("w",),
+    ...     keep=1,
+    ...     floor=0,
+    ...     setting=Setting(steps=10, examples=100),
+    ...     sampling=WEIGHTS,
+    ...     score=magnitude,
+    ...     threshold=0.0,
+    ... )
+    >>> params = {"w": jnp.array([3.0, -4.0])}
+    >>> g = made.init(jax.random.key(0), params)
+    >>> drawn, penalty = made.apply(jax.random.key(1), 0, g, params, 1.0)
+    >>> drawn["w"].tolist(), float(penalty), made.harden(g, params)["w"].tolist()
+    ([3.0, -4.0], 0.0, [False, True])
     """
     if sampling not in SAMPLING:
         raise ValueError(f"unknown sampling '{sampling}': one of {', '.join(SAMPLING)}")

@@ -48,6 +48,14 @@ def gate(
 
     Raises:
       ValueError: `delta` or the width is not above 0; or see `mean_field.gate`.
+
+    >>> made = gate(("w",), 1, 0, Setting(steps=10, examples=100), delta=0.5)
+    >>> params = {"w": jnp.array([2.0, -4.0])}
+    >>> g = made.init(jax.random.key(0), params)
+    >>> [round(float(x), 3) for x in mean_field.deviation(g.rho["w"])]
+    [1.0, 2.0]
+    >>> g.centre["w"].tolist(), made.harden(g, params)["w"].tolist()
+    ([2.0, -4.0], [False, True])
     """
     if not delta > 0:
         raise ValueError(f"delta={delta}: must be above 0")

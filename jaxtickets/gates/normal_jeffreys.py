@@ -80,6 +80,15 @@ def gate(
 
     Raises:
       ValueError: there is no training step or no example.
+
+    >>> made = gate(("w",), None, 0, Setting(steps=10, examples=100))
+    >>> params = {"w": jnp.array([[1.0, 2.0], [3.0, 4.0]])}
+    >>> noisy, quiet = 0.0, -9.0  # log s²: of two inputs, the first is noise
+    >>> g = Posterior({"w": jnp.array([0.5, 2.0])}, {"w": jnp.array([noisy, quiet])}, {})
+    >>> made.harden(g, params)["w"].tolist()
+    [[False, False], [True, True]]
+    >>> made.weights(g, params)["w"].tolist()
+    [[0.5, 1.0], [6.0, 8.0]]
     """
     check(setting)
 
@@ -134,6 +143,9 @@ def weight_divergence(mean: Array, log_variance: Array) -> jax.Array:
     """`KL(N(μ, σ²) || N(0, 1)) = ½ (σ² + μ² - 1 - log σ²)`, elementwise, in nats.
 
     It is that of `N(z μ, z² σ²)` from `N(0, z²)` for every z, equation 8.
+
+    >>> weight_divergence(np.array([0.0, 2.0]), np.zeros(2)).tolist()
+    [0.0, 2.0]
     """
     return (jnp.exp(log_variance) + jnp.square(mean) - 1 - log_variance) / 2
 
@@ -157,6 +169,12 @@ def precision(g: Posterior, params: Params, mask: Mask) -> dict[str, FixedPoint]
     is the largest power of two that is not above the geometric mean of the kept weights' variances,
     as in the authors' code; the largest `|m μ|` fits. Section 4.3 of the paper has floating-point
     numbers, whose unit round-off is the mean variance.
+
+    >>> params, mask = {"w": np.array([[3.0], [5.0]], "f")}, {"w": np.array([[True], [False]])}
+    >>> log_variance = {"w": np.full((2, 1), np.log(1 / 16), "f")}  # a deviation of 1/4
+    >>> g = Posterior({"w": np.ones(2, "f")}, {"w": np.full(2, -50, "f")}, log_variance)
+    >>> precision(g, params, mask)["w"]  # 3 in steps of 1/16, and a sign
+    FixedPoint(fraction=4, bits=7)
     """
     found = {}
     for path in g.mean:

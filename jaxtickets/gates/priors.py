@@ -30,6 +30,10 @@ def gaussian(width: float) -> Prior:
 
     Raises:
       ValueError: the width is not above 0.
+
+    >>> log_deviation = np.zeros(2)  # σ = 1
+    >>> gaussian(1.0)(np.array([0.0, 2.0]), log_deviation, np.zeros(2)).tolist()
+    [0.0, 2.0]
     """
     _check_width("width", width)
 
@@ -54,6 +58,11 @@ def scale_mixture(pi: float, sigma1: float, sigma2: float) -> Prior:
 
     Raises:
       ValueError: a width is not above 0, or the share is not strictly between 0 and 1.
+
+    >>> prior = scale_mixture(0.5, sigma1=1.0, sigma2=1.0)  # N(0, 1)
+    >>> nats = prior(np.array([2.0, 4.0]), np.zeros(2), np.zeros(2))
+    >>> nats.round(3).tolist()  # μ² / 2
+    [2.0, 8.0]
     """
     _check_width("sigma1", sigma1)
     _check_width("sigma2", sigma2)

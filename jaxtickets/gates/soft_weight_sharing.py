@@ -88,6 +88,14 @@ def gate(
     Raises:
       ValueError: there are fewer than two components or no examples, `zero` is not between 0 and 1,
         or `reach` or `sigma` is not above 0.
+
+    >>> made = gate(("w",), None, 0, Setting(10, 100), components=3, reach=0.5, sigma=0.125)
+    >>> params = {"w": jnp.array([0.05, 0.55, -0.7])}
+    >>> g = made.init(jax.random.key(0), params)
+    >>> g.means.tolist()
+    [-0.5, 0.5]
+    >>> made.harden(g, params)["w"].tolist(), made.weights(g, params)["w"].tolist()
+    ([False, True, True], [0.5, 0.5, -0.5])
     """
     if components < 2:
         raise ValueError(f"components={components}: must be 2 or more")
@@ -129,7 +137,7 @@ def gate(
         return masks.select(masks.put(masks.zeros(params), prunable, odds), prunable, keep, floor)
 
     def weights(g: Mixture, params: Params) -> Params:
-        leaves = [quantised(final(g), leaf) for leaf in masks.pick(params, prunable)]
+        leaves = [_quantised(final(g), leaf) for leaf in masks.pick(params, prunable)]
         return masks.put(params, prunable, leaves)
 
     return Gate(init, apply, harden, weights=weights, trains_weights=True)
@@ -143,6 +151,12 @@ def gate_optimizer(means: float = 1e-4, others: float = 3e-3) -> Optimizer:
     Args:
       means: the learning rate of the means.
       others: that of the logarithms of the precisions, and of the logits.
+
+    >>> mixture = Mixture(*(np.ones(1, np.float32) for _ in range(3)))
+    >>> optimizer = gate_optimizer(means=0.5, others=0.25)(())
+    >>> updates, _ = optimizer.update(mixture, optimizer.init(mixture))
+    >>> [round(float(update[0]), 3) for update in updates]  # Adam's first step is the rate
+    [-0.5, -0.25, -0.25]
     """
 
     def optimizer(hyper: PyTree) -> optax.GradientTransformation:
@@ -158,7 +172,13 @@ def gate_optimizer(means: float = 1e-4, others: float = 3e-3) -> Optimizer:
 
 
 def components_of(g: Mixture, zero: float) -> Components:
-    """The mixture with component 0, of proportion `zero`."""
+    """The mixture with component 0, of proportion `zero`.
+
+    >>> g = Mixture(means=jnp.array([3.0, 4.0]), log_precisions=jnp.zeros(3), logits=jnp.zeros(2))
+    >>> prior = components_of(g, zero=0.5)
+    >>> prior.means.tolist(), jnp.exp(prior.log_proportions).round(3).tolist()
+    ([0.0, 3.0, 4.0], [0.5, 0.25, 0.25])
+    """
     others = jnp.log1p(-zero) + jax.nn.log_softmax(g.logits)
     return Components(
         jnp.pad(g.means, (1, 0)),
@@ -168,7 +188,13 @@ def components_of(g: Mixture, zero: float) -> Components:
 
 
 def log_joint(prior: Components, weights: Array) -> jax.Array:
-    """`[..., m + 1]`: `log π_j N(w | μ_j, 1 / λ_j)` of weights of any shape and all components."""
+    """`[..., m + 1]`: `log π_j N(w | μ_j, 1 / λ_j)` of weights of any shape and all components.
+
+    >>> prior = Components(*np.array([[0.0, 3.0], [0.0, 0.0], [0.0, 0.0]], "f"))
+    >>> joint = log_joint(prior, np.array([1.0], "f"))
+    >>> joint.shape, round(float(joint[0, 0] - joint[0, 1]), 3)  # (2² - 1²) / 2
+    ((1, 2), 1.5)
+    """
     means, log_precisions, log_proportions = (
         jnp.expand_dims(leaf, tuple(range(jnp.ndim(weights)))) for leaf in prior
     )
@@ -184,6 +210,10 @@ def log_likelihood(prior: Components, weights: Array) -> jax.Array:
     from the same probabilities `r` of components. With `S_k = Σ_w r w^k` they are S_0 by log π,
     `λ (S_1 - μ S_0)` by μ, and `(S_0 - λ (S_2 - 2 μ S_1 + μ² S_0)) / 2` by log λ. On a CPU this is
     seven times as fast as `logsumexp(log_joint)` and its derivative, which it equals.
+
+    >>> prior = Components(*np.array([[0.0, 0.0], [0.0, 0.0], np.log([0.5, 0.5])], "f"))
+    >>> round(float(log_likelihood(prior, np.zeros(2, "f"))), 3)  # two of -log(2 π) / 2
+    -1.838
     """
     return _likelihood(prior, weights)[0]
 
@@ -224,6 +254,12 @@ def precision_penalty(g: Mixture) -> jax.Array:
 
     This is `-Σ_j log Gamma(λ_j | a, b)` but for a constant, with a and b from `ZERO_PRIOR` for
     component 0 and from `PRIOR` for all others.
+
+    >>> modes = np.log([(ZERO_PRIOR[0] - 1) / ZERO_PRIOR[1], (PRIOR[0] - 1) / PRIOR[1]])
+    >>> g = Mixture(means=np.ones(1), log_precisions=modes.astype("f"), logits=np.zeros(1))
+    >>> more = g._replace(log_precisions=g.log_precisions + np.array([0, 1], "f"))
+    >>> [abs(round(float(precision_penalty(each)))) for each in (g, more)]  # 249 (e - 2)
+    [0, 179]
     """
 
     def of(log_precision: Array, prior: tuple[float, float]) -> Array:
@@ -235,7 +271,12 @@ def precision_penalty(g: Mixture) -> jax.Array:
 
 
 def divergences(prior: Components) -> jax.Array:
-    """`[m + 1, m + 1]`: `KL(N_i | N_j)`, in nats; infinite for i = j and for merged components."""
+    """`[m + 1, m + 1]`: `KL(N_i | N_j)`, in nats; infinite for i = j and for merged components.
+
+    >>> prior = Components(*np.array([[0.0, 2.0], [0.0, 0.0], [-1.0, -1.0]], "f"))
+    >>> divergences(prior).tolist()  # (0 - 2)² / 2
+    [[inf, 2.0], [2.0, inf]]
+    """
     means, log_precisions, log_proportions = prior
     log_ratio = log_precisions[None, :] - log_precisions[:, None]
     distance = jnp.exp(log_precisions)[None, :] * (means[:, None] - means[None, :]) ** 2
@@ -252,6 +293,12 @@ def merged(prior: Components, below: float) -> Components:
     The merged component has the sum of both proportions, and the means of both means and of both
     variances, weighted by proportion. It takes the place of the first of the two; what is merged
     with component 0 takes its mean, 0.
+
+    >>> proportions = np.log([0.5, 0.25, 0.25])
+    >>> prior = Components(*np.array([[0, 3, 3], [0, 0, 0], proportions], "f"))
+    >>> after = merged(prior, below=1e-3)
+    >>> jnp.exp(after.log_proportions).round(3).tolist(), after.means.tolist()
+    ([0.5, 0.5, 0.0], [0.0, 3.0, 3.0])
     """
 
     def closest(prior: Components) -> tuple[Array, Array]:
@@ -281,12 +328,16 @@ def log_odds(prior: Components, weights: Array) -> jax.Array:
     """The log odds of a weight's likeliest other component against component 0, like the weights.
 
     It is -inf if all components are merged with component 0.
+
+    >>> prior = Components(*np.array([[0.0, 2.0], [0.0, 0.0], [-1.0, -1.0]], "f"))
+    >>> log_odds(prior, np.array([0.0, 1.0, 2.0], "f")).tolist()
+    [-2.0, 0.0, 2.0]
     """
     joint = log_joint(prior, weights)
     return jnp.max(joint[..., 1:], -1) - joint[..., 0]
 
 
-def quantised(prior: Components, weights: Array) -> jax.Array:
+def _quantised(prior: Components, weights: Array) -> jax.Array:
     """Each weight at the mean of its likeliest component besides 0; the mask has the zeros."""
     others = jnp.argmax(log_joint(prior, weights)[..., 1:], -1)
     return prior.means[1:][others].astype(weights.dtype)

@@ -49,6 +49,12 @@ def gate(
 
     Raises:
       ValueError: `alpha` or `ramp` is not in [0, 1], or there is no training step.
+
+    >>> made = gate(("w",), None, 0, Setting(steps=10, examples=100), alpha=1.0, ramp=0)
+    >>> params = {"w": jnp.array([[1.0, -8.0], [2.0, 7.0], [3.0, 6.0], [4.0, 5.0]])}
+    >>> used, _ = made.apply(jax.random.key(0), 0, (), params, 0.5)  # γ = 1/2: two of each column
+    >>> used["w"].tolist()
+    [[0.0, -8.0], [0.0, 7.0], [3.0, 0.0], [4.0, 0.0]]
     """
     return _gate(_of_weights, prunable, keep, floor, setting, alpha, ramp)
 
@@ -66,6 +72,12 @@ def unit_gate(
     A dropped unit loses its incoming weights, and keeps its bias. With `keep` given, the hard mask
     keeps exactly as many weights, unit by unit, so that the last unit of a count may be kept in
     part. See `gate` for all else.
+
+    >>> made = unit_gate(("w",), None, 0, Setting(steps=10, examples=100), alpha=1.0, ramp=0)
+    >>> params = {"w": jnp.array([[1.0, -8.0], [2.0, 7.0]])}
+    >>> used, _ = made.apply(jax.random.key(0), 0, (), params, 0.5)  # γ = 1/2: one of two units
+    >>> used["w"].tolist()
+    [[0.0, -8.0], [0.0, 7.0]]
     """
     return _gate(_of_units, prunable, keep, floor, setting, alpha, ramp)
 
@@ -77,6 +89,13 @@ def ramped(
 
     γ rises linearly to 95 % of its value in the first half of `steps`, and to all of it in the
     second; α rises linearly over both. `steps` 0: both have their full values.
+
+    >>> for step in (0, 50, 100):
+    ...     gamma, alpha = ramped(step, 100, gamma=0.5, alpha=0.5)
+    ...     print(round(float(gamma), 3), round(float(alpha), 3))
+    0.0 0.0
+    0.475 0.25
+    0.5 0.5
     """
     if not steps:
         return gamma, alpha

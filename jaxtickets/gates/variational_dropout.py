@@ -50,6 +50,14 @@ def gate(
 
     Raises:
       ValueError: there is no training step or no example.
+
+    >>> made = gate(("w",), None, 0, Setting(steps=10, examples=100))
+    >>> params, log_variance = {"w": jnp.array([0.01, 1.0])}, {"w": jnp.array([-4.0, -4.0])}
+    >>> made.harden(log_variance, params)["w"].tolist()  # log α = -4 + 9.2 and -4
+    [False, True]
+    >>> used, _ = made.apply(jax.random.key(0), 0, log_variance, params, 1.0)
+    >>> used.mean["w"].tolist()
+    [0.0, 1.0]
     """
     check(setting)
 
@@ -83,14 +91,24 @@ def gate(
 
 
 def check(setting: Setting) -> None:
-    """Raises ValueError if there is no training step or no example."""
+    """Raises ValueError if there is no training step or no example.
+
+    >>> check(Setting(steps=10, examples=100))
+    >>> check(Setting(steps=0, examples=100))
+    Traceback (most recent call last):
+    ValueError: steps=0: must be 1 or more
+    """
     for name, number in (("steps", setting.steps), ("examples", setting.examples)):
         if number < 1:
             raise ValueError(f"{name}={number}: must be 1 or more")
 
 
 def log_alpha(mean: Array, log_variance: Array) -> jax.Array:
-    """`log(σ² / w²)`, elementwise; finite for w = 0, where its slope in w is 0."""
+    """`log(σ² / w²)`, elementwise; finite for w = 0, where its slope in w is 0.
+
+    >>> log_alpha(np.array([1.0, -1.0]), np.array([-10.0, 3.0])).tolist()
+    [-10.0, 3.0]
+    """
     least = jnp.finfo(jnp.result_type(mean)).tiny
     return log_variance - jnp.log(jnp.maximum(jnp.square(mean), least))
 
@@ -100,6 +118,9 @@ def divergence(log_alpha: Array) -> jax.Array:
 
     Equation 14, `k1 - k1 sigmoid(k2 + k3 log α) + ½ log(1 + 1 / α)`, with log α clipped to ±8. The
     approximation's largest error is 0.0094, near log α = -3.5.
+
+    >>> [round(float(nats), 2) for nats in divergence(np.array([-8.0, 0.0, 8.0]))]
+    [4.64, 0.43, 0.0]
     """
     k1, k2, k3 = 0.63576, 1.87320, 1.48695
     clipped = jnp.clip(log_alpha, -LIMIT, LIMIT)
@@ -110,6 +131,9 @@ def warm_up(step: Array, steps: int) -> jax.Array:
     """The weight of the divergence: 0 to `SILENT · steps`, then linear, 1 from `WHOLE · steps`.
 
     Without it, weights turn into noise before they have learnt anything.
+
+    >>> [round(float(warm_up(step, 200)), 3) for step in (5, 10, 20, 200)]
+    [0.0, 0.333, 1.0, 1.0]
     """
     share = step / steps
     return jnp.clip((share - SILENT) / (WHOLE - SILENT), 0.0, 1.0)

@@ -19,6 +19,12 @@ def kmeans(key: Key, layer: Layer, keep: int, least_cosine: float) -> Partners:
 
     Raises:
       ValueError: there are more clusters than units.
+
+    >>> weights = np.array([[2.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
+    >>> layer = Layer(weights, bias=np.zeros(3), outgoing=np.ones((3, 1)), norm=False)
+    >>> partners = kmeans(jax.random.key(0), layer, keep=2, least_cosine=0.45)
+    >>> partners.kept.tolist(), partners.share[1].tolist()
+    ([True, False, True], [1.0, 0.0, 0.0])
     """
     if keep > len(layer.bias):
         raise ValueError(f"{keep} clusters of {len(layer.bias)} units: there must be fewer")

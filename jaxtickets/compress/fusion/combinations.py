@@ -15,7 +15,13 @@ RIDGE = 1e-3
 
 
 def prune(layer: Layer, partners: Partners) -> Combination:
-    """The removed units are lost: the control."""
+    """The removed units are lost: the control.
+
+    >>> layer = Layer(np.array([[3.0], [6.0]]), np.zeros(2), np.ones((2, 1)), norm=False)
+    >>> partners = Partners(kept=np.array([False, True]), share=np.array([[0.0, 1.0], [0.0, 1.0]]))
+    >>> prune(layer, partners).outgoing.tolist()
+    [[0.0, 0.0], [0.0, 1.0]]
+    """
     del layer
     stays = np.diag(partners.kept.astype(float))
     return Combination(stays, stays)
@@ -27,6 +33,11 @@ def merge(layer: Layer, partners: Partners) -> Combination:
     Kim et al., "Neuron merging: compensating for pruned neurons", 2020, theorem 1. With batch norm
     folded in, the ratio is their `s (γ_i / γ_k)(σ_k / σ_i)`; norms of folded weights have no sign,
     and neither has a kept unit with the opposite sign of γ a positive cosine.
+
+    >>> layer = Layer(np.array([[3.0], [6.0]]), np.zeros(2), np.ones((2, 1)), norm=False)
+    >>> partners = Partners(kept=np.array([False, True]), share=np.array([[0.0, 1.0], [0.0, 1.0]]))
+    >>> merge(layer, partners).outgoing.tolist()  # 3 / 6 of the first one's
+    [[0.0, 0.5], [0.0, 1.0]]
     """
     stays = np.diag(partners.kept.astype(float))
     return Combination(stays, partners.share * ratios(lengths(layer)) + _zero_lengths(layer, stays))
@@ -36,6 +47,12 @@ def average(layer: Layer, partners: Partners) -> Combination:
     """Incoming weights are averaged over the fused units, outgoing weights are summed.
 
     Exact for equal units; units of different norms are not rescaled.
+
+    >>> layer = Layer(np.array([[3.0], [6.0]]), np.zeros(2), np.ones((2, 1)), norm=False)
+    >>> partners = Partners(kept=np.array([False, True]), share=np.array([[0.0, 1.0], [0.0, 1.0]]))
+    >>> incoming, outgoing = average(layer, partners)
+    >>> incoming.tolist(), outgoing.tolist()
+    ([[0.0, 0.5], [0.0, 0.5]], [[0.0, 1.0], [0.0, 1.0]])
     """
     del layer
     return Combination(_normalised(partners.share), partners.share)
@@ -46,6 +63,12 @@ def weighted(layer: Layer, partners: Partners) -> Combination:
 
     Large units, by the product of their norms, pull the common direction towards theirs. The kept
     unit's norm stays.
+
+    >>> layer = Layer(np.array([[3.0], [6.0]]), np.zeros(2), np.ones((2, 1)), norm=False)
+    >>> partners = Partners(kept=np.array([False, True]), share=np.array([[0.0, 1.0], [0.0, 1.0]]))
+    >>> incoming, outgoing = weighted(layer, partners)
+    >>> round(float(incoming[:, 1] @ layer.weights[:, 0]), 3), outgoing.tolist()
+    (6.0, [[0.0, 0.5], [0.0, 1.0]])
     """
     sizes = lengths(layer)
     strength = np.linalg.norm(layer.outgoing, axis=1)  # ‖w_i‖ ‖a_i‖ times the direction w_i / ‖w_i‖
@@ -64,6 +87,12 @@ def regress(layer: Layer, partners: Partners) -> Combination:
     `Z = (H_kᵀ H_k + λ I)⁻¹ (H_kᵀ H_r + λ M)`, which minimises `‖H_r − H_k Z‖² + λ ‖Z − M‖²`: data
     correct what neuron merging says. Luo et al., "ThiNet", 2017, section 3.2.3, regress the next
     layer's inputs so, without a prior.
+
+    >>> gram = np.array([[1.0, 3.0], [3.0, 9.0]])  # outputs x and 3 x
+    >>> layer = Layer(np.array([[3.0], [6.0]]), np.zeros(2), np.ones((2, 1)), norm=False, gram=gram)
+    >>> partners = Partners(kept=np.array([False, True]), share=np.array([[0.0, 1.0], [0.0, 1.0]]))
+    >>> regress(layer, partners).outgoing.round(2).tolist()
+    [[0.0, 0.33], [0.0, 1.0]]
     """
     gram, kept = gram_of(layer), partners.kept
     prior = merge(layer, partners)

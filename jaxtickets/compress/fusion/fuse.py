@@ -37,6 +37,13 @@ def by_share(graph: Graph, cut: float) -> dict[str, int]:
     Raises:
       ValueError: the share is not between 0 and 1; or a layer would lose all its units, or none
         loses any.
+
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.compress import graph
+    >>> net = nets.make("lenet300_100", widths=(4, 3), classes=2)
+    >>> traced = graph.trace(net, (2, 2, 1))
+    >>> by_share(traced, 0.25)
+    {'fc1': 3, 'fc2': 2}
     """
     if not 0 < cut < 1:
         raise ValueError(f"a share of {cut:g} of the units can't be cut: it is between 0 and 1")
@@ -63,6 +70,15 @@ def by_cosine(
 
     Raises:
       ValueError: the cosine is outside (-1, 1].
+
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.compress import graph
+    >>> net = nets.make("lenet300_100", widths=(4, 3), classes=2)
+    >>> traced = graph.trace(net, (2, 2, 1))
+    >>> params, _ = nets.functional(net, (2, 2, 1)).init(jax.random.key(0))
+    >>> params = jax.tree.map(jnp.ones_like, params)
+    >>> by_cosine(traced, params, {}, least_cosine=0.9)  # all units of a layer are the same
+    {'fc1': 1, 'fc2': 1}
     """
     if not -1 < least_cosine <= 1:
         raise ValueError(f"a cosine of {least_cosine:g} is outside (-1, 1]")
@@ -107,6 +123,19 @@ def fuse(
     Raises:
       ValueError: in one line: a group isn't there or can't be fused, a count is out of range, or a
         rule needs data and there are none.
+
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.compress import graph
+    >>> from jaxtickets.compress.fusion import HOW, WHICH
+    >>> net = nets.make("lenet300_100", widths=(4, 3), classes=2)
+    >>> traced = graph.trace(net, (2, 2, 1))
+    >>> params, _ = nets.functional(net, (2, 2, 1)).init(jax.random.key(0))
+    >>> params["fc1"]["kernel"] = np.array([[1, 2, 0, 0], [0, 0, 1, 2], [0] * 4, [0] * 4], "f")
+    >>> params["fc2"]["kernel"] = np.ones((4, 3), "f")
+    >>> ticket, key = Ticket(params, {}, masks.ones(params), 0), jax.random.key(0)
+    >>> fused = fuse(key, ticket, traced, {"fc1": 2}, WHICH["l2"], HOW["merge"])
+    >>> fused.units["fc1"].tolist(), fused.ticket.params["fc2"]["kernel"][:, 0].tolist()
+    ([False, True, False, True], [0.0, 1.5, 0.0, 1.5])
     """
     groups = {group.name: group for group in fusible(graph)}
     for name, count in keep.items():

@@ -28,6 +28,13 @@ def fusible(graph: Graph) -> tuple[Units, ...]:
 
     Raises:
       ValueError: there is no such group.
+
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.compress import graph
+    >>> net = nets.make("lenet300_100", widths=(4, 3), classes=2)
+    >>> traced = graph.trace(net, (2, 2, 1))
+    >>> [group.name for group in fusible(traced)]
+    ['fc1', 'fc2']
     """
     found = []
     for group in graph.wiring:
@@ -58,6 +65,16 @@ def layer_of(
       group: one of `fusible`.
       gram: float`[units, units]` of `grams`; None: no data.
       epsilon: what its batch norm adds to the variance.
+
+    >>> from jaxtickets.types import Feed
+    >>> group = Units("fc", 2, producers=("fc",), norms=(), consumers=(Feed("out", 1),))
+    >>> params = {
+    ...     "fc": {"bias": np.array([3.0, 6.0]), "kernel": np.array([[1.0, 2.0]])},
+    ...     "out": {"kernel": np.array([[5.0], [7.0]])},
+    ... }
+    >>> layer = layer_of(params, {}, group)
+    >>> layer.rows.tolist(), layer.outgoing.tolist()
+    ([[1.0, 3.0], [2.0, 6.0]], [[5.0], [7.0]])
     """
     leaves = _leaves(params)
     kernel = leaves[masks.kernel_path(params, group.producers[0])].astype(float)
@@ -98,6 +115,17 @@ def combine(
       group: one of `fusible`.
       combination: what becomes of its units.
       epsilon: what its batch norm adds to the variance.
+
+    >>> from jaxtickets.types import Feed
+    >>> group = Units("fc", 2, producers=("fc",), norms=(), consumers=(Feed("out", 1),))
+    >>> params = {
+    ...     "fc": {"bias": jnp.array([3.0, 6.0]), "kernel": jnp.array([[1.0, 2.0]])},
+    ...     "out": {"kernel": jnp.array([[5.0], [7.0]])},
+    ... }
+    >>> stays, merged = np.diag([1.0, 0.0]), np.array([[1.0, 0.0], [2.0, 0.0]])
+    >>> new, _ = combine(params, {}, group, Combination(stays, merged))
+    >>> new["fc"]["kernel"].tolist(), new["out"]["kernel"].tolist()  # 5 + 2 · 7
+    ([[1.0, 0.0]], [[19.0], [0.0]])
     """
     producer = group.producers[0]
     incoming, gain = combination.incoming, np.ones(group.size)
@@ -135,6 +163,16 @@ def combined_mask(mask: PyTree, params: Params, group: Units, combination: Combi
       params: the net's parameters, for their paths.
       group: one of `fusible`.
       combination: what becomes of its units.
+
+    >>> from jaxtickets.types import Feed
+    >>> group = Units("fc", 2, producers=("fc",), norms=(), consumers=(Feed("out", 1),))
+    >>> mask = {
+    ...     "fc": {"bias": np.array([True, True]), "kernel": np.array([[True, True]])},
+    ...     "out": {"kernel": np.array([[False], [True]])},
+    ... }
+    >>> stays, merged = np.diag([1.0, 0.0]), np.array([[1.0, 0.0], [2.0, 0.0]])
+    >>> combined_mask(mask, mask, group, Combination(stays, merged))["out"]["kernel"].tolist()
+    [[True], [False]]
     """
     leaves = _leaves(mask)
     incoming, outgoing = combination.incoming != 0, combination.outgoing != 0
@@ -173,6 +211,16 @@ def grams(
 
     Raises:
       ValueError: there are no batches, or a layer that reads units is not a submodule.
+
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.compress import graph
+    >>> net = nets.make("lenet300_100", widths=(4, 3), classes=2)
+    >>> traced = graph.trace(net, (2, 2, 1))
+    >>> params, _ = nets.functional(net, (2, 2, 1)).init(jax.random.key(0))
+    >>> params = jax.tree.map(jnp.ones_like, params)
+    >>> found = grams(net, params, {}, traced, jnp.ones((1, 1, 2, 2, 1)))
+    >>> found["fc1"].shape, float(found["fc1"][0, 0])  # (2 · 2 + 1)²
+    ((4, 4), 25.0)
     """
     groups = fusible(graph)
     if not (jnp.ndim(batches) > 1 and len(batches)):

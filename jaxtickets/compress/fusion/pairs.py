@@ -18,22 +18,35 @@ def cosine(key: Key, layer: Layer, keep: int, least_cosine: float) -> Partners:
 
     After Srinivas and Babu, "Data-free parameter pruning for deep neural networks", 2015, who
     measure `‖a_j‖² ‖W_i − W_j‖²` where the cosine stands here.
+
+    >>> weights = np.array([[2.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
+    >>> layer = Layer(weights, bias=np.zeros(3), outgoing=np.ones((3, 1)), norm=False)
+    >>> partners = cosine(jax.random.key(0), layer, keep=2, least_cosine=0.45)
+    >>> partners.kept.tolist(), partners.share[1].tolist()
+    ([True, False, True], [1.0, 0.0, 0.0])
     """
     del key
     similar = cosines_of(layer)
-    kept = kept_of(similar, lengths(layer), keep)
+    kept = _kept_of(similar, lengths(layer), keep)
     return nearest(kept, 1 - similar, similar, least_cosine)
 
 
 def activations(key: Key, layer: Layer, keep: int, least_cosine: float) -> Partners:
-    """Pairs by the cosine of their outputs on data; the unit with the smaller outputs goes."""
+    """Pairs by the cosine of their outputs on data; the unit with the smaller outputs goes.
+
+    >>> gram = np.array([[4.0, 0.0, 2.0], [0.0, 4.0, 0.0], [2.0, 0.0, 1.0]])
+    >>> layer = Layer(np.ones((3, 1)), np.zeros(3), np.ones((3, 1)), norm=False, gram=gram)
+    >>> partners = activations(jax.random.key(0), layer, keep=2, least_cosine=0.45)
+    >>> partners.kept.tolist(), partners.share[2].tolist()
+    ([True, True, False], [1.0, 0.0, 0.0])
+    """
     del key
     similar = gram_cosines(layer)
-    kept = kept_of(similar, np.diag(gram_of(layer)), keep)
+    kept = _kept_of(similar, np.diag(gram_of(layer)), keep)
     return nearest(kept, 1 - similar, similar, least_cosine)
 
 
-def kept_of(similar: np.ndarray, size: np.ndarray, keep: int) -> np.ndarray:
+def _kept_of(similar: np.ndarray, size: np.ndarray, keep: int) -> np.ndarray:
     """bool`[units]`: the units left after the most similar pair has lost a unit, again and again.
 
     Args:
@@ -51,6 +64,11 @@ def number_above(layer: Layer, least_cosine: float) -> int:
     """How many units are left if pairs are fused as long as a pair's cosine is that large.
 
     The cosine is that of the incoming weights. At least one unit is left.
+
+    >>> weights = np.array([[2.0, 0.0], [1.0, 0.0], [0.0, 3.0]])
+    >>> layer = Layer(weights, bias=np.zeros(3), outgoing=np.ones((3, 1)), norm=False)
+    >>> number_above(layer, 0.45), number_above(layer, 0.0)
+    (2, 1)
     """
     similar, size = cosines_of(layer), lengths(layer)
     kept = np.ones(len(size), bool)

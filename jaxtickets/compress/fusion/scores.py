@@ -14,13 +14,25 @@ from jaxtickets.types import Key
 
 
 def l1(key: Key, layer: Layer, keep: int, least_cosine: float) -> Partners:
-    """Keeps the units with the largest `Σ |w|`."""
+    """Keeps the units with the largest `Σ |w|`.
+
+    >>> weights = np.array([[2.0, 2.0], [3.0, 0.0], [1.0, 0.0]])
+    >>> layer = Layer(weights, bias=np.zeros(3), outgoing=np.ones((3, 1)), norm=False)
+    >>> l1(jax.random.key(0), layer, keep=1, least_cosine=0.45).kept.tolist()
+    [True, False, False]
+    """
     del key
     return _kept(np.abs(layer.rows).sum(1), layer, keep, least_cosine)
 
 
 def l2(key: Key, layer: Layer, keep: int, least_cosine: float) -> Partners:
-    """Keeps the units with the largest `(Σ w²)^½`."""
+    """Keeps the units with the largest `(Σ w²)^½`.
+
+    >>> weights = np.array([[2.0, 2.0], [3.0, 0.0], [1.0, 0.0]])
+    >>> layer = Layer(weights, bias=np.zeros(3), outgoing=np.ones((3, 1)), norm=False)
+    >>> l2(jax.random.key(0), layer, keep=1, least_cosine=0.45).kept.tolist()
+    [False, True, False]
+    """
     del key
     return _kept(np.linalg.norm(layer.rows, axis=1), layer, keep, least_cosine)
 
@@ -29,6 +41,11 @@ def geometric_median(key: Key, layer: Layer, keep: int, least_cosine: float) -> 
     """Keeps the units farthest from the others, by the sum of their distances.
 
     He et al., "Filter pruning via geometric median", 2019, equation 4.
+
+    >>> weights = np.array([[0.0, 1.0], [1.0, 1.0], [9.0, 1.0]])
+    >>> layer = Layer(weights, bias=np.zeros(3), outgoing=np.ones((3, 1)), norm=False)
+    >>> geometric_median(jax.random.key(0), layer, keep=2, least_cosine=0.45).kept.tolist()
+    [True, False, True]
     """
     del key
     rows = layer.rows
@@ -37,7 +54,12 @@ def geometric_median(key: Key, layer: Layer, keep: int, least_cosine: float) -> 
 
 
 def random(key: Key, layer: Layer, keep: int, least_cosine: float) -> Partners:
-    """Keeps random units: the baseline."""
+    """Keeps random units: the baseline.
+
+    >>> layer = Layer(np.ones((4, 2)), bias=np.zeros(4), outgoing=np.ones((4, 1)), norm=False)
+    >>> int(random(jax.random.key(0), layer, keep=3, least_cosine=0.45).kept.sum())
+    3
+    """
     scores = np.asarray(jax.random.uniform(key, (len(layer.bias),)))
     return _kept(scores, layer, keep, least_cosine)
 

@@ -17,7 +17,14 @@ ROUNDS = 200
 
 
 def hungarian(key: Key, layer: Layer, keep: int, least_cosine: float) -> Partners:
-    """A matching: each removed unit goes to one kept unit."""
+    """A matching: each removed unit goes to one kept unit.
+
+    >>> weights = np.array([[9.0, 0.0], [0.0, 9.0], [1.0, 0.1], [1.0, 0.2]])
+    >>> layer = Layer(weights, bias=np.zeros(4), outgoing=np.ones((4, 1)), norm=False)
+    >>> partners = hungarian(jax.random.key(0), layer, keep=2, least_cosine=0.1)
+    >>> partners.share[2:].tolist()  # each of the kept units takes one
+    [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]]
+    """
     from scipy.optimize import linear_sum_assignment
 
     del key
@@ -38,6 +45,12 @@ def optimal_transport(key: Key, layer: Layer, keep: int, least_cosine: float) ->
     distances", 2013, with a bound on the columns in place of their sums (Benamou et al., "Iterative
     Bregman projections", 2015, section 5.1). Parts between units whose cosine is too small are left
     out, and the other parts of a unit are scaled up to 1.
+
+    >>> weights = np.array([[9.0, 0.0], [0.0, 9.0], [1.0, 1.0]])
+    >>> layer = Layer(weights, bias=np.zeros(3), outgoing=np.ones((3, 1)), norm=False)
+    >>> partners = optimal_transport(jax.random.key(0), layer, keep=2, least_cosine=0.45)
+    >>> partners.share[2].round(3).tolist()
+    [0.5, 0.5, 0.0]
     """
     del key
     kept = best(lengths(layer), keep)

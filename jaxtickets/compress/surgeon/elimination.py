@@ -76,6 +76,11 @@ def eliminate(
 
     Raises:
       ValueError: in one line: shapes do not match, or `keep` is not from 0 to the group's size.
+
+    >>> weights, removed = np.array([[3.0, 1.0, 2.0]]), np.zeros((1, 3), bool)
+    >>> order, losses = eliminate(np.eye(3)[None], np.array([0]), weights, removed)
+    >>> order.tolist(), losses.tolist()  # w² / 2
+    ([[1, 2, 0]], [[0.5, 2.0, 4.5]])
     """
     rows, d = np.shape(weights)
     check_array("the inverse Hessians", inverses, ("problems", d, d), float)
@@ -111,6 +116,9 @@ def rooms(d: int, size: int, keep: int) -> np.ndarray:
 
     Raises:
       ValueError: `keep` is not from 0 to the group's size.
+
+    >>> rooms(d=10, size=4, keep=2).tolist()  # groups of 4, 4 and 2
+    [2, 2, 1]
     """
     if size < 1 or not 0 <= keep <= size:
         raise ValueError(f"{keep} kept of every {size} weights: must be from 0 to {size}")

@@ -30,7 +30,13 @@ Scale = Callable[[Evidence, Sequence[Layer]], Mapping[str, np.ndarray]]
 
 
 def output_error(evidence: Evidence, layers: Sequence[Layer]) -> dict[str, np.ndarray]:
-    """1 for every output: costs are mean squared errors of single output values."""
+    """1 for every output: costs are mean squared errors of single output values.
+
+    >>> layer = Layer("kernel", None, window=(), strides=(), padding="VALID", groups=1)
+    >>> evidence = Evidence(None, {"kernel": np.zeros((2, 3))}, {}, None, None, None)
+    >>> output_error(evidence, [layer])["kernel"].tolist()
+    [1.0, 1.0, 1.0]
+    """
     sizes = {
         layer.path: masks.pick(evidence.params, (layer.path,))[0].shape[-1] for layer in layers
     }
@@ -42,6 +48,17 @@ def loss_curvature(evidence: Evidence, layers: Sequence[Layer]) -> dict[str, np.
 
     The curvature is summed over an output's positions, see `layer_inputs.output_curvature`. It
     takes as many backward passes as there are classes.
+
+    >>> from flax import linen as nn
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.types import Split
+    >>> net = nets.functional(nn.Dense(2, use_bias=False), (2,))
+    >>> params = {"kernel": jnp.zeros((2, 2))}
+    >>> data = Split(np.ones((1, 2, 2), "f"), np.zeros((1, 2), int))
+    >>> evidence = Evidence(None, params, {}, masks.ones(params), data, None, net, jnp.asarray)
+    >>> layer = Layer("kernel", None, window=(), strides=(), padding="VALID", groups=1)
+    >>> loss_curvature(evidence, [layer])["kernel"].tolist()  # half of p (1 - p)
+    [0.125, 0.125]
     """
     paths = tuple(layer.path for layer in layers)
 
@@ -90,6 +107,17 @@ def study(
     Raises:
       ValueError: in one line: a leaf is not the kernel of a dense layer or a convolution, or a
         Hessian is singular.
+
+    >>> from flax import linen as nn
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.types import Split
+    >>> net = nets.functional(nn.Dense(1, use_bias=False), (2,))
+    >>> params = {"kernel": jnp.array([[3.0], [1]])}
+    >>> data = Split(np.array([[[1, 1], [2, 2]]], "f"), np.zeros((1, 2), int))  # equal inputs
+    >>> evidence = Evidence(None, params, {}, masks.ones(params), data, None, net, jnp.asarray)
+    >>> found = study(evidence, ("kernel",), damping=1e-3, scale=output_error)
+    >>> [round(float(w), 2) for (w,) in quadratic.prune(found, keep=1).params["kernel"]]
+    [4.0, 0.0]
     """
     masks.check_mask(evidence.mask, evidence.params)
     pruned = evidence._replace(params=masks.apply(evidence.mask, evidence.params))
@@ -137,6 +165,16 @@ def prune_to_pattern(
 
     Raises:
       ValueError: as in `study`, or n is not from 0 to m, or the net is pruned already.
+
+    >>> from flax import linen as nn
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.types import Split
+    >>> net = nets.functional(nn.Dense(1, use_bias=False), (2,))
+    >>> params = {"kernel": jnp.array([[3.0], [1]])}
+    >>> data = Split(np.array([[[1, 1], [2, 2]]], "f"), np.zeros((1, 2), int))  # equal inputs
+    >>> evidence = Evidence(None, params, {}, masks.ones(params), data, None, net, jnp.asarray)
+    >>> prune_to_pattern(evidence, ("kernel",), n=1, m=2).mask["kernel"].tolist()
+    [[True], [False]]
     """
     masks.check_mask(evidence.mask, evidence.params)
     if not all(bool(leaf.all()) for leaf in masks.pick(evidence.mask, prunable)):

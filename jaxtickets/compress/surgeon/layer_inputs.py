@@ -53,6 +53,11 @@ def layers(
     Raises:
       ValueError: in one line: a leaf is not the kernel of an `nn.Dense` or a two-dimensional
         `nn.Conv` that the net calls, or a convolution has dilation or circular padding.
+
+    >>> from jaxtickets import nets
+    >>> net, images = nets.functional(nn.Dense(2, use_bias=False), (2,)), np.ones((1, 2), "f")
+    >>> layers(net, {"kernel": np.zeros((2, 2), "f")}, {}, images, ("kernel",))[0].path
+    'kernel'
     """
     found: dict[str, Layer] = {}
     has = set(masks.paths(params))
@@ -82,6 +87,12 @@ def inputs(
     Args:
       model, params, stats, images: as in `layers`; may be traced.
       paths: the kernels of the layers.
+
+    >>> from jaxtickets import nets
+    >>> net, images = nets.functional(nn.Dense(2, use_bias=False), (2,)), np.array([[3, 4]], "f")
+    >>> params = {"kernel": np.zeros((2, 2), "f")}
+    >>> [array.tolist() for array in inputs(net, params, {}, images, ("kernel",))["kernel"]]
+    [[[3.0, 4.0]]]
     """
     seen: dict[str, tuple[Array, ...]] = dict.fromkeys(paths, ())
 
@@ -105,6 +116,12 @@ def output_curvature(
 
     Args:
       model, params, stats, images, paths: as in `inputs`.
+
+    >>> from jaxtickets import nets
+    >>> net, images = nets.functional(nn.Dense(2, use_bias=False), (2,)), np.array([[3, 4]], "f")
+    >>> params = {"kernel": np.zeros((2, 2), "f")}
+    >>> output_curvature(net, params, {}, images, ("kernel",))["kernel"].tolist()  # p (1 - p)
+    [0.25, 0.25]
     """
     shapes: dict[str, tuple[Any, ...]] = dict.fromkeys(paths, ())
 
@@ -197,6 +214,13 @@ def vectors(layer: Layer, given: Array) -> Array:
     Args:
       layer: the layer.
       given: an input of the layer, `[..., d]` or `[images, h, w, c]`.
+
+    >>> dense = Layer("kernel", None, window=(), strides=(), padding="VALID", groups=1)
+    >>> vectors(dense, np.array([[1, 2], [3, 4]])).tolist()
+    [[[1, 2], [3, 4]]]
+    >>> image = np.arange(6.0).reshape(1, 2, 3, 1)
+    >>> vectors(dense._replace(window=(2, 2), strides=(1, 1)), image).tolist()
+    [[[0.0, 1.0, 3.0, 4.0], [1.0, 2.0, 4.0, 5.0]]]
     """
     if not layer.window:
         return given.reshape(1, -1, given.shape[-1])
@@ -207,11 +231,20 @@ def vectors(layer: Layer, given: Array) -> Array:
 
 
 def matrices(layer: Layer, kernel: Array) -> Array:
-    """`[groups, outputs, d]`: the kernel `[..., d, outputs]` with one row for each output."""
+    """`[groups, outputs, d]`: the kernel `[..., d, outputs]` with one row for each output.
+
+    >>> dense = Layer("kernel", None, window=(), strides=(), padding="VALID", groups=1)
+    >>> matrices(dense, np.array([[1, 2], [3, 4], [5, 6]])).tolist()
+    [[[1, 3, 5], [2, 4, 6]]]
+    """
     flat = kernel.reshape(-1, layer.groups, kernel.shape[-1] // layer.groups)
     return flat.transpose(1, 2, 0)
 
 
 def kernel(rows: Array, shape: Sequence[int]) -> Array:
-    """The kernel of `shape` from the rows of `matrices`."""
+    """The kernel of `shape` from the rows of `matrices`.
+
+    >>> kernel(np.array([[[1, 3, 5], [2, 4, 6]]]), (3, 2)).tolist()
+    [[1, 2], [3, 4], [5, 6]]
+    """
     return rows.transpose(2, 0, 1).reshape(tuple(shape))

@@ -41,7 +41,18 @@ class Moments(NamedTuple):
 
 
 def find_layers(evidence: Evidence, prunable: Prunable) -> tuple[Layer, ...]:
-    """The layers of the prunable kernels, in forward order; see `layer_inputs.layers`."""
+    """The layers of the prunable kernels, in forward order; see `layer_inputs.layers`.
+
+    >>> from flax import linen as nn
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.types import Split
+    >>> net = nets.functional(nn.Dense(1, use_bias=False), (2,))
+    >>> params = {"kernel": jnp.ones((2, 1))}
+    >>> data = Split(np.array([[[1, 0], [1, 2]]], "f"), np.zeros((1, 2), int))
+    >>> evidence = Evidence(None, params, {}, masks.ones(params), data, None, net, jnp.asarray)
+    >>> [layer.path for layer in find_layers(evidence, ("kernel",))]
+    ['kernel']
+    """
     check_batches(evidence)
     first = jax.eval_shape(evidence.prepare, evidence.batches.images[0])
     return layer_inputs.layers(evidence.model, evidence.params, evidence.stats, first, prunable)
@@ -59,12 +70,23 @@ def moments(
       layers: the layers.
       now: the parameters as they are now, to compare with the dense ones; None if they are the
         same.
+
+    >>> from flax import linen as nn
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.types import Split
+    >>> net = nets.functional(nn.Dense(1, use_bias=False), (2,))
+    >>> params = {"kernel": jnp.ones((2, 1))}
+    >>> data = Split(np.array([[[1, 0], [1, 2]]], "f"), np.zeros((1, 2), int))
+    >>> evidence = Evidence(None, params, {}, masks.ones(params), data, None, net, jnp.asarray)
+    >>> found = moments(evidence, find_layers(evidence, ("kernel",)))["kernel"]
+    >>> found.now.tolist(), found.square.tolist()
+    ([[1.0, 1.0]], [[[1.0, 1.0], [1.0, 2.0]]])
     """
-    read = reader(evidence, layers)
-    return measured(evidence, layers, read, now)
+    read = _reader(evidence, layers)
+    return _measured(evidence, layers, read, now)
 
 
-def reader(evidence: Evidence, layers: Sequence[Layer]) -> jax.stages.Wrapped:
+def _reader(evidence: Evidence, layers: Sequence[Layer]) -> jax.stages.Wrapped:
     """`read(params, images) -> {path: inputs}`, compiled once for all parameters."""
     paths = tuple(layer.path for layer in layers)
 
@@ -76,13 +98,13 @@ def reader(evidence: Evidence, layers: Sequence[Layer]) -> jax.stages.Wrapped:
     return read
 
 
-def measured(
+def _measured(
     evidence: Evidence,
     layers: Sequence[Layer],
     read: jax.stages.Wrapped,
     now: Params | None,
 ) -> dict[str, Moments]:
-    """As `moments`, with a `reader` that knows these layers, and others perhaps."""
+    """As `moments`, with a `_reader` that knows these layers, and others perhaps."""
     sums: dict[str, tuple[np.ndarray, ...]] = {}
     count = dict.fromkeys([layer.path for layer in layers], 0)
     for images in evidence.batches.images:
@@ -139,6 +161,13 @@ def problem(
 
     Raises:
       ValueError: `damping` is negative.
+
+    >>> layer = Layer("kernel", None, window=(), strides=(), padding="VALID", groups=1)
+    >>> mean, square = np.ones((1, 2)), np.array([[[1.0, 1.0], [1.0, 2.0]]])
+    >>> kernel, mask = np.array([[3.0], [4.0]]), np.ones((2, 1), bool)
+    >>> found = Moments(now=mean, dense=mean, square=square, cross=square)
+    >>> problem(layer, kernel, mask, found, damping=0.0, biases=False).hessians.tolist()
+    [[[2.0, 2.0], [2.0, 4.0]]]
     """
     if not damping >= 0:
         raise ValueError(f"damping {damping}: must be 0 or more")
@@ -185,12 +214,24 @@ def rebuild(
 
     Raises:
       ValueError: a Hessian is singular.
+
+    >>> from flax import linen as nn
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.types import Split
+    >>> net = nets.functional(nn.Dense(1, use_bias=False), (2,))
+    >>> params = {"kernel": jnp.ones((2, 1))}
+    >>> data = Split(np.array([[[1, 1], [2, 2]]], "f"), np.zeros((1, 2), int))  # equal inputs
+    >>> evidence = Evidence(None, params, {}, masks.ones(params), data, None, net, jnp.asarray)
+    >>> layers, mask = find_layers(evidence, ("kernel",)), {"kernel": np.array([[True], [False]])}
+    >>> new = rebuild(evidence, layers, mask, known=None, damping=0.0, biases=False)
+    >>> new["kernel"].tolist()
+    [[2.0], [0.0]]
     """
     params = masks.apply(mask, evidence.params)
-    read = reader(evidence, layers)
+    read = _reader(evidence, layers)
     for layer in layers:
         path = layer.path
-        found = (known or measured(evidence, [layer], read, params))[path]
+        found = (known or _measured(evidence, [layer], read, params))[path]
         (old,), (kept,) = masks.pick(evidence.params, (path,)), masks.pick(mask, (path,))
         whole = jnp.ones_like(kept)
         one = problem(layer, old, whole, found, damping, biases)

@@ -34,6 +34,15 @@ def study(evidence: Evidence, prunable: Prunable, *, damping: float = DAMPING) -
 
     Raises:
       ValueError: in one line: there are more than `MOST` weights, or `damping` is not positive.
+
+    >>> from jaxtickets.types import Model, Split
+    >>> net = Model(None, lambda params, stats, images, *_: (images @ params["w"], stats))
+    >>> params = {"w": jnp.array([[3.0, 1.0]])}
+    >>> data = Split(np.full((1, 1, 1), 2.0), np.zeros((1, 1), int))
+    >>> evidence = Evidence(None, params, {}, masks.ones(params), data, None, net, jnp.asarray)
+    >>> found = quadratic.prune(study(evidence, ("w",)), keep=1)
+    >>> found.mask["w"].tolist(), [round(float(w), 2) for w in found.params["w"][0]]
+    ([[True, False]], [2.0, 0.0])
     """
     if not damping > 0:
         raise ValueError(f"damping {damping}: must be above 0")
@@ -71,7 +80,16 @@ def study(evidence: Evidence, prunable: Prunable, *, damping: float = DAMPING) -
 
 
 def hessian(evidence: Evidence, prunable: Prunable) -> np.ndarray:
-    """float64`[n, n]`: of the mean loss over all batches, in evaluation mode."""
+    """float64`[n, n]`: of the mean loss over all batches, in evaluation mode.
+
+    >>> from jaxtickets.types import Model, Split
+    >>> net = Model(None, lambda params, stats, images, *_: (images @ params["w"], stats))
+    >>> params = {"w": jnp.zeros((1, 2))}
+    >>> data = Split(np.full((1, 1, 1), 2.0), np.zeros((1, 1), int))
+    >>> evidence = Evidence(None, params, {}, masks.ones(params), data, None, net, jnp.asarray)
+    >>> hessian(evidence, ("w",)).round(3).tolist()  # x² p (1 - p) is 4 / 4
+    [[1.0, -1.0], [-1.0, 1.0]]
+    """
     check_batches(evidence)
     with jax.enable_x64(True):
         params = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), evidence.params)

@@ -42,7 +42,7 @@ class Problem(NamedTuple):
     removed: np.ndarray
 
 
-def inverses(problem: Problem, where: str) -> np.ndarray:
+def _inverses(problem: Problem, where: str) -> np.ndarray:
     """float64`[problems, d, d]`: the inverse Hessians.
 
     Raises:
@@ -61,10 +61,16 @@ def _singular(where: str) -> str:
 
 
 def trace(problem: Problem, where: str, group: int | None = None, keep: int = 0) -> Trace:
-    """The order of removal of all rows, `[problems * rows, steps]`; see `elimination.eliminate`."""
+    """The order of removal of all rows, `[problems * rows, steps]`; see `elimination.eliminate`.
+
+    >>> weights, removed = np.array([[[3.0, 1.0, 2.0]]]), np.zeros((1, 1, 3), bool)
+    >>> order, losses = trace(Problem(np.eye(3)[None], weights, weights, removed), "a layer")
+    >>> order.tolist(), losses.tolist()  # w² / 2
+    ([[1, 2, 0]], [[0.5, 2.0, 4.5]])
+    """
     problems, rows, d = problem.weights.shape
     return elimination.eliminate(
-        inverses(problem, where),
+        _inverses(problem, where),
         np.repeat(np.arange(problems), rows),
         problem.weights.reshape(-1, d),
         problem.removed.reshape(-1, d),
@@ -83,6 +89,11 @@ def solve(problem: Problem, kept: np.ndarray, where: str) -> np.ndarray:
 
     Raises:
       ValueError: a Hessian is not positive definite.
+
+    >>> hessians, weights = np.array([[[2.0, 1.0], [1.0, 2.0]]]), np.array([[[1.0, 3.0]]])
+    >>> problem = Problem(hessians, weights @ hessians, weights, np.zeros((1, 1, 2), bool))
+    >>> solve(problem, np.array([[[False, True]]]), "a layer").tolist()  # 3 + 1 / 2
+    [[[0.0, 3.5]]]
     """
     problems, rows, d = problem.weights.shape
     which = np.repeat(np.arange(problems), rows)
@@ -131,6 +142,12 @@ def removal(problem: Problem, traced: Trace, scale: np.ndarray | float = 1.0) ->
       problem: the problem.
       traced: the trace of its rows.
       scale: float`[problems * rows]` or a number: factors that make the rows' losses comparable.
+
+    >>> weights, removed = np.array([[[3.0, 1.0, 2.0]]]), np.zeros((1, 1, 3), bool)
+    >>> problem = Problem(np.eye(3)[None], weights, weights, removed)
+    >>> cost, step = removal(problem, Trace(np.array([[1, 2, 0]]), np.array([[0.5, 2.0, 4.5]])))
+    >>> cost.tolist(), step.tolist()
+    ([[[4.5, 0.5, 2.0]]], [[[2, 0, 1]]])
     """
     flat = problem.weights.reshape(-1, problem.weights.shape[-1])
     cost, step = np.full(flat.shape, np.inf), np.full(flat.shape, flat.shape[1])
@@ -143,9 +160,15 @@ def removal(problem: Problem, traced: Trace, scale: np.ndarray | float = 1.0) ->
 
 
 def single_removal(problem: Problem, where: str, scale: np.ndarray | float = 1.0) -> Removal:
-    """When each weight goes by the cost of its removal alone, `w² / (2 [H⁻¹]_qq)`."""
+    """When each weight goes by the cost of its removal alone, `w² / (2 [H⁻¹]_qq)`.
+
+    >>> weights, removed = np.array([[[1.0, 3.0]]]), np.zeros((1, 1, 2), bool)
+    >>> problem = Problem(2 * np.eye(2)[None], 2 * weights, weights, removed)
+    >>> single_removal(problem, "a layer").cost.tolist()
+    [[[1.0, 9.0]]]
+    """
     problems, rows, _ = problem.weights.shape
-    diagonal = np.diagonal(inverses(problem, where), axis1=1, axis2=2)[:, None]
+    diagonal = np.diagonal(_inverses(problem, where), axis1=1, axis2=2)[:, None]
     each = np.broadcast_to(scale, (problems * rows,)).reshape(problems, rows, 1)
     cost = np.where(problem.removed, -np.inf, each * problem.weights**2 / (2 * diagonal))
     return Removal(cost, np.zeros(cost.shape, int))
@@ -179,6 +202,11 @@ def select(study: Study, keep: Keep, floor: Keep = 0) -> Mask:
 
     Raises:
       ValueError: in one line: as in `masks.select`, or `keep` asks for weights that were pruned.
+
+    >>> ticket = Ticket({"w": np.ones(3)}, {}, {"w": np.ones(3, bool)}, 0)
+    >>> removals = {"w": Removal(cost=np.array([1.0, 3.0, 2.0]), step=np.zeros(3, int))}
+    >>> select(Study(ticket, ("w",), removals, rebuild=None), keep=2)["w"].tolist()
+    [False, True, True]
     """
     leaves = [study.removals[path] for path in study.prunable]
     cost, step = (
@@ -215,6 +243,13 @@ def prune(study: Study, keep: Keep, floor: Keep = 0) -> Ticket:
 
     Raises:
       ValueError: as in `select`, or a Hessian is singular.
+
+    >>> ticket = Ticket({"w": np.ones(3)}, {}, {"w": np.ones(3, bool)}, 0)
+    >>> removals = {"w": Removal(cost=np.array([1.0, 3.0, 2.0]), step=np.zeros(3, int))}
+    >>> study = Study(ticket, ("w",), removals, lambda mask: {"w": np.where(mask["w"], 1.5, 0)})
+    >>> pruned = prune(study, keep=2)
+    >>> pruned.mask["w"].tolist(), pruned.params["w"].tolist()
+    ([False, True, True], [0.0, 1.5, 1.5])
     """
     return rebuilt(study, select(study, keep, floor))
 
@@ -224,6 +259,11 @@ def rebuilt(study: Study, mask: Mask) -> Ticket:
 
     Raises:
       ValueError: the mask does not match the parameters, or a Hessian is singular.
+
+    >>> ticket = Ticket({"w": np.ones(3)}, {}, {"w": np.ones(3, bool)}, 0)
+    >>> study = Study(ticket, ("w",), {}, lambda mask: {"w": np.where(mask["w"], 1.5, 0)})
+    >>> rebuilt(study, {"w": np.array([True, False, True])}).params["w"].tolist()
+    [1.5, 0.0, 1.5]
     """
     masks.check_mask(mask, study.ticket.params)
     return study.ticket._replace(params=study.rebuild(mask), mask=mask)

@@ -53,6 +53,15 @@ def study(
     Raises:
       ValueError: in one line: `damping` is not positive, `block` is below 1, or no gradient differs
         from zero.
+
+    >>> from jaxtickets.types import Model, Split
+    >>> net = Model(None, lambda params, stats, images, *_: (images @ params["w"], stats))
+    >>> params = {"w": jnp.array([[3.0, 1.0]])}
+    >>> data = Split(np.full((1, 1, 1), 2.0, "f"), np.zeros((1, 1), int))
+    >>> evidence = Evidence(None, params, {}, masks.ones(params), data, None, net, jnp.asarray)
+    >>> found = quadratic.prune(study(evidence, ("w",), damping=1e-3), keep=1)
+    >>> found.mask["w"].tolist(), [round(float(w), 2) for w in found.params["w"][0]]
+    ([[True, False]], [2.0, 0.0])
     """
     if not damping > 0:
         raise ValueError(f"damping {damping}: must be above 0")
@@ -100,6 +109,14 @@ def information(evidence: Evidence, prunable: Prunable, block: int) -> dict[str,
     """Path -> float64`[blocks, b, b]`: the empirical Fisher information of each block.
 
     b is `block`, or the leaf's size if that is smaller; what the last block lacks is zero.
+
+    >>> from jaxtickets.types import Model, Split
+    >>> net = Model(None, lambda params, stats, images, *_: (images @ params["w"], stats))
+    >>> params = {"w": jnp.zeros((1, 2))}
+    >>> data = Split(np.full((1, 1, 1), 2.0, "f"), np.zeros((1, 1), int))
+    >>> evidence = Evidence(None, params, {}, masks.ones(params), data, None, net, jnp.asarray)
+    >>> information(evidence, ("w",), block=2)["w"].tolist()  # the gradient is -1 and 1
+    [[[1.0, -1.0], [-1.0, 1.0]]]
     """
     check_batches(evidence)
 
@@ -133,12 +150,20 @@ def _products(gradients: Array, size: int) -> Array:
 
 
 def to_blocks(leaf: Array, size: int) -> jax.Array:
-    """`[blocks, size]`: the leaf's elements, output by output; the last block ends in zeros."""
+    """`[blocks, size]`: the leaf's elements, output by output; the last block ends in zeros.
+
+    >>> to_blocks(np.array([[1, 2], [3, 4]]), 3).tolist()
+    [[1, 3, 2], [4, 0, 0]]
+    """
     flat = jnp.moveaxis(jnp.asarray(leaf), -1, 0).ravel()
     return jnp.pad(flat, (0, -flat.size % size)).reshape(-1, size)
 
 
 def from_blocks(blocks: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """The leaf of `shape` whose `to_blocks` are `blocks`."""
+    """The leaf of `shape` whose `to_blocks` are `blocks`.
+
+    >>> from_blocks(np.array([[1, 3, 2], [4, 0, 0]]), (2, 2)).tolist()
+    [[1, 2], [3, 4]]
+    """
     outputs_first = (shape[-1], *shape[:-1])
     return np.moveaxis(blocks.ravel()[: np.prod(shape)].reshape(outputs_first), 0, -1)

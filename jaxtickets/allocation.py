@@ -17,6 +17,9 @@ def total(shapes: Shapes, density: float) -> int:
 
     Raises:
       ValueError: the density is outside (0, 1], or so low that no weight is kept.
+
+    >>> total({"fc1/kernel": (10, 10), "out/kernel": (10, 2)}, 0.25)
+    30
     """
     if not 0 < density <= 1:
         raise ValueError(f"density {density} is outside (0, 1]")
@@ -31,6 +34,9 @@ def global_(shapes: Shapes, density: float, floor: int = 0) -> int:
 
     Raises:
       ValueError: the floors alone need more weights than that.
+
+    >>> global_({"fc1/kernel": (10, 10), "out/kernel": (10, 2)}, 0.25)
+    30
     """
     kept = total(shapes, density)
     needed = sum(min(floor, int(np.prod(shape))) for shape in shapes.values())
@@ -42,7 +48,11 @@ def global_(shapes: Shapes, density: float, floor: int = 0) -> int:
 
 
 def uniform(shapes: Shapes, density: float, floor: int = 0) -> dict[str, int]:
-    """The same density in every leaf, up to rounding and the floor."""
+    """The same density in every leaf, up to rounding and the floor; errors as in `apportion`.
+
+    >>> uniform({"fc1/kernel": (10, 10), "out/kernel": (10, 2)}, 0.25)
+    {'fc1/kernel': 25, 'out/kernel': 5}
+    """
     return apportion(shapes, {p: float(np.prod(s)) for p, s in shapes.items()}, density, floor)
 
 
@@ -51,6 +61,10 @@ def erk(shapes: Shapes, density: float, floor: int = 0) -> dict[str, int]:
 
     The density of leaf l is min(1, ε · (sum of its shape) / (product of its shape)), with ε such
     that the counts have the right sum; Evci et al., "Rigging the Lottery", 2020, section 3 (1).
+    Errors are those of `apportion`.
+
+    >>> erk({"fc1/kernel": (10, 10), "out/kernel": (10, 2)}, 0.2)  # in the ratio of 20 to 12
+    {'fc1/kernel': 15, 'out/kernel': 9}
     """
     return apportion(shapes, {p: float(sum(s)) for p, s in shapes.items()}, density, floor)
 
@@ -74,6 +88,9 @@ def apportion(
 
     Raises:
       ValueError: a leaf would keep no weight (the message names it), or the floors need too many.
+
+    >>> apportion({"a": (4,), "b": (4,)}, weights={"a": 1.0, "b": 3.0}, density=0.5)
+    {'a': 1, 'b': 3}
     """
     kept = global_(shapes, density, floor)
     share = np.array([weights[path] for path in shapes], np.float64)
@@ -98,7 +115,12 @@ def apportion(
 
 
 def check_counts(counts: Mapping[str, int]) -> None:
-    """Raises ValueError if a leaf keeps no weight; the message names the first such leaf."""
+    """Raises ValueError if a leaf keeps no weight; the message names the first such leaf.
+
+    >>> check_counts({"fc1/kernel": 3, "out/kernel": 0})
+    Traceback (most recent call last):
+    ValueError: no weight is left in out/kernel: raise the density or set a floor
+    """
     for path, count in counts.items():
         if count == 0:
             raise ValueError(f"no weight is left in {path}: raise the density or set a floor")

@@ -38,6 +38,12 @@ def alrao(
 
     Raises:
       ValueError: `low` or `high` is out of range; in an update, the net has no layer `output`.
+
+    >>> optimizer = alrao(optax.sgd(1.0), jax.random.key(0), low=0.1, high=10.0, output="out")
+    >>> params = {"fc1": {"bias": jnp.ones(2)}, "out": {"bias": jnp.ones(2)}}
+    >>> updates, _ = optimizer.update(params, optimizer.init(params))
+    >>> updates["out"]["bias"].tolist(), len(set(updates["fc1"]["bias"].tolist()))
+    ([-1.0, -1.0], 2)
     """
     if not any(isinstance(end, jax.core.Tracer) for end in (low, high)) and not 0 < low <= high:
         raise ValueError(f"low={low}, high={high}: must be 0 < low <= high")
@@ -66,6 +72,11 @@ def factors(key: Key, params: Params, low: Array, high: Array, output: str = "")
 
     Raises:
       ValueError: the net has no layer `output`.
+
+    >>> params = {"fc1": {"bias": np.ones(2, "float32"), "kernel": np.ones((3, 2), "float32")}}
+    >>> fc1 = factors(jax.random.key(0), params, low=0.1, high=10.0)["fc1"]
+    >>> fc1["kernel"].tolist() == [fc1["bias"].tolist()] * 3
+    True
     """
     layers = [path.rpartition("/")[0] for path in masks.paths(params)]
     if output and output not in layers:

@@ -125,6 +125,11 @@ def stream(seed: int | Array, purpose: str, *indices: int | float | str | Array)
 
     Raises:
       ValueError: an unknown purpose, or an index that is missing, surplus or of another kind.
+
+    >>> bool(stream(0, "mask", 1, "snip", 0.5) == stream(0, "mask", 1, "snip", 0.5))
+    True
+    >>> bool(stream(0, "mask", 1, "snip", 0.5) == stream(0, "mask", 1, "snip", 0.2))
+    False
     """
     if purpose not in PURPOSES:
         raise ValueError(f"purpose {purpose!r}: choose from {', '.join(PURPOSES)}")

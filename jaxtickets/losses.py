@@ -29,6 +29,9 @@ def cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> jax.A
     Raises:
       ValueError: logits or labels have another shape or type, a label is not one of the classes
         (which is not detected under tracing), or `smoothing` is not in [0, 1).
+
+    >>> round(float(cross_entropy(np.log([[0.5, 0.5], [0.25, 0.75]]), np.array([0, 1]))), 3)
+    0.49
     """
     _check_shapes(logits, labels)
     check_labels(labels, logits.shape[-1])
@@ -51,6 +54,9 @@ def hits(logits: Array, labels: Array) -> jax.Array:
     Raises:
       ValueError: logits or labels have another shape or type, or a label is not one of the classes
         (the latter is not detected under tracing).
+
+    >>> hits(np.array([[2.0, 1.0], [0.0, 3.0]]), np.array([0, 0])).tolist()
+    [1.0, 0.0]
     """
     _check_shapes(logits, labels)
     check_labels(labels, logits.shape[-1])
@@ -59,7 +65,11 @@ def hits(logits: Array, labels: Array) -> jax.Array:
 
 
 def accuracy(logits: Array, labels: Array) -> jax.Array:
-    """The fraction of `labels[n]` that are the argmax of `logits[n, classes]`, see `hits`."""
+    """The fraction of `labels[n]` that are the argmax of `logits[n, classes]`, see `hits`.
+
+    >>> float(accuracy(np.array([[2.0, 1.0], [0.0, 3.0]]), np.array([0, 0])))
+    0.5
+    """
     return jnp.mean(hits(logits, labels))
 
 
@@ -67,6 +77,11 @@ def check_labels(labels: Array, classes: int) -> None:
     """Raises ValueError unless all of int `labels[n]` are from 0 to `classes - 1`.
 
     Labels that are traced, or on another process's devices, are not checked.
+
+    >>> check_labels(np.array([0, 3]), classes=3)
+    Traceback (most recent call last):
+    ValueError: a label is 3: labels must be whole numbers from 0 to 2, because
+    the net has 3 classes
     """
     if isinstance(labels, jax.core.Tracer) or not getattr(labels, "is_fully_addressable", True):
         return
@@ -89,7 +104,11 @@ def _is_class(labels: Array, logits: Array) -> jax.Array:
 
 
 def error_rate(logits: Array, labels: Array) -> jax.Array:
-    """One minus accuracy, in [0, 1]."""
+    """One minus accuracy, in [0, 1].
+
+    >>> float(error_rate(np.array([[2.0, 1.0], [0.0, 3.0]]), np.array([0, 0])))
+    0.5
+    """
     return 1.0 - accuracy(logits, labels)
 
 
@@ -98,6 +117,9 @@ def squared_error(outputs: Array, targets: Array) -> jax.Array:
 
     Raises:
       ValueError: the shapes differ.
+
+    >>> float(squared_error(np.array([1.0, 3.0]), np.array([1.0, 1.0])))
+    2.0
     """
     check_array("the targets", targets, outputs.shape, float)
     outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
@@ -125,7 +147,12 @@ class Task(NamedTuple):
 
 
 def softmax_roots(logits: Array) -> jax.Array:
-    """`[k, k]`: rows `√p_c (e_c - p)`, whose squares sum to `diag(p) - p pᵀ`, p the softmax."""
+    """`[k, k]`: rows `√p_c (e_c - p)`, whose squares sum to `diag(p) - p pᵀ`, p the softmax.
+
+    >>> roots = softmax_roots(np.zeros(2))
+    >>> np.round(roots.T @ roots, 3).tolist()
+    [[0.25, -0.25], [-0.25, 0.25]]
+    """
     p = jax.nn.softmax(logits)
     return jnp.sqrt(p)[:, None] * (jnp.eye(p.size, dtype=p.dtype) - p[None])
 
@@ -198,6 +225,13 @@ def of_task(
     Returns:
       `loss(params, stats, batch, key) -> (scalar, (stats, {"loss", and each measure}))`; the key
       feeds dropout and is consumed.
+
+    >>> net = Model(init=None, apply=lambda params, stats, x, key, train: (x * params["w"], stats))
+    >>> loss = of_task(REGRESSION, net, lambda x: x, penalty=lambda params: params["w"] ** 2)
+    >>> batch = Split(np.array([1.0, 3.0]), np.array([2.0, 3.0]))
+    >>> value, (stats, metrics) = loss({"w": 2.0}, {}, batch, jax.random.key(0))
+    >>> float(metrics["squared_error"]), float(value)
+    (4.5, 8.5)
     """
 
     def loss(
@@ -225,6 +259,13 @@ def classification(
     Args:
       model, prepare, penalty: as in `of_task`.
       smoothing: of the labels, see `cross_entropy`. Evaluations never smooth.
+
+    >>> net = Model(init=None, apply=lambda params, stats, images, key, train: (images, stats))
+    >>> loss = classification(net, lambda images: images / 255)
+    >>> batch = Split(np.zeros((3, 4)), np.array([0, 1, 3]))
+    >>> value, (stats, metrics) = loss({}, {}, batch, jax.random.key(0))
+    >>> round(float(value), 3), round(float(metrics["accuracy"]), 3)  # log 4, 1/3
+    (1.386, 0.333)
     """
     smooth = CLASSIFICATION._replace(loss=partial(cross_entropy, smoothing=smoothing))
     return of_task(smooth, model, prepare, penalty)
@@ -241,6 +282,9 @@ def layer_orthogonality(kernel: Array) -> jax.Array:
 
     Args:
       kernel: masked weights, `[..., inputs, units]`.
+
+    >>> float(layer_orthogonality(np.eye(2))), float(layer_orthogonality(np.ones((2, 2))))
+    (0.0, 2.5)
     """
     if jnp.ndim(kernel) < 2:
         check_array("the kernel", kernel, ("inputs", "units"))
@@ -251,5 +295,9 @@ def layer_orthogonality(kernel: Array) -> jax.Array:
 
 
 def orthogonality(kernels: Sequence[Array]) -> jax.Array:
-    """The sum of `layer_orthogonality` over masked kernels; lower is closer to orthogonal."""
+    """The sum of `layer_orthogonality` over masked kernels; lower is closer to orthogonal.
+
+    >>> float(orthogonality([np.eye(2), np.ones((2, 2))]))
+    2.5
+    """
     return jnp.sum(jnp.stack([layer_orthogonality(kernel) for kernel in kernels]))

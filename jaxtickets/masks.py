@@ -32,7 +32,11 @@ from jaxtickets.types import (
 
 
 def paths(tree: PyTree) -> tuple[str, ...]:
-    """The path of each leaf, such as `conv1/kernel`, in the order of `jax.tree.leaves`."""
+    """The path of each leaf, such as `conv1/kernel`, in the order of `jax.tree.leaves`.
+
+    >>> paths({"fc1": {"kernel": 0, "bias": 0}, "out": {"kernel": 0}})
+    ('fc1/bias', 'fc1/kernel', 'out/kernel')
+    """
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return tuple(jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in flat)
 
@@ -53,6 +57,13 @@ def prunable(
 
     Raises:
       ValueError: `exclude` names no layer or leaf, or no leaf is left to prune.
+
+    >>> fc1 = {"bias": np.ones(3), "kernel": np.ones((2, 3))}
+    >>> params = {"fc1": fc1, "out": {"kernel": np.ones((3, 1))}}
+    >>> prunable(params)
+    ('fc1/kernel', 'out/kernel')
+    >>> prunable(params, exclude=("out",))
+    ('fc1/kernel',)
     """
     by_path = dict(zip(paths(params), jax.tree.leaves(params), strict=True))
     for name in exclude:
@@ -86,12 +97,19 @@ def pick(tree: PyTree, prunable: Prunable) -> list[Array]:
 
     Raises:
       ValueError: a path is not in the tree.
+
+    >>> pick({"a": 1, "b": 2, "c": 3}, ("a", "c"))
+    [1, 3]
     """
     by_path = dict(zip(paths(tree), jax.tree.leaves(tree), strict=True))
-    missing = [path for path in prunable if path not in by_path]
-    if missing:
-        raise ValueError(f"no leaf '{missing[0]}'; there are {', '.join(by_path)}")
+    _check_paths(prunable, tuple(by_path))
     return [by_path[path] for path in prunable]
+
+
+def _check_paths(asked: Sequence[str], there: Sequence[str]) -> None:
+    missing = [path for path in asked if path not in there]
+    if missing:
+        raise ValueError(f"no leaf '{missing[0]}'; there are {', '.join(there)}")
 
 
 def kernel_path(tree: PyTree, layer: str) -> str:
@@ -99,6 +117,9 @@ def kernel_path(tree: PyTree, layer: str) -> str:
 
     Raises:
       ValueError: the layer has no such leaf, or several.
+
+    >>> kernel_path({"fc1": {"bias": np.ones(3), "w": np.ones((2, 3))}}, "fc1")
+    'fc1/w'
     """
     prefix = f"{layer}/" if layer else ""
     own = {
@@ -115,31 +136,51 @@ def kernel_path(tree: PyTree, layer: str) -> str:
 
 
 def kernels(tree: PyTree, layers: Sequence[str]) -> list[Array]:
-    """The kernels of the layers, see `kernel_path`."""
+    """The kernels of the layers, see `kernel_path`.
+
+    >>> params = {"fc1": {"bias": np.ones(2), "kernel": np.array([[1.0, 2.0]])}}
+    >>> [kernel.tolist() for kernel in kernels(params, ["fc1"])]
+    [[[1.0, 2.0]]]
+    """
     return pick(tree, tuple(kernel_path(tree, layer) for layer in layers))
 
 
 def put(tree: PyTree, prunable: Prunable, leaves: Sequence[Array]) -> PyTree:
-    """Replaces the leaves of `tree` at the paths `prunable` by `leaves`."""
+    """Replaces the leaves of `tree` at the paths `prunable` by `leaves`.
+
+    Raises:
+      ValueError: a path is not in the tree.
+
+    >>> put({"a": 1, "b": 2, "c": 3}, ("a", "c"), [10, 30])
+    {'a': 10, 'b': 2, 'c': 30}
+    """
     new = dict(zip(prunable, leaves, strict=True))
+    there = paths(tree)
+    _check_paths(prunable, there)
     return jax.tree.unflatten(
         jax.tree.structure(tree),
-        [
-            new.get(path, leaf)
-            for path, leaf in zip(paths(tree), jax.tree.leaves(tree), strict=True)
-        ],
+        [new.get(path, leaf) for path, leaf in zip(there, jax.tree.leaves(tree), strict=True)],
     )
 
 
 def shapes(params: Params, prunable: Prunable) -> dict[str, tuple[int, ...]]:
-    """Path -> shape of each prunable leaf."""
+    """Path -> shape of each prunable leaf.
+
+    >>> shapes({"bias": np.ones(3), "kernel": np.ones((2, 3))}, ("kernel",))
+    {'kernel': (2, 3)}
+    """
     return {
         path: jnp.shape(leaf) for path, leaf in zip(prunable, pick(params, prunable), strict=True)
     }
 
 
 def flatten(tree: PyTree, prunable: Prunable) -> jax.Array:
-    """The prunable leaves as one vector `[n]`, in the order of `prunable`."""
+    """The prunable leaves as one vector `[n]`, in the order of `prunable`.
+
+    >>> tree = {"a": np.array([[1, 2], [3, 4]]), "b": np.array([5]), "c": np.array([6])}
+    >>> flatten(tree, ("a", "c")).tolist()
+    [1, 2, 3, 4, 6]
+    """
     return jnp.concatenate([jnp.ravel(leaf) for leaf in pick(tree, prunable)])
 
 
@@ -150,6 +191,11 @@ def unflatten(bits: Array, params: Params, prunable: Prunable) -> Mask:
 
     Raises:
       ValueError: `bits` is not bool`[n]`.
+
+    >>> params = {"a": np.ones(2), "b": np.ones(1), "c": np.ones(2)}
+    >>> mask = unflatten(np.array([True, False, False]), params, ("a", "b"))
+    >>> {path: leaf.tolist() for path, leaf in mask.items()}
+    {'a': [True, False], 'b': [False], 'c': [True, True]}
     """
     check_array("the bits", bits, (size(params, prunable),), bool)
     leaves, start = [], 0
@@ -177,6 +223,10 @@ def check_mask(
 
     It reads only structures, shapes and dtypes, so it costs compiled code nothing. See
     `check_like`.
+
+    >>> check_mask({"w": np.zeros(2, "float32")}, {"w": np.ones(2)})
+    Traceback (most recent call last):
+    ValueError: the mask is float32 in w: it must be bool
     """
     check_like(mask, params, name, of)
     for path, leaf in zip(paths(mask), jax.tree.leaves(mask), strict=True):
@@ -188,6 +238,10 @@ def check_like(tree: PyTree, like: PyTree, name: str, of: str) -> None:
 
     The message is one line and names the first leaf that differs. `name` and `of` name the two
     trees.
+
+    >>> check_like({"w": np.ones(2)}, {"w": np.ones(3)}, "the gradient", "the parameters")
+    Traceback (most recent call last):
+    ValueError: the gradient has the shape (2,) in w, where the parameters have (3,)
     """
     structures: tuple[Any, Any] = jax.tree.structure(tree), jax.tree.structure(like)
     leaves = [jax.tree.leaves(tree), jax.tree.leaves(like)]
@@ -252,12 +306,21 @@ def _pairs(a: Mask, b: Mask, prunable: Prunable) -> list[tuple[Array, Array]]:
 
 
 def ones(params: Params) -> Mask:
-    """The dense mask."""
+    """The dense mask.
+
+    >>> ones({"w": np.array([0.5, 0.0])})["w"].tolist()
+    [True, True]
+    """
     return jax.tree.map(lambda p: jnp.ones(jnp.shape(p), bool), params)
 
 
 def zeros(params: Params) -> Scores:
-    """Scores of zero, like `params`: float32, or float64 where the parameters are."""
+    """Scores of zero, like `params`: float32, or float64 where the parameters are.
+
+    >>> zero = zeros({"w": np.ones(2, "float16")})["w"]
+    >>> zero.tolist(), zero.dtype.name
+    ([0.0, 0.0], 'float32')
+    """
 
     def leaf(p: Array) -> jax.Array:
         return jnp.zeros(jnp.shape(p), jnp.promote_types(jnp.result_type(p), jnp.float32))
@@ -272,6 +335,9 @@ def apply(mask: Mask, params: Params, fill: Params | None = None) -> Params:
 
     Raises:
       ValueError: the mask or the fill does not match the parameters (`check_mask`, `check_like`).
+
+    >>> apply({"w": np.array([True, False])}, {"w": np.array([3.0, 4.0])})["w"].tolist()
+    [3.0, 0.0]
     """
     check_mask(mask, params)
     if fill is not None:
@@ -282,7 +348,12 @@ def apply(mask: Mask, params: Params, fill: Params | None = None) -> Params:
 
 
 def counts(mask: Mask, prunable: Prunable) -> dict[str, jax.Array]:
-    """Path -> the number of kept weights, an int32 scalar."""
+    """Path -> the number of kept weights, an int32 scalar.
+
+    >>> mask = {"a": np.array([True, False, True]), "b": np.array([True])}
+    >>> {path: int(kept) for path, kept in counts(mask, ("a", "b")).items()}
+    {'a': 2, 'b': 1}
+    """
     return {
         path: jnp.sum(leaf, dtype=jnp.int32)
         for path, leaf in zip(prunable, _bits(mask, prunable), strict=True)
@@ -290,38 +361,62 @@ def counts(mask: Mask, prunable: Prunable) -> dict[str, jax.Array]:
 
 
 def count(mask: Mask, prunable: Prunable) -> jax.Array:
-    """The number of kept weights over all prunable leaves, an int32 scalar."""
+    """The number of kept weights over all prunable leaves, an int32 scalar.
+
+    >>> mask = {"a": np.array([True, False, True]), "b": np.array([True])}
+    >>> int(count(mask, ("a", "b")))
+    3
+    """
     return sum(counts(mask, prunable).values(), jnp.int32(0))
 
 
 def size(params: Params, prunable: Prunable) -> int:
-    """The number of prunable weights."""
+    """The number of prunable weights.
+
+    >>> size({"bias": np.ones(3), "kernel": np.ones((2, 3))}, ("kernel",))
+    6
+    """
     return sum(_size(shape) for shape in shapes(params, prunable).values())
 
 
 def density(mask: Mask, prunable: Prunable) -> jax.Array:
     """The number of kept weights over that of prunable weights: float scalar in [0, 1].
 
-    >>> float(density({"a": np.arange(4) == 0, "b": np.ones(2, bool)}, ("a",)))
+    >>> mask = {"a": np.array([True, False, False, False]), "b": np.array([True])}
+    >>> float(density(mask, ("a",)))
     0.25
     """
     return count(mask, prunable) / size(mask, prunable)
 
 
 def densities(mask: Mask, prunable: Prunable) -> dict[str, jax.Array]:
-    """Path -> the density of that leaf, a float scalar in [0, 1]."""
+    """Path -> the density of that leaf, a float scalar in [0, 1].
+
+    >>> mask = {"a": np.array([True, False, False, False]), "b": np.array([True])}
+    >>> {path: float(kept) for path, kept in densities(mask, ("a", "b")).items()}
+    {'a': 0.25, 'b': 1.0}
+    """
     sizes = {path: _size(shape) for path, shape in shapes(mask, prunable).items()}
     return {path: kept / sizes[path] for path, kept in counts(mask, prunable).items()}
 
 
 def hamming(a: Mask, b: Mask, prunable: Prunable) -> jax.Array:
-    """The number of prunable weights at which two masks differ, an int32 scalar."""
+    """The number of prunable weights at which two masks differ, an int32 scalar.
+
+    >>> a, b = {"w": np.array([True, True, False])}, {"w": np.array([False, True, True])}
+    >>> int(hamming(a, b, ("w",)))
+    2
+    """
     pairs = _pairs(a, b, prunable)
     return sum((jnp.sum(x != y, dtype=jnp.int32) for x, y in pairs), jnp.int32(0))
 
 
 def pack(bits: Array) -> jax.Array:
-    """uint32`[..., ceil(n / 32)]`: packs bool`[..., n]`, lowest bit first, padded with zeros."""
+    """uint32`[..., ceil(n / 32)]`: packs bool`[..., n]`, lowest bit first, padded with zeros.
+
+    >>> pack(np.array([True, False, True])).tolist()
+    [5]
+    """
     check_array("the bits", bits, (*jnp.shape(bits)[:-1], "n"), bool)
     short = -bits.shape[-1] % 32
     padded = jnp.pad(bits, ((0, 0),) * (bits.ndim - 1) + ((0, short),))
@@ -337,6 +432,10 @@ def distances(words: Array) -> jax.Array:
     Computed by the population count of exclusive ors. On a CPU, for masks of 266,200 weights, this
     is five to eight times as fast as float products, packing included, and forty times as fast as
     bools.
+
+    >>> words = np.array([[0b000], [0b001], [0b111]], "uint32")
+    >>> distances(words).tolist()
+    [[0, 1, 3], [1, 0, 2], [3, 2, 0]]
     """
 
     check_array("the packed masks", words, ("m", "w"), int)
@@ -356,13 +455,22 @@ def cosine(a: Mask, b: Mask, prunable: Prunable) -> jax.Array:
     """`|a & b| / sqrt(|a| |b|)`: the cosine of the flattened masks, in [0, 1]; NaN if one is empty.
 
     Two random masks of density d have an expected cosine of d.
+
+    >>> a, b = {"w": np.array([True, True, False])}, {"w": np.array([False, True, True])}
+    >>> round(float(cosine(a, b, ("w",))), 3)
+    0.5
     """
     norm = jnp.sqrt(count(a, prunable).astype(float)) * jnp.sqrt(count(b, prunable).astype(float))
     return _both(a, b, prunable) / norm
 
 
 def jaccard(a: Mask, b: Mask, prunable: Prunable) -> jax.Array:
-    """`|a & b| / |a | b|`, in [0, 1]; NaN if both are empty."""
+    """`|a & b| / |a | b|`, in [0, 1]; NaN if both are empty.
+
+    >>> a, b = {"w": np.array([True, True, False])}, {"w": np.array([False, True, True])}
+    >>> round(float(jaccard(a, b, ("w",))), 3)
+    0.333
+    """
     both = _both(a, b, prunable)
     return both / (count(a, prunable) + count(b, prunable) - both)
 
@@ -378,6 +486,9 @@ def top_k(scores: Array, keep: Array) -> jax.Array:
     many, a second bisection, over indices, selects among the scores equal to the threshold. Scores
     of every float dtype are ranked at their own precision; JAX holds float64 only if
     `jax_enable_x64` is set. `keep` may be traced. NaN ranks below -inf.
+
+    >>> top_k(np.array([0.3, 0.1, 0.3, 0.9]), 2).tolist()
+    [True, False, False, True]
     """
     check_array("the scores", scores, ("n",))
     check_array("what is kept", keep, (), int)
@@ -445,6 +556,14 @@ def select(scores: Scores, prunable: Prunable, keep: Keep, floor: Keep = 0) -> M
       ValueError: `keep` is not an integer or lacks a leaf, a score is NaN, or `keep` is below the
         sum of the floors or above the number of weights. Under tracing the last two are not
         detected, and NaN ranks last.
+
+    >>> scores = {"a": np.array([0.9, 0.8]), "b": np.array([0.7, 0.1])}
+    >>> mask = select(scores, ("a", "b"), 2)
+    >>> mask["a"].tolist(), mask["b"].tolist()
+    ([True, True], [False, False])
+    >>> mask = select(scores, ("a", "b"), {"a": 1, "b": 1})
+    >>> mask["a"].tolist(), mask["b"].tolist()
+    ([True, False], [True, False])
     """
     leaves = [jnp.ravel(leaf) for leaf in pick(scores, prunable)]
     for path, leaf in zip(prunable, leaves, strict=True):
@@ -478,13 +597,22 @@ def select(scores: Scores, prunable: Prunable, keep: Keep, floor: Keep = 0) -> M
 
 
 def check_scores(path: str, scores: Array) -> None:
-    """Raises ValueError if a score of the leaf at `path` is NaN; does nothing under tracing."""
+    """Raises ValueError if a score of the leaf at `path` is NaN; does nothing under tracing.
+
+    >>> check_scores("fc1/kernel", np.array([0.5, np.nan]))
+    Traceback (most recent call last):
+    ValueError: NaN among the scores of fc1/kernel: only numbers can be ranked
+    """
     if not isinstance(scores, jax.core.Tracer) and bool(jnp.isnan(scores).any()):
         raise ValueError(f"NaN among the scores of {path}: only numbers can be ranked")
 
 
 def floor_of(floor: Keep, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """Path -> the fewest weights kept there: `floor`, or the leaf's size if that is smaller."""
+    """Path -> the fewest weights kept there: `floor`, or the leaf's size if that is smaller.
+
+    >>> floor_of(2, {"a": (4,), "b": (1,)})
+    {'a': 2, 'b': 1}
+    """
     return {
         path: min(int(floor[path] if isinstance(floor, Mapping) else floor), _size(shape))
         for path, shape in shapes.items()
@@ -501,7 +629,13 @@ def _check_keep(keep: Array, least: int, most: int, where: str) -> None:
 
 
 def random_scores(key: Key, params: Params, prunable: Prunable) -> Scores:
-    """Independent uniform scores on the prunable leaves, zero elsewhere; the key is consumed."""
+    """Independent uniform scores on the prunable leaves, zero elsewhere; the key is consumed.
+
+    >>> params = {"bias": np.ones(3), "kernel": np.ones((2, 3))}
+    >>> scores = random_scores(jax.random.key(0), params, ("kernel",))
+    >>> scores["bias"].tolist(), scores["kernel"].shape
+    ([0.0, 0.0, 0.0], (2, 3))
+    """
     zero = zeros(params)
     leaves = pick(zero, prunable)
     keys = jax.random.split(key, len(leaves))
@@ -510,17 +644,31 @@ def random_scores(key: Key, params: Params, prunable: Prunable) -> Scores:
 
 
 def random(key: Key, params: Params, prunable: Prunable, keep: Keep, floor: Keep = 0) -> Mask:
-    """A uniformly random mask that keeps exactly `keep`, see `select`; the key is consumed."""
+    """A uniformly random mask that keeps exactly `keep`, see `select`; the key is consumed.
+
+    >>> mask = random(jax.random.key(0), {"w": np.ones(4)}, ("w",), keep=3)
+    >>> int(count(mask, ("w",)))
+    3
+    """
     return select(random_scores(key, params, prunable), prunable, keep, floor)
 
 
 def shuffle(key: Key, mask: Mask, prunable: Prunable) -> Mask:
-    """A random mask with the count of `mask` in each leaf; the key is consumed."""
+    """A random mask with the count of `mask` in each leaf; the key is consumed.
+
+    >>> mask = shuffle(jax.random.key(0), {"w": np.array([True, True, True, False])}, ("w",))
+    >>> int(count(mask, ("w",)))
+    3
+    """
     return select(random_scores(key, mask, prunable), prunable, counts(mask, prunable))
 
 
 def invert(mask: Mask, prunable: Prunable) -> Mask:
-    """The complement on the prunable leaves."""
+    """The complement on the prunable leaves.
+
+    >>> invert({"w": np.array([True, False])}, ("w",))["w"].tolist()
+    [False, True]
+    """
     return put(mask, prunable, [~leaf for leaf in _bits(mask, prunable)])
 
 
@@ -540,6 +688,13 @@ def expand(units: UnitMask, wiring: Wiring, params: Params) -> Mask:
 
     Raises:
       ValueError: a name is not that of a group, the number of units differs, or a mask is not bool.
+
+    >>> from jaxtickets.types import Feed, Units
+    >>> wiring = (Units("fc1", 2, producers=("fc1",), norms=(), consumers=(Feed("out", 1),)),)
+    >>> params = {"fc1": {"kernel": np.ones((1, 2))}, "out": {"kernel": np.ones((2, 1))}}
+    >>> mask = expand({"fc1": np.array([True, False])}, wiring, params)
+    >>> mask["fc1"]["kernel"].tolist(), mask["out"]["kernel"].tolist()
+    ([[True, False]], [[True], [False]])
     """
     groups = {group.name: group for group in wiring}
     mask = dict(zip(paths(params), jax.tree.leaves(ones(params)), strict=True))

@@ -41,6 +41,12 @@ def at_step(
     Raises:
       ValueError: a count cannot be set: that of optax.MultiSteps, or of a state that is not
         optax's.
+
+    >>> optimizer = optax.sgd(optax.linear_schedule(1.0, 0.0, transition_steps=10))
+    >>> params = {"w": jnp.ones(2)}
+    >>> state = at_step(optimizer, optimizer.init(params), params, step=5)
+    >>> optimizer.update({"w": jnp.ones(2)}, state)[0]["w"].tolist()
+    [-0.5, -0.5]
     """
     if not isinstance(step, jax.core.Tracer) and int(step) == 0:
         return state
@@ -67,6 +73,12 @@ def reset_moments(
 
     Raises:
       ValueError: a moment does not have the shape of its parameter, as in Adafactor and L-BFGS.
+
+    >>> optimizer, params = optax.trace(0.9), {"w": jnp.ones(2)}
+    >>> _, state = optimizer.update({"w": jnp.array([3.0, 4.0])}, optimizer.init(params))
+    >>> keep = {"w": np.array([True, False])}
+    >>> reset_moments(optimizer, state, params, keep).trace["w"].tolist()
+    [3.0, 0.0]
     """
     kept = dict(zip(masks.paths(keep), jax.tree.leaves(keep), strict=True))
 
@@ -92,6 +104,12 @@ def map_moments(
 
     Raises:
       ValueError: a moment does not have the shape of its parameter, as in Adafactor and L-BFGS.
+
+    >>> params = {"fc1": {"kernel": jnp.ones(2)}}
+    >>> state = optax.scale_by_adam().init(params)
+    >>> state = map_moments(lambda path, moment: moment + len(path), params, state)
+    >>> state.mu["fc1"]["kernel"].tolist(), int(state.count)  # the path is fc1/kernel
+    ([10.0, 10.0], 0)
     """
     flat, _ = jax.tree_util.tree_flatten_with_path(params)
     shapes = {tuple(path): jnp.shape(leaf) for path, leaf in flat}

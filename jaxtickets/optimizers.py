@@ -64,6 +64,13 @@ def optimizer(
 
     Raises:
       ValueError: an unknown name.
+
+    >>> momentum = optimizer("momentum", rate=0.1, momentum=0.9)
+    >>> gradient = {"w": jnp.ones(2)}
+    >>> first, state = momentum.update(gradient, momentum.init(gradient))
+    >>> second, _ = momentum.update(gradient, state)
+    >>> [[round(w, 3) for w in update["w"].tolist()] for update in (first, second)]
+    [[-0.1, -0.1], [-0.19, -0.19]]
     """
     if name not in NAMES:
         raise ValueError(f"unknown optimiser '{name}'; there are {', '.join(NAMES)}")
@@ -90,7 +97,12 @@ def _kernels(params: Params) -> PyTree:
 
 
 def learning_rate(rate: Array, shape: Schedule | None = None, warmup: Array = 0) -> Schedule:
-    """step -> `rate · shape(step) · min(1, (step + 1) / warmup)`; see `optimizer`."""
+    """step -> `rate · shape(step) · min(1, (step + 1) / warmup)`; see `optimizer`.
+
+    >>> rate = learning_rate(0.1, warmup=10)
+    >>> [round(float(rate(step)), 3) for step in (0, 4, 9, 20)]
+    [0.01, 0.05, 0.1, 0.1]
+    """
     factor = shape if shape is not None else lambda step: jnp.float32(1.0)
 
     def now(step: Array) -> Array:
@@ -118,6 +130,10 @@ def decay_shape(
 
     Raises:
       ValueError: an unknown name.
+
+    >>> shape = decay_shape("steps", steps=100)
+    >>> [round(float(shape(step)), 3) for step in (0, 50, 75)]
+    [1.0, 0.1, 0.01]
     """
     shapes: dict[str, Callable[[], Schedule]] = {
         "constant": lambda: optax.constant_schedule(1.0),

@@ -43,6 +43,9 @@ def scales(params: Params, output: str) -> jax.Array:
 
     Raises:
       ValueError: the net has no batch norm.
+
+    >>> float(scales({"norm1": {"bias": np.ones(2), "scale": np.array([1.0, -2.0])}}, "out"))
+    3.0
     """
     del output
     paths = tuple(path for path in masks.paths(params) if path.rpartition("/")[2] == "scale")
@@ -57,6 +60,10 @@ def group_squares(kernel: Array, groups: str) -> tuple[jax.Array, int]:
     Args:
       kernel: a kernel that has groups of this kind.
       groups: a name in `GROUPS`.
+
+    >>> squares, size = group_squares(np.array([[3.0, 1.0], [4.0, 0.0]]), "filters")
+    >>> squares.tolist(), size
+    ([[25.0, 1.0]], 2)
     """
     numbered = GROUPS[groups](kernel.ndim)
     summed = tuple(axis for axis in range(kernel.ndim) if axis not in numbered)
@@ -74,8 +81,17 @@ def group_lasso(params: Params, output: str, groups: str = "filters") -> jax.Arr
     `roles.is_kernel`). The output layer and all biases are not penalised. The gradient at a group
     of zeros is zero.
 
+    Args:
+      params: the parameters.
+      output: the name of the output layer.
+      groups: a name in `GROUPS`.
+
     Raises:
       ValueError: the net has no kernel with such groups besides the output layer's.
+
+    >>> params = {"fc1": {"kernel": np.array([[3.0, 0.0], [4.0, 0.0]])}}
+    >>> round(float(group_lasso(params, "out")), 3)  # 5 times the square root of 2
+    7.071
     """
     leaves = zip(masks.paths(params), jax.tree.leaves(params), strict=True)
     kernels = tuple(
@@ -104,12 +120,15 @@ def hoyer_square(params: Params, output: str) -> jax.Array:
     A layer of n weights has a value between 1, with one weight, and n, with equal magnitudes. It
     does not depend on the layer's scale, so that it prunes without shrinking what stays: weights
     below `Σ w² / Σ |w|` are drawn to zero, larger ones grow. A layer of zeros counts nothing, and
-    the gradient at a zero is zero. Yang et al.,
-    "DeepHoyer: learning sparser neural network with differentiable scale-invariant sparsity
-    measures", 2020.
+    the gradient at a zero is zero. Yang et al., "DeepHoyer: learning sparser neural network with
+    differentiable scale-invariant sparsity measures", 2020.
 
     Raises:
       ValueError: the net has no kernel.
+
+    >>> kernel = np.array([[2.0, 2.0], [2.0, 0.0]])
+    >>> float(hoyer_square({"fc1": {"kernel": kernel}}, "out"))
+    3.0
     """
     del output
     total = jnp.float32(0)

@@ -32,17 +32,32 @@ NEITHER = BIASES | NORMS | POSITIONS
 
 
 def is_kernel(path: str, leaf: Array) -> bool:
-    """Whether the leaf at `path` is a kernel: it has the name of one, and two axes or more."""
+    """Whether the leaf at `path` is a kernel: it has the name of one, and two axes or more.
+
+    >>> is_kernel("fc1/kernel", np.ones((2, 3))), is_kernel("fc1/bias", np.ones(3))
+    (True, False)
+    """
     return _role(path) == "kernel" and jnp.ndim(leaf) >= 2
 
 
 def is_embedding(path: str, leaf: Array) -> bool:
-    """Whether the leaf at `path` is an embedding table: by its name, with two axes or more."""
+    """Whether the leaf at `path` is an embedding table: by its name, with two axes or more.
+
+    >>> is_embedding("wte/embedding", np.ones((5, 2)))
+    True
+    >>> is_embedding("wpe/embedding", np.ones((5, 2)))  # a position table
+    False
+    """
     return _role(path) == "embedding" and jnp.ndim(leaf) >= 2
 
 
 def is_kernel_or_embedding(path: str, leaf: Array) -> bool:
-    """Whether the leaf at `path` is a kernel or an embedding table."""
+    """Whether the leaf at `path` is a kernel or an embedding table.
+
+    >>> names = ["wte/embedding", "fc1/kernel", "norm/scale"]
+    >>> [is_kernel_or_embedding(name, np.ones((2, 3))) for name in names]
+    [True, True, False]
+    """
     return is_kernel(path, leaf) or is_embedding(path, leaf)
 
 

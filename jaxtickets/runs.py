@@ -91,6 +91,10 @@ def axis(mode: str = "auto", width: int = 0, devices: Sequence[jax.Device] | Non
 
     Raises:
       ValueError: an unknown mode or a negative width.
+
+    >>> cpu = jax.devices("cpu")[:1]
+    >>> axis("map", devices=cpu).width, axis("vmap", devices=cpu).width
+    (1, 32)
     """
     devices = _in_turn(jax.devices() if devices is None else devices)
     on_cpu = devices[0].platform == "cpu"
@@ -109,6 +113,10 @@ def split(rows: PyTree, axis: Axis) -> Blocks:
 
     Raises:
       ValueError: the leaves disagree on the number of runs or lack that axis, or there are none.
+
+    >>> blocks = split(np.array([10, 20, 30]), axis("vmap", width=2, devices=jax.devices()[:1]))
+    >>> blocks.runs, [block.tolist() for block in blocks.blocks]
+    (3, [[10, 20], [30, 30]])
     """
     for leaf in jax.tree.leaves(rows):
         check_array("a leaf of the rows", leaf, ("runs", ...))
@@ -132,6 +140,10 @@ def join(blocks: Blocks) -> PyTree:
     """The rows of `blocks` on the default device, in order and without padding.
 
     All processes must call it; each gets all rows.
+
+    >>> one = axis("vmap", width=2, devices=jax.devices()[:1])
+    >>> join(split(np.array([10, 20, 30]), one)).tolist()
+    [10, 20, 30]
     """
     home = jax.local_devices()[0]
     mine = [jax.device_put(block, home) for block in blocks.blocks if block is not None]
@@ -142,13 +154,21 @@ def join(blocks: Blocks) -> PyTree:
 
 @jax.jit
 def take(rows: PyTree, index: Array) -> PyTree:
-    """The rows at `index`, an integer (one row without the axis) or `[n]`; one program a tree."""
+    """The rows at `index`, an integer (one row without the axis) or `[n]`; one program a tree.
+
+    >>> take({"w": np.array([[1, 2], [3, 4]])}, 1)["w"].tolist()
+    [3, 4]
+    """
     return jax.tree.map(lambda leaf: leaf[index], rows)
 
 
 @jax.jit
 def stack(trees: Sequence[PyTree]) -> PyTree:
-    """Stacks PyTrees of the same structure along a new leading axis of runs."""
+    """Stacks PyTrees of the same structure along a new leading axis of runs.
+
+    >>> stack([{"w": np.array([1, 2])}, {"w": np.array([3, 4])}])["w"].tolist()
+    [[1, 2], [3, 4]]
+    """
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
@@ -160,6 +180,10 @@ def share(tree: PyTree, axis: Axis, examples: int | None = None) -> Shared:
       axis: the run axis.
       examples: the axis of examples of all leaves: in mode `data` a device gets its part of them
         alone, if they can be divided equally; None: each device gets all.
+
+    >>> shared = share(np.array([10, 20]), axis("map", devices=jax.devices()[:1]))
+    >>> [copy.tolist() for copy in shared.copies]
+    [[10, 20]]
     """
 
     def place(lane: Any) -> Any:
@@ -174,7 +198,11 @@ def share(tree: PyTree, axis: Axis, examples: int | None = None) -> Shared:
 
 
 def own(shared: Shared) -> PyTree:
-    """The first copy of this process, moved to the device where `join` puts rows."""
+    """The first copy of this process, moved to the device where `join` puts rows.
+
+    >>> own(share(np.array([10, 20]), axis("map"))).tolist()
+    [10, 20]
+    """
     mine = next(copy for copy in shared.copies if copy is not None)
     return jax.device_put(mine, jax.local_devices()[0])
 
@@ -190,6 +218,11 @@ def batch(fn: Callable[..., PyTree], axis: Axis) -> Callable[..., Blocks]:
       `(Blocks, *Shared) -> Blocks`, which waits for its results. If JAX has a compilation cache,
       the program is compiled for the first lane, and the other lanes of the same kind of device
       load it from the cache (on CPUs, if JAX is configured to do so).
+
+    >>> one = axis("vmap", width=2, devices=jax.devices()[:1])
+    >>> product = batch(lambda row, factor: row * factor, one)
+    >>> join(product(split(np.array([1.0, 2.0, 3.0]), one), share(10.0, one))).tolist()
+    [10.0, 20.0, 30.0]
     """
     lanes = _lanes(axis)
     jitted = program(fn, axis)
@@ -229,7 +262,12 @@ def batch(fn: Callable[..., PyTree], axis: Axis) -> Callable[..., Blocks]:
 
 
 def program(fn: Callable[..., PyTree], axis: Axis) -> Any:
-    """The jitted `(block, *shared) -> block` that `batch` compiles, for inspection."""
+    """The jitted `(block, *shared) -> block` that `batch` compiles, for inspection.
+
+    >>> product = program(lambda row, factor: row * factor, axis("vmap"))
+    >>> product(np.array([1.0, 2.0]), 10.0).tolist()
+    [10.0, 20.0]
+    """
     at_once = axis.devices[0].platform != "cpu" if axis.mode == SHARD else axis.mode == VMAP
 
     def block(rows: PyTree, *shared: PyTree) -> PyTree:
@@ -266,6 +304,9 @@ def divide(examples: PyTree) -> PyTree:
     """In mode `data`, divides `examples` (leading axis: examples) among the devices of a run.
 
     In all other modes, and outside of `batch`, it returns `examples` unchanged.
+
+    >>> divide(np.array([1, 2])).tolist()
+    [1, 2]
     """
     if not divides():
         return examples
@@ -273,17 +314,30 @@ def divide(examples: PyTree) -> PyTree:
 
 
 def divides() -> bool:
-    """Whether the function being traced divides its examples among devices, see `divide`."""
+    """Whether the function being traced divides its examples among devices, see `divide`.
+
+    >>> divides()
+    False
+    """
     return EXAMPLES in jax.sharding.get_abstract_mesh().axis_names
 
 
 def turn(axis: Axis) -> int:
-    """The number of runs in one round of all lanes, with one block on each."""
+    """The number of runs in one round of all lanes, with one block on each.
+
+    >>> turn(axis("vmap", width=8, devices=jax.devices()[:1]))
+    8
+    """
     return _block(axis) * len(_lanes(axis))
 
 
 def unzip(blocks: Blocks) -> tuple[Blocks, Blocks]:
-    """Splits blocks whose rows are pairs into two."""
+    """Splits blocks whose rows are pairs into two.
+
+    >>> pairs = split((np.array([1, 2]), np.array([3, 4])), axis("map"))
+    >>> [join(blocks).tolist() for blocks in unzip(pairs)]
+    [[1, 2], [3, 4]]
+    """
     pairs = [(None, None) if block is None else block for block in blocks.blocks]
     left, right = zip(*pairs, strict=True)
     return Blocks(left, blocks.runs), Blocks(right, blocks.runs)
@@ -294,6 +348,10 @@ def pick(fn: Callable[..., PyTree], *blocks: Blocks) -> Blocks:
 
     Raises:
       ValueError: the blocks are not of the same rows.
+
+    >>> rows = split({"loss": np.array([1, 2]), "step": np.array([3, 4])}, axis("map"))
+    >>> join(pick(lambda block: block["step"], rows)).tolist()
+    [3, 4]
     """
     if len({(one.runs, len(one.blocks)) for one in blocks}) != 1:
         raise ValueError("blocks of different rows can't be put together")
@@ -303,14 +361,25 @@ def pick(fn: Callable[..., PyTree], *blocks: Blocks) -> Blocks:
 
 
 def zip_(left: Blocks, right: Blocks) -> Blocks:
-    """Joins two `Blocks` of the same rows into blocks whose rows are pairs."""
+    """Joins two `Blocks` of the same rows into blocks whose rows are pairs.
+
+    >>> left, right = (split(np.array(rows), axis("map")) for rows in ([1, 2], [3, 4]))
+    >>> [leaf.tolist() for leaf in join(zip_(left, right))]
+    [[1, 2], [3, 4]]
+    """
     if (left.runs, len(left.blocks)) != (right.runs, len(right.blocks)):
         raise ValueError(f"blocks of {left.runs} and of {right.runs} runs can't be paired")
     return pick(lambda *pair: pair, left, right)
 
 
 def over_runs(fn: Callable[..., PyTree], axis: Axis, rows: PyTree, *shared: PyTree) -> PyTree:
-    """`fn(row, *shared)` for every row, stacked: `split`, `batch` and `join` in one call."""
+    """`fn(row, *shared)` for every row, stacked: `split`, `batch` and `join` in one call.
+
+    >>> one = axis("map", devices=jax.devices()[:1])
+    >>> rates = np.array([0.5, 2.0])
+    >>> over_runs(lambda rate, start: rate * start, one, rates, 3.0).tolist()
+    [1.5, 6.0]
+    """
     placed = (share(tree, axis) for tree in shared)
     return join(batch(fn, axis)(split(rows, axis), *placed))
 

@@ -26,6 +26,10 @@ def check_array(name: str, array: Array, axes: Axes, kind: type | None = None) -
       array: an array, a number, or what has a shape and a type.
       axes: `("n", "classes")`, `(12,)`, `("batches", "size", ...)`; `()` for a scalar.
       kind: `bool`, `int` or `float`, of any width; None for any.
+
+    >>> check_array("the labels", np.zeros((2, 1), int), ("n",))
+    Traceback (most recent call last):
+    ValueError: the labels: the shape is (2, 1) and must be [n]
     """
     import chex  # here: a quarter of a second, that an error in a flag need not wait for
 
@@ -52,6 +56,9 @@ def check_leading(name: str, tree: PyTree, axes: Sequence[str]) -> tuple[int, ..
     Raises:
       ValueError: in one line: there is no leaf, a leaf has fewer axes, or other sizes than the
         first.
+
+    >>> check_leading("the batch", {"images": np.ones((5, 2)), "labels": np.ones(5)}, ("n",))
+    (5,)
     """
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     if not flat:

@@ -60,6 +60,12 @@ def init(
       ValueError: the mask or the fill does not match the parameters (`masks.apply`), `step` is not
         0 and the optimiser cannot resume from it (`optimizer_states.at_step`), or `average` is not
         in [0, 1).
+
+    >>> from jaxtickets.dynamic.static import masked
+    >>> optimizer = masked(optax.sgd(0.1), {"w": np.array([True, False])})
+    >>> state = init({"w": jnp.array([3.0, 4.0])}, {}, optimizer)
+    >>> state.params["w"].tolist(), int(state.step)
+    ([3.0, 0.0], 0)
     """
     opt_state = optimizer.init(params)
     params = masks.apply(opt_state.mask, params, fill)
@@ -86,6 +92,14 @@ def step(
 
     Raises:
       ValueError: the parts do not divide the batch.
+
+    >>> from jaxtickets.dynamic.static import masked
+    >>> optimizer = masked(optax.sgd(0.5), {"w": np.array([True, False])})
+    >>> state = init({"w": jnp.array([3.0, 4.0])}, {}, optimizer)
+    >>> loss = lambda params, stats, batch, key: (jnp.sum(params["w"] * batch), (stats, {}))
+    >>> state, _ = step(loss, optimizer, jax.random.key(0), state, jnp.array([2.0, 2.0]))
+    >>> state.params["w"].tolist(), int(state.step)
+    ([2.0, 0.0], 1)
     """
     if isinstance(batch, Split):
         check_leading("the batch", batch, ("n",))
@@ -174,6 +188,15 @@ def advance(
     Raises:
       ValueError: leaves of `batches` disagree on the number of steps, or those of a batch on the
         number of examples.
+
+    >>> from jaxtickets.dynamic.static import masked
+    >>> optimizer = masked(optax.sgd(0.5), {"w": np.array([True, False])})
+    >>> state = init({"w": jnp.array([3.0, 4.0])}, {}, optimizer)
+    >>> loss = lambda params, stats, batch, key: (jnp.sum(params["w"] * batch), (stats, {}))
+    >>> batches = jnp.array([[2.0, 2.0], [1.0, 1.0], [1.0, 1.0]])
+    >>> state, _ = advance(loss, optimizer, jax.random.key(0), state, batches)
+    >>> state.params["w"].tolist(), int(state.step)
+    ([1.0, 0.0], 3)
     """
     check_leading("the batches", batches, ("steps",))
 
@@ -208,8 +231,14 @@ def evaluate(
       fraction. They are NaN if a label is not one of the net's classes.
 
     Raises:
-      ValueError: there is no example, images and labels disagree on their number, or a label is
-        not one of the classes (the latter is not detected under tracing).
+      ValueError: `batch_size` is below 1, there is no example, images and labels disagree on their
+        number, or a label is not one of the classes (the latter is not detected under tracing).
+
+    >>> net = Model(init=None, apply=lambda params, stats, images: (images * params["w"], stats))
+    >>> split = Split(np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]), np.array([0, 1, 0]))
+    >>> metrics = evaluate(net, lambda images: images, {"w": jnp.float32(3)}, {}, split)
+    >>> round(float(metrics["accuracy"]), 3), round(float(metrics["loss"]), 3)
+    (0.667, 1.049)
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: must be 1 or more")
@@ -257,7 +286,11 @@ class Totals(NamedTuple):
 
 
 def no_totals() -> Totals:
-    """The totals of no example."""
+    """The totals of no example.
+
+    >>> tuple(map(float, no_totals()))
+    (0.0, 0.0, 0.0)
+    """
     return Totals(jnp.zeros((), float), jnp.int32(0), jnp.int32(0))
 
 
@@ -281,6 +314,13 @@ def evaluate_parts(
     Returns:
       The totals, of which `mean_of` gives what `evaluate` returns for all valid examples together,
       up to the rounding of sums.
+
+    >>> net = Model(init=None, apply=lambda params, stats, images: (images, stats))
+    >>> parts = Split(np.array([[[1.0, 0.0], [0.0, 1.0]]]), np.array([[0, 0]]))
+    >>> valid = np.array([[True, False]])
+    >>> total = evaluate_parts(net, lambda images: images, {}, {}, parts, valid, no_totals())
+    >>> int(total.hits), int(total.examples)
+    (1, 1)
     """
     check_array("valid", valid, np.shape(parts.labels), bool)
 
@@ -299,7 +339,11 @@ def evaluate_parts(
 
 
 def mean_of(total: Totals) -> Metrics:
-    """`{"loss", "accuracy"}` of the examples in `total`, see `evaluate`; NaN if there is none."""
+    """`{"loss", "accuracy"}` of the examples in `total`, see `evaluate`; NaN if there is none.
+
+    >>> mean_of(Totals(loss=6.0, hits=3, examples=4))
+    {'loss': 1.5, 'accuracy': 0.75}
+    """
     return {"loss": total.loss / total.examples, "accuracy": total.hits / total.examples}
 
 
@@ -313,7 +357,7 @@ def _check_labels(
 ) -> None:
     """Raises ValueError unless there are examples, whose labels are classes if the task has any.
 
-    The values of labels are not detected under tracing.
+    Under tracing, the values of labels are not checked.
     """
     (n,) = check_leading("the examples", split, ("n",))
     if n == 0:
@@ -327,7 +371,7 @@ def _check_labels(
     def logits(params: Params, stats: Stats, images: Array) -> Array:
         return model.apply(params, stats, prepare(images))[0]
 
-    one = jax.ShapeDtypeStruct((1, *split.images.shape[1:]), split.images.dtype)
+    one = jax.ShapeDtypeStruct((1, *split.images.shape[1:]), jnp.result_type(split.images))
     losses.check_labels(split.labels, jax.eval_shape(logits, params, stats, one).shape[-1])
 
 
@@ -426,7 +470,14 @@ class Watched(NamedTuple):
 
 
 def watch(state: TrainState, keep_at: tuple[int, ...] = ()) -> Watched:
-    """A training before its first step that will store its parameters at the steps `keep_at`."""
+    """A training before its first step that will store its parameters at the steps `keep_at`.
+
+    >>> state = TrainState({"w": jnp.ones(3)}, {}, (), (), step=jnp.int32(0))
+    >>> watched = watch(state, keep_at=(0, 10))
+    >>> kept, _ = watched.kept
+    >>> float(watched.loss), kept["w"].tolist()
+    (inf, [[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
+    """
     empty = jax.tree.map(
         lambda a: jnp.zeros((len(keep_at), *jnp.shape(a)), a.dtype), (state.params, state.stats)
     )
@@ -435,7 +486,15 @@ def watch(state: TrainState, keep_at: tuple[int, ...] = ()) -> Watched:
 
 
 def fetcher(recipe: Recipe, train: Split) -> Fetch:
-    """`fetch(key, index[batch]) -> Split`: these training examples, augmented by the recipe."""
+    """`fetch(key, index[batch]) -> Split`: these training examples, augmented by the recipe.
+
+    >>> double = lambda key, images: 2 * images
+    >>> recipe = Recipe(None, None, None, None, augment=double, batch_size=2, every=1)
+    >>> fetch = fetcher(recipe, Split(np.array([1, 2, 3]), np.array([0, 1, 2])))
+    >>> batch = fetch(jax.random.key(0), np.array([2, 0]))
+    >>> batch.images.tolist(), batch.labels.tolist()
+    ([6, 2], [2, 0])
+    """
 
     on_device = Split(*map(jnp.asarray, train))
 
@@ -446,7 +505,14 @@ def fetcher(recipe: Recipe, train: Split) -> Fetch:
 
 
 def augmented(recipe: Recipe, key: Key, batch: Split) -> Split:
-    """A batch of training examples, augmented by the recipe."""
+    """A batch of training examples, augmented by the recipe.
+
+    >>> double = lambda key, images: 2 * images
+    >>> recipe = Recipe(None, None, None, None, augment=double, batch_size=2, every=1)
+    >>> batch = Split(np.array([1, 3]), np.array([0, 1]))
+    >>> augmented(recipe, jax.random.key(0), batch).images.tolist()
+    [2, 6]
+    """
     if recipe.augment is None:
         return batch
     return Split(recipe.augment(key, batch.images), batch.labels)
@@ -485,6 +551,17 @@ def train_chunk(
     Raises:
       ValueError: `evaluations` is not a multiple of `recipe.evaluations_per_test`, or a label is
         not one of the net's classes (under tracing, the loss and the weights become NaN instead).
+
+    >>> net = Model(None, lambda params, stats, images, *_: (images @ params["w"], stats))
+    >>> loss = losses.classification(net, lambda images: images)
+    >>> recipe = Recipe(net, loss, optax.sgd, lambda images: images, None, batch_size=2, every=5)
+    >>> params, mask = {"w": jnp.zeros((2, 2))}, {"w": jnp.eye(2, dtype=bool)}
+    >>> state = init(params, {}, recipe.sparsify(optax.sgd(0.5), mask, None, 0.5))
+    >>> data = Split(np.eye(2, dtype="float32"), np.array([0, 1]))
+    >>> key = jax.random.key(0)
+    >>> watched, metrics = train_chunk(recipe, key, 0.5, watch(state), Splits(data, data), 2)
+    >>> metrics["step"].tolist(), metrics["accuracy"].tolist(), metrics["train_loss"].shape
+    ([5, 10], [1.0, 1.0], (2, 5))
     """
     now = watched.state
     for split in (data.train, data.validation, *([] if data.test is None else [data.test])):
@@ -566,6 +643,16 @@ def train_steps(
 
     Returns:
       The state, and the loss' metrics, `[steps]` each.
+
+    >>> net = Model(None, lambda params, stats, images, *_: (images @ params["w"], stats))
+    >>> loss = losses.classification(net, lambda images: images)
+    >>> recipe = Recipe(net, loss, optax.sgd, lambda images: images, None, batch_size=2, every=5)
+    >>> params, mask = {"w": jnp.zeros((2, 2))}, {"w": jnp.eye(2, dtype=bool)}
+    >>> state = init(params, {}, recipe.sparsify(optax.sgd(1.0), mask, None, 1.0))
+    >>> batches = Split(np.eye(2, dtype="float32")[None], np.array([[0, 1]]))
+    >>> state, _ = train_steps(recipe, jax.random.key(0), 1.0, state, batches, None)
+    >>> state.params["w"].tolist()  # minus the gradient, half of 1/2 - 1
+    [[0.25, 0.0], [0.0, 0.25]]
     """
     _, step_key, move_key = jax.random.split(key, 3)
     return _steps_and_moves(
@@ -598,6 +685,14 @@ def observed(
       metrics: the loss and the measures of the steps since the last evaluation.
       seen: the loss and the measures on the validation data.
       keep_at: as in `watch`.
+
+    >>> state = TrainState({"w": jnp.ones(1)}, {}, (), (), step=jnp.int32(5))
+    >>> recipe = Recipe(None, None, None, None, None, batch_size=2, every=5)
+    >>> trained = {"loss": jnp.array([0.9, 0.7]), "accuracy": jnp.array([0.25, 0.75])}
+    >>> seen = {"loss": jnp.float32(0.5), "accuracy": jnp.float32(0.75)}
+    >>> watched, metrics = observed(recipe, watch(state), state, trained, seen)
+    >>> float(watched.loss), float(metrics["train_accuracy"]), float(metrics["accuracy"])
+    (0.5, 0.5, 0.75)
     """
     return _watch(watched, state, seen["loss"], keep_at), {
         "step": state.step,
@@ -636,9 +731,19 @@ def train(
     Raises:
       ValueError: `steps` or an entry of `keep_at` is not a multiple of `recipe.every`, or an entry
         is past the end.
+
+    >>> net = Model(None, lambda params, stats, images, *_: (images @ params["w"], stats))
+    >>> loss = losses.classification(net, lambda images: images)
+    >>> recipe = Recipe(net, loss, optax.sgd, lambda images: images, None, batch_size=2, every=5)
+    >>> params, mask = {"w": jnp.zeros((2, 2))}, {"w": jnp.eye(2, dtype=bool)}
+    >>> data = Split(np.eye(2, dtype="float32"), np.array([0, 1]))
+    >>> key, rate = jax.random.key(0), 0.5
+    >>> watched, metrics = train(recipe, key, rate, params, {}, mask, Splits(data, data), steps=10)
+    >>> metrics["accuracy"].tolist(), (watched.params["w"] != 0).tolist()
+    ([1.0, 1.0], [[True, False], [False, True]])
     """
     for asked in (steps, *keep_at):
-        check_step(asked, recipe.every, steps)
+        _check_step(asked, recipe.every, steps)
     optimizer = recipe.sparsify(recipe.optimizer(hyper), mask, fill, hyper)
     state = init(params, stats, optimizer, fill, step=start, average=recipe.average)
     begun = watch(state, keep_at)
@@ -661,6 +766,19 @@ def take_steps(
       recipe: its loss, and its steps if it has its own.
       hyper: the argument of `recipe.optimizer`.
       optimizer, key, state, batches, fetch, extra: see `advance`.
+
+    Raises:
+      ValueError: the recipe has its own steps, and averages weights or computes in parts.
+
+    >>> from jaxtickets.dynamic.static import masked
+    >>> optimizer = masked(optax.sgd(0.5), {"w": np.array([True, False])})
+    >>> state = init({"w": jnp.array([3.0, 4.0])}, {}, optimizer)
+    >>> loss = lambda params, stats, batch, key: (jnp.sum(params["w"] * batch), (stats, {}))
+    >>> recipe = Recipe(None, loss, optax.sgd, None, None, batch_size=2, every=1)
+    >>> key, batches = jax.random.key(0), jnp.array([[2.0, 2.0], [1.0, 1.0]])
+    >>> state, _ = take_steps(recipe, 0.5, optimizer, key, state, batches, fetch=None)
+    >>> state.params["w"].tolist(), int(state.step)
+    ([1.5, 0.0], 2)
     """
     if recipe.steps is not None:
         if state.trained:
@@ -719,6 +837,18 @@ def move_mask(
       train: the training data, on the device.
       images: the number of images, drawn again for each move; fewer if they do not fill whole
         batches, see `data.batches.whole`.
+
+    >>> from jaxtickets.dynamic.base import sparse
+    >>> mask = {"w": np.array([[True, True, False, False]])}
+    >>> to_the_gradient = lambda view: ({"w": view.gradient["w"] > 0}, ())
+    >>> optimizer = sparse(optax.sgd(0.1), mask, move=to_the_gradient)
+    >>> state = init({"w": jnp.ones((1, 4))}, {}, optimizer)
+    >>> loss = lambda params, stats, batch, key: (jnp.sum(params["w"] * batch.images), (stats, {}))
+    >>> recipe = Recipe(None, loss, optax.sgd, None, None, batch_size=1, every=10)
+    >>> train = Split(np.array([[0.0, 1.0, 0.0, 5.0]]), np.array([0]))
+    >>> state = move_mask(recipe, optimizer, jax.random.key(0), state, train, images=1)
+    >>> state.mask["w"].tolist(), state.params["w"].tolist()
+    ([[False, True, False, True]], [[0.0, 1.0, 0.0, 0.0]])
     """
     fetch, n = fetcher(recipe, train), train.labels.shape[0]
     params, stats = weight_average.trained(state)
@@ -740,14 +870,23 @@ def move_mask(
     return weight_average.moved(state._replace(opt_state=opt_state), params)
 
 
-def check_step(step: int, every: int, most: int) -> None:
+def _check_step(step: int, every: int, most: int) -> None:
     """Raises ValueError unless `step` is a multiple of `every` from 0 to `most`."""
     if step % every or not 0 <= step <= most:
         raise ValueError(f"step {step}: must be a multiple of {every}, 0 to {most}")
 
 
 def before_evaluation(recipe: Recipe, state: TrainState, fill: Params | None = None) -> TrainState:
-    """The state that is evaluated: changed by `recipe.before_evaluation`, where there is one."""
+    """The state that is evaluated: changed by `recipe.before_evaluation`, where there is one.
+
+    >>> from jaxtickets.dynamic.static import masked
+    >>> optimizer = masked(optax.sgd(0.5), {"w": np.array([True, False])})
+    >>> state = init({"w": jnp.array([3.0, 4.0])}, {}, optimizer)
+    >>> double = lambda params: {"w": 2 * params["w"]}
+    >>> recipe = Recipe(None, None, None, None, None, 2, every=1, before_evaluation=double)
+    >>> before_evaluation(recipe, state).params["w"].tolist()
+    [6.0, 0.0]
+    """
     change = recipe.before_evaluation
     if change is None:
         return state

@@ -41,6 +41,11 @@ def begin(params: Params, stats: Stats, decay: float) -> Trained | tuple[()]:
 
     Raises:
       ValueError: the decay is not in [0, 1).
+
+    >>> begin({"w": np.ones(2)}, {}, decay=0.0)
+    ()
+    >>> float(begin({"w": np.ones(2)}, {}, decay=0.5).decay)
+    0.5
     """
     if not 0 <= decay < 1:
         raise ValueError(f"decay {decay} of the weights' average: must be 0 or more and below 1")
@@ -48,7 +53,14 @@ def begin(params: Params, stats: Stats, decay: float) -> Trained | tuple[()]:
 
 
 def trained(state: TrainState) -> tuple[Params, Stats]:
-    """The weights and statistics that are trained: the state's own if it has no average."""
+    """The weights and statistics that are trained: the state's own if it has no average.
+
+    >>> state = TrainState({"w": 1.0}, {}, opt_state=(), method_state=(), step=0)
+    >>> trained(state)
+    ({'w': 1.0}, {})
+    >>> trained(state._replace(trained=Trained({"w": 5.0}, {}, decay=0.9)))
+    ({'w': 5.0}, {})
+    """
     held = state.trained or state
     return held.params, held.stats
 
@@ -59,6 +71,13 @@ def after(state: TrainState, params: Params, stats: Stats) -> TrainState:
     Args:
       state: its mask is that of the new weights, its `step` the number of steps before this one.
       params, stats: the new ones, which obey the mask.
+
+    >>> from jaxtickets import training
+    >>> from jaxtickets.dynamic.static import masked
+    >>> optimizer = masked(optax.sgd(0.1), {"w": np.array([True, False])})
+    >>> state = training.init({"w": jnp.ones(2)}, {}, optimizer, average=0.999)
+    >>> after(state, {"w": jnp.array([11.0, 0.0])}, {}).params["w"].tolist()  # 0.1 + 0.9 * 11
+    [10.0, 0.0]
     """
     if not state.trained:
         return state._replace(params=params, stats=stats)
@@ -81,7 +100,15 @@ def after(state: TrainState, params: Params, stats: Stats) -> TrainState:
 
 
 def moved(state: TrainState, params: Params) -> TrainState:
-    """The state after a move of its mask to the trained weights `params`, without averaging."""
+    """The state after a move of its mask to the trained weights `params`, without averaging.
+
+    >>> from jaxtickets import training
+    >>> from jaxtickets.dynamic.static import masked
+    >>> optimizer = masked(optax.sgd(0.1), {"w": np.array([True, False])})
+    >>> state = training.init({"w": jnp.ones(2)}, {}, optimizer, average=0.999)
+    >>> moved(state, {"w": jnp.array([11.0, 0.0])}).params["w"].tolist()
+    [1.0, 0.0]
+    """
     if not state.trained:
         return state._replace(params=params)
     return state._replace(
@@ -91,7 +118,14 @@ def moved(state: TrainState, params: Params) -> TrainState:
 
 
 def changed(state: TrainState, change: Callable[[Params], PyTree]) -> TrainState:
-    """The state with its weights changed: those that are trained, and their average if any."""
+    """The state with its weights changed: those that are trained, and their average if any.
+
+    >>> state = TrainState({"w": 1.0}, {}, opt_state=(), method_state=(), step=0)
+    >>> state = state._replace(trained=Trained({"w": 5.0}, {}, decay=0.9))
+    >>> state = changed(state, lambda params: {"w": 2 * params["w"]})
+    >>> state.params, state.trained.params
+    ({'w': 2.0}, {'w': 10.0})
+    """
     state = state._replace(params=change(state.params))
     if not state.trained:
         return state

@@ -172,11 +172,13 @@ def test_excluding_everything_is_an_error():
         masks.prunable(NET, ["conv1", "out", "out2"])
 
 
-def test_pick_follows_the_paths_and_names_one_that_is_missing():
+def test_pick_and_put_follow_the_paths_and_name_one_that_is_missing():
     tree = {"a": np.zeros(1), "b": np.ones(2)}
     assert [leaf.size for leaf in masks.pick(tree, ("b", "a"))] == [2, 1]
     with pytest.raises(ValueError, match="no leaf 'c'; there are a, b"):
         masks.pick(tree, ("a", "c"))
+    with pytest.raises(ValueError, match="no leaf 'c'; there are a, b"):
+        masks.put(tree, ("a", "c"), [np.ones(1), np.ones(1)])
 
 
 def test_put_replaces_what_pick_gives_and_nothing_else(mlp):

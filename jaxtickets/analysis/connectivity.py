@@ -44,6 +44,16 @@ def shape(mask: Mask, wiring: Wiring, prunable: Prunable) -> Shape:
     Raises:
       ValueError: the wiring has other places of units than layers that compute and read them; see
         `of_graph` for such a net.
+
+    >>> from jaxtickets.types import Feed, Units
+    >>> wiring = (Units("fc1", 2, ("fc1",), norms=(), consumers=(Feed("out", 1),)),)
+    >>> mask = {"fc1": {"kernel": np.array([[True, True], [True, False]])}}
+    >>> mask["out"] = {"kernel": np.array([[False], [True]])}
+    >>> found = shape(mask, wiring, ("fc1/kernel", "out/kernel"))
+    >>> {path: int(kept) for path, kept in found.effective.items()}
+    {'fc1/kernel': 1, 'out/kernel': 1}
+    >>> int(found.dead_units["fc1"]), int(found.dead_inputs)
+    (1, 1)
     """
     for group in wiring:
         if group.spans or not group.producers or not group.consumers:
@@ -93,6 +103,20 @@ def of_graph(mask: Mask, graph: Graph, prunable: Prunable) -> Shape:
       mask: the mask over the parameters.
       graph: the net's channel graph.
       prunable: the leaves that are counted.
+
+    >>> from jaxtickets.compress import graph
+    >>> from jaxtickets.types import Model
+    >>> params = {"fc1": {"kernel": jnp.ones((2, 2))}, "out": {"kernel": jnp.ones((2, 1))}}
+    >>> def apply(params, stats, x, *_):
+    ...     return jnp.tanh(x @ params["fc1"]["kernel"]) @ params["out"]["kernel"], stats
+    >>> traced = graph.trace(Model(lambda key: (params, {}), apply), (2,))
+    >>> mask = {"fc1": {"kernel": jnp.array([[True, True], [True, False]])}}
+    >>> mask["out"] = {"kernel": jnp.array([[False], [True]])}
+    >>> found = of_graph(mask, traced, ("fc1/kernel", "out/kernel"))
+    >>> {path: int(kept) for path, kept in found.effective.items()}
+    {'fc1/kernel': 1, 'out/kernel': 1}
+    >>> int(found.dead_units["fc1"]), int(found.dead_inputs)
+    (1, 1)
     """
     units = used_units(mask, graph, biases=False)
     left = jax.tree.map(jnp.logical_and, mask, masks.expand(units, graph.wiring, mask))

@@ -19,6 +19,9 @@ def line(a: PyTree, b: PyTree, alpha: Array) -> PyTree:
 
     Raises:
       ValueError: `b` is not like `a`, or α is not a scalar.
+
+    >>> line({"w": np.array([0.0, 4.0])}, {"w": np.array([4.0, 4.0])}, 0.25)["w"].tolist()
+    [1.0, 4.0]
     """
     masks.check_like(b, a, "the line's end", "its begin")
     check_array("alpha", alpha, ())
@@ -47,6 +50,12 @@ def errors(
       a, b: the parameters and statistics of the two ends.
       split: images and labels.
       alphas: float`[points]`, 0 at `a` and 1 at `b`.
+
+    >>> net = Model(None, lambda params, stats, images: (images * params["w"], stats))
+    >>> split = Split(jnp.eye(2), jnp.array([0, 1]))
+    >>> a, b = ({"w": jnp.float32(1)}, {}), ({"w": jnp.float32(-1)}, {})
+    >>> errors(net, lambda images: images, a, b, split, jnp.array([0.0, 1.0])).tolist()
+    [0.0, 1.0]
     """
 
     check_array("the alphas", alphas, ("points",), float)
@@ -68,6 +77,12 @@ def barrier(errors: Array) -> jax.Array:
 
     Returns:
       float`[...]`.
+
+    Raises:
+      ValueError: there are fewer than two points.
+
+    >>> round(float(barrier(np.array([0.02, 0.50, 0.04]))), 3)
+    0.47
     """
     if jnp.ndim(errors) == 0 or jnp.shape(errors)[-1] < 2:
         raise ValueError(f"the errors: the shape is {jnp.shape(errors)}, two points are needed")

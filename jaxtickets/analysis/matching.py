@@ -29,6 +29,15 @@ def matchable(graph: Graph) -> tuple[Units, ...]:
 
     Raises:
       ValueError: there is none.
+
+    >>> from jaxtickets.compress import graph
+    >>> from jaxtickets.types import Model
+    >>> params = {"fc1": {"kernel": jnp.ones((2, 3))}, "out": {"kernel": jnp.ones((3, 1))}}
+    >>> def apply(params, stats, x, *_):
+    ...     return jnp.tanh(x @ params["fc1"]["kernel"]) @ params["out"]["kernel"], stats
+    >>> traced = graph.trace(Model(lambda key: (params, {}), apply), (2,))
+    >>> [(group.name, group.size) for group in matchable(traced)]
+    [('fc1', 3)]
     """
     found = []
     for group in graph.wiring:
@@ -49,6 +58,10 @@ def correlations(first: Array, second: Array) -> jax.Array:
     Args:
       first, second: float`[examples, units]`, outputs of two nets' units for the same examples.
         Units with constant outputs have the correlation 0 with all.
+
+    >>> first = np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])
+    >>> correlations(first, -first).round(3).tolist()
+    [[-1.0, 0.0], [0.0, 0.0]]
     """
 
     def scaled(outputs: Array) -> jax.Array:
@@ -66,6 +79,9 @@ def assignment(similarity: Array) -> np.ndarray:
 
     Args:
       similarity: float`[units, units]` of units of the first net and of the second.
+
+    >>> assignment(np.array([[0.1, 0.9, 0.2], [0.8, 0.7, 0.1], [0.3, 0.2, 0.6]])).tolist()
+    [1, 0, 2]
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -81,6 +97,10 @@ def match(first: Mapping[str, Array], second: Mapping[str, Array]) -> dict[str, 
     Args:
       first, second: `{group: float[examples, units]}`, the outputs of two nets' units for the same
         images (`compress.unit_outputs`), of groups of `matchable`.
+
+    >>> first = np.array([[0.0, 3.0], [1.0, 0.0], [2.0, 2.0]])
+    >>> match({"fc1": first}, {"fc1": first[:, ::-1]})["fc1"].tolist()
+    [1, 0]
     """
     return {name: assignment(correlations(first[name], second[name])) for name in first}
 
@@ -98,6 +118,16 @@ def permute(ticket: Ticket, permutations: Permutations, graph: Graph) -> Ticket:
 
     Raises:
       ValueError: a group can't be permuted, or its entry is no permutation of its units.
+
+    >>> from jaxtickets.compress import graph
+    >>> from jaxtickets.types import Model
+    >>> params = {"fc1": {"kernel": jnp.array([[1.0, 2.0]])}, "out": {"kernel": jnp.ones((2, 1))}}
+    >>> def apply(params, stats, x, *_):
+    ...     return jnp.tanh(x @ params["fc1"]["kernel"]) @ params["out"]["kernel"], stats
+    >>> traced = graph.trace(Model(lambda key: (params, {}), apply), (1,))
+    >>> ticket = Ticket(params, {}, masks.ones(params), 0)
+    >>> permute(ticket, {"fc1": np.array([1, 0])}, traced).params["fc1"]["kernel"].tolist()
+    [[2.0, 1.0]]
     """
     sizes = {group.name: group.size for group in matchable(graph)}
     number = 1 + max(int(units.max()) for axes in graph.axes.values() for units in axes.values())

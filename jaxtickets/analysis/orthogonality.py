@@ -13,7 +13,12 @@ from jaxtickets.types import Array, Mask, Params, Prunable
 
 
 def score(params: Params, mask: Mask, prunable: Prunable) -> jax.Array:
-    """`losses.orthogonality` of the masked prunable kernels; lower is closer to orthogonal."""
+    """`losses.orthogonality` of the masked prunable kernels; lower is closer to orthogonal.
+
+    >>> params, mask = {"w": np.ones((2, 2))}, {"w": np.eye(2, dtype=bool)}
+    >>> float(score(params, masks.ones(params), ("w",))), float(score(params, mask, ("w",)))
+    (2.5, 0.0)
+    """
     return losses.orthogonality(masks.pick(masks.apply(mask, params), prunable))
 
 
@@ -30,6 +35,11 @@ def repair(params: Params, mask: Mask, prunable: Prunable, steps: int, rate: flo
       prunable: the kernels that are repaired.
       steps: the number of steps.
       rate: the learning rate.
+
+    >>> params, mask = {"w": jnp.full((2, 2), 0.5)}, {"w": np.eye(2, dtype=bool)}
+    >>> repaired = repair(params, mask, ("w",), steps=100)
+    >>> repaired["w"].round(3).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
     """
 
     def objective(kernels: list[Array], kept: list[Array]) -> Array:

@@ -30,6 +30,11 @@ def overlaps(stacked: Mask, prunable: Prunable) -> Overlaps:
 
     Raises:
       ValueError: the leaves disagree on the number of masks, or are not bool.
+
+    >>> masks_of_two = {"w": np.array([[True, True, False, False], [False, True, True, False]])}
+    >>> seen = overlaps(masks_of_two, ("w",))
+    >>> seen.both["w"].tolist(), seen.sizes
+    ([[2.0, 1.0], [1.0, 2.0]], {'w': 4})
     """
     leaves = dict(zip(prunable, masks.pick(stacked, prunable), strict=True))
     (m,) = check_leading("the stacked masks", leaves, ("m",))
@@ -46,12 +51,22 @@ def _both(leaf: jax.Array) -> jax.Array:
 
 
 def layer(seen: Overlaps, path: str) -> Overlaps:
-    """The overlaps in one leaf."""
+    """The overlaps in one leaf.
+
+    >>> seen = Overlaps({"a": np.eye(2), "b": np.ones((2, 2))}, {"a": 4, "b": 4})
+    >>> layer(seen, "a").sizes
+    {'a': 4}
+    """
     return Overlaps({path: seen.both[path]}, {path: seen.sizes[path]})
 
 
 def cosine(seen: Overlaps) -> np.ndarray:
-    """`|a & b| / sqrt(|a| |b|)`, float64`[m, m]`; NaN if a mask is empty."""
+    """`|a & b| / sqrt(|a| |b|)`, float64`[m, m]`; NaN if a mask is empty.
+
+    >>> seen = Overlaps({"w": np.array([[2.0, 1.0], [1.0, 2.0]])}, {"w": 4})
+    >>> cosine(seen).round(3).tolist()
+    [[1.0, 0.5], [0.5, 1.0]]
+    """
     return _over_norms(_sum(seen.both), seen)
 
 
@@ -59,6 +74,10 @@ def chance(seen: Overlaps) -> np.ndarray:
     """float64`[m, m]`: the expected cosine of random masks with the same count in each leaf.
 
     `Σ_l |a_l| |b_l| / n_l / sqrt(|a| |b|)`: the similarity that agreement about layers alone gives.
+
+    >>> seen = Overlaps({"w": np.array([[2.0, 1.0], [1.0, 2.0]])}, {"w": 4})
+    >>> chance(seen).round(3).tolist()
+    [[0.5, 0.5], [0.5, 0.5]]
     """
     expected = {
         path: np.outer(np.diagonal(both), np.diagonal(both)) / seen.sizes[path]
@@ -68,14 +87,24 @@ def chance(seen: Overlaps) -> np.ndarray:
 
 
 def jaccard(seen: Overlaps) -> np.ndarray:
-    """`|a & b| / |a | b|`, float64`[m, m]`; NaN if both are empty."""
+    """`|a & b| / |a | b|`, float64`[m, m]`; NaN if both are empty.
+
+    >>> seen = Overlaps({"w": np.array([[2.0, 1.0], [1.0, 2.0]])}, {"w": 4})
+    >>> jaccard(seen).round(3).tolist()
+    [[1.0, 0.333], [0.333, 1.0]]
+    """
     both, kept = _sum(seen.both), _kept(seen)
     with np.errstate(invalid="ignore"):
         return both / (kept[:, None] + kept[None] - both)
 
 
 def hamming(seen: Overlaps) -> np.ndarray:
-    """float64`[m, m]`: the share of weights at which two masks differ."""
+    """float64`[m, m]`: the share of weights at which two masks differ.
+
+    >>> seen = Overlaps({"w": np.array([[2.0, 1.0], [1.0, 2.0]])}, {"w": 4})
+    >>> hamming(seen).tolist()
+    [[0.0, 0.5], [0.5, 0.0]]
+    """
     both, kept = _sum(seen.both), _kept(seen)
     return (kept[:, None] + kept[None] - 2 * both) / sum(seen.sizes.values())
 

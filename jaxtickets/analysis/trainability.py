@@ -17,6 +17,9 @@ def steps_to_reach(steps: Array, losses: Array, targets: Sequence[float]) -> np.
       steps: `[points]`, ascending.
       losses: `[..., points]`, in nats.
       targets: losses, in nats.
+
+    >>> steps_to_reach([10, 20, 30], [2.0, 0.9, 0.4], targets=[1.0, 0.5, 0.1]).tolist()
+    [20.0, 30.0, nan]
     """
     check_array("the steps", steps, ("points",))
     check_array("the losses", losses, (*np.shape(losses)[:-1], *np.shape(steps)))

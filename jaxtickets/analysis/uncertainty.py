@@ -19,19 +19,33 @@ BINS = 15
 
 
 def mean_probabilities(probabilities: Array) -> jax.Array:
-    """float`[n, classes]`: the mean over samples of `probabilities[samples, n, classes]`."""
+    """float`[n, classes]`: the mean over samples of `probabilities[samples, n, classes]`.
+
+    >>> mean_probabilities(np.array([[[1.0, 0.0]], [[0.5, 0.5]]])).tolist()
+    [[0.75, 0.25]]
+    """
     check_array("the probabilities", probabilities, ("samples", "n", "classes"), float)
     return jnp.mean(probabilities, 0)
 
 
 def entropy(probabilities: Array) -> jax.Array:
-    """`−Σ_c p_c log p_c` of `probabilities[..., classes]`, float`[...]`: 0 to log(classes)."""
+    """`−Σ_c p_c log p_c` of `probabilities[..., classes]`, float`[...]`: 0 to log(classes).
+
+    >>> bits = entropy(np.array([[0.5, 0.5, 0.0, 0.0], [0.25, 0.25, 0.25, 0.25]])) / np.log(2)
+    >>> [round(float(bit), 3) for bit in bits]
+    [1.0, 2.0]
+    """
     there = probabilities > 0
     return -jnp.sum(probabilities * jnp.log(jnp.where(there, probabilities, 1.0)), -1)
 
 
 def predictive_entropy(probabilities: Array) -> jax.Array:
-    """float`[n]`: the entropy of the mean of `probabilities[samples, n, classes]`."""
+    """float`[n]`: the entropy of the mean of `probabilities[samples, n, classes]`.
+
+    >>> samples = np.array([[[1.0, 0.0]], [[0.0, 1.0]]])  # two nets disagree on one image
+    >>> round(float(predictive_entropy(samples)[0]), 3)
+    0.693
+    """
     return entropy(mean_probabilities(probabilities))
 
 
@@ -44,6 +58,10 @@ def mutual_information(probabilities: Array) -> jax.Array:
 
     Args:
       probabilities: float`[samples, n, classes]`.
+
+    >>> disagree, unsure = np.array([[[1.0, 0.0]], [[0.0, 1.0]]]), np.full((2, 1, 2), 0.5)
+    >>> [round(float(mutual_information(samples)[0]), 3) for samples in (disagree, unsure)]
+    [0.693, 0.0]
     """
     return predictive_entropy(probabilities) - jnp.mean(entropy(probabilities), 0)
 
@@ -54,6 +72,10 @@ def negative_log_likelihood(probabilities: Array, labels: Array) -> jax.Array:
     Raises:
       ValueError: probabilities or labels have another shape or type, or a label is not one of the
         classes (the latter is not detected under tracing).
+
+    >>> probabilities = np.array([[0.5, 0.5], [0.25, 0.75]])
+    >>> round(float(negative_log_likelihood(probabilities, np.array([0, 0]))), 3)
+    1.04
     """
     _check(probabilities, labels)
     return -jnp.mean(jnp.log(jnp.take_along_axis(probabilities, labels[:, None], -1)))
@@ -66,9 +88,13 @@ def brier(probabilities: Array, labels: Array) -> jax.Array:
 
     Raises:
       ValueError: as in `negative_log_likelihood`.
+
+    >>> float(brier(np.array([[1.0, 0.0], [0.5, 0.5]]), np.array([0, 0])))
+    0.25
     """
     _check(probabilities, labels)
-    truth = jax.nn.one_hot(labels, probabilities.shape[-1], dtype=probabilities.dtype)
+    kind = jnp.result_type(probabilities)  # as JAX holds them: numpy's are often float64
+    truth = jax.nn.one_hot(labels, probabilities.shape[-1], dtype=kind)
     return jnp.mean(jnp.sum((probabilities - truth) ** 2, -1))
 
 
@@ -94,6 +120,11 @@ def reliability(probabilities: Array, labels: Array, bins: int = BINS) -> Reliab
 
     Raises:
       ValueError: there is no bin; or as in `negative_log_likelihood`.
+
+    >>> probabilities = np.array([[0.75, 0.25], [0.75, 0.25], [0.5, 0.5]])
+    >>> curve = reliability(probabilities, np.array([0, 1, 0]), bins=2)
+    >>> curve.count.tolist(), curve.confidence.tolist(), curve.accuracy.tolist()
+    ([1, 2], [0.5, 0.75], [1.0, 0.5])
     """
     if bins < 1:
         raise ValueError(f"bins={bins}: must be 1 or more")
@@ -114,6 +145,10 @@ def calibration_error(curve: Reliability) -> jax.Array:
     """The expected calibration error: `Σ_m count_m / n · |accuracy_m − confidence_m|`.
 
     Guo et al., "On calibration of modern neural networks", 2017, equation 5.
+
+    >>> curve = Reliability(np.array([0, 4]), np.array([np.nan, 0.75]), np.array([np.nan, 0.5]))
+    >>> float(calibration_error(curve))
+    0.25
     """
     gaps = jnp.where(curve.count > 0, jnp.abs(curve.accuracy - curve.confidence), 0.0)
     return jnp.sum(curve.count * gaps) / jnp.sum(curve.count)
@@ -131,6 +166,9 @@ def auroc(inside: Array, outside: Array) -> jax.Array:
 
     Raises:
       ValueError: an argument has another shape or type, or is empty.
+
+    >>> float(auroc(np.array([0.1, 0.5]), np.array([0.4, 0.9])))
+    0.75
     """
     for name, values in (("inside", inside), ("outside", outside)):
         check_array(f"the scores {name}", values, ("n",), float)
@@ -154,6 +192,12 @@ def rejection(uncertainty: Array, probabilities: Array, labels: Array) -> jax.Ar
 
     Raises:
       ValueError: as in `negative_log_likelihood`, or the uncertainty has another shape.
+
+    >>> probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.8, 0.2]])
+    >>> uncertainty = np.array([0.1, 0.6, 0.3])
+    >>> accuracies = rejection(uncertainty, probabilities, np.array([0, 1, 0]))
+    >>> [round(float(accuracy), 3) for accuracy in accuracies]
+    [0.667, 1.0, 1.0]
     """
     hits = _hits(probabilities, labels)
     check_array("the uncertainty", uncertainty, hits.shape, float)

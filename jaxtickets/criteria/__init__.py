@@ -37,6 +37,11 @@ def find(name: str) -> Criterion:
 
     Raises:
       ValueError: an unknown name.
+
+    >>> find("snip").looks_at, find("snip").cost
+    ('initial', 3)
+    >>> find("inverted_magnitude").looks_at
+    'trained'
     """
     return resolve(name, CRITERIA, VARIANTS, "criterion")
 

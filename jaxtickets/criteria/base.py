@@ -118,6 +118,9 @@ def forward_passes(criterion: Criterion, examples: int, classes: int) -> int:
       criterion: the criterion.
       examples: the number of examples in its batches.
       classes: the number of classes of the data.
+
+    >>> forward_passes(Criterion(score=None, cost=3), examples=100, classes=10)
+    300
     """
     return (criterion.cost + criterion.cost_per_class * classes) * examples
 
@@ -127,6 +130,9 @@ def single(tree: PyTree) -> PyTree:
 
     In float16, products of small weights and gradients underflow, and sums over large layers
     overflow.
+
+    >>> {name: leaf.dtype.name for name, leaf in single({"w": np.ones(2, "float16")}).items()}
+    {'w': 'float32'}
     """
 
     def leaf(value: Array) -> Array:
@@ -138,13 +144,23 @@ def single(tree: PyTree) -> PyTree:
 
 
 def in_single(evidence: Evidence) -> Evidence:
-    """The evidence with `single` parameters and statistics, so that scores are at least float32."""
+    """The evidence with `single` parameters and statistics, so that scores are at least float32.
+
+    >>> params = {"w": np.ones(2, "float16")}
+    >>> in_single(Evidence(params, params, {}, None, None, None)).params["w"].dtype.name
+    'float32'
+    """
     names = ("init_params", "params", "stats")
     return evidence._replace(**{name: single(getattr(evidence, name)) for name in names})
 
 
 def loss_gradient(loss: Callable[[Params], Array], params: Params) -> Params:
-    """The gradient of `loss(params) -> scalar`, computed at `LOSS_SCALE` times the loss."""
+    """The gradient of `loss(params) -> scalar`, computed at `LOSS_SCALE` times the loss.
+
+    >>> loss = lambda params: jnp.sum(params["w"] ** 2)
+    >>> loss_gradient(loss, {"w": jnp.array([1.0, 3.0])})["w"].tolist()
+    [2.0, 6.0]
+    """
 
     def scaled(params: Params) -> Array:
         return single(loss(params)) * LOSS_SCALE
@@ -153,12 +169,24 @@ def loss_gradient(loss: Callable[[Params], Array], params: Params) -> Params:
 
 
 def task_of(evidence: Evidence) -> Task:
-    """What the net is asked: classes unless the evidence says otherwise."""
+    """What the net is asked: classes unless the evidence says otherwise.
+
+    >>> task_of(Evidence({}, {}, {}, {}, None, None)) is CLASSIFICATION
+    True
+    """
     return evidence.task or CLASSIFICATION
 
 
 def evaluation_loss(evidence: Evidence, params: Params, images: Array, labels: Array) -> jax.Array:
-    """The mean loss of examples `[n, ...]` in evaluation mode: nothing is dropped or averaged."""
+    """The mean loss of examples `[n, ...]` in evaluation mode: nothing is dropped or averaged.
+
+    >>> net = Model(None, lambda params, stats, images, *_: (images * params["w"], stats))
+    >>> evidence = Evidence(None, None, {}, None, None, None, net, prepare=lambda images: images)
+    >>> images, labels = np.array([[1.0, 0.0]]), np.array([0])
+    >>> losses = [evaluation_loss(evidence, {"w": w}, images, labels) for w in (0.0, 9.0)]
+    >>> [round(float(loss), 3) for loss in losses]  # log 2, log(1 + exp(-9))
+    [0.693, 0.0]
+    """
     task = task_of(evidence)
     inputs, targets = task.read(evidence.prepare(images), labels)
     outputs, _ = evidence.model.apply(params, evidence.stats, inputs, None, False)
@@ -170,6 +198,10 @@ def check_batches(evidence: Evidence) -> tuple[int, ...]:
 
     Raises:
       ValueError: images and labels disagree on them, or lack one.
+
+    >>> batches = Split(np.zeros((2, 5, 28, 28, 1)), np.zeros((2, 5), int))
+    >>> check_batches(Evidence({}, {}, {}, {}, batches, None))
+    (2, 5)
     """
     return check_leading("the batches", evidence.batches, ("batches", "size"))
 
@@ -178,6 +210,12 @@ def gradient(key: Key, evidence: Evidence) -> Params:
     """The gradient of the mean loss over all batches, in training mode; the key is consumed.
 
     It has the dtypes of the parameters, so pass `in_single(evidence)`.
+
+    >>> loss = lambda params, stats, batch, key: (jnp.sum(params["w"] * batch.images), (stats, {}))
+    >>> batches = Split(np.array([[[1.0, 0.0]], [[3.0, 2.0]]]), np.array([[0], [1]]))
+    >>> params = {"w": jnp.ones((1, 2))}
+    >>> gradient(jax.random.key(0), Evidence(params, params, {}, {}, batches, loss))["w"].tolist()
+    [[2.0, 1.0]]
     """
     return mean_over_batches(key, evidence, lambda gradient: gradient)
 
@@ -186,6 +224,14 @@ def mean_over_batches(key: Key, evidence: Evidence, of: Callable[[Params], Param
     """The mean over the batches of `of(gradient of a batch's loss)`, in training mode.
 
     The key feeds dropout and is consumed.
+
+    >>> loss = lambda params, stats, batch, key: (jnp.sum(params["w"] * batch.images), (stats, {}))
+    >>> batches = Split(np.array([[[1.0, 0.0]], [[3.0, 2.0]]]), np.array([[0], [1]]))
+    >>> params = {"w": jnp.ones((1, 2))}
+    >>> evidence = Evidence(params, params, {}, {}, batches, loss)
+    >>> squared = lambda gradient: {"w": gradient["w"] ** 2}
+    >>> mean_over_batches(jax.random.key(0), evidence, squared)["w"].tolist()
+    [[5.0, 2.0]]
     """
     batches, _ = check_batches(evidence)
     keys = jax.random.split(key, batches)
@@ -204,7 +250,13 @@ def mean_over_batches(key: Key, evidence: Evidence, of: Callable[[Params], Param
 
 
 def mean_over_examples(evidence: Evidence, one: Callable[[Array, Array], PyTree]) -> PyTree:
-    """The mean of `one(images[1, ...], labels[1])` over the examples of all batches in turn."""
+    """The mean of `one(images[1, ...], labels[1])` over the examples of all batches in turn.
+
+    >>> batches = Split(np.array([[[1.0], [2.0]], [[3.0], [6.0]]]), np.zeros((2, 2), int))
+    >>> evidence = Evidence({}, {}, {}, {}, batches, None)
+    >>> mean_over_examples(evidence, lambda images, labels: images[0]).tolist()
+    [3.0]
+    """
     check_batches(evidence)
     examples = jax.tree.map(lambda a: a.reshape(-1, 1, *a.shape[2:]), evidence.batches)
     total = jax.tree.map(

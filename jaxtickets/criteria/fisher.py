@@ -19,6 +19,16 @@ def score(key: Key, evidence: Evidence) -> Scores:
     The mean is the diagonal of the empirical Fisher information. Theis et al., "Faster gaze
     prediction with dense networks and Fisher pruning", 2018, equation 9, for weights. The key is
     not used.
+
+    >>> from jaxtickets import losses
+    >>> from jaxtickets.types import Model, Split
+    >>> net = Model(None, lambda params, stats, images, *_: (images @ params["kernel"], stats))
+    >>> loss = losses.classification(net, lambda images: images)
+    >>> params = {"kernel": jnp.ones((2, 2))}
+    >>> batches = Split(jnp.array([[[1.0, 0.0]]]), jnp.array([[0]]))
+    >>> evidence = Evidence(params, params, {}, None, batches, loss, net, lambda images: images)
+    >>> score(jax.random.key(0), evidence)["kernel"].tolist()
+    [[0.125, 0.125], [0.0, 0.0]]
     """
     del key
     evidence = in_single(evidence)

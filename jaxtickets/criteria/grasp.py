@@ -26,6 +26,16 @@ def score(key: Key, evidence: Evidence, temperature: float = TEMPERATURE) -> Sco
 
     Raises:
       ValueError: `evidence.prunable` is None and no leaf is a kernel by `masks.prunable`.
+
+    >>> from jaxtickets import losses
+    >>> from jaxtickets.types import Model, Split
+    >>> net = Model(None, lambda params, stats, images, *_: (images @ params["kernel"], stats))
+    >>> loss = losses.classification(net, lambda images: images)
+    >>> params = {"kernel": jnp.ones((2, 2))}
+    >>> batches = Split(jnp.array([[[1.0, 0.0]]]), jnp.array([[0]]))
+    >>> evidence = Evidence(params, params, {}, None, batches, loss, net, lambda images: images)
+    >>> score(jax.random.key(0), evidence, temperature=1.0)["kernel"].tolist()
+    [[-0.25, 0.25], [0.0, 0.0]]
     """
     evidence = in_single(evidence)
     kernels = evidence.prunable

@@ -62,6 +62,12 @@ def criterion(function: Function, same_sign: bool = False) -> Criterion:
         ranks `magnitude` like `sign(w_i) · w_f`, the paper's large final, same sign. The paper sets
         the scores of such weights to 0, without an order and above negative scores of same-sign
         weights.
+
+    >>> movement = criterion(FUNCTIONS["movement"])
+    >>> first, last = {"w": np.array([1.0, -1.0])}, {"w": np.array([1.5, 2.0])}
+    >>> evidence = Evidence(first, last, {}, masks.ones(last), None, None)
+    >>> movement.score(jax.random.key(0), evidence)["w"].tolist(), movement.looks_at
+    ([0.5, 3.0], 'trained')
     """
 
     def score(key: Key, evidence: Evidence) -> Scores:

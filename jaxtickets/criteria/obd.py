@@ -16,6 +16,16 @@ def score(key: Key, evidence: Evidence) -> Scores:
     matrix: `h = mean_n Σ_k (dzᵀ/dw v_k)²`, with z the outputs of example n and `Σ_k v_k v_kᵀ` the
     Hessian of its loss in them (`Task.roots`), for classes `diag(p) - p pᵀ` with p the softmax. The
     paper approximates it layer by layer. The key is not used.
+
+    >>> from jaxtickets import losses
+    >>> from jaxtickets.types import Model, Split
+    >>> net = Model(None, lambda params, stats, images, *_: (images @ params["kernel"], stats))
+    >>> loss = losses.classification(net, lambda images: images)
+    >>> params = {"kernel": jnp.ones((2, 2))}
+    >>> batches = Split(jnp.array([[[1.0, 0.0]]]), jnp.array([[0]]))
+    >>> evidence = Evidence(params, params, {}, None, batches, loss, net, lambda images: images)
+    >>> np.round(score(jax.random.key(0), evidence)["kernel"], 3).tolist()
+    [[0.125, 0.125], [0.0, 0.0]]
     """
     del key
     evidence, task = in_single(evidence), task_of(evidence)

@@ -13,6 +13,16 @@ def score(key: Key, evidence: Evidence) -> Scores:
     L is the mean loss over `evidence.batches`, in training mode, at `evidence.params`. Lee et al.,
     "SNIP: single-shot network pruning", 2019, equations 4 to 6. The paper uses one batch; here the
     gradient is the mean over several. The key feeds dropout and is consumed.
+
+    >>> from jaxtickets import losses
+    >>> from jaxtickets.types import Model, Split
+    >>> net = Model(None, lambda params, stats, images, *_: (images @ params["kernel"], stats))
+    >>> loss = losses.classification(net, lambda images: images)
+    >>> params = {"kernel": jnp.ones((2, 2))}
+    >>> batches = Split(jnp.array([[[1.0, 0.0]]]), jnp.array([[0]]))
+    >>> evidence = Evidence(params, params, {}, None, batches, loss, net, lambda images: images)
+    >>> score(jax.random.key(0), evidence)["kernel"].tolist()
+    [[0.5, 0.5], [0.0, 0.0]]
     """
     evidence = in_single(evidence)
     gradients = gradient(key, evidence)

@@ -33,6 +33,14 @@ def score(key: Key, evidence: Evidence) -> Scores:
       ValueError: the net reads tokens, a leaf has negative scores, or a kernel of the dense net,
         one of `evidence.prunable`, has only zeros (the last two under tracing: all scores are NaN
         instead).
+
+    >>> from jaxtickets.types import Model, Split
+    >>> net = Model(None, lambda params, stats, images, *_: (images @ params["kernel"], stats))
+    >>> params = {"kernel": jnp.array([[1.0, -3.0], [0.0, 0.0]])}
+    >>> batches = Split(np.zeros((1, 1, 2)), np.zeros((1, 1), int))
+    >>> evidence = Evidence(params, params, {}, None, batches, None, net)
+    >>> score(jax.random.key(0), evidence)["kernel"].tolist()
+    [[0.5, 1.5], [0.0, 0.0]]
     """
     del key
     evidence = in_single(evidence)

@@ -13,7 +13,12 @@ Record = TypeVar("Record")
 
 
 def inverted(criterion: Criterion) -> Criterion:
-    """The negated scores, which reverse the order; any useful criterion should beat its inverse."""
+    """The negated scores, which reverse the order; any useful criterion should beat its inverse.
+
+    >>> constant = Criterion(lambda key, evidence: {"w": np.array([3.0, 4.0])})
+    >>> inverted(constant).score(jax.random.key(0), None)["w"].tolist()
+    [-3.0, -4.0]
+    """
 
     def score(key: Key, evidence: Evidence) -> Scores:
         return jax.tree.map(jnp.negative, criterion.score(key, evidence))
@@ -26,6 +31,10 @@ def normalised(criterion: Criterion) -> Criterion:
 
     Molchanov et al., "Pruning convolutional neural networks for resource efficient inference",
     2017, section 2.2. Rankings within leaves do not change.
+
+    >>> constant = Criterion(lambda key, evidence: {"w": np.array([0.0, 4.0])})
+    >>> normalised(constant).score(jax.random.key(0), None)["w"].tolist()
+    [0.0, 1.0]
     """
 
     def score(key: Key, evidence: Evidence) -> Scores:
@@ -42,6 +51,10 @@ def at_initialisation(criterion: Criterion) -> Criterion:
 
     `initial_fisher` is like SNIP, but with the root mean square of the gradient over examples
     instead of the absolute value of its mean, in which opposite signs cancel.
+
+    >>> value = at_initialisation(Criterion(lambda key, evidence: evidence.params))
+    >>> value.looks_at, value.score(jax.random.key(0), Evidence(1.0, 2.0, {}, None, None, None))
+    ('initial', 1.0)
     """
 
     def score(key: Key, evidence: Evidence) -> Scores:
@@ -67,6 +80,9 @@ def split(
         `snip`.
       table: the known names, which are not split even if they begin with a variant.
       variants: the variants by name.
+
+    >>> split("inverted_normalised_snip", table=("snip",), variants=VARIANTS)
+    (('inverted', 'normalised'), 'snip')
     """
     for word in () if name in table else variants:
         if name.startswith(f"{word}_"):
@@ -89,6 +105,9 @@ def resolve(
 
     Raises:
       ValueError: an unknown name.
+
+    >>> resolve("inverted_one", {"one": 1}, {"inverted": lambda number: -number}, "number")
+    -1
     """
     words, plain = split(name, table, variants)
     if plain not in table:

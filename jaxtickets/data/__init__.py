@@ -35,6 +35,12 @@ def load(name: str, data_dir: str | PathLike[str] | None = None, prepare: bool =
 
     Raises:
       DataError: the name is unknown, or the set is missing, not prepared or damaged.
+
+    >>> digits = load("digits")
+    >>> digits.train.images.shape, len(digits.validation.labels), digits.classes
+    ((1097, 8, 8, 1), 300, 10)
+    >>> load("digits:first_classes").classes
+    5
     """
     source, variant = _source(name)
     whole = _BUNDLED.get(source.name, tfds.load)(source, data_dir, prepare)
@@ -42,12 +48,20 @@ def load(name: str, data_dir: str | PathLike[str] | None = None, prepare: bool =
 
 
 def shape(name: str) -> tuple[int, int, int]:
-    """`(h, w, c)` of an image of `name`, without loading; raises DataError if unknown."""
+    """`(h, w, c)` of an image of `name`, without loading; raises DataError if unknown.
+
+    >>> shape("mnist5k"), shape("cifar10")
+    ((28, 28, 1), (32, 32, 3))
+    """
     return _source(name)[0].shape
 
 
 def classes(name: str) -> int:
-    """The number of classes of `name`, without loading; raises DataError if unknown."""
+    """The number of classes of `name`, without loading; raises DataError if unknown.
+
+    >>> classes("mnist5k"), classes("mnist5k:first_classes")
+    (10, 5)
+    """
     source, variant = _source(name)
     return VARIANTS[variant].classes(source.classes) if variant else source.classes
 

@@ -23,6 +23,10 @@ def normalise(
 
     Returns:
       `dtype[..., h, w, c]`.
+
+    >>> images = np.array([0, 255], "uint8").reshape(1, 1, 2, 1)
+    >>> normalise(images, mean=[0.5], std=[0.25]).ravel().tolist()
+    [-2.0, 2.0]
     """
     leading = (1,) * (images.ndim - 1)
     centre = jnp.asarray(mean, jnp.float32).reshape(*leading, -1)
@@ -39,6 +43,11 @@ def flip(key: jax.Array, images: jax.Array) -> jax.Array:
 
     Returns:
       Images of the same shape and dtype.
+
+    >>> images, key = np.arange(12).reshape(2, 1, 3, 2), jax.random.key(0)
+    >>> once = flip(key, images)
+    >>> once.shape, np.array_equal(flip(key, once), images)  # the same key mirrors back
+    ((2, 1, 3, 2), True)
     """
     mirrored = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
     return jnp.where(mirrored, images[:, :, ::-1], images)
@@ -59,6 +68,10 @@ def pad_and_crop(key: jax.Array, images: jax.Array, pad: int = 4) -> jax.Array:
       Images of the same shape and dtype.
 
     Source: He et al. 2016, arXiv:1512.03385, section 4.2, who subtract the mean before they pad.
+
+    >>> crops = pad_and_crop(jax.random.key(0), np.ones((3, 2, 2, 1)), pad=1)
+    >>> crops.shape, set(np.sum(crops, (1, 2, 3)).tolist()) <= {1.0, 2.0, 4.0}  # of four pixels
+    ((3, 2, 2, 1), True)
     """
     n, *shape = images.shape
     offsets = jax.random.randint(key, (n, 2), 0, 2 * pad + 1)
@@ -82,6 +95,10 @@ def standard(key: jax.Array, images: jax.Array) -> jax.Array:
       Images of the same shape and dtype.
 
     Source: He et al. 2016, arXiv:1512.03385, section 4.2.
+
+    >>> crops = standard(jax.random.key(0), np.ones((3, 8, 8, 1), "uint8"))
+    >>> crops.shape, crops.dtype.name, int(crops.max())
+    ((3, 8, 8, 1), 'uint8', 1)
     """
     crop_key, flip_key = jax.random.split(key)
     return flip(flip_key, pad_and_crop(crop_key, images))
@@ -114,6 +131,10 @@ def lighting(key: jax.Array, images: jax.Array, deviation: jax.Array | float = 0
 
     Source: Krizhevsky et al. 2012, section 4.1, "fancy PCA"; the constants are those in wide use
     since fb.resnet.torch. Deviation: the paper does not cut off.
+
+    >>> images = lighting(jax.random.key(0), np.full((2, 4, 4, 3), 100))
+    >>> np.ptp(images, (1, 2)).tolist()  # one colour is added to all of an image's pixels
+    [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
     """
     draws = deviation * jax.random.normal(key, (images.shape[0], 3), jnp.float32)
     colour = (draws * jnp.array(VARIATION)[None]) @ jnp.array(DIRECTIONS)
@@ -142,6 +163,11 @@ def jitter(
       float32`[n, h, w, 3]`.
 
     Source: Howard 2013, arXiv:1312.5402, section 2. Deviation: always in this order.
+
+    >>> grey = np.arange(0, 160, 10).reshape(1, 4, 4, 1).repeat(3, axis=3)
+    >>> images = jitter(jax.random.key(0), grey)
+    >>> images.shape, float(np.ptp(images, 3).max())  # grey stays grey
+    ((1, 4, 4, 3), 0.0)
     """
     strengths = jnp.stack([jnp.float32(s) for s in (brightness, contrast, saturation)])
     draws = jax.random.uniform(key, (3, images.shape[0]), jnp.float32, -1, 1)
@@ -167,7 +193,12 @@ COLOURS: dict[str, Augment] = {"lighting": lighting, "jitter": jitter}
 
 
 def in_turn(steps: Sequence[Augment]) -> Augment | None:
-    """The augmentations one after another; None for none."""
+    """The augmentations one after another; None for none.
+
+    >>> augment = in_turn([lambda key, images: images + 1, lambda key, images: 2 * images])
+    >>> augment(jax.random.key(0), np.array([1, 2])).tolist()
+    [4, 6]
+    """
     if len(steps) < 2:
         return steps[0] if steps else None
 

@@ -24,6 +24,10 @@ def epoch(key: jax.Array, n: int, batch_size: int) -> jax.Array:
 
     Raises:
       DataError: there is no full batch.
+
+    >>> batches = epoch(jax.random.key(0), n=7, batch_size=3)
+    >>> batches.shape, len(set(batches.ravel().tolist()))
+    ((2, 3), 6)
     """
     steps = _steps_per_epoch(n, batch_size)
     order = jax.random.permutation(key, jnp.arange(n, dtype=jnp.int32))
@@ -54,6 +58,10 @@ def stream(
 
     Raises:
       DataError: there is no full batch.
+
+    >>> batches = np.asarray(stream(jax.random.key(0), start=0, steps=4, n=4, batch_size=2))
+    >>> [sorted(epoch.ravel().tolist()) for epoch in np.split(batches, 2)]
+    [[0, 1, 2, 3], [0, 1, 2, 3]]
     """
     per_epoch = _steps_per_epoch(n, batch_size)
     first, offset = jnp.divmod(start, per_epoch)
@@ -85,6 +93,9 @@ def whole(images: int, batch_size: int) -> tuple[int, int]:
     out fewer images. A batch holds a single image only if `images` or `batch_size` is 1, because
     batch norm over one example has no gradient. Applied to the product of its result, the function
     returns the same batches.
+
+    >>> whole(100, batch_size=32), whole(64, batch_size=32)
+    ((4, 25), (2, 32))
     """
     fewest = -(-images // batch_size)
     ways = (images // batch_size, batch_size), (fewest, images // fewest)

@@ -22,6 +22,11 @@ def table(source: Source, package: str, place: tuple[str, ...]) -> tuple[np.ndar
 
     Raises:
       DataError: the file is missing or damaged.
+
+    >>> from jaxtickets.data.sources import SOURCES
+    >>> pixels, labels = table(SOURCES["digits"], "sklearn", ("datasets", "data", "digits.csv.gz"))
+    >>> pixels.shape, labels[:5].tolist()
+    ((1797, 64), [0, 1, 2, 3, 4])
     """
     distribution = {"sklearn": "scikit-learn"}.get(package, package)
     advice = f"install it again: pip install --force-reinstall --no-deps {distribution}"

@@ -20,14 +20,34 @@ _FORMAT = 1
 
 
 def fingerprint(folder: Path) -> str:
-    """The names, sizes and modification times of a folder's files, and the folder's path."""
+    """The names, sizes and modification times of a folder's files, and the folder's path.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     first = fingerprint(Path(folder))
+    ...     again = fingerprint(Path(folder))
+    ...     Path(folder, "new").touch()
+    ...     changed = fingerprint(Path(folder))
+    >>> first == again, first == changed
+    (True, False)
+    """
     files = sorted(path for path in folder.iterdir() if path.is_file())
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return json.dumps([_FORMAT, str(folder.resolve()), stats])
 
 
 def load(source: Source, mark: str) -> tuple[Split, Split] | None:
-    """The train and test splits cached with the fingerprint `mark`; None if none are intact."""
+    """The train and test splits cached with the fingerprint `mark`; None if none are intact.
+
+    >>> from unittest import mock
+    >>> from jaxtickets.data.sources import SOURCES
+    >>> source, split = SOURCES["digits"], Split(np.zeros((2, 8, 8, 1), "uint8"), np.array([3, 4]))
+    >>> with tempfile.TemporaryDirectory() as home:
+    ...     with mock.patch.dict(os.environ, XDG_CACHE_HOME=home):
+    ...         save(source, "mark", train=split, test=split)
+    ...         found, other = load(source, "mark"), load(source, "other mark")
+    >>> found[0].labels.tolist(), other
+    ([3, 4], None)
+    """
     path = _path(source)
     if path is None:
         return None
@@ -43,7 +63,18 @@ def load(source: Source, mark: str) -> tuple[Split, Split] | None:
 
 
 def save(source: Source, mark: str, train: Split, test: Split) -> None:
-    """Caches the splits with `mark`, atomically; does nothing if the cache cannot be written."""
+    """Caches the splits with `mark`, atomically; does nothing if the cache cannot be written.
+
+    >>> from unittest import mock
+    >>> from jaxtickets.data.sources import SOURCES
+    >>> source, split = SOURCES["digits"], Split(np.zeros((2, 8, 8, 1), "uint8"), np.array([3, 4]))
+    >>> with tempfile.TemporaryDirectory() as home:
+    ...     with mock.patch.dict(os.environ, XDG_CACHE_HOME=home):
+    ...         save(source, "mark", train=split, test=split)
+    ...         found, other = load(source, "mark"), load(source, "other mark")
+    >>> found[0].labels.tolist(), other
+    ([3, 4], None)
+    """
     path = _path(source)
     if path is None:
         return

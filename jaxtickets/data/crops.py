@@ -38,6 +38,9 @@ def random_box(
 
     Source: Szegedy et al. 2015, arXiv:1409.4842, section 6; the ten attempts, the fallback and the
     uniform logarithm are those of torchvision's `RandomResizedCrop`.
+
+    >>> random_box(40, 30, np.full(DRAWS, 0.5))  # 54 % of the area, as a square
+    (8, 3, 33, 28)
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
     for share, shape in uniforms[: 2 * ATTEMPTS].reshape(ATTEMPTS, 2):
@@ -80,6 +83,14 @@ def random_crop(
 
     Raises:
       ImageError: the file is damaged.
+
+    >>> import io
+    >>> from PIL import Image
+    >>> file = io.BytesIO()
+    >>> Image.new("RGB", (40, 30), "red").save(file, "PNG")
+    >>> crop = random_crop(file.getvalue(), np.full(DRAWS, 0.5), size=8)
+    >>> crop.shape, crop[0, 0].tolist()
+    ((8, 8, 3), [255, 0, 0])
     """
     from PIL import Image
 
@@ -115,6 +126,14 @@ def centre_crop(
 
     Source: Krizhevsky et al. 2012, section 2, who resize the shorter side to 256; the size of the
     longer side and the middle are rounded as in torchvision.
+
+    >>> import io
+    >>> from PIL import Image
+    >>> file = io.BytesIO()
+    >>> Image.new("RGB", (40, 30), "red").save(file, "PNG")
+    >>> crop = centre_crop(file.getvalue(), np.full(DRAWS, 0.5), size=8, shorter=9)
+    >>> crop.shape, crop[0, 0].tolist()
+    ((8, 8, 3), [255, 0, 0])
     """
     from PIL import Image
 

@@ -20,6 +20,9 @@ def deskew(images: Array) -> Array:
 
     Returns:
       float32`[n, h, w]`.
+
+    >>> deskew(np.eye(3, dtype="float32")[None])[0].tolist()
+    [[0.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0]]
     """
     check_array("the images to deskew", images, ("n", "h", "w"), float)
     return jax.vmap(_deskew_one)(images)

@@ -24,6 +24,11 @@ def load(source: Source, data_dir: str | PathLike[str] | None, prepare: bool) ->
 
     Raises:
       DataError: scikit-learn's data file is missing or damaged.
+
+    >>> from jaxtickets.data.sources import SOURCES
+    >>> digits = load(SOURCES["digits"], data_dir=None, prepare=False)
+    >>> digits.train.images.shape, digits.test.images.shape, int(digits.train.images.max())
+    ((1097, 8, 8, 1), (400, 8, 8, 1), 255)
     """
     del data_dir, prepare
     pixels, labels = bundled.table(source, "sklearn", ("datasets", "data", "digits.csv.gz"))

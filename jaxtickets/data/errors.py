@@ -10,6 +10,10 @@ class ImageError(DataError):
 
 
 def reason(error: Exception) -> str:
-    """The first line of an error's message, at most 160 characters, or the name of its type."""
+    """The first line of an error's message, at most 160 characters, or the name of its type.
+
+    >>> reason(ValueError("no room is left")), reason(ValueError())
+    ('no room is left', 'ValueError')
+    """
     lines = str(error).strip().splitlines()
     return lines[0][:160] if lines else type(error).__name__

@@ -63,7 +63,11 @@ class StreamedDataset(NamedTuple):
 
 
 def digest(parts: Iterable[object]) -> str:
-    """64 bits of a BLAKE2 digest of the parts' texts, in hexadecimal."""
+    """64 bits of a BLAKE2 digest of the parts' texts, in hexadecimal.
+
+    >>> digest(["a", 1]) == digest(["a", 1]), digest(["ab"]) == digest(["a", "b"])
+    (True, False)
+    """
     found = hashlib.blake2b(digest_size=8)
     for part in parts:
         found.update(f"{part}\0".encode())
@@ -75,6 +79,12 @@ def subset(examples: Examples, indices: np.ndarray) -> Examples:
 
     Raises:
       DataError: there is no example of such a number, or none is chosen.
+
+    >>> read = lambda i: Encoded(image=b"", label=i, name="abc"[i])
+    >>> letters = Examples("letters", total=3, classes=26, read=read, fingerprint="")
+    >>> chosen = subset(letters, np.array([2, 0]))
+    >>> [chosen.read(i).name for i in range(chosen.total)]
+    ['c', 'a']
     """
     if not len(indices) or indices.min() < 0 or indices.max() >= examples.total:
         raise DataError(f"{examples.name}: choose some of the {examples.total} examples")
@@ -95,6 +105,11 @@ def check_same(name: str, fingerprints: Sequence[str]) -> None:
     Args:
       name: of the examples.
       fingerprints: that of each process.
+
+    >>> check_same("photographs", ["a1", "a1", "b2"])
+    Traceback (most recent call last):
+    jaxtickets.data.errors.DataError: photographs: process 2 has other examples than process 0:
+    give all processes the same files
     """
     others = [str(k) for k, one in enumerate(fingerprints) if one != fingerprints[0]]
     if others:

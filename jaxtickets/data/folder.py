@@ -16,13 +16,27 @@ HOW_TO_GET = f"{HOW_TO_PREPARE}, or {HOW_ELSE}"
 
 
 def root(data_dir: str | PathLike[str] | None) -> Path:
-    """`data_dir`, or if that is None TFDS's own: `$TFDS_DATA_DIR` or `~/tensorflow_datasets`."""
+    """`data_dir`, or if that is None TFDS's own: `$TFDS_DATA_DIR` or `~/tensorflow_datasets`.
+
+    >>> root("/data").as_posix()
+    '/data'
+    """
     own = os.environ.get("TFDS_DATA_DIR", os.path.join("~", "tensorflow_datasets"))
     return Path(os.path.expanduser(own if data_dir is None else data_dir))
 
 
 def find(source: Source, base: Path) -> Path | None:
-    """The folder `base/name/version` of the newest version; None if there is none."""
+    """The folder `base/name/version` of the newest version; None if there is none.
+
+    >>> import tempfile
+    >>> from jaxtickets.data.sources import MNIST
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for version in ("3.0.1", "3.0.10"):
+    ...         Path(folder, "mnist", version).mkdir(parents=True)
+    ...     newest = find(MNIST, Path(folder))
+    >>> newest.name
+    '3.0.10'
+    """
     try:
         versions = [path for path in (base / source.name).iterdir() if _version(path)]
     except (FileNotFoundError, NotADirectoryError):
@@ -36,6 +50,13 @@ def check_folder(source: Source, folder: Path) -> None:
     """Raises DataError unless the set's description is intact and lists the expected records.
 
     A split that is not used here, such as ImageNet's unlabelled test set, may be there or not.
+
+    >>> from jaxtickets.data.sources import MNIST
+    >>> check_folder(MNIST, Path("nowhere"))
+    Traceback (most recent call last):
+    jaxtickets.data.errors.DataError: nowhere is damaged ([Errno 2] No such file or directory:
+    'nowhere/dataset_info.json'): restore its files, or delete that folder and run with --prepare
+    (needs TensorFlow: pip install '.[prepare]' in the checkout of jaxtickets)
     """
     try:
         info = json.loads((folder / "dataset_info.json").read_text())
@@ -54,7 +75,12 @@ def check_folder(source: Source, folder: Path) -> None:
 
 
 def damaged(folder: Path, error: Exception) -> DataError:
-    """The error for a damaged folder; `error` is the reason."""
+    """The error for a damaged folder; `error` is the reason.
+
+    >>> print(damaged(Path("mnist/3.0.1"), ValueError("no labels")))
+    mnist/3.0.1 is damaged (no labels): restore its files, or delete that folder and
+    run with --prepare (needs TensorFlow: pip install '.[prepare]' in the checkout of jaxtickets)
+    """
     return DataError(
         f"{folder} is damaged ({reason(error)}): restore its files, or delete that folder and"
         f" {HOW_TO_PREPARE}"

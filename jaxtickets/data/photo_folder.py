@@ -30,6 +30,15 @@ def load(
 
     Raises:
       DataError: see `open_folder`; the two have other classes; or nothing is left to train on.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("train/cat", "train/dog", "val/cat", "val/dog"):
+    ...         Path(folder, name).mkdir(parents=True)
+    ...         Path(folder, name, "1.jpg").touch()
+    ...     photographs = load(folder, validation=1)
+    >>> photographs.train.total, photographs.validation.total, photographs.test.total
+    (1, 1, 2)
     """
     base = Path(folder)
     both, held_out = open_folder(base / train), open_folder(base / test)
@@ -59,6 +68,16 @@ def open_folder(folder: str | PathLike[str]) -> Examples:
 
     Raises:
       DataError: the folder is missing or has no class, or a class has no photograph.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("dog", "cat"):
+    ...         Path(folder, name).mkdir()
+    ...         Path(folder, name, "1.jpg").touch()
+    ...     found = open_folder(folder)
+    ...     second = found.read(1)
+    >>> found.total, second.label, second.name
+    (2, 1, 'dog/1.jpg')
     """
     base = Path(folder)
     paths, labels, parts = [], [], []

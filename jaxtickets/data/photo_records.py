@@ -23,25 +23,31 @@ def load(name: str, data_dir: str | PathLike[str] | None = None) -> StreamedData
     Raises:
       DataError: the name is unknown, or the set is not prepared, or a file of it is missing or
         damaged.
+
+    >>> load("imagenet2012", data_dir="nowhere")
+    Traceback (most recent call last):
+    jaxtickets.data.errors.DataError: --data_dir=nowhere is missing: run with --prepare
+    (needs TensorFlow: pip install '.[prepare]' in the checkout of jaxtickets), or
+    pass --data_dir=FOLDER of a prepared TFDS folder, or use --dataset=mnist5k
     """
     if name not in STREAMED:
         raise DataError(f"unknown photographs {name!r}: use one of {', '.join(STREAMED)}")
     source = STREAMED[name]
     folder = tfds.prepared_folder(source, data_dir, prepare=False)
-    both = open_split(source, folder, "train")
+    both = _open_split(source, folder, "train")
     rest, chosen = tfds.cut(both.total, source.validation)
     return StreamedDataset(
         name=name,
         train=stored.subset(both, rest),
         validation=stored.subset(both, chosen),
-        test=open_split(source, folder, source.test_split),
+        test=_open_split(source, folder, source.test_split),
         mean=source.mean,
         std=source.std,
         classes=source.classes,
     )
 
 
-def open_split(source: Source, folder: Path, split: str) -> Examples:
+def _open_split(source: Source, folder: Path, split: str) -> Examples:
     """One split of a prepared folder.
 
     array_record checks the hash of a record when it is read, so that a changed byte is detected.

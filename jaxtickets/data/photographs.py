@@ -27,6 +27,11 @@ def load(name: str, data_dir: str | PathLike[str] | None = None) -> StreamedData
 
     Raises:
       DataError: see `photo_folder.load` and `photo_records.load`.
+
+    >>> load("folder")
+    Traceback (most recent call last):
+    jaxtickets.data.errors.DataError: --dataset=folder: name the folder of train and val by
+    --data_dir=FOLDER
     """
     if name != FOLDER:
         return photo_records.load(name, data_dir)
@@ -36,22 +41,48 @@ def load(name: str, data_dir: str | PathLike[str] | None = None) -> StreamedData
 
 
 def usual_size(name: str) -> int:
-    """The pixels of a side to which the photographs of `name` are usually cropped."""
+    """The pixels of a side to which the photographs of `name` are usually cropped.
+
+    >>> usual_size("imagenet2012"), usual_size("imagenet_sample")
+    (224, 128)
+    """
     return STREAMED.get(name, IMAGENET).shape[0]
 
 
 def random(size: int) -> Transform:
-    """A random part, mirrored in half of the cases; decoded at a lower resolution if possible."""
+    """A random part, mirrored in half of the cases; decoded at a lower resolution if possible.
+
+    >>> import io
+    >>> from PIL import Image
+    >>> file = io.BytesIO()
+    >>> Image.new("RGB", (40, 30)).save(file, "JPEG")
+    >>> random(8)(file.getvalue(), np.full(crops.DRAWS, 0.5)).shape
+    (8, 8, 3)
+    """
     return partial(crops.random_crop, size=size, draft=True)
 
 
 def centre(size: int) -> Transform:
-    """The middle of the photograph, whose shorter side has 8/7 of `size`: 256 for 224."""
+    """The middle of the photograph, whose shorter side has 8/7 of `size`: 256 for 224.
+
+    >>> import io
+    >>> from PIL import Image
+    >>> file = io.BytesIO()
+    >>> Image.new("RGB", (40, 30)).save(file, "JPEG")
+    >>> centre(8)(file.getvalue(), np.full(crops.DRAWS, 0.5)).shape
+    (8, 8, 3)
+    """
     return partial(crops.centre_crop, size=size, shorter=round(size * 8 / 7))
 
 
 def some(found: Examples, count: int) -> Examples:
-    """`count` of the examples, always the same ones; all of them, in their order, if 0."""
+    """`count` of the examples, always the same ones; all of them, in their order, if 0.
+
+    >>> read = lambda i: examples.Encoded(b"", 0, str(i))
+    >>> found = some(Examples("many", 100, 1, read, fingerprint=""), 3)
+    >>> found.total, len({found.read(i).name for i in range(3)})
+    (3, 3)
+    """
     if not count:
         return found
     chosen = np.random.default_rng(SPLIT_SEED).permutation(found.total)[:count]
@@ -72,6 +103,16 @@ def decoded(
 
     Raises:
       DataError: an image or a label is invalid, see `stream.batch_at`.
+
+    >>> import io
+    >>> from PIL import Image
+    >>> def read(i):
+    ...     file = io.BytesIO()
+    ...     Image.new("RGB", (40, 30), ["red", "white"][i]).save(file, "PNG")
+    ...     return examples.Encoded(file.getvalue(), label=i)
+    >>> split = decoded(Examples("two", 2, 2, read, fingerprint=""), size=8, count=2, threads=0)
+    >>> split.images.shape, [int(split.images[i].min()) for i in np.argsort(split.labels)]
+    ((2, 8, 8, 3), [0, 255])
     """
     chosen = some(found, min(count, found.total))
     made = stream.evaluation(chosen, min(16, chosen.total), centre(size), skip_corrupt)

@@ -18,6 +18,10 @@ def rotate(images: jax.Array, degrees: jax.Array | float) -> jax.Array:
 
     Returns:
       float32`[n, h, w, c]`.
+
+    >>> image = np.array([[1.0, 2.0], [3.0, 4.0]]).reshape(1, 2, 2, 1)
+    >>> np.round(rotate(image, degrees=90)[0, :, :, 0]).tolist()
+    [[2.0, 4.0], [1.0, 3.0]]
     """
     _, height, width, _ = images.shape
     row, column = jnp.meshgrid(
@@ -48,11 +52,19 @@ def noisy(key: jax.Array, images: jax.Array, deviation: jax.Array | float) -> ja
 
     Returns:
       float32`[n, h, w, c]`.
+
+    >>> images = noisy(jax.random.key(0), np.zeros((1, 8, 8, 1)), deviation=0.1)
+    >>> float(images.min()), bool((images > 0).any())
+    (0.0, True)
     """
     noise = jax.random.normal(key, images.shape, jnp.float32)
     return jnp.clip(images.astype(jnp.float32) + WHITE * deviation * noise, 0, WHITE)
 
 
 def inverted(images: jax.Array) -> jax.Array:
-    """The negatives: 255 minus each pixel of uint8`[n, h, w, c]`; of the same type."""
+    """The negatives: 255 minus each pixel of uint8`[n, h, w, c]`; of the same type.
+
+    >>> inverted(np.array([0, 55, 255], "uint8")).tolist()
+    [255, 200, 0]
+    """
     return WHITE - images

@@ -107,6 +107,16 @@ def training(
 
     Raises:
       DataError: there are fewer examples than a batch, or the processes can't share it equally.
+
+    >>> from jaxtickets.data.examples import Encoded
+    >>> def grey(encoded, uniforms, size):
+    ...     return np.full((size, size, 3), int(encoded), "uint8")
+    >>> five = Examples("five", 5, 2, lambda i: Encoded(str(i).encode(), i % 2), fingerprint="")
+    >>> keys = jax.random.split(jax.random.key(0))
+    >>> stream = training(five, keys[0], keys[1], batch_size=2, transform=partial(grey, size=1))
+    >>> seen = [batch_at(stream, step).indices.tolist() for step in range(2)]
+    >>> stream.steps_per_epoch, len({*seen[0], *seen[1]})
+    (2, 4)
     """
     _check_shares(batch_size, process, processes)
     if not 1 <= batch_size <= examples.total:
@@ -147,6 +157,14 @@ def evaluation(
 
     An epoch is one evaluation. Arguments and errors are those of `training`, but for the keys; the
     transform gets the same random numbers at any time.
+
+    >>> from jaxtickets.data.examples import Encoded
+    >>> def grey(encoded, uniforms, size):
+    ...     return np.full((size, size, 3), int(encoded), "uint8")
+    >>> five = Examples("five", 5, 2, lambda i: Encoded(str(i).encode(), i % 2), fingerprint="")
+    >>> stream = evaluation(five, batch_size=2, transform=partial(grey, size=1))
+    >>> [batch_at(stream, step).indices.tolist() for step in range(3)]
+    [[0, 1], [2, 3], [4, -1]]
     """
     _check_shares(batch_size, process, processes)
     if batch_size < 1:
@@ -176,6 +194,14 @@ def batch_at(stream: Stream, step: int) -> Batch:
     Raises:
       DataError: a label is not one of the classes; no image of the share can be decoded; or one
         image can't, and corrupt ones are not to be skipped.
+
+    >>> from jaxtickets.data.examples import Encoded
+    >>> def grey(encoded, uniforms, size):
+    ...     return np.full((size, size, 3), int(encoded), "uint8")
+    >>> five = Examples("five", 5, 2, lambda i: Encoded(str(i).encode(), i % 2), fingerprint="")
+    >>> batch = batch_at(evaluation(five, batch_size=2, transform=partial(grey, size=1)), step=2)
+    >>> batch.labels.tolist(), batch.valid.tolist(), batch.images.ravel().tolist()
+    ([0, 0], [True, False], [4, 4, 4, 4, 4, 4])
     """
     epoch, row = divmod(int(step), stream.steps_per_epoch)
     share = stream.batch_size // stream.processes
@@ -216,7 +242,13 @@ def batch_at(stream: Stream, step: int) -> Batch:
 
 
 def corrupt(batch: Batch) -> int:
-    """How many images of a batch could not be decoded."""
+    """How many images of a batch could not be decoded.
+
+    >>> images, labels = np.zeros((3, 1, 1, 3), "uint8"), np.zeros(3, "int32")
+    >>> valid = np.array([True, False, False])
+    >>> corrupt(Batch(images, labels, indices=np.array([7, 8, PADDING]), valid=valid))
+    1
+    """
     return int(np.sum(~batch.valid & (batch.indices != PADDING)))
 
 
@@ -224,6 +256,12 @@ def uniforms(words: tuple[int, int], epoch: int, index: int) -> np.ndarray:
     """float64`[DRAWS]` in [0, 1): the random numbers of one example in one epoch.
 
     Those of different epochs and examples are disjoint parts of one Philox generator's sequences.
+
+    >>> draws = uniforms((1, 2), epoch=0, index=7)
+    >>> draws.shape == (DRAWS,), bool((draws >= 0).all() and (draws < 1).all())
+    (True, True)
+    >>> np.array_equal(draws, uniforms((1, 2), 0, 7)), np.array_equal(draws, uniforms((1, 2), 1, 7))
+    (True, False)
     """
     word = words[0] << 32 | words[1]
     bits = np.random.Philox(
@@ -248,6 +286,14 @@ def batches(
 
     Raises:
       DataError: as `batch_at`, when the batch's turn comes.
+
+    >>> from jaxtickets.data.examples import Encoded
+    >>> def grey(encoded, uniforms, size):
+    ...     return np.full((size, size, 3), int(encoded), "uint8")
+    >>> five = Examples("five", 5, 2, lambda i: Encoded(str(i).encode(), i % 2), fingerprint="")
+    >>> stream = evaluation(five, batch_size=2, transform=partial(grey, size=1))
+    >>> [batch.indices.tolist() for batch in batches(stream, start=1, stop=3, threads=0)]
+    [[2, 3], [4, -1]]
     """
     import grain
     from absl import flags
@@ -272,7 +318,12 @@ def batches(
 
 
 def chunks(read: Iterator[Batch], steps: int) -> Iterator[Batch]:
-    """Batches stacked for a scan: leaves `[steps, b, ...]`, and fewer at the end."""
+    """Batches stacked for a scan: leaves `[steps, b, ...]`, and fewer at the end.
+
+    >>> read = (Batch(*np.full((4, 2), step)) for step in range(3))
+    >>> [batch.labels.tolist() for batch in chunks(read, 2)]
+    [[[0, 0], [1, 1]], [[2, 2]]]
+    """
     while taken := [batch for _, batch in zip(range(steps), read, strict=False)]:
         yield Batch(*map(np.stack, zip(*taken, strict=True)))
 
@@ -281,6 +332,13 @@ def state(stream: Stream, step: int) -> dict[str, Any]:
     """What a checkpoint records, as JSON: the next step, and what the stream is.
 
     The number of processes is not part of it: together they see the same batches.
+
+    >>> from jaxtickets.data.examples import Encoded
+    >>> def grey(encoded, uniforms, size):
+    ...     return np.full((size, size, 3), int(encoded), "uint8")
+    >>> five = Examples("five", 5, 2, lambda i: Encoded(str(i).encode(), i % 2), fingerprint="")
+    >>> state(evaluation(five, batch_size=2, transform=partial(grey, size=1)), step=7)["step"]
+    7
     """
     return {"step": int(step), "identity": dict(stream.identity)}
 
@@ -290,6 +348,18 @@ def resumed(stream: Stream, saved: dict[str, Any]) -> int:
 
     Raises:
       DataError: `saved` is no `state`, or that of a stream of other batches.
+
+    >>> from jaxtickets.data.examples import Encoded
+    >>> def grey(encoded, uniforms, size):
+    ...     return np.full((size, size, 3), int(encoded), "uint8")
+    >>> five = Examples("five", 5, 2, lambda i: Encoded(str(i).encode(), i % 2), fingerprint="")
+    >>> stream = evaluation(five, batch_size=2, transform=partial(grey, size=1))
+    >>> resumed(stream, state(stream, step=7))
+    7
+    >>> resumed(evaluation(five, batch_size=3, transform=partial(grey, size=1)), state(stream, 7))
+    Traceback (most recent call last):
+    jaxtickets.data.errors.DataError: five: the batch size changed since the checkpoint:
+    continue with what it was, or start a new run
     """
     try:
         step, identity = int(saved["step"]), dict(saved["identity"])

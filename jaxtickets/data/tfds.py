@@ -27,6 +27,13 @@ def load(source: Source, data_dir: str | PathLike[str] | None, prepare: bool) ->
     Raises:
       DataError: the set is not prepared (detected without importing TFDS), cannot be prepared, or
         is damaged.
+
+    >>> from jaxtickets.data.sources import MNIST
+    >>> load(MNIST, data_dir="nowhere", prepare=False)
+    Traceback (most recent call last):
+    jaxtickets.data.errors.DataError: --data_dir=nowhere is missing: run with --prepare
+    (needs TensorFlow: pip install '.[prepare]' in the checkout of jaxtickets), or
+    pass --data_dir=FOLDER of a prepared TFDS folder, or use --dataset=mnist5k
     """
     folder = prepared_folder(source, data_dir, prepare)
     train, test = _decoded(source, folder)
@@ -43,7 +50,12 @@ def load(source: Source, data_dir: str | PathLike[str] | None, prepare: bool) ->
 
 
 def cut(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ascending indices int64`[n - size]`, int64`[size]`: a fixed random split of `n` examples."""
+    """Ascending indices int64`[n - size]`, int64`[size]`: a fixed random split of `n` examples.
+
+    >>> rest, held_out = cut(5, 2)
+    >>> len(rest), len(held_out), sorted(rest.tolist() + held_out.tolist())
+    (3, 2, [0, 1, 2, 3, 4])
+    """
     held_out = np.random.default_rng(SPLIT_SEED).permutation(n)[:size]
     return np.setdiff1d(np.arange(n), held_out), np.sort(held_out)
 
@@ -53,6 +65,18 @@ def prepared_folder(source: Source, data_dir: str | PathLike[str] | None, prepar
 
     Raises:
       DataError: the set is not prepared, cannot be prepared, or its description is damaged.
+
+    >>> import json
+    >>> import tempfile
+    >>> source = Source("tiny", (8, 8, 1), 2, (0.5,), (0.5,), train=7, validation=3, test=5)
+    >>> splits = [{"name": "train", "shardLengths": [10]}, {"name": "test", "shardLengths": [5]}]
+    >>> with tempfile.TemporaryDirectory() as base:
+    ...     Path(base, "tiny", "1.0.0").mkdir(parents=True)
+    ...     with open(Path(base, "tiny", "1.0.0", "dataset_info.json"), "w") as file:
+    ...         json.dump({"fileFormat": "array_record", "splits": splits}, file)
+    ...     found = prepared_folder(source, base, prepare=False)
+    >>> found.name
+    '1.0.0'
     """
     base = folders.root(data_dir)
     folder = folders.find(source, base)

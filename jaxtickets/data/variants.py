@@ -37,34 +37,78 @@ class Variant(NamedTuple):
 
 
 def first_classes(dataset: Dataset) -> Dataset:
-    """The examples of the classes below `classes // 2`."""
+    """The examples of the classes below `classes // 2`.
+
+    >>> images = np.array([0, 0, 255, 255], "uint8").reshape(4, 1, 1, 1)
+    >>> split = Split(images, labels=np.array([0, 1, 2, 3]))
+    >>> dataset = Dataset("tiny", split, split, split, mean=(0.5,), std=(0.5,), classes=4)
+    >>> first_classes(dataset).train.labels.tolist()
+    [0, 1]
+    """
     return _of_classes(dataset, 0, dataset.classes // 2)
 
 
 def second_classes(dataset: Dataset) -> Dataset:
-    """The examples of the other classes, which are numbered from 0 again."""
+    """The examples of the other classes, which are numbered from 0 again.
+
+    >>> images = np.array([0, 0, 255, 255], "uint8").reshape(4, 1, 1, 1)
+    >>> split = Split(images, labels=np.array([0, 1, 2, 3]))
+    >>> dataset = Dataset("tiny", split, split, split, mean=(0.5,), std=(0.5,), classes=4)
+    >>> half = second_classes(dataset)
+    >>> half.train.labels.tolist(), half.train.images.ravel().tolist()
+    ([0, 1], [255, 255])
+    """
     return _of_classes(dataset, dataset.classes // 2, dataset.classes)
 
 
 def first_images(dataset: Dataset) -> Dataset:
-    """The first half of the training images; validation and test images stay."""
+    """The first half of the training images; validation and test images stay.
+
+    >>> images = np.array([0, 0, 255, 255], "uint8").reshape(4, 1, 1, 1)
+    >>> split = Split(images, labels=np.array([0, 1, 2, 3]))
+    >>> dataset = Dataset("tiny", split, split, split, mean=(0.5,), std=(0.5,), classes=4)
+    >>> half = first_images(dataset)
+    >>> half.train.labels.tolist(), half.test.labels.tolist()
+    ([0, 1], [0, 1, 2, 3])
+    """
     half = len(dataset.train.labels) // 2
     return dataset._replace(train=Split(*(array[:half] for array in dataset.train)))
 
 
 def second_images(dataset: Dataset) -> Dataset:
-    """The second half of the training images; validation and test images stay."""
+    """The second half of the training images; validation and test images stay.
+
+    >>> images = np.array([0, 0, 255, 255], "uint8").reshape(4, 1, 1, 1)
+    >>> split = Split(images, labels=np.array([0, 1, 2, 3]))
+    >>> dataset = Dataset("tiny", split, split, split, mean=(0.5,), std=(0.5,), classes=4)
+    >>> half = second_images(dataset)
+    >>> half.train.labels.tolist(), half.test.labels.tolist()
+    ([2, 3], [0, 1, 2, 3])
+    """
     half = len(dataset.train.labels) // 2
     return dataset._replace(train=Split(*(array[half : 2 * half] for array in dataset.train)))
 
 
 def inverted(dataset: Dataset) -> Dataset:
-    """The negatives of all images."""
+    """The negatives of all images.
+
+    >>> images = np.array([0, 0, 255, 255], "uint8").reshape(4, 1, 1, 1)
+    >>> split = Split(images, labels=np.array([0, 1, 2, 3]))
+    >>> dataset = Dataset("tiny", split, split, split, mean=(0.5,), std=(0.5,), classes=4)
+    >>> inverted(dataset).train.images.ravel().tolist()
+    [255, 255, 0, 0]
+    """
     return _of_pixels(dataset, lambda part, images: shifts.inverted(images))
 
 
 def rotated(dataset: Dataset) -> Dataset:
-    """All images turned by `DEGREES`."""
+    """All images turned by `DEGREES`.
+
+    >>> split = Split(np.array([[1, 2], [3, 4]], "uint8").reshape(1, 2, 2, 1), np.array([0]))
+    >>> dataset = Dataset("tiny", split, split, split, mean=(0.5,), std=(0.5,), classes=2)
+    >>> rotated(dataset).train.images[0, :, :, 0].tolist()
+    [[2, 4], [1, 3]]
+    """
 
     def turn(image: Array) -> jax.Array:
         return shifts.rotate(image[None], DEGREES)[0]
@@ -74,7 +118,15 @@ def rotated(dataset: Dataset) -> Dataset:
 
 
 def noisy(dataset: Dataset) -> Dataset:
-    """All images with Gaussian noise of deviation `DEVIATION`, the same noise in every epoch."""
+    """All images with Gaussian noise of deviation `DEVIATION`, the same noise in every epoch.
+
+    >>> images = np.array([0, 0, 255, 255], "uint8").reshape(4, 1, 1, 1)
+    >>> split = Split(images, labels=np.array([0, 1, 2, 3]))
+    >>> dataset = Dataset("tiny", split, split, split, mean=(0.5,), std=(0.5,), classes=4)
+    >>> once, again = noisy(dataset).train.images, noisy(dataset).train.images
+    >>> np.array_equal(once, again), np.array_equal(once, dataset.train.images)
+    (True, False)
+    """
 
     def disturb(part: str, images: Array) -> jax.Array:
         return shifts.noisy(stream(SPLIT_SEED, "image_noise", part), images, DEVIATION)
@@ -102,6 +154,13 @@ def variant_of(dataset: Dataset, variant: str) -> Dataset:
 
     Raises:
       ValueError: there is no such variant, or a half would be empty.
+
+    >>> images = np.array([0, 0, 255, 255], "uint8").reshape(4, 1, 1, 1)
+    >>> split = Split(images, labels=np.array([0, 1, 2, 3]))
+    >>> dataset = Dataset("tiny", split, split, split, mean=(0.5,), std=(0.5,), classes=4)
+    >>> half = variant_of(dataset, "first_classes")
+    >>> half.name, half.classes
+    ('tiny:first_classes', 2)
     """
     if variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}: use one of {', '.join(VARIANTS)}")

@@ -52,6 +52,13 @@ def save(folder: str | os.PathLike[str], step: int, state: PyTree, keep: int = 2
 
     Raises:
       OSError: it cannot be written; earlier checkpoints stay.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save(folder, 10, {"w": np.array([1.0, 2.0])})
+    ...     step, state = restore(folder, template={"w": np.zeros(2)})
+    >>> path.name, step, state["w"].tolist()
+    ('00000010', 10, [1.0, 2.0])
     """
     folder = Path(folder)
     attempts = [saved.attempt for saved in _all(folder) if saved.step == step]
@@ -80,6 +87,13 @@ def restore(
 
     Raises:
       UserError: there are checkpoints, but none can be restored.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save(folder, 10, {"w": np.array([1.0, 2.0])})
+    ...     step, state = restore(folder, template={"w": np.zeros(2)})
+    >>> step, state["w"].tolist()
+    (10, [1.0, 2.0])
     """
     saved = _complete(Path(folder))
     for step, _, path in reversed(saved):

@@ -119,6 +119,15 @@ def save_compressed(
         parameters, the net is not in the registry, a coder is unknown, or the trees are not nested
         dicts with string keys that have no slash.
       OSError: it cannot be written; an existing file stays.
+
+    >>> import tempfile
+    >>> params = {"kernel": np.array([[0.5, 2.0]], "float32")}
+    >>> ticket = Ticket(params, {}, {"kernel": np.array([[False, True]])}, rewind_step=np.int32(0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save_compressed(Path(folder, "ticket.jxt"), None, ticket, {"seed": 3})
+    ...     net, again, provenance = load_compressed(path)
+    >>> again.params["kernel"].tolist(), again.mask["kernel"].tolist(), provenance
+    ([[0.0, 2.0]], [[False, True]], {'seed': 3})
     """
     masks.check_mask(ticket.mask, ticket.params)
     header = {
@@ -149,6 +158,15 @@ def load_compressed(
 
     Raises:
       UserError: there is no file, it is damaged, or it is not one that this version can read.
+
+    >>> import tempfile
+    >>> params = {"kernel": np.array([[0.5, 2.0]], "float32")}
+    >>> ticket = Ticket(params, {}, {"kernel": np.array([[False, True]])}, rewind_step=np.int32(0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save_compressed(Path(folder, "ticket.jxt"), None, ticket, {"seed": 3})
+    ...     net, again, provenance = load_compressed(path)
+    >>> again.params["kernel"].tolist(), again.mask["kernel"].tolist(), provenance
+    ([[0.0, 2.0]], [[False, True]], {'seed': 3})
     """
     contents = _read(Path(path))
     try:
@@ -158,7 +176,17 @@ def load_compressed(
 
 
 def sizes(path: str | os.PathLike[str]) -> Sizes:
-    """What the bytes of a file are for; raises UserError as `load_compressed` does."""
+    """What the bytes of a file are for; raises UserError as `load_compressed` does.
+
+    >>> import tempfile
+    >>> params = {"kernel": np.array([[0.5, 2.0]], "float32")}
+    >>> ticket = Ticket(params, {}, {"kernel": np.array([[False, True]])}, rewind_step=np.int32(0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save_compressed(Path(folder, "ticket.jxt"), None, ticket, {"seed": 3})
+    ...     found, size = sizes(path), path.stat().st_size
+    >>> found.total == size == sum(found) - found.total
+    True
+    """
     path = Path(path)
     contents = _read(path)
     total, found = path.stat().st_size, dict.fromkeys(Sizes._fields[1:-1], 0)
@@ -177,6 +205,14 @@ def compression_factor(path: str | os.PathLike[str], parameters: int) -> float:
     Args:
       path: the file.
       parameters: the number of the dense net's parameters, with biases and batch norms.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "ticket.jxt")
+    ...     write_atomically(path, bytes(100))
+    ...     factor = compression_factor(path, parameters=1000)
+    >>> factor
+    40.0
     """
     return 4 * parameters / Path(path).stat().st_size
 

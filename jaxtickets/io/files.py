@@ -24,6 +24,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
     Raises:
       OSError: it cannot be written; the error names `path`, and no temporary file remains.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_atomically(Path(folder, "spec.json"), "{}")
+    ...     found = os.listdir(folder), Path(folder, "spec.json").read_text()
+    >>> found
+    (['spec.json'], '{}')
     """
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
@@ -37,7 +44,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Adds `path` to the errors of writing it: those of a full disk name no file themselves."""
+    """Adds `path` to the errors of writing it: those of a full disk name no file themselves.
+
+    >>> with naming(Path("metrics.jsonl")):
+    ...     raise OSError(errno.ENOSPC, "No space left on device")
+    Traceback (most recent call last):
+    OSError: [Errno 28] No space left on device: 'metrics.jsonl'
+    """
     try:
         yield
     except OSError as error:
@@ -52,6 +65,13 @@ def reserve(folder: Path, size: int) -> None:
     """Raises OSError unless the disk has room for `size` more bytes in `folder`, plus `ROOM`.
 
     Without this check, the array writer would fail half-way and leave threads that fail later.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     reserve(Path(folder), size=1000)
+    ...     left = os.listdir(folder)
+    >>> left
+    []
     """
     probe = folder / f".{os.getpid()}.room"
     try:
@@ -65,7 +85,15 @@ def reserve(folder: Path, size: int) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a folder and its contents, or a file; does nothing if it cannot."""
+    """Removes a folder and its contents, or a file; does nothing if it cannot.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> Path(folder, "file").touch()
+    >>> remove(folder)
+    >>> folder.exists()
+    False
+    """
     shutil.rmtree(path, ignore_errors=True)
     with contextlib.suppress(OSError):
         path.unlink()
@@ -79,6 +107,9 @@ def plain(value: Any) -> Any:
 
     Raises:
       TypeError: it contains a value of another type.
+
+    >>> plain({"density": np.float32(0.5), "loss": math.nan, "shape": (2, 3)})
+    {'density': 0.5, 'loss': 'nan', 'shape': [2, 3]}
     """
     if value is None or isinstance(value, str | bool | int):
         return value
@@ -98,7 +129,11 @@ def plain(value: Any) -> Any:
 
 
 def finite_or_not(value: Any) -> Any:
-    """Reverses what `plain` does to floats that JSON lacks."""
+    """Reverses what `plain` does to floats that JSON lacks.
+
+    >>> finite_or_not({"loss": "nan", "steps": [1, "inf"]})
+    {'loss': nan, 'steps': [1, inf]}
+    """
     if isinstance(value, str):
         return _NON_FINITE.get(value, value)
     if isinstance(value, dict):
@@ -109,15 +144,30 @@ def finite_or_not(value: Any) -> Any:
 
 
 def canonical(value: Any) -> str:
-    """The canonical JSON text of a value: keys sorted, no blanks."""
+    """The canonical JSON text of a value: keys sorted, no blanks.
+
+    >>> canonical({"seed": 1, "density": 0.5})
+    '{"density":0.5,"seed":1}'
+    """
     return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def digest(value: Any) -> str:
-    """SHA-256 of the canonical JSON, in 64 hexadecimal digits."""
+    """SHA-256 of the canonical JSON, in 64 hexadecimal digits.
+
+    >>> digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}), len(digest({}))
+    (True, 64)
+    """
     return hashlib.sha256(canonical(value).encode()).hexdigest()
 
 
 def pretty(value: Any) -> str:
-    """JSON for human readers: one item on a line, in the given order."""
+    """JSON for human readers: one item on a line, in the given order.
+
+    >>> print(pretty({"seed": 1, "density": 0.5}), end="")
+    {
+      "seed": 1,
+      "density": 0.5
+    }
+    """
     return json.dumps(plain(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"

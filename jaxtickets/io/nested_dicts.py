@@ -19,6 +19,10 @@ def flat(tree: PyTree, name: str = "trees") -> dict[str, np.ndarray]:
 
     Raises:
       ValueError: the tree is not made of such dicts, or one of them is empty.
+
+    >>> leaves = flat({"fc1": {"bias": np.zeros(2), "kernel": np.ones((3, 2))}})
+    >>> {path: leaf.shape for path, leaf in leaves.items()}
+    {'fc1/bias': (2,), 'fc1/kernel': (3, 2)}
     """
     leaves = dict(zip(masks.paths(tree), map(np.asarray, jax.tree.leaves(tree)), strict=True))
     plain = all(
@@ -33,7 +37,11 @@ def flat(tree: PyTree, name: str = "trees") -> dict[str, np.ndarray]:
 
 
 def nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested dicts of leaves by their paths: the inverse of `flat`."""
+    """Nested dicts of leaves by their paths: the inverse of `flat`.
+
+    >>> nested({"fc1/bias": 1, "fc1/kernel": 2, "scale": 3})
+    {'fc1': {'bias': 1, 'kernel': 2}, 'scale': 3}
+    """
     tree: dict[str, Any] = {}
     for path, leaf in leaves.items():
         *layers, name = path.split("/")

@@ -62,6 +62,16 @@ def save_onnx(
     Raises:
       ValueError, UserError: as `to_onnx` does, before anything is written.
       OSError: it cannot be written; an existing file stays.
+
+    >>> import tempfile
+    >>> params = {"kernel": jnp.array([[1.0, 2.0], [3.0, 4.0]])}
+    >>> mask = {"kernel": jnp.eye(2, dtype=bool)}
+    >>> net, ticket = nn.Dense(2, use_bias=False), Ticket(params, {}, mask, jnp.int32(0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save_onnx(Path(folder, "net.onnx"), net, ticket, shape=(2,))
+    ...     again, _ = load_onnx(path)
+    >>> again.params["kernel"].tolist(), again.mask["kernel"].tolist()
+    ([[1.0, 0.0], [0.0, 4.0]], [[True, False], [False, True]])
     """
     model = to_onnx(net, ticket, shape, layout, provenance)
     write_atomically(Path(path), model.SerializeToString())
@@ -93,6 +103,15 @@ def to_onnx(
         a number that depends on the batch's size, an unknown layout, a mask that does not match the
         parameters, or more numbers than a file holds.
       UserError: the package onnx is not installed.
+
+    >>> params = {"kernel": jnp.array([[1.0, 2.0], [3.0, 4.0]])}
+    >>> mask = {"kernel": jnp.eye(2, dtype=bool)}
+    >>> net, ticket = nn.Dense(2, use_bias=False), Ticket(params, {}, mask, jnp.int32(0))
+    >>> model = to_onnx(net, ticket, shape=(2,))
+    >>> [[one.name for one in part] for part in (model.graph.input, model.graph.output)]
+    [['images'], ['logits']]
+    >>> [one.name for one in model.graph.initializer]
+    ['kernel']
     """
     _need_onnx()
     import onnx
@@ -162,6 +181,16 @@ def load_onnx(path: str | os.PathLike[str]) -> tuple[Ticket, dict[str, Any]]:
       UserError: in one line: there is no such file, it is no ONNX file, another program wrote it,
         it has changed since it was written, it lacks a leaf that the graph only has in another
         form, or the package onnx is not installed.
+
+    >>> import tempfile
+    >>> params = {"kernel": jnp.array([[1.0, 2.0], [3.0, 4.0]])}
+    >>> mask = {"kernel": jnp.eye(2, dtype=bool)}
+    >>> net, ticket = nn.Dense(2, use_bias=False), Ticket(params, {}, mask, jnp.int32(0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save_onnx(Path(folder, "net.onnx"), net, ticket, shape=(2,))
+    ...     again, _ = load_onnx(path)
+    >>> again.params["kernel"].tolist(), again.mask["kernel"].tolist()
+    ([[1.0, 0.0], [0.0, 4.0]], [[True, False], [False, True]])
     """
     _need_onnx()
     import onnx

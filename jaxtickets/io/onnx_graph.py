@@ -50,7 +50,12 @@ class Tensor(NamedTuple):
 
 
 def tensor(name: str, dtype: Any, shape: Sequence[int], order: Sequence[int] = ()) -> Tensor:
-    """A value that is held as it is, up to the order of its axes."""
+    """A value that is held as it is, up to the order of its axes.
+
+    >>> value = tensor("images", "float32", (-1, 28, 28, 1), order=(0, 3, 1, 2))
+    >>> value.shape, value.order
+    ((-1, 28, 28, 1), (0, 3, 1, 2))
+    """
     axes = tuple(order) or tuple(range(len(shape)))
     return Tensor(name, np.dtype(dtype), tuple(shape), tuple(shape), axes)
 
@@ -59,6 +64,10 @@ def constant(name: str, array: np.ndarray) -> Tensor:
     """A value that is known; it is written when a node reads it.
 
     The names of numbers that are no leaf begin with `/`, so that no leaf has them.
+
+    >>> value = constant("fc1/kernel", np.ones((2, 3), "float32"))
+    >>> value.shape, value.order, value.dtype.name
+    ((2, 3), (0, 1), 'float32')
     """
     return tensor(name, array.dtype, array.shape)._replace(array=array)
 

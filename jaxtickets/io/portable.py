@@ -53,6 +53,15 @@ def save_portable(
       ValueError: the mask does not match the parameters, the trees are not such dicts, or a leaf
         has a dtype that the format lacks.
       OSError: it cannot be written; an existing file stays.
+
+    >>> import tempfile
+    >>> params = {"kernel": np.array([[0.5, 2.0]], "float32")}
+    >>> ticket = Ticket(params, {}, {"kernel": np.array([[False, True]])}, rewind_step=np.int32(0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save_portable(Path(folder, "ticket.safetensors"), ticket, {"seed": 3})
+    ...     again, provenance = load_portable(path)
+    >>> again.params["kernel"].tolist(), again.mask["kernel"].tolist(), provenance
+    ([[0.5, 2.0]], [[False, True]], {'seed': 3})
     """
     masks.check_mask(ticket.mask, ticket.params)
     bits = {path: pack_bits(leaf) for path, leaf in flat(ticket.mask).items()}
@@ -78,6 +87,15 @@ def load_portable(path: str | os.PathLike[str]) -> tuple[Ticket, dict[str, Any]]
 
     Raises:
       UserError: in one line: there is no such file, it is damaged, or it holds no ticket.
+
+    >>> import tempfile
+    >>> params = {"kernel": np.array([[0.5, 2.0]], "float32")}
+    >>> ticket = Ticket(params, {}, {"kernel": np.array([[False, True]])}, rewind_step=np.int32(0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save_portable(Path(folder, "ticket.safetensors"), ticket, {"seed": 3})
+    ...     again, provenance = load_portable(path)
+    >>> again.params["kernel"].tolist(), again.mask["kernel"].tolist(), provenance
+    ([[0.5, 2.0]], [[False, True]], {'seed': 3})
     """
     arrays, metadata = safetensor_files.read(path)
     if metadata.get("format") != FORMAT:

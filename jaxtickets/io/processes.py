@@ -44,6 +44,11 @@ def start(coordinator: str = "", count: int = 0, number: int = -1) -> None:
 
     Raises:
       UserError: only some arguments are given, one is invalid, or the others cannot be found.
+
+    >>> start(coordinator="localhost:1234")
+    Traceback (most recent call last):
+    jaxtickets.io.errors.UserError: --coordinator, --num_processes and --process_id:
+    give all three, or none
     """
     given = (coordinator != "", count > 0, number >= 0)
     if any(given) and not all(given):
@@ -67,12 +72,20 @@ def start(coordinator: str = "", count: int = 0, number: int = -1) -> None:
 
 
 def several() -> bool:
-    """Whether there are other processes. A single process does not start JAX here."""
+    """Whether there are other processes. A single process does not start JAX here.
+
+    >>> several()
+    False
+    """
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def first() -> bool:
-    """Whether this process is the one whose files and output are kept."""
+    """Whether this process is the one whose files and output are kept.
+
+    >>> first()
+    True
+    """
     return not several() or jax.process_index() == 0
 
 
@@ -83,6 +96,9 @@ def told(find: Callable[[], T]) -> T:
 
     Raises:
       UserError: `find` raised it; all processes raise it.
+
+    >>> told(lambda: [1, 2])
+    [1, 2]
     """
     if not several():
         return find()
@@ -102,7 +118,11 @@ def told(find: Callable[[], T]) -> T:
 
 
 def of_each(text: str) -> list[str]:
-    """The texts of all processes, in their order. All must call this function."""
+    """The texts of all processes, in their order. All must call this function.
+
+    >>> of_each("text of this process")
+    ['text of this process']
+    """
     if not several():
         return [text]
     mine = np.frombuffer(text.encode(), np.uint8)
@@ -113,12 +133,22 @@ def of_each(text: str) -> list[str]:
 
 
 def own(folder: Path) -> Path:
-    """`folder` in the first process; in every other process, its temporary folder instead."""
+    """`folder` in the first process; in every other process, its temporary folder instead.
+
+    >>> own(Path("runs/first")).as_posix()
+    'runs/first'
+    """
     return folder if first() else _home() / os.path.abspath(folder).lstrip(os.sep)
 
 
 def copied(folder: Path) -> Path:
-    """`own(folder)`, with a copy of the first process's files, without hidden ones."""
+    """`own(folder)`, with a copy of the first process's files, without hidden ones.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     same = copied(Path(folder)) == Path(folder)
+    >>> same  # because this is the first process
+    True
+    """
     content = told(lambda: _packed(folder))
     mine = own(folder)
     if not first():
@@ -129,7 +159,11 @@ def copied(folder: Path) -> Path:
 
 
 def stderr() -> TextIO:
-    """The stream for progress messages: only the first process's are shown."""
+    """The stream for progress messages: only the first process's are shown.
+
+    >>> stderr() is sys.stderr
+    True
+    """
     return sys.stderr if first() else _nowhere()
 
 

@@ -81,6 +81,13 @@ def to_state_dict(
     Raises:
       ValueError: in one line: the mask or the trees do not fit the net, or a layer has no
         counterpart in torch.
+
+    >>> params = {"kernel": jnp.array([[1.0, 2.0], [3.0, 4.0]])}
+    >>> mask = {"kernel": jnp.eye(2, dtype=bool)}
+    >>> net, ticket = nn.Dense(2, use_bias=False), Ticket(params, {}, mask, jnp.int32(0))
+    >>> state = to_state_dict(net, (2,), ticket)
+    >>> {name: array.tolist() for name, array in state.items()}
+    {'weight_orig': [[1.0, 3.0], [2.0, 4.0]], 'weight_mask': [[1.0, 0.0], [0.0, 1.0]]}
     """
     masks.check_mask(ticket.mask, ticket.params)
     entries = _entries(net, shape)
@@ -121,6 +128,12 @@ def from_state_dict(net: nn.Module, shape: Example, state: Mapping[str, Any]) ->
     Raises:
       ValueError: in one line: entries are missing, unknown or of another shape, a mask has other
         values than 0 and 1, or a layer has no counterpart in torch.
+
+    >>> net = nn.Dense(3, use_bias=False)
+    >>> state = {"weight": np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])}  # [outputs, inputs]
+    >>> ticket = from_state_dict(net, (2,), state)
+    >>> ticket.params["kernel"].tolist()
+    [[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]]
     """
     entries = _entries(net, shape)
     masked = {e.name for e in entries if e.kind == "params" and f"{e.name}_mask" in state}

@@ -68,6 +68,10 @@ def trace(net: nn.Module, shape: Example) -> NetLayout:
     Raises:
       ValueError: in one line that names the leaf and the operation: a leaf with two axes or more is
         not read as the kernel of a torch layer is, or flattened images cannot be followed to it.
+
+    >>> found = trace(nn.Dense(3), shape=(2,))
+    >>> found.layouts["kernel"].axes  # torch has [outputs, inputs]
+    (1, 0)
     """
     model = nets.functional(lax_form(net), shape)
     params, stats = jax.eval_shape(model.init, jax.random.key(0))

@@ -32,6 +32,13 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
     Raises:
       ValueError: an array has another dtype than those of `DTYPES`.
       OSError: it cannot be written; an existing file stays.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = write(Path(folder, "a.safetensors"), {"w": np.array([1, 2])}, {"seed": "3"})
+    ...     arrays, metadata = read(path)
+    >>> arrays["w"].tolist(), metadata
+    ([1, 2], {'seed': '3'})
     """
     from safetensors.numpy import save
 
@@ -50,6 +57,13 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
     Raises:
       UserError: in one line: there is no such file, it is not a safetensors file, another program
         wrote it, or it has changed since it was written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = write(Path(folder, "a.safetensors"), {"w": np.array([1, 2])}, {"seed": "3"})
+    ...     arrays, metadata = read(path)
+    >>> arrays["w"].tolist(), metadata
+    ([1, 2], {'seed': '3'})
     """
     from safetensors import SafetensorError, deserialize
 

@@ -57,6 +57,16 @@ def save_program(
       ValueError: in one line: the mask does not match the parameters, the trees are not nested
         dicts, or the net needs to know the batch's size.
       OSError: it cannot be written; an existing file stays.
+
+    >>> import tempfile
+    >>> params, mask = {"kernel": jnp.ones((2, 2))}, {"kernel": jnp.eye(2, dtype=bool)}
+    >>> ticket = Ticket(params, {}, mask, rewind_step=jnp.int32(0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "dense.program")
+    ...     path = save_program(path, nn.Dense(2, use_bias=False), ticket, shape=(2,))
+    ...     program = load_program(path)
+    >>> program.apply(program.params, program.stats, jnp.array([[3.0, 4.0]])).tolist()
+    [[3.0, 4.0]]
     """
     masks.check_mask(ticket.mask, ticket.params)
     params = masks.apply(ticket.mask, ticket.params)
@@ -107,6 +117,16 @@ def load_program(path: str | os.PathLike[str]) -> Program:
     Raises:
       UserError: in one line: there is no such file, it is damaged, it holds no program, or this
         version of JAX cannot read it.
+
+    >>> import tempfile
+    >>> params, mask = {"kernel": jnp.ones((2, 2))}, {"kernel": jnp.eye(2, dtype=bool)}
+    >>> ticket = Ticket(params, {}, mask, rewind_step=jnp.int32(0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "dense.program")
+    ...     path = save_program(path, nn.Dense(2, use_bias=False), ticket, shape=(2,))
+    ...     program = load_program(path)
+    >>> program.apply(program.params, program.stats, jnp.array([[3.0, 4.0]])).tolist()
+    [[3.0, 4.0]]
     """
     arrays, metadata = safetensor_files.read(path)
     if metadata.get("format") != FORMAT:

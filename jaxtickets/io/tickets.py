@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtickets import masks
 from jaxtickets.io import trees
 from jaxtickets.io.errors import UserError
-from jaxtickets.io.files import remove
+from jaxtickets.io.files import finite_or_not, remove
 from jaxtickets.types import Ticket
 
 
@@ -39,6 +39,15 @@ def save_ticket(
     Raises:
       ValueError: the mask does not match the parameters, or the trees are not nested dicts.
       OSError: it cannot be written; an existing ticket stays.
+
+    >>> import tempfile
+    >>> params = {"kernel": np.array([[0.5, 2.0]], "float32")}
+    >>> ticket = Ticket(params, {}, {"kernel": np.array([[False, True]])}, rewind_step=np.int32(0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save_ticket(Path(folder, "seed3"), ticket, {"seed": 3})
+    ...     again, provenance = load_ticket(path)
+    >>> again.params["kernel"].tolist(), again.mask["kernel"].tolist(), provenance
+    ([[0.5, 2.0]], [[False, True]], {'seed': 3})
     """
     folder = Path(folder)
     structure = _structure(ticket)
@@ -60,6 +69,15 @@ def load_ticket(folder: str | os.PathLike[str]) -> tuple[Ticket, dict[str, Any]]
 
     Raises:
       UserError: there is no ticket, or it is damaged.
+
+    >>> import tempfile
+    >>> params = {"kernel": np.array([[0.5, 2.0]], "float32")}
+    >>> ticket = Ticket(params, {}, {"kernel": np.array([[False, True]])}, rewind_step=np.int32(0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = save_ticket(Path(folder, "seed3"), ticket, {"seed": 3})
+    ...     again, provenance = load_ticket(path)
+    >>> again.params["kernel"].tolist(), again.mask["kernel"].tolist(), provenance
+    ([[0.5, 2.0]], [[False, True]], {'seed': 3})
     """
     folder = Path(folder)
     if not trees.is_complete(folder):
@@ -72,7 +90,7 @@ def load_ticket(folder: str | os.PathLike[str]) -> tuple[Ticket, dict[str, Any]]
     info = manifest["info"]
     if "structure" not in info:
         raise UserError(f"{folder} holds a checkpoint, not a ticket")
-    return Ticket(**_fill(info["structure"], arrays)), info["provenance"]
+    return Ticket(**_fill(info["structure"], arrays)), finite_or_not(info["provenance"])
 
 
 def _structure(ticket: Ticket) -> dict[str, Any]:

@@ -49,6 +49,13 @@ def write(folder: Path, tree: PyTree, info: Mapping[str, Any]) -> None:
     Raises:
       FileExistsError: the folder exists.
       OSError: it cannot be written, for example because the disk is full; nothing of it remains.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(Path(folder, "state"), {"w": np.array([1.0, 2.0]), "step": 7}, info={})
+    ...     tree = read(Path(folder, "state"), template={"w": np.zeros(2), "step": 0})
+    >>> tree["w"].tolist(), tree["step"]
+    ([1.0, 2.0], 7)
     """
     folder.mkdir(parents=True)
     try:
@@ -79,6 +86,13 @@ def read(folder: Path, template: PyTree) -> PyTree:
     Raises:
       DamagedError: a checksum differs, a file is missing, or a leaf's path, shape or dtype differs
         from the template's.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(Path(folder, "state"), {"w": np.array([1.0, 2.0]), "step": 7}, info={})
+    ...     tree = read(Path(folder, "state"), template={"w": np.zeros(2), "step": 0})
+    >>> tree["w"].tolist(), tree["step"]
+    ([1.0, 2.0], 7)
     """
     manifest = read_manifest(folder)
     flat, treedef = jax.tree_util.tree_flatten_with_path(template)
@@ -103,7 +117,15 @@ def read(folder: Path, template: PyTree) -> PyTree:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of `folder`; raises DamagedError if it has changed since it was written."""
+    """The manifest of `folder`; raises DamagedError if it has changed since it was written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(Path(folder, "state"), {"w": np.array([1.0, 2.0])}, info={"seed": 3})
+    ...     manifest = read_manifest(Path(folder, "state"))
+    >>> manifest["info"], [(leaf["path"], leaf["shape"]) for leaf in manifest["leaves"]]
+    ({'seed': 3}, [('w', [2])])
+    """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         whole = manifest.pop("sha256") == digest(manifest)
@@ -119,6 +141,13 @@ def read_arrays(folder: Path, manifest: Mapping[str, Any]) -> list[np.ndarray]:
 
     Raises:
       DamagedError: a file is missing or has changed.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(Path(folder, "state"), {"w": np.array([1.0, 2.0])}, info={})
+    ...     arrays = read_arrays(Path(folder, "state"), read_manifest(Path(folder, "state")))
+    >>> [array.tolist() for array in arrays]
+    [[1.0, 2.0]]
     """
     for name, checksum in manifest["files"].items():
         if not (folder / name).is_file():
@@ -137,23 +166,51 @@ def read_arrays(folder: Path, manifest: Mapping[str, Any]) -> list[np.ndarray]:
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether the folder was written to the end."""
+    """Whether the folder was written to the end.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(Path(folder, "state"), {"step": 7}, info={})
+    ...     written = is_complete(Path(folder, "state"))
+    ...     invalidate(Path(folder, "state"))
+    ...     left = is_complete(Path(folder, "state"))
+    >>> written, left
+    (True, False)
+    """
     return (folder / MANIFEST).exists()
 
 
 def invalidate(folder: Path) -> None:
-    """Removes the manifest, so that the folder counts as incomplete."""
+    """Removes the manifest, so that the folder counts as incomplete.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write(Path(folder, "state"), {"step": 7}, info={})
+    ...     written = is_complete(Path(folder, "state"))
+    ...     invalidate(Path(folder, "state"))
+    ...     left = is_complete(Path(folder, "state"))
+    >>> written, left
+    (True, False)
+    """
     with contextlib.suppress(NotADirectoryError):  # a file in the folder's place
         (folder / MANIFEST).unlink(missing_ok=True)
 
 
 def pack_bits(bools: np.ndarray) -> np.ndarray:
-    """uint8`[ceil(size / 8)]`: the bools in flattened order, the first in a byte's highest bit."""
+    """uint8`[ceil(size / 8)]`: the bools in flattened order, the first in a byte's highest bit.
+
+    >>> pack_bits(np.array([[True, False], [True, True]])).tolist()  # 1011 0000
+    [176]
+    """
     return np.packbits(bools.ravel())
 
 
 def unpack_bits(packed: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """bool`[*shape]`: the inverse of `pack_bits`."""
+    """bool`[*shape]`: the inverse of `pack_bits`.
+
+    >>> unpack_bits(np.array([0b10110000], "uint8"), (2, 2)).tolist()
+    [[True, False], [True, True]]
+    """
     return np.unpackbits(packed, count=math.prod(shape)).astype(bool).reshape(shape)
 
 

@@ -24,7 +24,12 @@ UNIT_CRITERIA: dict[str, UnitCriterion] = {
 
 
 def inverted(criterion: UnitCriterion) -> UnitCriterion:
-    """The negated scores, which reverse the order."""
+    """The negated scores, which reverse the order.
+
+    >>> constant = UnitCriterion(lambda key, evidence, wiring: {"fc1": np.array([3.0, 4.0])})
+    >>> inverted(constant).score(None, None, ())["fc1"].tolist()
+    [-3.0, -4.0]
+    """
 
     def score(key: Key, evidence: Evidence, wiring: Wiring) -> dict[str, Array]:
         scores = criterion.score(key, evidence, wiring)
@@ -41,6 +46,9 @@ def find_unit(name: str) -> UnitCriterion:
 
     Raises:
       ValueError: an unknown name.
+
+    >>> find_unit("l1").weights_alone, find_unit("inverted_random").draws
+    (True, True)
     """
     return resolve(name, UNIT_CRITERIA, UNIT_VARIANTS, "unit criterion")
 

@@ -14,6 +14,13 @@ def scale(key: Key, evidence: Evidence, wiring: Wiring) -> dict[str, Array]:
 
     Raises:
       ValueError: a group has no batch norm.
+
+    >>> from jaxtickets.types import Feed, Units
+    >>> wiring = (Units("conv1", 2, ("conv1",), norms=("bn1",), consumers=(Feed("out", 1),)),)
+    >>> params = {"bn1": {"scale": np.array([1.0, -3.0])}}
+    >>> evidence = Evidence(params, params, {}, None, None, None)
+    >>> scale(jax.random.key(0), evidence, wiring)["conv1"].tolist()
+    [1.0, -3.0]
     """
     del key
     return {name: jnp.sum(gammas, 0) for name, gammas in _gammas(evidence, wiring).items()}
@@ -27,6 +34,13 @@ def absolute(key: Key, evidence: Evidence, wiring: Wiring) -> dict[str, Array]:
 
     Raises:
       ValueError: a group has no batch norm.
+
+    >>> from jaxtickets.types import Feed, Units
+    >>> wiring = (Units("conv1", 2, ("conv1",), norms=("bn1",), consumers=(Feed("out", 1),)),)
+    >>> params = {"bn1": {"scale": np.array([1.0, -3.0])}}
+    >>> evidence = Evidence(params, params, {}, None, None, None)
+    >>> absolute(jax.random.key(0), evidence, wiring)["conv1"].tolist()
+    [1.0, 3.0]
     """
     del key
     return {name: jnp.sum(jnp.abs(gammas), 0) for name, gammas in _gammas(evidence, wiring).items()}

@@ -18,6 +18,10 @@ def filters(params: Params, group: Units) -> Array:
 
     Raises:
       ValueError: a leaf has more weights of one unit than of another.
+
+    >>> fc1 = Units("fc1", 2, ("fc1",), norms=(), consumers=())
+    >>> filters({"fc1": {"kernel": np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])}}, fc1).tolist()
+    [[1.0, 3.0, 5.0], [2.0, 4.0, 6.0]]
     """
     if group.producers:
         kernels = single(masks.kernels(params, group.producers))

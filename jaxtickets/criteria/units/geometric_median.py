@@ -19,6 +19,13 @@ def score(key: Key, evidence: Evidence, wiring: Wiring, norm_keep: float = 1.0) 
       norm_keep: the share of filters that remain after a first pruning by L2 norm. The other
         filters rank lowest, in the order of their norms, with negative scores; distances are to the
         remaining filters only.
+
+    >>> from jaxtickets.types import Feed, Units
+    >>> wiring = (Units("fc1", 3, ("fc1",), norms=(), consumers=(Feed("out", 1),)),)
+    >>> params = {"fc1": {"kernel": np.array([[0.0, 1.0, 5.0]])}}
+    >>> evidence = Evidence(params, params, {}, None, None, None)
+    >>> score(jax.random.key(0), evidence, wiring)["fc1"].tolist()
+    [6.0, 5.0, 9.0]
     """
     del key
 

@@ -17,19 +17,19 @@ Control = Callable[[Key, Evidence, Space, Array, int], Array]
 """`baseline(key, evidence, space, ticket_bits[n], floor) -> bool[n]`; the key is consumed."""
 
 
-def dense(key: Key, evidence: Evidence, space: Space, ticket: Array, floor: int) -> Array:
+def _dense(key: Key, evidence: Evidence, space: Space, ticket: Array, floor: int) -> Array:
     """The dense mask: nothing is pruned."""
     del key, evidence, space, floor
     return jnp.ones_like(ticket)
 
 
-def random(key: Key, evidence: Evidence, space: Space, ticket: Array, floor: int) -> Array:
+def _random(key: Key, evidence: Evidence, space: Space, ticket: Array, floor: int) -> Array:
     """A random mask with the ticket's total count, all segments together."""
     del evidence
     return choose(space, jax.random.uniform(key, ticket.shape), jnp.sum(ticket), floor)
 
 
-def random_layerwise(
+def _random_layerwise(
     key: Key, evidence: Evidence, space: Space, ticket: Array, floor: int
 ) -> Array:
     """A random mask with the ticket's count in each segment."""
@@ -38,7 +38,7 @@ def random_layerwise(
     return choose(space, jax.random.uniform(key, ticket.shape), keep)
 
 
-def magnitude(key: Key, evidence: Evidence, space: Space, ticket: Array, floor: int) -> Array:
+def _magnitude(key: Key, evidence: Evidence, space: Space, ticket: Array, floor: int) -> Array:
     """One-shot magnitude pruning: the largest weights of `evidence.params`, after dense training.
 
     Combined with the initial parameters, this is the one-shot winning ticket of Frankle and Carbin,
@@ -48,16 +48,16 @@ def magnitude(key: Key, evidence: Evidence, space: Space, ticket: Array, floor: 
     return choose(space, scores, jnp.sum(ticket), floor)
 
 
-def snip(key: Key, evidence: Evidence, space: Space, ticket: Array, floor: int) -> Array:
+def _snip(key: Key, evidence: Evidence, space: Space, ticket: Array, floor: int) -> Array:
     """SNIP at initialisation, `evidence.init_params`; all segments are ranked together."""
     scores = space.pool(at_initialisation(CRITERIA["snip"]).score(key, evidence))
     return choose(space, scores, jnp.sum(ticket), floor)
 
 
 BASELINES: dict[str, Control] = {
-    "random": random,
-    "random_layerwise": random_layerwise,
-    "magnitude": magnitude,
-    "snip": snip,
-    "dense": dense,
+    "random": _random,
+    "random_layerwise": _random_layerwise,
+    "magnitude": _magnitude,
+    "snip": _snip,
+    "dense": _dense,
 }

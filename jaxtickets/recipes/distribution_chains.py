@@ -31,7 +31,7 @@ from jaxtickets.search.space import choose
 from jaxtickets.types import Array, Key, Mask, Prunable, PyTree, Split
 
 
-def distribution_of(domain: SearchDomain) -> Distribution:
+def _distribution_of(domain: SearchDomain) -> Distribution:
     """The distribution over the points of a domain: of potentials normal, of bits Bernoulli."""
     return distributions.bernoulli if domain.fields is None else distributions.normal
 
@@ -64,7 +64,7 @@ def build(
     Raises:
       ValueError: the update takes more samples.
     """
-    distribution = distribution_of(domain)
+    distribution = _distribution_of(domain)
 
     def mask_of(chain: ChainInputs, point: PyTree) -> Mask:
         return mask_at(domain, floor, chain, point)

@@ -128,30 +128,30 @@ class Lengths(NamedTuple):
     most: float
 
 
-def rewound(key: Key, small: Small) -> tuple[Params, Stats]:
+def _rewound(key: Key, small: Small) -> tuple[Params, Stats]:
     """The dense net's initial weights: does the initialisation matter?"""
     del key
     return small.first.params, small.first.stats
 
 
-def reinitialised(key: Key, small: Small) -> tuple[Params, Stats]:
+def _reinitialised(key: Key, small: Small) -> tuple[Params, Stats]:
     """New initial weights: do the widths alone suffice?"""
     return small.model.init(key)
 
 
-def kept(key: Key, small: Small) -> tuple[Params, Stats]:
+def _kept(key: Key, small: Small) -> tuple[Params, Stats]:
     """The dense net's trained weights."""
     del key
     return small.trained.params, small.trained.stats
 
 
-def as_long(lengths: Lengths, before: int, after: int) -> int:
+def _as_long(lengths: Lengths, before: int, after: int) -> int:
     """As many steps as the dense training: scratch E."""
     del before, after
     return lengths.dense
 
 
-def as_costly(lengths: Lengths, before: int, after: int) -> int:
+def _as_costly(lengths: Lengths, before: int, after: int) -> int:
     """As many multiply-adds as the dense training, `dense · before / after` steps: scratch B.
 
     At most `lengths.most · dense` steps. The paper at most doubles the epochs, even if more than
@@ -167,7 +167,7 @@ def as_costly(lengths: Lengths, before: int, after: int) -> int:
     return steps // lengths.unit * lengths.unit
 
 
-def briefly(lengths: Lengths, before: int, after: int) -> int:
+def _briefly(lengths: Lengths, before: int, after: int) -> int:
     """The length of fine-tuning."""
     del before, after
     return lengths.tuning
@@ -192,8 +192,8 @@ class After(NamedTuple):
 
 
 AFTERS: dict[str, After] = {
-    "rewind": After(rewound, as_long, inherits=True),
-    "scratch_e": After(reinitialised, as_long, inherits=False),
-    "scratch_b": After(reinitialised, as_costly, inherits=False),
-    "finetune": After(kept, briefly, inherits=True, tunes=True),
+    "rewind": After(_rewound, _as_long, inherits=True),
+    "scratch_e": After(_reinitialised, _as_long, inherits=False),
+    "scratch_b": After(_reinitialised, _as_costly, inherits=False),
+    "finetune": After(_kept, _briefly, inherits=True, tunes=True),
 }

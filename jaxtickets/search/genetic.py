@@ -27,6 +27,13 @@ def crossover(key: Key, space: Space, one: Array, other: Array, floor: int = 0) 
       space: its scope says which counts are kept.
       one, other: bool`[n]`, the parents, of equal counts.
       floor: the fewest ones in each segment, which both parents have.
+
+    >>> from jaxtickets.search.space import weights
+    >>> space = weights({"w": np.ones((1, 4))}, ("w",))
+    >>> one, other = np.array([True, True, False, False]), np.array([True, False, True, False])
+    >>> child = crossover(jax.random.key(0), space, one, other)
+    >>> int(child.sum()), bool(child[0]), bool(child[3])
+    (2, True, False)
     """
     chance = jax.random.uniform(key, one.shape)
     score = jnp.where(one & other, 2.0, jnp.where(one | other, chance, -1.0))
@@ -42,6 +49,9 @@ def tournament(key: Key, energy: Array, size: int, winners: int) -> Array:
 
     Chains are drawn with replacement from `energy[chains]`; a non-finite energy loses. The key is
     consumed.
+
+    >>> tournament(jax.random.key(0), jnp.array([3.0, 1.0, 2.0]), size=100, winners=2).tolist()
+    [1, 1]
     """
     drawn = jax.random.randint(key, (winners, size), 0, energy.shape[0])
     least = jnp.argmin(jnp.where(jnp.isfinite(energy), energy, jnp.inf)[drawn], axis=1)

@@ -87,6 +87,13 @@ def first_layer(model: Model, params: Params, stats: Stats, images: Array) -> La
       model: the net as functions.
       params, stats, images: arrays of the shapes and dtypes that `Layer` will receive; values are
         not read.
+
+    >>> from jaxtickets.nets import functional_plain
+    >>> params = {"w1": np.ones((3, 2), np.float32), "w2": np.ones((2, 1), np.float32)}
+    >>> net = functional_plain(lambda p, images: jnp.tanh(images @ p["w1"]) @ p["w2"], params)
+    >>> layer = first_layer(net, params, {}, np.ones((5, 3), np.float32))
+    >>> layer.path, layer.inputs, layer.units
+    ('w1', 3, 2)
     """
 
     def logits(params: Params, stats: Stats, images: Array) -> Array:

@@ -56,6 +56,11 @@ def exchanging(ladder: float) -> Interaction:
     The hottest rung's temperature is `ladder` times the coldest's. In the first half of the rounds,
     at each power of two from 8 on, `exchange.adapt` moves the rungs. After that the ladder stays
     fixed.
+
+    >>> states = State((), jnp.zeros(2), (), (), (), scale=jnp.ones(2), log_size=(), memory=())
+    >>> states, rungs = exchanging(ladder=4.0).begin(states)
+    >>> [round(scale, 3) for scale in states.scale.tolist()]
+    [1.0, 4.0]
     """
 
     def begin(states: State) -> tuple[State, PyTree]:
@@ -81,7 +86,15 @@ def exchanging(ladder: float) -> Interaction:
 
 
 def populating() -> Interaction:
-    """Population annealing: resamples when the plan cools; changes nothing when it heats."""
+    """Population annealing: resamples when the plan cools; changes nothing when it heats.
+
+    >>> walks, energies = jnp.array([7, 8]), jnp.array([5.0, 0.0])
+    >>> states = State(walks, energies, walks, energies, walks, jnp.ones(2), jnp.zeros(2), ())
+    >>> cooling = Between(rounds=10, temperature=1.0, next=0.01)
+    >>> states, _ = populating().interact(jax.random.key(0), (), states, (), cooling)
+    >>> states.walk.tolist()  # the better chain, twice
+    [8, 8]
+    """
 
     def interact(
         key: Key, kernel: Kernel, states: State, memory: PyTree, between: Between
@@ -100,6 +113,13 @@ def crossing(replaced: float, space: Space, floor: int) -> Interaction:
       replaced: the share of chains that is replaced.
       space: the space of the bits.
       floor: see `genetic.crossover`.
+
+    >>> from jaxtickets.search.space import weights
+    >>> states = State((), jnp.zeros(2), (), (), (), jnp.array([1.0, 3.0]), (), ())
+    >>> space = weights({"w": np.ones((1, 4))}, ("w",))
+    >>> states, _ = crossing(replaced=0.5, space=space, floor=0).begin(states)
+    >>> states.scale.tolist()  # children are at the temperature of their parents
+    [2.0, 2.0]
     """
 
     def interact(
@@ -135,7 +155,11 @@ INTERACTIONS: dict[str, Callable[..., Interaction] | None] = {
 
 
 def replaced_count(share: float, chains: int) -> int:
-    """The number of chains to replace: at least one, and not all."""
+    """The number of chains to replace: at least one, and not all.
+
+    >>> replaced_count(0.125, 16), replaced_count(0.01, 16), replaced_count(1.0, 16)
+    (2, 1, 15)
+    """
     return min(max(1, round(share * chains)), chains - 1)
 
 

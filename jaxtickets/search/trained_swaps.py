@@ -69,6 +69,14 @@ def moves(space: Space, most: int, probe: Probe, floor: int = 0) -> Moves:
       most: the largest size that a proposal may ask for.
       probe: `probe(key, mask) -> Learnt`; called once for each proposal.
       floor: the fewest ones in each segment when ones move between segments.
+
+    >>> from jaxtickets.search.space import weights
+    >>> space = weights({"w": np.ones((1, 4))}, ("w",))
+    >>> scores = jnp.array([1.0, 2.0, 3.0, 4.0])
+    >>> swap = moves(space, most=1, probe=lambda key, mask: Learnt(0.0, scores, scores))
+    >>> walk = swap.init(jax.random.key(0), jnp.array([True, True, False, False]))
+    >>> swap.propose(jax.random.key(1), 1, walk).walk.bits.tolist()  # 0 is dropped, 3 is grown
+    [False, True, False, True]
     """
     bound = sum(min(floor, size) for size in space.sizes)  # ones that no move can drop
 

@@ -45,7 +45,7 @@ class Program(NamedTuple):
     length: Array
 
 
-def compile_graph(genome: Genome, sizes: Sizes) -> Program:
+def _compile_graph(genome: Genome, sizes: Sizes) -> Program:
     """The program of a genome. Traceable: its shapes are those of the genome."""
     room, rows = genome.source.shape[0], genome.activation.shape[0]
     there = used(genome)
@@ -93,7 +93,7 @@ def outputs(genome: Genome, images: Array, weights: Array, sizes: Sizes) -> Arra
     """
     check_array("the images of a graph", images, ("n", sizes.inputs), float)
     check_array("the shared weights", weights, ("weights",), float)
-    program = compile_graph(genome, sizes)
+    program = _compile_graph(genome, sizes)
     ones = jnp.ones((images.shape[0], 1))
     direct = program.direct @ jnp.concatenate([images, ones], axis=1).T
     rows = direct.shape[0]

@@ -90,6 +90,14 @@ def generation(
 
     Raises:
       ValueError: see `check`.
+
+    >>> from jaxtickets.search.graphs.genome import Capacity, first_population
+    >>> sizes, key = Sizes(inputs=2, outputs=1), jax.random.key(0)
+    >>> population = first_population(key, sizes, Capacity(1, 6), 5, share=1.0)
+    >>> rewards = jnp.arange(5.0)[:, None]
+    >>> following, info = generation(key, population, rewards, sizes, Settings())
+    >>> info.order.tolist(), following.source.shape
+    ([4, 3, 2, 1, 0], (5, 6))
     """
     n = population.hidden.shape[0]
     check_array("the rewards", rewards, (n, "weights"), float)

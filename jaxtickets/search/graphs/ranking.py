@@ -19,6 +19,9 @@ def fronts(objectives: Array) -> Array:
 
     Args:
       objectives: float`[n, k]`, all to be raised; not NaN.
+
+    >>> fronts(jnp.array([[2.0, 1.0], [1.0, 2.0], [1.0, 1.0]])).tolist()
+    [0, 0, 1]
     """
     check_array("the objectives", objectives, ("individuals", "objectives"), float)
     one, other = objectives[:, None], objectives[None]

@@ -92,7 +92,7 @@ def local_leaves(
       train: the mode.
 
     >>> from jaxtickets.nets import functional_plain
-    >>> params = {"w": jnp.ones((2, 1)), "b": jnp.zeros(1)}
+    >>> params = {"w": jnp.ones((2, 1)), "b": jnp.zeros((1, 1))}
     >>> net = functional_plain(lambda params, x: x @ params["w"] + params["b"], params)
     >>> local_leaves(net, params, {}, jnp.ones((1, 2)))
     ('w',)

@@ -291,6 +291,11 @@ def consensus(space: Space, held: Array, keep: int, floor: int = 0) -> Array:
       space: the space of the bits of masks.
       held: int32`[chains, n]`, see `Walk`.
       keep, floor: see `space.choose`.
+
+    >>> from jaxtickets.search.space import weights
+    >>> space = weights({"w": np.ones((1, 3))}, ("w",))
+    >>> consensus(space, held=np.array([[3, 0, 1], [2, 1, 4]]), keep=2).tolist()
+    [True, False, True]
     """
     return choose(space, held.sum(0).astype(jnp.float32), jnp.int32(keep), floor)
 

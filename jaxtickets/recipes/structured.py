@@ -33,6 +33,9 @@ def methods(norm_keep: float = 1.0) -> dict[str, UnitCriterion]:
 
     Args:
       norm_keep: for `fpgm_norm`, the share of filters that remain after pruning by norm.
+
+    >>> methods()["l1"] is UNIT_CRITERIA["l1"], methods(norm_keep=0.5)["fpgm_norm"].weights_alone
+    (True, True)
     """
     score = partial(geometric_median.score, norm_keep=norm_keep)
     return UNIT_CRITERIA | {NORMED: UnitCriterion(score, weights_alone=True)}
@@ -42,7 +45,11 @@ METHODS = tuple(methods())
 
 
 def plain(method: str) -> str:
-    """The method's name without a leading `inverted_`; it may be unknown."""
+    """The method's name without a leading `inverted_`; it may be unknown.
+
+    >>> plain("inverted_l1"), plain("l1")
+    ('l1', 'l1')
+    """
     return split(method, METHODS, UNIT_VARIANTS)[1]
 
 
@@ -55,6 +62,15 @@ def find_method(method: str, norm_keep: float) -> UnitCriterion:
 
     Raises:
       ValueError: an unknown name.
+
+    >>> from jaxtickets.criteria.base import Evidence
+    >>> from jaxtickets.types import Feed, Units
+    >>> group = Units("fc1", 2, producers=("fc1",), norms=(), consumers=(Feed("out", 1),))
+    >>> params = {"fc1": {"kernel": np.array([[1.0, 2.0], [3.0, 4.0]])}}
+    >>> seen = Evidence(params, params, {}, None, None, None)
+    >>> l1, inverse = find_method("l1", 1.0), find_method("inverted_l1", 1.0)
+    >>> [method.score(None, seen, (group,))["fc1"].tolist() for method in (l1, inverse)]
+    [[4.0, 6.0], [-4.0, -6.0]]
     """
     return resolve(method, methods(norm_keep), UNIT_VARIANTS, "unit criterion")
 
@@ -86,6 +102,14 @@ def chosen(cut: Cut, graph: Graph, scores: UnitScores, share: float) -> dict[str
 
     Raises:
       ValueError: as in `unit_selection.by_layer` and `unit_selection.to_budget`.
+
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.compress.graph import trace
+    >>> graph = trace(nets.make("lenet300_100", widths=(4, 2)), (2, 1, 1))
+    >>> scores = {"fc1": np.array([1.0, 4.0, 2.0, 3.0]), "fc2": np.array([1.0, 2.0])}
+    >>> half = chosen(Cut(RANKINGS["by_layer"], 1, 1, costs={}), graph, scores, share=0.5)
+    >>> {group: units.tolist() for group, units in half.items()}
+    {'fc1': [False, True, False, True], 'fc2': [False, True]}
     """
     if not cut.costs:
         return cut.rule(graph, scores, share, cut.floor, cut.multiple)

@@ -24,6 +24,12 @@ def copying(replaced: float) -> Interaction:
 
     Args:
       replaced: the share of chains that is replaced, at most half.
+
+    >>> walks, energies = jnp.array([7, 8]), jnp.array([5.0, 0.0])
+    >>> states = State(walks, energies, walks, energies, walks, jnp.ones(2), jnp.zeros(2), ())
+    >>> states, _ = copying(replaced=0.5).interact(jax.random.key(0), (), states, (), ())
+    >>> states.walk.tolist()  # the better chain, twice
+    [8, 8]
     """
 
     def interact(

@@ -177,6 +177,18 @@ def trainability(
       batches: stacked training batches, leading axis j.
       images, labels: normalised images that the batches do not hold, and their labels.
       noise_key: the key of every training.
+
+    >>> from jaxtickets.nets import functional_plain
+    >>> params, images, labels = {"w": jnp.zeros((2, 2))}, jnp.eye(2), jnp.array([0, 1])
+    >>> net = functional_plain(lambda params, images: images @ params["w"], params)
+    >>> loss, key = losses.classification(net, prepare=lambda images: images), jax.random.key(0)
+    >>> one_step = Split(images[None], labels[None])
+    >>> energy = trainability(
+    ...     net, loss, optax.sgd(1.0), params, {}, one_step, images, labels, losses.error_rate, key
+    ... )
+    >>> dense, pruned = {"w": np.ones((2, 2), bool)}, {"w": np.zeros((2, 2), bool)}
+    >>> float(energy.evaluate(key, dense)), float(energy.evaluate(key, pruned))
+    (0.0, 0.5)
     """
 
     def evaluate(key: Key, mask: Mask) -> Array:

@@ -71,6 +71,16 @@ def breed(
       children: the number of children; static, fewer than the chains.
       size: the number of chains in a tournament.
       floor: see `crossover`.
+
+    >>> from jaxtickets.search import annealing, energies, space, swaps
+    >>> scores, key = {"w": jnp.array([[1.0, 3.0]])}, jax.random.key(0)
+    >>> bits = space.weights(scores, ("w",))
+    >>> lost = energies.saliency(scores, ("w",))  # the share of the scores that the mask loses
+    >>> kernel = annealing.build(swaps.moves(bits, most=1), bits.mask, lost, annealing.Rules())
+    >>> states = jax.vmap(kernel.init)(jax.random.split(key), jnp.eye(2, dtype=bool))
+    >>> after = breed(key, kernel, bits, states, children=1, size=100)  # the best has a child
+    >>> states.energy.tolist(), after.energy.tolist()
+    ([0.75, 0.25], [0.25, 0.25])
     """
     first_key, second_key, cross_key, place_key = jax.random.split(key, 4)
     points = jax.vmap(kernel.point)(states)
@@ -83,7 +93,17 @@ def breed(
 
 
 def restart(key: Key, kernel: Kernel, states: State, chains: int) -> State:
-    """Restarts the worst `chains` at the best point of any chain; the key is consumed."""
+    """Restarts the worst `chains` at the best point of any chain; the key is consumed.
+
+    >>> from jaxtickets.search import annealing, energies, space, swaps
+    >>> scores, key = {"w": jnp.array([[1.0, 3.0]])}, jax.random.key(0)
+    >>> bits = space.weights(scores, ("w",))
+    >>> lost = energies.saliency(scores, ("w",))  # the share of the scores that the mask loses
+    >>> kernel = annealing.build(swaps.moves(bits, most=1), bits.mask, lost, annealing.Rules())
+    >>> states = jax.vmap(kernel.init)(jax.random.split(key), jnp.eye(2, dtype=bool))
+    >>> kernel.point(restart(key, kernel, states, chains=1)).tolist()
+    [[False, True], [False, True]]
+    """
     best = jnp.argmin(states.best_energy)
     points = jax.tree.map(lambda leaf: jnp.stack([leaf[best]] * chains), states.best)
     return _replace_worst(key, kernel, states, points, chains)

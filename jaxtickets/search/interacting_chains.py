@@ -132,7 +132,19 @@ def crossing(replaced: float, space: Space, floor: int) -> Interaction:
 
 
 def restarting(replaced: float) -> Interaction:
-    """Restarts: the worst chains restart at the best mask that any chain has visited."""
+    """Restarts: the worst chains restart at the best mask that any chain has visited.
+
+    >>> from jaxtickets.search import annealing, energies, space, swaps
+    >>> scores, key = {"w": jnp.array([[1.0, 3.0]])}, jax.random.key(0)
+    >>> bits = space.weights(scores, ("w",))
+    >>> lost = energies.saliency(scores, ("w",))  # the share of the scores that the mask loses
+    >>> kernel = annealing.build(swaps.moves(bits, most=1), bits.mask, lost, annealing.Rules())
+    >>> states = jax.vmap(kernel.init)(jax.random.split(key), jnp.eye(2, dtype=bool))
+    >>> between = Between(rounds=10, temperature=1.0, next=0.5)
+    >>> states, _ = restarting(replaced=0.5).interact(key, kernel, states, (), between)
+    >>> kernel.point(states).tolist()
+    [[False, True], [False, True]]
+    """
 
     def interact(
         key: Key, kernel: Kernel, states: State, memory: PyTree, between: Between

@@ -90,6 +90,14 @@ def outputs(genome: Genome, images: Array, weights: Array, sizes: Sizes) -> Arra
 
     Raises:
       ValueError: images of another size.
+
+    >>> from jaxtickets.search.graphs.genome import Capacity, first_population
+    >>> sizes, images = Sizes(inputs=2, outputs=1), jnp.array([[1.0, 2.0]])
+    >>> population = first_population(jax.random.key(0), sizes, Capacity(1, 4), 2, share=1.0)
+    >>> graph = jax.tree.map(lambda leaf: leaf[0], population)
+    >>> weights = jnp.array([0.5, 2.0])
+    >>> jax.jit(outputs, static_argnums=3)(graph, images, weights, sizes).tolist()  # w (1 + 2 + 1)
+    [[[2.0]], [[8.0]]]
     """
     check_array("the images of a graph", images, ("n", sizes.inputs), float)
     check_array("the shared weights", weights, ("weights",), float)

@@ -41,7 +41,8 @@ def mutate(key: Key, genome: Genome, sizes: Sizes, probabilities: Probabilities)
     >>> sizes, key = Sizes(inputs=2, outputs=1), jax.random.key(0)
     >>> population = first_population(key, sizes, Capacity(1, 5), 2, share=1.0)
     >>> graph = jax.tree.map(lambda leaf: leaf[0], population)
-    >>> toggled = mutate(key, graph, sizes, Probabilities(0.0, 0.0, 1.0, 0.0))
+    >>> toggle = Probabilities(0.0, 0.0, 1.0, 0.0)
+    >>> toggled = jax.jit(mutate, static_argnums=(2, 3))(key, graph, sizes, toggle)
     >>> int(complexity(graph)), int(complexity(toggled))
     (3, 2)
     """
@@ -61,7 +62,8 @@ def add_node(key: Key, genome: Genome, sizes: Sizes) -> Genome:
     >>> from jaxtickets.search.graphs.genome import Capacity, complexity, first_population
     >>> sizes, key = Sizes(inputs=2, outputs=1), jax.random.key(0)
     >>> population = first_population(key, sizes, Capacity(1, 5), 2, share=1.0)
-    >>> graph = add_node(key, jax.tree.map(lambda leaf: leaf[0], population), sizes)
+    >>> graph = jax.tree.map(lambda leaf: leaf[0], population)
+    >>> graph = jax.jit(add_node, static_argnums=2)(key, graph, sizes)
     >>> int(graph.hidden), int(graph.connections), int(complexity(graph))  # one is disabled
     (1, 5, 4)
     """
@@ -102,9 +104,10 @@ def add_connection(key: Key, genome: Genome, sizes: Sizes) -> Genome:
     >>> sizes, key = Sizes(inputs=2, outputs=1), jax.random.key(0)
     >>> population = first_population(key, sizes, Capacity(1, 5), 2, share=1.0)
     >>> graph = jax.tree.map(lambda leaf: leaf[0], population)
-    >>> int(add_connection(key, graph._replace(connections=jnp.int32(0)), sizes).connections)
+    >>> add = jax.jit(add_connection, static_argnums=2)
+    >>> int(add(key, graph._replace(connections=jnp.int32(0)), sizes).connections)
     1
-    >>> int(add_connection(key, graph, sizes).connections)  # all pairs were connected
+    >>> int(add(key, graph, sizes).connections)  # all pairs were connected
     3
     """
     source_key, target_key = jax.random.split(key)

@@ -48,6 +48,10 @@ def crowding(objectives: Array, front: Array) -> Array:
     Args:
       objectives: float`[n, k]`.
       front: int32`[n]`, from 0 to n - 1.
+
+    >>> on_a_line = jnp.array([[0.0, 2.0], [1.0, 1.0], [2.0, 0.0]])
+    >>> crowding(on_a_line, front=jnp.zeros(3, int)).tolist()
+    [inf, 2.0, inf]
     """
     n = objectives.shape[0]
 
@@ -74,6 +78,10 @@ def best_first(objectives: Array, alive: Array) -> Array:
     Args:
       objectives: float`[n, k]`, all to be raised.
       alive: bool`[n]`; the others come last, and their objectives don't count.
+
+    >>> objectives, alive = jnp.array([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]), [True, True, False]
+    >>> best_first(objectives, jnp.array(alive)).tolist()
+    [1, 0, 2]
     """
     n = objectives.shape[0]
     least = jnp.min(jnp.where(alive[:, None], objectives, jnp.inf), axis=0, keepdims=True)

@@ -198,6 +198,35 @@ def epoch(
 
     Returns:
       The training, and the metrics of `training.train_chunk` and `observe` together.
+
+    >>> from jaxtickets import losses, masks
+    >>> from jaxtickets.dynamic.static import masked
+    >>> from jaxtickets.nets import functional_plain
+    >>> from jaxtickets.types import Split
+    >>> params, sgd = {"w": jnp.zeros((2, 2))}, optax.sgd(1.0)
+    >>> net = functional_plain(lambda params, images: images @ params["w"], params)
+    >>> same = lambda images: images
+    >>> loss = losses.classification(net, same)
+    >>> recipe = Recipe(net, loss, lambda hyper: sgd, same, None, batch_size=2, every=1)
+    >>> bird = begin(params, {}, size=4, densities=1, length=2)
+    >>> state = training.init(params, {}, masked(sgd, masks.ones(params)), method_state=bird)
+    >>> split = Split(jnp.eye(2), jnp.array([0, 1]))
+    >>> def positive(state):
+    ...     return state.params["w"].reshape(1, 4) > 0
+    >>> watched, seen = epoch(
+    ...     recipe,
+    ...     jax.random.key(0),
+    ...     hyper=(),
+    ...     watched=training.watch(state),
+    ...     data=Splits(split, split),
+    ...     steps=1,
+    ...     draw=positive,
+    ...     tolerance=0.1,
+    ...     window=2,
+    ... )
+    >>> queue = jax.tree.map(lambda leaf: leaf[0], watched.state.method_state.queue)
+    >>> mask_at(queue, 1, size=4).tolist(), seen["drawn"].tolist()
+    ([True, False, False, True], [0])
     """
     evaluations = steps // recipe.every
     watched, metrics = training.train_chunk(recipe, key, hyper, watched, data, evaluations, keep_at)

@@ -309,6 +309,13 @@ def effective_weights(params: Params, mask: Params) -> list[tuple[np.ndarray, np
 
     Args:
       params, mask: of a ticket of `rebuild`.
+
+    >>> wires, reads = np.array([[1.0, 4.0]]), np.array([[0.5], [3.0]])
+    >>> params = {"fc1": {"kernel": wires}, "out": {"kernel": reads}}
+    >>> mask = {"fc1": {"kernel": np.array([[True, False]])}, "out": {"kernel": reads > 0}}
+    >>> ((rising, falling),) = effective_weights(params, mask)
+    >>> rising.tolist(), falling.tolist()
+    ([[0.5]], [[0.0]])
     """
     names = [*(f"fc{i + 1}" for i in range(len(params) - 1)), "out"]
     kernels = [

@@ -32,6 +32,10 @@ def thresholds(
 
     Raises:
       ValueError: an unknown rule.
+
+    >>> params, dense = {"w": jnp.array([[1.0, -2.0, 3.0, -4.0]])}, {"w": np.ones((1, 4), bool)}
+    >>> float(thresholds("quantile", params, dense, ("w",), 0.5)["w"])
+    2.0
     """
     if rule not in RULES:
         raise ValueError(f"unknown rule '{rule}': one of {', '.join(RULES)}")

@@ -129,6 +129,27 @@ def trained(
       images, labels: normalised images that the batches do not hold, and their labels.
       measure: the measure of the energy, differentiable.
       prunable: the leaves that the bits stand for.
+
+    >>> from jaxtickets.nets import functional_plain
+    >>> params, images = {"w": jnp.array([[2.0], [4.0]])}, jnp.array([[1.0, 10.0]])
+    >>> net = functional_plain(lambda params, images: images @ params["w"], params)
+    >>> def decay(params, stats, batch, key):
+    ...     return jnp.sum(params["w"] ** 2) / 2, (stats, {})
+    >>> probe = trained(
+    ...     net,
+    ...     decay,
+    ...     optax.sgd(0.5),
+    ...     params,
+    ...     stats={},
+    ...     batches=lambda key: Split(images[None], jnp.array([[0]])),
+    ...     images=images,
+    ...     labels=jnp.array([0]),
+    ...     measure=lambda logits, labels: jnp.sum(logits),
+    ...     prunable=("w",),
+    ... )
+    >>> learnt = probe(jax.random.key(0), {"w": np.array([[True], [False]])})
+    >>> float(learnt.energy), learnt.drop_score.tolist(), learnt.grow_score.tolist()
+    (1.0, [1.0, 0.0], [1.0, 10.0])
     """
 
     def energy(params: Params, stats: Stats) -> Array:

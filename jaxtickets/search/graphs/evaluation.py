@@ -143,6 +143,16 @@ def score(
 
     Raises:
       ValueError: images of another size.
+
+    >>> from jaxtickets.search.graphs.genome import Capacity, first_population
+    >>> sizes = Sizes(inputs=2, outputs=2)
+    >>> population = first_population(jax.random.key(0), sizes, Capacity(1, 6), 2, share=1.0)
+    >>> graph = jax.tree.map(lambda leaf: leaf[0], population)
+    >>> images, labels, weights = jnp.array([[1.0, 2.0]]), jnp.array([0]), jnp.array([0.5, 2.0])
+    >>> compiled = jax.jit(score, static_argnums=4)
+    >>> rewards, accuracies = compiled(graph, images, labels, weights, sizes)
+    >>> [round(reward, 3) for reward in rewards.tolist()], accuracies.tolist()  # equal outputs
+    ([-0.693, -0.693], [1.0, 1.0])
     """
     logits = outputs(genome, images, weights, sizes)
     right = jnp.take_along_axis(logits, labels[None, :, None], axis=2)[..., 0]

@@ -73,7 +73,7 @@ def pattern_swaps(space: Space, most: int) -> ChainProposal:
     >>> pairs = weights({"w": np.ones((2, 1))}, ("w",), scope="pattern", group=2)
     >>> moves = pattern_swaps(pairs, most=1)((), ()).moves
     >>> walk = moves.init(jax.random.key(0), jnp.array([True, False]))
-    >>> moves.propose(jax.random.key(1), 1, walk).walk.bits.tolist()
+    >>> jax.jit(moves.propose)(jax.random.key(1), 1, walk).walk.bits.tolist()
     [False, True]
     """
     return _always(patterns.moves(space, most))
@@ -85,7 +85,7 @@ def swaps(space: Space, most: int, floor: int = 0, tabu: int = 0, tries: int = 2
     >>> from jaxtickets.search.space import weights
     >>> moves = swaps(weights({"w": np.ones((1, 4))}, ("w",)), most=2)((), ()).moves
     >>> walk = moves.init(jax.random.key(0), jnp.array([True, True, False, False]))
-    >>> moves.propose(jax.random.key(1), 2, walk).walk.bits.tolist()
+    >>> jax.jit(moves.propose)(jax.random.key(1), 2, walk).walk.bits.tolist()
     [False, False, True, True]
     """
     return _always(random_swaps.moves(space, most, _floors(space, floor), tabu, tries))
@@ -125,7 +125,7 @@ def informed(
     >>> lower = lambda logits, labels: -jnp.sum(logits)  # lower with larger weights
     >>> moves = informed(net, weights(params, ("w",)), most=1, measure=lower)(chain, data).moves
     >>> cold = moves.heat(moves.init(key, jnp.array([True, True, False, False])), 0.0)
-    >>> moves.propose(key, 1, cold).walk.bits[:2].tolist()  # the smallest weight is switched off
+    >>> jax.jit(moves.propose)(key, 1, cold).walk.bits[:2].tolist()  # the smallest weight is switched off
     [False, True]
     """
     return _informed(net, measure, space, most, candidates, _floors(space, floor), False)
@@ -153,7 +153,8 @@ def informed_corrected(
     >>> lower, space = lambda logits, labels: -jnp.sum(logits), weights(params, ("w",))
     >>> moves = informed_corrected(net, space, most=1, measure=lower)(chain, data).moves
     >>> warm = moves.heat(moves.init(key, jnp.array([True, True, False, False])), 1.0)
-    >>> bool(moves.propose(key, 1, warm).log_ratio < -1)  # the way back is proposed less often
+    >>> proposal = jax.jit(moves.propose)(key, 1, warm)
+    >>> bool(proposal.log_ratio < -1)  # the way back is proposed less often
     True
     """
     return _informed(net, measure, space, most, candidates, _floors(space, floor), True)

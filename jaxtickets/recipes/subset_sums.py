@@ -117,7 +117,8 @@ def meet_in_the_middle(targets: Array, coefficients: Array) -> jax.Array:
     Raises:
       ValueError: there are no coefficients, or more than `MOST`.
 
-    >>> meet_in_the_middle(jnp.array([0.75]), jnp.array([[0.5], [0.375], [0.375], [-1.0]])).tolist()
+    >>> coefficients = jnp.array([[0.5], [0.375], [0.375], [-1.0]])
+    >>> jax.jit(meet_in_the_middle)(jnp.array([0.75]), coefficients).tolist()
     [[False], [True], [True], [False]]
     """
     _check(targets, coefficients)

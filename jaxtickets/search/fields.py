@@ -199,6 +199,13 @@ def features(
       space: the space of the fields.
       evidence: criteria score `evidence.init_params`.
       pool: for fields of units, turns scores of weights into scores of units.
+
+    >>> params, dense = {"w": jnp.array([[1.0, -2.0]])}, {"w": np.ones((1, 2), bool)}
+    >>> kernels = space(params, ("w",), ["magnitude"])
+    >>> evidence = Evidence(params, params, {}, dense, batches=None, loss=None)
+    >>> (logs,) = features(jax.random.key(0), kernels, evidence)
+    >>> [round(size, 3) for size in jnp.exp(logs["w"])[0].tolist()]
+    [1.0, 2.0]
     """
     feature_scores = []
     for name, k in zip(space.features, jax.random.split(key, len(space.features)), strict=True):

@@ -73,7 +73,7 @@ def moves(
     >>> swap = moves(space, most=1, gradient=lambda mask: jnp.array([0.0, 0.0, 5.0, 1.0]))
     >>> walk = swap.init(jax.random.key(0), jnp.array([False, False, True, True]))
     >>> cold = swap.heat(walk, 0.0)
-    >>> proposal = swap.propose(jax.random.key(1), 1, cold)
+    >>> proposal = jax.jit(swap.propose)(jax.random.key(1), 1, cold)
     >>> proposal.walk.bits[2:].tolist()  # the one with the largest derivative is switched off
     [False, True]
     """

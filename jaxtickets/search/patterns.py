@@ -79,7 +79,7 @@ def moves(space: Space, most: int) -> Moves:
     >>> from jaxtickets.search.space import weights
     >>> swap = moves(weights({"w": np.ones((2, 1))}, ("w",), scope="pattern", group=2), most=1)
     >>> walk = swap.init(jax.random.key(0), jnp.array([True, False]))
-    >>> proposal = swap.propose(jax.random.key(1), 1, walk)
+    >>> proposal = jax.jit(swap.propose)(jax.random.key(1), 1, walk)
     >>> proposal.walk.bits.tolist(), swap.settle(proposal, False).bits.tolist()
     ([False, True], [True, False])
     """

@@ -78,7 +78,7 @@ def resample(key: Key, log_weight: Array) -> Array:
     zero.
 
     >>> weight = np.array([0.0, 0.5, 0.25, 0.25], np.float32)
-    >>> parents = resample(jax.random.key(0), jnp.log(weight))
+    >>> parents = jax.jit(resample)(jax.random.key(0), jnp.log(weight))
     >>> sorted(parents.tolist())
     [1, 1, 2, 3]
     """

@@ -50,7 +50,7 @@ def crowding(objectives: Array, front: Array) -> Array:
       front: int32`[n]`, from 0 to n - 1.
 
     >>> on_a_line = jnp.array([[0.0, 2.0], [1.0, 1.0], [2.0, 0.0]])
-    >>> crowding(on_a_line, front=jnp.zeros(3, int)).tolist()
+    >>> jax.jit(crowding)(on_a_line, front=np.zeros(3, np.int32)).tolist()
     [inf, 2.0, inf]
     """
     n = objectives.shape[0]

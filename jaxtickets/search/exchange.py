@@ -52,7 +52,10 @@ class Ladder(NamedTuple):
 
 
 def begin(scales: Array) -> Ladder:
-    """The ladder of the increasing `scales[rungs]`, with chain i on rung i; two rungs or more.
+    """The ladder of the increasing `scales[rungs]`, with chain i on rung i.
+
+    Raises:
+      ValueError: there are fewer than two rungs.
 
     >>> ladder = begin([1.0, 2.0, 4.0])
     >>> ladder.scales.tolist(), ladder.rung.tolist()

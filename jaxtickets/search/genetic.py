@@ -77,7 +77,7 @@ def breed(
     >>> bits = space.weights(scores, ("w",))
     >>> lost = energies.saliency(scores, ("w",))  # the share of the scores that the mask loses
     >>> kernel = annealing.build(swaps.moves(bits, most=1), bits.mask, lost, annealing.Rules())
-    >>> states = jax.vmap(kernel.init)(jax.random.split(key), jnp.eye(2, dtype=bool))
+    >>> states = jax.vmap(kernel.init)(jax.random.split(key), np.eye(2, dtype=bool))
     >>> after = breed(key, kernel, bits, states, children=1, size=100)  # the best has a child
     >>> states.energy.tolist(), after.energy.tolist()
     ([0.75, 0.25], [0.25, 0.25])
@@ -100,7 +100,7 @@ def restart(key: Key, kernel: Kernel, states: State, chains: int) -> State:
     >>> bits = space.weights(scores, ("w",))
     >>> lost = energies.saliency(scores, ("w",))  # the share of the scores that the mask loses
     >>> kernel = annealing.build(swaps.moves(bits, most=1), bits.mask, lost, annealing.Rules())
-    >>> states = jax.vmap(kernel.init)(jax.random.split(key), jnp.eye(2, dtype=bool))
+    >>> states = jax.vmap(kernel.init)(jax.random.split(key), np.eye(2, dtype=bool))
     >>> kernel.point(restart(key, kernel, states, chains=1)).tolist()
     [[False, True], [False, True]]
     """
@@ -119,4 +119,4 @@ def _replace_worst(key: Key, kernel: Kernel, states: State, points: PyTree, chai
     new = jax.lax.map(lambda pair: kernel.init(*pair), (keys, points))
     new = new._replace(start=old.start, scale=old.scale, log_size=old.log_size)
     new = best_of(new, old)
-    return jax.tree.map(lambda leaf, rows: leaf.at[worst].set(rows), states, new)
+    return jax.tree.map(lambda leaf, rows: jnp.asarray(leaf).at[worst].set(rows), states, new)

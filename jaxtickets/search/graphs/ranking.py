@@ -53,7 +53,7 @@ def crowding(objectives: Array, front: Array) -> Array:
     >>> jax.jit(crowding)(on_a_line, front=np.zeros(3, np.int32)).tolist()
     [inf, 2.0, inf]
     """
-    n = objectives.shape[0]
+    n, front = objectives.shape[0], jnp.asarray(front)
 
     def of_one(values: Array) -> Array:
         order = jnp.lexsort((values, front))
@@ -80,7 +80,7 @@ def best_first(objectives: Array, alive: Array) -> Array:
       alive: bool`[n]`; the others come last, and their objectives don't count.
 
     >>> objectives, alive = jnp.array([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]), [True, True, False]
-    >>> best_first(objectives, jnp.array(alive)).tolist()
+    >>> jax.jit(best_first)(objectives, jnp.array(alive)).tolist()
     [1, 0, 2]
     """
     n = objectives.shape[0]

@@ -57,7 +57,7 @@ class AlexNet(nn.Module):
         large = self.form == "large"
         x, widths = images, iter(self.widths)
         for layer in range(1, 6):
-            x = block(self, partial(convolved, layer=layer, filters=next(widths)), x)
+            x = block(self, partial(_convolved, layer=layer, filters=next(widths)), x)
         if not large:
             return output(self, average(x))
         x = flatten(x)
@@ -67,7 +67,7 @@ class AlexNet(nn.Module):
         return output(self, x)
 
 
-def convolved(net: AlexNet, images: jax.Array, layer: int, filters: int) -> jax.Array:
+def _convolved(net: AlexNet, images: jax.Array, layer: int, filters: int) -> jax.Array:
     """A convolution by its number, its ReLU and the pool after it, if there is one."""
     large = net.form == "large"
     size, stride, padding = (11, 4, 2 if large else 5) if layer == 1 else WINDOWS[layer]

@@ -21,7 +21,7 @@ class BlockSettings(ConvSettings, Protocol):
     classes: int
 
 
-def logits(net: BlockSettings, images: jax.Array) -> jax.Array:
+def _logits(net: BlockSettings, images: jax.Array) -> jax.Array:
     """The forward pass of all three: `[n, h, w, c]` -> `[n, classes]`."""
     *filters, fc1, fc2 = net.widths
     x = images
@@ -55,7 +55,7 @@ class Conv2(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """`[n, h, w, c]` -> logits `[n, classes]`; training makes no difference."""
-        return logits(self, images)
+        return _logits(self, images)
 
 
 class Conv4(nn.Module):
@@ -79,7 +79,7 @@ class Conv4(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """`[n, h, w, c]` -> logits `[n, classes]`; training makes no difference."""
-        return logits(self, images)
+        return _logits(self, images)
 
 
 class Conv6(nn.Module):
@@ -103,4 +103,4 @@ class Conv6(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """`[n, h, w, c]` -> logits `[n, classes]`; training makes no difference."""
-        return logits(self, images)
+        return _logits(self, images)

@@ -82,6 +82,11 @@ def im2col(
 
     Raises:
       NotImplementedError: dilation, groups, another layout, or a number of dimensions other than 2.
+
+    >>> image, kernel = jnp.arange(9.0).reshape(1, 3, 3, 1), jnp.ones((2, 2, 1, 1))
+    >>> sums = im2col(image, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    >>> sums[0, :, :, 0].tolist()
+    [[8.0, 12.0], [20.0, 24.0]]
     """
     dilations = (*(lhs_dilation or ()), *(rhs_dilation or ()))
     depthwise = feature_group_count > 1 and rhs.shape[2:] == (1, feature_group_count)
@@ -149,6 +154,10 @@ def patches(
       kernel: `(kh, kw)`.
       strides: one stride for rows, one for columns.
       padding: 'SAME', 'VALID' or `((top, bottom), (left, right))`.
+
+    >>> image = jnp.arange(9.0).reshape(1, 3, 3, 1)
+    >>> patches(image, (2, 2), (1, 1), "VALID")[0, 0].tolist()
+    [[0.0, 1.0, 3.0, 4.0], [1.0, 2.0, 4.0, 5.0]]
     """
     if images.shape[-1] > FEW_CHANNELS:
         return jnp.concatenate(_slices(images, kernel, strides, padding), -1)
@@ -210,6 +219,9 @@ def convolution(name: str) -> Convolution:
 
     Raises:
       ValueError: an unknown name.
+
+    >>> convolution("lax").__name__
+    'conv_general_dilated'
     """
     if name == "auto":
         name = "im2col" if jax.default_backend() == "cpu" else "lax"
@@ -223,6 +235,10 @@ def lax_form(net: Net) -> Net:
 
     Channels and costs do not change; the jaxpr has far fewer equations, and no blocks that are
     computed again. Other models stay as they are.
+
+    >>> from jaxtickets import nets
+    >>> lax_form(nets.make("lenet5")).conv
+    'lax'
     """
     if isinstance(net, nn.Module) and getattr(net, "conv", None) in ("auto", *CONVOLUTIONS):
         changes: dict[str, Any] = {"conv": "lax"}
@@ -237,6 +253,9 @@ def max_pool2(images: jax.Array) -> jax.Array:
 
     An odd last row or column is dropped ('VALID'). The gradient goes to the first of the entries of
     a window that equal its maximum, row by row, as that of `reduce_window` does.
+
+    >>> max_pool2(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0].tolist()
+    [[5.0, 7.0], [13.0, 15.0]]
     """
     n, h, w, c = images.shape
     even = images[:, : h // 2 * 2, : w // 2 * 2]
@@ -268,6 +287,9 @@ def max_pool(images: jax.Array, window: int, stride: int, padding: int = 0) -> j
 
     Each side is padded with `padding` pixels that are never a maximum. `max_pool2` is faster for
     2x2 windows that do not overlap.
+
+    >>> max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1), window=3, stride=1)[0, :, :, 0].tolist()
+    [[10.0, 11.0], [14.0, 15.0]]
     """
     sides = ((0, 0), (padding, padding), (padding, padding), (0, 0))
     return lax.reduce_window(

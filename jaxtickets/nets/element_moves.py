@@ -58,7 +58,11 @@ MOVES: dict[str, Callable[..., list[np.ndarray]]] = {
 
 
 def compact(labels: np.ndarray) -> np.ndarray:
-    """Reduces axes along which all labels are equal to length 1."""
+    """Reduces axes along which all labels are equal to length 1.
+
+    >>> compact(np.array([[1, 1, 1], [2, 2, 2]])).tolist()
+    [[1], [2]]
+    """
     for axis in range(labels.ndim):
         first = labels.take([0], axis) if labels.shape[axis] else labels
         if (labels == first).all():
@@ -74,30 +78,58 @@ _BODIES = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
 def called_by(eqn: JaxprEqn) -> Jaxpr | ClosedJaxpr | None:
-    """The jaxpr that a call equation calls, with its constants; None for other equations."""
+    """The jaxpr that a call equation calls, with its constants; None for other equations.
+
+    >>> (call,) = jax.make_jaxpr(jax.jit(lambda x: x + 1))(0.0).eqns
+    >>> called_by(call).jaxpr.eqns[0].primitive.name
+    'add'
+    """
     if eqn.primitive.name not in CALLS:
         return None
     return next((eqn.params[name] for name in _BODIES if name in eqn.params), None)
 
 
 def body_of(eqn: JaxprEqn) -> Jaxpr | None:
-    """The jaxpr that a call equation calls; None for other equations."""
+    """The jaxpr that a call equation calls; None for other equations.
+
+    >>> (call,) = jax.make_jaxpr(jax.jit(lambda x: x + 1))(0.0).eqns
+    >>> (add,) = body_of(call).eqns
+    >>> add.primitive.name, body_of(add)
+    ('add', None)
+    """
     called = called_by(eqn)
     return None if called is None else opened(called)
 
 
 def opened(jaxpr: Jaxpr | ClosedJaxpr) -> Jaxpr:
-    """The jaxpr without its constants."""
+    """The jaxpr without its constants.
+
+    >>> closed = jax.make_jaxpr(lambda x: x + 1)(0.0)
+    >>> opened(closed) is closed.jaxpr, opened(closed.jaxpr) is closed.jaxpr
+    (True, True)
+    """
     return jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
 
 
 def shape_of(atom: Any) -> tuple[int, ...]:
-    """The shape of a variable or literal."""
+    """The shape of a variable or literal.
+
+    >>> (add,) = jax.make_jaxpr(lambda x: x + 1)(np.zeros((2, 3))).eqns
+    >>> shape_of(add.invars[0]), shape_of(add.invars[1])
+    ((2, 3), ())
+    """
     return atom.aval.shape
 
 
 def scan_counts(eqn: JaxprEqn) -> tuple[int, int]:
-    """The number of a scan's constant arguments, and of the carried ones that follow them."""
+    """The number of a scan's constant arguments, and of the carried ones that follow them.
+
+    >>> def weighted(scale, xs):
+    ...     return jax.lax.scan(lambda total, x: (total + scale * x, None), 0.0, xs)
+    >>> (scan,) = jax.make_jaxpr(weighted)(2.0, np.arange(3.0)).eqns
+    >>> scan_counts(scan)
+    (1, 1)
+    """
     if "ft_in" in eqn.params:  # from jax 0.11 on
         consts, carried, _ = eqn.params["ft_in"].unpack()
         return len(list(consts)), len(list(carried))
@@ -110,5 +142,9 @@ def module_of(eqn: JaxprEqn, where: str = "") -> str:
     Args:
       eqn: the equation.
       where: the module that calls its jaxpr.
+
+    >>> (add,) = jax.make_jaxpr(jax.named_scope("conv1")(lambda x: x + 1))(0.0).eqns
+    >>> module_of(add, "Net")
+    'Net/conv1'
     """
     return "/".join(filter(None, (where, str(eqn.source_info.name_stack))))

@@ -27,7 +27,12 @@ The shape of a float array, such as `(h, w, c)`; a shape and dtype, such as
 
 
 def example_inputs(shape: Example) -> tuple[jax.ShapeDtypeStruct, ...]:
-    """The inputs of a net for a batch of one example, as shapes and dtypes."""
+    """The inputs of a net for a batch of one example, as shapes and dtypes.
+
+    >>> (images,) = example_inputs((28, 28, 1))
+    >>> images.shape, str(images.dtype)
+    ((1, 28, 28, 1), 'float32')
+    """
     several = (shape,) if isinstance(shape, jax.ShapeDtypeStruct) else tuple(shape)
     arrays = [one for one in several if isinstance(one, jax.ShapeDtypeStruct)]
     if arrays and len(arrays) == len(several):
@@ -51,6 +56,12 @@ def functional(module: nn.Module, shape: Example) -> Model:
     Raises:
       ValueError: it is no Linen module; or, from `init`, the module has variables other than
         parameters and 'batch_stats'.
+
+    >>> model = functional(nn.Dense(3), (2,))
+    >>> params, stats = model.init(jax.random.key(0))
+    >>> outputs, _ = model.apply(params, stats, np.ones((5, 2), np.float32))
+    >>> params["kernel"].shape, outputs.shape
+    ((2, 3), (5, 3))
     """
     if not isinstance(module, nn.Module):
         raise ValueError(f"{_described(module)} is no Linen module, but a net must be one here")
@@ -58,7 +69,7 @@ def functional(module: nn.Module, shape: Example) -> Model:
 
     def init(key: Key) -> tuple[Params, Stats]:
         zeros = [jnp.zeros(one.shape, one.dtype) for one in inputs]
-        variables = module.init(key, *zeros, **mode(module, False))
+        variables = module.init(key, *zeros, **_mode(module, False))
         if unknown := sorted(set(variables) - COLLECTIONS - SOWN):
             raise ValueError(f"{type(module).__name__} has other kinds of variables: {unknown}")
         return variables.get("params", {}), variables.get("batch_stats", {})
@@ -71,14 +82,14 @@ def functional(module: nn.Module, shape: Example) -> Model:
             *(images if isinstance(images, tuple) else (images,)),
             rngs={} if key is None else {"dropout": key},
             mutable=["batch_stats"] if train else [],
-            **mode(module, train),
+            **_mode(module, train),
         )
         return logits, moved.get("batch_stats", {}) if train else stats
 
     return Model(init, apply)
 
 
-def mode(module: nn.Module, train: bool) -> dict[str, Any]:
+def _mode(module: nn.Module, train: bool) -> dict[str, Any]:
     """The keyword arguments that set the module's mode, if it has any."""
     names = inspect.signature(module.__call__).parameters
     return {name: train == on for name, on in MODES.items() if name in names}
@@ -89,6 +100,10 @@ def as_model(net: nn.Module | Model, shape: Example) -> Model:
 
     Raises:
       ValueError: `net` is neither.
+
+    >>> model = as_model(nn.Dense(3), (2,))
+    >>> as_model(model, (2,)) is model
+    True
     """
     return net if isinstance(net, Model) else functional(net, shape)
 

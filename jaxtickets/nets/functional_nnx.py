@@ -31,6 +31,12 @@ def functional_nnx(module: nnx.Module | Create) -> Model:
       ValueError: in one line: it is no NNX module, or has no parameters; from `init`, the module's
         state has changed since it was given; from `apply`, parameters or statistics are not those
         of the module, or the module changes other state, which a pure function would lose.
+
+    >>> model = functional_nnx(lambda rngs: nnx.Linear(2, 3, rngs=rngs))
+    >>> params, stats = model.init(jax.random.key(0))
+    >>> outputs, _ = model.apply(params, stats, np.ones((5, 2), np.float32))
+    >>> params["kernel"].shape, outputs.shape
+    ((2, 3), (5, 3))
     """
     followed = module if isinstance(module, nnx.Module) else None
     create: Any = module

@@ -23,6 +23,11 @@ def functional_plain(
     Raises:
       ValueError: in one line: `function` is not callable; or, from `init`, the parameters have a
         leaf that is no array of numbers, or no leaf with two axes, which could be a kernel.
+
+    >>> model = functional_plain(lambda params, x: x @ params["w"], {"w": np.array([[3.0], [4.0]])})
+    >>> params, stats = model.init(jax.random.key(0))
+    >>> model.apply(params, stats, np.array([[1.0, 2.0]]))[0].tolist()
+    [[11.0]]
     """
     if not callable(function):
         raise ValueError(f"an object of type {type(function).__name__} is no function")

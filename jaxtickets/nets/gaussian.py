@@ -51,6 +51,16 @@ def local(model: Model) -> Model:
     Raises:
       ValueError: from `apply`, if there is no key for a `Gaussian`, or if mean and variance are not
         alike.
+
+    >>> from jaxtickets.nets import functional_plain
+    >>> kernel = {"w": jnp.ones((2, 1))}
+    >>> net = local(functional_plain(lambda params, x: x @ params["w"], kernel))
+    >>> same = jnp.ones((2, 2))
+    >>> net.apply(kernel, {}, same)[0].tolist()
+    [[2.0], [2.0]]
+    >>> noisy, _ = net.apply(Gaussian(mean=kernel, variance=kernel), {}, same, jax.random.key(0))
+    >>> bool(noisy[0, 0] == noisy[1, 0])
+    False
     """
 
     def apply(
@@ -80,6 +90,12 @@ def local_leaves(
       model: the net.
       params, stats, images: arguments of `model.apply`, or their shapes.
       train: the mode.
+
+    >>> from jaxtickets.nets import functional_plain
+    >>> params = {"w": jnp.ones((2, 1)), "b": jnp.zeros((1, 1))}
+    >>> net = functional_plain(lambda params, x: x @ params["w"] + params["b"], params)
+    >>> local_leaves(net, params, {}, jnp.ones((1, 2)))
+    ('w',)
     """
     uses = _Uses(set(), set())
 

@@ -10,5 +10,9 @@ LARGE = 96
 
 
 def form_of(shape: Sequence[int]) -> str:
-    """The form for images of `shape` `(h, w, c)`: 'large' from 96 pixels on the shorter side."""
+    """The form for images of `shape` `(h, w, c)`: 'large' from 96 pixels on the shorter side.
+
+    >>> form_of((32, 32, 3)), form_of((224, 224, 3))
+    ('small', 'large')
+    """
     return "large" if min(shape[:2]) >= LARGE else "small"

@@ -63,6 +63,10 @@ def initializer(name: str) -> Initializer:
 
     Raises:
       ValueError: an unknown name.
+
+    >>> kernel = initializer("kaiming_uniform").kernel(jax.random.key(0), (100, 5))
+    >>> kernel.shape, bool(abs(kernel).max() <= 100**-0.5)
+    ((100, 5), True)
     """
     if name not in INITIALIZERS:
         raise ValueError(f"unknown initializer '{name}': one of {', '.join(INITIALIZERS)}")
@@ -74,6 +78,11 @@ def signed_constant(params: Params) -> Params:
 
     The standard deviation is that of the population, about the mean; a weight of exactly zero stays
     zero. Zhou et al. 2019, "Deconstructing lottery tickets".
+
+    >>> params = {"fc1": {"kernel": jnp.array([[1.0, -3.0]]), "bias": jnp.array([5.0, 6.0])}}
+    >>> constant = signed_constant(params)["fc1"]
+    >>> constant["kernel"].tolist(), constant["bias"].tolist()
+    ([[2.0, -2.0]], [5.0, 6.0])
     """
 
     def leaf(path: str, weights: jax.Array) -> jax.Array:

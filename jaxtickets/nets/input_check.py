@@ -22,6 +22,12 @@ def check_fits(net: nn.Module, shape: Sequence[int], classes: int) -> None:
 
     Raises:
       ValueError: in one line: what the net needs, and what the data has.
+
+    >>> from jaxtickets.nets import make
+    >>> check_fits(make("lenet5"), (28, 28, 1), classes=10)
+    >>> check_fits(make("lenet5"), (8, 8, 1), classes=10)
+    Traceback (most recent call last):
+    ValueError: lenet5 needs images of at least 16x16 pixels, not 8x8
     """
     name = name_of(net) if type(net) in NETS.values() else type(net).__name__
     height, width, channels = shape

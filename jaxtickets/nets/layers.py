@@ -69,6 +69,16 @@ def conv(
       padding: 'SAME', 'VALID', or the number of zeros on each of the four sides.
       depthwise: whether filter `i` reads only channel `i`; `features` is then `c`.
       bias: False if a batch norm follows, whose shift makes a bias redundant.
+
+    >>> from jaxtickets.nets.lenet5 import LeNet5
+    >>> class OneLayer(LeNet5):
+    ...     @nn.compact
+    ...     def __call__(self, images):
+    ...         return conv(self, "conv1", images, 6, 5, padding=2)
+    >>> images = jax.ShapeDtypeStruct((1, 8, 8, 3), "float32")
+    >>> outputs, variables = jax.eval_shape(OneLayer().init_with_output, jax.random.key(0), images)
+    >>> outputs.shape, variables["params"]["conv1"]["kernel"].shape
+    ((1, 8, 8, 6), (5, 5, 3, 6))
     """
     draw = initializer(net.initializer)
     channels = 1 if depthwise else images.shape[-1]
@@ -88,7 +98,18 @@ def conv(
 
 
 def dense(net: DenseSettings, name: str, inputs: jax.Array, features: int) -> jax.Array:
-    """An affine map, or a linear one without bias: `[n, inputs]` -> `[n, features]`."""
+    """An affine map, or a linear one without bias: `[n, inputs]` -> `[n, features]`.
+
+    >>> from jaxtickets.nets.mlp import MLP
+    >>> class OneLayer(MLP):
+    ...     @nn.compact
+    ...     def __call__(self, inputs):
+    ...         return dense(self, "fc1", inputs, 4)
+    >>> inputs = jax.ShapeDtypeStruct((5, 3), "float32")
+    >>> outputs, variables = jax.eval_shape(OneLayer().init_with_output, jax.random.key(0), inputs)
+    >>> outputs.shape, variables["params"]["fc1"]["kernel"].shape
+    ((5, 4), (3, 4))
+    """
     draw = initializer(net.initializer)
     return nn.Dense(
         features,
@@ -101,7 +122,18 @@ def dense(net: DenseSettings, name: str, inputs: jax.Array, features: int) -> ja
 
 
 def output(net: OutputSettings, inputs: jax.Array) -> jax.Array:
-    """The output layer: `[n, inputs]` -> logits `[n, classes]`, in float32 or higher."""
+    """The output layer: `[n, inputs]` -> logits `[n, classes]`, in float32 or higher.
+
+    >>> from jaxtickets.nets.mlp import MLP
+    >>> class OneLayer(MLP):
+    ...     @nn.compact
+    ...     def __call__(self, inputs):
+    ...         return output(self, inputs)
+    >>> inputs = jax.ShapeDtypeStruct((5, 3), "bfloat16")
+    >>> logits, _ = jax.eval_shape(OneLayer(classes=7).init_with_output, jax.random.key(0), inputs)
+    >>> logits.shape, str(logits.dtype)
+    ((5, 7), 'float32')
+    """
     whole = inputs.astype(jnp.promote_types(inputs.dtype, jnp.float32))
     return dense(net, "out", whole, net.classes)
 
@@ -117,6 +149,16 @@ def batch_norm(name: str, inputs: jax.Array, train: bool) -> jax.Array:
     In training mode it uses the batch's statistics and updates the running ones. The running
     variance is that of the population, whereas PyTorch (with momentum 0.1 in its convention) uses
     that of the sample.
+
+    >>> from jaxtickets.nets.mlp import MLP
+    >>> class OneLayer(MLP):
+    ...     @nn.compact
+    ...     def __call__(self, inputs):
+    ...         return batch_norm("bn1", inputs, train=True)
+    >>> inputs = jnp.array([[0.0, 5.0], [2.0, 9.0]])
+    >>> outputs, variables = OneLayer().init_with_output(jax.random.key(0), inputs)
+    >>> outputs.round(3).tolist(), variables["params"]["bn1"]["scale"].tolist()
+    ([[-1.0, -1.0], [1.0, 1.0]], [1.0, 1.0])
     """
     return nn.BatchNorm(
         use_running_average=not train,
@@ -137,6 +179,19 @@ def block(net: BlockSettings, fn: Callable[[Any, jax.Array], jax.Array], x: jax.
       net: the net.
       fn: makes the block's layers in the net that it is given; pure otherwise.
       x: the block's input.
+
+    >>> from jaxtickets.nets.vgg import VGG11
+    >>> class OneBlock(VGG11):
+    ...     @nn.compact
+    ...     def __call__(self, inputs):
+    ...         return block(self, lambda net, x: nn.relu(dense(net, "fc1", x, 4)), inputs)
+    >>> inputs = jnp.ones((5, 3))
+    >>> for remat in (False, True):
+    ...     net = OneBlock(remat=remat)
+    ...     jaxpr = jax.make_jaxpr(net.init_with_output)(jax.random.key(0), inputs)
+    ...     print(remat, any("remat" in str(eqn.primitive) for eqn in jaxpr.eqns))
+    False False
+    True True
     """
     return nn.remat(fn)(net, x) if net.remat else fn(net, x)
 
@@ -146,6 +201,9 @@ def flatten(images: jax.Array) -> jax.Array:
 
     Raises:
       ImageTooSmallError: there are no pixels.
+
+    >>> flatten(np.arange(8).reshape(1, 2, 2, 2)).tolist()
+    [[0, 1, 2, 3, 4, 5, 6, 7]]
     """
     if 0 in images.shape[1:]:
         raise ImageTooSmallError("the images are too small: no pixels are left to flatten")
@@ -157,6 +215,9 @@ def average(images: jax.Array) -> jax.Array:
 
     Raises:
       ImageTooSmallError: there are no pixels.
+
+    >>> average(np.arange(8).reshape(1, 2, 2, 2)).tolist()
+    [[3.0, 4.0]]
     """
     if 0 in images.shape[1:]:
         raise ImageTooSmallError("the images are too small: no pixels are left to average")

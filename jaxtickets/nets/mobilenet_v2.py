@@ -28,23 +28,23 @@ STAGES = (
 )
 
 
-def rounded(channels: float) -> int:
+def _rounded(channels: float) -> int:
     """`channels` rounded to a multiple of 8, at least 8 and at least 90 % of `channels`."""
     nearest = max(8, int(channels + 4) // 8 * 8)
     return nearest if nearest >= 0.9 * channels else nearest + 8
 
 
-def published(width: float) -> tuple[int, ...]:
+def _published(width: float) -> tuple[int, ...]:
     """The paper's widths, times `width`."""
-    before = rounded(32 * width)
+    before = _rounded(32 * width)
     widths = [before]
     for channels, expansion, blocks, _ in STAGES:
-        stream = rounded(channels * width)
+        stream = _rounded(channels * width)
         for number in range(blocks):
             widths += [expansion * before] if expansion > 1 else []
             widths += [stream] if number == 0 else []
             before = stream
-    return (*widths, rounded(1280 * max(1.0, width)))
+    return (*widths, _rounded(1280 * max(1.0, width)))
 
 
 class MobileNetV2(nn.Module):
@@ -85,7 +85,7 @@ class MobileNetV2(nn.Module):
 
     def __post_init__(self) -> None:
         """Fills in the published widths."""
-        self.widths = self.widths or published(self.width)
+        self.widths = self.widths or _published(self.width)
         super().__post_init__()
 
     @nn.compact
@@ -93,12 +93,12 @@ class MobileNetV2(nn.Module):
         """`[n, h, w, c]` -> logits `[n, classes]`; training needs a key for 'dropout'."""
         large = self.form == "large"
         widths = iter(self.widths)
-        x = nn.relu6(layer(self, "stem", images, next(widths), 3, train, 2 if large else 1))
+        x = nn.relu6(_layer(self, "stem", images, next(widths), 3, train, 2 if large else 1))
         for stage, (_, expansion, blocks, halving) in enumerate(STAGES, 1):
             for number in range(1, 1 + blocks):
                 first = number == 1
                 layers = partial(
-                    bottleneck,
+                    _bottleneck,
                     name=f"stage{stage}_block{number}",
                     expanded=next(widths) if expansion > 1 else None,
                     stream=next(widths) if first else None,
@@ -106,12 +106,12 @@ class MobileNetV2(nn.Module):
                     train=train,
                 )
                 x = block(self, layers, x)
-        x = nn.relu6(layer(self, "last", x, next(widths), 1, train))
+        x = nn.relu6(_layer(self, "last", x, next(widths), 1, train))
         x = nn.Dropout(self.dropout)(average(x), deterministic=not train)
         return output(self, x)
 
 
-def bottleneck(
+def _bottleneck(
     net: BlockSettings,
     images: jax.Array,
     name: str,
@@ -133,13 +133,13 @@ def bottleneck(
     """
     y = images
     if expanded is not None:
-        y = nn.relu6(layer(net, f"{name}_expand", y, expanded, 1, train))
-    y = nn.relu6(layer(net, f"{name}_depthwise", y, y.shape[-1], 3, train, stride, True))
-    y = layer(net, f"{name}_project", y, stream or images.shape[-1], 1, train)
+        y = nn.relu6(_layer(net, f"{name}_expand", y, expanded, 1, train))
+    y = nn.relu6(_layer(net, f"{name}_depthwise", y, y.shape[-1], 3, train, stride, True))
+    y = _layer(net, f"{name}_project", y, stream or images.shape[-1], 1, train)
     return images + y if stream is None else y
 
 
-def layer(
+def _layer(
     net: ConvSettings,
     name: str,
     images: jax.Array,

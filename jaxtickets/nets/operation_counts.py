@@ -35,6 +35,9 @@ def positions(net: nn.Module | Model, shape: Example) -> dict[str, int]:
     Raises:
       ValueError: in one line: as in `multiply_adds`, or a leaf uses some of its weights more often
         than others.
+
+    >>> positions(nn.Conv(4, (3, 3)), (8, 8, 1))
+    {'kernel': 64}
     """
     sizes, adds = _counted(net, shape)
     uses = {}
@@ -65,6 +68,9 @@ def multiply_adds(net: nn.Module | Model, shape: Example) -> dict[str, int]:
     Raises:
       ValueError: in one line: a loop of unknown length multiplies, or an operation cannot be
         counted.
+
+    >>> multiply_adds(nn.Conv(4, (3, 3)), (8, 8, 1)), 8 * 8 * (3 * 3 * 4)
+    ({'kernel': 2304}, 2304)
     """
     sizes, adds = _counted(net, shape)
     return {path: adds[path] for path in sizes if path in adds} | adds

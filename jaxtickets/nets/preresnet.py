@@ -10,7 +10,7 @@ from jaxtickets.nets.layers import average, batch_norm, conv, output
 STREAMS, INNER = (64, 128, 256), (16, 32, 64)
 
 
-def published(depth: int) -> tuple[int, ...]:
+def _published(depth: int) -> tuple[int, ...]:
     """The widths of the paper.
 
     Raises:
@@ -52,7 +52,7 @@ class PreResNet(nn.Module):
 
     def __post_init__(self) -> None:
         """Fills in the published widths."""
-        self.widths = self.widths or published(self.depth)
+        self.widths = self.widths or _published(self.depth)
         super().__post_init__()
 
     @nn.compact

@@ -64,12 +64,20 @@ CHOICES = {"form": FORMS, "shortcut": SHORTCUTS}
 
 
 def names() -> tuple[str, ...]:
-    """The names of the nets."""
+    """The names of the nets.
+
+    >>> names()[:3]
+    ('lenet300_100', 'lenet5', 'lenet5_lecun')
+    """
     return tuple(NETS)
 
 
 def image_shape(name: str) -> tuple[int, int, int]:
-    """`(h, w, c)` of the images for which a net is benchmarked; it takes others too."""
+    """`(h, w, c)` of the images for which a net is benchmarked; it takes others too.
+
+    >>> image_shape("lenet5")
+    (28, 28, 1)
+    """
     shape: tuple[int, int, int] = NETS[name].image_shape  # type: ignore[attr-defined]
     return shape
 
@@ -85,6 +93,11 @@ def make(name: str, /, *, shape: Sequence[int] | None = None, **attributes: Any)
 
     Raises:
       ValueError: in one line: an unknown net or attribute, or an invalid value.
+
+    >>> make("vgg11", shape=(224, 224, 3), classes=1000).form
+    'large'
+    >>> make("lenet300_100", widths=(8, 4)).widths
+    (8, 4)
     """
     if name not in NETS:
         raise ValueError(f"unknown net '{name}': one of {', '.join(NETS)}")
@@ -108,6 +121,9 @@ def name_of(net: nn.Module) -> str:
 
     Raises:
       ValueError: the class is not in the registry.
+
+    >>> name_of(make("vgg11"))
+    'vgg11'
     """
     for name, kind in NETS.items():
         if type(net) is kind:
@@ -116,7 +132,12 @@ def name_of(net: nn.Module) -> str:
 
 
 def to_json(net: nn.Module) -> dict[str, Any]:
-    """`{'name': ..., attribute: value, ...}`, in types that JSON preserves."""
+    """`{'name': ..., attribute: value, ...}`, in types that JSON preserves.
+
+    >>> to_json(make("lenet300_100", widths=(8, 4), use_bias=False))
+    {'name': 'lenet300_100', 'widths': [8, 4], 'classes': 10, 'use_bias': False,
+     'initializer': 'glorot_normal'}
+    """
     name = name_of(net)
     values = {attribute: getattr(net, attribute) for attribute in _attributes(type(net))}
     return {"name": name} | values | {"widths": list(values["widths"])}
@@ -127,6 +148,9 @@ def from_json(written: Mapping[str, Any]) -> nn.Module:
 
     Raises:
       ValueError: as in `make`.
+
+    >>> from_json(to_json(make("lenet300_100", widths=(8, 4)))).widths
+    (8, 4)
     """
     return make(written["name"], **{key: value for key, value in written.items() if key != "name"})
 
@@ -136,6 +160,9 @@ def output_layer(net: nn.Module) -> str:
 
     Raises:
       ValueError: the net is not in the registry.
+
+    >>> output_layer(make("lenet5"))
+    'out'
     """
     name_of(net)
     return "out"

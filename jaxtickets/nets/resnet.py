@@ -35,13 +35,13 @@ class ResNetSettings(BlockSettings, Protocol):
     shortcut: str
 
 
-def published(streams: Sequence[int], blocks: Sequence[int]) -> tuple[int, ...]:
+def _published(streams: Sequence[int], blocks: Sequence[int]) -> tuple[int, ...]:
     """The paper's widths: in each stage, all widths equal the stream's."""
     pairs = zip(streams, blocks, strict=True)
     return tuple(stream for stream, count in pairs for _ in range(1 + count))
 
 
-def logits(
+def _logits(
     net: ResNetSettings,
     images: jax.Array,
     train: bool,
@@ -70,7 +70,7 @@ def logits(
             halves = stage > 1 and number == 1
             stream = next(widths) if halves else stream
             layers = partial(
-                basic_block,
+                _basic_block,
                 name=f"stage{stage}_block{number}",
                 inner=next(widths),
                 stream=stream,
@@ -81,7 +81,7 @@ def logits(
     return output(net, average(x))
 
 
-def basic_block(
+def _basic_block(
     net: ResNetSettings,
     images: jax.Array,
     name: str,
@@ -92,14 +92,14 @@ def basic_block(
 ) -> jax.Array:
     """Two convolutions and the shortcut around them: `[n, h, w, c]` -> `[n, h', w', stream]`."""
     x, stride = images, 2 if halves else 1
-    short = shortcut(net, name, x, stream, train) if halves else x
+    short = _shortcut(net, name, x, stream, train) if halves else x
     y = conv(net, f"{name}_conv1", x, inner, 3, stride=stride, padding=1, bias=False)
     y = nn.relu(batch_norm(f"{name}_bn1", y, train))
     y = conv(net, f"{name}_conv2", y, stream, 3, padding=1, bias=False)
     return nn.relu(batch_norm(f"{name}_bn2", y, train) + short)
 
 
-def shortcut(
+def _shortcut(
     net: ResNetSettings, name: str, images: jax.Array, stream: int, train: bool
 ) -> jax.Array:
     """The shortcut to the next stage: `[n, h, w, c]` -> `[n, ceil(h / 2), ceil(w / 2), stream]`.
@@ -132,7 +132,7 @@ class ResNet20(nn.Module):
     """
 
     image_shape: ClassVar[tuple[int, int, int]] = (32, 32, 3)
-    widths: tuple[int, ...] = published((16, 32, 64), (3, 3, 3))
+    widths: tuple[int, ...] = _published((16, 32, 64), (3, 3, 3))
     classes: int = 10
     use_bias: bool = True
     initializer: str = "kaiming_normal"
@@ -143,7 +143,7 @@ class ResNet20(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """`[n, h, w, c]` -> logits `[n, classes]`."""
-        return logits(self, images, train, (3, 3, 3))
+        return _logits(self, images, train, (3, 3, 3))
 
 
 class ResNet32(nn.Module):
@@ -153,7 +153,7 @@ class ResNet32(nn.Module):
     """
 
     image_shape: ClassVar[tuple[int, int, int]] = (32, 32, 3)
-    widths: tuple[int, ...] = published((16, 32, 64), (5, 5, 5))
+    widths: tuple[int, ...] = _published((16, 32, 64), (5, 5, 5))
     classes: int = 10
     use_bias: bool = True
     initializer: str = "kaiming_normal"
@@ -164,7 +164,7 @@ class ResNet32(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """`[n, h, w, c]` -> logits `[n, classes]`."""
-        return logits(self, images, train, (5, 5, 5))
+        return _logits(self, images, train, (5, 5, 5))
 
 
 class ResNet56(nn.Module):
@@ -174,7 +174,7 @@ class ResNet56(nn.Module):
     """
 
     image_shape: ClassVar[tuple[int, int, int]] = (32, 32, 3)
-    widths: tuple[int, ...] = published((16, 32, 64), (9, 9, 9))
+    widths: tuple[int, ...] = _published((16, 32, 64), (9, 9, 9))
     classes: int = 10
     use_bias: bool = True
     initializer: str = "kaiming_normal"
@@ -185,7 +185,7 @@ class ResNet56(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """`[n, h, w, c]` -> logits `[n, classes]`."""
-        return logits(self, images, train, (9, 9, 9))
+        return _logits(self, images, train, (9, 9, 9))
 
 
 class ResNet110(nn.Module):
@@ -195,7 +195,7 @@ class ResNet110(nn.Module):
     """
 
     image_shape: ClassVar[tuple[int, int, int]] = (32, 32, 3)
-    widths: tuple[int, ...] = published((16, 32, 64), (18, 18, 18))
+    widths: tuple[int, ...] = _published((16, 32, 64), (18, 18, 18))
     classes: int = 10
     use_bias: bool = True
     initializer: str = "kaiming_normal"
@@ -206,7 +206,7 @@ class ResNet110(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """`[n, h, w, c]` -> logits `[n, classes]`."""
-        return logits(self, images, train, (18, 18, 18))
+        return _logits(self, images, train, (18, 18, 18))
 
 
 class ResNet18(nn.Module):
@@ -220,7 +220,7 @@ class ResNet18(nn.Module):
 
     form: str = "small"
     image_shape: ClassVar[tuple[int, int, int]] = (32, 32, 3)
-    widths: tuple[int, ...] = published((64, 128, 256, 512), (2, 2, 2, 2))
+    widths: tuple[int, ...] = _published((64, 128, 256, 512), (2, 2, 2, 2))
     classes: int = 10
     use_bias: bool = True
     initializer: str = "kaiming_normal"
@@ -231,7 +231,7 @@ class ResNet18(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """`[n, h, w, c]` -> logits `[n, classes]`."""
-        return logits(self, images, train, (2, 2, 2, 2), self.form)
+        return _logits(self, images, train, (2, 2, 2, 2), self.form)
 
 
 class ResNet34(nn.Module):
@@ -244,7 +244,7 @@ class ResNet34(nn.Module):
 
     form: str = "small"
     image_shape: ClassVar[tuple[int, int, int]] = (32, 32, 3)
-    widths: tuple[int, ...] = published((64, 128, 256, 512), (3, 4, 6, 3))
+    widths: tuple[int, ...] = _published((64, 128, 256, 512), (3, 4, 6, 3))
     classes: int = 10
     use_bias: bool = True
     initializer: str = "kaiming_normal"
@@ -255,4 +255,4 @@ class ResNet34(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """`[n, h, w, c]` -> logits `[n, classes]`."""
-        return logits(self, images, train, (3, 4, 6, 3), self.form)
+        return _logits(self, images, train, (3, 4, 6, 3), self.form)

@@ -43,20 +43,20 @@ class VGGSettings(BlockSettings, Protocol):
     dropout: float
 
 
-def published(layers: Sequence[int], form: str) -> tuple[int, ...]:
+def _published(layers: Sequence[int], form: str) -> tuple[int, ...]:
     """The widths of the paper, given the number of convolutions in each group."""
     filters = [width for width, many in zip(FILTERS, layers, strict=True) for _ in range(many)]
     return (*filters, 4096, 4096) if form == "large" else tuple(filters)
 
 
-def logits(net: VGGSettings, images: jax.Array, train: bool, layers: Sequence[int]) -> jax.Array:
+def _logits(net: VGGSettings, images: jax.Array, train: bool, layers: Sequence[int]) -> jax.Array:
     """The forward pass of all three: `[n, h, w, c]` -> `[n, classes]`."""
     widths = iter(net.widths)
     x, numbers = images, count(1)
     for group, many in enumerate(layers, 1):
         sizes = [(layer, next(widths)) for layer in islice(numbers, many)]
         pooled = group < len(layers) or net.form == "large"
-        x = block(net, partial(convolutions, sizes=sizes, pooled=pooled, train=train), x)
+        x = block(net, partial(_convolutions, sizes=sizes, pooled=pooled, train=train), x)
     if net.form == "small":
         return output(net, average(x))
     x = flatten(x)
@@ -66,7 +66,7 @@ def logits(net: VGGSettings, images: jax.Array, train: bool, layers: Sequence[in
     return output(net, x)
 
 
-def convolutions(
+def _convolutions(
     net: VGGSettings,
     images: jax.Array,
     sizes: Sequence[tuple[int, int]],
@@ -108,13 +108,13 @@ class VGG11(nn.Module):
 
     def __post_init__(self) -> None:
         """Fills in the published widths."""
-        self.widths = self.widths or published(VGG_11, self.form)
+        self.widths = self.widths or _published(VGG_11, self.form)
         super().__post_init__()
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """`[n, h, w, c]` -> logits `[n, classes]`; training needs a key for 'dropout' if large."""
-        return logits(self, images, train, VGG_11)
+        return _logits(self, images, train, VGG_11)
 
 
 class VGG16(nn.Module):
@@ -135,13 +135,13 @@ class VGG16(nn.Module):
 
     def __post_init__(self) -> None:
         """Fills in the published widths."""
-        self.widths = self.widths or published(VGG_16, self.form)
+        self.widths = self.widths or _published(VGG_16, self.form)
         super().__post_init__()
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """`[n, h, w, c]` -> logits `[n, classes]`; training needs a key for 'dropout' if large."""
-        return logits(self, images, train, VGG_16)
+        return _logits(self, images, train, VGG_16)
 
 
 class VGG19(nn.Module):
@@ -162,10 +162,10 @@ class VGG19(nn.Module):
 
     def __post_init__(self) -> None:
         """Fills in the published widths."""
-        self.widths = self.widths or published(VGG_19, self.form)
+        self.widths = self.widths or _published(VGG_19, self.form)
         super().__post_init__()
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool) -> jax.Array:
         """`[n, h, w, c]` -> logits `[n, classes]`; training needs a key for 'dropout' if large."""
-        return logits(self, images, train, VGG_19)
+        return _logits(self, images, train, VGG_19)

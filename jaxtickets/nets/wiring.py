@@ -35,6 +35,13 @@ def wiring(net: nn.Module, shape: Sequence[int]) -> Wiring:
 
     Raises:
       ValueError: the net is not in the registry, or the images are too small for it.
+
+    >>> from jaxtickets.nets import make
+    >>> groups = wiring(make("lenet5", widths=(2, 3, 4)), (28, 28, 1))
+    >>> [(group.name, group.size, group.consumers) for group in groups]
+    [('conv1', 2, (Feed(layer='conv2', repeat=1),)),
+     ('conv2', 3, (Feed(layer='fc1', repeat=16),)),
+     ('fc1', 4, (Feed(layer='out', repeat=1),))]
     """
     name_of(net)
     params, _ = jax.eval_shape(functional(net, shape).init, jax.random.key(0))

@@ -99,6 +99,28 @@ def build(
       floor: the least that a field keeps in each segment.
       burn_in: estimates the start temperature; None: temperatures are those of the plan.
       interaction: how the chains of a group interact between two chunks; None: they do not.
+
+    >>> from jaxtickets.recipes.search_domain import search_domain
+    >>> from jaxtickets.recipes.search_proposals import swaps
+    >>> from jaxtickets.search import energies
+    >>> params, key = {"w": jnp.array([[1.0, 3.0]])}, jax.random.key(0)
+    >>> domain = search_domain("weights", "global", params, ("w",), wiring=())
+    >>> lost = energies.saliency(params, ("w",))  # the share of the scores that the mask loses
+    >>> search = build(
+    ...     domain,
+    ...     proposal=swaps(domain.space, most=1),
+    ...     energy=lambda chain, data, images: lost,
+    ...     rules=annealing.Rules(),
+    ...     prepare=lambda images: images,
+    ...     chunk=1,
+    ... )
+    >>> plans = annealing.step_plans(1, temperature=jnp.ones_like, size=jnp.ones_like)
+    >>> chain = ChainInputs(key, key, params, {}, jnp.array([True, False]), plans)
+    >>> unseen = Split(np.zeros((1, 1)), np.zeros(1, int))
+    >>> data = SearchData(unseen, unseen, unseen)
+    >>> state, infos, _ = search.chunk(chain, search.begin(chain, data), 0, data)
+    >>> state.chosen.tolist(), float(state.chosen_score)  # the only swap is an improvement
+    ([False, True], 0.25)
     """
     validated_by = validation or energy
 

@@ -141,6 +141,31 @@ def build(
       prunable: the leaves that are masked.
       rounds: how chains move.
       interaction: how the chains of a group interact between two chunks; None: they do not.
+
+    >>> from jaxtickets import losses
+    >>> from jaxtickets.nets import functional_plain
+    >>> params, key = {"w": jnp.zeros((2, 2))}, jax.random.key(0)
+    >>> data = Split(jnp.eye(2), jnp.arange(2))
+    >>> net = functional_plain(lambda params, images: images @ params["w"], params)
+    >>> same = lambda images: images
+    >>> recipe = Recipe(
+    ...     net,
+    ...     losses.classification(net, same),
+    ...     optimizer=lambda hyper: optax.sgd(1.0),
+    ...     prepare=same,
+    ...     augment=None,
+    ...     batch_size=2,
+    ...     every=1,
+    ... )
+    >>> search = build(recipe, ("w",), Rounds(every=1, images=2, chunk=2))
+    >>> plan = MovePlan(jnp.array([2, 2]), jnp.array([1, 1]))  # two of four weights; one moves
+    >>> dense_column = {"w": jnp.array([[True, False], [True, False]])}
+    >>> hyper, heat, temperatures = (), jnp.float32(0), jnp.ones(2)
+    >>> chain = TrainedChain(key, hyper, params, {}, dense_column, plan, heat, heat, temperatures)
+    >>> seen = TrainedData(data, data, data)
+    >>> state, infos, _ = search.chunk(chain, search.begin(chain, seen), 0, seen)
+    >>> int(state.chosen["w"].sum()), infos.accepted.tolist()
+    (2, [True, True])
     """
     scores = rounds.accept is not None or interaction is not None
 
@@ -291,6 +316,11 @@ def consensus(space: Space, held: Array, keep: int, floor: int = 0) -> Array:
       space: the space of the bits of masks.
       held: int32`[chains, n]`, see `Walk`.
       keep, floor: see `space.choose`.
+
+    >>> from jaxtickets.search.space import weights
+    >>> space = weights({"w": np.ones((1, 3))}, ("w",))
+    >>> consensus(space, held=np.array([[3, 0, 1], [2, 1, 4]]), keep=2).tolist()
+    [True, False, True]
     """
     return choose(space, held.sum(0).astype(jnp.float32), jnp.int32(keep), floor)
 

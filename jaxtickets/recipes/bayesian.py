@@ -37,12 +37,23 @@ def posterior(trained: Joint) -> Gaussian:
 
     Args:
       trained: the means, and the `MeanField` of the gate.
+
+    >>> means = {"w": jnp.array([[1.0, 2.0]])}
+    >>> rho = {"w": jnp.array([[0.0, mean_field.FIXED]])}  # a deviation of log 2, and of 0
+    >>> [round(v, 3) for v in posterior(Joint(means, MeanField(rho, ()))).variance["w"][0].tolist()]
+    [0.48, 0.0]
     """
     return mean_field.posterior(trained.weights, trained.gate)
 
 
 def draw(key: Key, posterior: Gaussian) -> Params:
-    """Weights from the posterior; the mean where the variance is 0. The key is consumed."""
+    """Weights from the posterior; the mean where the variance is 0. The key is consumed.
+
+    >>> means = {"w": jnp.array([[1.0, 2.0]])}
+    >>> certain = Gaussian(means, variance={"w": jnp.zeros((1, 2))})
+    >>> draw(jax.random.key(0), certain)["w"].tolist()
+    [[1.0, 2.0]]
+    """
 
     def leaf(mean: Array, variance: Array, drawn: Array) -> jax.Array:
         return (mean + jnp.sqrt(variance) * drawn).astype(jnp.result_type(mean))
@@ -73,6 +84,13 @@ def predict(
 
     Raises:
       ValueError: there is no sample.
+
+    >>> from jaxtickets.nets import functional_plain
+    >>> means = {"w": jnp.zeros((3, 2))}
+    >>> net = functional_plain(lambda params, images: images @ params["w"], means)
+    >>> certain, key = Gaussian(means, variance=means), jax.random.key(0)
+    >>> predict(net.apply, certain, {}, jnp.ones((1, 3)), key, samples=2).tolist()
+    [[[0.5, 0.5]], [[0.5, 0.5]]]
     """
     if samples < 1:
         raise ValueError(f"samples={samples}: must be 1 or more")
@@ -100,6 +118,10 @@ def prune(
         can be a batch axis.
       score: see `mean_field.SCORES`; signal to noise as in Blundell et al., "Weight uncertainty in
         neural networks", 2015, section 5.1.
+
+    >>> weights = Gaussian({"w": jnp.array([[2.0, 3.0]])}, {"w": jnp.array([[0.25, 9.0]])})
+    >>> prune(weights, ("w",), keep=1)["w"].tolist()  # signal to noise: 4 and 1
+    [[True, False]]
     """
     return masks.select(mean_field.scores(score, posterior), prunable, keep, floor)
 
@@ -109,6 +131,11 @@ def masked(mask: Mask, posterior: Gaussian) -> Gaussian:
 
     Raises:
       ValueError: the mask is not like the parameters, see `masks.check_mask`.
+
+    >>> weights = Gaussian({"w": jnp.array([[2.0, 3.0]])}, {"w": jnp.array([[0.25, 9.0]])})
+    >>> pruned = masked({"w": np.array([[True, False]])}, weights)
+    >>> pruned.mean["w"].tolist(), pruned.variance["w"].tolist()
+    ([[2.0, 0.0]], [[0.25, 0.0]])
     """
     return Gaussian(masks.apply(mask, posterior.mean), masks.apply(mask, posterior.variance))
 
@@ -138,6 +165,11 @@ def transplant(mask: Mask, trained: Joint) -> Transplant:
 
     Raises:
       ValueError: the mask is not like the parameters, see `masks.check_mask`.
+
+    >>> trained = Joint({"w": jnp.array([[2.0, 3.0]])}, MeanField({"w": jnp.zeros((1, 2))}, ()))
+    >>> over, fill = transplant({"w": jnp.array([[True, False]])}, trained)
+    >>> over.gate.rho["w"].tolist(), fill.gate.rho["w"].tolist()
+    ([[True, False]], [[-1000.0, -1000.0]])
     """
     masks.check_mask(mask, trained.weights)
     has_centre = bool(jax.tree.leaves(trained.gate.centre))

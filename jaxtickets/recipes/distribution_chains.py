@@ -31,7 +31,7 @@ from jaxtickets.search.space import choose
 from jaxtickets.types import Array, Key, Mask, Prunable, PyTree, Split
 
 
-def distribution_of(domain: SearchDomain) -> Distribution:
+def _distribution_of(domain: SearchDomain) -> Distribution:
     """The distribution over the points of a domain: of potentials normal, of bits Bernoulli."""
     return distributions.bernoulli if domain.fields is None else distributions.normal
 
@@ -63,8 +63,29 @@ def build(
 
     Raises:
       ValueError: the update takes more samples.
+
+    >>> from jaxtickets.recipes.search_domain import search_domain
+    >>> from jaxtickets.search import cross_entropy, energies
+    >>> params, key = {"w": jnp.array([[1.0, 3.0]])}, jax.random.key(0)
+    >>> lost = energies.saliency(params, ("w",))  # the share of the scores that the mask loses
+    >>> search = build(
+    ...     domain=search_domain("weights", "global", params, ("w",), wiring=()),
+    ...     update_of=lambda distribution: cross_entropy.update(distribution, elite=4),
+    ...     energy=lambda chain, data, images: lost,
+    ...     prunable=("w",),
+    ...     samples=32,
+    ...     prepare=lambda images: images,
+    ...     chunk=1,
+    ... )
+    >>> plans = annealing.step_plans(1, temperature=jnp.ones_like, size=jnp.ones_like)
+    >>> chain = ChainInputs(key, key, params, {}, jnp.zeros(2), plans, keep=1)
+    >>> unseen = Split(np.zeros((1, 1)), np.zeros(1, int))
+    >>> data = SearchData(unseen, unseen, unseen)
+    >>> state, infos, _ = search.chunk(chain, search.begin(chain, data), 0, data)
+    >>> state.chosen.tolist(), float(state.chosen_score)
+    ([False, True], 0.25)
     """
-    distribution = distribution_of(domain)
+    distribution = _distribution_of(domain)
 
     def mask_of(chain: ChainInputs, point: PyTree) -> Mask:
         return mask_at(domain, floor, chain, point)

@@ -36,6 +36,12 @@ def ranked(
       floor: the fewest ones in each segment.
       own: whether each density has its own scores, which random scores need; otherwise the masks
         are nested.
+
+    >>> from jaxtickets.search.space import weights
+    >>> space = weights({"w": np.ones((1, 3))}, ("w",))
+    >>> draw = ranked(space, lambda key, evidence: jnp.array([3.0, 1.0, 2.0]), keep=[1, 2])
+    >>> draw(jax.random.key(0), 0, None).tolist()
+    [[True, False, False], [True, False, True]]
     """
 
     def masks(key: Key, step: Array, seen: Evidence) -> jax.Array:
@@ -61,6 +67,17 @@ def annealed(space: Space, steps: int, keep: Sequence[int], floor: int = 0) -> M
       space: the space of the bits.
       steps: the number of proposed swaps.
       keep, floor: as in `ranked`.
+
+    >>> from jaxtickets.nets import functional_plain
+    >>> from jaxtickets.search.space import weights
+    >>> from jaxtickets.types import Split
+    >>> params = {"w": jnp.array([[0.0, 9.0]])}
+    >>> net = functional_plain(lambda params, images: images @ params["w"], params)
+    >>> batches = Split(jnp.ones((1, 1, 1)), jnp.array([[1]]))
+    >>> evidence = Evidence(params, params, {}, None, batches, None, net, lambda images: images)
+    >>> draw = annealed(weights(params, ("w",)), steps=2, keep=[1])
+    >>> draw(jax.random.key(0), 0, evidence).tolist()  # the weight of class 1, that of the image
+    [[False, True]]
     """
     least = tuple(min(floor, size) for size in space.sizes)
 
@@ -98,5 +115,10 @@ def choose_all(space: Space, scores: Array, keep: Array, floor: int = 0) -> jax.
     Args:
       space, scores, floor: see `space.choose`; all segments are ranked together.
       keep: int32`[densities]`.
+
+    >>> from jaxtickets.search.space import weights
+    >>> space = weights({"w": np.ones((1, 3))}, ("w",))
+    >>> choose_all(space, jnp.array([3.0, 1.0, 2.0]), jnp.array([1, 2])).tolist()
+    [[True, False, False], [True, False, True]]
     """
     return jax.vmap(lambda kept: choose(space, scores, kept, floor))(keep)

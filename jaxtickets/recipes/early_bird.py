@@ -41,7 +41,12 @@ class Queue(NamedTuple):
 
 
 def empty(size: int, length: int = WINDOW) -> Queue:
-    """An empty queue that holds the last `length` masks of `size` bits."""
+    """An empty queue that holds the last `length` masks of `size` bits.
+
+    >>> queue = empty(size=20)
+    >>> queue.masks.shape, int(queue.seen), int(queue.drawn)
+    ((5, 3), 0, 0)
+    """
     packed = jnp.zeros((length, -(-size // 8)), jnp.uint8)
     return Queue(packed, jnp.int32(0), jnp.int32(0))
 
@@ -71,6 +76,12 @@ def push(
 
     Raises:
       ValueError: the queue is shorter than `window`.
+
+    >>> queue, bits = empty(size=4, length=2), jnp.array([True, False, True, True])
+    >>> queue, _ = push(queue, bits, tolerance=0.1, window=2)
+    >>> queue, distances = push(queue, bits.at[0].set(False), tolerance=0.25, window=2)
+    >>> distances.tolist(), int(queue.drawn)  # one bit of four differs
+    ([0.25], 2)
     """
     length, n = queue.masks.shape[0], bits.shape[0]
     if not 2 <= window <= length:
@@ -87,7 +98,13 @@ def push(
 
 
 def mask_at(queue: Queue, number: Array, size: int) -> jax.Array:
-    """bool`[size]`: the mask of that number, counted from 1; it must still be in the queue."""
+    """bool`[size]`: the mask of that number, counted from 1; it must still be in the queue.
+
+    >>> bits = jnp.array([True, False, True, True])
+    >>> queue, _ = push(empty(size=4, length=2), bits, tolerance=0.1, window=2)
+    >>> mask_at(queue, number=1, size=4).tolist()
+    [True, False, True, True]
+    """
     return jnp.unpackbits(queue.masks[queue.seen - number], count=size).astype(bool)
 
 
@@ -115,7 +132,12 @@ Draw = Callable[[TrainState], jax.Array]
 def begin(
     params: Params, stats: Stats, size: int, densities: int, length: int = WINDOW
 ) -> DrawState:
-    """The state before any mask; `size` and `length` as in `empty`."""
+    """The state before any mask; `size` and `length` as in `empty`.
+
+    >>> state = begin({"w": jnp.array([1.0, 2.0])}, {}, size=2, densities=3)
+    >>> state.params["w"].tolist(), state.queue.drawn.tolist()
+    ([[1.0, 2.0], [1.0, 2.0], [1.0, 2.0]], [0, 0, 0])
+    """
 
     def stacked(leaf: Array) -> jax.Array:
         return jnp.broadcast_to(leaf, (densities, *jnp.shape(leaf)))
@@ -130,6 +152,15 @@ def observe(
 
     Returns:
       The state, and `{"distances"[densities, length - 1], "drawn"[densities]}`, see `push`.
+
+    >>> params = {"w": jnp.array([1.0, 2.0])}
+    >>> state = TrainState(params, {}, (), begin(params, {}, size=2, densities=1, length=2), 0)
+    >>> def larger(state):
+    ...     return state.params["w"][None] > 1.5
+    >>> state, _ = observe(state, larger, tolerance=0.1, window=2)
+    >>> state, seen = observe(state, larger, tolerance=0.1, window=2)
+    >>> seen["distances"].tolist(), seen["drawn"].tolist()
+    ([[0.0]], [2])
     """
     bird: DrawState = state.method_state
     pushed = jax.vmap(lambda queue, bits: push(queue, bits, tolerance, window))
@@ -167,6 +198,35 @@ def epoch(
 
     Returns:
       The training, and the metrics of `training.train_chunk` and `observe` together.
+
+    >>> from jaxtickets import losses, masks
+    >>> from jaxtickets.dynamic.static import masked
+    >>> from jaxtickets.nets import functional_plain
+    >>> from jaxtickets.types import Split
+    >>> params, sgd = {"w": jnp.zeros((2, 2))}, optax.sgd(1.0)
+    >>> net = functional_plain(lambda params, images: images @ params["w"], params)
+    >>> same = lambda images: images
+    >>> loss = losses.classification(net, same)
+    >>> recipe = Recipe(net, loss, lambda hyper: sgd, same, None, batch_size=2, every=1)
+    >>> bird = begin(params, {}, size=4, densities=1, length=2)
+    >>> state = training.init(params, {}, masked(sgd, masks.ones(params)), method_state=bird)
+    >>> split = Split(jnp.eye(2), jnp.array([0, 1]))
+    >>> def positive(state):
+    ...     return state.params["w"].reshape(1, 4) > 0
+    >>> watched, seen = epoch(
+    ...     recipe,
+    ...     jax.random.key(0),
+    ...     hyper=(),
+    ...     watched=training.watch(state),
+    ...     data=Splits(split, split),
+    ...     steps=1,
+    ...     draw=positive,
+    ...     tolerance=0.1,
+    ...     window=2,
+    ... )
+    >>> queue = jax.tree.map(lambda leaf: leaf[0], watched.state.method_state.queue)
+    >>> mask_at(queue, 1, size=4).tolist(), seen["drawn"].tolist()
+    ([True, False, False, True], [0])
     """
     evaluations = steps // recipe.every
     watched, metrics = training.train_chunk(recipe, key, hyper, watched, data, evaluations, keep_at)
@@ -183,6 +243,14 @@ def unit_space(params: Params, graph: Graph) -> Space:
     A unit that several groups share, as in residual nets, is one bit, in the segment of the first
     of these groups; its score is the mean over the groups, as in `compress.unit_selection`. `pool`
     takes a criterion's scores of units.
+
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.compress.graph import trace
+    >>> net, shape = nets.make("lenet300_100", widths=(3, 2), use_bias=False), (2, 1, 1)
+    >>> params, _ = jax.eval_shape(nets.functional(net, shape).init, jax.random.key(0))
+    >>> space = unit_space(params, trace(net, shape))
+    >>> space.names, space.shapes
+    (('fc1', 'fc2'), ((3,), (2,)))
     """
     at, first, owner = _places(graph)
     shared = np.bincount(at)
@@ -209,7 +277,15 @@ def unit_space(params: Params, graph: Graph) -> Space:
 
 
 def units_of(graph: Graph, bits: Array) -> dict[str, Array]:
-    """`{group: bool[units]}` from the bits of `unit_space`."""
+    """`{group: bool[units]}` from the bits of `unit_space`.
+
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.compress.graph import trace
+    >>> graph = trace(nets.make("lenet300_100", widths=(3, 2)), (2, 1, 1))
+    >>> bits = jnp.array([True, False, True, False, True])
+    >>> {group: units.tolist() for group, units in units_of(graph, bits).items()}
+    {'fc1': [True, False, True], 'fc2': [False, True]}
+    """
     at, _, _ = _places(graph)
     ends = np.cumsum([len(places) for places in graph.units.values()])
     return dict(zip(graph.units, jnp.split(bits[at], ends[:-1]), strict=True))

@@ -40,6 +40,11 @@ def level_training(rewind: str, step: int, steps: int) -> LevelTraining:
         the rate. `none` is fine-tuning: it continues at the final learning rate for as many steps.
       step: the step to which tickets are rewound.
       steps: the number of steps of the dense training.
+
+    >>> level_training("weights", step=100, steps=1000)
+    LevelTraining(rewound=True, start=100, end=1000)
+    >>> level_training("none", step=100, steps=1000)
+    LevelTraining(rewound=False, start=1000, end=1900)
     """
     if rewind == "none":
         return LevelTraining(rewound=False, start=steps, end=2 * steps - step)
@@ -62,6 +67,9 @@ def level_counts(
 
     Raises:
       ValueError: a leaf would keep fewer; the message names it.
+
+    >>> level_counts({"w": (10, 10)}, rates={"w": 0.2}, least={"w": 1}, level=2)
+    {'w': 64}
     """
     left = {
         path: round(float(np.prod(shapes[path])) * (1 - rate) ** level)
@@ -97,6 +105,12 @@ def prune(
 
     Raises:
       ValueError: as in `masks.select`, or `keep` exceeds the number of weights that remain.
+
+    >>> from jaxtickets.criteria import CRITERIA
+    >>> params, mask = {"w": jnp.array([[1.0, -3.0, 2.0]])}, {"w": jnp.array([[True, False, True]])}
+    >>> evidence = Evidence(params, params, {}, mask, batches=None, loss=None)
+    >>> prune(jax.random.key(0), CRITERIA["magnitude"], evidence, ("w",), keep=1)["w"].tolist()
+    [[False, False, True]]
     """
     left = masks.counts(evidence.mask, prunable)
     wanted = keep if isinstance(keep, Mapping) else {"all leaves": keep}
@@ -123,6 +137,9 @@ def rewind_step(text: str, steps: int, epoch: int, every: int) -> int:
     Raises:
       ValueError: the text has another form, or its step is outside the training or between two
         evaluations.
+
+    >>> [rewind_step(text, steps=1000, epoch=100, every=10) for text in ("500", "0.01", "2ep")]
+    [500, 10, 200]
     """
     text = text.strip()
     try:

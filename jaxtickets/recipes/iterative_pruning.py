@@ -16,6 +16,9 @@ def schedule(size: int, keep: int, rounds: int) -> np.ndarray:
     """int32`[rounds]`: the number kept after each round, `size · (keep / size)^(r / rounds)`.
 
     Exponential, as in SynFlow: every round keeps the same share of what remained.
+
+    >>> schedule(size=1000, keep=1, rounds=3).tolist()
+    [100, 10, 1]
     """
     share = np.arange(1, rounds + 1) / rounds
     return np.round(size * (keep / size) ** share).astype(np.int32)
@@ -26,6 +29,9 @@ def counts(sizes: Mapping[str, int], keep: Keep, rounds: int) -> PyTree:
 
     Raises:
       ValueError: `rounds` is below 1.
+
+    >>> counts({"a": 60, "b": 40}, keep=25, rounds=2).tolist()
+    [50, 25]
     """
     if rounds < 1:
         raise ValueError(f"rounds={rounds}: must be 1 or more")
@@ -57,6 +63,12 @@ def prune(
     Raises:
       ValueError: `rounds` is below 1, `keep` is below the floors or above the number of weights, or
         a score is NaN (not detected under tracing).
+
+    >>> from jaxtickets.criteria import CRITERIA
+    >>> params, dense = {"w": jnp.array([[1.0, -3.0, 2.0]])}, {"w": jnp.ones((1, 3), bool)}
+    >>> evidence = Evidence(params, params, {}, dense, batches=None, loss=None)
+    >>> prune(jax.random.key(0), CRITERIA["magnitude"], evidence, ("w",), keep=1)["w"].tolist()
+    [[False, True, False]]
     """
     shapes = masks.shapes(evidence.mask, prunable)
     sizes = {path: int(np.prod(shape)) for path, shape in shapes.items()}
@@ -93,6 +105,14 @@ def prune_to(
 
     Returns:
       The mask, and a bool scalar: whether a score was NaN, which makes the mask meaningless.
+
+    >>> from jaxtickets.criteria import CRITERIA
+    >>> params, dense = {"w": jnp.array([[1.0, -3.0, 2.0]])}, {"w": jnp.ones((1, 3), bool)}
+    >>> evidence = Evidence(params, params, {}, dense, batches=None, loss=None)
+    >>> two_then_one, key = np.array([2, 1], np.int32), jax.random.key(0)
+    >>> mask, nan = prune_to(key, CRITERIA["magnitude"], evidence, ("w",), two_then_one)
+    >>> mask["w"].tolist(), bool(nan)
+    ([[False, True, False]], False)
     """
 
     def one(mask: Mask, element: tuple[Key, PyTree]) -> tuple[Mask, Array]:
@@ -123,6 +143,10 @@ def narrow(scores: Scores, mask: Mask, prunable: Prunable, keep: Keep, floor: Ke
 
     Raises:
       ValueError: as in `masks.select`, or the mask does not match the scores.
+
+    >>> scores, mask = {"w": jnp.array([[1.0, 3.0, 2.0]])}, {"w": jnp.array([[True, False, True]])}
+    >>> narrow(scores, mask, ("w",), keep=1)["w"].tolist()
+    [[False, False, True]]
     """
     masks.check_mask(mask, scores, of="the scores")
 

@@ -16,7 +16,7 @@ from jaxtickets.recipes.ticket_controls import Control, ControlInputs, ControlSt
 from jaxtickets.types import Array, Key, Params
 
 
-def reshuffle(key: Key, given: ControlInputs) -> ControlStart:
+def _reshuffle(key: Key, given: ControlInputs) -> ControlStart:
     """Permutes the kept weights within each layer; the key is consumed."""
     leaves = masks.pick(given.params, given.prunable)
     kept = masks.pick(given.mask, given.prunable)
@@ -25,7 +25,7 @@ def reshuffle(key: Key, given: ControlInputs) -> ControlStart:
     return ControlStart(masks.put(given.params, given.prunable, moved), given.stats, given.mask)
 
 
-def signed_constant(key: Key, given: ControlInputs) -> ControlStart:
+def _signed_constant(key: Key, given: ControlInputs) -> ControlStart:
     """`sign(w) · std(layer)`: keeps only the signs of the weights, see `nets.signed_constant`."""
     del key
     return ControlStart(nets.signed_constant(given.params), given.stats, given.mask)
@@ -34,8 +34,8 @@ def signed_constant(key: Key, given: ControlInputs) -> ControlStart:
 ONES: dict[str, Control] = {
     "rewind": ticket_controls.ticket,
     "reinit": ticket_controls.reinit,
-    "reshuffle": reshuffle,
-    "signed_constant": signed_constant,
+    "reshuffle": _reshuffle,
+    "signed_constant": _signed_constant,
 }
 """Mask-1 actions, applied to the weights at initialisation."""
 
@@ -43,19 +43,19 @@ Fill = Callable[[Params, Params], Params]
 """`fill(init_params, params) -> params`: the values where the mask is False."""
 
 
-def zero(init: Params, final: Params) -> Params:
+def _zero(init: Params, final: Params) -> Params:
     """Zeros: pruning in the usual sense."""
     del final
     return jax.tree.map(jnp.zeros_like, init)
 
 
-def freeze(init: Params, final: Params) -> Params:
+def _freeze(init: Params, final: Params) -> Params:
     """The initial values: pruned weights are frozen at initialisation."""
     del final
     return init
 
 
-def freeze_unless_toward_zero(init: Params, final: Params) -> Params:
+def _freeze_unless_toward_zero(init: Params, final: Params) -> Params:
     """Zero for weights that training moved towards zero, `|w_f| < |w_i|`; the others are frozen.
 
     A weight that is frozen already does not move, and keeps its value.
@@ -68,9 +68,9 @@ def freeze_unless_toward_zero(init: Params, final: Params) -> Params:
 
 
 ZEROS: dict[str, Fill] = {
-    "zero": zero,
-    "freeze": freeze,
-    "freeze_unless_toward_zero": freeze_unless_toward_zero,
+    "zero": _zero,
+    "freeze": _freeze,
+    "freeze_unless_toward_zero": _freeze_unless_toward_zero,
 }
 """Mask-0 actions."""
 

@@ -120,6 +120,15 @@ def search_domain(
     Raises:
       ValueError: `fields.space` or `spaces.units` refuses its arguments, or `costs` does not belong
         to these units or this granularity.
+
+    >>> params = {"w": np.zeros((2, 3))}
+    >>> bits = search_domain("weights", "global", params, ("w",), wiring=())
+    >>> bits.space.size, bits.fields
+    (6, None)
+    >>> chance, inputs = ["chance"], ["input"]
+    >>> over = search_domain("fields", "global", params, ("w",), (), features=chance, sides=inputs)
+    >>> [side.name for side in over.fields.sides]
+    ['w input']
     """
     if costs is not None and granularity != "unit_fields":
         raise ValueError(f"granularity={granularity}: a budget of multiply-adds needs unit_fields")
@@ -145,6 +154,12 @@ def mask_at(where: SearchDomain, floor: int, row: ChainInputs, point: PyTree) ->
       floor: the fewest weights or units in each segment.
       row: the chain's inputs.
       point: the point.
+
+    >>> params, key = {"w": jnp.zeros((1, 3))}, jax.random.key(0)
+    >>> domain = search_domain("weights", "global", params, ("w",), wiring=())
+    >>> chain = ChainInputs(key, key, params, {}, start=(), ticks=())
+    >>> mask_at(domain, 0, chain, jnp.array([True, False, True]))["w"].tolist()
+    [[True, False, True]]
     """
     if where.fields is None:
         return where.space.mask(point)

@@ -50,7 +50,20 @@ class SearchedNet(NamedTuple):
 
 
 def fixed(net: SearchedNet, measure: Measure) -> ChainEnergy:
-    """The untrained net's measure on the images, see `energies.fixed`."""
+    """The untrained net's measure on the images, see `energies.fixed`.
+
+    >>> from jaxtickets.nets import functional_plain
+    >>> params, key, same = {"w": jnp.eye(2)}, jax.random.key(0), lambda images: images
+    >>> model = functional_plain(lambda params, images: images @ params["w"], params)
+    >>> loss, sgd = losses.classification(model, same), optax.sgd(1.0)
+    >>> recipe = Recipe(model, loss, lambda hyper: sgd, same, None, batch_size=2, every=1)
+    >>> net = SearchedNet(recipe, sgd, ("w",), rescale=False)
+    >>> seen = Split(jnp.eye(2), jnp.arange(2))
+    >>> chain, data = ChainInputs(key, key, params, {}, (), ()), SearchData(seen, seen, seen)
+    >>> energy = fixed(net, losses.error_rate)(chain, data, seen)
+    >>> float(energy.evaluate(key, {"w": np.array([[True, False], [True, False]])}))
+    0.5
+    """
 
     def energy(chain: ChainInputs, data: SearchData, images: Split) -> Energy:
         return energies.fixed(
@@ -67,7 +80,20 @@ def fixed(net: SearchedNet, measure: Measure) -> ChainEnergy:
 
 
 def minibatch(net: SearchedNet, measure: Measure) -> ChainEnergy:
-    """The untrained net's measure on as many new training images each time as the images are."""
+    """The untrained net's measure on as many new training images each time as the images are.
+
+    >>> from jaxtickets.nets import functional_plain
+    >>> params, key, same = {"w": jnp.eye(2)}, jax.random.key(0), lambda images: images
+    >>> model = functional_plain(lambda params, images: images @ params["w"], params)
+    >>> loss, sgd = losses.classification(model, same), optax.sgd(1.0)
+    >>> recipe = Recipe(model, loss, lambda hyper: sgd, same, None, batch_size=2, every=1)
+    >>> net = SearchedNet(recipe, sgd, ("w",), rescale=False)
+    >>> seen = Split(jnp.eye(2), jnp.arange(2))
+    >>> chain, data = ChainInputs(key, key, params, {}, (), ()), SearchData(seen, seen, seen)
+    >>> energy = minibatch(net, losses.error_rate)(chain, data, seen)
+    >>> float(energy.evaluate(key, {"w": np.ones((2, 2), bool)})), energy.fresh
+    (0.0, True)
+    """
 
     def energy(chain: ChainInputs, data: SearchData, images: Split) -> Energy:
         return energies.minibatch(
@@ -89,6 +115,19 @@ def trainability(net: SearchedNet, measure: Measure, train_steps: int) -> ChainE
     """The measure on the images after training steps on other data, see `energies.trainability`.
 
     A chain's steps are drawn by its `energy_key`.
+
+    >>> from jaxtickets.nets import functional_plain
+    >>> params, key, same = {"w": jnp.zeros((2, 2))}, jax.random.key(0), lambda images: images
+    >>> model = functional_plain(lambda params, images: images @ params["w"], params)
+    >>> loss, sgd = losses.classification(model, same), optax.sgd(1.0)
+    >>> recipe = Recipe(model, loss, lambda hyper: sgd, same, None, batch_size=2, every=1)
+    >>> net = SearchedNet(recipe, sgd, ("w",), rescale=False)
+    >>> seen = Split(jnp.eye(2), jnp.arange(2))
+    >>> chain, data = ChainInputs(key, key, params, {}, (), ()), SearchData(seen, seen, seen)
+    >>> energy = trainability(net, losses.error_rate, train_steps=1)(chain, data, seen)
+    >>> dense, pruned = {"w": np.ones((2, 2), bool)}, {"w": np.zeros((2, 2), bool)}
+    >>> float(energy.evaluate(key, dense)), float(energy.evaluate(key, pruned))
+    (0.0, 0.5)
     """
 
     def energy(chain: ChainInputs, data: SearchData, images: Split) -> Energy:
@@ -116,6 +155,18 @@ def gradient_flow(net: SearchedNet) -> ChainEnergy:
     """Minus the gradient's norm, see `energies.gradient_flow`; dropout by a chain's `energy_key`.
 
     Of the first images alone, no more than masks are scored on: a gradient needs memory.
+
+    >>> from jaxtickets.nets import functional_plain
+    >>> params, key, same = {"w": jnp.zeros((2, 2))}, jax.random.key(0), lambda images: images
+    >>> model = functional_plain(lambda params, images: images @ params["w"], params)
+    >>> loss, sgd = losses.classification(model, same), optax.sgd(1.0)
+    >>> recipe = Recipe(model, loss, lambda hyper: sgd, same, None, batch_size=2, every=1)
+    >>> net = SearchedNet(recipe, sgd, ("w",), rescale=False)
+    >>> seen = Split(jnp.eye(2), jnp.arange(2))
+    >>> chain, data = ChainInputs(key, key, params, {}, (), ()), SearchData(seen, seen, seen)
+    >>> energy = gradient_flow(net)(chain, data, seen)
+    >>> float(energy.evaluate(key, {"w": np.ones((2, 2), bool)}))  # four derivatives of 1/4
+    -0.5
     """
     cross_entropy = losses.classification(net.recipe.model, lambda normalised: normalised)
 
@@ -134,7 +185,20 @@ def gradient_flow(net: SearchedNet) -> ChainEnergy:
 
 
 def orthogonality(net: SearchedNet) -> ChainEnergy:
-    """How far the layers are from orthogonal, see `energies.orthogonality`; no image is seen."""
+    """How far the layers are from orthogonal, see `energies.orthogonality`; no image is seen.
+
+    >>> from jaxtickets.nets import functional_plain
+    >>> params, key, same = {"w": jnp.eye(2)}, jax.random.key(0), lambda images: images
+    >>> model = functional_plain(lambda params, images: images @ params["w"], params)
+    >>> loss, sgd = losses.classification(model, same), optax.sgd(1.0)
+    >>> recipe = Recipe(model, loss, lambda hyper: sgd, same, None, batch_size=2, every=1)
+    >>> net = SearchedNet(recipe, sgd, ("w",), rescale=False)
+    >>> seen = Split(jnp.eye(2), jnp.arange(2))
+    >>> chain, data = ChainInputs(key, key, params, {}, (), ()), SearchData(seen, seen, seen)
+    >>> energy = orthogonality(net)(chain, data, seen)
+    >>> float(energy.evaluate(key, {"w": np.ones((2, 2), bool)}))
+    0.0
+    """
 
     def energy(chain: ChainInputs, data: SearchData, images: Split) -> Energy:
         return energies.orthogonality(chain.params, net.prunable, net.effective)

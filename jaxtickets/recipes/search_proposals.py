@@ -57,22 +57,49 @@ def _always(moves: Moves) -> ChainProposal:
 
 
 def potentials(space: fields.Space, size: float) -> ChainProposal:
-    """Random steps of potentials, `size` nats at most, see `fields.moves`."""
+    """Random steps of potentials, `size` nats at most, see `fields.moves`.
+
+    >>> over = fields.space({"w": np.zeros((2, 3))}, ("w",), ["chance"])
+    >>> potentials(over, size=0.5)((), ()).moves.most
+    0.5
+    """
     return _always(fields.moves(space, max(size, 1e-3)))
 
 
 def pattern_swaps(space: Space, most: int) -> ChainProposal:
-    """Swaps within groups of a pattern, see `patterns.moves`."""
+    """Swaps within groups of a pattern, see `patterns.moves`.
+
+    >>> from jaxtickets.search.space import weights
+    >>> pairs = weights({"w": np.ones((2, 1))}, ("w",), scope="pattern", group=2)
+    >>> moves = pattern_swaps(pairs, most=1)((), ()).moves
+    >>> walk = moves.init(jax.random.key(0), jnp.array([True, False]))
+    >>> jax.jit(moves.propose)(jax.random.key(1), 1, walk).walk.bits.tolist()
+    [False, True]
+    """
     return _always(patterns.moves(space, most))
 
 
 def swaps(space: Space, most: int, floor: int = 0, tabu: int = 0, tries: int = 20) -> ChainProposal:
-    """Random swaps, see `swaps.moves`; each layer keeps `floor` or more."""
+    """Random swaps, see `swaps.moves`; each layer keeps `floor` or more.
+
+    >>> from jaxtickets.search.space import weights
+    >>> moves = swaps(weights({"w": np.ones((1, 4))}, ("w",)), most=2)((), ()).moves
+    >>> walk = moves.init(jax.random.key(0), jnp.array([True, True, False, False]))
+    >>> jax.jit(moves.propose)(jax.random.key(1), 2, walk).walk.bits.tolist()
+    [False, False, True, True]
+    """
     return _always(random_swaps.moves(space, most, _floors(space, floor), tabu, tries))
 
 
 def independent(space: Space, most: int, floor: int = 0) -> ChainProposal:
-    """Masks drawn independently, see `independent_draws.moves`."""
+    """Masks drawn independently, see `independent_draws.moves`.
+
+    >>> from jaxtickets.search.space import weights
+    >>> moves = independent(weights({"w": np.ones((1, 4))}, ("w",)), most=2)((), ()).moves
+    >>> walk = moves.init(jax.random.key(0), jnp.array([True, True, False, False]))
+    >>> int(moves.propose(jax.random.key(1), 2, walk).walk.bits.sum())
+    2
+    """
     return _always(independent_draws.moves(space, most, _floors(space, floor)))
 
 
@@ -84,7 +111,24 @@ def informed(
     candidates: int = 2000,
     floor: int = 0,
 ) -> ChainProposal:
-    """Swaps that the gradient of the untrained net's measure favours, see `informed.moves`."""
+    """Swaps that the gradient of the untrained net's measure favours, see `informed.moves`.
+
+    >>> from jaxtickets.nets import functional_plain
+    >>> from jaxtickets.search.space import weights
+    >>> from jaxtickets.training import Recipe
+    >>> params, key = {"w": jnp.array([[1.0], [5.0], [10.0], [11.0]])}, jax.random.key(0)
+    >>> model = functional_plain(lambda params, images: images @ params["w"], params)
+    >>> recipe = Recipe(model, (), (), prepare=(), augment=None, batch_size=1, every=1)
+    >>> net = SearchedNet(recipe, optax.sgd(0.5), ("w",), rescale=False)
+    >>> seen = Split(jnp.ones((1, 4)), jnp.zeros(1, int))
+    >>> chain, data = ChainInputs(key, key, params, {}, (), ()), SearchData(seen, seen, seen)
+    >>> lower = lambda logits, labels: -jnp.sum(logits)  # lower with larger weights
+    >>> moves = informed(net, weights(params, ("w",)), most=1, measure=lower)(chain, data).moves
+    >>> cold = moves.heat(moves.init(key, jnp.array([True, True, False, False])), 0.0)
+    >>> there = jax.jit(moves.propose)(key, 1, cold).walk
+    >>> there.bits[:2].tolist()  # the smallest weight is switched off
+    [False, True]
+    """
     return _informed(net, measure, space, most, candidates, _floors(space, floor), False)
 
 
@@ -96,7 +140,24 @@ def informed_corrected(
     candidates: int = 2000,
     floor: int = 0,
 ) -> ChainProposal:
-    """As `informed`, with the correction that keeps Metropolis' rule exact."""
+    """As `informed`, with the correction that keeps Metropolis' rule exact.
+
+    >>> from jaxtickets.nets import functional_plain
+    >>> from jaxtickets.search.space import weights
+    >>> from jaxtickets.training import Recipe
+    >>> params, key = {"w": jnp.array([[1.0], [5.0], [10.0], [11.0]])}, jax.random.key(0)
+    >>> model = functional_plain(lambda params, images: images @ params["w"], params)
+    >>> recipe = Recipe(model, (), (), prepare=(), augment=None, batch_size=1, every=1)
+    >>> net = SearchedNet(recipe, optax.sgd(0.5), ("w",), rescale=False)
+    >>> seen = Split(jnp.ones((1, 4)), jnp.zeros(1, int))
+    >>> chain, data = ChainInputs(key, key, params, {}, (), ()), SearchData(seen, seen, seen)
+    >>> lower, space = lambda logits, labels: -jnp.sum(logits), weights(params, ("w",))
+    >>> moves = informed_corrected(net, space, most=1, measure=lower)(chain, data).moves
+    >>> warm = moves.heat(moves.init(key, jnp.array([True, True, False, False])), 1.0)
+    >>> proposal = jax.jit(moves.propose)(key, 1, warm)
+    >>> bool(proposal.log_ratio < -1)  # the way back is proposed less often
+    True
+    """
     return _informed(net, measure, space, most, candidates, _floors(space, floor), True)
 
 
@@ -144,7 +205,27 @@ def trained(
     train_steps: int,
     floor: int = 0,
 ) -> ChainProposal:
-    """Swaps that a short training speaks for, see `trained_swaps`; it gives the energy too."""
+    """Swaps that a short training speaks for, see `trained_swaps`; it gives the energy too.
+
+    >>> from jaxtickets.nets import functional_plain
+    >>> from jaxtickets.search.space import weights
+    >>> from jaxtickets.training import Recipe
+    >>> params, key = {"w": jnp.array([[1.0], [2.0], [3.0], [4.0]])}, jax.random.key(0)
+    >>> model = functional_plain(lambda params, images: images @ params["w"], params)
+    >>> def decay(params, stats, batch, key):
+    ...     return jnp.sum(params["w"] ** 2) / 2, (stats, {})
+    >>> space = weights(params, ("w",))
+    >>> recipe = Recipe(model, decay, (), prepare=(), augment=None, batch_size=1, every=1)
+    >>> net = SearchedNet(recipe, optax.sgd(0.5), ("w",), rescale=False)
+    >>> seen = Split(jnp.array([[1.0, 1.0, 1.0, 9.0]]), jnp.zeros(1, int))
+    >>> chain, data = ChainInputs(key, key, params, {}, (), ()), SearchData(seen, seen, seen)
+    >>> total = lambda logits, labels: jnp.sum(logits)
+    >>> moves, energy_at, _ = trained(net, space, 1, total, train_steps=1)(chain, data)
+    >>> walk = moves.init(key, jnp.array([True, True, False, False]))
+    >>> there = moves.propose(key, 1, walk).walk
+    >>> float(energy_at(walk)), there.bits.tolist()  # 0.5 and 1 were kept
+    (1.5, [False, True, False, True])
+    """
 
     def proposal(chain: ChainInputs, data: SearchData) -> ChainMoves:
         total = len(data.training.labels)
@@ -185,6 +266,26 @@ def by_difference(
       net, measure: of the energy.
       space: of weights.
       layer_of: the layer whose sums are kept; None where it doesn't pay.
+
+    >>> from jaxtickets.nets import functional_plain
+    >>> from jaxtickets.search.space import weights
+    >>> from jaxtickets.training import Recipe
+    >>> params, key = {"w": jnp.array([[2.0], [3.0]])}, jax.random.key(0)
+    >>> model = functional_plain(lambda params, images: images @ params["w"], params)
+    >>> recipe = Recipe(model, (), (), prepare=(), augment=None, batch_size=1, every=1)
+    >>> net = SearchedNet(recipe, optax.sgd(0.5), ("w",), rescale=False)
+    >>> seen = Split(jnp.ones((1, 2)), jnp.zeros(1, int))
+    >>> chain, data = ChainInputs(key, key, params, {}, (), ()), SearchData(seen, seen, seen)
+    >>> def layer_of(chain, data):
+    ...     images = data.scored.images
+    ...     return incremental_energy.first_layer(model, chain.params, chain.stats, images)
+    >>> space, total = weights(params, ("w",)), lambda logits, labels: jnp.sum(logits)
+    >>> proposal = by_difference(swaps(space, most=1), net, space, total, layer_of)
+    >>> moves, energy_at, _ = proposal(chain, data)
+    >>> walk = moves.init(key, jnp.array([True, False]))
+    >>> there = jax.jit(moves.propose)(key, 1, walk).walk
+    >>> float(energy_at(walk)), float(energy_at(there))
+    (2.0, 3.0)
     """
 
     def proposal(chain: ChainInputs, data: SearchData) -> ChainMoves:

@@ -12,29 +12,29 @@ from jaxtickets import schedules
 from jaxtickets.types import Schedule
 
 
-def level_temperatures(start: float, levels: np.ndarray, cooling: float) -> Schedule:
+def _level_temperatures(start: float, levels: np.ndarray, cooling: float) -> Schedule:
     """`start · cooling^level`, of int `levels[steps]`, see `schedules.growing_levels`."""
     return schedules.table((start * cooling**levels).astype(np.float32))
 
 
 TEMPERATURES: dict[str, Callable[..., Schedule]] = {
     **schedules.SCHEDULES,
-    "levels": level_temperatures,
+    "levels": _level_temperatures,
 }
 """Each takes what it needs of `start`, `end`, `steps`, `levels`, `cooling`."""
 
 
-def constant_sizes(first: float, steps: int) -> Schedule:
+def _constant_sizes(first: float, steps: int) -> Schedule:
     """`first`, always."""
     return schedules.constant(first, steps)
 
 
-def geometric_sizes(first: float, last: float, steps: int) -> Schedule:
+def _geometric_sizes(first: float, last: float, steps: int) -> Schedule:
     """From `first` to `last` by the same factor at every step; never larger than `first`."""
     return schedules.geometric(first, steps, min(last, first))
 
 
-def sawtooth_sizes(first: float, levels: np.ndarray, most: int) -> Schedule:
+def _sawtooth_sizes(first: float, levels: np.ndarray, most: int) -> Schedule:
     """`schedules.sawtooth` over int `levels[steps]`, never more than `most`."""
     tooth = schedules.sawtooth(int(levels.max()) + 1, int(first))
     return schedules.table(np.minimum(tooth[levels], most).astype(np.float32))
@@ -55,9 +55,9 @@ class SearchSizes(NamedTuple):
 
 
 SIZES = {
-    "constant": SearchSizes(constant_sizes, shrinks=False),
-    "geometric": SearchSizes(geometric_sizes),
-    "sawtooth": SearchSizes(sawtooth_sizes),
-    "adaptive": SearchSizes(constant_sizes, adapts=True),
+    "constant": SearchSizes(_constant_sizes, shrinks=False),
+    "geometric": SearchSizes(_geometric_sizes),
+    "sawtooth": SearchSizes(_sawtooth_sizes),
+    "adaptive": SearchSizes(_constant_sizes, adapts=True),
 }
 """How the sizes of moves can change."""

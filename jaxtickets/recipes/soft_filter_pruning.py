@@ -39,6 +39,14 @@ def zeroing(
       criterion: the criterion of one of `METHODS`, which reads only the weights.
       graph: the net's channel graph.
       density, floor, multiple: see `unit_selection.by_layer`.
+
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.compress.graph import trace
+    >>> graph = trace(nets.make("mlp", widths=(2, 2, 2), use_bias=False), (2, 1, 1))
+    >>> params = {layer: {"kernel": jnp.array([[1.0, 2.0], [3.0, 1.0]])} for layer in graph.units}
+    >>> zero = zeroing(methods()["l1"], graph, density=0.5, floor=1, multiple=1)
+    >>> zero(params | {"out": {"kernel": jnp.ones((2, 10))}})["fc1"]["kernel"].tolist()
+    [[1.0, 0.0], [3.0, 0.0]]
     """
     makers = tuple(group._replace(norms=(), consumers=()) for group in graph.wiring)
 
@@ -52,5 +60,12 @@ def zeroing(
 
 
 def standing(params: Params, wiring: Wiring) -> dict[str, np.ndarray]:
-    """`{group: bool[units]}`: the units that have a non-zero incoming weight."""
+    """`{group: bool[units]}`: the units that have a non-zero incoming weight.
+
+    >>> from jaxtickets.types import Feed, Units
+    >>> group = Units("fc1", 2, producers=("fc1",), norms=(), consumers=(Feed("out", 1),))
+    >>> params = {"fc1": {"kernel": np.array([[0.0, 1.0], [0.0, 0.0]])}}
+    >>> {name: units.tolist() for name, units in standing(params, (group,)).items()}
+    {'fc1': [False, True]}
+    """
     return {g.name: np.asarray(jnp.any(filters(params, g) != 0, axis=1)) for g in wiring}

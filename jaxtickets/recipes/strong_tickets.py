@@ -60,7 +60,12 @@ class Construction(NamedTuple):
 
 
 def uniform(key: Key, shape: Sequence[int], n: int) -> jax.Array:
-    """Uniform in [-1, 1], whatever `n` is."""
+    """Uniform in [-1, 1], whatever `n` is.
+
+    >>> weights = uniform(jax.random.key(0), (2, 50), n=8)
+    >>> weights.shape, bool((abs(weights) <= 1).all())
+    ((2, 50), True)
+    """
     del n
     return jax.random.uniform(key, shape, minval=-1, maxval=1)
 
@@ -72,6 +77,10 @@ def hyperbolic(
 
     With the wires' sizes in `[g, 1]` the products `v u` cover all scales from 1 down to `least`,
     by default `g^intervals(n)`, or `FINEST`.
+
+    >>> sizes = abs(hyperbolic(jax.random.key(0), (2, 50), n=8, least=0.01, most=1.0))
+    >>> sizes.shape, bool(((sizes > 0.0099) & (sizes < 1.0001)).all())
+    ((2, 50), True)
     """
     least = max(GOLDEN ** intervals(n), FINEST) if least is None else least
     place = jax.random.uniform(key, shape, minval=-1, maxval=1)
@@ -83,6 +92,10 @@ def intervals(n: int) -> float:
 
     Half of the coefficients have the target's sign, and `m log m` draws fill `m` intervals, as
     collectors of coupons know.
+
+    >>> m = intervals(100)
+    >>> round(2 * m * float(np.log(m + 1)), 6)
+    100.0
     """
     low, high = 0.0, float(n)
     for _ in range(60):
@@ -132,6 +145,9 @@ def layers(net: nn.Module, shape: Sequence[int]) -> tuple[str, ...]:
 
     Raises:
       ValueError: the net isn't a chain of dense layers without biases.
+
+    >>> layers(nets.make("lenet300_100", widths=(3, 2), use_bias=False), (2, 2, 1))
+    ('fc1', 'fc2', 'out')
     """
     params = jax.eval_shape(nets.functional(net, shape).init, jax.random.key(0))[0]
     groups = nets.wiring(net, shape)
@@ -160,6 +176,10 @@ def random_net(net: nn.Module, shape: Sequence[int], n: int) -> MLP:
 
     Raises:
       ValueError: see `layers`; or `n` isn't positive.
+
+    >>> target = nets.make("lenet300_100", widths=(3, 2), use_bias=False)
+    >>> random_net(target, (2, 2, 1), n=5).widths  # 2 n inputs, 3, 3 n, 2, 2 n
+    (40, 3, 15, 2, 10)
     """
     if n < 1:
         raise ValueError(f"{n} coefficients a weight: must be 1 or more")
@@ -190,6 +210,12 @@ def rebuild(
 
     Raises:
       ValueError: the construction can't use as many coefficients.
+
+    >>> from jaxtickets import runs
+    >>> ways, target = CONSTRUCTIONS["malach"], [jnp.array([[0.5]])]
+    >>> ticket = rebuild(jax.random.key(0), target, n=64, construction=ways, axis=runs.axis())
+    >>> ticket.params["fc1"]["kernel"].shape, int(ticket.mask["out"]["kernel"].sum())
+    ((1, 128), 2)
     """
     if construction.most and n > construction.most:
         raise ValueError(f"{n} coefficients a weight: must be {construction.most} or fewer")
@@ -228,6 +254,9 @@ def deal_units(wires: Array, n: int, signs: Sequence[int]) -> Units:
       wires: float`[inputs, units]`, the random weights, `len(signs) n inputs` units.
       n: units for each input and sign.
       signs: 1 for positive inputs, -1 for negative ones.
+
+    >>> deal_units(np.array([[0.5, -0.25]]), n=1, signs=(1, -1)).unit.tolist()
+    [[[0], [1]]]
     """
     from scipy import sparse
     from scipy.sparse.csgraph import maximum_bipartite_matching
@@ -280,6 +309,13 @@ def effective_weights(params: Params, mask: Params) -> list[tuple[np.ndarray, np
 
     Args:
       params, mask: of a ticket of `rebuild`.
+
+    >>> wires, reads = np.array([[1.0, 4.0]]), np.array([[0.5], [3.0]])
+    >>> params = {"fc1": {"kernel": wires}, "out": {"kernel": reads}}
+    >>> mask = {"fc1": {"kernel": np.array([[True, False]])}, "out": {"kernel": reads > 0}}
+    >>> ((rising, falling),) = effective_weights(params, mask)
+    >>> rising.tolist(), falling.tolist()
+    ([[0.5]], [[0.0]])
     """
     names = [*(f"fc{i + 1}" for i in range(len(params) - 1)), "out"]
     kernels = [

@@ -33,6 +33,9 @@ def methods(norm_keep: float = 1.0) -> dict[str, UnitCriterion]:
 
     Args:
       norm_keep: for `fpgm_norm`, the share of filters that remain after pruning by norm.
+
+    >>> methods()["l1"] is UNIT_CRITERIA["l1"], methods(norm_keep=0.5)["fpgm_norm"].weights_alone
+    (True, True)
     """
     score = partial(geometric_median.score, norm_keep=norm_keep)
     return UNIT_CRITERIA | {NORMED: UnitCriterion(score, weights_alone=True)}
@@ -42,7 +45,11 @@ METHODS = tuple(methods())
 
 
 def plain(method: str) -> str:
-    """The method's name without a leading `inverted_`; it may be unknown."""
+    """The method's name without a leading `inverted_`; it may be unknown.
+
+    >>> plain("inverted_l1"), plain("l1")
+    ('l1', 'l1')
+    """
     return split(method, METHODS, UNIT_VARIANTS)[1]
 
 
@@ -55,6 +62,15 @@ def find_method(method: str, norm_keep: float) -> UnitCriterion:
 
     Raises:
       ValueError: an unknown name.
+
+    >>> from jaxtickets.criteria.base import Evidence
+    >>> from jaxtickets.types import Feed, Units
+    >>> group = Units("fc1", 2, producers=("fc1",), norms=(), consumers=(Feed("out", 1),))
+    >>> params = {"fc1": {"kernel": np.array([[1.0, 2.0], [3.0, 4.0]])}}
+    >>> seen = Evidence(params, params, {}, None, None, None)
+    >>> l1, inverse = find_method("l1", 1.0), find_method("inverted_l1", 1.0)
+    >>> [method.score(None, seen, (group,))["fc1"].tolist() for method in (l1, inverse)]
+    [[4.0, 6.0], [-4.0, -6.0]]
     """
     return resolve(method, methods(norm_keep), UNIT_VARIANTS, "unit criterion")
 
@@ -86,6 +102,14 @@ def chosen(cut: Cut, graph: Graph, scores: UnitScores, share: float) -> dict[str
 
     Raises:
       ValueError: as in `unit_selection.by_layer` and `unit_selection.to_budget`.
+
+    >>> from jaxtickets import nets
+    >>> from jaxtickets.compress.graph import trace
+    >>> graph = trace(nets.make("lenet300_100", widths=(4, 2)), (2, 1, 1))
+    >>> scores = {"fc1": np.array([1.0, 4.0, 2.0, 3.0]), "fc2": np.array([1.0, 2.0])}
+    >>> half = chosen(Cut(RANKINGS["by_layer"], 1, 1, costs={}), graph, scores, share=0.5)
+    >>> {group: units.tolist() for group, units in half.items()}
+    {'fc1': [False, True, False, True], 'fc2': [False, True]}
     """
     if not cut.costs:
         return cut.rule(graph, scores, share, cut.floor, cut.multiple)
@@ -128,30 +152,30 @@ class Lengths(NamedTuple):
     most: float
 
 
-def rewound(key: Key, small: Small) -> tuple[Params, Stats]:
+def _rewound(key: Key, small: Small) -> tuple[Params, Stats]:
     """The dense net's initial weights: does the initialisation matter?"""
     del key
     return small.first.params, small.first.stats
 
 
-def reinitialised(key: Key, small: Small) -> tuple[Params, Stats]:
+def _reinitialised(key: Key, small: Small) -> tuple[Params, Stats]:
     """New initial weights: do the widths alone suffice?"""
     return small.model.init(key)
 
 
-def kept(key: Key, small: Small) -> tuple[Params, Stats]:
+def _kept(key: Key, small: Small) -> tuple[Params, Stats]:
     """The dense net's trained weights."""
     del key
     return small.trained.params, small.trained.stats
 
 
-def as_long(lengths: Lengths, before: int, after: int) -> int:
+def _as_long(lengths: Lengths, before: int, after: int) -> int:
     """As many steps as the dense training: scratch E."""
     del before, after
     return lengths.dense
 
 
-def as_costly(lengths: Lengths, before: int, after: int) -> int:
+def _as_costly(lengths: Lengths, before: int, after: int) -> int:
     """As many multiply-adds as the dense training, `dense · before / after` steps: scratch B.
 
     At most `lengths.most · dense` steps. The paper at most doubles the epochs, even if more than
@@ -167,7 +191,7 @@ def as_costly(lengths: Lengths, before: int, after: int) -> int:
     return steps // lengths.unit * lengths.unit
 
 
-def briefly(lengths: Lengths, before: int, after: int) -> int:
+def _briefly(lengths: Lengths, before: int, after: int) -> int:
     """The length of fine-tuning."""
     del before, after
     return lengths.tuning
@@ -192,8 +216,8 @@ class After(NamedTuple):
 
 
 AFTERS: dict[str, After] = {
-    "rewind": After(rewound, as_long, inherits=True),
-    "scratch_e": After(reinitialised, as_long, inherits=False),
-    "scratch_b": After(reinitialised, as_costly, inherits=False),
-    "finetune": After(kept, briefly, inherits=True, tunes=True),
+    "rewind": After(_rewound, _as_long, inherits=True),
+    "scratch_e": After(_reinitialised, _as_long, inherits=False),
+    "scratch_b": After(_reinitialised, _as_costly, inherits=False),
+    "finetune": After(_kept, _briefly, inherits=True, tunes=True),
 }

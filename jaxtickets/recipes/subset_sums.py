@@ -37,6 +37,10 @@ def search(rule: Rule, targets: Array, coefficients: Array, axis: Axis) -> jax.A
 
     Returns:
       The coefficients kept, bool`[n, weights]`.
+
+    >>> coefficients = jnp.array([[0.25], [0.5], [1.0]])
+    >>> search(closest, jnp.array([0.875]), coefficients, runs.axis()).tolist()
+    [[False], [False], [True]]
     """
     _check(targets, coefficients)
 
@@ -66,6 +70,9 @@ def closest(targets: Array, coefficients: Array) -> jax.Array:
     """Keeps the one coefficient that is nearest to the target; no sum.
 
     Malach et al., "Proving the lottery ticket hypothesis: pruning is all you need", 2020.
+
+    >>> closest(jnp.array([0.625]), jnp.array([[0.25], [0.5], [1.0]])).tolist()
+    [[False], [True], [False]]
     """
     _check(targets, coefficients)
     found = _first_least(jnp.abs(targets[None] - coefficients))
@@ -79,6 +86,9 @@ def greedy(targets: Array, coefficients: Array) -> jax.Array:
     interval `[g^(k + 1), g^k]`, `k = 0 .. m - 1`, holds the size of a coefficient of its sign.
     Orseau et al., "Logarithmic pruning is all you need", 2020. They use one coefficient of each
     interval; here all may serve, which leaves no more.
+
+    >>> greedy(jnp.array([0.75]), jnp.array([[0.5], [0.375], [0.25], [-0.5]])).tolist()
+    [[True], [False], [True], [False]]
     """
     _check(targets, coefficients)
     same = jnp.sign(coefficients) == jnp.sign(targets)[None]
@@ -106,6 +116,10 @@ def meet_in_the_middle(targets: Array, coefficients: Array) -> jax.Array:
 
     Raises:
       ValueError: there are no coefficients, or more than `MOST`.
+
+    >>> coefficients = jnp.array([[0.5], [0.375], [0.375], [-1.0]])
+    >>> jax.jit(meet_in_the_middle)(jnp.array([0.75]), coefficients).tolist()
+    [[False], [True], [True], [False]]
     """
     _check(targets, coefficients)
     n = len(coefficients)

@@ -35,6 +35,9 @@ def race(losses: Mapping[str, Sequence[float]], at: Sequence[int]) -> Race:
     Raises:
       ValueError: there are no contenders or no evaluations, evaluations do not increase, or a
         contender has too few losses.
+
+    >>> race({"a": [1.0, 0.7], "b": [2.0, 0.1], "c": [3.0, 0.2], "d": [0.5, 0.9]}, at=[1, 2])
+    Race(winner='a', evaluations=6)
     """
     if not losses or not at:
         raise ValueError("successive halving needs contenders and evaluations")

@@ -32,6 +32,10 @@ def thresholds(
 
     Raises:
       ValueError: an unknown rule.
+
+    >>> params, dense = {"w": jnp.array([[1.0, -2.0, 3.0, -4.0]])}, {"w": np.ones((1, 4), bool)}
+    >>> float(thresholds("quantile", params, dense, ("w",), 0.5)["w"])
+    2.0
     """
     if rule not in RULES:
         raise ValueError(f"unknown rule '{rule}': one of {', '.join(RULES)}")
@@ -47,7 +51,12 @@ def thresholds(
 def cut(
     rule: str, params: Params, mask: Mask, prunable: Prunable, values: dict[str, Array]
 ) -> Mask:
-    """The mask of the weights above the `thresholds`; pruned weights stay pruned."""
+    """The mask of the weights above the `thresholds`; pruned weights stay pruned.
+
+    >>> params, dense = {"w": np.array([[1.0, -2.0, 3.0, -4.0]])}, {"w": np.ones((1, 4), bool)}
+    >>> cut("quantile", params, dense, ("w",), {"w": 2.0})["w"].tolist()
+    [[False, False, True, True]]
+    """
     leaves = []
     for path, leaf, kept in zip(
         prunable, masks.pick(params, prunable), masks.pick(mask, prunable), strict=True

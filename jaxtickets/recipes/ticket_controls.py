@@ -50,18 +50,39 @@ Control = Callable[[Key, ControlInputs], ControlStart]
 
 
 def ticket(key: Key, given: ControlInputs) -> ControlStart:
-    """The unchanged ticket."""
+    """The unchanged ticket.
+
+    >>> params, mask = {"w": jnp.array([[1.0, 2.0]])}, {"w": jnp.array([[True, False]])}
+    >>> model = Model(lambda key: ({"w": jnp.full((1, 2), 9.0)}, {}), apply=None)
+    >>> start = ticket(jax.random.key(0), ControlInputs(model, ("w",), params, {}, mask))
+    >>> start.params["w"].tolist(), start.mask["w"].tolist()
+    ([[1.0, 2.0]], [[True, False]])
+    """
     del key
     return ControlStart(given.params, given.stats, given.mask)
 
 
 def reinit(key: Key, given: ControlInputs) -> ControlStart:
-    """The ticket's mask with a new initialisation: does the structure alone suffice?"""
+    """The ticket's mask with a new initialisation: does the structure alone suffice?
+
+    >>> params, mask = {"w": jnp.array([[1.0, 2.0]])}, {"w": jnp.array([[True, False]])}
+    >>> model = Model(lambda key: ({"w": jnp.full((1, 2), 9.0)}, {}), apply=None)
+    >>> start = reinit(jax.random.key(0), ControlInputs(model, ("w",), params, {}, mask))
+    >>> start.params["w"].tolist(), start.mask["w"].tolist()
+    ([[9.0, 9.0]], [[True, False]])
+    """
     return ControlStart(*given.model.init(key), given.mask)
 
 
 def random(key: Key, given: ControlInputs) -> ControlStart:
-    """A new initialisation under a random mask with the ticket's count in each layer."""
+    """A new initialisation under a random mask with the ticket's count in each layer.
+
+    >>> params, mask = {"w": jnp.array([[1.0, 2.0]])}, {"w": jnp.array([[True, False]])}
+    >>> model = Model(lambda key: ({"w": jnp.full((1, 2), 9.0)}, {}), apply=None)
+    >>> start = random(jax.random.key(0), ControlInputs(model, ("w",), params, {}, mask))
+    >>> start.params["w"].tolist(), int(start.mask["w"].sum())
+    ([[9.0, 9.0]], 1)
+    """
     init_key, mask_key = jax.random.split(key)
     mask = masks.shuffle(mask_key, given.mask, given.prunable)
     return ControlStart(*given.model.init(init_key), mask)
@@ -71,6 +92,12 @@ def shuffled(key: Key, given: ControlInputs) -> ControlStart:
     """The ticket's weights under its mask shuffled within layers: do the mask's places matter?
 
     Unlike `random`, it keeps the ticket's weights, including rewound ones.
+
+    >>> params, mask = {"w": jnp.array([[1.0, 2.0]])}, {"w": jnp.array([[True, False]])}
+    >>> model = Model(lambda key: ({"w": jnp.full((1, 2), 9.0)}, {}), apply=None)
+    >>> start = shuffled(jax.random.key(0), ControlInputs(model, ("w",), params, {}, mask))
+    >>> start.params["w"].tolist(), int(start.mask["w"].sum())
+    ([[1.0, 2.0]], 1)
     """
     return ControlStart(given.params, given.stats, masks.shuffle(key, given.mask, given.prunable))
 
@@ -79,6 +106,12 @@ def resampled(key: Key, given: ControlInputs) -> ControlStart:
     """The ticket's mask with each weight redrawn from the kept weights of its layer.
 
     Drawn with replacement: does the distribution of the kept weights suffice?
+
+    >>> params, mask = {"w": jnp.array([[1.0, 2.0]])}, {"w": jnp.array([[True, False]])}
+    >>> model = Model(lambda key: ({"w": jnp.full((1, 2), 9.0)}, {}), apply=None)
+    >>> start = resampled(jax.random.key(0), ControlInputs(model, ("w",), params, {}, mask))
+    >>> start.params["w"].tolist()  # 1 is the only value that the mask keeps
+    [[1.0, 1.0]]
     """
     leaves = masks.pick(given.params, given.prunable)
     kept = masks.pick(given.mask, given.prunable)
@@ -97,7 +130,14 @@ CONTROLS: dict[str, Control] = {
 
 
 def apply_control(treatment: Control, key: Key, given: ControlInputs) -> ControlStart:
-    """The result of the control, as one compiled program for each net."""
+    """The result of the control, as one compiled program for each net.
+
+    >>> params, mask = {"w": jnp.array([[1.0, 2.0]])}, {"w": jnp.array([[True, False]])}
+    >>> model = Model(lambda key: ({"w": jnp.full((1, 2), 9.0)}, {}), apply=None)
+    >>> given = ControlInputs(model, ("w",), params, {}, mask)
+    >>> apply_control(CONTROLS["reinit"], jax.random.key(0), given).params["w"].tolist()
+    [[9.0, 9.0]]
+    """
     return _compiled(
         treatment, given.model, given.prunable, key, given.params, given.stats, given.mask
     )

@@ -24,6 +24,12 @@ def copying(replaced: float) -> Interaction:
 
     Args:
       replaced: the share of chains that is replaced, at most half.
+
+    >>> walks, energies = jnp.array([7, 8]), jnp.array([5.0, 0.0])
+    >>> states = State(walks, energies, walks, energies, walks, jnp.ones(2), jnp.zeros(2), ())
+    >>> states, _ = copying(replaced=0.5).interact(jax.random.key(0), (), states, (), ())
+    >>> states.walk.tolist()  # the better chain, twice
+    [8, 8]
     """
 
     def interact(
@@ -55,6 +61,21 @@ def crossing(
       space: the space of the bits of masks.
       optimizer: the inner optimiser, whose moments are reset.
       floor: see `genetic.crossover`.
+
+    >>> from jaxtickets import training
+    >>> from jaxtickets.dynamic.static import masked
+    >>> from jaxtickets.recipes.annealed_training import Walk
+    >>> from jaxtickets.search.space import weights
+    >>> params, sgd = {"w": jnp.array([[1.0, 2.0]])}, optax.sgd(0.1)
+    >>> space = weights(params, ("w",))
+    >>> def start(bits):
+    ...     return training.init(params, {}, masked(sgd, space.mask(bits)))
+    >>> walks = Walk(jax.vmap(start)(jnp.eye(2, dtype=bool)), held=())
+    >>> energies = jnp.array([0.0, 1.0])
+    >>> states = State(walks, energies, (), energies, (), jnp.ones(2), jnp.zeros(2), ())
+    >>> states, _ = crossing(0.5, space, sgd).interact(jax.random.key(0), (), states, (), ())
+    >>> states.walk.state.mask["w"].sum((1, 2)).tolist()  # the child keeps as many as its parents
+    [1, 1]
     """
 
     def interact(

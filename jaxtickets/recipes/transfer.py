@@ -21,6 +21,12 @@ def new_head(ticket: Ticket, head: Params, output: str) -> Ticket:
 
     Raises:
       ValueError: there is no such layer.
+
+    >>> params = {"fc1": {"kernel": np.ones((2, 2))}, "out": {"kernel": np.ones((2, 10))}}
+    >>> ticket = Ticket(params, {}, jax.tree.map(lambda leaf: leaf < 0, params), 0)
+    >>> moved = new_head(ticket, {"out": {"kernel": np.ones((2, 3))}}, "out")
+    >>> moved.params["out"]["kernel"].shape, bool(moved.mask["out"]["kernel"].all())
+    ((2, 3), True)
     """
     if output not in ticket.params or output not in head:
         raise ValueError(f"no output layer '{output}' among {', '.join(ticket.params)}")
@@ -41,6 +47,10 @@ def signed(params: Params, trained: Params, mask: Mask, prunable: Prunable) -> P
       trained: the ticket's trained weights, like `params`.
       mask: the ticket's mask, like `params`.
       prunable: the leaves that get signs.
+
+    >>> fresh, trained = {"w": jnp.array([[1.0, 2.0]])}, {"w": jnp.array([[-5.0, -6.0]])}
+    >>> signed(fresh, trained, {"w": np.array([[True, False]])}, ("w",))["w"].tolist()
+    [[-1.0, 2.0]]
     """
 
     def leaf(own: Array, learnt: Array, kept: Array) -> jax.Array:

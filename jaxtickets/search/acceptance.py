@@ -37,7 +37,13 @@ class Rule(NamedTuple):
 
 
 def memoryless(accept: Memoryless) -> Rule:
-    """The rule of a function that has no memory."""
+    """The rule of a function that has no memory.
+
+    >>> rule = memoryless(greedy)
+    >>> key, memory = jax.random.key(0), rule.init(0.5)
+    >>> rule.accept(key, 1.0, 0.5, 0.4, 0.0, memory), rule.accept(key, 1.0, 0.5, 0.6, 0.0, memory)
+    ((True, ()), (False, ()))
+    """
 
     def with_memory(
         key: Key,
@@ -60,6 +66,12 @@ def metropolis(
 
     Metropolis et al., 1953; Hastings, 1970. The rule leaves the distribution `exp(-E / T)`
     invariant.
+
+    >>> key = jax.random.key(0)
+    >>> bool(metropolis(key, 0.1, energy=0.5, proposed=0.4))
+    True
+    >>> bool(metropolis(key, 0.1, energy=0.5, proposed=100.0))
+    False
     """
     return _boltzmann(key, temperature, proposed - energy, log_ratio)
 
@@ -67,7 +79,12 @@ def metropolis(
 def greedy(
     key: Key, temperature: Array, energy: Array, proposed: Array, log_ratio: Array | float = 0.0
 ) -> jax.Array:
-    """Accept if `E' <= E`: hill climbing that also moves along plateaus."""
+    """Accept if `E' <= E`: hill climbing that also moves along plateaus.
+
+    >>> key = jax.random.key(0)
+    >>> [greedy(key, 0.1, energy=0.5, proposed=proposed) for proposed in (0.4, 0.5, 0.6)]
+    [True, True, False]
+    """
     del key, temperature, log_ratio
     return proposed <= energy
 
@@ -75,7 +92,12 @@ def greedy(
 def threshold(
     key: Key, temperature: Array, energy: Array, proposed: Array, log_ratio: Array | float = 0.0
 ) -> jax.Array:
-    """Accept if `E' - E <= T`: Dueck and Scheuer, "Threshold accepting", 1990."""
+    """Accept if `E' - E <= T`: Dueck and Scheuer, "Threshold accepting", 1990.
+
+    >>> key = jax.random.key(0)
+    >>> [threshold(key, 0.25, energy=0.5, proposed=proposed) for proposed in (0.75, 1.0)]
+    [True, False]
+    """
     del key, log_ratio
     return proposed - energy <= temperature
 
@@ -83,7 +105,12 @@ def threshold(
 def always(
     key: Key, temperature: Array, energy: Array, proposed: Array, log_ratio: Array | float = 0.0
 ) -> jax.Array:
-    """Accept every finite E' if T > 0, and `E' <= E` at T = 0; for informed proposals."""
+    """Accept every finite E' if T > 0, and `E' <= E` at T = 0; for informed proposals.
+
+    >>> key = jax.random.key(0)
+    >>> [bool(always(key, 0.1, energy=0.5, proposed=proposed)) for proposed in (9.0, np.inf)]
+    [True, False]
+    """
     del key, log_ratio
     return jnp.isfinite(proposed) & ((temperature > 0) | (proposed <= energy))
 
@@ -110,6 +137,12 @@ def running_mean(start: float | None = None) -> Rule:
 
     Args:
       start: the initial mean; None starts from the energy of the first point.
+
+    >>> rule = running_mean()
+    >>> memory = rule.init(jnp.float32(0.5))
+    >>> accepted, memory = rule.accept(jax.random.key(0), 0.1, 0.5, 0.25, 0.0, memory)
+    >>> bool(accepted), float(memory.mean), float(memory.count)
+    (True, 0.375, 2.0)
     """
 
     def init(energy: Array) -> Running:

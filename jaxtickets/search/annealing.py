@@ -138,6 +138,15 @@ def build(
       rules: acceptance, and adaptation of the size.
       at: `at(walk) -> scalar`: the energy of a walk that holds more than its point, such as
         `incremental_energy.fixed`; None evaluates `energy` at the mask of the point.
+
+    >>> from jaxtickets.search import energies, space, swaps
+    >>> scores, key = {"w": jnp.array([[1.0, 3.0]])}, jax.random.key(0)
+    >>> bits = space.weights(scores, ("w",))
+    >>> lost = energies.saliency(scores, ("w",))  # the share of the scores that the mask loses
+    >>> kernel = build(swaps.moves(bits, most=1), bits.mask, lost, Rules())
+    >>> state = kernel.init(key, jnp.array([True, False]))
+    >>> float(state.energy), float(kernel.probe(key, 1, state))  # the only neighbour keeps 3 of 4
+    (0.75, -0.5)
     """
     log_least = jnp.log(jnp.float32(moves.least))
     log_most = jnp.log(jnp.float32(moves.most))
@@ -236,6 +245,10 @@ def step_plans(
       size: step -> size of the move; rounded down and at least 1 if `whole`.
       level: step -> whether a new temperature level begins; None begins one at every step.
       whole: whether sizes are whole numbers, as in `Moves.whole`.
+
+    >>> plans = step_plans(3, temperature=lambda step: 0.5**step, size=lambda step: 4 - step)
+    >>> plans.temperature.tolist(), plans.size.tolist()
+    ([1.0, 0.5, 0.25], [4, 3, 2])
     """
     step = jnp.arange(steps, dtype=jnp.int32)
     begins = jnp.ones(steps, bool) if level is None else level(step).astype(bool)
@@ -245,7 +258,7 @@ def step_plans(
     return StepPlan(step, temperature(step).astype(jnp.float32), sizes, begins)
 
 
-def check_step_plans(ticks: StepPlan) -> None:
+def _check_step_plans(ticks: StepPlan) -> None:
     """Raises ValueError unless all fields of the plans are `[steps]`, as `run` scans them."""
     (steps,) = check_leading("the step plans", ticks, ("steps",))
     for name, field in ticks._asdict().items():
@@ -260,8 +273,19 @@ def run(kernel: Kernel, key: Key, state: State, ticks: StepPlan) -> tuple[State,
 
     Raises:
       ValueError: the plans' fields aren't `[steps]` each.
+
+    >>> from jaxtickets.search import energies, space, swaps
+    >>> scores, key = {"w": jnp.array([[1.0, 3.0]])}, jax.random.key(0)
+    >>> bits = space.weights(scores, ("w",))
+    >>> lost = energies.saliency(scores, ("w",))  # the share of the scores that the mask loses
+    >>> kernel = build(swaps.moves(bits, most=1), bits.mask, lost, Rules())
+    >>> state = kernel.init(key, jnp.array([True, False]))
+    >>> plans = step_plans(1, temperature=jnp.ones_like, size=jnp.ones_like)
+    >>> state, info = run(kernel, key, state, plans)
+    >>> state.best.tolist(), float(state.best_energy), info.accepted.tolist()
+    ([False, True], 0.25, [True])
     """
-    check_step_plans(ticks)
+    _check_step_plans(ticks)
 
     def body(state: State, tick: StepPlan) -> tuple[State, Info]:
         return kernel.step(jax.random.fold_in(key, tick.step), tick, state)
@@ -287,6 +311,16 @@ def burn_in(
       size: the size of the moves.
       samples: the number of neighbours.
       acceptance: χ, in (0, 1).
+
+    >>> from jaxtickets.search import energies, space, swaps
+    >>> scores, key = {"w": jnp.array([[1.0, 3.0]])}, jax.random.key(0)
+    >>> bits = space.weights(scores, ("w",))
+    >>> lost = energies.saliency(scores, ("w",))  # the share of the scores that the mask loses
+    >>> kernel = build(swaps.moves(bits, most=1), bits.mask, lost, Rules())
+    >>> state = kernel.init(key, jnp.array([False, True]))
+    >>> state = burn_in(kernel, key, state, size=1, samples=2, acceptance=np.exp(-1))
+    >>> round(float(state.scale), 4)  # the only neighbour is worse by 0.5
+    0.5
     """
     keys = jax.random.split(key, samples)
     rise = lax.map(lambda k: kernel.probe(k, size, state), keys)
@@ -299,7 +333,15 @@ def burn_in(
 
 
 def best_of(states: State, others: State) -> State:
-    """Replaces the best point of each of the stacked `states` by that of `others` if better."""
+    """Replaces the best point of each of the stacked `states` by that of `others` if better.
+
+    >>> def two(best, energies):
+    ...     return State((), (), np.array(best), np.array(energies), (), 1.0, 0.0, ())
+    >>> states = two([[True, False], [True, False]], [0.5, 0.25])
+    >>> states = best_of(states, two([[False, True], [False, True]], [0.375, 0.375]))
+    >>> states.best.tolist(), states.best_energy.tolist()
+    ([[False, True], [True, False]], [0.375, 0.25])
+    """
     worse = others.best_energy < states.best_energy
 
     def better(mine: Array, theirs: Array) -> Array:

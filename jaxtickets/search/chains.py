@@ -49,7 +49,17 @@ class ChunkInfo(NamedTuple):
 
 
 def begin(state: annealing.State) -> Chain:
-    """A chain before its first chunk."""
+    """A chain before its first chunk.
+
+    >>> from jaxtickets.search import energies, space, swaps
+    >>> scores = {"w": jnp.array([[1.0, 3.0]])}
+    >>> bits = space.weights(scores, ("w",))
+    >>> lost = energies.saliency(scores, ("w",))
+    >>> kernel = annealing.build(swaps.moves(bits, most=1), bits.mask, lost, annealing.Rules())
+    >>> chain = begin(kernel.init(jax.random.key(0), jnp.array([True, False])))
+    >>> chain.chosen.tolist(), float(chain.chosen_score)
+    ([True, False], inf)
+    """
     return Chain(state, state.best, jnp.asarray(jnp.inf, float))
 
 
@@ -80,6 +90,18 @@ def chunk(
 
     Returns:
       The chain, the stacked infos of its steps, and the info of the chunk.
+
+    >>> from jaxtickets.search import energies, space, swaps
+    >>> scores, key = {"w": jnp.array([[1.0, 3.0]])}, jax.random.key(0)
+    >>> bits = space.weights(scores, ("w",))
+    >>> lost = energies.saliency(scores, ("w",))  # the share of the scores that the mask loses
+    >>> kernel = annealing.build(swaps.moves(bits, most=1), bits.mask, lost, annealing.Rules())
+    >>> chain = begin(kernel.init(key, jnp.array([True, False])))
+    >>> plans = annealing.step_plans(1, temperature=jnp.ones_like, size=jnp.ones_like)
+    >>> validate = lambda mask: lost.evaluate(key, mask)
+    >>> chain, info, _ = chunk(kernel, lost, bits.mask, validate, key, chain, plans)
+    >>> chain.chosen.tolist(), float(chain.chosen_score)  # the only swap is an improvement
+    ([False, True], 0.25)
     """
     state, info = annealing.run(kernel, key, chain.state, ticks)
     state, drift = kernel.refresh(state)

@@ -28,6 +28,13 @@ def update(distribution: Distribution, elite: int, rate: float = 0.7) -> Update:
 
     Raises:
       ValueError: the elite is empty, or the rate is outside (0, 1].
+
+    >>> from jaxtickets.search.distributions import bernoulli
+    >>> best_two = update(bernoulli, elite=2, rate=1.0)
+    >>> points = jnp.array([[True, True], [True, False], [False, True]])
+    >>> logits, _ = best_two.update(jnp.zeros(2), (), points, jnp.array([0.1, 0.2, 0.9]))
+    >>> [round(chance, 4) for chance in jax.nn.sigmoid(logits).tolist()]
+    [0.9999, 0.5]
     """
     if elite < 1:
         raise ValueError(f"elite={elite}: must be 1 or more")

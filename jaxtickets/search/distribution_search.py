@@ -113,6 +113,19 @@ def build(
 
     Raises:
       ValueError: the update takes more samples.
+
+    >>> from jaxtickets.search.cross_entropy import update
+    >>> from jaxtickets.search.distributions import bernoulli
+    >>> kernel = build(
+    ...     bernoulli,
+    ...     update(bernoulli, elite=4),
+    ...     energy=lambda key, bits: jnp.sum(jnp.where(bits, 0.0, 1.0)),
+    ...     samples=64,
+    ...     likeliest=lambda logits: logits > 0,
+    ... )
+    >>> state, info = kernel.step(jax.random.key(0), kernel.init(jnp.zeros(2)))
+    >>> state.best.tolist(), float(state.best_energy)
+    ([True, True], 0.0)
     """
     if samples < update.least:
         raise ValueError(f"samples={samples}: the update takes {update.least} or more")

@@ -43,6 +43,10 @@ def scales(mask: Mask, prunable: Prunable) -> dict[str, Array]:
     """Path -> the factor of that leaf in `rescale`: `1 / sqrt(density)`, a float32 scalar.
 
     The mask may also hold float zeros and ones, like that of a gate in training.
+
+    >>> mask = {"w": np.array([[True, False, False, False]])}
+    >>> {path: float(factor) for path, factor in scales(mask, ("w",)).items()}  # 1 / sqrt(1 / 4)
+    {'w': 2.0}
     """
     kept = masks.densities(jax.tree.map(lambda bits: bits != 0, mask), prunable)
     return {path: jax.lax.rsqrt(jnp.maximum(kept[path], 1e-12)) for path in prunable}
@@ -54,6 +58,10 @@ def rescale(mask: Mask, params: Params, prunable: Prunable) -> Params:
     The kept weights then give pre-activations of the same variance as the dense net. This is the
     dynamic weight rescaling of Zhou et al., 2019, section 5, with a square root, so that it
     preserves variances and not means of |w|. Nothing is masked.
+
+    >>> mask = {"w": np.array([[True, False, False, False]])}
+    >>> rescale(mask, {"w": jnp.array([[1.0, 2.0, 3.0, 4.0]])}, ("w",))["w"].tolist()
+    [[2.0, 4.0, 6.0, 8.0]]
     """
     factor = scales(mask, prunable)
     leaves = [
@@ -64,7 +72,12 @@ def rescale(mask: Mask, params: Params, prunable: Prunable) -> Params:
 
 
 def rescaled(mask: Mask, params: Params, prunable: Prunable) -> Params:
-    """The `rescale`d parameters, masked; a leaf of which nothing is kept stays zero."""
+    """The `rescale`d parameters, masked; a leaf of which nothing is kept stays zero.
+
+    >>> mask = {"w": np.array([[True, False, False, False]])}
+    >>> rescaled(mask, {"w": jnp.array([[1.0, 2.0, 3.0, 4.0]])}, ("w",))["w"].tolist()
+    [[2.0, 0.0, 0.0, 0.0]]
+    """
     return masks.apply(mask, rescale(mask, params, prunable))
 
 
@@ -86,6 +99,14 @@ def fixed(
       labels: int`[n]`.
       measure: `(logits, labels) -> scalar`.
       effective: `(mask, params) -> params`: `masks.apply`, or `rescaled` over the prunable leaves.
+
+    >>> from jaxtickets.nets import functional_plain
+    >>> params = {"w": jnp.eye(2)}
+    >>> net = functional_plain(lambda params, images: images @ params["w"], params)
+    >>> energy = fixed(net, params, {}, jnp.eye(2), np.array([0, 1]), losses.error_rate)
+    >>> mask = {"w": np.array([[True, False], [True, False]])}
+    >>> float(energy.evaluate(jax.random.key(0), mask))  # the second logit is always zero
+    0.5
     """
 
     def evaluate(key: Key, mask: Mask) -> Array:
@@ -111,6 +132,17 @@ def minibatch(
 
     The arguments are those of `fixed`, except that `images` are raw; `prepare` normalises the drawn
     ones.
+
+    >>> from jaxtickets.nets import functional_plain
+    >>> params, images, labels = {"w": jnp.eye(2)}, jnp.array([[0, 255]], jnp.uint8), jnp.array([1])
+    >>> net = functional_plain(lambda params, images: images @ params["w"], params)
+    >>> energy = minibatch(
+    ...     net, params, {}, images, labels, losses.error_rate, lambda x: x / 255, batch_size=4
+    ... )
+    >>> float(energy.evaluate(jax.random.key(0), {"w": np.eye(2, dtype=bool)}))
+    0.0
+    >>> energy.cost, energy.fresh
+    (4, True)
     """
 
     def evaluate(key: Key, mask: Mask) -> Array:
@@ -145,6 +177,18 @@ def trainability(
       batches: stacked training batches, leading axis j.
       images, labels: normalised images that the batches do not hold, and their labels.
       noise_key: the key of every training.
+
+    >>> from jaxtickets.nets import functional_plain
+    >>> params, images, labels = {"w": jnp.zeros((2, 2))}, jnp.eye(2), jnp.array([0, 1])
+    >>> net = functional_plain(lambda params, images: images @ params["w"], params)
+    >>> loss, key = losses.classification(net, prepare=lambda images: images), jax.random.key(0)
+    >>> one_step = Split(images[None], labels[None])
+    >>> energy = trainability(
+    ...     net, loss, optax.sgd(1.0), params, {}, one_step, images, labels, losses.error_rate, key
+    ... )
+    >>> dense, pruned = {"w": np.ones((2, 2), bool)}, {"w": np.zeros((2, 2), bool)}
+    >>> float(energy.evaluate(key, dense)), float(energy.evaluate(key, pruned))
+    (0.0, 0.5)
     """
 
     def evaluate(key: Key, mask: Mask) -> Array:
@@ -159,7 +203,11 @@ def trainability(
 
 
 def training_cost(examples: int) -> int:
-    """The cost of training on `examples` examples, in forward passes of one example: three each."""
+    """The cost of training on `examples` examples, in forward passes of one example: three each.
+
+    >>> training_cost(100)
+    300
+    """
     return 3 * examples
 
 
@@ -182,6 +230,13 @@ def gradient_flow(
       params, stats, effective: as in `fixed`.
       batch: images and labels as the loss takes them.
       key: the key of dropout, the same for all masks.
+
+    >>> def loss(params, stats, batch, key):
+    ...     return jnp.sum(params["w"] ** 2) / 2, (stats, {})
+    >>> params = {"w": jnp.array([[3.0, 4.0, 12.0]])}
+    >>> energy = gradient_flow(loss, params, {}, Split(np.zeros(1), np.zeros(1)), jax.random.key(0))
+    >>> float(energy.evaluate(jax.random.key(0), {"w": np.array([[True, True, False]])}))
+    -5.0
     """
 
     def evaluate(unused: Key, mask: Mask) -> Array:
@@ -197,6 +252,11 @@ def saliency(scores: Scores, prunable: Prunable) -> Energy:
 
     The mask of minimal energy at a count is the one that the criterion selects. The scores, such as
     SNIP's or SynFlow's, are those of the dense net and are computed once.
+
+    >>> scores = {"w": jnp.array([[1.0, 3.0]])}
+    >>> energy = saliency(scores, ("w",))
+    >>> float(energy.evaluate(jax.random.key(0), {"w": np.array([[False, True]])}))
+    0.25
     """
     whole = jnp.sum(masks.flatten(scores, prunable))
 
@@ -219,6 +279,10 @@ def orthogonality(
       params: the weights that the mask selects from.
       prunable: the kernels that are scored.
       effective: as in `fixed`.
+
+    >>> energy = orthogonality({"w": jnp.eye(2)}, ("w",))
+    >>> float(energy.evaluate(jax.random.key(0), {"w": np.ones((2, 2), bool)}))
+    0.0
     """
 
     def evaluate(key: Key, mask: Mask) -> Array:
@@ -233,6 +297,10 @@ def mixture(parts: Sequence[Energy], shares: Sequence[float]) -> Energy:
 
     Raises:
       ValueError: there are no energies, or not one share for each.
+
+    >>> one, three = (Energy(lambda key, mask, value=value: value, False) for value in (1.0, 3.0))
+    >>> float(mixture([one, three], [0.5, 0.5]).evaluate(jax.random.key(0), {}))
+    2.0
     """
     if not parts or len(parts) != len(shares):
         raise ValueError(f"{len(parts)} energies and {len(shares)} shares: one share each")

@@ -52,7 +52,15 @@ class Ladder(NamedTuple):
 
 
 def begin(scales: Array) -> Ladder:
-    """The ladder of the increasing `scales[rungs]`, with chain i on rung i; two rungs or more."""
+    """The ladder of the increasing `scales[rungs]`, with chain i on rung i.
+
+    Raises:
+      ValueError: there are fewer than two rungs.
+
+    >>> ladder = begin([1.0, 2.0, 4.0])
+    >>> ladder.scales.tolist(), ladder.rung.tolist()
+    ([1.0, 2.0, 4.0], [0, 1, 2])
+    """
     scales = jnp.asarray(scales, jnp.float32)
     check_array("the scales", scales, ("rungs",))
     rungs = scales.shape[0]
@@ -63,7 +71,13 @@ def begin(scales: Array) -> Ladder:
 
 
 def place(ladder: Ladder, states: State) -> State:
-    """Sets the `scale` of each of the stacked states to that of its rung."""
+    """Sets the `scale` of each of the stacked states to that of its rung.
+
+    >>> ladder = begin([1.0, 2.0])._replace(rung=jnp.array([1, 0]))
+    >>> states = State((), (), (), (), (), scale=np.ones(2), log_size=(), memory=())
+    >>> place(ladder, states).scale.tolist()
+    [2.0, 1.0]
+    """
     return states._replace(scale=ladder.scales[ladder.rung])
 
 
@@ -75,6 +89,11 @@ def swap(key: Key, ladder: Ladder, energy: Array, temperature: Array) -> Ladder:
       ladder: the ladder before the round.
       energy: float`[chains]`, the energies of the current masks.
       temperature: float32 scalar, the planned temperature, which multiplies `scales`.
+
+    >>> ladder = begin([1.0, 2.0])
+    >>> better_is_hotter = jnp.array([1.0, 0.0])
+    >>> swap(jax.random.key(0), ladder, better_is_hotter, temperature=1.0).rung.tolist()
+    [1, 0]
     """
     rungs = ladder.scales.shape[0]
     check_array("the energies of the chains", energy, (rungs,))
@@ -99,7 +118,12 @@ def swap(key: Key, ladder: Ladder, energy: Array, temperature: Array) -> Ladder:
 
 
 def rates(ladder: Ladder) -> Array:
-    """float32`[rungs - 1]`: mean acceptance probabilities of swaps; 1 before any was tried."""
+    """float32`[rungs - 1]`: mean acceptance probabilities of swaps; 1 before any was tried.
+
+    >>> ladder = begin([1.0, 2.0, 4.0])
+    >>> rates(ladder._replace(asked=jnp.array([4.0, 0.0]), accepted=jnp.array([1.0, 0.0]))).tolist()
+    [0.25, 1.0]
+    """
     return jnp.where(ladder.asked > 0, ladder.accepted / jnp.maximum(ladder.asked, 1), 1.0)
 
 
@@ -110,6 +134,11 @@ def adapt(ladder: Ladder) -> Ladder:
     rungs. The new rungs are at equal distances in Λ; the outer rungs stay, and the counts restart
     at 0. Syed et al., 2022, section 5.4. A chain whose ladder keeps adapting does not sample
     exactly, so adapt only before the steps that count.
+
+    >>> ladder = begin([1.0, 4.0, 16.0])
+    >>> ladder = ladder._replace(asked=jnp.array([4.0, 4.0]), accepted=jnp.array([0.0, 2.0]))
+    >>> [round(scale, 3) for scale in adapt(ladder).scales.tolist()]  # the middle: 4^(3/4)
+    [1.0, 2.828, 16.0]
     """
     refused = jnp.maximum(1 - rates(ladder), 1e-3)  # positive, so that Λ can be inverted
     barrier = jnp.concatenate([jnp.zeros(1), jnp.cumsum(refused)])

@@ -108,6 +108,10 @@ def space(
 
     Raises:
       ValueError: an unknown side or criterion, or no feature.
+
+    >>> params = {"w": np.zeros((2, 3))}
+    >>> [(side.name, side.size) for side in space(params, ("w",), ["chance"], SIDES).sides]
+    [('w input', 2), ('w output', 3)]
     """
     for side in sides:
         if side not in SIDES:
@@ -135,6 +139,10 @@ def of_units(names: Sequence[str], sizes: Sequence[int], features: Sequence[str]
 
     Raises:
       ValueError: an unknown criterion, or no feature.
+
+    >>> groups = of_units(names=["conv1", "fc1"], sizes=[6, 4], features=["chance"])
+    >>> groups.shapes, [side.name for side in groups.sides]
+    (((6,), (4,)), ['conv1 output', 'fc1 output'])
     """
     _check(features)
     sides = (Side(name, "output", size, ()) for name, size in zip(names, sizes, strict=True))
@@ -142,7 +150,12 @@ def of_units(names: Sequence[str], sizes: Sequence[int], features: Sequence[str]
 
 
 def flat(space: Space, mix: Sequence[float]) -> Field:
-    """The field whose potentials are all 0, with the coefficients `mix[features]`."""
+    """The field whose potentials are all 0, with the coefficients `mix[features]`.
+
+    >>> field = flat(space({"w": np.zeros((2, 3))}, ("w",), ["chance"]), mix=[1.0])
+    >>> field.layers.tolist(), field.units["w input"].tolist(), field.mix.tolist()
+    ([0.0], [0.0, 0.0], [1.0])
+    """
     units = {side.name: jnp.zeros(side.size) for side in space.sides}
     return Field(jnp.zeros(len(space.prunable)), units, jnp.asarray(mix, jnp.float32))
 
@@ -158,6 +171,11 @@ def pooled(space: Space, scores: Scores, mix: Sequence[float]) -> Field:
       space: the space of the field.
       scores: a criterion's scores, not negative.
       mix: the coefficients of the features.
+
+    >>> scores = {"w": jnp.array([[1.0, 1.0], [3.0, 3.0]])}
+    >>> field = pooled(space(scores, ("w",), ["chance"]), scores, mix=[1.0])
+    >>> [round(share, 3) for share in jnp.exp(field.units["w input"]).tolist()]
+    [0.5, 1.5]
     """
     leaves = dict(zip(space.prunable, masks.pick(scores, space.prunable), strict=True))
     means = {leaf: jnp.maximum(jnp.mean(values), 1e-30) for leaf, values in leaves.items()}
@@ -181,6 +199,13 @@ def features(
       space: the space of the fields.
       evidence: criteria score `evidence.init_params`.
       pool: for fields of units, turns scores of weights into scores of units.
+
+    >>> params, dense = {"w": jnp.array([[1.0, -2.0]])}, {"w": np.ones((1, 2), bool)}
+    >>> kernels = space(params, ("w",), ["magnitude"])
+    >>> evidence = Evidence(params, params, {}, dense, batches=None, loss=None)
+    >>> (logs,) = features(jax.random.key(0), kernels, evidence)
+    >>> [round(size, 3) for size in jnp.exp(logs["w"])[0].tolist()]
+    [1.0, 2.0]
     """
     feature_scores = []
     for name, k in zip(space.features, jax.random.split(key, len(space.features)), strict=True):
@@ -194,7 +219,14 @@ def features(
 
 
 def score(space: Space, features: Sequence[Scores], field: Field) -> Scores:
-    """The scores of a field over the prunable leaves; 0 elsewhere."""
+    """The scores of a field over the prunable leaves; 0 elsewhere.
+
+    >>> zeros = {"w": jnp.zeros((2, 2))}
+    >>> kernels = space(zeros, ("w",), ["chance"])
+    >>> field = flat(kernels, mix=[1.0])._replace(units={"w input": jnp.array([1.0, 2.0])})
+    >>> score(kernels, [zeros], field)["w"].tolist()
+    [[1.0, 1.0], [2.0, 2.0]]
+    """
     sides: Mapping[tuple[str, str], Array] = {
         (side.leaf, side.side): field.units[side.name] for side in space.sides
     }
@@ -214,7 +246,14 @@ def score(space: Space, features: Sequence[Scores], field: Field) -> Scores:
 
 
 def mask(space: Space, features: Sequence[Scores], keep: Keep, floor: Keep, field: Field) -> Mask:
-    """The mask of a field: keeps exactly `keep` weights, and at least `floor` in each leaf."""
+    """The mask of a field: keeps exactly `keep` weights, and at least `floor` in each leaf.
+
+    >>> chance = {"w": jnp.array([[0.0, 9.0], [0.0, 0.0]])}
+    >>> kernels = space(chance, ("w",), ["chance"])
+    >>> field = flat(kernels, mix=[1.0])._replace(units={"w input": jnp.array([1.0, 2.0])})
+    >>> mask(kernels, [chance], keep=3, floor=0, field=field)["w"].tolist()
+    [[False, True], [True, True]]
+    """
     return masks.select(score(space, features, field), space.prunable, keep, floor)
 
 
@@ -230,6 +269,13 @@ def moves(space: Space, most: float = 3.0, least: float = 0.01) -> Moves:
     Args:
       space: the space of the fields.
       most, least: the largest and smallest size, in nats.
+
+    >>> kernels = space({"w": np.zeros((2, 3))}, ("w",), ["chance"])
+    >>> walk, step = flat(kernels, mix=[1.0]), moves(kernels)
+    >>> proposal = step.propose(jax.random.key(0), 1.0, walk)
+    >>> back = step.settle(proposal, False)
+    >>> bool(step.distance(walk, proposal.walk) > 0), float(step.distance(walk, back))
+    (True, 0.0)
     """
     grids = tuple(side for side in space.sides if side.grid)
     kinds = ["layer"] * (len(space.prunable) > 1) + ["mix"] * (len(space.features) > 1)
@@ -288,14 +334,14 @@ def moves(space: Space, most: float = 3.0, least: float = 0.01) -> Moves:
         propose=propose,
         settle=settle,
         point=lambda walk: walk,
-        distance=distance,
+        distance=_distance,
         most=most,
         least=least,
         whole=False,
     )
 
 
-def distance(a: Field, b: Field) -> Array:
+def _distance(a: Field, b: Field) -> Array:
     """float32 scalar: the Euclidean distance of two fields, in nats."""
     squares = jax.tree.map(lambda x, y: jnp.sum(jnp.square(x - y)), a, b)
     return jnp.sqrt(sum(jax.tree.leaves(squares), jnp.float32(0)))

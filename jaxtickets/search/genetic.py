@@ -27,6 +27,13 @@ def crossover(key: Key, space: Space, one: Array, other: Array, floor: int = 0) 
       space: its scope says which counts are kept.
       one, other: bool`[n]`, the parents, of equal counts.
       floor: the fewest ones in each segment, which both parents have.
+
+    >>> from jaxtickets.search.space import weights
+    >>> space = weights({"w": np.ones((1, 4))}, ("w",))
+    >>> one, other = np.array([True, True, False, False]), np.array([True, False, True, False])
+    >>> child = crossover(jax.random.key(0), space, one, other)
+    >>> int(child.sum()), bool(child[0]), bool(child[3])
+    (2, True, False)
     """
     chance = jax.random.uniform(key, one.shape)
     score = jnp.where(one & other, 2.0, jnp.where(one | other, chance, -1.0))
@@ -42,6 +49,9 @@ def tournament(key: Key, energy: Array, size: int, winners: int) -> Array:
 
     Chains are drawn with replacement from `energy[chains]`; a non-finite energy loses. The key is
     consumed.
+
+    >>> tournament(jax.random.key(0), jnp.array([3.0, 1.0, 2.0]), size=100, winners=2).tolist()
+    [1, 1]
     """
     drawn = jax.random.randint(key, (winners, size), 0, energy.shape[0])
     least = jnp.argmin(jnp.where(jnp.isfinite(energy), energy, jnp.inf)[drawn], axis=1)
@@ -61,6 +71,16 @@ def breed(
       children: the number of children; static, fewer than the chains.
       size: the number of chains in a tournament.
       floor: see `crossover`.
+
+    >>> from jaxtickets.search import annealing, energies, space, swaps
+    >>> scores, key = {"w": jnp.array([[1.0, 3.0]])}, jax.random.key(0)
+    >>> bits = space.weights(scores, ("w",))
+    >>> lost = energies.saliency(scores, ("w",))  # the share of the scores that the mask loses
+    >>> kernel = annealing.build(swaps.moves(bits, most=1), bits.mask, lost, annealing.Rules())
+    >>> states = jax.vmap(kernel.init)(jax.random.split(key), np.eye(2, dtype=bool))
+    >>> after = breed(key, kernel, bits, states, children=1, size=100)  # the best has a child
+    >>> states.energy.tolist(), after.energy.tolist()
+    ([0.75, 0.25], [0.25, 0.25])
     """
     first_key, second_key, cross_key, place_key = jax.random.split(key, 4)
     points = jax.vmap(kernel.point)(states)
@@ -73,7 +93,17 @@ def breed(
 
 
 def restart(key: Key, kernel: Kernel, states: State, chains: int) -> State:
-    """Restarts the worst `chains` at the best point of any chain; the key is consumed."""
+    """Restarts the worst `chains` at the best point of any chain; the key is consumed.
+
+    >>> from jaxtickets.search import annealing, energies, space, swaps
+    >>> scores, key = {"w": jnp.array([[1.0, 3.0]])}, jax.random.key(0)
+    >>> bits = space.weights(scores, ("w",))
+    >>> lost = energies.saliency(scores, ("w",))  # the share of the scores that the mask loses
+    >>> kernel = annealing.build(swaps.moves(bits, most=1), bits.mask, lost, annealing.Rules())
+    >>> states = jax.vmap(kernel.init)(jax.random.split(key), np.eye(2, dtype=bool))
+    >>> kernel.point(restart(key, kernel, states, chains=1)).tolist()
+    [[False, True], [False, True]]
+    """
     best = jnp.argmin(states.best_energy)
     points = jax.tree.map(lambda leaf: jnp.stack([leaf[best]] * chains), states.best)
     return _replace_worst(key, kernel, states, points, chains)
@@ -89,4 +119,4 @@ def _replace_worst(key: Key, kernel: Kernel, states: State, points: PyTree, chai
     new = jax.lax.map(lambda pair: kernel.init(*pair), (keys, points))
     new = new._replace(start=old.start, scale=old.scale, log_size=old.log_size)
     new = best_of(new, old)
-    return jax.tree.map(lambda leaf, rows: leaf.at[worst].set(rows), states, new)
+    return jax.tree.map(lambda leaf, rows: jnp.asarray(leaf).at[worst].set(rows), states, new)

@@ -87,6 +87,13 @@ def first_layer(model: Model, params: Params, stats: Stats, images: Array) -> La
       model: the net as functions.
       params, stats, images: arrays of the shapes and dtypes that `Layer` will receive; values are
         not read.
+
+    >>> from jaxtickets.nets import functional_plain
+    >>> params = {"w1": np.ones((3, 2), np.float32), "w2": np.ones((2, 1), np.float32)}
+    >>> net = functional_plain(lambda p, images: jnp.tanh(images @ p["w1"]) @ p["w2"], params)
+    >>> layer = first_layer(net, params, {}, np.ones((5, 3), np.float32))
+    >>> layer.path, layer.inputs, layer.units
+    ('w1', 3, 2)
     """
 
     def logits(params: Params, stats: Stats, images: Array) -> Array:
@@ -151,6 +158,10 @@ def pays(layer: Layer, smallest: int, steps: int) -> bool:
       layer: the layer.
       smallest: the smallest swap of the walk.
       steps: the number of steps between two refreshes, each of which costs a product.
+
+    >>> layer = Layer("w", inputs=784, units=300, columns=None, rest=None)
+    >>> pays(layer, smallest=100, steps=20), pays(layer, smallest=20000, steps=20)
+    (True, False)
     """
     step = min((2 * smallest + layer.units) * ADDITION, layer.weights)
     return step + layer.weights / steps < layer.weights
@@ -165,6 +176,16 @@ def moves(inner: Moves, space: Space, layer: Layer, kernel: Array, columns: Arra
       layer: the first layer.
       kernel: float`[inputs, units]`, the dense kernel, before any rescaling.
       columns: float`[inputs, n]`, see `Layer`.
+
+    >>> from jaxtickets.search.space import weights
+    >>> kernel, images = jnp.array([[2.0], [3.0]]), jnp.array([[1.0, 10.0]])
+    >>> space = weights({"w": kernel}, ("w",))
+    >>> layer = Layer("w", inputs=2, units=1, columns=None, rest=None)
+    >>> stored = moves(swaps.moves(space, most=1), space, layer, kernel, columns=images.T)
+    >>> walk = stored.init(jax.random.key(0), jnp.array([True, False]))
+    >>> proposal = stored.propose(jax.random.key(1), 1, walk)
+    >>> walk.sums.tolist(), proposal.walk.sums.tolist()  # 2 times 1, and 3 times 10
+    ([[2.0]], [[30.0]])
     """
     start = space.starts[space.names.index(layer.path)]
     most = int(inner.most)
@@ -252,6 +273,17 @@ def fixed(
       params, stats, images, labels, measure, effective: as in `energies.fixed`.
       scale: `scale(mask) -> scalar`: the factor that `effective` applies to the layer's kernel
         beside masking it.
+
+    >>> from jaxtickets.nets import functional_plain
+    >>> from jaxtickets.search.space import weights
+    >>> params, images = {"w": jnp.array([[2.0], [3.0]])}, jnp.array([[1.0, 10.0]])
+    >>> net = functional_plain(lambda params, images: images @ params["w"], params)
+    >>> space, layer = weights(params, ("w",)), first_layer(net, params, {}, images)
+    >>> total = lambda logits, labels: jnp.sum(logits)
+    >>> energy = fixed(layer, space, params, {}, images, jnp.array([0]), total)
+    >>> walk = swaps.init(jax.random.key(0), space, jnp.array([True, False]))
+    >>> float(energy(Walk(walk, sums=jnp.array([[2.0]]))))
+    2.0
     """
 
     def energy(walk: Walk) -> Array:

@@ -34,6 +34,13 @@ def moves(space: Space, most: int, floor: tuple[int, ...] | None = None) -> Move
       space: the state space.
       most: the largest size that a proposal may ask for.
       floor: the fewest ones in each segment; a mask with fewer is not allowed.
+
+    >>> from jaxtickets.search.space import weights
+    >>> redraw = moves(weights({"w": np.ones((1, 4))}, ("w",)), most=2)
+    >>> walk = redraw.init(jax.random.key(0), jnp.array([True, True, False, False]))
+    >>> proposal = redraw.propose(jax.random.key(1), 2, walk)
+    >>> int(redraw.point(proposal.walk).sum()), redraw.settle(proposal, False).bits.tolist()
+    (2, [True, True, False, False])
     """
 
     def propose(key: Key, size: Array, walk: Walk) -> Proposal:

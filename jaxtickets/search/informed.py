@@ -67,6 +67,15 @@ def moves(
       corrected: whether proposals compute the `log_ratio` that makes Metropolis' rule exact;
         otherwise it is 0.
       floor: the fewest ones in each segment; a swap below the floor is not allowed.
+
+    >>> from jaxtickets.search.space import weights
+    >>> space = weights({"w": np.ones((1, 4))}, ("w",))
+    >>> swap = moves(space, most=1, gradient=lambda mask: jnp.array([0.0, 0.0, 5.0, 1.0]))
+    >>> walk = swap.init(jax.random.key(0), jnp.array([False, False, True, True]))
+    >>> cold = swap.heat(walk, 0.0)
+    >>> proposal = jax.jit(swap.propose)(jax.random.key(1), 1, cold)
+    >>> proposal.walk.bits[2:].tolist()  # the one with the largest derivative is switched off
+    [False, True]
     """
     count = max(min(candidates, space.size // 2), 1)
     most = max(min(most, count), 1)
@@ -145,6 +154,16 @@ def fixed(
       prunable: the leaves that the bits stand for.
       values: `(mask, params) -> params`: the values v before masking, for example
         `energies.rescale`.
+
+    >>> from jaxtickets.nets import functional_plain
+    >>> params = {"w": jnp.array([[2.0], [3.0]])}
+    >>> net = functional_plain(lambda params, images: images @ params["w"], params)
+    >>> gradient = fixed(
+    ...     net, params, {}, jnp.array([[1.0, 10.0]]), jnp.array([0]),
+    ...     measure=lambda logits, labels: jnp.sum(logits), prunable=("w",)
+    ... )
+    >>> gradient({"w": np.array([[True], [True]])}).tolist()  # each weight times its input
+    [2.0, 30.0]
     """
 
     def loss(effective: Params) -> Array:

@@ -56,6 +56,11 @@ def exchanging(ladder: float) -> Interaction:
     The hottest rung's temperature is `ladder` times the coldest's. In the first half of the rounds,
     at each power of two from 8 on, `exchange.adapt` moves the rungs. After that the ladder stays
     fixed.
+
+    >>> states = State((), jnp.zeros(2), (), (), (), scale=jnp.ones(2), log_size=(), memory=())
+    >>> states, rungs = exchanging(ladder=4.0).begin(states)
+    >>> [round(scale, 3) for scale in states.scale.tolist()]
+    [1.0, 4.0]
     """
 
     def begin(states: State) -> tuple[State, PyTree]:
@@ -81,7 +86,15 @@ def exchanging(ladder: float) -> Interaction:
 
 
 def populating() -> Interaction:
-    """Population annealing: resamples when the plan cools; changes nothing when it heats."""
+    """Population annealing: resamples when the plan cools; changes nothing when it heats.
+
+    >>> walks, energies = jnp.array([7, 8]), jnp.array([5.0, 0.0])
+    >>> states = State(walks, energies, walks, energies, walks, jnp.ones(2), jnp.zeros(2), ())
+    >>> cooling = Between(rounds=10, temperature=1.0, next=0.01)
+    >>> states, _ = populating().interact(jax.random.key(0), (), states, (), cooling)
+    >>> states.walk.tolist()  # the better chain, twice
+    [8, 8]
+    """
 
     def interact(
         key: Key, kernel: Kernel, states: State, memory: PyTree, between: Between
@@ -100,6 +113,13 @@ def crossing(replaced: float, space: Space, floor: int) -> Interaction:
       replaced: the share of chains that is replaced.
       space: the space of the bits.
       floor: see `genetic.crossover`.
+
+    >>> from jaxtickets.search.space import weights
+    >>> states = State((), jnp.zeros(2), (), (), (), jnp.array([1.0, 3.0]), (), ())
+    >>> space = weights({"w": np.ones((1, 4))}, ("w",))
+    >>> states, _ = crossing(replaced=0.5, space=space, floor=0).begin(states)
+    >>> states.scale.tolist()  # children are at the temperature of their parents
+    [2.0, 2.0]
     """
 
     def interact(
@@ -112,7 +132,19 @@ def crossing(replaced: float, space: Space, floor: int) -> Interaction:
 
 
 def restarting(replaced: float) -> Interaction:
-    """Restarts: the worst chains restart at the best mask that any chain has visited."""
+    """Restarts: the worst chains restart at the best mask that any chain has visited.
+
+    >>> from jaxtickets.search import annealing, energies, space, swaps
+    >>> scores, key = {"w": jnp.array([[1.0, 3.0]])}, jax.random.key(0)
+    >>> bits = space.weights(scores, ("w",))
+    >>> lost = energies.saliency(scores, ("w",))  # the share of the scores that the mask loses
+    >>> kernel = annealing.build(swaps.moves(bits, most=1), bits.mask, lost, annealing.Rules())
+    >>> states = jax.vmap(kernel.init)(jax.random.split(key), jnp.eye(2, dtype=bool))
+    >>> between = Between(rounds=10, temperature=1.0, next=0.5)
+    >>> states, _ = restarting(replaced=0.5).interact(key, kernel, states, (), between)
+    >>> kernel.point(states).tolist()
+    [[False, True], [False, True]]
+    """
 
     def interact(
         key: Key, kernel: Kernel, states: State, memory: PyTree, between: Between
@@ -135,7 +167,11 @@ INTERACTIONS: dict[str, Callable[..., Interaction] | None] = {
 
 
 def replaced_count(share: float, chains: int) -> int:
-    """The number of chains to replace: at least one, and not all."""
+    """The number of chains to replace: at least one, and not all.
+
+    >>> replaced_count(0.125, 16), replaced_count(0.01, 16), replaced_count(1.0, 16)
+    (2, 1, 15)
+    """
     return min(max(1, round(share * chains)), chains - 1)
 
 

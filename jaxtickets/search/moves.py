@@ -70,7 +70,13 @@ class Moves(NamedTuple):
 
 
 def settle(proposal: Proposal, accepted: Array) -> PyTree:
-    """`Moves.settle` for proposals whose `undo` is the walk before the move: selects a walk."""
+    """`Moves.settle` for proposals whose `undo` is the walk before the move: selects a walk.
+
+    >>> walk, before = np.array([0, 1]), np.array([1, 0])
+    >>> proposal = Proposal(walk, allowed=True, log_ratio=0.0, size=1, undo=before)
+    >>> settle(proposal, True).tolist(), settle(proposal, False).tolist()
+    ([0, 1], [1, 0])
+    """
     return jax.tree.map(
         lambda new, old: jnp.where(accepted, new, old), proposal.walk, proposal.undo
     )

@@ -56,7 +56,12 @@ class _Leaves(NamedTuple):
 
 
 def count(space: Space) -> int:
-    """The number of groups, which is the largest size of a move."""
+    """The number of groups, which is the largest size of a move.
+
+    >>> from jaxtickets.search.space import weights
+    >>> count(weights({"w": np.ones((4, 3))}, ("w",), scope="pattern", group=2))
+    6
+    """
     inputs, outputs = _matrices(space)
     return int((-(-inputs // space.group) * outputs).sum())
 
@@ -70,6 +75,13 @@ def moves(space: Space, most: int) -> Moves:
     Args:
       space: a space with the scope `pattern`.
       most: the largest size that a proposal may ask for.
+
+    >>> from jaxtickets.search.space import weights
+    >>> swap = moves(weights({"w": np.ones((2, 1))}, ("w",), scope="pattern", group=2), most=1)
+    >>> walk = swap.init(jax.random.key(0), jnp.array([True, False]))
+    >>> proposal = jax.jit(swap.propose)(jax.random.key(1), 1, walk)
+    >>> proposal.walk.bits.tolist(), swap.settle(proposal, False).bits.tolist()
+    ([False, True], [True, False])
     """
     most, groups = max(most, 1), count(space)
 
@@ -108,7 +120,13 @@ def moves(space: Space, most: int) -> Moves:
 
 
 def slots(space: Space, group: Array) -> Array:
-    """int32`[k, M]`: the bit indices of `group[k]`; `n` in places that a short group lacks."""
+    """int32`[k, M]`: the bit indices of `group[k]`; `n` in places that a short group lacks.
+
+    >>> from jaxtickets.search.space import weights
+    >>> space = weights({"w": np.ones((4, 3))}, ("w",), scope="pattern", group=2)
+    >>> slots(space, np.array([0, 1, 3], np.int32)).tolist()
+    [[0, 3], [1, 4], [6, 9]]
+    """
     leaves = _leaves(space)
     later = jnp.asarray(leaves.groups[1:], group.dtype)
     leaf = jnp.sum(group[:, None] >= later[None], axis=1)

@@ -29,6 +29,11 @@ def gradient(
       parameters: its parameters.
       points: two samples or more, stacked.
       energies: float`[samples]`.
+
+    >>> from jaxtickets.search.distributions import bernoulli
+    >>> points, energies = jnp.array([[True], [False]]), jnp.array([1.0, 0.0])
+    >>> gradient(bernoulli, jnp.zeros(1), points, energies).tolist()  # the bit raises the energy
+    [0.5]
     """
     many = energies.shape[0]
     advantages = (energies - jnp.mean(energies)) * (many / (many - 1))
@@ -40,7 +45,15 @@ def gradient(
 
 
 def update(distribution: Distribution, optimizer: optax.GradientTransformation) -> Update:
-    """Descent of the estimated gradient by an optimiser, whose state is the memory."""
+    """Descent of the estimated gradient by an optimiser, whose state is the memory.
+
+    >>> from jaxtickets.search.distributions import bernoulli
+    >>> descent = update(bernoulli, optax.sgd(1.0))
+    >>> logits = jnp.zeros(1)
+    >>> points, energies = jnp.array([[True], [False]]), jnp.array([1.0, 0.0])
+    >>> descent.update(logits, descent.init(logits), points, energies)[0].tolist()
+    [-0.5]
+    """
 
     def follow(
         parameters: PyTree, memory: PyTree, points: PyTree, energies: Array

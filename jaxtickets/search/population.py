@@ -48,6 +48,12 @@ def cool(key: Key, states: State, temperature: Array, colder: Array) -> tuple[St
       key: consumed.
       states: stacked.
       temperature, colder: T and T', scales included: float32 scalars, or `[chains]`.
+
+    >>> walks, energies = jnp.array([7, 8]), jnp.array([5.0, 0.0])
+    >>> states = State(walks, energies, walks, energies, walks, jnp.ones(2), jnp.zeros(2), ())
+    >>> copies, found = cool(jax.random.key(0), states, temperature=1.0, colder=0.01)
+    >>> copies.walk.tolist(), found.parents.tolist()  # the better chain, twice
+    ([8, 8], [1, 1])
     """
     check_array("the energies of the chains", states.energy, ("chains",))
     for name, value in (("the temperature", temperature), ("the colder temperature", colder)):
@@ -70,6 +76,11 @@ def resample(key: Key, log_weight: Array) -> Array:
     the cumulative weights. A parent that is drawn stays in its own place; its further copies fill
     the places of parents that were not drawn. The key is consumed; the weights must not all be
     zero.
+
+    >>> weight = np.array([0.0, 0.5, 0.25, 0.25], np.float32)
+    >>> parents = jax.jit(resample)(jax.random.key(0), jnp.log(weight))
+    >>> sorted(parents.tolist())
+    [1, 1, 2, 3]
     """
     check_array("the log weights", log_weight, ("n",), float)
     n = log_weight.shape[0]

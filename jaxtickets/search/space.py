@@ -70,6 +70,13 @@ def weights(params: Params, prunable: Prunable, scope: str = GLOBAL, group: int 
 
     Raises:
       ValueError: an unknown scope, or a group of fewer than 2 inputs or of more than a leaf has.
+
+    >>> params = {"fc1": {"kernel": np.ones((2, 3)), "bias": np.zeros(3)}}
+    >>> space = weights(params, ("fc1/kernel",))
+    >>> space.size, space.names, space.shapes
+    (6, ('fc1/kernel',), ((2, 3),))
+    >>> space.mask(np.arange(6) < 2)["fc1"]["kernel"].tolist()
+    [[True, True, False], [False, False, False]]
     """
     shapes = masks.shapes(params, prunable)
     for path, shape in shapes.items() if scope == PATTERN else ():
@@ -110,6 +117,13 @@ def units(params: Params, wiring: Wiring, scope: str = "global") -> Space:
 
     Raises:
       ValueError: another scope.
+
+    >>> from jaxtickets.types import Feed, Units
+    >>> params = {name: {"kernel": np.ones((2, 2))} for name in ("fc1", "out")}
+    >>> group = Units("fc1", 2, producers=("fc1",), norms=(), consumers=(Feed("out", 1),))
+    >>> mask = units(params, (group,)).mask(np.array([True, False]))
+    >>> mask["fc1"]["kernel"].tolist(), mask["out"]["kernel"].tolist()
+    ([[True, False], [True, False]], [[True, True], [False, False]])
     """
     if scope == PATTERN:
         raise ValueError("scope=pattern: applies to weights only, not to units")
@@ -154,6 +168,13 @@ def choose(space: Space, scores: Array, keep: Keep, floor: int = 0) -> Array:
       keep: an integer over all segments, or segment -> integer. In the scope `pattern`, the integer
         (or the sum of the integers) must be one of `pattern_totals`.
       floor: the fewest ones in each segment when all segments are ranked together.
+
+    >>> space = weights({"a": np.ones((1, 2)), "b": np.ones((1, 3))}, ("a", "b"))
+    >>> scores = jnp.array([5.0, 1.0, 4.0, 2.0, 3.0])
+    >>> choose(space, scores, 2).tolist()
+    [True, False, True, False, False]
+    >>> choose(space, scores, {"a": 0, "b": 2}).tolist()
+    [False, False, True, False, True]
     """
     tree = named(space, scores)
     if space.scope == PATTERN:
@@ -168,20 +189,35 @@ def choose(space: Space, scores: Array, keep: Keep, floor: int = 0) -> Array:
 
 
 def named(space: Space, values: Array) -> dict[str, Array]:
-    """Splits `values[n]` by segment: segment name -> its part."""
+    """Splits `values[n]` by segment: segment name -> its part.
+
+    >>> space = weights({"a": np.ones((1, 2)), "b": np.ones((1, 3))}, ("a", "b"))
+    >>> {name: part.tolist() for name, part in named(space, np.arange(5)).items()}
+    {'a': [0, 1], 'b': [2, 3, 4]}
+    """
     check_array("the values", values, (space.size,))
     return dict(zip(space.names, jnp.split(values, space.starts[1:]), strict=True))
 
 
 def segment(space: Space, index: Array) -> Array:
-    """The segment of each bit index: int32, shaped like `index`."""
+    """The segment of each bit index: int32, shaped like `index`.
+
+    >>> space = weights({"a": np.ones((1, 2)), "b": np.ones((1, 3))}, ("a", "b"))
+    >>> segment(space, np.arange(5)).tolist()
+    [0, 0, 1, 1, 1]
+    """
     later = jnp.asarray(space.starts[1:], jnp.int32)
     later = later.reshape(*[1] * index.ndim, -1)
     return jnp.sum(index[..., None] >= later, axis=-1, dtype=jnp.int32)
 
 
 def counts(space: Space, bits: Array) -> Array:
-    """int32`[segments]`: the number of ones in each segment."""
+    """int32`[segments]`: the number of ones in each segment.
+
+    >>> space = weights({"a": np.ones((1, 2)), "b": np.ones((1, 3))}, ("a", "b"))
+    >>> counts(space, np.array([True, False, True, True, False])).tolist()
+    [1, 2]
+    """
     check_array("the bits", bits, (space.size,), bool)
     parts = jnp.split(bits, space.starts[1:])
     return jnp.stack([jnp.sum(part, dtype=jnp.int32) for part in parts])
@@ -198,6 +234,10 @@ def pattern_totals(space: Space) -> np.ndarray:
 
     If M does not divide a leaf's inputs, the R inputs that remain keep `ceil(N R / M)` of each
     output.
+
+    >>> space = weights({"w": np.ones((4, 3))}, ("w",), scope="pattern", group=2)
+    >>> pattern_totals(space).tolist()  # two groups of two for each of three outputs
+    [0, 6, 12]
     """
     each = np.arange(space.group + 1)
     total = np.zeros_like(each)

@@ -68,7 +68,13 @@ class Draw(NamedTuple):
 
 
 def pools(space: Space) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Starts and sizes of the pools, the parts of the vector within which ones move."""
+    """Starts and sizes of the pools, the parts of the vector within which ones move.
+
+    >>> from jaxtickets.search.space import weights
+    >>> params = {"a": np.ones((1, 2)), "b": np.ones((1, 3))}
+    >>> pools(weights(params, ("a", "b"))), pools(weights(params, ("a", "b"), scope="layer"))
+    (((0,), (5,)), ((0, 2), (2, 3)))
+    """
     if space.scope == "layer":
         return space.starts, space.sizes
     return (0,), (space.size,)
@@ -78,6 +84,12 @@ def init(key: Key, space: Space, bits: Array) -> Walk:
     """A walk at `bits[n]` whose order is random within the ones and within the zeros of each pool.
 
     The key is consumed.
+
+    >>> from jaxtickets.search.space import weights
+    >>> space = weights({"w": np.ones((1, 4))}, ("w",))
+    >>> walk = init(jax.random.key(0), space, jnp.array([False, True, False, True]))
+    >>> sorted(walk.order[:2].tolist()), sorted(walk.order[2:].tolist()), walk.ones.tolist()
+    ([1, 3], [0, 2], [2])
     """
     noise = jax.random.uniform(key, (space.size,))
     starts, sizes = pools(space)
@@ -97,6 +109,13 @@ def draw(key: Key, space: Space, walk: Walk, size: Array) -> Draw:
     weights is visited as often as one of a million. It swaps its share of `size`, in proportion to
     the number of pairs it can hold, `min(ones, zeros)`, at least one pair, and never more than it
     can hold.
+
+    >>> from jaxtickets.search.space import weights
+    >>> space = weights({"w": np.ones((1, 4))}, ("w",))
+    >>> walk = init(jax.random.key(0), space, jnp.array([False, True, False, True]))
+    >>> drawn = draw(jax.random.key(1), space, walk, size=5)
+    >>> int(drawn.size), int(drawn.ones), int(drawn.zeros)  # only two pairs can be swapped
+    (2, 2, 2)
     """
     pool_key, one_key, zero_key, stride_key = jax.random.split(key, 4)
     starts, sizes = pools(space)
@@ -129,6 +148,14 @@ def over_positions(
     """Folds `body(carry, ones[c], zeros[c], live[c])` over a draw's positions, `c` at a time.
 
     `most` is the static upper bound of `drawn.size`; the loop runs `ceil(size / c)` times.
+
+    >>> from jaxtickets.search.space import weights
+    >>> space = weights({"w": np.ones((1, 4))}, ("w",))
+    >>> whole = Draw(2, *map(np.uint32, (0, 2, 2, 0, 1, 1, 1)))
+    >>> def collect(carry, ones, zeros, live):
+    ...     return carry + [ones[live].tolist(), zeros[live].tolist()]
+    >>> over_positions(space, whole, 2, collect, [])
+    [[0, 1], [3, 2]]
     """
     width = min(CHUNK, max(most, 1), 2**32 // space.size)
     lane = jnp.arange(width, dtype=jnp.uint32)
@@ -152,7 +179,16 @@ def over_positions(
 
 
 def toggle(space: Space, walk: Walk, drawn: Draw, most: int, when: Array | bool = True) -> Walk:
-    """Applies a draw to a walk; applying it again undoes it. Does nothing unless `when`."""
+    """Applies a draw to a walk; applying it again undoes it. Does nothing unless `when`.
+
+    >>> from jaxtickets.search.space import weights
+    >>> space = weights({"w": np.ones((1, 4))}, ("w",))
+    >>> walk = init(jax.random.key(0), space, jnp.array([False, True, False, True]))
+    >>> drawn = draw(jax.random.key(1), space, walk, size=2)
+    >>> there = toggle(space, walk, drawn, most=2)
+    >>> there.bits.tolist(), toggle(space, there, drawn, most=2).bits.tolist()
+    ([True, False, True, False], [False, True, False, True])
+    """
 
     def body(carry: tuple, ones: Array, zeros: Array, live: Array) -> tuple:
         bits, order = carry
@@ -168,6 +204,12 @@ def swap_entries(
     """Swaps the entries of `order[n]` at positions `ones[k]` and `zeros[k]`, and updates `bits[n]`.
 
     Only positions where `live[k]` is True are swapped; they must be distinct.
+
+    >>> bits, order = jnp.array([False, True, False, True]), jnp.array([1, 3, 0, 2])
+    >>> first, third, live = np.array([0]), np.array([2]), np.array([True])
+    >>> bits, order = swap_entries(bits, order, ones=first, zeros=third, live=live)
+    >>> bits.tolist(), order.tolist()
+    ([True, False, False, True], [0, 3, 1, 2])
     """
     off, on = order[ones], order[zeros]
     nowhere = jnp.int32(order.shape[0])
@@ -183,6 +225,13 @@ def positions(space: Space, drawn: Draw, count: int) -> tuple[Array, Array]:
 
     `count` may exceed the draw's `size`. The positions are distinct up to the number of ones, or of
     zeros. `count` is at most `(2^32 // n)^2`.
+
+    >>> from jaxtickets.search.space import weights
+    >>> space = weights({"w": np.ones((1, 5))}, ("w",))
+    >>> drawn = Draw(2, *map(np.uint32, (0, 2, 3, 1, 1, 0, 2)))
+    >>> ones, zeros = positions(space, drawn, 2)
+    >>> ones.tolist(), zeros.tolist()  # of two ones, and of the three zeros after them
+    ([1, 0], [2, 4])
     """
     ones = progression(drawn.one, drawn.one_stride, drawn.ones, count, space.size)
     zeros = progression(drawn.zero, drawn.zero_stride, drawn.zeros, count, space.size)
@@ -196,6 +245,9 @@ def progression(first: Array, stride: Array, length: Array, count: int, longest:
       first, stride, length: uint32 scalars; the first two are less than `length`.
       count: static; at most `(2^32 // longest)^2`.
       longest: static upper bound of `length`.
+
+    >>> progression(np.uint32(1), np.uint32(3), np.uint32(5), count=5, longest=5).tolist()
+    [1, 4, 2, 0, 3]
     """
     lane = np.arange(count)
     width = 2**32 // longest  # products with factors below `width` fit into 32 bits
@@ -211,6 +263,16 @@ def over_changes(
 
     The proposal is one of `moves`. `off` and `on` are bit indices; entries where `live` is False
     did not change.
+
+    >>> from jaxtickets.search.space import weights
+    >>> space = weights({"w": np.ones((1, 2))}, ("w",))
+    >>> swap = moves(space, most=1)
+    >>> walk = swap.init(jax.random.key(0), jnp.array([True, False]))
+    >>> proposal = swap.propose(jax.random.key(1), 1, walk)
+    >>> def collect(carry, off, on, live):
+    ...     return carry + [off.tolist(), on.tolist()]
+    >>> over_changes(space, proposal, 1, collect, [])
+    [[0], [1]]
     """
     drawn, _ = proposal.undo
     order = proposal.walk.order
@@ -222,7 +284,15 @@ def over_changes(
 
 
 def layer_change(space: Space, walk: Walk, drawn: Draw, most: int) -> Array:
-    """int32`[segments]`: the change of each segment's count by a draw."""
+    """int32`[segments]`: the change of each segment's count by a draw.
+
+    >>> from jaxtickets.search.space import weights
+    >>> space = weights({"a": np.ones((1, 1)), "b": np.ones((1, 1))}, ("a", "b"))
+    >>> walk = init(jax.random.key(0), space, jnp.array([True, False]))
+    >>> drawn = draw(jax.random.key(1), space, walk, size=1)
+    >>> layer_change(space, walk, drawn, most=1).tolist()
+    [-1, 1]
+    """
 
     def body(change: Array, ones: Array, zeros: Array, live: Array) -> Array:
         one = live.astype(jnp.int32)
@@ -236,7 +306,17 @@ def layer_change(space: Space, walk: Walk, drawn: Draw, most: int) -> Array:
 def hash_after(
     space: Space, word: Array, memory: Memory, walk: Walk, drawn: Draw, most: int
 ) -> Array:
-    """uint32`[2]`: the hash of the mask after a draw."""
+    """uint32`[2]`: the hash of the mask after a draw.
+
+    >>> from jaxtickets.search.space import weights
+    >>> space = weights({"w": np.ones((1, 2))}, ("w",))
+    >>> word, bits = words(space), jnp.array([True, False])
+    >>> walk = init(jax.random.key(0), space, bits)
+    >>> drawn = draw(jax.random.key(1), space, walk, size=1)
+    >>> after = hash_after(space, word, recall(word, bits, 1), walk, drawn, most=1)
+    >>> bool((after == recall(word, ~bits, 1).hash).all())
+    True
+    """
 
     def body(change: Array, ones: Array, zeros: Array, live: Array) -> Array:
         both = word[walk.order[ones]] ^ word[walk.order[zeros]]
@@ -263,6 +343,13 @@ def moves(
       tabu: the number of recent masks, the current one included, that a swap must not return to.
       tries: how many swaps are drawn until one avoids those masks; after that the move is not
         allowed.
+
+    >>> from jaxtickets.search.space import weights
+    >>> swap = moves(weights({"w": np.ones((1, 4))}, ("w",)), most=2)
+    >>> walk = swap.init(jax.random.key(0), jnp.array([True, True, False, False]))
+    >>> proposal = swap.propose(jax.random.key(1), 2, walk)
+    >>> proposal.walk.bits.tolist(), swap.settle(proposal, jnp.bool_(False)).bits.tolist()
+    ([False, False, True, True], [True, True, False, False])
     """
     most = max(most, 1)
     word = words(space) if tabu else None
@@ -318,12 +405,22 @@ def moves(
 
 
 def hamming(bits: Array, others: Array) -> Array:
-    """int32 scalar: the number of bits that differ."""
+    """int32 scalar: the number of bits that differ.
+
+    >>> int(hamming(np.array([True, False, True]), np.array([True, True, False])))
+    2
+    """
     return jnp.sum(bits != others, dtype=jnp.int32)
 
 
 def most(space: Space, bits: np.ndarray) -> int:
-    """The largest useful swap at any of `bits[..., n]`, over all pools; computed on the host."""
+    """The largest useful swap at any of `bits[..., n]`, over all pools; computed on the host.
+
+    >>> from jaxtickets.search.space import weights
+    >>> space = weights({"w": np.ones((1, 4))}, ("w",))
+    >>> most(space, np.array([True, True, True, False]))
+    1
+    """
     room: Any = 0
     for start, size in zip(*pools(space), strict=True):
         ones = np.asarray(bits)[..., start : start + size].sum(-1)
@@ -333,7 +430,12 @@ def most(space: Space, bits: np.ndarray) -> int:
 
 @lru_cache
 def coprimes(n: int) -> np.ndarray:
-    """uint32`[STRIDES]`: primes above n, hence coprime to every K <= n, spread evenly."""
+    """uint32`[STRIDES]`: primes above n, hence coprime to every K <= n, spread evenly.
+
+    >>> some = coprimes(100)
+    >>> len(some), int(some.min()) > 100, bool(np.all(np.gcd(some, 90) == 1))
+    (1024, True, True)
+    """
     low = max(n, 1 << 12)
     sieve = np.ones(4 * low, bool)
     sieve[:2] = False

@@ -69,6 +69,14 @@ def moves(space: Space, most: int, probe: Probe, floor: int = 0) -> Moves:
       most: the largest size that a proposal may ask for.
       probe: `probe(key, mask) -> Learnt`; called once for each proposal.
       floor: the fewest ones in each segment when ones move between segments.
+
+    >>> from jaxtickets.search.space import weights
+    >>> space = weights({"w": np.ones((1, 4))}, ("w",))
+    >>> scores = jnp.array([1.0, 2.0, 3.0, 4.0])
+    >>> swap = moves(space, most=1, probe=lambda key, mask: Learnt(0.0, scores, scores))
+    >>> walk = swap.init(jax.random.key(0), jnp.array([True, True, False, False]))
+    >>> swap.propose(jax.random.key(1), 1, walk).walk.bits.tolist()  # 0 is dropped, 3 is grown
+    [False, True, False, True]
     """
     bound = sum(min(floor, size) for size in space.sizes)  # ones that no move can drop
 
@@ -121,6 +129,27 @@ def trained(
       images, labels: normalised images that the batches do not hold, and their labels.
       measure: the measure of the energy, differentiable.
       prunable: the leaves that the bits stand for.
+
+    >>> from jaxtickets.nets import functional_plain
+    >>> params, images = {"w": jnp.array([[2.0], [4.0]])}, jnp.array([[1.0, 10.0]])
+    >>> net = functional_plain(lambda params, images: images @ params["w"], params)
+    >>> def decay(params, stats, batch, key):
+    ...     return jnp.sum(params["w"] ** 2) / 2, (stats, {})
+    >>> probe = trained(
+    ...     net,
+    ...     decay,
+    ...     optax.sgd(0.5),
+    ...     params,
+    ...     stats={},
+    ...     batches=lambda key: Split(images[None], jnp.array([[0]])),
+    ...     images=images,
+    ...     labels=jnp.array([0]),
+    ...     measure=lambda logits, labels: jnp.sum(logits),
+    ...     prunable=("w",),
+    ... )
+    >>> learnt = probe(jax.random.key(0), {"w": np.array([[True], [False]])})
+    >>> float(learnt.energy), learnt.drop_score.tolist(), learnt.grow_score.tolist()
+    (1.0, [1.0, 0.0], [1.0, 10.0])
     """
 
     def energy(params: Params, stats: Stats) -> Array:

@@ -1,7 +1,7 @@
 """The ten activations of weight-agnostic nets.
 
-XLA's sine costs a CPU core about ten times as much as all that a node computes besides, so `sine`
-and `cosine` have a polynomial of their own; its error is below 4e-6.
+XLA's sine costs a CPU core about ten times as much as all that a node computes besides, so sine and
+cosine have a polynomial of their own; its error is below 4e-6.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class Activation(NamedTuple):
     apply: Callable[[Array], Array]
 
 
-def sine(x: Array) -> Array:
+def _sine(x: Array) -> Array:
     """`sin(pi x)`.
 
     `x` is reduced to y in [-1/2, 1/2] by a whole number n, whose parity is the sign; the odd
@@ -41,31 +41,31 @@ def sine(x: Array) -> Array:
     return (1 - 2 * odd) * y * value
 
 
-def cosine(x: Array) -> Array:
+def _cosine(x: Array) -> Array:
     """`cos(pi x)`, as `sin(pi (x + 1/2))`."""
-    return sine(x + 0.5)
+    return _sine(x + 0.5)
 
 
-def step(x: Array) -> Array:
+def _step(x: Array) -> Array:
     """1 where x is above 0, else 0."""
     return (x > 0).astype(x.dtype)
 
 
-def gaussian(x: Array) -> Array:
+def _gaussian(x: Array) -> Array:
     """`exp(-x^2 / 2)`."""
     return jnp.exp(-x * x / 2)
 
 
 ACTIVATIONS = (
     Activation("linear", lambda x: x),
-    Activation("step", step),
-    Activation("sine", sine),
-    Activation("gaussian", gaussian),
+    Activation("step", _step),
+    Activation("sine", _sine),
+    Activation("gaussian", _gaussian),
     Activation("tanh", jnp.tanh),
     Activation("sigmoid", jax.nn.sigmoid),
     Activation("inverse", jnp.negative),
     Activation("absolute", jnp.abs),
     Activation("relu", jax.nn.relu),
-    Activation("cosine", cosine),
+    Activation("cosine", _cosine),
 )
 """The activations; genomes hold their places in this tuple. The first is that of all outputs."""

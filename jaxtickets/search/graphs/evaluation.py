@@ -45,7 +45,7 @@ class Program(NamedTuple):
     length: Array
 
 
-def compile_graph(genome: Genome, sizes: Sizes) -> Program:
+def _compile_graph(genome: Genome, sizes: Sizes) -> Program:
     """The program of a genome. Traceable: its shapes are those of the genome."""
     room, rows = genome.source.shape[0], genome.activation.shape[0]
     there = used(genome)
@@ -90,10 +90,18 @@ def outputs(genome: Genome, images: Array, weights: Array, sizes: Sizes) -> Arra
 
     Raises:
       ValueError: images of another size.
+
+    >>> from jaxtickets.search.graphs.genome import Capacity, first_population
+    >>> sizes, images = Sizes(inputs=2, outputs=1), jnp.array([[1.0, 2.0]])
+    >>> population = first_population(jax.random.key(0), sizes, Capacity(1, 4), 2, share=1.0)
+    >>> graph = jax.tree.map(lambda leaf: leaf[0], population)
+    >>> weights = jnp.array([0.5, 2.0])
+    >>> jax.jit(outputs, static_argnums=3)(graph, images, weights, sizes).tolist()  # w (1 + 2 + 1)
+    [[[2.0]], [[8.0]]]
     """
     check_array("the images of a graph", images, ("n", sizes.inputs), float)
     check_array("the shared weights", weights, ("weights",), float)
-    program = compile_graph(genome, sizes)
+    program = _compile_graph(genome, sizes)
     ones = jnp.ones((images.shape[0], 1))
     direct = program.direct @ jnp.concatenate([images, ones], axis=1).T
     rows = direct.shape[0]
@@ -135,6 +143,16 @@ def score(
 
     Raises:
       ValueError: images of another size.
+
+    >>> from jaxtickets.search.graphs.genome import Capacity, first_population
+    >>> sizes = Sizes(inputs=2, outputs=2)
+    >>> population = first_population(jax.random.key(0), sizes, Capacity(1, 6), 2, share=1.0)
+    >>> graph = jax.tree.map(lambda leaf: leaf[0], population)
+    >>> images, labels, weights = jnp.array([[1.0, 2.0]]), jnp.array([0]), jnp.array([0.5, 2.0])
+    >>> compiled = jax.jit(score, static_argnums=4)
+    >>> rewards, accuracies = compiled(graph, images, labels, weights, sizes)
+    >>> [round(reward, 3) for reward in rewards.tolist()], accuracies.tolist()  # equal outputs
+    ([-0.693, -0.693], [1.0, 1.0])
     """
     logits = outputs(genome, images, weights, sizes)
     right = jnp.take_along_axis(logits, labels[None, :, None], axis=2)[..., 0]

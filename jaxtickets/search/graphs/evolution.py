@@ -56,7 +56,13 @@ class Info(NamedTuple):
 
 
 def check(individuals: int, settings: Settings) -> None:
-    """Raises ValueError, in one line, if no generation can follow."""
+    """Raises ValueError, in one line, if no generation can follow.
+
+    >>> check(10, Settings())
+    >>> check(10, Settings(cull=2.0))
+    Traceback (most recent call last):
+    ValueError: cull=2.0: must be from 0 to 1
+    """
     for name in ("cull", "elite", "simplicity"):
         if not 0 <= getattr(settings, name) <= 1:
             raise ValueError(f"{name}={getattr(settings, name)}: must be from 0 to 1")
@@ -90,6 +96,15 @@ def generation(
 
     Raises:
       ValueError: see `check`.
+
+    >>> from jaxtickets.search.graphs.genome import Capacity, first_population
+    >>> sizes, key = Sizes(inputs=2, outputs=1), jax.random.key(0)
+    >>> population = first_population(key, sizes, Capacity(1, 6), 5, share=1.0)
+    >>> rewards = jnp.arange(5.0)[:, None]
+    >>> step = jax.jit(generation, static_argnums=(3, 4))
+    >>> following, info = step(key, population, rewards, sizes, Settings())
+    >>> info.order.tolist(), following.source.shape
+    ([4, 3, 2, 1, 0], (5, 6))
     """
     n = population.hidden.shape[0]
     check_array("the rewards", rewards, (n, "weights"), float)

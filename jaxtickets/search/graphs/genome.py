@@ -63,7 +63,12 @@ class Genome(NamedTuple):
 
 
 def check(sizes: Sizes, capacity: Capacity, individuals: int, share: float) -> None:
-    """Raises ValueError, in one line, if there can be no such first population."""
+    """Raises ValueError, in one line, if there can be no such first population.
+
+    >>> check(Sizes(2, 1), Capacity(hidden=1, connections=2), individuals=2, share=1.0)
+    Traceback (most recent call last):
+    ValueError: connections=2: too few, the first graphs have up to 3
+    """
     if min(sizes) < 1:
         raise ValueError(f"{sizes.inputs} inputs and {sizes.outputs} outputs: must be 1 or more")
     if individuals < 2:
@@ -96,6 +101,11 @@ def first_population(
 
     Raises:
       ValueError: see `check`.
+
+    >>> sizes, capacity = Sizes(inputs=2, outputs=1), Capacity(hidden=1, connections=4)
+    >>> population = first_population(jax.random.key(0), sizes, capacity, 2, share=1.0)
+    >>> population.source[0].tolist(), population.connections.tolist()  # 2 is the bias, and padding
+    ([0, 1, 2, 0], [3, 3])
     """
     check(sizes, capacity, individuals, share)
 
@@ -119,12 +129,24 @@ def first_population(
 
 
 def used(genome: Genome) -> Array:
-    """bool`[c]`: the connections that are no padding."""
+    """bool`[c]`: the connections that are no padding.
+
+    >>> sizes, capacity = Sizes(inputs=2, outputs=1), Capacity(hidden=1, connections=4)
+    >>> population = first_population(jax.random.key(0), sizes, capacity, 2, share=1.0)
+    >>> used(jax.tree.map(lambda leaf: leaf[0], population)).tolist()
+    [True, True, True, False]
+    """
     return jnp.arange(genome.source.shape[-1]) < genome.connections
 
 
 def complexity(genome: Genome) -> Array:
-    """int32 scalar: the number of enabled connections."""
+    """int32 scalar: the number of enabled connections.
+
+    >>> sizes, capacity = Sizes(inputs=2, outputs=1), Capacity(hidden=1, connections=4)
+    >>> population = first_population(jax.random.key(0), sizes, capacity, 2, share=1.0)
+    >>> jax.vmap(complexity)(population).tolist()
+    [3, 3]
+    """
     return jnp.sum(genome.enabled & used(genome)).astype(jnp.int32)
 
 
@@ -136,6 +158,12 @@ def resized(genome: Genome, sizes: Sizes, capacity: Capacity) -> Genome:
     Args:
       genome: connections and rows are its last axes.
       sizes, capacity: of the result; static.
+
+    >>> sizes, capacity = Sizes(inputs=2, outputs=1), Capacity(hidden=1, connections=4)
+    >>> population = first_population(jax.random.key(0), sizes, capacity, 2, share=1.0)
+    >>> wider = resized(population, sizes, Capacity(hidden=3, connections=8))
+    >>> wider.source.shape, wider.rank.shape, wider.connections.tolist()
+    ((2, 8), (2, 4), [3, 3])
     """
 
     def cut(leaf: Array, size: int) -> Array:

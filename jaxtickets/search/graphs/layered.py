@@ -36,7 +36,15 @@ class Structure(NamedTuple):
 
 
 def structure(genome: Genome, sizes: Sizes) -> Structure:
-    """The structure of one genome, which is not traced."""
+    """The structure of one genome, which is not traced.
+
+    >>> from jaxtickets.search.graphs.genome import Capacity, first_population
+    >>> sizes = Sizes(inputs=2, outputs=1)
+    >>> population = first_population(jax.random.key(0), sizes, Capacity(1, 4), 2, share=1.0)
+    >>> graph = structure(jax.tree.map(lambda leaf: leaf[0], population), sizes)
+    >>> graph.source.tolist(), graph.target.tolist(), graph.layer.tolist()
+    ([0, 1, 2], [0, 0, 0], [1])
+    """
     genome = Genome(*map(np.asarray, genome))
     there = np.arange(genome.source.size) < genome.connections
     source, target = (x[there & genome.enabled] for x in (genome.source, genome.target))
@@ -66,6 +74,12 @@ def apply(graph: Structure) -> Callable[[Array, Array], Array]:
 
     Raises:
       ValueError: when called with other shapes.
+
+    >>> inputs_and_bias, output = np.array([0, 1, 2]), np.array([0, 0, 0])
+    >>> graph = Structure(inputs_and_bias, output, np.array([0]), np.array([1]), Sizes(2, 1))
+    >>> weights, images = jnp.array([1.0, 2.0, 3.0]), jnp.array([[10.0, 100.0]])
+    >>> apply(graph)(weights, images).tolist()
+    [[213.0]]
     """
     sizes = graph.sizes
     last = graph.layer[: sizes.outputs].max()

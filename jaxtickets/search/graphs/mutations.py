@@ -36,6 +36,15 @@ def mutate(key: Key, genome: Genome, sizes: Sizes, probabilities: Probabilities)
       genome: the parent.
       sizes: static.
       probabilities: static.
+
+    >>> from jaxtickets.search.graphs.genome import Capacity, complexity, first_population
+    >>> sizes, key = Sizes(inputs=2, outputs=1), jax.random.key(0)
+    >>> population = first_population(key, sizes, Capacity(1, 5), 2, share=1.0)
+    >>> graph = jax.tree.map(lambda leaf: leaf[0], population)
+    >>> toggle = Probabilities(0.0, 0.0, 1.0, 0.0)
+    >>> toggled = jax.jit(mutate, static_argnums=(2, 3))(key, graph, sizes, toggle)
+    >>> int(complexity(graph)), int(complexity(toggled))
+    (3, 2)
     """
     kind_key, key = jax.random.split(key)
     kind = jax.random.choice(kind_key, len(MUTATIONS), p=jnp.array(probabilities))
@@ -49,17 +58,25 @@ def add_node(key: Key, genome: Genome, sizes: Sizes) -> Genome:
 
     The connection is disabled. The node's rank is drawn among those between its source and its
     target, and the nodes from that rank on move back by one.
+
+    >>> from jaxtickets.search.graphs.genome import Capacity, complexity, first_population
+    >>> sizes, key = Sizes(inputs=2, outputs=1), jax.random.key(0)
+    >>> population = first_population(key, sizes, Capacity(1, 5), 2, share=1.0)
+    >>> graph = jax.tree.map(lambda leaf: leaf[0], population)
+    >>> graph = jax.jit(add_node, static_argnums=2)(key, graph, sizes)
+    >>> int(graph.hidden), int(graph.connections), int(complexity(graph))  # one is disabled
+    (1, 5, 4)
     """
     pick_key, rank_key, activation_key = jax.random.split(key, 3)
     enabled = genome.enabled & used(genome)
-    old = random_place(pick_key, enabled)
+    old = _random_place(pick_key, enabled)
     source, target = genome.source[old], genome.target[old]
     node = sizes.outputs + genome.hidden
     room = jnp.any(enabled)
     room &= genome.hidden < genome.rank.shape[0] - sizes.outputs
     room &= genome.connections + 2 <= genome.source.shape[0]
 
-    least = rank_of(genome, source, sizes) + 1
+    least = _rank_of(genome, source, sizes) + 1
     most = jnp.minimum(genome.rank[target], genome.hidden)
     rank = jax.random.randint(rank_key, (), least, most + 1)
     row = jnp.arange(genome.rank.shape[0])
@@ -72,8 +89,8 @@ def add_node(key: Key, genome: Genome, sizes: Sizes) -> Genome:
         rank=moved.at[node].set(rank),
         hidden=genome.hidden + 1,
     )
-    grown = connect(grown, source, node)
-    grown = connect(grown, sizes.inputs + 1 + node, target)
+    grown = _connect(grown, source, node)
+    grown = _connect(grown, sizes.inputs + 1 + node, target)
     return _where(room, grown, genome)
 
 
@@ -82,6 +99,16 @@ def add_connection(key: Key, genome: Genome, sizes: Sizes) -> Genome:
 
     Pairs with a disabled connection count as connected. The pair is drawn by rejection; after
     `TRIES` misses the genome stays as it is, as in the official code.
+
+    >>> from jaxtickets.search.graphs.genome import Capacity, first_population
+    >>> sizes, key = Sizes(inputs=2, outputs=1), jax.random.key(0)
+    >>> population = first_population(key, sizes, Capacity(1, 5), 2, share=1.0)
+    >>> graph = jax.tree.map(lambda leaf: leaf[0], population)
+    >>> add = jax.jit(add_connection, static_argnums=2)
+    >>> int(add(key, graph._replace(connections=jnp.int32(0)), sizes).connections)
+    1
+    >>> int(add(key, graph, sizes).connections)  # all pairs were connected
+    3
     """
     source_key, target_key = jax.random.split(key)
     nodes = sizes.inputs + 1 + genome.hidden  # that may be read: no output is
@@ -93,22 +120,39 @@ def add_connection(key: Key, genome: Genome, sizes: Sizes) -> Genome:
     known = (genome.source[None] == sources[:, None]) & (genome.target[None] == targets[:, None])
     free = (ranks < genome.rank[targets]) & ~jnp.any(known & used(genome)[None], axis=1)
     first = jnp.argmax(free)
-    grown = connect(genome, sources[first], targets[first])
+    grown = _connect(genome, sources[first], targets[first])
     room = genome.connections < genome.source.shape[0]
     return _where(free[first] & room, grown, genome)
 
 
 def toggle_connection(key: Key, genome: Genome, sizes: Sizes) -> Genome:
-    """Enables a disabled connection, or disables an enabled one. The official code only enables."""
+    """Enables a disabled connection, or disables an enabled one. The official code only enables.
+
+    >>> from jaxtickets.search.graphs.genome import Capacity, complexity, first_population
+    >>> sizes, key = Sizes(inputs=2, outputs=1), jax.random.key(0)
+    >>> population = first_population(key, sizes, Capacity(1, 5), 2, share=1.0)
+    >>> graph = jax.tree.map(lambda leaf: leaf[0], population)
+    >>> int(complexity(graph)), int(complexity(toggle_connection(key, graph, sizes)))
+    (3, 2)
+    """
     del sizes
     there = used(genome)
-    place = random_place(key, there)
+    place = _random_place(key, there)
     toggled = genome.enabled.at[place].set(~genome.enabled[place])
     return _where(jnp.any(there), genome._replace(enabled=toggled), genome)
 
 
 def change_activation(key: Key, genome: Genome, sizes: Sizes) -> Genome:
-    """Gives a hidden node another activation than it has."""
+    """Gives a hidden node another activation than it has.
+
+    >>> from jaxtickets.search.graphs.genome import Capacity, first_population
+    >>> sizes, key = Sizes(inputs=2, outputs=1), jax.random.key(0)
+    >>> population = first_population(key, sizes, Capacity(1, 5), 2, share=1.0)
+    >>> graph = jax.tree.map(lambda leaf: leaf[0], population)._replace(hidden=jnp.int32(1))
+    >>> changed = change_activation(key, graph, sizes)
+    >>> (changed.activation != graph.activation).tolist()  # the output, the hidden node
+    [False, True]
+    """
     node_key, activation_key = jax.random.split(key)
     node = sizes.outputs + jax.random.randint(node_key, (), 0, jnp.maximum(genome.hidden, 1))
     other = jax.random.randint(activation_key, (), 1, len(ACTIVATIONS))
@@ -122,7 +166,7 @@ MUTATIONS: tuple[Mutation, ...] = (add_node, add_connection, toggle_connection, 
 """In the order of `Probabilities`."""
 
 
-def connect(genome: Genome, source: Array, target: Array) -> Genome:
+def _connect(genome: Genome, source: Array, target: Array) -> Genome:
     """The genome with an enabled connection more, which stands last among those to its target.
 
     Args:
@@ -146,13 +190,13 @@ def connect(genome: Genome, source: Array, target: Array) -> Genome:
     )
 
 
-def rank_of(genome: Genome, source: Array, sizes: Sizes) -> Array:
+def _rank_of(genome: Genome, source: Array, sizes: Sizes) -> Array:
     """The rank of a node by its number; -1 for inputs and the bias."""
     row = source - sizes.inputs - 1
     return jnp.where(row < 0, -1, genome.rank[jnp.maximum(row, 0)])
 
 
-def random_place(key: Key, among: Array) -> Array:
+def _random_place(key: Key, among: Array) -> Array:
     """The place of a True of bool`[n]`, each with the same probability; 0 if there is none."""
     nth = jax.random.randint(key, (), 0, jnp.maximum(jnp.sum(among), 1))
     return jnp.argmax(jnp.cumsum(among) > nth)

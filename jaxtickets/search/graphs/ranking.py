@@ -19,6 +19,9 @@ def fronts(objectives: Array) -> Array:
 
     Args:
       objectives: float`[n, k]`, all to be raised; not NaN.
+
+    >>> fronts(jnp.array([[2.0, 1.0], [1.0, 2.0], [1.0, 1.0]])).tolist()
+    [0, 0, 1]
     """
     check_array("the objectives", objectives, ("individuals", "objectives"), float)
     one, other = objectives[:, None], objectives[None]
@@ -45,8 +48,12 @@ def crowding(objectives: Array, front: Array) -> Array:
     Args:
       objectives: float`[n, k]`.
       front: int32`[n]`, from 0 to n - 1.
+
+    >>> on_a_line = jnp.array([[0.0, 2.0], [1.0, 1.0], [2.0, 0.0]])
+    >>> jax.jit(crowding)(on_a_line, front=np.zeros(3, np.int32)).tolist()
+    [inf, 2.0, inf]
     """
-    n = objectives.shape[0]
+    n, front = objectives.shape[0], jnp.asarray(front)
 
     def of_one(values: Array) -> Array:
         order = jnp.lexsort((values, front))
@@ -71,6 +78,10 @@ def best_first(objectives: Array, alive: Array) -> Array:
     Args:
       objectives: float`[n, k]`, all to be raised.
       alive: bool`[n]`; the others come last, and their objectives don't count.
+
+    >>> objectives, alive = jnp.array([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]), [True, True, False]
+    >>> jax.jit(best_first)(objectives, jnp.array(alive)).tolist()
+    [1, 0, 2]
     """
     n = objectives.shape[0]
     least = jnp.min(jnp.where(alive[:, None], objectives, jnp.inf), axis=0, keepdims=True)

@@ -39,6 +39,23 @@ WITH_EXAMPLES = [
 ]
 
 
+NOT_HERE = {
+    "jaxtickets/data/prepare.py:prepare",  # downloads, and needs TensorFlow
+    "jaxtickets/data/records.py:read",  # reads a folder that TFDS has prepared
+}
+
+
+def test_every_public_function_has_an_example():
+    without = set()
+    for path in (ROOT / "jaxtickets").rglob("*.py"):
+        file, tree = str(path.relative_to(ROOT)), ast.parse(path.read_text(encoding="utf-8"))
+        for node in tree.body:
+            public = isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
+            if public and PROMPT not in (ast.get_docstring(node) or ""):
+                without.add(f"{file}:{node.name}")
+    assert without == NOT_HERE
+
+
 @pytest.mark.parametrize("file", WITH_EXAMPLES)
 def test_examples_show_what_they_say(file):
     module = importlib.import_module(file.removesuffix(".py").replace("/", "."))

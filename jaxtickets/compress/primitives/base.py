@@ -53,7 +53,11 @@ class Primitive(NamedTuple):
 
 
 def take(array: Array, places: np.ndarray, axis: int) -> Array:
-    """The places of an array along an axis; a slice if they are consecutive."""
+    """The places of an array along an axis; a slice if they are consecutive.
+
+    >>> take(np.array([10, 20, 30]), np.array([0, 2]), 0).tolist()
+    [10, 30]
+    """
     if len(places) == np.shape(array)[axis] and (places == np.arange(len(places))).all():
         return array
     if len(places) and (np.diff(places) == 1).all():
@@ -94,7 +98,12 @@ def cut_alike(
     outputs: Sequence[Value],
     body: Body,
 ) -> list[Array]:
-    """Runs with the parameters of the equation."""
+    """Runs with the parameters of the equation.
+
+    >>> (eqn,) = jax.make_jaxpr(lax.neg)(0.0).eqns
+    >>> [a.tolist() for a in cut_alike(eqn, [np.float32([1, 2])], (), (), None)]
+    [[-1.0, -2.0]]
+    """
     return bind(eqn, arrays)
 
 
@@ -104,7 +113,15 @@ def _small_shape(value: Value, body: Body) -> tuple[int, ...]:
 
 
 def cut_shape(parameter: str) -> Cut:
-    """The rule of a primitive with a parameter that is the shape of its output."""
+    """The rule of a primitive with a parameter that is the shape of its output.
+
+    >>> (eqn,) = jax.make_jaxpr(lambda x: x.reshape(4))(np.ones((2, 2), np.float32)).eqns
+    >>> from jaxtickets.compress.unit_labels import fixed
+    >>> body = Body(lambda axis: np.array([True, False, True, False]), None, None, None, "")
+    >>> (small,) = cut_shape("new_sizes")(eqn, [np.ones((1, 2), "f")], (), [fixed((4,))], body)
+    >>> small.shape
+    (2,)
+    """
 
     def cut(
         eqn: JaxprEqn,
@@ -119,7 +136,13 @@ def cut_shape(parameter: str) -> Cut:
 
 
 def tied(values: Sequence[Value], seen: Seen) -> Value:
-    """One value for several that an operation selects among."""
+    """One value for several that an operation selects among.
+
+    >>> from jaxtickets.compress.unit_labels import fixed
+    >>> one, other = (fixed((2,))._replace(const=value) for value in (1.0, 0.0))
+    >>> print(tied([one, other], Seen(iter(()), [], {}, {}, {}, set(), [])).const)
+    None
+    """
     first, *others = values
     axes, zero = list(first.axes), [first.is_zero(axis) for axis in range(len(first.axes))]
     for value in others:

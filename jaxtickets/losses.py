@@ -132,8 +132,8 @@ class Task(NamedTuple):
     Attributes:
       read: `(prepared inputs, labels) -> (what the net reads, targets)`, both of the examples.
       loss: `(outputs, targets) -> scalar`, the mean over the examples.
-      measures: name -> `(outputs, targets) -> float[n]`, one number for each example, of which
-        trainings and evaluations report the mean.
+      measures: names, each with `(outputs, targets) -> float[n]`, one number for each example, of
+        which trainings and evaluations report the mean.
       roots: `outputs of one example -> [rows, k, *its shape]`: vectors v with `Σ v vᵀ` the Hessian
         of the example's loss in its outputs; the rows are summed one after another.
       classes: whether labels are whole numbers from 0 to the number of outputs, one an example.
@@ -141,7 +141,7 @@ class Task(NamedTuple):
 
     read: Callable[[Array, Array], tuple[Array, Array]]
     loss: Callable[[Array, Array], jax.Array]
-    measures: dict[str, Callable[[Array, Array], jax.Array]]
+    measures: tuple[tuple[str, Callable[[Array, Array], jax.Array]], ...]
     roots: Callable[[Array], jax.Array]
     classes: bool = False
 
@@ -174,6 +174,10 @@ def _per_example(values: Array) -> jax.Array:
     return jnp.mean(values.reshape(values.shape[0], -1), axis=1)
 
 
+def _squares(outputs: Array, targets: Array) -> jax.Array:
+    return _per_example((outputs - targets) ** 2)
+
+
 def _token_hits(logits: Array, tokens: Array) -> jax.Array:
     return _per_example(hits(*_flat(logits, tokens)).reshape(tokens.shape))
 
@@ -185,7 +189,7 @@ def _flat(logits: Array, tokens: Array) -> tuple[jax.Array, jax.Array]:
 CLASSIFICATION = Task(
     read=lambda inputs, labels: (inputs, labels),
     loss=cross_entropy,
-    measures={"accuracy": hits},
+    measures=(("accuracy", hits),),
     roots=lambda logits: softmax_roots(logits)[None],
     classes=True,
 )
@@ -193,14 +197,14 @@ CLASSIFICATION = Task(
 REGRESSION = Task(
     read=lambda inputs, labels: (inputs, labels),
     loss=squared_error,
-    measures={"squared_error": lambda outputs, targets: _per_example((outputs - targets) ** 2)},
+    measures=(("squared_error", _squares),),
     roots=_squared_roots,
 )
 """Numbers, float labels of the outputs' shape: the mean squared error."""
 NEXT_TOKEN = Task(
     read=lambda tokens, labels: (tokens[:, :-1], tokens[:, 1:]),
     loss=lambda logits, tokens: cross_entropy(*_flat(logits, tokens)),
-    measures={"accuracy": _token_hits},
+    measures=(("accuracy", _token_hits),),
     roots=_rows_of_tokens,
 )
 """The token after each of int `inputs[n, t]`, whose labels are not read: the mean cross-entropy
@@ -242,7 +246,7 @@ def of_task(
         value = task.loss(outputs, targets)
         if penalty is not None:
             value = value + penalty(params)
-        found = {name: jnp.mean(of(outputs, targets)) for name, of in task.measures.items()}
+        found = {name: jnp.mean(of(outputs, targets)) for name, of in task.measures}
         return value, (stats, {"loss": value, **found})
 
     return loss

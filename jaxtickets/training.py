@@ -254,7 +254,7 @@ def evaluate(
         size = part.labels.shape[0]
         return {
             "loss": task.loss(outputs, targets).astype(float) * size,
-            **{name: jnp.sum(of(outputs, targets)) for name, of in task.measures.items()},
+            **{name: jnp.sum(of(outputs, targets)) for name, of in task.measures},
         }
 
     def body(total: Metrics, part: Split) -> tuple[Metrics, None]:
@@ -616,7 +616,7 @@ def _evaluated(recipe: Recipe, state: TrainState, split: Split) -> Metrics:
 
 def _test_measures(recipe: Recipe, tested: Metrics) -> Metrics:
     """Test data's metrics that are recorded: the measures, not the loss."""
-    return {f"test_{name}": tested[name] for name in recipe.task.measures}
+    return {f"test_{name}": tested[name] for name, _ in recipe.task.measures}
 
 
 def train_steps(
@@ -697,7 +697,7 @@ def observed(
     return _watch(watched, state, seen["loss"], keep_at), {
         "step": state.step,
         "train_loss": metrics["loss"],
-        **{f"train_{name}": jnp.mean(metrics[name]) for name in recipe.task.measures},
+        **{f"train_{name}": jnp.mean(metrics[name]) for name, _ in recipe.task.measures},
         **seen,
         **(recipe.record(state) if recipe.record else {}),
     }

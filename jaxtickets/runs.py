@@ -117,6 +117,7 @@ def split(rows: PyTree, axis: Axis) -> Blocks:
         raise ValueError(f"leaves disagree on the number of runs, or there is none: {sizes}")
     runs = sizes.pop()
     lanes = _lanes(axis)
+    some = _take_on_host if axis.devices[0].platform == "cpu" else take
     width = _block(axis)
     count = -(-runs // width)
     count += -count % len({_process(lane) for lane in lanes})  # equally many for each process
@@ -124,7 +125,7 @@ def split(rows: PyTree, axis: Axis) -> Blocks:
     for i in range(count):
         lane = lanes[i % len(lanes)]
         index = np.minimum(np.arange(i * width, (i + 1) * width), runs - 1)
-        blocks.append(jax.device_put(take(rows, index), lane) if _is_here(lane) else None)
+        blocks.append(jax.device_put(some(rows, index), lane) if _is_here(lane) else None)
     return Blocks(tuple(blocks), runs)
 
 
@@ -136,7 +137,8 @@ def join(blocks: Blocks) -> PyTree:
     home = jax.local_devices()[0]
     mine = [jax.device_put(block, home) for block in blocks.blocks if block is not None]
     if len(mine) == len(blocks.blocks):
-        return _concatenate(mine, blocks.runs)
+        on_cpu = home.platform == "cpu"
+        return (_concatenate_on_host if on_cpu else _concatenate)(mine, blocks.runs)
     return _first_rows(_gather(stack(mine)), blocks.runs)
 
 
@@ -370,6 +372,26 @@ def _everywhere(lane: Any) -> Sharding:
 @partial(jax.jit, static_argnums=1)
 def _concatenate(blocks: Sequence[PyTree], runs: int) -> PyTree:
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:runs], *blocks)
+
+
+def _take_on_host(rows: PyTree, index: np.ndarray) -> PyTree:
+    """The rows at `index` without a program, see `_concatenate_on_host`."""
+    return jax.tree.map(
+        lambda leaf: leaf[index] if _is_key(leaf) else np.asarray(leaf)[index], rows
+    )
+
+
+def _concatenate_on_host(blocks: Sequence[PyTree], runs: int) -> PyTree:
+    """The same without a program, whose compilation takes longer than all copies on a CPU."""
+    home = jax.local_devices()[0]
+
+    def rows(*leaves: Array) -> Array:
+        if _is_key(leaves[0]):
+            data = rows(*map(jax.random.key_data, leaves))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaves[0]))
+        return jax.device_put(np.concatenate(leaves)[:runs], home)
+
+    return jax.tree.map(rows, *blocks)
 
 
 def _gather(mine: PyTree) -> PyTree:

@@ -386,24 +386,18 @@ def _concatenate_on_host(blocks: Sequence[PyTree], runs: int) -> PyTree:
     home = jax.local_devices()[0]
 
     def rows(*leaves: Array) -> Array:
-        if _is_key(leaves[0]):
-            data = rows(*map(jax.random.key_data, leaves))
-            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaves[0]))
-        return jax.device_put(np.concatenate(leaves)[:runs], home)
+        bits = map(_bits, leaves)
+        return _like(jax.device_put(np.concatenate([*bits])[:runs], home), leaves[0])
 
     return jax.tree.map(rows, *blocks)
 
 
 def _gather(mine: PyTree) -> PyTree:
     """The blocks `[count, width, ...]` of each process, as `[count, processes, width, ...]`."""
-    whole = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, mine)
-    found = multihost_utils.process_allgather(whole)
+    found = multihost_utils.process_allgather(jax.tree.map(_bits, mine))
 
     def restore(leaf: Array, like: Array) -> Array:
-        rows = jnp.asarray(np.moveaxis(leaf, 0, 1))
-        if _is_key(like):
-            return jax.random.wrap_key_data(rows, impl=jax.random.key_impl(like))
-        return rows
+        return _like(jnp.asarray(np.moveaxis(leaf, 0, 1)), like)
 
     return jax.tree.map(restore, found, mine)
 
@@ -416,6 +410,16 @@ def _first_rows(stacked: PyTree, runs: int) -> PyTree:
         return leaf.reshape((math.prod(leaf.shape[:3]), *leaf.shape[3:]))[:runs]
 
     return jax.tree.map(rows, stacked)
+
+
+def _bits(leaf: Array) -> Array:
+    """The data of a key array; any other array as it is."""
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _like(bits: Array, leaf: Array) -> Array:
+    """The inverse of `_bits`, for an array of the kind of `leaf`."""
+    return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else bits
 
 
 def _is_key(leaf: Any) -> bool:

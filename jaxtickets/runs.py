@@ -125,6 +125,7 @@ def split(rows: PyTree, axis: Axis) -> Blocks:
         raise ValueError(f"leaves disagree on the number of runs, or there is none: {sizes}")
     runs = sizes.pop()
     lanes = _lanes(axis)
+    some = _take_on_host if axis.devices[0].platform == "cpu" else take
     width = _block(axis)
     count = -(-runs // width)
     count += -count % len({_process(lane) for lane in lanes})  # equally many for each process
@@ -132,7 +133,7 @@ def split(rows: PyTree, axis: Axis) -> Blocks:
     for i in range(count):
         lane = lanes[i % len(lanes)]
         index = np.minimum(np.arange(i * width, (i + 1) * width), runs - 1)
-        blocks.append(jax.device_put(take(rows, index), lane) if _is_here(lane) else None)
+        blocks.append(jax.device_put(some(rows, index), lane) if _is_here(lane) else None)
     return Blocks(tuple(blocks), runs)
 
 
@@ -148,7 +149,8 @@ def join(blocks: Blocks) -> PyTree:
     home = jax.local_devices()[0]
     mine = [jax.device_put(block, home) for block in blocks.blocks if block is not None]
     if len(mine) == len(blocks.blocks):
-        return _concatenate(mine, blocks.runs)
+        on_cpu = home.platform == "cpu"
+        return (_concatenate_on_host if on_cpu else _concatenate)(mine, blocks.runs)
     return _first_rows(_gather(stack(mine)), blocks.runs)
 
 
@@ -441,16 +443,30 @@ def _concatenate(blocks: Sequence[PyTree], runs: int) -> PyTree:
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:runs], *blocks)
 
 
+def _take_on_host(rows: PyTree, index: np.ndarray) -> PyTree:
+    """The rows at `index` without a program, see `_concatenate_on_host`."""
+    return jax.tree.map(
+        lambda leaf: leaf[index] if _is_key(leaf) else np.asarray(leaf)[index], rows
+    )
+
+
+def _concatenate_on_host(blocks: Sequence[PyTree], runs: int) -> PyTree:
+    """The same without a program, whose compilation takes longer than all copies on a CPU."""
+    home = jax.local_devices()[0]
+
+    def rows(*leaves: Array) -> Array:
+        bits = map(_bits, leaves)
+        return _like(jax.device_put(np.concatenate([*bits])[:runs], home), leaves[0])
+
+    return jax.tree.map(rows, *blocks)
+
+
 def _gather(mine: PyTree) -> PyTree:
     """The blocks `[count, width, ...]` of each process, as `[count, processes, width, ...]`."""
-    whole = jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, mine)
-    found = multihost_utils.process_allgather(whole)
+    found = multihost_utils.process_allgather(jax.tree.map(_bits, mine))
 
     def restore(leaf: Array, like: Array) -> Array:
-        rows = jnp.asarray(np.moveaxis(leaf, 0, 1))
-        if _is_key(like):
-            return jax.random.wrap_key_data(rows, impl=jax.random.key_impl(like))
-        return rows
+        return _like(jnp.asarray(np.moveaxis(leaf, 0, 1)), like)
 
     return jax.tree.map(restore, found, mine)
 
@@ -463,6 +479,16 @@ def _first_rows(stacked: PyTree, runs: int) -> PyTree:
         return leaf.reshape((math.prod(leaf.shape[:3]), *leaf.shape[3:]))[:runs]
 
     return jax.tree.map(rows, stacked)
+
+
+def _bits(leaf: Array) -> Array:
+    """The data of a key array; any other array as it is."""
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _like(bits: Array, leaf: Array) -> Array:
+    """The inverse of `_bits`, for an array of the kind of `leaf`."""
+    return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else bits
 
 
 def _is_key(leaf: Any) -> bool:

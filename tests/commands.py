@@ -80,7 +80,7 @@ def kill_and_resume(
 
 
 CHILDREN = """
-import functools, importlib, json, os, runpy, sys, traceback
+import functools, gc, importlib, json, os, runpy, sys, traceback
 from jaxtickets import data
 cases = json.loads(sys.argv[1])
 data.load = functools.cache(data.load)
@@ -88,6 +88,7 @@ data.load("mnist5k", None, False)  # NumPy alone: children can't inherit a JAX t
 for module in {f"experiments.{case[0]}.__main__" for case in cases}:
     importlib.import_module(module)  # and all that it needs: once, and in each child by the fork
     del sys.modules[module]
+gc.freeze()  # no child looks through what it has inherited
 for experiment, *arguments in cases:
     module = "experiments." + experiment
     sys.stdout.flush()

@@ -17,7 +17,7 @@ import pytest
 from filelock import FileLock
 from xdist.scheduler import LoadFileScheduling
 
-from experiments.harness import compilation
+from experiments.harness import compilation, main
 from jaxtickets import losses, masks
 from jaxtickets.criteria import Evidence
 from jaxtickets.types import Feed, Model, Split, Units
@@ -29,6 +29,7 @@ CPU_DEVICES = 4
 if jax.config.jax_num_cpu_devices < 0:  # JAX has not been told from outside
     jax.config.update("jax_num_cpu_devices", CPU_DEVICES)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+gc.set_threshold(*main.COLLECT_AFTER)
 # programs that several tests trace are compiled once
 CACHE = tempfile.TemporaryDirectory()
 compilation.keep_in(pathlib.Path(CACHE.name))
@@ -75,14 +76,22 @@ TESTS_RUN = itertools.count()
 
 @pytest.fixture(autouse=True)
 def room_for_programs():
-    """Drops all compiled programs before there are too many."""
+    """Drops all compiled programs before there are too many, at first those that none can call."""
     yield
+    if next(TESTS_RUN) % 25 == 0 and maps() > MOST_MAPS:
+        gc.collect()
+        if maps() > MOST_MAPS // 2:
+            jax.clear_caches()
+            gc.collect()
+
+
+def maps():
+    """Mapped regions of this process; 0 where the system doesn't list them."""
     regions = pathlib.Path("/proc/self/maps")
-    if next(TESTS_RUN) % 25 == 0 and regions.exists():
-        with regions.open() as lines:
-            if sum(1 for _ in lines) > MOST_MAPS:
-                jax.clear_caches()
-                gc.collect()
+    if not regions.exists():
+        return 0
+    with regions.open() as lines:
+        return sum(1 for _ in lines)
 
 
 @pytest.fixture(scope="session")

@@ -96,7 +96,8 @@ def test_a_killed_descent_resumes_on_other_devices_to_the_same_numbers(smokes, c
 
 def test_learning_rates_are_lineages_of_one_batch(cache, tmp_path):
     folder = tmp_path / "run"
-    extra = ("--seeds=1", "--levels=1", "--reinits=1", "--rates=0.001,0.01", "--warmups=0,90")
+    extra = ("--seeds=1", "--levels=1", "--reinits=1", "--randoms=0", "--control_levels=")
+    extra += ("--rates=0.001,0.01", "--warmups=0,90")
     words = commands.command("imp_rewind", "--smoke", f"--out={folder}", *extra)
     done = commands.run(words, cache)
     assert done.returncode == 0, done.stderr

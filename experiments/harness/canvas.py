@@ -1,7 +1,8 @@
 """The parts that all figures share: figures without a display, saving, axes and legends."""
 
 import textwrap
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,23 @@ def save(fig: Any, folder: Path, name: str) -> Path:
         raise
     pyplot.close(fig)
     return place / f"{name}.png"
+
+
+def now_and_then(draw: Callable[[Path], object], seconds: float = 60) -> Callable[[Path], None]:
+    """`draw(folder)` for a run that isn't over: it draws only if `seconds` have passed.
+
+    They count from this call and from the end of the last drawing. Figures take a second or two,
+    which is more than a level of a small run. What is final is drawn by `draw` itself.
+    """
+    ended = time.monotonic()
+
+    def draw_if_due(folder: Path) -> None:
+        nonlocal ended
+        if time.monotonic() - ended >= seconds:
+            draw(folder)
+            ended = time.monotonic()
+
+    return draw_if_due
 
 
 def reach(values: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,8 +1,8 @@
 """Trains a batch of runs with metrics, checkpoints, resume and a live line."""
 
 import itertools
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -18,10 +18,13 @@ from experiments.harness.session import Session
 from experiments.harness.streamed_runs import Own, zeros_of
 from jaxtickets import runs, training
 from jaxtickets.io.errors import UserError
-from jaxtickets.runs import Blocks
-from jaxtickets.training import Splits, Watched
-from jaxtickets.types import Array, Dataset, Key, Mask, Params, PyTree, Split, Stats
+from jaxtickets.runs import Axis, Blocks
+from jaxtickets.training import Recipe, Splits, Watched
+from jaxtickets.types import Array, Dataset, Key, Mask, Model, Params, PyTree, Split, Stats
 
+PROGRAMS = 8
+"""The number of compiled programs of a kind that are kept for the next batches of a run, so that
+levels and parts aren't traced again."""
 CHUNK_EPOCHS = 5
 """Epochs in a chunk if evaluations are more frequent than epochs. Each chunk shuffles its epochs
 again, which takes up to a tenth of the time of a small net's epoch."""
@@ -160,30 +163,36 @@ def _in_memory(
     recipe, axis = session.problem.recipe, session.axis
     splits = runs.share(splits_of(session.problem, session.data), axis)
 
-    @cache
-    def advance(evaluations: int) -> Any:
-        def one(row: tuple[Own, Watched], now: Array, splits: Splits) -> PyTree:
-            (key, hyper, fill), watched = row
-
-            def go_on(watched: Watched) -> tuple[Watched, PyTree]:
-                return training.train_chunk(
-                    recipe, key, hyper, watched, splits, evaluations, keep_at=keep_at, fill=fill
-                )
-
-            def wait(watched: Watched) -> tuple[Watched, PyTree]:
-                return watched, zeros_of(go_on, watched)
-
-            due = watched.state.step == now
-            watched, seen = jax.lax.cond(due, go_on, wait, watched)
-            return (row[0], watched), {**seen, "due": due}
-
-        return runs.batch(one, axis)
-
     def step(blocks: Blocks, i: int) -> tuple[Blocks, Blocks]:
         now, evaluations = plan[i]
-        return runs.unzip(advance(evaluations)(blocks, runs.share(np.int32(now), axis), splits))
+        advance = _chunk_program(recipe, axis, evaluations, keep_at)
+        return runs.unzip(advance(blocks, runs.share(np.int32(now), axis), splits))
 
     return step
+
+
+@lru_cache(maxsize=PROGRAMS)
+def _chunk_program(
+    recipe: Recipe, axis: Axis, evaluations: int, keep_at: tuple[int, ...]
+) -> Callable[..., Blocks]:
+    """The program of one chunk, which all batches with this recipe share."""
+
+    def one(row: tuple[Own, Watched], now: Array, splits: Splits) -> PyTree:
+        (key, hyper, fill), watched = row
+
+        def go_on(watched: Watched) -> tuple[Watched, PyTree]:
+            return training.train_chunk(
+                recipe, key, hyper, watched, splits, evaluations, keep_at=keep_at, fill=fill
+            )
+
+        def wait(watched: Watched) -> tuple[Watched, PyTree]:
+            return watched, zeros_of(go_on, watched)
+
+        due = watched.state.step == now
+        watched, seen = jax.lax.cond(due, go_on, wait, watched)
+        return (row[0], watched), {**seen, "due": due}
+
+    return runs.batch(one, axis)
 
 
 def _rows(name: dict[str, Any], seen: dict[str, np.ndarray], run: int) -> list[dict[str, Any]]:
@@ -274,11 +283,20 @@ def accuracies(session: Session, params: Params, stats: Stats, part: str) -> np.
     problem = session.problem
     if problem.photographs is not None:
         return streamed_runs.accuracies(session, params, stats, part)
-    model, prepare = problem.recipe.model, problem.recipe.prepare
+    recipe, axis = problem.recipe, session.axis
+    evaluate = _accuracy_program(recipe.model, recipe.prepare, axis)
+    split = runs.share(session.data._asdict()[part], axis)
+    return np.asarray(runs.join(evaluate(runs.split((params, stats), axis), split)))
 
-    def one(row: tuple[Params, Stats], split: Split) -> jax.Array:
+
+@lru_cache(maxsize=PROGRAMS)
+def _accuracy_program(
+    model: Model, prepare: Callable[[Array], Array], axis: Axis
+) -> Callable[..., Blocks]:
+    """The program that evaluates a net, which all batches of this model share."""
+
+    def one(row: tuple[Params, Stats], split: Split) -> Array:
         params, stats = row
         return training.evaluate(model, prepare, params, stats, split)["accuracy"]
 
-    split = session.data._asdict()[part]
-    return np.asarray(runs.over_runs(one, session.axis, (params, stats), split))
+    return runs.batch(one, axis)

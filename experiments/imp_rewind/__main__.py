@@ -19,6 +19,7 @@ from typing import Any
 from absl import flags
 
 from experiments.harness import memory, rows, trained_masks
+from experiments.harness.canvas import now_and_then
 from experiments.harness.flags import (
     BatchSettings,
     RunSettings,
@@ -101,14 +102,16 @@ def main() -> None:
         "trainings of a level",
     )
     session = start_run("imp_rewind", place, parts, axis, problem)._replace(later=0.0)
+    draw_if_due = now_and_then(figure.draw_all)
     lines = lineages_of(session.seeds, list(itertools.product(rates, warmups)), rewind)
 
     def report(summary: list[dict[str, Any]]) -> None:
         rows.write_summary(session.folder, summary, *trained_masks.LEADING)
         if summary[-1]["level"]:
-            figure.draw_all(session.folder)
+            draw_if_due(session.folder)
 
     summary = descend(session, plan, lines, after=report)
+    figure.draw_all(session.folder)
     print(table(summary))
     finish_run(session.folder)
 
@@ -124,8 +127,7 @@ def _plan(question: Question, settings: ImpSettings, problem: Problem) -> tuple[
     for level in controls:
         if not 1 <= level <= settings.levels:
             raise ValueError(f"control_levels={level}: levels go from 1 to {settings.levels}")
-    every = problem.recipe.every
-    epoch = problem.epoch_steps
+    every, epoch = problem.recipe.every, problem.epoch_steps
     rewind = imp.rewind_step(settings.rewind_step, problem.steps, epoch, every)
     how = imp.level_training(settings.rewind, rewind, problem.steps)
     chunk_plan(problem, [how.start], how.end)

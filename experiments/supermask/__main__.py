@@ -20,6 +20,7 @@ import numpy as np
 from absl import flags
 
 from experiments.harness import rows
+from experiments.harness.canvas import now_and_then
 from experiments.harness.dense_store import StoreSettings, dense_nets
 from experiments.harness.flags import BatchSettings, RunSettings, define, preset_of, read_all
 from experiments.harness.imp_plan import ImpSettings, imp_plan
@@ -45,8 +46,8 @@ SMOKE: dict[str, Any] = {
     "ones": ("rewind", "signed_constant"),
     "zeros": ("zero", "freeze_unless_toward_zero"),
     "levels": 2,
-    "iterations": 120,
-    "look_every": 60,
+    "iterations": 60,
+    "look_every": 30,
 }
 ZHOU: dict[str, Any] = {
     "criteria": (*initial_final.CRITERIA, "random"),
@@ -128,14 +129,15 @@ def main() -> None:
     ]
     owners = np.arange(len(lines)) % len(session.seeds)
     trained = runs.take((dense.params, dense.stats), owners)
+    draw_if_due = now_and_then(figure.draw_supermasks)
 
     def report(summary: list[dict[str, Any]]) -> None:
         named = [{**row, "method": row["criterion"]} for row in summary]
         rows.write_summary(session.folder, dense.summary + named, *LEADING)
-        figure.draw_supermasks(session.folder)
+        draw_if_due(session.folder)
 
-    last = session._replace(later=0.0)
-    descend(last, plan, lines, after=report, dense=trained)
+    descend(session._replace(later=0.0), plan, lines, after=report, dense=trained)
+    figure.draw_supermasks(session.folder)
     figure.draw_plane(session.folder)
     print(table(rows.read_summary(session.folder)))
     finish_run(session.folder)

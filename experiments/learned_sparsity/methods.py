@@ -95,8 +95,8 @@ FACTS: dict[str, Facts] = {
     "moped": Facts((1.0,), (1.0,), warm=True, has_threshold=False),
 }
 """Gate of `gates.JOINT_GATES` -> its facts. Rates are those of trainings of some hundred steps. The
-group lasso has no published strength for these nets: its one is the largest that lost nothing."""
-UNITS = Facts((1e-4, 3e-4, 1e-3, 2e-3), (3e-4,), by_units=True)
+group lasso has no published strength for these nets, and ours is its own."""
+UNITS = Facts((1e-4, 3e-4, 1e-3, 2e-3), (1e-4,), by_units=True)
 PENALTIES = {
     "group_lasso": Learned(penalty_gates.group_lasso, UNITS),
     "scales": Learned(

@@ -16,7 +16,7 @@ from jaxtickets import masks
 from jaxtickets.gates.base import Gate, Setting
 from jaxtickets.types import Array, Keep, Key, Mask, Params, Prunable, Scores
 
-ALPHA, RAMP = 0.5, 0.5
+ALPHA, RAMP = 1.0, 0.5
 EARLY = 0.95
 """The share of its full value that the targeted share has after the first half of the ramp."""
 
@@ -43,7 +43,7 @@ def gate(
         rank in their column, relative to its length, so that all columns keep the same share but
         for rounding; `keep` None: all that γ does not target.
       setting: the number of training steps.
-      alpha: α, the probability with which a targeted weight is dropped.
+      alpha: α, the probability with which a targeted weight is dropped after the ramp.
       ramp: the share of the training after which γ and α have their full values, see `ramped`; 0
         for full values at once. The paper's ramp takes 40,000 steps.
 

@@ -11,7 +11,7 @@ from experiments.harness.records import read_spec
 
 
 def draw_grid(folder: Path) -> Path:
-    """Draws the tickets' test accuracy, and its difference from dense, random mask and reinit.
+    """Draws the tickets' test accuracy, and its difference from dense, shuffled mask and reinit.
 
     A cell shows the mean and the sample standard deviation over seeds. Differences are taken within
     seeds.
@@ -36,7 +36,7 @@ def draw_grid(folder: Path) -> Path:
     mine = cells("ticket")
     maps = {"test accuracy (%)": mine}
     maps["less the dense net's (points)"] = mine - cells("dense")
-    maps["less the random mask's (points)"] = mine - cells("shuffled")
+    maps["less the shuffled mask's (points)"] = mine - cells("shuffled")
     maps["less the new initialisation's (points)"] = mine - cells("reinit")
     height = 1.6 + 0.4 * len(thresholds)
     fig, axes = subplots(1, 4, (3.2 + 4 * (0.9 + 0.75 * len(rewinds)), height))

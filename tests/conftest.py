@@ -74,24 +74,30 @@ hundred, and a process that can map no more dies."""
 TESTS_RUN = itertools.count()
 
 
+MOST_BYTES = 3 * 2**30
+"""The memory that a process of the tests may keep, arrays and programs."""
+
+
 @pytest.fixture(autouse=True)
 def room_for_programs():
-    """Drops all compiled programs before there are too many, at first those that none can call."""
+    """Drops what is kept before it is too much: first what none can call, then all programs."""
     yield
-    if next(TESTS_RUN) % 25 == 0 and maps() > MOST_MAPS:
+    if next(TESTS_RUN) % 25 == 0 and is_full(1):
         gc.collect()
-        if maps() > MOST_MAPS // 2:
+        if is_full(1 / 2):
             jax.clear_caches()
             gc.collect()
 
 
-def maps():
-    """Mapped regions of this process; 0 where the system doesn't list them."""
-    regions = pathlib.Path("/proc/self/maps")
-    if not regions.exists():
-        return 0
+def is_full(share):
+    """Whether this process has a share of its regions and memory; False where none tells."""
+    regions, pages = pathlib.Path("/proc/self/maps"), pathlib.Path("/proc/self/statm")
+    if not (regions.exists() and pages.exists()):
+        return False
     with regions.open() as lines:
-        return sum(1 for _ in lines)
+        mapped = sum(1 for _ in lines)
+    resident = int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return mapped > share * MOST_MAPS or resident > share * MOST_BYTES
 
 
 @pytest.fixture(scope="session")

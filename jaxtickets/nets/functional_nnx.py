@@ -40,6 +40,7 @@ def functional_nnx(module: nnx.Module | Create) -> Model:
         state has changed since it was given; from `apply`, parameters or statistics are not those
         of the module, or the module changes other state, which a pure function would lose.
 
+    >>> from flax import nnx
     >>> model = functional_nnx(lambda rngs: nnx.Linear(2, 3, rngs=rngs))
     >>> params, stats = model.init(jax.random.key(0))
     >>> outputs, _ = model.apply(params, stats, np.ones((5, 2), np.float32))

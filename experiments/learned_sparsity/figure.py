@@ -17,7 +17,7 @@ from jaxtickets.types import Prunable
 Row = dict[str, Any]
 DEPTH = 12.0
 """Points below the dense net's accuracy that are shown."""
-SHOWN, FULLEST = 0.02, 0.25
+SHOWN, FULLEST = 0.01, 0.25
 """The density of the tickets that are shown, and the highest one, in which little is to see."""
 MARKERS = "osD^vP<>X"
 COLOURS = (*("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9"), *("navy", "gold", "teal"))
@@ -59,7 +59,7 @@ def draw_multiply_adds(folder: Path) -> Path:
 
 
 def draw_tickets(folder: Path, prunable: Prunable, image: Sequence[int]) -> Path | None:
-    """Draws what the tickets of about 2 % of the weights read, and says what they are worth.
+    """Draws what the tickets of about 1 % of the weights read, and says what they are worth.
 
     Of each method that is the level nearest to that density, on a log scale, if it keeps at most a
     quarter; the mask is the first seed's, and the accuracy the mean over seeds. None, and nothing

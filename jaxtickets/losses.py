@@ -175,6 +175,7 @@ def _per_example(values: Array) -> jax.Array:
 
 
 def _squares(outputs: Array, targets: Array) -> jax.Array:
+    outputs = outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
     return _per_example((outputs - targets) ** 2)
 
 

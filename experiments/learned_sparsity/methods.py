@@ -94,8 +94,9 @@ FACTS: dict[str, Facts] = {
     "bayes_by_backprop": Facts((1.0,), (1.0,), gate_rate=10.0, has_threshold=False),
     "moped": Facts((1.0,), (1.0,), warm=True, has_threshold=False),
 }
-"""Gate of `gates.JOINT_GATES` -> its facts. Rates are those of trainings of some hundred steps. The
-group lasso has no published strength for these nets, and ours is its own."""
+"""Gate of `gates.JOINT_GATES` -> its facts. Rates are those of trainings of some hundred steps. For
+these nets no strength of continuous sparsification, targeted units and group lasso is published:
+theirs are our own."""
 UNITS = Facts((1e-4, 3e-4, 1e-3, 2e-3), (1e-4,), by_units=True)
 PENALTIES = {
     "group_lasso": Learned(penalty_gates.group_lasso, UNITS),

@@ -282,10 +282,10 @@ draw({"truth": height(grid), "large, masked": large_surface, "small": small_surf
 text = "".join(topics.values())[:200_000]
 letters = sorted(set(text))
 codes = np.searchsorted(letters, list(text)).astype(np.int32)
-lines = codes[: len(codes) // 65 * 65].reshape(-1, 65)
-pages = Split(lines, np.zeros(len(lines), np.int32))  # the labels are in the lines themselves
+excerpts = codes[: len(codes) // 65 * 65].reshape(-1, 65)
+pages = Split(excerpts, np.zeros(len(excerpts), np.int32))  # they are their own labels
 held_out, read = (
-    jax.tree.map(lambda a, at=at: a[at], pages) for at in np.split(np.r_[: len(lines)], [400])
+    jax.tree.map(lambda a, at=at: a[at], pages) for at in np.split(np.r_[: len(excerpts)], [400])
 )
 
 
@@ -319,7 +319,7 @@ layers = masks.prunable(begun)
 
 @jax.jit
 def learn(mask, weights):
-    """The weights after 200 steps, and the loss on lines that were not read."""
+    """The weights after 200 steps, and the loss on excerpts that were not read."""
     data = training.Splits(read, held_out, None)
     watched, seen = training.train(
         recipe, jax.random.key(8), jnp.float32(3e-3), weights, none, mask, data, steps=200

@@ -43,7 +43,7 @@ LEADS = {
 }
 FIGURES = {
     "imp_rewind": ("lottery", "curves", "layers"),
-    "ticket_grid": ("grid",),
+    "ticket_grid": ("grid", "cost"),
     "linear_connectivity": ("barriers", "lines"),
     "criterion_comparison": ("accuracies", "layers", "lost"),
     "mask_similarity": ("similarity",),

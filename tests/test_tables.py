@@ -1,10 +1,11 @@
 """Tables: means with their spread, differences with their intervals, what was not measured."""
 
 import json
+import types
 
 import pytest
 
-from experiments.harness import pages, structured_tables, tables
+from experiments.harness import pages, rows, structured_tables, tables
 from experiments.imp_rewind import page as imp_rewind
 from experiments.slimming import page as slimming
 from experiments.ticket_grid import page as ticket_grid
@@ -163,9 +164,21 @@ def test_a_command_is_told_without_the_places_of_its_run():
     assert pages.command(f"{said} {more}") == kept
 
 
-def test_a_page_keeps_the_columns_that_its_table_reads():
-    def table(rows):
-        return " ".join(f"{row['method']} {row.get('rate') or ''}" for row in rows)
+def test_a_page_keeps_the_columns_that_its_table_reads(tmp_path):
+    def table(summary, costs):
+        lines = [f"{row['method']} {row.get('rate') or ''}" for row in summary]
+        return " ".join([*lines, *(str(row["seconds"]) for row in costs)])
 
-    record = [{"method": "snip", "seed": 0, "rate": 0.1, "seconds": 2.0}]
-    assert pages.needed(table, [record]) == [[{"method": "snip", "seed": 0, "rate": 0.1}]]
+    page = types.SimpleNamespace(RECORDS=("summary.csv",), OPTIONAL=("cost.csv",), table=table)
+    summary = [{"method": "snip", "seed": 0, "rate": 0.1, "seconds": 2.0}]
+    kept = {"summary.csv": [{"method": "snip", "seed": 0, "rate": 0.1}]}
+    assert pages.needed(page, {"summary.csv": summary}) == kept
+
+    with pytest.raises(UserError, match="no summary"):
+        pages.records_of(page, tmp_path.joinpath)
+    rows.write_csv(tmp_path / "summary.csv", summary)
+    assert pages.records_of(page, tmp_path.joinpath) == {"summary.csv": summary}
+    rows.write_csv(tmp_path / "cost.csv", [{"way": "in series", "seconds": 7.0}])
+    found = pages.records_of(page, tmp_path.joinpath)
+    assert pages.table_of(page, found) == "snip 0.1 7.0"
+    assert pages.needed(page, found) == {**kept, "cost.csv": [{"seconds": 7.0}]}

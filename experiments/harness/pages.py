@@ -14,8 +14,9 @@ from what is kept.
 
 An experiment's `page.py`, or `default_page` where it has none, says what its page shows: `RECORDS`,
 files of a run's folder, the first of them with a row a seed; `table`, which makes the text of their
-rows that the run prints too; and `FIGURE`, the name of one of the run's figures. `--figures=where`
-keeps others beside it (`lenet5-where.png`).
+rows that the run prints too; and `FIGURE`, the name of one of the run's figures. `OPTIONAL` has
+further records, of which a run may lack some: `table` gets no rows of those. `--figures=where` keeps
+other figures beside it (`lenet5-where.png`).
 """
 
 import dataclasses
@@ -24,7 +25,7 @@ import importlib.util
 import json
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from os.path import relpath
 from pathlib import Path
@@ -60,6 +61,26 @@ def page_of(experiment: str) -> Any:
         raise UserError(f"{experiment} has no page: {error}") from error
 
 
+def records_of(page: Any, place: Callable[[str], Path]) -> dict[str, list[Row]]:
+    """The rows of a page's records, by name; those of an optional one may be missing.
+
+    Args:
+      page: see `page_of`.
+      place: record -> where it is.
+
+    Raises:
+      UserError: another record can't be read.
+    """
+    optional = [name for name in getattr(page, "OPTIONAL", ()) if place(name).exists()]
+    return {name: rows.read_csv(place(name)) for name in (*page.RECORDS, *optional)}
+
+
+def table_of(page: Any, records: Mapping[str, Sequence[Row]]) -> str:
+    """A page's table of the rows of its records, see `records_of`."""
+    names = (*page.RECORDS, *getattr(page, "OPTIONAL", ()))
+    return page.table(*(records.get(name, ()) for name in names))
+
+
 def keep(folder: Path, label: str, root: Path = ROOT, figures: Sequence[str] = ()) -> str:
     """Keeps what a page needs of a run's folder; returns the experiment's name.
 
@@ -75,11 +96,11 @@ def keep(folder: Path, label: str, root: Path = ROOT, figures: Sequence[str] = (
     spec = read_spec(folder)
     experiment = spec["experiment"]
     page = page_of(experiment)
-    records = needed(page.table, [rows.read_csv(folder / name) for name in page.RECORDS])
+    records = needed(page, records_of(page, folder.joinpath))
     source = origin(folder, spec)
     home = root / "experiments" / experiment / "results"
     home.mkdir(parents=True, exist_ok=True)
-    for name, record in zip(page.RECORDS, records, strict=True):
+    for name, record in records.items():
         _small(rows.write_csv(_record(home, label, name), record))
     write_atomically(home / f"{label}.json", pretty(source))
     drawn = folder / "figures"
@@ -89,21 +110,20 @@ def keep(folder: Path, label: str, root: Path = ROOT, figures: Sequence[str] = (
     return experiment
 
 
-def needed(table: Callable[..., str], records: Sequence[Sequence[Row]]) -> list[Sequence[Row]]:
-    """The records without the columns that the table doesn't read; the seed's stays."""
-    text, kept = table(*records), list(records)
-    for i, record in enumerate(records):
-        for column in dict.fromkeys(name for row in record for name in row if name != "seed"):
-            less = [{k: v for k, v in row.items() if k != column} for row in kept[i]]
-            fewer = [*kept[:i], less, *kept[i + 1 :]]
-            if _same(table, fewer, text):
+def needed(page: Any, records: Mapping[str, Sequence[Row]]) -> dict[str, Sequence[Row]]:
+    """The records without the columns that the page's table doesn't read; the seed's stays."""
+    text, kept = table_of(page, records), dict(records)
+    for name, record in records.items():
+        for column in dict.fromkeys(key for row in record for key in row if key != "seed"):
+            less = [{k: v for k, v in row.items() if k != column} for row in kept[name]]
+            if _same(page, fewer := {**kept, name: less}, text):
                 kept = fewer
     return kept
 
 
-def _same(table: Callable[..., str], records: Sequence[Sequence[Row]], text: str) -> bool:
+def _same(page: Any, records: Mapping[str, Sequence[Row]], text: str) -> bool:
     try:
-        return table(*records) == text
+        return table_of(page, records) == text
     except (LookupError, TypeError, ValueError):  # what is missing is read
         return False
 
@@ -214,11 +234,10 @@ def block(experiment: str, label: str, page: Path, root: Path = ROOT) -> str:
     """
     home = root / "experiments" / experiment / "results"
     shown = page_of(experiment)
-    places = [_record(home, label, name) for name in shown.RECORDS]
-    text = shown.table(*(rows.read_csv(place) for place in places))
+    text = table_of(shown, records_of(shown, lambda name: _record(home, label, name)))
     record = json.loads((home / f"{label}.json").read_text(encoding="utf-8"))
     table = "\n".join(line.rstrip() for line in text.splitlines())
-    where = Path(relpath(places[0], page.parent)).as_posix()
+    where = Path(relpath(_record(home, label, shown.RECORDS[0]), page.parent)).as_posix()
     return f"\n    {record['command']}\n\n```text\n{table}\n```\n\n{_origin_line(record, where)}\n"
 
 

@@ -74,17 +74,17 @@ def text_of(folder: Path) -> str:
     experiment = spec["experiment"]
     page = pages.page_of(experiment)
     origin = pages.origin(folder, spec)
-    table = page.table(*(rows.read_csv(folder / name) for name in page.RECORDS))
+    found = pages.records_of(page, folder.joinpath)
     best = best_figure(folder)
     others = [path for path in sorted((folder / "figures").glob("*.png")) if path != best]
-    kept = list(dict.fromkeys((*page.RECORDS, rows.SUMMARY)))
+    kept = list(dict.fromkeys((*found, rows.SUMMARY)))
     question = _question(experiment)
     said = {
         "title": f"{experiment}: {question}",
         "experiment": f"{experiment} · {folder.resolve().name}",
         "question": question,
         "origin": f"{pages.origin_words(origin)}.",
-        "table": table,
+        "table": pages.table_of(page, found),
     }
     parts = {
         "command": " ".join(map(_argument, origin["command"].split())),

@@ -41,7 +41,7 @@ from experiments.ticket_grid import (
     step_profile,
     trainings,
 )
-from experiments.ticket_grid.page import table
+from experiments.ticket_grid.page import accuracies
 from experiments.ticket_grid.presets import DEFAULT, PRESETS
 from experiments.ticket_grid.settings import Question
 from jaxtickets import runs
@@ -88,7 +88,7 @@ def _report(
     """Writes and prints the table, draws the figure, and times some of the trainings."""
     rows.write_summary(session.folder, summary, *trained_masks.LEADING)
     figure.draw_grid(session.folder)
-    print(table(summary))
+    print(accuracies(summary))
     if question.cost_trainings:
         _measure(session, [entry.start for entry in entries[: question.cost_trainings]])
         spent = sum(row["seconds"] for row in summary)
@@ -102,12 +102,12 @@ def _measure(session: Session, starts: Sequence[Start]) -> None:
     some = runs.stack(starts)
     costs = batching_cost.compare(problem, axis, some, data)
     rows.write_csv(session.folder / "cost.csv", costs)
-    many, length = costs[0]["trainings"], costs[0]["steps"]
-    print(f"\ntime of {many} trainings of {length} steps:\n{batching_cost.table(costs)}")
+    print(f"\n{batching_cost.table(costs)}")
     if note := batching_cost.shared_cores(axis):
         print(note)
     profile = batching_cost.profile(problem, axis, some, data)
     rows.write_csv(session.folder / "profile.csv", profile)
+    figure.draw_cost(session.folder)
     print(f"\n{step_profile.table(profile)}")
 
 

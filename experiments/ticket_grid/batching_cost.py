@@ -3,7 +3,7 @@
 Virtual CPU devices share the machine's cores, so that their speed-up ends at the number of cores.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -129,9 +129,10 @@ def shared_cores(axis: Axis) -> str:
     return f"{devices} virtual CPU devices share {cores} cores: no speed-up can be above {cores}"
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows of `compare` as text."""
-    lines = [f"{'trained':40}{'s':>9}{'speed-up':>10}{'efficiency':>12}"]
+    head = f"{rows[0]['trainings']} trainings of {rows[0]['steps']} steps"
+    lines = [f"{head:40}{'s':>9}{'speed-up':>10}{'efficiency':>12}"]
     lines += [
         f"{r['way']:40}{r['seconds']:>9.3f}{r['speed_up']:>10.2f}{r['efficiency']:>12.2f}"
         for r in rows

@@ -1,4 +1,4 @@
-"""Heat maps of accuracy by pruning threshold and rewind epoch."""
+"""Heat maps of accuracy by pruning threshold and rewind epoch, and what trainings cost."""
 
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,10 @@ import numpy as np
 from experiments.harness import rows
 from experiments.harness.canvas import save, subplots
 from experiments.harness.records import read_spec
+
+
+WIDE = 1.8
+"""The width of a picture over its height, which the heat maps' places come close to."""
 
 
 def draw_grid(folder: Path) -> Path:
@@ -38,8 +42,9 @@ def draw_grid(folder: Path) -> Path:
     maps["less the dense net's (points)"] = mine - cells("dense")
     maps["less the shuffled mask's (points)"] = mine - cells("shuffled")
     maps["less the new initialisation's (points)"] = mine - cells("reinit")
-    height = 1.6 + 0.4 * len(thresholds)
-    fig, axes = subplots(1, 4, (3.2 + 4 * (0.9 + 0.75 * len(rewinds)), height))
+    width, height = 1.7 + 0.75 * len(rewinds), 1.3 + 0.4 * len(thresholds)
+    high = min((1, 2, 4), key=lambda n: abs(np.log(4 * width / (n * n * height) / WIDE)))
+    fig, axes = subplots(high, 4 // high, (4 // high * width, 0.5 + high * height))
     far = max(np.abs(np.median(np.abs(m.mean(-1)))) for m in list(maps.values())[1:]) * 3 or 1.0
     for i, (panel, (title, values)) in enumerate(zip(axes.flat, maps.items(), strict=True)):
         mean = values.mean(-1)
@@ -60,13 +65,33 @@ def draw_grid(folder: Path) -> Path:
         panel.set_yticks(range(len(thresholds)), [f"{t:g}" for t in thresholds])
         panel.set(xlabel="rewound to epoch", title=title)
         panel.title.set_fontsize("medium")
-    axes[0, 0].set_ylabel("pruned: the lowest |w| (%)")
+    for panel in axes[:, 0]:
+        panel.set_ylabel("pruned: the lowest |w| (%)" if len(thresholds) > 3 else "pruned (%)")
     dense = [row["trained_accuracy"] for row in summary if row["method"] == "dense"]
     fig.suptitle(
-        f"One-shot tickets: {spec['model']} on {spec['dataset']}, mean ± standard deviation of "
-        f"{len(seeds)} seeds; dense {100 * np.mean(dense):.2f} %"
+        f"One-shot tickets: {spec['model']} on {spec['dataset']}, mean ± standard deviation over "
+        f"seeds (n = {len(seeds)}); dense {100 * np.mean(dense):.2f} %"
     )
     return save(fig, folder, "grid")
+
+
+def draw_cost(folder: Path) -> Path:
+    """Draws the seconds of several trainings in each way, and where the time of a block goes."""
+    costs, parts = (rows.read_csv(folder / f"{name}.csv") for name in ("cost", "profile"))
+    fig, axes = subplots(1, 2, (9.5, 1.6 + 0.4 * len(costs)))
+    ways, shares = axes[0]
+    ways.barh([row["way"] for row in costs], [row["seconds"] for row in costs])
+    for y, row in enumerate(costs):
+        text = f" {row['speed_up']:.2f} times, {100 * row['efficiency']:.0f} % a device"
+        ways.text(row["seconds"], y, text, va="center", fontsize="small")
+    ways.set_xlim(0, 2.1 * max(row["seconds"] for row in costs))
+    many, length = costs[0]["trainings"], costs[0]["steps"]
+    ways.set(xlabel="seconds", title=f"{many} trainings of {length} steps")
+    shares.barh([row["part"] for row in parts], [100 * row["share"] for row in parts])
+    shares.set(xlabel="% of the time of a block", title="where the time goes")
+    for panel in (ways, shares):
+        panel.invert_yaxis()
+    return save(fig, folder, "cost")
 
 
 def _place(row: dict[str, Any]) -> tuple:

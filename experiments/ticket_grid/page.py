@@ -4,12 +4,21 @@ from collections.abc import Sequence
 
 from experiments.harness import tables
 from experiments.harness.tables import Row
+from experiments.ticket_grid import batching_cost, step_profile
 
-RECORDS = ("summary.csv",)
+RECORDS, OPTIONAL = ("summary.csv",), ("cost.csv", "profile.csv")
 FIGURE = "grid"
 
 
-def table(summary: Sequence[Row]) -> str:
+def table(summary: Sequence[Row], costs: Sequence[Row] = (), profile: Sequence[Row] = ()) -> str:
+    """The accuracies, and what trainings cost if it was measured (`--cost_trainings`)."""
+    texts = [accuracies(summary)]
+    texts += [batching_cost.table(costs)] if costs else []
+    texts += [step_profile.table(profile)] if profile else []
+    return "\n\n".join(texts)
+
+
+def accuracies(summary: Sequence[Row]) -> str:
     """The accuracy of each threshold's masks by rewind epoch: tickets, reinitialised, shuffled.
 
     Accuracies are means ± sample standard deviations over seeds. The first line is the dense nets'.

@@ -15,8 +15,8 @@ from what is kept.
 An experiment's `page.py`, or `default_page` where it has none, says what its page shows: `RECORDS`,
 files of a run's folder, the first of them with a row a seed; `table`, which makes the text of their
 rows that the run prints too; and `FIGURE`, the name of one of the run's figures. `OPTIONAL` has
-further records, of which a run may lack some: `table` gets no rows of those. `--figures=where` keeps
-other figures beside it (`lenet5-where.png`).
+further records, of which a run may lack some: `table` gets no rows of those. `--figures=where`
+keeps other figures beside it (`lenet5-where.png`).
 """
 
 import dataclasses

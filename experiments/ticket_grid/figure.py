@@ -9,7 +9,6 @@ from experiments.harness import rows
 from experiments.harness.canvas import save, subplots
 from experiments.harness.records import read_spec
 
-
 WIDE = 1.8
 """The width of a picture over its height, which the heat maps' places come close to."""
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.learned_sparsity import penalty_gates, ways
+from experiments.learned_sparsity import iterative, penalty_gates, ways
 from experiments.learned_sparsity.methods import FACTS, LEARNED
 from experiments.learned_sparsity.page import table
 from experiments.learned_sparsity.settings import LearnSettings, gate_rate_of, levels_of
@@ -131,7 +131,7 @@ def of(rows, **fields):
 
 
 def test_every_strength_density_and_seed_has_a_row_that_counts_its_mask(rows):
-    assert len(rows) == 2 * (1 + 2 + 2 + 2 + 2)
+    assert len(rows) == 2 * (1 + 2 + 2 + 2 + 2 + 2)
     for row in rows:
         kept = {path: int(row[f"kept/{path}"]) for path in SIZES}
         assert float(row["density"]) == pytest.approx(sum(kept.values()) / TOTAL, abs=1e-7)
@@ -155,6 +155,26 @@ def test_costs_count_the_dense_net_and_what_is_retrained(rows):
     assert float(dense["cost"]) == 1 and dense["retrained_accuracy"] == ""
     for method, cost in (("group_lasso", 1.5), ("magnitude", 2.5), ("granet", 1.5 + 1 / 14)):
         assert float(of(rows, method=method)[0]["cost"]) == pytest.approx(cost, abs=1e-4)
+
+
+def test_iterative_pruning_counts_all_levels_and_keeps_a_part_of_the_level_before(rows, smokes):
+    folder, _ = smokes("learned_sparsity")
+    # to 0.2 in three levels, to 0.1 in one more, and one of two epochs of retraining
+    costs = {row["asked"]: float(row["cost"]) for row in of(rows, method="imp")}
+    assert costs == {"0.2": 1 + 3 + 0.5, "0.1": 1 + 4 + 0.5}
+    more, less = (
+        load_ticket(folder / "tickets" / f"imp-density{density}-seed1")[0].mask
+        for density in (0.2, 0.1)
+    )
+    assert int(masks.count(jax.tree.map(jnp.logical_and, more, less), tuple(SIZES))) == 26_620
+
+
+def test_levels_keep_half_or_more_and_equal_shares_between_densities():
+    assert iterative.levels_to((0.25, 0.5)) == (0.5, 0.25)
+    assert iterative.levels_to((0.6,)) == (0.6,)
+    found = iterative.levels_to((0.02, 0.1))
+    assert found[3] == 0.1 and found[-1] == 0.02 and len(found) == 7  # 2 ** 4 > 10, 2 ** 3 > 5
+    np.testing.assert_allclose(found[:4], 0.1 ** (np.arange(1, 5) / 4))
 
 
 def test_a_cut_net_has_the_accuracy_and_the_units_of_the_masked_one(rows):

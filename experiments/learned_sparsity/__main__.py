@@ -3,7 +3,8 @@
 Gates, variational posteriors and penalties prune while the net trains; a strength says how much.
 Each method is trained at several strengths, all strengths and seeds in one batch, and its net is
 hardened by the method's own threshold, or to the exact counts of --density. Beside them stand the
-dense net, gradual pruning and GraNet, one-shot magnitude pruning with retraining, and random masks.
+dense net, gradual pruning and GraNet, magnitude pruning at once and in levels with rewinding, and
+random masks.
 
     python -m experiments.learned_sparsity
     python -m experiments.learned_sparsity --density=0.05,0.02 --retrain_epochs=5

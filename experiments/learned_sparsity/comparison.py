@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from experiments.harness import memory, memory_batches, trained_masks
+from experiments.harness import memory, memory_batches
 from experiments.harness.chunked_run import seconds
 from experiments.harness.dense_store import Dense
 from experiments.harness.problem import Problem, shorter
@@ -13,12 +13,14 @@ from experiments.harness.session import Session
 from experiments.harness.trained_masks import Entry, save_entry
 from experiments.harness.training_runs import Start, accuracies, train_all
 from experiments.harness.training_settings import TrainSettings
-from experiments.learned_sparsity import ways
+from experiments.learned_sparsity import iterative, ways
+from experiments.learned_sparsity.counts import counted, fields, place_of
 from experiments.learned_sparsity.methods import CONTROLS, DENSE, LEARNED
 from experiments.learned_sparsity.settings import (
     LearnSettings,
     densities_of,
     gate_rate_of,
+    is_iterative,
     is_warm,
     levels_of,
 )
@@ -89,7 +91,9 @@ def trainings(
         smaller = shorter(problem, train, settings.retrain_epochs, settings.retrain_rate)
         again = smaller.steps / problem.steps
     results = 1 if name in CONTROLS else max(1, len(settings.density))
-    return len(levels_of(name, settings)) * seeds * (1 + results * again)
+    number = len(levels_of(name, settings))
+    before = len(iterative.levels_to(densities_of(settings))) - number if is_iterative(name) else 0
+    return seeds * (before + number * (1 + results * again))
 
 
 def train_method(
@@ -101,6 +105,9 @@ def train_method(
     and the mask over them.
     """
     folder, axis = session.folder, session.axis
+    if is_iterative(name):
+        planned = densities_of(settings)
+        return iterative.prune_and_rewind(session, name, planned, settings.floor, dense)
     way = way_of(name, settings, train, session.problem, axis)
     seeds = [_started(one, i, dense, is_warm(name)) for i, one in enumerate(session.seeds)]
     jobs = [
@@ -130,7 +137,7 @@ def _train(
 ) -> list[dict[str, list[Row]]]:
     """For each job the rows of its results, one for each density of the way."""
     folder, problem, axis = session.folder, session.problem, session.axis
-    names = [fields(name, job, job.asked) for job in jobs]
+    names = [fields(name, job.strength, job.asked, job.seed.number) for job in jobs]
     trained = session._replace(problem=way.problem)
     state = train_all(trained, part, way.start(jobs), names, end=problem.steps).state
     spent = round(seconds(folder, part) / len(jobs), 3)
@@ -142,7 +149,8 @@ def _train(
             accuracies(session, left, stats, part) for part in ("test", "validation")
         )
         for i, job in enumerate(jobs):
-            named = fields(name, job, job.asked if asked is None else asked)
+            level = job.asked if asked is None else asked
+            named = fields(name, job.strength, level, job.seed.number)
             ended = runs.take((params, stats, mask), i)
             entry = Entry(named, Start(training_key(job.seed), problem.hyper, *ended))
             row = counted(problem, entry) | {
@@ -156,52 +164,6 @@ def _train(
             save_entry(folder, problem, kept, problem.steps, row["ticket"])
             found[i].append(row)
     return [{"results": results} for results in found]
-
-
-def fields(name: str, job: Job, asked: float | None) -> Row:
-    """The fields that name a result in rows."""
-    return {"method": name, "strength": job.strength, "asked": asked, "seed": job.seed.number}
-
-
-def place_of(named: Row) -> str:
-    """The folder of a result's ticket, under `tickets/`."""
-    level = "" if named["strength"] is None else f"-strength{named['strength']:g}"
-    level += "" if named["asked"] is None else f"-density{named['asked']:g}"
-    return f"{named['method']}{level}-seed{named['seed']}"
-
-
-def counted(problem: Problem, entry: Entry) -> Row:
-    """The fields of an entry's name, and what its mask leaves.
-
-    `density` is the share of the prunable weights that is kept, `factor` its inverse (infinite if
-    nothing is kept), `multiply_adds` those of an image with zeros skipped, and `left/GROUP` the
-    units on a path of kept weights, where the net's wiring is known.
-    """
-    (row,) = trained_masks.counted_rows(problem, [entry])
-    sizes = masks.shapes(problem.param_shapes, problem.prunable)
-    total = masks.size(problem.param_shapes, problem.prunable)
-    kept = {path: row[f"kept/{path}"] for path in problem.prunable}
-    adds = nets.multiply_adds(problem.net, problem.image_shape)
-    skipped = sum(
-        count * (1 - kept[path] / math.prod(sizes[path])) if path in kept else 0
-        for path, count in adds.items()
-    )
-    units = {
-        f"left/{group.name}": group.size - row[f"dead_units/{group.name}"]
-        for group in problem.wiring
-    }
-    if problem.wiring:
-        first = sizes.get(f"{problem.wiring[0].producers[0]}/kernel", ())
-        if len(first) == 2:  # the pixels of a dense layer, not the channels of a convolution
-            units = {"left/inputs": first[0] - row["dead_inputs"]} | units
-    ones = sum(kept.values())
-    return row | {
-        "density": round(ones / total, 8),
-        "factor": round(total / ones, 3) if ones else math.inf,
-        "multiply_adds": round(sum(adds.values()) - skipped),
-        "multiply_adds_left": round(1 - skipped / sum(adds.values()), 8),
-        **units,
-    }
 
 
 def dense_rows(session: Session, dense: Dense) -> list[Row]:

@@ -67,10 +67,13 @@ class Control(NamedTuple):
       dynamic: how the mask moves while the net trains.
       warm: whether training starts from trained dense nets, whose largest weights the first mask
         keeps; else that is random with ERK's counts, or dense, as `dynamic` says.
+      iterative: whether the densities are levels, each pruned from the trained ticket before and
+        rewound, see `iterative`.
     """
 
     dynamic: dynamic.Method
     warm: bool = False
+    iterative: bool = False
 
 
 FACTS: dict[str, Facts] = {
@@ -113,6 +116,7 @@ CONTROLS: dict[str, Control] = {
     "gradual": Control(dynamic.METHODS["gradual"]),
     "granet": Control(dynamic.METHODS["granet"]),
     "magnitude": Control(dynamic.METHODS["static"], warm=True),
+    "imp": Control(dynamic.METHODS["static"], warm=True, iterative=True),
     "random": Control(dynamic.METHODS["static"]),
 }
 NAMES = (*LEARNED, *CONTROLS)

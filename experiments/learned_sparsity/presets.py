@@ -16,7 +16,7 @@ MNIST: dict[str, Any] = {**MNIST5K, "dataset": "mnist", "epochs": 200, "publishe
 LENET5: dict[str, Any] = {**MNIST, "model": "lenet5"}
 SMOKE: dict[str, Any] = {
     **MNIST5K,
-    "methods": ("continuous_sparsification", "group_lasso", "granet", "magnitude"),
+    "methods": ("continuous_sparsification", "group_lasso", "granet", "magnitude", "imp"),
     "strengths": (1e-5, 1e-2),
     "control_density": (0.2, 0.1),
     "seeds": 2,

@@ -80,3 +80,8 @@ def gate_rate_of(settings: LearnSettings) -> float:
 def is_warm(name: str) -> bool:
     """Whether a method starts from trained dense nets."""
     return CONTROLS[name].warm if name in CONTROLS else LEARNED[name].facts.warm
+
+
+def is_iterative(name: str) -> bool:
+    """Whether a method's densities are levels of iterative pruning."""
+    return name in CONTROLS and CONTROLS[name].iterative

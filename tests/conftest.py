@@ -30,24 +30,25 @@ if jax.config.jax_num_cpu_devices < 0:  # JAX has not been told from outside
     jax.config.update("jax_num_cpu_devices", CPU_DEVICES)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 gc.set_threshold(*main.COLLECT_AFTER)
-# programs that several tests trace are compiled once
+# programs that several tests trace are compiled once, in whichever process; half of a test's time
+# goes into programs of a single operation, which others need too
 CACHE = tempfile.TemporaryDirectory()
-compilation.keep_in(pathlib.Path(CACHE.name))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+compilation.keep_in(pathlib.Path(os.environ.setdefault("JAXTICKETS_TEST_CACHE", CACHE.name)))
 
 
 class ByFileAndRun(LoadFileScheduling):
     """A file's tests share a process, but of two files parts are groups of their own.
 
-    Of `test_experiments.py` these are the tests of a run, of `test_dynamic.py` those of a promise.
-    Each file would keep one process busy for minutes. The galleries, which wait for each other, are
-    one group.
+    Of `test_experiments.py` these are the tests of a run, of `test_dynamic.py` those of a promise,
+    or of all promises that look at the same trajectories, which are computed once. Each file would
+    keep one process busy for minutes. The galleries, which wait for each other, are one group.
     """
 
     def _split_scope(self, nodeid):
         file, _, test = nodeid.partition("::")
         if file.endswith("test_dynamic.py"):
-            return f"{file}::{test.partition('[')[0]}"
+            promise, _, case = test.partition("[")
+            return f"{file}::{'trajectories' if '-' in case else promise}"
         run = re.search(r"\[(\w+)\]$", test) if file.endswith("test_experiments.py") else None
         if run and run[1] in commands.GALLERIES:
             return f"{file}::galleries"

@@ -12,13 +12,18 @@ from experiments.harness.records import read_spec
 def draw_pruning(folder: Path) -> Path:
     """Draws accuracy against the pruned fraction (a line per net) and by round.
 
-    In the panels by round each threshold has a line. Points are means over seeds; error bars are
-    standard deviations.
+    In the panels by round, which a single round doesn't need, each threshold has a line. Points are
+    means over seeds; error bars are standard deviations.
     """
     spec, summary = read_spec(folder), rows.read_summary(folder)
     models = list(dict.fromkeys(row["model"] for row in summary))
     last = max(row["round"] for row in summary)
-    fig, axes = subplots(1, 1 + len(models), (5.4 * (1 + len(models)), 4.6))
+    panels = 1 + len(models) * (last > 1)
+    wide = min(panels, 3)
+    high = -(-panels // wide)
+    fig, axes = subplots(high, wide, (5.4 * wide, 4.6 * high))
+    for empty in axes.flat[panels:]:
+        empty.set_axis_off()
     first = axes.flat[0]
     for i, model in enumerate(models):
         mine = [row for row in summary if row["model"] == model]
@@ -33,6 +38,8 @@ def draw_pruning(folder: Path) -> Path:
         spread = [deviation(a) for a in accuracy]
         mean = [np.mean(a) for a in accuracy]
         first.errorbar(place, mean, spread, marker="o", ms=4, lw=1.2, capsize=2, label=model)
+        if last == 1:
+            continue
         panel = axes.flat[1 + i]
         for j, value in enumerate(values):
             rounds = [dense, *([r for r in mine if r["threshold"] == value and r["round"] == n]
@@ -46,7 +53,7 @@ def draw_pruning(folder: Path) -> Path:
         panel.legend(frameon=False, fontsize="small", title="threshold")
         panel.grid(alpha=0.3)
     first.set(xlabel="pruned weights (%)", ylabel="test accuracy, retrained (%)")
-    first.set_title(f"after {last} rounds, a point per threshold")
+    first.set_title(f"after {last} round{'s' * (last > 1)}, a point per threshold")
     first.legend(frameon=False)
     first.grid(alpha=0.3)
     seeds = len({row["seed"] for row in summary})
@@ -54,6 +61,7 @@ def draw_pruning(folder: Path) -> Path:
     fig.suptitle(
         f"Pruned and retrained on {spec['dataset']}, thresholds by "
         f"{rule.get(spec['rule'], 'quantile of signed w')}: "
-        f"mean of {seeds} seeds (first panel: and standard deviation)"
+        f"mean{' and standard deviation' * (last == 1)} over seeds (n = {seeds})"
+        f"{'; first panel: and standard deviation' * (last > 1)}"
     )
     return save(fig, folder, "pruning")

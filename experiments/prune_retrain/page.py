@@ -15,6 +15,8 @@ COLUMNS = (
     tables.VALIDATION,
 )
 """The accuracies after the last cut, and after the retraining that follows."""
+MOST_LAYERS = 10
+"""Deeper nets have no columns of their layers' counts, which stand in the summary."""
 
 
 def table(summary: Sequence[Row]) -> str:
@@ -32,6 +34,7 @@ def _table(summary: Sequence[Row]) -> str:
         if row["method"] == "dense" or row["round"] == last:
             groups.setdefault(row.get("threshold") or 0.0, []).append(row)
     layers = tables.kept_layers(summary[0])
+    layers = layers if len(layers) <= MOST_LAYERS else []
     there = tables.present(COLUMNS, summary)
     lines = [
         [
@@ -56,4 +59,5 @@ def _table(summary: Sequence[Row]) -> str:
                 *(f"{mean[name]:.0f}" for name in layers),
             ]
         )
-    return f"{summary[0]['model']}, after {last} rounds\n{tables.aligned(lines)}"
+    head = f"{summary[0]['model']}, after {last} round{'s' * (last > 1)}"
+    return f"{head}\n{tables.aligned(lines)}"

@@ -16,7 +16,7 @@ from jaxtickets.types import Prunable
 
 Row = dict[str, Any]
 DEPTH = 12.0
-"""Points below the dense net's accuracy that are shown."""
+"""Points below the dense net's accuracy that are shown, or more if a method has none there."""
 SHOWN, FULLEST = 0.01, 0.25
 """The density of the tickets that are shown, and the highest one, in which little is to see."""
 MARKERS = "osD^vP<>X"
@@ -162,7 +162,11 @@ def _finish(panel: Any, summary: Sequence[Row], share: Callable[[Row], float]) -
     panel.xaxis.set_major_formatter("{x:g}")
     panel.minorticks_off()
     found = [_accuracy(row) for row in summary]
-    least = max(mean - DEPTH, min(found) - 0.5)
+    best: dict[str, float] = {}
+    for (method, *_), members in grouped(summary).items():
+        worst = min(_accuracy(row) for row in members)
+        best[method] = max(worst, best.get(method, worst))
+    least = max(min(mean - DEPTH, *best.values()), min(found)) - 0.5
     panel.set_ylim(least, max(found) + 0.5)
     hidden = len(
         {(r["method"], r["strength"], r["asked"]) for r in summary if _accuracy(r) < least}

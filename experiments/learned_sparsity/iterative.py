@@ -41,7 +41,7 @@ def levels_to(densities: Sequence[float]) -> tuple[float, ...]:
 def prune_and_rewind(
     session: Session, method: str, densities: Sequence[float], floor: int, dense: Dense
 ) -> list[Row]:
-    """A summary row of each density and seed, see `train_method`. Resumable.
+    """A summary row of each density and seed, see `comparison.train_method`. Resumable.
 
     A level keeps the largest of the weights that the level before has trained, in the whole net,
     and trains them again from their initial values, for as long as the dense net was trained

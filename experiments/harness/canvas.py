@@ -49,6 +49,18 @@ def save(fig: Any, folder: Path, name: str) -> Path:
     return place / f"{name}.png"
 
 
+def few_colours(picture: Any) -> Any:
+    """An RGB image of PIL with 256 colours of its own, which makes its file a third as large.
+
+    The palette covers the colours, then moves to the means of what is near them. By median cut most
+    of it goes to the greys of text, and the colours of bars and small marks change.
+    """
+    from PIL import Image
+
+    cover, means = Image.Quantize.MAXCOVERAGE, 1
+    return picture.quantize(256, cover, means, dither=Image.Dither.NONE)
+
+
 def now_and_then(draw: Callable[[Path], object], seconds: float = 60) -> Callable[[Path], None]:
     """`draw(folder)` for a run that isn't over: it draws only if `seconds` have passed.
 

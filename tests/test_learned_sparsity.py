@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.learned_sparsity import iterative, penalty_gates, ways
-from experiments.learned_sparsity.methods import FACTS, LEARNED
+from experiments.learned_sparsity import figure, iterative, penalty_gates, ways
+from experiments.learned_sparsity.methods import FACTS, LEARNED, NAMES
 from experiments.learned_sparsity.page import table
 from experiments.learned_sparsity.settings import LearnSettings, gate_rate_of, levels_of
 from jaxtickets import gates, masks, penalties
@@ -232,3 +232,24 @@ def test_the_table_has_a_row_a_method_and_strength_and_names_what_lost_a_layer()
     expected = ["l0", "0.1", "2", "5.0", "20.00", "±", "14.14", "70.00", "±", "14.14"]
     assert learned.split()[:10] == expected
     assert lost == "a layer is lost: l0 at strength 0.1 keeps nothing in a (1 of 2 runs)"
+
+
+# --- figures --------------------------------------------------------------------------------------
+
+
+def test_axes_end_where_points_do():
+    one = figure.Line(left=[[50.0], [4.0]], accuracy=[[97.0], [60.0]])
+    bottom, top = figure._heights({"l0": one}, [98.0, 98.0])  # 60 is more than 12 points lower
+    assert (bottom, top) == pytest.approx((96.9, 98.1))
+    far = figure.Line(left=[[4.0, 4.0]], accuracy=[[59.0, 61.0]])  # deviation 2 ** 0.5
+    bottom, top = figure._heights({"l0": far}, [98.0])
+    margin = 0.05 * (98 - (60 - 2**0.5))
+    assert (bottom, top) == pytest.approx((60 - 2**0.5 - margin, 98 + margin))
+    assert figure._least({"l0": one}) == 2.0
+    assert figure._least({"l0": figure.Line(left=[[5.0]], accuracy=[[97.0]])}) == 5.0
+    assert figure._ticks(0.2, 100) == [0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
+
+
+def test_every_method_stands_in_one_panel():
+    methods = [method for some in figure.PANELS.values() for method in some]
+    assert sorted(methods) == sorted(NAMES)

@@ -100,6 +100,16 @@ def deviation(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
+def deviations(groups: Sequence[Sequence[float]]) -> list[float] | None:
+    """The `deviation` of each group; None, for no error bars, if each has a single value."""
+    return [deviation(group) for group in groups] if max(map(len, groups), default=0) > 1 else None
+
+
+def over_seeds(seeds: int, shown: str = "mean ± standard deviation") -> str:
+    """`n = 3 seeds, mean ± standard deviation`, or `1 seed`, which has neither."""
+    return f"n = {seeds} seeds, {shown}" if seeds > 1 else "1 seed"
+
+
 def legend_beside(panel: Any, *named: Any) -> None:
     """A legend to the right of the panel, of its own lines or of the `named` ones, if any."""
     if not named and not panel.get_legend_handles_labels()[0]:

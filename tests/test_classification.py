@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.classification import measures, trainers
+from experiments.classification import figure, measures, trainers
 from experiments.classification.measures import Classifier
 from experiments.classification.methods import METHODS, BayesSettings, gate_of
 from experiments.classification.page import table
@@ -196,3 +196,16 @@ def test_the_table_has_a_part_for_each_net_and_the_spread_of_its_seeds():
     ).split("\n\n")
     assert first.splitlines()[0] == "a on mnist" and second.splitlines()[0] == "b on mnist"
     assert first.splitlines()[2].split()[:7] == ["dense", "whole", "1", "2", "60.00", "±", "14.14"]
+
+
+def test_a_bin_is_drawn_if_each_seed_has_ten_images_in_it():
+    counts = {0.2: (3,), 0.4: (100, 9), 0.6: (10, 12), 0.8: (50,)}
+    rows = [
+        {"seed": seed, "curve": curve, "x": x, "y": count}
+        for x, mine in counts.items()
+        for seed, count in enumerate(mine)
+        for curve in ("bin", "accuracy")
+    ]
+    assert figure.full_bins(rows).tolist() == [False, False, True, False]
+    one = [row for row in rows if row["seed"] == 0]
+    assert figure.full_bins(one).tolist() == [False, True, True, True]

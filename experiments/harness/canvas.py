@@ -26,16 +26,16 @@ def subplots(height: int, width: int, size: tuple[float, float]) -> Any:
 def save(fig: Any, folder: Path, name: str) -> Path:
     """Writes `figures/NAME.png` in the run's folder, closes the figure, and returns the path.
 
-    A title that is wider than the figure is broken into lines.
+    Lines of a title that are wider than the figure are broken.
     """
     from matplotlib import pyplot
 
     for title in fig.texts:
         share = title.get_window_extent().width / fig.bbox.width
         if share > 1:
-            text = title.get_text()
-            longest = max(map(len, text.splitlines()))
-            title.set_text(textwrap.fill(text, int(0.95 * longest / share)))
+            lines = title.get_text().splitlines()
+            most = int(0.95 * max(map(len, lines)) / share)
+            title.set_text("\n".join(textwrap.fill(line, most) for line in lines))
     place = folder / "figures"
     place.mkdir(exist_ok=True)
     path = place / f"{name}.png"

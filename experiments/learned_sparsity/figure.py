@@ -229,7 +229,7 @@ def _heights(lines: dict[str, Line], dense: Sequence[float]) -> tuple[float, flo
 
     The methods' best point is always shown.
     """
-    points = [point for line in lines.values() for point in line.accuracy]
+    points: list[Sequence[float]] = [p for line in lines.values() for p in line.accuracy]
     cut = min(float(np.mean(dense)) - DEPTH, max(float(np.mean(point)) for point in points))
     points = [dense, *points]
     shown = [point for point in points if np.mean(point) >= cut]

@@ -196,6 +196,7 @@ def test_the_table_has_a_part_for_each_net_and_the_spread_of_its_seeds():
     ).split("\n\n")
     assert first.splitlines()[0] == "a on mnist" and second.splitlines()[0] == "b on mnist"
     assert first.splitlines()[2].split()[:7] == ["dense", "whole", "1", "2", "60.00", "±", "14.14"]
+    assert first.splitlines()[2].split()[-2:] == ["0.000", "1.0"]  # seconds have no spread
 
 
 def test_a_bin_is_drawn_if_each_seed_has_ten_images_in_it():

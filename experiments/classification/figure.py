@@ -83,7 +83,8 @@ def draw_reliability(folder: Path) -> Path:
             panel.grid(alpha=0.3)
     legend_beside(axes[0, -1])
     few = f"bins with fewer than {FEWEST} images{' in a seed' * (many > 1)} are left out"
-    fig.suptitle(f"{_title(folder, 'Accuracy of predictions by their confidence')}\n{few}")
+    title = _title(folder, "Accuracy of predictions by their confidence")
+    fig.suptitle(f"{title}\n{few}", fontsize="medium")
     return save(fig, folder, "reliability")
 
 

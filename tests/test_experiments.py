@@ -123,7 +123,7 @@ def test_a_page_has_the_table_that_the_run_prints(experiment, smokes, tmp_path):
     assert len(table) > 1 and set(table) <= printed
     assert f"    python -m experiments.{experiment} --smoke" in text
     seeds = json.loads((folder / "spec.json").read_text()).get("seeds", 1)
-    assert f"\nn = {seeds}, mean" in text
+    assert f"\nn = {seeds}{', mean' if seeds > 1 else ';'}" in text
     assert all(line in text for line in markers)
     page.write_text(text, encoding="utf-8")
     assert pages.write(page, tmp_path) == text

@@ -78,9 +78,14 @@ def now_and_then(draw: Callable[[Path], object], seconds: float = 60) -> Callabl
     return draw_if_due
 
 
-def reach(values: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of each group, and error bars to its minimum and maximum: float`[n]`, `[2, n]`."""
+def reach(values: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray | None]:
+    """The mean of each group, and error bars to its minimum and maximum: float`[n]`, `[2, n]`.
+
+    There are no bars, None, if each group has a single value.
+    """
     mean = np.array([np.mean(v) for v in values])
+    if max(map(len, values), default=0) < 2:
+        return mean, None
     ends = [mean - [min(v) for v in values], [max(v) for v in values] - mean]
     return mean, np.maximum(ends, 0)  # a mean of equal values may be off by a rounding
 

@@ -257,8 +257,9 @@ def origin_words(record: dict[str, Any]) -> str:
     took = "not timed" if record["seconds"] is None else _time(record["seconds"])
     head, _, dirty = (record["commit"] or "unknown").partition("-")
     commit = head[:10] + (" with changes" if dirty else "")
+    seeds = f"n = {n}" + ", mean ± sample standard deviation over seeds" * (n > 1)
     return (
-        f"n = {n}, mean ± sample standard deviation over seeds; {machine}, {took}; commit {commit}"
+        f"{seeds}; {machine}, {took}; commit {commit}"
         f", jax {record['versions']['jax']}, {record['date']}"
     )
 

@@ -131,6 +131,6 @@ def test_a_single_cut_has_lines_over_the_rewind_epoch():
     (panel,) = figure._lines(summary).axes
     drawn = {line.get_label(): line.get_ydata() for line in panel.lines}
     assert list(drawn["dense net"]) == [90, 90] and list(drawn["new initialisation"]) == [80, 80]
-    found = {box.get_label(): box.lines[0].get_ydata() for box in panel.containers}
+    found = {box.get_label(): box.lines[0].get_ydata().astype(float) for box in panel.containers}
     np.testing.assert_allclose(found["ticket"], [25, 45])
     np.testing.assert_allclose(found["mask shuffled within layers"], [25, 45])

@@ -450,8 +450,8 @@ BAD = {
         "--density=0.000001": "--density=1e-06: density 1e-06 keeps no weight at all",
         "--density= --floor=2": "--floor: has no effect with --density=",
         "--preset=mnist5k --models=alexnet": "alexnet needs",
-        "--models=alexnet": "alexnet takes 5 widths, whole and at least 1, not (20, 10): the preset "
-        "gives --widths=20,10; --widths= takes those as published",
+        "--models=alexnet": "alexnet takes 5 widths, whole and at least 1, not (20, 10): the "
+        "preset gives --widths=20,10; --widths= takes those as published",
         "--preset=mnist5k --models=lenet5,lenet6": "did you mean lenet5",
         "--models=lenet5 --model=lenet5": "--model: has no effect with --models=lenet5",
         "--datasets=mnst": "did you mean mnist",

@@ -8,12 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.classification import figure, measures, trainers
+from experiments.classification import figure, given_nets, measures, trainers
 from experiments.classification.measures import Classifier
 from experiments.classification.methods import METHODS, BayesSettings, gate_of
 from experiments.classification.page import table
+from experiments.harness.problem import build
+from experiments.harness.training_settings import NetSettings, TrainSettings
 from jaxtickets import gates, losses, masks
 from jaxtickets.gates import Setting
+from jaxtickets.io.errors import UserError
+from jaxtickets.io.tickets import load_ticket, save_ticket
 from jaxtickets.training import Recipe
 from jaxtickets.types import Gaussian, Model, Split
 
@@ -81,6 +85,28 @@ def test_a_killed_run_resumes_to_the_same_numbers(smokes, cache, tmp_path):
     home = killed / "lenet300_100-mnist5k"
     commands.kill_and_resume(words, home, (f"train-{METHOD}",), cache)
     assert commands.summary(killed) == commands.summary(folder)
+
+
+def test_given_dense_nets_are_the_seeds_own(smokes, tmp_path):
+    folder, _ = smokes("classification")
+    home = folder.parent / "dense" / "tickets"
+    net = NetSettings(model="lenet300_100", dataset="mnist5k", widths="20,10", use_bias=False)
+    problem = build(net, TrainSettings(), "", False)
+    places, found = given_nets.find([f"{home}/*"], problem, seeds=(1, 0))
+    assert len(places) == 2 and set(found.places.values()) == set(home.iterdir())
+    for i, seed in enumerate((1, 0)):
+        ticket, provenance = load_ticket(found.places[seed])
+        assert provenance["seed"] == found.summary[i]["seed"] == seed
+        np.testing.assert_array_equal(
+            found.params["fc1"]["kernel"][i], ticket.params["fc1"]["kernel"]
+        )
+    with pytest.raises(UserError, match="nets of seeds 0,1, must be 0,1,2"):
+        given_nets.find([f"{home}/*"], problem, seeds=(0, 1, 2))
+    ticket, provenance = load_ticket(found.places[0])
+    cut = ticket._replace(mask=jax.tree.map(jnp.zeros_like, ticket.mask))
+    save_ticket(tmp_path / "cut", cut, provenance)
+    with pytest.raises(UserError, match="seed 0 has 0 % of the weights, must be dense"):
+        given_nets.find([f"{tmp_path}/cut"], problem, seeds=(0,))
 
 
 # --- by hand -------------------------------------------------------------------------------------

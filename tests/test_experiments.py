@@ -443,6 +443,8 @@ BAD = {
         "--methods=moped --deviation=0.1": "--deviation: has no effect with --methods=moped",
         "--methods=bayes_by_backprop --delta=0.1": "--delta: has no effect with --methods=bayes",
         "--delta=0": "--delta=0.0: must be above 0",
+        "--dense_nets=EMPTY": "/run: there is no such folder",
+        "--dense_nets=a --dense_store=b": "--dense_store: has no effect with --dense_nets=a",
         "--kl_weight=-1": "--kl_weight=-1.0: must be 0 or more",
         "--methods=mopd": "unknown methods 'mopd': did you mean moped?",
         "--sampling=locally": "unknown sampling 'locally': did you mean local?",

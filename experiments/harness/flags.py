@@ -107,7 +107,7 @@ def read(kind: type[T], defaults: T, preset: Mapping[str, Any]) -> T:
     for field in dataclasses.fields(kind):
         name = field.name
         base = preset.get(name, getattr(defaults, name))
-        value: Any = flags.FLAGS[name].value if given(name) else base
+        value: Any = base if left_out(name) else flags.FLAGS[name].value
         listed = isinstance(value, list | tuple)
         for word in (value if listed else [value]) if known_of(field) else ():
             choose(name, word, known_of(field))
@@ -139,17 +139,20 @@ def read_all(groups: Sequence[Any], preset: Mapping[str, Any]) -> list[Any]:
 
 def _with_recipe(preset: Mapping[str, Any]) -> Mapping[str, Any]:
     """The preset, and what the training recipe sets, if there is one."""
-    explicit = given("recipe")
-    name = flags.FLAGS["recipe"].value if explicit else preset.get("recipe", "")
+    given = "recipe" in flags.FLAGS and flags.FLAGS["recipe"].present
+    name = flags.FLAGS["recipe"].value if given else preset.get("recipe", "")
     if not name:
         return preset
     recipe = RECIPES[choose("recipe", name, tuple(RECIPES))]
-    return {**preset, **recipe} if explicit else {**recipe, **preset}
+    return {**preset, **recipe} if given else {**recipe, **preset}
 
 
-def given(name: str) -> bool:
-    """Whether the command line has the flag; what it hasn't comes from a preset or a default."""
-    return name in flags.FLAGS and flags.FLAGS[name].present > 0
+def left_out(name: str) -> bool:
+    """Whether the command line has not the flag, so that a preset or the default gives its value.
+
+    False where there is no such flag, and settings are made by code.
+    """
+    return name in flags.FLAGS and not flags.FLAGS[name].present
 
 
 def preset_of(presets: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ import optax
 from flax import linen as nn
 
 from experiments.harness import memory, photographs, setup
-from experiments.harness.flags import given, numbers, whole_numbers
+from experiments.harness.flags import left_out, numbers, whole_numbers
 from experiments.harness.photographs import Photographs
 from experiments.harness.settings import (
     MOST_STEPS,
@@ -210,7 +210,7 @@ def build(
         module = nets.make(net.model, shape=shape, **attributes)
         nets.check_fits(module, shape, classes)
     except ValueError as error:
-        theirs = net.widths and not given("widths") and "widths" in str(error)
+        theirs = net.widths and left_out("widths") and "widths" in str(error)
         why = f": the preset gives --widths={net.widths}; --widths= takes those as published"
         raise UserError(f"{error}{why if theirs else ''}") from error
     model = nets.functional(module, shape)

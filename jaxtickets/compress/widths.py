@@ -120,7 +120,7 @@ def _sizes(
     error: Exception | None = None
     with nn.intercept_methods(watch):
         try:
-            jax.eval_shape(nets.functional(net, graph.image).init, jax.random.key(0))
+            jax.eval_shape(lambda key: nets.functional(net, graph.image).init(key), jax.random.key(0))
         except Exception as raised:  # any error of a user's net whose widths don't fit
             error = raised
     shapes = {

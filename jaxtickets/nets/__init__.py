@@ -1,6 +1,6 @@
 """Nets: flax modules by name, any net as pure functions, and how they are wired."""
 
-from jaxtickets.nets.functional import as_model, example_inputs, functional
+from jaxtickets.nets.functional import as_model, example_inputs, functional, init_shapes
 from jaxtickets.nets.functional_nnx import functional_nnx
 from jaxtickets.nets.functional_plain import functional_plain
 from jaxtickets.nets.inits import INITIALIZERS, signed_constant
@@ -29,6 +29,7 @@ __all__ = [
     "functional_nnx",
     "functional_plain",
     "image_shape",
+    "init_shapes",
     "make",
     "multiply_adds",
     "name_of",

@@ -1,7 +1,6 @@
 """The families' tables with `jax_enable_x64`, on images of 64 bits and weights of 32 or 64."""
 
 import itertools
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -112,34 +111,29 @@ def test_training_and_gates():
     rate, data = jnp.asarray(0.1), training.Splits(given.split, given.split)
     keep = {path: size // 2 for path, size in zip(KERNELS, (12, 20, 10), strict=True)}
 
-    mask = jax.jit(lambda params: masks.random(given.key, params, KERNELS, keep))(given.params)
-
-    def ungated(params, stats):
+    @jax.jit
+    def run(params, stats):
+        mask = masks.random(given.key, params, KERNELS, keep)
         alone = training.train(given.recipe, given.key, rate, params, stats, mask, data, 4, (2,))
-        return alone[0].state.params, alone, mask
+        ends = {"no gate": (alone[0].state.params, alone, mask)}
+        for name, gate_of in gates.GATES.items():
+            gate = gate_of(KERNELS, keep, steps=4)
+            g, begun = gates.start(gate, given.key, params, stats)
+            recipe = gates.recipe(gate, given.recipe)
+            gated = training.train(recipe, given.key, rate, g, begun, masks.ones(g), data, 4)
+            end = gated[0].state.params
+            ends[name] = end, gated, gate.harden(end, params)
+        for name in optimizers.NAMES:
+            chosen = masked(optimizers.optimizer(name, rate, weight_decay=0.1), mask)
+            state = training.init(params, stats, chosen)
+            rest = training.advance(given.loss, chosen, given.key, state, given.batches)
+            ends[name] = rest[0].params, rest, mask
+        return ends
 
-    def gated(gate_of, params, stats):
-        gate = gate_of(KERNELS, keep, steps=4)
-        g, begun = gates.start(gate, given.key, params, stats)
-        recipe = gates.recipe(gate, given.recipe)
-        trained = training.train(recipe, given.key, rate, g, begun, masks.ones(g), data, 4)
-        end = trained[0].state.params
-        return end, trained, gate.harden(end, params)
-
-    def optimised(name, params, stats):
-        chosen = masked(optimizers.optimizer(name, rate, weight_decay=0.1), mask)
-        state = training.init(params, stats, chosen)
-        rest = training.advance(given.loss, chosen, given.key, state, given.batches)
-        return rest[0].params, rest, mask
-
-    trainings = {"no gate": ungated}
-    trainings |= {name: partial(gated, gate_of) for name, gate_of in gates.GATES.items()}
-    trainings |= {name: partial(optimised, name) for name in optimizers.NAMES}
-    for name, trained in trainings.items():  # a program of all takes far longer to compile
-        params, rest, kept = jax.jit(trained)(given.params, given.stats)
+    for name, (params, rest, mask) in run(given.params, given.stats).items():
         check_dtypes(params, jnp.float32)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)), name
-        assert masks.counts(kept, KERNELS) == keep, name
+        assert masks.counts(mask, KERNELS) == keep, name
         if name not in optimizers.NAMES:
             watched, metrics = rest
             assert metrics["loss"].shape == (2,) and watched.loss == metrics["loss"].min()

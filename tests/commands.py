@@ -137,7 +137,8 @@ from jaxtickets.types import Dataset, Split
 
 def load(source, data_dir, prepare):
     sizes = source.train, source.validation, source.test
-    parts = [Split(np.zeros((n, *source.shape), "u1"), np.zeros(n, "i4")) for n in sizes]
+    labels = [np.arange(n, dtype="i4") % source.classes for n in sizes]
+    parts = [Split(np.zeros((len(of), *source.shape), "u1"), of) for of in labels]
     return Dataset(source.name, *parts, source.mean, source.std, source.classes)
 
 black = io.BytesIO()

@@ -304,6 +304,7 @@ def test_seven_experiments_take_photographs(cache):
         ({"model": "alexnet", "widths": ""}, None, "alexnet needs images of at least"),
         ({"batch_size": 500}, None, "batch_size=500: must be from 1 to the 29 examples"),
         ({"accumulate": 4}, "/nowhere", "--accumulate=4: must divide --batch_size=6"),
+        ({"ghost_batches": 4}, "/nowhere", "--ghost_batches=4: must divide the 6 examples"),
         ({"train_images": 30}, None, "--train_images=30: photos"),
         ({"train_images": 19}, None, "19 training images: 20 or more are needed"),
         ({"dataset": "digits"}, None, "--image_size=8: digits has images of its own size"),

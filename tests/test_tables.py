@@ -71,7 +71,11 @@ def test_a_paired_difference_has_students_interval():
     mean, half = tables.paired(ours, theirs)
     assert abs(mean - 2) < 1e-12
     assert abs(half - 4.302653 / 3**0.5) < 1e-5
-    assert tables.paired({3: 1.0}, {3: 0.0}) == (1.0, float("inf"))
+    assert tables.difference(ours, theirs) == "+200.00 ± 248.41"
+    assert tables.difference_range(ours, theirs) == "+200.00 (-48.41 to +448.41)"
+    one = {3: 1.0}, {3: 0.0}
+    assert tables.paired(*one) == (1.0, float("inf"))
+    assert tables.difference(*one) == tables.difference_range(*one) == "+100.00"
 
 
 def test_a_level_says_when_its_training_would_stop_early():

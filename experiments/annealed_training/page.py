@@ -9,9 +9,9 @@ from experiments.harness.tables import (
     accuracy,
     aligned,
     cells,
+    difference_range,
     grouped,
     lost,
-    paired,
     present,
 )
 
@@ -53,8 +53,5 @@ def difference(members: Sequence[Row], base: Sequence[Row]) -> str:
     """The mean paired difference of test accuracies and its interval, in points."""
     if len(members) < 2:
         return ""
-    one, other = (
-        {row["seed"]: 100 * row["trained_accuracy"] for row in of} for of in (members, base)
-    )
-    mean, half = paired(one, other)
-    return f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})"
+    one, other = ({row["seed"]: row["trained_accuracy"] for row in of} for of in (members, base))
+    return difference_range(one, other)

@@ -46,13 +46,13 @@ def table(summary: Sequence[Row], drawn: Sequence[Row]) -> str:
                 {seed: row["trained_accuracy"] for seed, row in of[method].items()}
                 for method in ("early_bird", "late")
             ]
-            mean, half = tables.paired(accuracies[0], accuracies[1])
+            points = tables.difference_range(accuracies[0], accuracies[1])
             saved = [row["saved"] for row in of["early_bird"].values()]
             more = np.mean(saved) < 0
             share = tables.spread([-x for x in saved] if more else saved, digits=1)
             work = "more work" if more else "of the work saved"
             lines.append(
-                f"  {share} % {work}; less the late ticket {100 * mean:+.2f} points, "
-                f"paired 95 % interval {100 * (mean - half):+.2f} to {100 * (mean + half):+.2f}"
+                f"  {share} % {work}; less the late ticket, paired, with its 95 % interval: "
+                f"{points} points"
             )
     return "\n".join(lines)

@@ -61,6 +61,7 @@ class Problem(NamedTuple):
       steps: the number of training steps.
       penalty: `penalty(params) -> scalar`, which the loss adds to cross-entropy; None: none.
       smoothing: of the labels in training, see `losses.cross_entropy`.
+      ghost_batches: see `nets.ghost_batch_norm`.
       photographs: the batches that are read from disk; None: all of the data set is in memory.
     """
 
@@ -73,6 +74,7 @@ class Problem(NamedTuple):
     steps: int
     penalty: Callable[[Params], Array] | None = None
     smoothing: float = 0.0
+    ghost_batches: int = 1
     photographs: Photographs | None = None
 
     @property
@@ -132,7 +134,12 @@ class Problem(NamedTuple):
           model: the net as functions.
           penalty: see `Problem`.
         """
-        return losses.classification(model, self.recipe.prepare, penalty, self.smoothing)
+        return losses.classification(
+            nets.ghost_batch_norm(model, self.ghost_batches),
+            self.recipe.prepare,
+            penalty,
+            self.smoothing,
+        )
 
     def with_recipe(self, **changes: Any) -> "Problem":
         """The same problem with some fields of its recipe changed."""
@@ -178,6 +185,11 @@ def build(
     if train.batch_size % train.accumulate:
         raise UserError(
             f"--accumulate={train.accumulate}: must divide --batch_size={train.batch_size}"
+        )
+    if train.batch_size // train.accumulate % train.ghost_batches:
+        raise UserError(
+            f"--ghost_batches={train.ghost_batches}: must divide the "
+            f"{train.batch_size // train.accumulate} examples that are computed at once"
         )
     size, opened = photographs.image_size(net), None
     if size and prepare:
@@ -259,6 +271,7 @@ def build(
         steps=steps,
         penalty=penalty,
         smoothing=train.label_smoothing,
+        ghost_batches=train.ghost_batches,
         photographs=streams,
     )
 
@@ -286,7 +299,12 @@ def recipe_of(
     """
     return Recipe(
         model=model,
-        loss=losses.classification(model, prepare, penalty, train.label_smoothing),
+        loss=losses.classification(
+            nets.ghost_batch_norm(model, train.ghost_batches),
+            prepare,
+            penalty,
+            train.label_smoothing,
+        ),
         optimizer=optimizer_of(train, steps),
         prepare=prepare,
         augment=augmentation,

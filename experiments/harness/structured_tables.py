@@ -73,7 +73,5 @@ def worth(summary: Sequence[Row]) -> str:
             if {row["ticket"] for row in theirs} == {row["ticket"] for row in ours}:
                 continue  # there is no rival, or both are the same nets
             both = [{r["seed"]: r["trained_accuracy"] for r in side} for side in (ours, theirs)]
-            mean, half = tables.paired(*both)
-            interval = f"{100 * mean:+.2f} ± {100 * half:.2f}"
-            lines.append([name, f"{rate:g}", interval, str(len(ours))])
+            lines.append([name, f"{rate:g}", tables.difference(*both), str(len(ours))])
     return tables.aligned(lines)

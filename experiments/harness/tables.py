@@ -103,6 +103,21 @@ def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> tuple[floa
     return float(np.mean(differences)), float(half)
 
 
+def difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
+    """`+3.05 ± 0.16`: `paired` differences of accuracies, in points; only the mean if n = 1."""
+    mean, half = paired(ours, theirs)
+    interval = f" ± {100 * half:.2f}" if np.isfinite(half) else ""
+    return f"{100 * mean:+.2f}{interval}"
+
+
+def difference_range(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
+    """`+3.05 (+2.89 to +3.21)`: what `difference` says, with the ends of the interval."""
+    mean, half = paired(ours, theirs)
+    low, high = 100 * (mean - half), 100 * (mean + half)
+    interval = f" ({low:+.2f} to {high:+.2f})" if np.isfinite(half) else ""
+    return f"{100 * mean:+.2f}{interval}"
+
+
 # --- methods at densities -------------------------------------------------------------------------
 
 

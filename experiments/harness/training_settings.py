@@ -96,6 +96,13 @@ class TrainSettings:
         least=1,
         most=10**9,
     )
+    ghost_batches: int = option(
+        1,
+        "parts of a training batch that batch norms see apart, such as as many as --mode=data has "
+        "devices; 1: the whole batch",
+        least=1,
+        most=10**9,
+    )
     epochs: int = option(5, "passes over the training data", least=1, most=MOST_EPOCHS)
     iterations: int = option(
         0, "training steps; 0: as many as --epochs takes", least=0, most=MOST_STEPS

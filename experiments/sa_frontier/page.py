@@ -22,7 +22,7 @@ def table(summary: Sequence[Row]) -> str:
     """
     budget = max((row["budget"] for row in summary if row.get("budget")), default=None)
     largest = [row for row in summary if row.get("budget") in (None, budget)]
-    lines = [tables.methods(largest)]
+    lines: list[str] = []
     for density in sorted({row["density"] for row in largest if row["method"] != "dense"})[::-1]:
         of, judged = (
             {
@@ -37,12 +37,10 @@ def table(summary: Sequence[Row]) -> str:
         best = max(cheap, key=lambda name: sum(judged[name].values()))
         for name in (GRANET, *ANNEALED, *SEARCH_PRESETS, RACED):
             if of.get(name):
-                mean, half = tables.paired(of[name], of[best])
-                lines.append(
-                    f"{name} less {best} at {density:g}: {100 * mean:+.2f} points, paired 95 % "
-                    f"interval {100 * (mean - half):+.2f} to {100 * (mean + half):+.2f}"
-                )
-    return "\n".join(lines)
+                points = tables.difference_range(of[name], of[best])
+                lines.append(f"{name} less {best} at {density:g}: {points}")
+    head = "differences in points, paired by seed, with 95 % intervals:"
+    return "\n".join([tables.methods(largest), *([head, *lines] if lines else [])])
 
 
 def _is(row: Row, name: str, density: float) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.harness.tables import Row, aligned, paired, spread
+from experiments.harness.tables import Row, aligned, difference_range, spread
 
 RECORDS = ("summary.csv", "flips.csv", "predictors.csv")
 FIGURE = "overview"
@@ -124,8 +124,7 @@ def _less(mine: Sequence[Row], theirs: Sequence[Row]) -> str:
     ours, others = (
         {row["seed"]: row["trained_accuracy"] for row in found} for found in (mine, theirs)
     )
-    mean, half = (100 * x for x in paired(ours, others))
-    return f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})"
+    return difference_range(ours, others)
 
 
 def _rates(summary: Sequence[Row]) -> str:

@@ -10,10 +10,10 @@ from experiments.harness.tables import (
     accuracy,
     aligned,
     cells,
+    difference_range,
     grouped,
     kept_layers,
     lost,
-    paired,
     present,
 )
 
@@ -63,15 +63,11 @@ def _gains(own: Sequence[Row]) -> list[str]:
     of: dict[tuple[str, float], dict[int, float]] = {}
     for row in own:
         runs = of.setdefault((row["method"], row["density"]), {})
-        runs[row["seed"]] = 100 * row["trained_accuracy"]
+        runs[row["seed"]] = row["trained_accuracy"]
     found = []
     for method, density in sorted(of, key=lambda key: (key[0], -key[1])):
         base = of.get((method.partition("+")[0], density))
         if "+" in method and base:
-            mean, half = paired(of[method, density], base)
-            found.append(
-                f"{method} at {density:g}: {mean:+.2f} points ({mean - half:+.2f} to "
-                f"{mean + half:+.2f})"
-            )
-    head = "with and without, paired differences of test accuracy and their 95 % intervals:"
+            found.append(f"{method} at {density:g}: {difference_range(of[method, density], base)}")
+    head = "with and without, differences in points, paired by seed, with 95 % intervals:"
     return ["", head, *found] if found else []

@@ -2,9 +2,7 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from experiments.harness.tables import Row, aligned, paired, spread
+from experiments.harness.tables import Row, aligned, difference, spread
 
 RECORDS = ("summary.csv",)
 FIGURE = "transfer"
@@ -37,9 +35,9 @@ def table(summary: Sequence[Row]) -> str:
                             found_on if method == "ticket" else "",
                             str(len(mine)),
                             spread([*mine.values()]),
-                            difference(mine, chance),
-                            difference(mine, own),
-                            difference(mine, control(summary, target, method, source)),
+                            compared(mine, chance),
+                            compared(mine, own),
+                            compared(mine, control(summary, target, method, source)),
                         ]
                     )
     return aligned(lines)
@@ -69,13 +67,11 @@ def control(summary: Sequence[Row], target: str, method: str, source: str) -> di
     return accuracies(summary, target, "naive") if method in ACROSS[1:] else {}
 
 
-def difference(ours: dict[int, float], theirs: dict[int, float]) -> str:
+def compared(ours: dict[int, float], theirs: dict[int, float]) -> str:
     """The mean difference in points, and half the width of its interval.
 
     Empty if there is nothing to compare with, or both are the same trainings.
     """
     if not theirs or ours == theirs:
         return ""
-    mean, half = paired(ours, theirs)
-    interval = f" ± {100 * half:.2f}" if np.isfinite(half) else ""
-    return f"{100 * mean:+.2f}{interval}"
+    return difference(ours, theirs)

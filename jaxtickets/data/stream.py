@@ -1,5 +1,6 @@
 """Batches of photographs from disk: what does not fit on a device, or into memory.
 
+    dataset = photographs.load("folder", "/data/birds")
     stream = training(dataset.train, order_key, crop_key, batch_size=256, transform=...)
     for batch in batches(stream, start=step, stop=steps): ...
 
@@ -7,6 +8,35 @@ A batch is a pure function of the stream and of the training step, `batch_at(str
 examples and their pixels depend neither on the number of threads and processes that decode, nor on
 where a run was stopped: a run resumes from its step alone, and `state` records with it what the
 stream was. Runs that are trained together share one stream, whose keys belong to none of them.
+
+Any loop can read it. This one is optax's, of two steps a call, on images of one pixel:
+
+>>> from flax import linen as nn
+>>> from jaxtickets.data.examples import Encoded
+>>> def grey(encoded, uniforms, size):
+...     return np.full((size, size, 3), int(encoded), "uint8")
+>>> eight = Examples("eight", 8, 2, lambda i: Encoded(str(i).encode(), i // 4), fingerprint="")
+>>> keys = jax.random.split(jax.random.key(0))
+>>> stream = training(eight, keys[0], keys[1], batch_size=2, transform=partial(grey, size=1))
+>>> net, adam = nn.Dense(2), optax.adam(0.1)
+>>> def loss(weights, batch):
+...     logits = net.apply(weights, batch.images.reshape(len(batch.images), -1) / 8)
+...     nats = optax.losses.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
+...     return jnp.mean(nats, where=batch.valid)
+>>> @jax.jit
+... def advance(state, two):
+...     def step(state, batch):
+...         value, gradient = jax.value_and_grad(loss)(state[0], batch)
+...         updates, moments = adam.update(gradient, state[1])
+...         return (optax.apply_updates(state[0], updates), moments), value
+...     return jax.lax.scan(step, state, two)
+>>> weights = net.init(jax.random.key(1), jnp.zeros((1, 3)))
+>>> state, seen = (weights, adam.init(weights)), []
+>>> for two in chunks(batches(stream, start=0, stop=100, threads=0), steps=2):
+...     state, values = advance(state, two)
+...     seen += values.tolist()
+>>> len(seen), bool(np.mean(seen[-4:]) < 0.4)
+(100, True)
 """
 
 import functools

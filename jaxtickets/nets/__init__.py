@@ -3,6 +3,7 @@
 from jaxtickets.nets.functional import as_model, example_inputs, functional, init_shapes
 from jaxtickets.nets.functional_nnx import functional_nnx
 from jaxtickets.nets.functional_plain import functional_plain
+from jaxtickets.nets.ghost_batch_norm import ghost_batch_norm
 from jaxtickets.nets.inits import INITIALIZERS, signed_constant
 from jaxtickets.nets.input_check import check_fits
 from jaxtickets.nets.operation_counts import multiply_adds, positions
@@ -28,6 +29,7 @@ __all__ = [
     "functional",
     "functional_nnx",
     "functional_plain",
+    "ghost_batch_norm",
     "image_shape",
     "init_shapes",
     "make",

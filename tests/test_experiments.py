@@ -63,7 +63,7 @@ FIGURES = {
     "portability": ("differences",),
     "any_model": ("shares",),
     "sign_flips": ("overview", "flips", "accuracies"),
-    "learned_sparsity": ("accuracies", "multiply_adds", "tickets"),
+    "learned_sparsity": ("accuracies", "tickets"),  # nothing is cut in two epochs
     "classification": ("reliability", "entropy", "rejection", "shifts"),
     "weight_agnostic": ("overview",),
     "neuron_fusion": ("accuracies", "fused"),

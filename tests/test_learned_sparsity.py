@@ -1,6 +1,7 @@
 """Learned sparsity: facts of all gates, penalties as gates, counts, tickets, cuts, resume."""
 
 import dataclasses
+import json
 
 import commands
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.harness import rows as harness_rows
 from experiments.learned_sparsity import figure, iterative, penalty_gates, ways
 from experiments.learned_sparsity.methods import FACTS, LEARNED, NAMES
 from experiments.learned_sparsity.page import table
@@ -253,3 +255,17 @@ def test_axes_end_where_points_do():
 def test_every_method_stands_in_one_panel():
     methods = [method for some in figure.PANELS.values() for method in some]
     assert sorted(methods) == sorted(NAMES)
+
+
+def test_only_cut_nets_have_a_figure_of_their_multiply_adds(tmp_path):
+    def row(method, cut_left):
+        same = {"strength": 0.1, "asked": None, "density": 0.5, "trained_accuracy": 0.9}
+        return {"method": method, **same, "cut_left": cut_left, "cut_accuracy": 0.8}
+
+    spec = {"model": "a", "dataset": "b", "retrain_epochs": 0, "seeds": 1}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    harness_rows.write_csv(tmp_path / "summary.csv", [row("dense", None), row("l0", None)])
+    assert figure.draw_multiply_adds(tmp_path) is None
+    summary = [row("dense", None), row("l0_groups", 0.4)]
+    harness_rows.write_csv(tmp_path / "summary.csv", summary)
+    assert figure.draw_multiply_adds(tmp_path).exists()

@@ -1,6 +1,7 @@
 """Learned sparsity: facts of all gates, penalties as gates, counts, tickets, cuts, resume."""
 
 import dataclasses
+import json
 
 import commands
 import jax
@@ -8,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.learned_sparsity import iterative, penalty_gates, ways
-from experiments.learned_sparsity.methods import FACTS, LEARNED
+from experiments.harness import rows as harness_rows
+from experiments.learned_sparsity import figure, iterative, penalty_gates, ways
+from experiments.learned_sparsity.methods import FACTS, LEARNED, NAMES
 from experiments.learned_sparsity.page import table
 from experiments.learned_sparsity.settings import LearnSettings, gate_rate_of, levels_of
 from jaxtickets import gates, masks, penalties
@@ -232,3 +234,38 @@ def test_the_table_has_a_row_a_method_and_strength_and_names_what_lost_a_layer()
     expected = ["l0", "0.1", "2", "5.0", "20.00", "±", "14.14", "70.00", "±", "14.14"]
     assert learned.split()[:10] == expected
     assert lost == "a layer is lost: l0 at strength 0.1 keeps nothing in a (1 of 2 runs)"
+
+
+# --- figures --------------------------------------------------------------------------------------
+
+
+def test_axes_end_where_points_do():
+    one = figure.Line(left=[[50.0], [4.0]], accuracy=[[97.0], [60.0]])
+    bottom, top = figure._heights({"l0": one}, [98.0, 98.0])  # 60 is more than 12 points lower
+    assert (bottom, top) == pytest.approx((96.9, 98.1))
+    far = figure.Line(left=[[4.0, 4.0]], accuracy=[[59.0, 61.0]])  # deviation 2 ** 0.5
+    bottom, top = figure._heights({"l0": far}, [98.0])
+    margin = 0.05 * (98 - (60 - 2**0.5))
+    assert (bottom, top) == pytest.approx((60 - 2**0.5 - margin, 98 + margin))
+    assert figure._least({"l0": one}) == 2.0
+    assert figure._least({"l0": figure.Line(left=[[5.0]], accuracy=[[97.0]])}) == 5.0
+    assert figure._ticks(0.2, 100) == [0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
+
+
+def test_every_method_stands_in_one_panel():
+    methods = [method for some in figure.PANELS.values() for method in some]
+    assert sorted(methods) == sorted(NAMES)
+
+
+def test_only_cut_nets_have_a_figure_of_their_multiply_adds(tmp_path):
+    def row(method, cut_left):
+        same = {"strength": 0.1, "asked": None, "density": 0.5, "trained_accuracy": 0.9}
+        return {"method": method, **same, "cut_left": cut_left, "cut_accuracy": 0.8}
+
+    spec = {"model": "a", "dataset": "b", "retrain_epochs": 0, "seeds": 1}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    harness_rows.write_csv(tmp_path / "summary.csv", [row("dense", None), row("l0", None)])
+    assert figure.draw_multiply_adds(tmp_path) is None
+    summary = [row("dense", None), row("l0_groups", 0.4)]
+    harness_rows.write_csv(tmp_path / "summary.csv", summary)
+    assert figure.draw_multiply_adds(tmp_path).exists()

@@ -11,7 +11,7 @@ import optax
 from flax import linen as nn
 
 from experiments.harness import memory, photographs, setup
-from experiments.harness.flags import numbers, whole_numbers
+from experiments.harness.flags import left_out, numbers, whole_numbers
 from experiments.harness.photographs import Photographs
 from experiments.harness.settings import (
     MOST_STEPS,
@@ -211,7 +211,9 @@ def build(
         module = nets.make(net.model, shape=shape, **attributes)
         nets.check_fits(module, shape, classes)
     except ValueError as error:
-        raise UserError(str(error)) from error
+        theirs = net.widths and left_out("widths") and "widths" in str(error)
+        why = f": the preset gives --widths={net.widths}; --widths= takes those as published"
+        raise UserError(f"{error}{why if theirs else ''}") from error
     model = nets.functional(module, shape)
     params = nets.init_shapes(model)[0]
     taken = memory.training(params)

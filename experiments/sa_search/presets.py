@@ -66,7 +66,8 @@ SMOKE: dict[str, Any] = {
     "train_steps": 2,
     "images": 50,
     "epochs": 2,
-    "batch_size": 250,
+    "train_images": 700,
+    "batch_size": 50,
 }
 PRESETS: dict[str, dict[str, Any]] = {
     DEFAULT: ANNEALED_TRAINING,

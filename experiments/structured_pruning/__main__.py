@@ -35,7 +35,8 @@ from jaxtickets.io.errors import UserError
 SMOKE: dict[str, Any] = {
     "model": "lenet5_29k",
     "widths": "4,6,20",
-    "train_images": 1000,
+    "train_images": 300,
+    "batch_size": 50,
     "seeds": 2,
     "methods": ("random", "l1", "soft_fpgm"),
     "rates": (0.5,),

@@ -60,7 +60,7 @@ SMOKE: dict[str, Any] = {
     "variants": ("granet", "hot_cycles", "consensus", "exchange"),
     "heat": (1.0,),
     "density": (0.1,),
-    "budget": 4.0,
+    "budget": 8.0,
     "seeds": 2,
     "epochs": 2,
     "held_out": 200,

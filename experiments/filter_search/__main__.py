@@ -52,7 +52,7 @@ SMOKE: dict[str, Any] = {
     "search_images": 50,
     "search_train_steps": 2,
     "after": ("rewind",),
-    "repeats": 10,
+    "repeats": 3,
     "epochs": 1,
 }
 THESIS: dict[str, Any] = {

@@ -25,7 +25,7 @@ SMOKE: dict[str, Any] = {
     "epochs": 2,
     "batch_size": 50,
     "retrain_epochs": 1,
-    "repeats": 5,
+    "repeats": 3,
 }
 PRESETS: dict[str, dict[str, Any]] = {
     DEFAULT: MNIST5K,

@@ -34,7 +34,7 @@ SMOKE: dict[str, Any] = {
     "seeds": 1,
     "strengths": (1e-3,),
     "finetune_epochs": 1,
-    "repeats": 5,
+    "repeats": 3,
     "epochs": 1,
 }
 GROUPS = (

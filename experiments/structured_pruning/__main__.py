@@ -42,7 +42,7 @@ SMOKE: dict[str, Any] = {
     "rates": (0.5,),
     "after": ("scratch_e", "finetune"),
     "finetune_epochs": 1,
-    "repeats": 10,
+    "repeats": 3,
     "epochs": 1,
 }
 GROUPS = (

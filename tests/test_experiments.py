@@ -174,7 +174,7 @@ BAD = {
         "--methods=set --alpha=2": "--alpha: has no effect without ham in --methods",
         "--allocation=uniformly": "did you mean uniform?",
         "--penalty=group_lasso": "--execution=sparse: takes no --penalty",
-        "--model=lenet5_29k --widths= --dataset=mnist5k": "--execution=sparse: the net must be dense layers alone",
+        "--model=lenet5_29k --widths= --dataset=mnist5k": "the net must be dense layers alone",
         "--drops=0.5": "--drops: has no effect with --learning_rates=cosine",
         "--seeds=1000000": "--seeds=1000000: 1000000 trainings take",
         "--preset=annealing": "unknown preset 'annealing'",

@@ -16,7 +16,7 @@ PLAIN = commands.command(
     "--preset=annealing",
     "--model=lenet300_100",
     *("--seeds=1", "--chains=2", "--steps=20", "--chunk=10", "--images=50", "--burn_in=5"),
-    *("--widths=30,20", "--epochs=2", "--train_images=700", "--batch_size=50"),
+    *("--widths=30,20", "--epochs=2", "--batch_size=250"),
 )
 
 

@@ -66,8 +66,7 @@ SMOKE: dict[str, Any] = {
     "train_steps": 2,
     "images": 50,
     "epochs": 2,
-    "train_images": 700,
-    "batch_size": 50,
+    "batch_size": 250,
 }
 PRESETS: dict[str, dict[str, Any]] = {
     DEFAULT: ANNEALED_TRAINING,

@@ -39,7 +39,8 @@ from experiments.harness.training_settings import NetSettings, TrainSettings
 SMOKE: dict[str, Any] = {
     "model": "lenet5_29k",
     "widths": "4,6,20",
-    "train_images": 1000,
+    "train_images": 300,
+    "batch_size": 50,
     "seeds": 1,
     "methods": ("random",),
     "rates": (0.5,),
@@ -48,9 +49,10 @@ SMOKE: dict[str, Any] = {
     "energies": ("fixed",),
     "chains": 1,
     "search_steps": 20,
+    "search_images": 50,
     "search_train_steps": 2,
     "after": ("rewind",),
-    "repeats": 10,
+    "repeats": 3,
     "epochs": 1,
 }
 THESIS: dict[str, Any] = {

@@ -45,12 +45,14 @@ CHTS: dict[str, Any] = {
 """The comparison of Zhang et al., 2025, at its published length; its output layer is dense."""
 SMOKE: dict[str, Any] = {
     **LENET,
+    "dataset": "digits",
     "widths": "30,20",
     "methods": ("dense", "static", "rigl+ham", "granet", "deep_rewiring"),
     "density": (0.2, 0.1),
     "seeds": 2,
     "epochs": 4,
-    "batch_size": 250,
+    "train_images": 700,
+    "batch_size": 50,
     "move_every": 7,
     "execution": "sparse",
 }

@@ -108,7 +108,7 @@ def gate(
             return groups.spread(params, prunable, open_, jnp.bool_(True))
         return groups.select(params, prunable, alphas, keep, floor)
 
-    return Gate(init, apply, harden, weights=weights, trains_weights=True, adapt=l0.clamped)
+    return Gate(init, apply, harden, weights=weights, trains_weights=True, optimizer=l0.clamped)
 
 
 def architecture(mask: Mask, kernels: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ A gate has a row in `ROWS`. The promises are tested for all rows, in few program
 """
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import chex
@@ -227,6 +227,32 @@ def test_strengths_train_side_by_side_as_each_alone_in_a_plain_optax_loop(name, 
         masks.check_mask(mask, weights)
         if strength == 0:
             assert loss[-5:].mean() < loss[:5].mean()
+
+
+def test_a_net_is_given_gaussian_weights_as_it_is(mlp):
+    gate, twice = made("variational_dropout"), jnp.ones((2, 3))
+    trained, stats = begin(gate, 1.0, mlp)
+    noisy = trained._replace(gate=jax.tree.map(jnp.zeros_like, trained.gate))  # variances of 1
+    net = jax.jit(gates.model(gate, MODEL).apply, static_argnums=4)
+    outputs, after = net(noisy, stats, twice, KEY, True)
+    assert (outputs[0] != outputs[1]).all() and after.net["seen"] == 1
+
+
+def test_strengths_out_of_range_are_refused_where_they_can_be_seen(mlp):
+    for name in JOINT_GATES:
+        with pytest.raises(ValueError, match=r"^strength=-1: must be 0 or more|from 0 to 1$"):
+            begin(made(name), -1, mlp)
+    for name in ("targeted_dropout", "targeted_unit_dropout"):
+        with pytest.raises(ValueError, match=r"^strength=1.5: must be from 0 to 1$"):
+            begin(made(name), jnp.float32(1.5), mlp)
+        jax.eval_shape(lambda strength, name=name: begin(made(name), strength, mlp), 1.5)
+
+
+@pytest.mark.parametrize("name", ["l0_groups", "normal_jeffreys"])
+def test_a_leaf_without_groups_is_refused(name, mlp):
+    gate = JOINT_GATES[name](("fc1/kernel", "fc2/bias"), None, 0, SETTING)
+    with pytest.raises(ValueError, match=r"^fc2/bias has no groups: its shape is \(5,\), and "):
+        begin(gate, 1.0, mlp)
 
 
 def test_the_same_key_gives_the_same_weights_and_another_other_ones_to_some(mlp):
@@ -646,8 +672,7 @@ def test_all_log_alpha_are_clamped_after_a_step(mlp):
         gate = made(name)
         far = jax.tree.map(lambda a: jnp.full_like(a, 4.6), gate.init(KEY, mlp))
         trained = gates.Joint(mlp, far)
-        optimizer = gates.recipe(gate, RECIPE, lambda rate: optimizers.optimizer("sgd", 10.0))
-        optimizer = optimizer.optimizer(0.1)
+        optimizer = gates.optimizer(gate, optax.sgd(0.1), optax.sgd(10.0))
         gradient = jax.tree.map(lambda a: jnp.full_like(a, -1), trained)
         updates, _ = optimizer.update(gradient, optimizer.init(trained), trained)
         after = jax.tree.map(jnp.add, trained, updates)

@@ -69,12 +69,14 @@ class Way(NamedTuple):
       ends: density -> `end(last state of one run) -> End`, traced; None for the job's own density,
         or for what the method's own threshold keeps.
       cost: of one run, in dense trainings.
+      most: the largest strength that means something.
     """
 
     problem: Problem
     start: Callable[[Sequence[Job]], Start]
     ends: Mapping[float | None, Callable[[TrainState], End]]
     cost: float
+    most: float = math.inf
 
 
 def order(warm: bool) -> int:
@@ -151,7 +153,7 @@ def learned(
 
     ends = {asked: end_of(hard) for asked, hard in gates_of.items()}
     cost = 1 + gate.extra_passes / STEP + one.facts.warm
-    return Way(problem._replace(recipe=gated), start, ends, cost)
+    return Way(problem._replace(recipe=gated), start, ends, cost, gate.most)
 
 
 def gate_of(one: Learned, asked: float | None, problem: Problem, floor: int) -> Gate:

@@ -12,6 +12,7 @@ takes that in the place of the weights, with a mask of ones; so does any loop, s
     mask, weights = gates.ticket(gate, state.params, state.stats)
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -104,6 +105,7 @@ class Gate(NamedTuple):
         which is `of_weights` by default; `outputs` may be None; see `loss`.
       extra_passes: forward passes of one example in a training step, beside those that training the
         net takes.
+      most: the largest strength that means something.
     """
 
     init: Callable[[Key, Params], PyTree]
@@ -116,6 +118,7 @@ class Gate(NamedTuple):
     optimizer: Callable[[optax.GradientTransformation], optax.GradientTransformation] = _as_it_is
     objective: Callable[[Loss, Outputs | None], Objective] = _of_effective
     extra_passes: int = 0
+    most: float = math.inf
 
 
 class Constructor(Protocol):
@@ -228,7 +231,10 @@ def start(
       key: for the gate's parameters.
       params, stats: the net's weights and statistics.
       step: the training step that `params` come from, see `training.init`.
-      strength: see `Gate.apply`; may be traced.
+      strength: see `Gate.apply`; from 0 to `gate.most`; may be traced.
+
+    Raises:
+      ValueError: the strength is out of range, where it isn't traced.
 
     >>> from jaxtickets.gates import bernoulli
     >>> gate = bernoulli.gate(("w",), keep=1)
@@ -236,6 +242,9 @@ def start(
     >>> trained["w"].tolist(), stats.weights["w"].tolist(), int(stats.step)
     ([0.0, 0.0], [3.0, 4.0], 0)
     """
+    if not isinstance(strength, jax.core.Tracer) and not 0 <= float(strength) <= gate.most:
+        span = "0 or more" if gate.most == math.inf else f"from 0 to {gate.most:g}"
+        raise ValueError(f"strength={float(strength):g}: must be {span}")
     g = gate.init(key, params)
     fixed = () if gate.trains_weights else params
     step, strength = jnp.asarray(step, jnp.int32), jnp.asarray(strength, float)

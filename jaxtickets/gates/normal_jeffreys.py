@@ -81,7 +81,7 @@ def gate(
     The strength multiplies the divergence, in nats over all N examples; 1 is the paper's bound.
 
     Raises:
-      ValueError: there is no training step or no example.
+      ValueError: there is no training step or no example; or, at the start, a leaf has no groups.
 
     >>> made = gate(("w",), None, 0, Setting(steps=10, examples=100))
     >>> params = {"w": jnp.array([[1.0, 2.0], [3.0, 4.0]])}
@@ -95,7 +95,7 @@ def gate(
     check(setting)
 
     def init(key: Key, params: Params) -> Posterior:
-        leaves = masks.pick(masks.zeros(params), prunable)
+        leaves = groups.kernels(masks.zeros(params), prunable)
         keys = jax.random.split(key, max(1, len(leaves)))
         means, scales, variances = {}, {}, {}
         for path, leaf, leaf_key in zip(prunable, leaves, keys, strict=False):

@@ -98,6 +98,17 @@ theirs are our own."""
 UNITS = Facts((1e-4, 3e-4, 1e-3, 2e-3), (1e-4,), by_units=True)
 PENALTIES = {
     "group_lasso": Learned(penalty_gates.group_lasso, UNITS),
+    "group_lasso_proximal": Learned(
+        penalty_gates.group_lasso_proximal,
+        UNITS._replace(
+            strengths=(0.003, 0.01, 0.03, 0.1),
+            usual=False,
+            gate_optimizer=penalty_gates.proximal_rate,
+        ),
+    ),
+    "hoyer_square": Learned(
+        penalty_gates.hoyer_square, Facts((1e-5, 1e-4, 1e-3, 1e-2), (1e-4,), usual=False)
+    ),
     "scales": Learned(
         penalty_gates.scales,
         UNITS._replace(strengths=(1e-3, 1e-2, 1e-1), published=(1e-2,), usual=False),

@@ -242,15 +242,58 @@ def of_task(
     def loss(
         params: Params, stats: Stats, batch: Split, key: Key
     ) -> tuple[jax.Array, tuple[Stats, dict[str, jax.Array]]]:
-        inputs, targets = task.read(prepare(batch.images), batch.labels)
-        outputs, stats = model.apply(params, stats, inputs, key, True)
-        value = task.loss(outputs, targets)
+        made, targets, stats = _forward(task, model, prepare, params, stats, batch, key)
+        value = task.loss(made, targets)
         if penalty is not None:
             value = value + penalty(params)
-        found = {name: jnp.mean(of(outputs, targets)) for name, of in task.measures}
-        return value, (stats, {"loss": value, **found})
+        return value, (stats, {"loss": value, **_measured(task, made, targets)})
 
     return loss
+
+
+Outputs = Callable[[Params, Stats, Split, Key], tuple[Array, tuple[Stats, dict[str, jax.Array]]]]
+"""`outputs(params, stats, batch, key) -> (outputs, (stats, measures))`, in training mode."""
+
+
+def outputs(task: Task, model: Model, prepare: Callable[[Array], Array]) -> Outputs:
+    """What a net answers to a batch in training mode, and the measures of it.
+
+    Args:
+      task, model, prepare: see `of_task`.
+
+    >>> net = Model(init=None, apply=lambda params, stats, x, key, train: (x * params["w"], stats))
+    >>> batch = Split(np.array([1.0, 3.0]), np.array([2.0, 3.0]))
+    >>> made, (_, measures) = outputs(REGRESSION, net, lambda x: x)({"w": 2.0}, {}, batch, None)
+    >>> made.tolist(), float(measures["squared_error"])
+    ([2.0, 6.0], 4.5)
+    """
+
+    def of_batch(
+        params: Params, stats: Stats, batch: Split, key: Key
+    ) -> tuple[Array, tuple[Stats, dict[str, jax.Array]]]:
+        made, targets, stats = _forward(task, model, prepare, params, stats, batch, key)
+        return made, (stats, _measured(task, made, targets))
+
+    return of_batch
+
+
+def _forward(
+    task: Task,
+    model: Model,
+    prepare: Callable[[Array], Array],
+    params: Params,
+    stats: Stats,
+    batch: Split,
+    key: Key,
+) -> tuple[Array, Array, Stats]:
+    """The outputs of a batch in training mode, their targets, and the statistics."""
+    inputs, targets = task.read(prepare(batch.images), batch.labels)
+    made, stats = model.apply(params, stats, inputs, key, True)
+    return made, targets, stats
+
+
+def _measured(task: Task, made: Array, targets: Array) -> dict[str, jax.Array]:
+    return {name: jnp.mean(of(made, targets)) for name, of in task.measures}
 
 
 def classification(

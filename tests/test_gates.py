@@ -585,22 +585,25 @@ def sgd(rate):
     return optimizers.optimizer("momentum", rate, weight_decay=1e-4)
 
 
-def watched_loss(params, stats, batch, key):
-    """The loss of weights that also says which weights there were."""
-    value, (stats, metrics) = LOSS(params, stats, batch, key)
-    return value, (stats, metrics | {"weights": params})
-
-
 def trained(name, row, batches):
     """A gate trained on a row's weights, 100 steps of 20 points."""
     key, weights = row
     gate = GATES[name](LEAVES, KEEP, steps=100)
     g, begun = gates.start(gate, key, weights, {"seen": jnp.int32(0)})
-    optimizer = masked(sgd(RATES[name]), masks.ones(g))
+    optimizer = masked(gates.optimizer(gate, sgd(RATES[name])), masks.ones(g))
     state = training.init(g, begun, optimizer)
     batches = jax.tree.map(lambda a: a.reshape(100, 20, *a.shape[1:]), batches)
-    loss = gates.loss(gate, watched_loss)
-    state, metrics = training.advance(loss, optimizer, key, state, batches)
+    loss = gates.loss(gate, LOSS, losses.outputs(losses.CLASSIFICATION, MODEL, prepare))
+
+    def watched(trained, stats, batch, key):
+        """The loss, which also says which weights there were."""
+        value, (after, metrics) = loss(trained, stats, batch, key)
+        g, frozen = gates.parts(gate, trained, stats)
+        gate_key, _ = jax.random.split(key)
+        used, _ = gate.apply(gate_key, stats.step, g, frozen, stats.strength)
+        return value, (after, metrics | {"weights": used})
+
+    state, metrics = training.advance(watched, optimizer, key, state, batches)
     return g, state, metrics, gates.hardened(gate, state.params, state.stats)
 
 
@@ -656,6 +659,11 @@ def test_a_recipe_trains_a_gate_and_looks_at_it_hardened():
     right = (logits.argmax(1) == np.asarray(DATA.validation.labels)).mean()
     np.testing.assert_allclose(metrics["accuracy"][-1], right, rtol=1e-6)
     assert right > 0.8
+
+
+def test_a_loss_of_concrete_gates_needs_the_outputs():
+    with pytest.raises(ValueError, match=r"their loss needs its `outputs`$"):
+        gates.loss(concrete.gate(LEAVES, KEEP, steps=1), LOSS)
 
 
 def test_concrete_gates_imitate_the_dense_net_at_the_density_that_is_asked_for():

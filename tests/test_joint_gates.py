@@ -4,7 +4,7 @@ A gate has a row in `ROWS`. The promises are tested for all rows, in few program
 """
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import chex
@@ -27,7 +27,6 @@ from jaxtickets.gates import (
     variational_dropout,
 )
 from jaxtickets.gates.soft_weight_sharing import Components, Mixture
-from jaxtickets.nets import gaussian
 from jaxtickets.types import Model, Split
 
 KEY, OTHER = jax.random.split(jax.random.key(1))
@@ -114,7 +113,7 @@ def prepare(images):
     return images.astype(jnp.float32) / 64 - 2
 
 
-MODEL = gaussian.local(Model(lambda key: None, apply))
+MODEL = Model(lambda key: None, apply)
 LOSS = losses.classification(MODEL, prepare)
 
 
@@ -124,33 +123,45 @@ def points(n, number):
     return Split(jnp.asarray(x, jnp.uint8), jnp.asarray(x[:, 0] > x[:, 1], jnp.int32))
 
 
-DATA = training.Splits(points(80, 1), points(60, 2))
 RECIPE = training.Recipe(
     MODEL, LOSS, lambda rate: optimizers.optimizer("adam", rate), prepare, None, 20, every=20
 )
+RATE = 0.02
+BATCHES = jax.tree.map(lambda a: a.reshape(SETTING.steps, 20, *a.shape[1:]), points(800, 1))
 
 
-@cache
-def ends(name):
-    """`trained(strengths, params)`: a gate trained at each strength.
+def begin(gate, strength, params):
+    return gates.start(gate, KEY, params, {"seen": jnp.int32(0)}, strength=strength)
 
-    One program of all gates takes twice as long to compile as one for each.
-    """
-    gate = made(name)
 
-    def one(strength, params):
-        trained, stats = gates.start(gate, KEY, params, {"seen": jnp.int32(0)}, strength=strength)
-        start = trained, stats, masks.ones(trained)
-        rate = jnp.float32(0.02)
-        watched, metrics = training.train(
-            gates.recipe(gate, RECIPE), OTHER, rate, *start, DATA, SETTING.steps
-        )
-        end = watched.state
-        return end, metrics, gates.ticket(gate, end.params, end.stats)
+def by_recipe(gate, strength, params):
+    """What trained, its statistics and the losses, by the library's own training."""
+    recipe = gates.recipe(gate, RECIPE, lambda rate: optax.adam(2 * rate))
+    trained, stats = begin(gate, strength, params)
+    sparse = recipe.sparsify(recipe.optimizer(RATE), masks.ones(trained), None, RATE)
+    state = training.init(trained, stats, sparse)
+    state, metrics = training.train_steps(recipe, OTHER, RATE, state, BATCHES, None)
+    return state.params, state.stats, metrics["loss"]
 
-    return jax.jit(
-        lambda strengths, params: jax.lax.map(lambda strength: one(strength, params), strengths)
+
+def by_hand(gate, strength, params):
+    """The same in a plain loop of optax."""
+    optimizer = gates.optimizer(gate, optax.adam(RATE), optax.adam(2 * RATE))
+    loss = jax.value_and_grad(gates.loss(gate, LOSS), has_aux=True)
+    step_key = jax.random.split(OTHER, 3)[1]
+
+    def step(carry, batch):
+        trained, stats, state = carry
+        key = jax.random.split(jax.random.fold_in(step_key, stats.step))[1]
+        (value, (stats, _)), gradient = loss(trained, stats, batch, key)
+        updates, state = optimizer.update(gradient, state, trained)
+        return (optax.apply_updates(trained, updates), stats, state), value
+
+    trained, stats = begin(gate, strength, params)
+    (trained, stats, _), losses = jax.lax.scan(
+        step, (trained, stats, optimizer.init(trained)), BATCHES
     )
+    return trained, stats, losses
 
 
 def test_the_table_is_whole():
@@ -200,20 +211,48 @@ def test_the_hard_mask_keeps_exactly_what_is_asked_for(name, keep, mlp):
     masks.check_mask(own, mlp)
 
 
-def test_trained_over_strengths_each_is_as_beside_others_and_the_loss_falls(mlp):
+@pytest.mark.parametrize("name", JOINT_GATES)
+def test_strengths_train_side_by_side_as_each_alone_in_a_plain_optax_loop(name, mlp):
+    gate = made(name)
+    together = jax.jit(jax.vmap(partial(by_recipe, gate), (0, None)))(jnp.array(STRENGTHS), mlp)
+    alone = jax.jit(partial(by_hand, gate))
+    for i, strength in enumerate(STRENGTHS):
+        trained, stats, loss = runs.take(together, i)
+        chex.assert_trees_all_close(
+            (trained, stats, loss), alone(strength, mlp), rtol=1e-3, atol=1e-4
+        )
+        assert np.isfinite(loss).all() and stats.step == stats.net["seen"] == SETTING.steps
+        assert (trained.weights["fc1"]["kernel"] != mlp["fc1"]["kernel"]).any()
+        mask, weights = gates.ticket(gate, trained, stats)
+        masks.check_mask(mask, weights)
+        if strength == 0:
+            assert loss[-5:].mean() < loss[:5].mean()
+
+
+def test_a_net_is_given_gaussian_weights_as_it_is(mlp):
+    gate, twice = made("variational_dropout"), jnp.ones((2, 3))
+    trained, stats = begin(gate, 1.0, mlp)
+    noisy = trained._replace(gate=jax.tree.map(jnp.zeros_like, trained.gate))  # variances of 1
+    net = jax.jit(gates.model(gate, MODEL).apply, static_argnums=4)
+    outputs, after = net(noisy, stats, twice, KEY, True)
+    assert (outputs[0] != outputs[1]).all() and after.net["seen"] == 1
+
+
+def test_strengths_out_of_range_are_refused_where_they_can_be_seen(mlp):
     for name in JOINT_GATES:
-        trained = ends(name)
-        both = jax.tree.map(np.asarray, trained(jnp.asarray(STRENGTHS), mlp))
-        same_strength = jax.tree.map(np.asarray, trained(jnp.full(2, STRENGTHS[1], "f"), mlp))
-        same(runs.take(both, 1), runs.take(same_strength, 0))
-        for i, strength in enumerate(STRENGTHS):
-            state, metrics, (mask, weights) = runs.take(both, i)
-            loss = metrics["train_loss"]
-            assert np.isfinite(loss).all() and state.stats.step == SETTING.steps
-            assert (state.params.weights["fc1"]["kernel"] != mlp["fc1"]["kernel"]).any()
-            masks.check_mask(mask, weights)
-            if strength == 0:
-                assert loss[-1, -5:].mean() < loss[0, :5].mean(), name
+        with pytest.raises(ValueError, match=r"^strength=-1: must be 0 or more|from 0 to 1$"):
+            begin(made(name), -1, mlp)
+    for name in ("targeted_dropout", "targeted_unit_dropout"):
+        with pytest.raises(ValueError, match=r"^strength=1.5: must be from 0 to 1$"):
+            begin(made(name), jnp.float32(1.5), mlp)
+        jax.eval_shape(lambda strength, name=name: begin(made(name), strength, mlp), 1.5)
+
+
+@pytest.mark.parametrize("name", ["l0_groups", "normal_jeffreys"])
+def test_a_leaf_without_groups_is_refused(name, mlp):
+    gate = JOINT_GATES[name](("fc1/kernel", "fc2/bias"), None, 0, SETTING)
+    with pytest.raises(ValueError, match=r"^fc2/bias has no groups: its shape is \(5,\), and "):
+        begin(gate, 1.0, mlp)
 
 
 def test_the_same_key_gives_the_same_weights_and_another_other_ones_to_some(mlp):
@@ -633,8 +672,7 @@ def test_all_log_alpha_are_clamped_after_a_step(mlp):
         gate = made(name)
         far = jax.tree.map(lambda a: jnp.full_like(a, 4.6), gate.init(KEY, mlp))
         trained = gates.Joint(mlp, far)
-        optimizer = gates.recipe(gate, RECIPE, lambda rate: optimizers.optimizer("sgd", 10.0))
-        optimizer = optimizer.optimizer(0.1)
+        optimizer = gates.optimizer(gate, optax.sgd(0.1), optax.sgd(10.0))
         gradient = jax.tree.map(lambda a: jnp.full_like(a, -1), trained)
         updates, _ = optimizer.update(gradient, optimizer.init(trained), trained)
         after = jax.tree.map(jnp.add, trained, updates)

@@ -28,9 +28,11 @@ KEY = jax.random.key(0)
 def test_every_gate_that_trains_with_weights_is_compared_and_has_its_facts():
     assert set(JOINT_GATES) <= set(LEARNED)
     assert set(JOINT_GATES) <= set(FACTS)
-    for one in LEARNED.values():
+    for name, one in LEARNED.items():
+        setting = gates.Setting(steps=40, examples=100)
+        most = JOINT_GATES[name](PRUNABLE, None, 0, setting).most if name in JOINT_GATES else np.inf
         for strengths in (one.facts.strengths, one.facts.published):
-            assert strengths and min(strengths) >= 0 and max(strengths) <= one.facts.most
+            assert strengths and min(strengths) >= 0 and max(strengths) <= most
 
 
 def test_published_strengths_come_with_gates_at_the_rate_of_the_weights():

@@ -150,6 +150,9 @@ def test_stronger_runs_of_one_batch_have_more_zero_groups_and_obey_their_mask():
 def test_what_cannot_be_is_refused_in_one_line():
     with pytest.raises(ValueError, match=r"^unknown groups 'rows'; there are filters, channels"):
         proximal.group_lasso(optax.sgd(0.1), 0.1, 1.0, BOTH, "rows")
+    for strength in (-1, np.nan):
+        with pytest.raises(ValueError, match=rf"^strength={strength}: must be 0 or more$"):
+            proximal.group_lasso(optax.sgd(0.1), 0.1, strength, BOTH)
     lasso = proximal.group_lasso(optax.sgd(0.1), 0.1, 1.0, ("fc/kernel",), "channels")
     with pytest.raises(ValueError, match=r"^no kernel has groups of channels among fc/kernel$"):
         lasso.init(PARAMS)

@@ -214,9 +214,12 @@ def _gate(net: Stranger, make: Any) -> Any:
     gate = make(prunable, masks.size(params, prunable) // 2, steps=8)
     batch = jax.tree.map(lambda a: a[0], net.batches)
 
+    outputs = losses.outputs(net.task, net.structure.model, lambda images: images)
+
     def gradient(key: Any, params: Any, stats: Any, batch: Split) -> Any:
         trained, state = gates.start(gate, key, params, stats)
-        return jax.grad(gates.loss(gate, net.loss), has_aux=True)(trained, state, batch, key)
+        loss = gates.loss(gate, net.loss, outputs)
+        return jax.grad(loss, has_aux=True)(trained, state, batch, key)
 
     return jax.eval_shape(gradient, jax.random.key(0), params, net.ticket.stats, batch)
 

@@ -14,7 +14,6 @@ from experiments.harness.training_runs import Start
 from experiments.harness.training_settings import TrainSettings
 from jaxtickets import gates
 from jaxtickets.gates import Setting
-from jaxtickets.nets import gaussian
 from jaxtickets.optimizers import Hyper
 from jaxtickets.recipes import bayesian
 from jaxtickets.types import Gaussian, Key, Mask, Params, PyTree, Stats
@@ -86,9 +85,7 @@ def of_method(
     def deviations(hyper: Hyper) -> optax.GradientTransformation:
         return plain(hyper._replace(rate=hyper.rate * settings.deviation_rate))
 
-    model = gaussian.local(problem.recipe.model)
-    loss = problem.loss_of(model, problem.penalty)
-    recipe = problem.recipe._replace(model=model, loss=loss, optimizer=plain)
+    recipe = problem.recipe._replace(optimizer=plain)
     gated = problem._replace(recipe=gates.recipe(gate, recipe, deviations))
 
     def begin(gate_key: Key, params: Params, stats: Stats) -> Net:

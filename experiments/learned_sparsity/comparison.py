@@ -1,6 +1,5 @@
 """Trains all runs of a method in one batch; each result is kept as a ticket. Resumable."""
 
-import math
 from collections.abc import Sequence
 
 from experiments.harness import memory, memory_batches
@@ -75,11 +74,10 @@ def check(
     for name in settings.methods:
         number = len(levels_of(name, settings)) * seeds
         memory.check_memory(f"--methods={name}", number, size, "trainings")
+        most = way_of(name, settings, train, problem, axis).most
         for strength, _ in levels_of(name, settings):
-            most = LEARNED[name].facts.most if name in LEARNED else math.inf
             if strength is not None and strength > most:
                 raise UserError(f"--strengths={strength:g}: {name} takes at most {most:g}")
-        way_of(name, settings, train, problem, axis)
 
 
 def trainings(

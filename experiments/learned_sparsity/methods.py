@@ -1,6 +1,5 @@
 """The methods of the comparison, and the facts about each that its training needs."""
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,7 +21,6 @@ class Facts(NamedTuple):
       usual: whether the method is trained unless others are asked for: on any net, and in some
         hundred steps.
       warm: whether training starts from trained dense nets.
-      most: the largest strength that means something.
       rate, gate_rate: the learning rates of the weights and of the gate's parameters, in
         `--learning_rate`.
       gate_optimizer: the optimiser of the gate's parameters, see `gates.recipe`, if it is one of
@@ -37,7 +35,6 @@ class Facts(NamedTuple):
     published: tuple[float, ...]
     usual: bool = True
     warm: bool = False
-    most: float = math.inf
     rate: float = 1.0
     gate_rate: float = 1.0
     gate_optimizer: Optimizer | None = None
@@ -82,10 +79,8 @@ FACTS: dict[str, Facts] = {
     "l0_groups": Facts((0.01, 0.03, 0.1, 0.2), (0.1,), gate_rate=20.0, by_units=True),
     "variational_dropout": Facts((0.03, 0.1, 0.3, 1.0), (1.0,), gate_rate=20.0),
     "normal_jeffreys": Facts((0.003, 0.01, 0.03, 0.1), (1.0,), gate_rate=20.0, by_units=True),
-    "targeted_dropout": Facts((0.5, 0.8, 0.9), (0.95, 0.98), most=1.0),
-    "targeted_unit_dropout": Facts(
-        (0.5, 0.8, 0.9), (0.75,), most=1.0, spares_output=True, by_units=True
-    ),
+    "targeted_dropout": Facts((0.5, 0.8, 0.9), (0.95, 0.98)),
+    "targeted_unit_dropout": Facts((0.5, 0.8, 0.9), (0.75,), spares_output=True, by_units=True),
     "soft_weight_sharing": Facts(
         (1e-3, 3e-3, 1e-2),
         (3e-3,),
@@ -103,6 +98,17 @@ theirs are our own."""
 UNITS = Facts((1e-4, 3e-4, 1e-3, 2e-3), (1e-4,), by_units=True)
 PENALTIES = {
     "group_lasso": Learned(penalty_gates.group_lasso, UNITS),
+    "group_lasso_proximal": Learned(
+        penalty_gates.group_lasso_proximal,
+        UNITS._replace(
+            strengths=(0.003, 0.01, 0.03, 0.1),
+            usual=False,
+            gate_optimizer=penalty_gates.proximal_rate,
+        ),
+    ),
+    "hoyer_square": Learned(
+        penalty_gates.hoyer_square, Facts((1e-5, 1e-4, 1e-3, 1e-2), (1e-4,), usual=False)
+    ),
     "scales": Learned(
         penalty_gates.scales,
         UNITS._replace(strengths=(1e-3, 1e-2, 1e-1), published=(1e-2,), usual=False),

@@ -22,13 +22,11 @@ from jaxtickets import allocation, gates, masks, nets, runs
 from jaxtickets.compress import graph
 from jaxtickets.gates import Gate, Setting
 from jaxtickets.keys import stream
-from jaxtickets.nets import gaussian
 from jaxtickets.optimizers import Hyper
 from jaxtickets.runs import Axis
 from jaxtickets.training import Moves
 from jaxtickets.types import (
     Array,
-    Gaussian,
     Keep,
     Key,
     Mask,
@@ -71,12 +69,14 @@ class Way(NamedTuple):
       ends: density -> `end(last state of one run) -> End`, traced; None for the job's own density,
         or for what the method's own threshold keeps.
       cost: of one run, in dense trainings.
+      most: the largest strength that means something.
     """
 
     problem: Problem
     start: Callable[[Sequence[Job]], Start]
     ends: Mapping[float | None, Callable[[TrainState], End]]
     cost: float
+    most: float = math.inf
 
 
 def order(warm: bool) -> int:
@@ -111,9 +111,6 @@ def learned(
     """
     gates_of = {asked: gate_of(one, asked, problem, floor) for asked in densities}
     gate = gates_of[densities[0]]
-    noisy = draws_weights(gate, problem)
-    model = gaussian.local(problem.recipe.model) if noisy else problem.recipe.model
-    loss = problem.loss_of(model)
     weights = optimizer_of(train, problem.steps)
     plain = optimizer_of(dataclasses.replace(train, weight_decay=0.0), problem.steps)
 
@@ -123,7 +120,7 @@ def learned(
     def weights_optimizer(hyper: Hyper) -> optax.GradientTransformation:
         return weights(hyper._replace(rate=hyper.rate * one.facts.rate))
 
-    recipe = problem.recipe._replace(model=model, loss=loss, optimizer=weights_optimizer)
+    recipe = problem.recipe._replace(optimizer=weights_optimizer)
     gated = gates.recipe(gate, recipe, one.facts.gate_optimizer or gate_optimizer)
 
     def begin(row: tuple[Key, Key, Params, Stats, jax.Array]) -> Start:
@@ -155,8 +152,8 @@ def learned(
         return end
 
     ends = {asked: end_of(hard) for asked, hard in gates_of.items()}
-    cost = 1 + noisy + gate.extra_passes / STEP  # means and variances have products of their own
-    return Way(problem._replace(recipe=gated), start, ends, cost + one.facts.warm)
+    cost = 1 + gate.extra_passes / STEP + one.facts.warm
+    return Way(problem._replace(recipe=gated), start, ends, cost, gate.most)
 
 
 def gate_of(one: Learned, asked: float | None, problem: Problem, floor: int) -> Gate:
@@ -191,12 +188,6 @@ def gate_of(one: Learned, asked: float | None, problem: Problem, floor: int) -> 
 
     jax.eval_shape(partial(_used, gate), shapes)  # all that the net may lack is missed here
     return gate
-
-
-def draws_weights(gate: Gate, problem: Problem) -> bool:
-    """Whether a gate's weights are a `Gaussian`, for a net that samples them where it uses them."""
-    effective, *_ = jax.eval_shape(partial(_used, gate), problem.param_shapes)
-    return isinstance(effective, Gaussian)
 
 
 def _used(gate: Gate, params: Params) -> tuple[Any, Array, PyTree]:

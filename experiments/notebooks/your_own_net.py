@@ -50,7 +50,7 @@ import optax
 from flax import linen as nn
 from flax import nnx
 
-from jaxtickets import losses, masks, nets, training
+from jaxtickets import gates, losses, masks, nets, training
 from jaxtickets.compress import graph, report, shrink, used_units
 from jaxtickets.criteria import CRITERIA, Evidence
 from jaxtickets.dynamic import granet, static
@@ -269,6 +269,49 @@ large_surface, _ = model.apply(weights, stats, grid)
 small_surface, _ = small.apply(small_ticket.params, small_ticket.stats, grid)
 print(f"largest difference: {float(jnp.abs(large_surface - small_surface).max()):.1e}")
 draw({"truth": height(grid), "large, masked": large_surface, "small": small_surface})
+
+# %% [markdown]
+# ## Gates that train with the weights
+#
+# With L0 gates, the training decides how many weights stay. `gates.start`, `gates.loss` and
+# `gates.optimizer` turn the weights, the loss and the optimiser of a loop into those of weights and
+# gates together; afterwards, `gates.ticket` has the mask. Gates with random weights work in the
+# same way: see `help(jaxtickets.recipes.bayesian)` for a Bayesian net.
+
+
+# %%
+def linen_loss(weights, stats, batch, key):
+    predicted, stats = model.apply(weights, stats, batch.images, key, True)
+    return squared_error(predicted, batch.labels), (stats, {})
+
+
+setting = gates.Setting(STEPS, examples=STEPS * BATCH)
+gate = gates.l0.gate(kernels, keep=None, floor=0, setting=setting)
+gate_loss = jax.value_and_grad(gates.loss(gate, linen_loss), has_aux=True)
+both = gates.optimizer(gate, adam, optax.adam(0.1))
+
+
+@jax.jit
+def fit_gates(weights):
+    """Plain optax once more: the mask, the weights that it selects from, and the error."""
+
+    def step(carry, batch):
+        trained, gate_stats, state = carry
+        key = jax.random.fold_in(jax.random.key(11), gate_stats.step)
+        (_, (gate_stats, _)), gradient = gate_loss(trained, gate_stats, batch, key)
+        updates, state = both.update(gradient, state, trained)
+        return (optax.apply_updates(trained, updates), gate_stats, state), None
+
+    trained, gate_stats = gates.start(gate, jax.random.key(10), weights, stats, strength=5.0)
+    begin = trained, gate_stats, both.init(trained)
+    (trained, gate_stats, _), _ = jax.lax.scan(step, begin, batches)
+    mask, left = gates.ticket(gate, trained, gate_stats)
+    surface, _ = model.apply(masks.apply(mask, left), stats, grid)
+    return mask, left, squared_error(surface, height(grid))
+
+
+mask, left, error = fit_gates(first_weights)
+print(f"L0 gates: {int(masks.count(mask, kernels))} of {size} weights, error {error:.4f}")
 
 # %% [markdown]
 # ## Another question: the next character

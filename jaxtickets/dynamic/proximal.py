@@ -18,6 +18,7 @@ regression with grouped variables", 2006.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -62,7 +63,8 @@ def group_lasso(
       groups: which weights form a group, a name in `penalties.GROUPS`.
 
     Raises:
-      ValueError: an unknown name; at `init`, no kernel has such groups.
+      ValueError: an unknown name, or a strength below 0 that isn't traced; at `init`, no kernel has
+        such groups.
 
     >>> params = {"kernel": jnp.array([[3.0, 0.1], [4.0, 0.1]])}  # two neurons; ‖w‖ is 5 and 0.14
     >>> zero, strength = {"kernel": jnp.zeros((2, 2))}, 2.5 / 2**0.5
@@ -74,6 +76,8 @@ def group_lasso(
     """
     if groups not in GROUPS:
         raise ValueError(f"unknown groups '{groups}'; there are {', '.join(GROUPS)}")
+    if not isinstance(strength, jax.core.Tracer) and not float(strength) >= 0:
+        raise ValueError(f"strength={float(strength):g}: must be 0 or more")
     inner = optax.with_extra_args_support(inner)
 
     def grouped(params: Params) -> Prunable:

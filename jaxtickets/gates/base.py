@@ -2,9 +2,9 @@
 
 A gate makes the weights that a net uses a function of parameters g, so that gradients can train g.
 Either the net's own weights stay fixed, as in edge-popup, or they train with g (`trains_weights`),
-as in L0 regularisation. `loss`, `model` and `recipe` turn a loss, a net and a recipe over weights
-into the same over what trains: g, or `Joint(weights, g)`. `training` then takes that in the place
-of the weights, with a mask of ones.
+as in L0 regularisation. `loss`, `optimizer`, `model` and `recipe` turn a loss, an optimiser, a net
+and a recipe over weights into the same over what trains: g, or `Joint(weights, g)`. `training` then
+takes that in the place of the weights, with a mask of ones; so does any loop, see `gates`.
 
     gated = gates.recipe(gate, problem.recipe)
     trained, gated_stats = gates.start(gate, gate_key, params, stats)
@@ -12,6 +12,7 @@ of the weights, with a mask of ones.
     mask, weights = gates.ticket(gate, state.params, state.stats)
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -19,7 +20,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxtickets import masks
+from jaxtickets import losses, masks
+from jaxtickets.losses import Outputs
+from jaxtickets.nets import gaussian
 from jaxtickets.training import Recipe
 from jaxtickets.types import (
     Array,
@@ -63,9 +66,18 @@ def _unpruned(mask: Mask, params: Params, strength: Array) -> Mask:
     return mask
 
 
-def _as_it_is(gated: Recipe, of_weights: Recipe) -> Recipe:
-    del of_weights
-    return gated
+Objective = Callable[[Any, Params, Stats, Split, Key], tuple[Array, tuple[Stats, dict[str, Array]]]]
+"""`objective(effective, params, stats, batch, key) -> (scalar, (stats, metrics))`: a loss of the
+weights that a gate made of the net's weights `params`."""
+
+
+def _of_effective(of_weights: Loss, outputs: Outputs | None) -> Objective:
+    del outputs
+    return lambda effective, params, stats, batch, key: of_weights(effective, stats, batch, key)
+
+
+def _as_it_is(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    return optimizer
 
 
 class Gate(NamedTuple):
@@ -75,8 +87,8 @@ class Gate(NamedTuple):
       init: `init(key, params) -> g`, a PyTree of float; the key is consumed.
       apply: `apply(key, step, g, params, strength) -> (effective params, penalty)`: the weights
         that the net uses in a training step, differentiable in g and in the weights `params`, and a
-        scalar that is added to the loss. The weights may be a `Gaussian`, for a net that samples
-        them where they are used. The key feeds whatever is random and is consumed.
+        scalar that is added to the loss. The weights may be a `Gaussian`, sampled where the net
+        uses them, see `nets.gaussian`. The key feeds whatever is random and is consumed.
         `strength` is a scalar that may differ between the runs of a batch: how strongly the gate
         asks for sparsity, in the gate's own unit, see its constructor.
       harden: `harden(g, params) -> mask`: the mask after training.
@@ -87,11 +99,13 @@ class Gate(NamedTuple):
       trains_weights: whether the net's weights train with g, see `Joint`.
       prune: `prune(mask, params, strength) -> mask`: the hard mask without what the strength itself
         says to remove, for a gate whose strength is a share of the weights; `mask` by default.
-      adapt: `adapt(gated, of_weights) -> gated`: what else the gate changes in the recipe that
-        trains it, such as a loss of its own or a projection after each step; `of_weights` is the
-        recipe of the net's weights. By default nothing; see `recipe`.
+      optimizer: `optimizer(inner) -> optimiser` of what trains, for a gate that needs another one
+        than is asked for, such as a projection after each step; see `optimizer`.
+      objective: `objective(of_weights, outputs) -> objective`: the loss of the effective weights,
+        which is `of_weights` by default; `outputs` may be None; see `loss`.
       extra_passes: forward passes of one example in a training step, beside those that training the
         net takes.
+      most: the largest strength that means something.
     """
 
     init: Callable[[Key, Params], PyTree]
@@ -101,8 +115,10 @@ class Gate(NamedTuple):
     weights: Callable[[PyTree, Params], Params] = _unchanged
     trains_weights: bool = False
     prune: Callable[[Mask, Params, Array], Mask] = _unpruned
-    adapt: Callable[[Recipe, Recipe], Recipe] = _as_it_is
+    optimizer: Callable[[optax.GradientTransformation], optax.GradientTransformation] = _as_it_is
+    objective: Callable[[Loss, Outputs | None], Objective] = _of_effective
     extra_passes: int = 0
+    most: float = math.inf
 
 
 class Constructor(Protocol):
@@ -215,7 +231,10 @@ def start(
       key: for the gate's parameters.
       params, stats: the net's weights and statistics.
       step: the training step that `params` come from, see `training.init`.
-      strength: see `Gate.apply`; may be traced.
+      strength: see `Gate.apply`; from 0 to `gate.most`; may be traced.
+
+    Raises:
+      ValueError: the strength is out of range, where it isn't traced.
 
     >>> from jaxtickets.gates import bernoulli
     >>> gate = bernoulli.gate(("w",), keep=1)
@@ -223,6 +242,9 @@ def start(
     >>> trained["w"].tolist(), stats.weights["w"].tolist(), int(stats.step)
     ([0.0, 0.0], [3.0, 4.0], 0)
     """
+    if not isinstance(strength, jax.core.Tracer) and not 0 <= float(strength) <= gate.most:
+        span = "0 or more" if gate.most == math.inf else f"from 0 to {gate.most:g}"
+        raise ValueError(f"strength={float(strength):g}: must be {span}")
     g = gate.init(key, params)
     fixed = () if gate.trains_weights else params
     step, strength = jnp.asarray(step, jnp.int32), jnp.asarray(strength, float)
@@ -271,16 +293,21 @@ def hardened(gate: Gate, trained: PyTree, stats: GatedStats) -> Params:
     return masks.apply(*ticket(gate, trained, stats))
 
 
-def loss(gate: Gate, of_weights: Loss) -> Loss:
+def loss(gate: Gate, of_weights: Loss, outputs: Outputs | None = None) -> Loss:
     """The loss of what trains: the loss of the effective weights plus the gate's penalty.
 
     Args:
       gate: the gate.
       of_weights: the loss of the net's weights; it receives the net's statistics and a dropout key.
+        Any function of them serves for gates whose weights are a `Gaussian`, too.
+      outputs: see `losses.outputs`; for a gate whose loss needs them, such as `concrete`.
 
     Returns:
       `loss(trained, stats, batch, key)` with `GatedStats`. Its metrics are those of `of_weights`,
       with the penalty added to `"loss"`, and `"penalty"`. The key is consumed.
+
+    Raises:
+      ValueError: the gate needs `outputs`.
 
     >>> from jaxtickets.gates import continuous_sparsification as soft
     >>> gate = soft.gate(("w",), None, 0, Setting(steps=10, examples=1))  # uses w / 2 at first
@@ -291,6 +318,7 @@ def loss(gate: Gate, of_weights: Loss) -> Loss:
     >>> float(value), float(metrics["penalty"])
     (4.5, 0.5)
     """
+    objective = gate.objective(gaussian.local_loss(of_weights), outputs)
 
     def of_gate(
         params: PyTree, stats: GatedStats, batch: Split, key: Key
@@ -298,7 +326,7 @@ def loss(gate: Gate, of_weights: Loss) -> Loss:
         gate_key, net_key = jax.random.split(key)
         g, weights = parts(gate, params, stats)
         effective, penalty = gate.apply(gate_key, stats.step, g, weights, stats.strength)
-        value, (net, metrics) = of_weights(effective, stats.net, batch, net_key)
+        value, (net, metrics) = objective(effective, weights, stats.net, batch, net_key)
         value = value + penalty
         metrics = metrics | {"loss": value, "penalty": penalty}
         return value, (stats._replace(net=net, step=stats.step + 1), metrics)
@@ -324,6 +352,8 @@ def model(gate: Gate, of_weights: Model) -> Model:
     [30.0, 0.0]
     """
 
+    net = gaussian.local(of_weights)
+
     def init(key: Key) -> tuple[PyTree, GatedStats]:
         gate_key, net_key = jax.random.split(key)
         weights, stats = of_weights.init(net_key)
@@ -338,10 +368,36 @@ def model(gate: Gate, of_weights: Model) -> Model:
         gate_key, net_key = jax.random.split(key)
         g, weights = parts(gate, trained, stats)
         effective, _ = gate.apply(gate_key, stats.step, g, weights, stats.strength)
-        logits, net = of_weights.apply(effective, stats.net, images, net_key, True)
-        return logits, stats._replace(net=net, step=stats.step + 1)
+        logits, after = net.apply(effective, stats.net, images, net_key, True)
+        return logits, stats._replace(net=after, step=stats.step + 1)
 
     return Model(init, apply)
+
+
+def optimizer(
+    gate: Gate,
+    weights_optimizer: optax.GradientTransformation,
+    gate_optimizer: optax.GradientTransformation | None = None,
+) -> optax.GradientTransformation:
+    """The optimiser of what trains, with what the gate itself needs, such as the clamp of L0 gates.
+
+    Args:
+      gate: the gate.
+      weights_optimizer: any optax optimiser; that of g where the weights don't train.
+      gate_optimizer: that of g where the weights train too, such as one with another rate and no
+        weight decay; None for that of the weights.
+
+    >>> gate = Gate(init=None, apply=None, harden=None, trains_weights=True)
+    >>> one = Joint(weights=np.float32(1), gate=np.float32(1))
+    >>> both = optimizer(gate, optax.sgd(0.125), optax.sgd(1.25))
+    >>> updates, _ = both.update(one, both.init(one))
+    >>> float(updates.weights), float(updates.gate)
+    (-0.125, -1.25)
+    """
+    if gate_optimizer is None or not gate.trains_weights:
+        return gate.optimizer(weights_optimizer)
+    each = {"weights": weights_optimizer, "gate": gate_optimizer}
+    return gate.optimizer(optax.partition(each, Joint("weights", "gate")))
 
 
 Optimizer = Callable[[PyTree], optax.GradientTransformation]
@@ -350,31 +406,33 @@ Optimizer = Callable[[PyTree], optax.GradientTransformation]
 def recipe(gate: Gate, of_weights: Recipe, gate_optimizer: Optimizer | None = None) -> Recipe:
     """The recipe that trains a gate, and its weights if they train, and evaluates the hard mask.
 
+    It is `of_weights` with `model`, `loss` and `optimizer` of the gate.
+
     Args:
       gate: the gate.
       of_weights: the recipe of the net's weights.
-      gate_optimizer: `gate_optimizer(hyper) -> optax optimiser` of g where the weights train too,
-        such as one with another rate and no weight decay; None for that of the weights.
+      gate_optimizer: `gate_optimizer(hyper) -> optax optimiser` of g, see `optimizer`.
 
     >>> gate = Gate(init=None, apply=None, harden=None, trains_weights=True)
     >>> of_weights = Recipe(Model(None, None), None, optax.sgd, None, None, batch_size=1, every=1)
     >>> faster = recipe(gate, of_weights, gate_optimizer=lambda rate: optax.sgd(10 * rate))
-    >>> one, optimizer = Joint(weights=np.float32(1), gate=np.float32(1)), faster.optimizer(0.125)
-    >>> updates, _ = optimizer.update(one, optimizer.init(one))
+    >>> one, both = Joint(weights=np.float32(1), gate=np.float32(1)), faster.optimizer(0.125)
+    >>> updates, _ = both.update(one, both.init(one))
     >>> float(updates.weights), float(updates.gate)
     (-0.125, -1.25)
     """
-    gated = of_weights._replace(
-        model=model(gate, of_weights.model), loss=loss(gate, of_weights.loss)
+    net = of_weights.model
+    outputs = losses.outputs(of_weights.task, net, of_weights.prepare)
+
+    def optimizer_of(hyper: PyTree) -> optax.GradientTransformation:
+        of_gate = None if gate_optimizer is None else gate_optimizer(hyper)
+        return optimizer(gate, of_weights.optimizer(hyper), of_gate)
+
+    return of_weights._replace(
+        model=model(gate, net),
+        loss=loss(gate, of_weights.loss, outputs),
+        optimizer=optimizer_of,
     )
-    if gate_optimizer is None or not gate.trains_weights:
-        return gate.adapt(gated, of_weights)
-
-    def optimizer(hyper: PyTree) -> optax.GradientTransformation:
-        each = {"weights": of_weights.optimizer(hyper), "gate": gate_optimizer(hyper)}
-        return optax.partition(each, Joint("weights", "gate"))
-
-    return gate.adapt(gated._replace(optimizer=optimizer), of_weights)
 
 
 def straight_through(mask: Mask, soft: Scores, params: Params, prunable: Prunable) -> Params:

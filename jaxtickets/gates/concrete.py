@@ -22,11 +22,22 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxtickets import losses, masks, optimizers
+from jaxtickets import masks, optimizers
 from jaxtickets.gates import hard_concrete
-from jaxtickets.gates.base import Gate, GatedStats, Scale, unscaled
-from jaxtickets.training import Recipe
-from jaxtickets.types import Array, Keep, Key, Mask, Params, Prunable, PyTree, Scores, Split
+from jaxtickets.gates.base import Gate, Objective, Scale, unscaled
+from jaxtickets.losses import Outputs
+from jaxtickets.types import (
+    Array,
+    Keep,
+    Key,
+    Loss,
+    Mask,
+    Params,
+    Prunable,
+    Scores,
+    Split,
+    Stats,
+)
 
 RATE, DROP_AT, AVERAGE = 0.1, 0.88, 0.01
 """Adam's learning rate, the share of training at which it is divided by ten, and the share of the
@@ -44,9 +55,9 @@ def gate(
     """Trains the logits s of concrete gates; the hard mask keeps the highest s, exactly `keep`.
 
     The logits start at `logit(density)`: that of each leaf if `keep` is a count for each leaf, and
-    else that of all. `recipe` trains them with an Adam of their own, and not with the optimiser of
-    the weights, and with the divergence as the loss. The dense net is in training mode too, with
-    the same batch and dropout; its outputs are another forward pass of each example.
+    else that of all. They train with an Adam of their own, whatever optimiser is asked for, and
+    with the divergence as the loss, for which `gates.loss` needs `outputs`. The dense net
+    is in training mode too, with the same batch and dropout: another forward pass of each example.
 
     The multiplier lags behind the density by about a hundred steps, in which Adam moves a logit by
     up to ten: the density first falls below its target, and a search takes thousands of steps.
@@ -106,17 +117,12 @@ def gate(
         del params
         return masks.select(logits, prunable, keep, floor)
 
-    def adapt(gated: Recipe, of_weights: Recipe) -> Recipe:
+    def optimizer(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+        del inner
         shape = optimizers.decay_shape("steps", steps, drops=(DROP_AT,))
+        return balanced(optimizers.optimizer("adam", rate, shape), prunable, keep)
 
-        def optimizer(hyper: PyTree) -> optax.GradientTransformation:
-            del hyper
-            return balanced(optimizers.optimizer("adam", rate, shape), prunable, keep)
-
-        return gated._replace(optimizer=optimizer, loss=_imitation(made, of_weights))
-
-    made = Gate(init, apply, harden, adapt=adapt, extra_passes=1)
-    return made
+    return Gate(init, apply, harden, optimizer=optimizer, objective=_imitation, extra_passes=1)
 
 
 def reverse_divergence(logits: Array, dense: Array) -> jax.Array:
@@ -132,33 +138,20 @@ def reverse_divergence(logits: Array, dense: Array) -> jax.Array:
     return jnp.mean(jnp.sum(jnp.exp(log_p) * (log_p - log_q), -1))
 
 
-def _imitation(gate: Gate, of_weights: Recipe) -> Any:
-    """The loss of a gate's parameters: the divergence of the gated net from the dense one.
+def _imitation(of_weights: Loss, outputs: Outputs | None) -> Objective:
+    """The divergence of the gated net from the dense one; the labels only serve the measures."""
+    del of_weights
+    if outputs is None:
+        raise ValueError("concrete gates imitate the dense net: their loss needs its `outputs`")
 
-    Args:
-      gate: a gate over fixed weights.
-      of_weights: the recipe of the net's weights, of which the net and `prepare` are used.
+    def objective(
+        effective: Params, params: Params, stats: Stats, batch: Split, key: Key
+    ) -> tuple[jax.Array, tuple[Stats, dict[str, jax.Array]]]:
+        logits, seen = outputs(effective, stats, batch, key)
+        dense, _ = outputs(params, stats, batch, key)
+        return reverse_divergence(logits, dense), seen
 
-    Returns:
-      `loss(g, stats, batch, key)` with `GatedStats`, see `base.loss`; the labels only serve the
-      accuracy.
-    """
-    net = of_weights.model.apply
-
-    def loss(
-        g: PyTree, stats: GatedStats, batch: Split, key: Key
-    ) -> tuple[jax.Array, tuple[GatedStats, dict[str, jax.Array]]]:
-        gate_key, net_key = jax.random.split(key)
-        images = of_weights.prepare(batch.images)
-        effective, penalty = gate.apply(gate_key, stats.step, g, stats.weights, stats.strength)
-        logits, after = net(effective, stats.net, images, net_key, True)
-        dense, _ = net(stats.weights, stats.net, images, net_key, True)
-        value = reverse_divergence(logits, dense) + penalty
-        accuracy = losses.accuracy(logits, batch.labels)
-        metrics = {"loss": value, "accuracy": accuracy, "penalty": penalty}
-        return value, (stats._replace(net=after, step=stats.step + 1), metrics)
-
-    return loss
+    return objective
 
 
 class Balanced(NamedTuple):

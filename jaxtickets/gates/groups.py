@@ -23,6 +23,25 @@ def axis(kernel: Array) -> int:
     return 0 if jnp.ndim(kernel) == 2 else jnp.ndim(kernel) - 1
 
 
+def kernels(params: Params, prunable: Prunable) -> list[Array]:
+    """The kernels at the paths.
+
+    Raises:
+      ValueError: a leaf has no groups, such as a bias.
+
+    >>> kernels({"kernel": np.zeros((2, 3)), "bias": np.zeros(3)}, ("bias",))
+    Traceback (most recent call last):
+    ValueError: bias has no groups: its shape is (3,), and a kernel has two dimensions or more
+    """
+    leaves = masks.pick(params, prunable)
+    for path, leaf in zip(prunable, leaves, strict=True):
+        if jnp.ndim(leaf) < 2:
+            shape = jnp.shape(leaf)
+            message = f"its shape is {shape}, and a kernel has two dimensions or more"
+            raise ValueError(f"{path} has no groups: {message}")
+    return leaves
+
+
 def sums(kernel: Array) -> jax.Array:
     """The sum of each group of a kernel: `[groups]`.
 

@@ -19,7 +19,6 @@ import optax
 from jaxtickets import masks
 from jaxtickets.gates import hard_concrete
 from jaxtickets.gates.base import Gate, Joint, Setting
-from jaxtickets.training import Recipe
 from jaxtickets.types import Array, Keep, Key, Mask, Params, Prunable, PyTree, Scores
 
 WEIGHT_DECAY = 5e-4
@@ -98,7 +97,7 @@ def gate(
         open_ = [hard_concrete.at_test_time(a) > 0 for a in masks.pick(log_alpha, prunable)]
         return masks.put(masks.ones(params), prunable, open_)
 
-    return Gate(init, apply, harden, weights=weights, trains_weights=True, adapt=clamped)
+    return Gate(init, apply, harden, weights=weights, trains_weights=True, optimizer=clamped)
 
 
 def check(prunable: Prunable, setting: Setting, weight_decay: float, inputs: Prunable) -> None:
@@ -141,36 +140,29 @@ def expected_cost(log_alphas: list[Array], costs: list[Array]) -> jax.Array:
     return sum((jnp.sum(hard_concrete.expected_l0(a) * cost) for a, cost in leaves), jnp.float32(0))
 
 
-def clamped(gated: Recipe, of_weights: Recipe) -> Recipe:
-    """The recipe whose optimiser clamps all log α to `±hard_concrete.MOST` after each step.
+def clamped(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """The optimiser `inner`, with all log α clamped to `±hard_concrete.MOST` after each step.
 
     The clamp is that of the authors' code: gates beyond it would hardly have a gradient.
 
-    >>> from jaxtickets.types import Model
-    >>> recipe = Recipe(Model(None, None), None, optax.sgd, None, None, batch_size=1, every=1)
-    >>> optimizer = clamped(recipe, recipe).optimizer(1.0)
+    >>> optimizer = clamped(optax.sgd(1.0))
     >>> params, gradient = (Joint(weights=jnp.array(x), gate=jnp.array(x)) for x in (0.0, -9.0))
     >>> updates, _ = optimizer.update(gradient, optimizer.init(params), params)
     >>> float(updates.weights), round(float(updates.gate), 3)  # log 100
     (9.0, 4.605)
     """
-    del of_weights
+    inner = optax.with_extra_args_support(inner)
 
-    def optimizer(hyper: PyTree) -> optax.GradientTransformation:
-        inner = optax.with_extra_args_support(gated.optimizer(hyper))
+    def update(
+        gradient: Joint, state: PyTree, params: Joint | None = None, **extra: Any
+    ) -> tuple[Joint, PyTree]:
+        if params is None:
+            raise ValueError("the optimiser of L0 gates needs the parameters")
+        updates, state = inner.update(gradient, state, params, **extra)
 
-        def update(
-            gradient: Joint, state: PyTree, params: Joint | None = None, **extra: Any
-        ) -> tuple[Joint, PyTree]:
-            if params is None:
-                raise ValueError("the optimiser of L0 gates needs the parameters")
-            updates, state = inner.update(gradient, state, params, **extra)
+        def leaf(a: Array, u: Array) -> jax.Array:
+            return jnp.clip(a + u, -hard_concrete.MOST, hard_concrete.MOST) - a
 
-            def leaf(a: Array, u: Array) -> jax.Array:
-                return jnp.clip(a + u, -hard_concrete.MOST, hard_concrete.MOST) - a
+        return updates._replace(gate=jax.tree.map(leaf, params.gate, updates.gate)), state
 
-            return updates._replace(gate=jax.tree.map(leaf, params.gate, updates.gate)), state
-
-        return optax.GradientTransformationExtraArgs(inner.init, update)
-
-    return gated._replace(optimizer=optimizer)
+    return optax.GradientTransformationExtraArgs(inner.init, update)

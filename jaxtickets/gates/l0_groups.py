@@ -58,7 +58,7 @@ def gate(
     The strength is λ, the penalty of one weight that is surely kept, in nats over all N examples.
 
     Raises:
-      ValueError: see `l0.gate`.
+      ValueError: see `l0.gate`; or, at the start, a leaf has no groups.
 
     >>> made = gate(("kernel",), None, 0, Setting(steps=10, examples=100))
     >>> params, log_alpha = {"kernel": jnp.ones((2, 3))}, {"kernel": jnp.array([-3.0, 100.0])}
@@ -68,7 +68,7 @@ def gate(
     l0.check(prunable, setting, weight_decay, inputs)
 
     def init(key: Key, params: Params) -> Groups:
-        leaves = masks.pick(masks.zeros(params), prunable)
+        leaves = groups.kernels(masks.zeros(params), prunable)
         zeros = [jnp.zeros(leaf.shape[groups.axis(leaf)], leaf.dtype) for leaf in leaves]
         return dict(zip(prunable, l0.first(key, prunable, zeros, inputs), strict=True))
 
@@ -108,7 +108,7 @@ def gate(
             return groups.spread(params, prunable, open_, jnp.bool_(True))
         return groups.select(params, prunable, alphas, keep, floor)
 
-    return Gate(init, apply, harden, weights=weights, trains_weights=True, adapt=l0.clamped)
+    return Gate(init, apply, harden, weights=weights, trains_weights=True, optimizer=l0.clamped)
 
 
 def architecture(mask: Mask, kernels: Sequence[str]) -> str:

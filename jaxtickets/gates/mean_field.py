@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtickets import masks
 from jaxtickets.gates.base import Gate, Setting
 from jaxtickets.gates.priors import Prior
+from jaxtickets.nets import gaussian
 from jaxtickets.types import Array, Gaussian, Keep, Key, Mask, Params, Prunable, Scores
 
 FIXED = -1000.0
@@ -197,7 +198,8 @@ def gate(
       keep, floor: how many weights the hard mask keeps, those with the highest score, see
         `masks.select`; `keep` None: those with a score above `threshold`.
       setting: the number of training examples.
-      sampling: one of `SAMPLING`. `local` needs a net that takes a `Gaussian`.
+      sampling: one of `SAMPLING`. With `local`, every product of weights is drawn where it is
+        used, see `nets.gaussian`.
       score: see `SCORES`.
       threshold: in the unit of the score.
 
@@ -252,4 +254,5 @@ def gate(
             return masks.put(masks.ones(params), prunable, above)
         return masks.select(each, prunable, keep, floor)
 
-    return Gate(init, apply, harden, trains_weights=True)
+    passes = gaussian.PASSES if sampling == LOCAL else 0
+    return Gate(init, apply, harden, trains_weights=True, extra_passes=passes)

@@ -25,6 +25,7 @@ from jaxtickets import masks
 from jaxtickets.gates import groups
 from jaxtickets.gates.base import Gate, Setting
 from jaxtickets.gates.variational_dropout import check, divergence, log_alpha, warm_up
+from jaxtickets.nets import gaussian
 from jaxtickets.types import Array, Gaussian, Keep, Key, Mask, Params, Prunable
 
 THRESHOLD = -3.0
@@ -56,8 +57,9 @@ def gate(
 ) -> Gate:
     """Trains m, log s² and log σ² with the weights, which are used as `N(z μ, z² σ²)`.
 
-    The weights are a `Gaussian`: the net must be `nets.gaussian.local` of one. After training, the
-    weights are `m μ`. A filter's bias is multiplied by z or m, too, and masked with the filter.
+    The weights are a `Gaussian`, sampled where the net uses them, see `nets.gaussian`. After
+    training, they are `m μ`. A filter's bias is multiplied by z or m, too, and masked with the
+    filter.
 
     Deviations: z is drawn once for a batch, not once for each example. Biases have no variance and
     no prior. The divergence has the warm-up of sparse variational dropout; the authors' example has
@@ -79,7 +81,7 @@ def gate(
     The strength multiplies the divergence, in nats over all N examples; 1 is the paper's bound.
 
     Raises:
-      ValueError: there is no training step or no example.
+      ValueError: there is no training step or no example; or, at the start, a leaf has no groups.
 
     >>> made = gate(("w",), None, 0, Setting(steps=10, examples=100))
     >>> params = {"w": jnp.array([[1.0, 2.0], [3.0, 4.0]])}
@@ -93,7 +95,7 @@ def gate(
     check(setting)
 
     def init(key: Key, params: Params) -> Posterior:
-        leaves = masks.pick(masks.zeros(params), prunable)
+        leaves = groups.kernels(masks.zeros(params), prunable)
         keys = jax.random.split(key, max(1, len(leaves)))
         means, scales, variances = {}, {}, {}
         for path, leaf, leaf_key in zip(prunable, leaves, keys, strict=False):
@@ -136,7 +138,14 @@ def gate(
             return groups.spread(params, prunable, heard, jnp.bool_(True))
         return groups.select(params, prunable, [-a for a in alphas], keep, floor)
 
-    return Gate(init, apply, harden, weights=weights, trains_weights=True)
+    return Gate(
+        init,
+        apply,
+        harden,
+        weights=weights,
+        trains_weights=True,
+        extra_passes=gaussian.PASSES,
+    )
 
 
 def weight_divergence(mean: Array, log_variance: Array) -> jax.Array:

@@ -178,7 +178,7 @@ def _gate(
         ]
         return masks.put(mask, prunable, bits)
 
-    return Gate(init, apply, harden, prune=prune, trains_weights=True)
+    return Gate(init, apply, harden, prune=prune, trains_weights=True, most=1.0)
 
 
 def _shares(sizes: Sizes, params: Params, prunable: Prunable) -> Scores:

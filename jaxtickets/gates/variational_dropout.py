@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxtickets import masks
 from jaxtickets.gates.base import Gate, Setting, equal_scores
+from jaxtickets.nets import gaussian
 from jaxtickets.types import Array, Gaussian, Keep, Key, Mask, Params, Prunable, Scores
 
 THRESHOLD = 3.0
@@ -32,8 +33,8 @@ def gate(
 ) -> Gate:
     """Trains log σ² with the weights, whose means are w, or 0 where log α is at least 3.
 
-    The weights are a `Gaussian`: the net must be `nets.gaussian.local` of one. Leaves that are not
-    in `prunable` have no variance. After training, the kept weights are w.
+    The weights are a `Gaussian`, sampled where the net uses them, see `nets.gaussian`. Leaves that
+    are not in `prunable` have no variance. After training, the kept weights are w.
 
     Deviations: the variance in a product is σ², as in the paper's equations; the authors' code uses
     `exp(clipped log α) w²`. Only the divergence is clipped here. The times of the warm-up are the
@@ -87,7 +88,13 @@ def gate(
         scores = masks.put(masks.zeros(params), prunable, [-a for a in alphas])
         return masks.select(scores, prunable, keep, floor)
 
-    return Gate(equal_scores(prunable, begin), apply, harden, trains_weights=True)
+    return Gate(
+        equal_scores(prunable, begin),
+        apply,
+        harden,
+        trains_weights=True,
+        extra_passes=gaussian.PASSES,
+    )
 
 
 def check(setting: Setting) -> None:

@@ -16,8 +16,8 @@ positions of a convolution, at several examples, or in several products that sha
 and its successors ignore this too.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +26,9 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 
 from jaxtickets import masks
 from jaxtickets.nets.element_moves import MOVES, called_by, opened, scan_counts
-from jaxtickets.types import Array, Gaussian, Key, Model, Params, Stats
+from jaxtickets.types import Array, Gaussian, Key, Loss, Model, Params, PyTree, Stats
+
+Result = TypeVar("Result")
 
 
 def local(model: Model) -> Model:
@@ -74,9 +76,48 @@ def local(model: Model) -> Model:
             return model.apply(params, stats, images, key, train)
         if key is None:
             raise ValueError("Gaussian weights are sampled: apply needs a key")
-        return _applied(model, params, stats, images, key, train, _Uses(set(), set()))
+
+        def plain(params: Params, key: Key) -> tuple[jax.Array, Stats]:
+            return model.apply(params, stats, images, key, train)
+
+        return _applied(plain, params, key, _Uses(set(), set()))
 
     return Model(model.init, apply)
+
+
+def local_loss(loss: Loss) -> Loss:
+    """The loss, whose parameters may also be a `Gaussian`, as those of the net in `local`.
+
+    Args:
+      loss: any training loss, of a net as it is.
+
+    >>> kernel = {"w": jnp.ones((2, 1))}
+    >>> of_batch = lambda params, stats, batch, key: (jnp.var(batch @ params["w"]), (stats, {}))
+    >>> loss, same = local_loss(of_batch), jnp.ones((2, 2))
+    >>> float(loss(kernel, (), same, jax.random.key(0))[0])
+    0.0
+    >>> noisy = Gaussian(mean=kernel, variance=kernel)
+    >>> float(loss(noisy, (), same, jax.random.key(0))[0]) > 0  # each example has its own noise
+    True
+    """
+
+    def of_gaussian(
+        params: Params | Gaussian, stats: Stats, batch: PyTree, key: Key
+    ) -> tuple[jax.Array, tuple[Stats, dict[str, jax.Array]]]:
+        if not isinstance(params, Gaussian):
+            return loss(params, stats, batch, key)
+
+        def plain(params: Params, key: Key) -> tuple[jax.Array, tuple[Stats, dict[str, jax.Array]]]:
+            return loss(params, stats, batch, key)
+
+        return _applied(plain, params, key, _Uses(set(), set()))
+
+    return of_gaussian
+
+
+PASSES = 3
+"""What Gaussian weights add to a training step, in forward passes of its examples: the products of
+variances, forward and backward."""
 
 
 def local_leaves(
@@ -100,8 +141,10 @@ def local_leaves(
     uses = _Uses(set(), set())
 
     def trace(params: Params, stats: Stats, images: Array) -> tuple[jax.Array, Stats]:
-        key = jax.random.key(0)
-        return _applied(model, Gaussian(params, params), stats, images, key, train, uses)
+        def plain(params: Params, key: Key) -> tuple[jax.Array, Stats]:
+            return model.apply(params, stats, images, key, train)
+
+        return _applied(plain, Gaussian(params, params), jax.random.key(0), uses)
 
     jax.eval_shape(trace, params, stats, images)
     return tuple(sorted(uses.products - uses.draws))
@@ -142,22 +185,12 @@ class _Uses(NamedTuple):
 
 
 def _applied(
-    model: Model,
-    params: Gaussian,
-    stats: Stats,
-    images: Array,
-    key: Key,
-    train: bool,
-    uses: _Uses,
-) -> tuple[jax.Array, Stats]:
-    """`model.apply` with Gaussian weights; the key is consumed."""
+    function: Callable[[Params, Key], Result], params: Gaussian, key: Key, uses: _Uses
+) -> Result:
+    """`function(params, key)` with Gaussian weights; the key is consumed."""
     masks.check_like(params.variance, params.mean, "the variances", "the means")
     net_key, draw_key, product_key = jax.random.split(key, 3)
-
-    def plain(params: Params, stats: Stats, images: Array, key: Key) -> tuple[jax.Array, Stats]:
-        return model.apply(params, stats, images, key, train)
-
-    closed, shapes = jax.make_jaxpr(plain, return_shape=True)(params.mean, stats, images, net_key)
+    closed, shapes = jax.make_jaxpr(function, return_shape=True)(params.mean, net_key)
     means, variances = jax.tree.leaves(params.mean), jax.tree.leaves(params.variance)
     keys = jax.random.split(draw_key, max(1, len(means)))
     leaves = zip(masks.paths(params.mean), means, variances, keys, strict=False)
@@ -165,9 +198,10 @@ def _applied(
         _Weight(mean, variance, _draw(key, mean, variance), frozenset({path}))
         for path, mean, variance, key in leaves
     ]
-    others = jax.tree.leaves((stats, images, net_key))
-    outputs = _walk(closed, [*weights, *others], product_key, uses)
-    return jax.tree.unflatten(jax.tree.structure(shapes), [uses.drawn(x) for x in outputs])
+    outputs = _walk(closed, [*weights, net_key], product_key, uses)
+    drawn = [uses.drawn(x) for x in outputs]
+    result: Result = jax.tree.unflatten(jax.tree.structure(shapes), drawn)
+    return result
 
 
 def _draw(key: Key, mean: Array, variance: Array) -> jax.Array:

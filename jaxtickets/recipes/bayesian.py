@@ -2,20 +2,51 @@
 
 A Bayesian ticket is a mask over a mean-field Gaussian posterior: a pruned weight has mean 0 and
 variance 0. The mask comes from the posterior itself (`prune`), or from a deterministic net
-(`transplant`). Everything works on PyTrees of parameters. To train a Bayesian net from a ticket's
-weights `params` under its `mask`:
+(`transplant`). Everything works on PyTrees of parameters. From dense weights to a pruned Bayesian
+net, by MOPED; `bayes_by_backprop.gate` is for weights that aren't trained yet:
 
-    gate = bayes_by_backprop.gate(prunable, None, 0, setting)
-    trained, gated_stats = gates.start(gate, gate_key, params, stats)
-    over, fill = bayesian.transplant(mask, trained)
-    gated = gates.recipe(gate, problem.recipe)
-    watched, _ = training.train(
-        gated, key, hyper, trained, gated_stats, over, data, steps, fill=fill
-    )
-    posterior = bayesian.posterior(watched.state.params)
-    probabilities = bayesian.predict(
-        model.apply, posterior, watched.state.stats.net, prepare(images), sample_key, samples=10
-    )
+>>> from flax import linen as nn
+>>> from jaxtickets import gates, nets
+>>> from jaxtickets.analysis import uncertainty
+>>> points = jax.random.normal(jax.random.key(0), (200, 3))
+>>> labels = (points[:, 0] > 0).astype(int)
+>>> dense = {"kernel": jnp.array([[-2.0, 2.0], [0.0, 0.1], [0.1, 0.0]]), "bias": jnp.zeros(2)}
+>>> net = nets.functional(nn.Dense(2), (3,))
+>>> def loss(params, stats, batch, key):
+...     logits, stats = net.apply(params, stats, batch[0], key, True)
+...     nats = optax.losses.softmax_cross_entropy_with_integer_labels(logits, batch[1])
+...     return nats.mean(), (stats, {})
+
+>>> setting = gates.Setting(steps=200, examples=200)
+>>> gate = gates.moped.gate(("kernel",), keep=None, floor=0, setting=setting, sampling="local")
+>>> of_gate = jax.value_and_grad(gates.loss(gate, loss), has_aux=True)
+>>> optimizer = gates.optimizer(gate, optax.adam(0.01), optax.adam(0.1))
+>>> @jax.jit
+... def step(key, trained, gated_stats, state):
+...     (_, (gated_stats, _)), gradient = of_gate(trained, gated_stats, (points, labels), key)
+...     updates, state = optimizer.update(gradient, state, trained)
+...     return optax.apply_updates(trained, updates), gated_stats, state
+>>> trained, gated_stats = gates.start(gate, jax.random.key(1), dense, stats={})
+>>> state = optimizer.init(trained)
+>>> for key in jax.random.split(jax.random.key(2), setting.steps):
+...     trained, gated_stats, state = step(key, trained, gated_stats, state)
+
+Predictions, the entropy of what is hard to tell, and the net of the third with most signal to
+noise:
+
+>>> weights, near = posterior(trained), jnp.array([[3.0, 0.0, 0.0], [0.01, 0.0, 0.0]])
+>>> probabilities = predict(net.apply, weights, {}, near, jax.random.key(3), samples=50)
+>>> probabilities.shape, probabilities.mean(0).argmax(1).tolist()[0]
+((50, 2, 2), 1)
+>>> clear, unclear = uncertainty.predictive_entropy(probabilities).tolist()
+>>> clear < 0.1 < 0.6 < unclear
+True
+>>> mask = prune(weights, ("kernel",), keep=2)
+>>> mask["kernel"].tolist()
+[[True, True], [False, False], [False, False]]
+>>> pruned = predict(net.apply, masked(mask, weights), {}, points, jax.random.key(4), samples=50)
+>>> bool((pruned.mean(0).argmax(1) == labels).mean() > 0.95)
+True
 
 Lottery tickets of Bayesian nets, and transplanted ones, are the subject of arXiv 2602.18825 (2026).
 """

@@ -244,7 +244,7 @@ BAD = {
         "--weights_from=early": "--weights_from=early: must be init, or a number of epochs",
         "--weights_from=0": "--weights_from=0: must be init, or a number of epochs above 0",
         "--energies=loss": "unknown energies 'loss'",
-        "--search_images=4000": "images=4000: the data set has 300",
+        "--search_images=4000": "images=4000: the data set has 1000",
         "--rates=1": "outside (0, 1): there is nothing to search",
         "--budget=0.5": "--budget: with --granularity=units a search keeps a share of the",
         "--granularity=unit_fields": "so give --ranking=over_layers --multiple=1",

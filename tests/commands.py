@@ -14,7 +14,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 GALLERIES = ("criterion_comparison", "mask_similarity", "orthogonality", "trainability")
 ON_TWO_DEVICES = ("sa_search", "ticket_grid")
-CONVOLUTIONAL = ("filter_search", "structured_pruning", "slimming", "prune_retrain")
+CONVOLUTIONAL = ("filter_search", "structured_pruning", "slimming", "prune_retrain", "early_bird")
 """Experiments whose smoke runs compute for longer than they compile: at level 1 of XLA they take
 three quarters to nine tenths of the time that they take at level 0."""
 WITH_STORE = (

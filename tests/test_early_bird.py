@@ -425,7 +425,7 @@ def test_a_runs_records_agree_with_its_tickets(smokes):
             far = masks.hamming(mine.mask, late.mask, prunable) / masks.size(mine.mask, prunable)
             recorded = seen[number, last]["distances"][last - epoch - 1]
             assert float(far) == pytest.approx(recorded, abs=1e-7)
-            assert int(mine.rewind_step) == epoch * 20
+            assert int(mine.rewind_step) == epoch * 27
     assert early
     summary = commands.summary(folder)
     assert sum(row["method"] == "early_bird" for row in summary) == early
@@ -454,7 +454,7 @@ def test_a_run_of_annealed_masks(cache, tmp_path):
     assert done.returncode == 0, done.stderr
     rows = {row["method"]: row for row in commands.summary(folder)}
     kept = sum(int(value) for name, value in rows["late"].items() if name.startswith("kept/"))
-    assert kept == 12_160
+    assert kept == 133_100
 
 
 @pytest.mark.parametrize(

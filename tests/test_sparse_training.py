@@ -8,7 +8,7 @@ from experiments.sparse_training.page import table
 from jaxtickets import masks
 from jaxtickets.io.tickets import load_ticket
 
-SIZES = {"fc1/kernel": 64 * 30, "fc2/kernel": 30 * 20, "out/kernel": 20 * 10}
+SIZES = {"fc1/kernel": 784 * 30, "fc2/kernel": 30 * 20, "out/kernel": 20 * 10}
 TOTAL = sum(SIZES.values())
 
 

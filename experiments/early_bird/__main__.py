@@ -38,9 +38,6 @@ from experiments.harness.session import finish_run, set_up, start_run
 from experiments.harness.training_settings import NetSettings, TrainSettings
 
 SMOKE: dict[str, Any] = {
-    "widths": "30,20",
-    "train_images": 1000,
-    "batch_size": 50,
     "seeds": 2,
     "density": (0.3,),
     "draw_at": (2,),

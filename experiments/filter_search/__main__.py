@@ -39,8 +39,7 @@ from experiments.harness.training_settings import NetSettings, TrainSettings
 SMOKE: dict[str, Any] = {
     "model": "lenet5_29k",
     "widths": "4,6,20",
-    "train_images": 300,
-    "batch_size": 50,
+    "train_images": 1000,
     "seeds": 1,
     "methods": ("random",),
     "rates": (0.5,),
@@ -49,10 +48,9 @@ SMOKE: dict[str, Any] = {
     "energies": ("fixed",),
     "chains": 1,
     "search_steps": 20,
-    "search_images": 50,
     "search_train_steps": 2,
     "after": ("rewind",),
-    "repeats": 3,
+    "repeats": 10,
     "epochs": 1,
 }
 THESIS: dict[str, Any] = {

@@ -32,8 +32,7 @@ from jaxtickets.io.errors import UserError
 from jaxtickets.recipes.thresholds import RULES
 
 SMOKE: dict[str, Any] = {
-    "train_images": 300,
-    "batch_size": 50,
+    "train_images": 1000,
     "seeds": 1,
     "models": ("lenet300_100", "lenet5_29k"),
     "thresholds": (0.5, 0.9),

@@ -29,12 +29,11 @@ from jaxtickets.io.errors import UserError
 
 SMOKE: dict[str, Any] = {
     "widths": "4,6,20",
-    "train_images": 300,
-    "batch_size": 50,
+    "train_images": 1000,
     "seeds": 1,
     "strengths": (1e-3,),
     "finetune_epochs": 1,
-    "repeats": 3,
+    "repeats": 5,
     "epochs": 1,
 }
 GROUPS = (

@@ -45,7 +45,6 @@ CHTS: dict[str, Any] = {
 """The comparison of Zhang et al., 2025, at its published length; its output layer is dense."""
 SMOKE: dict[str, Any] = {
     **LENET,
-    "dataset": "digits",
     "widths": "30,20",
     "methods": ("dense", "static", "rigl+ham", "granet", "deep_rewiring"),
     "density": (0.2, 0.1),

@@ -35,14 +35,13 @@ from jaxtickets.io.errors import UserError
 SMOKE: dict[str, Any] = {
     "model": "lenet5_29k",
     "widths": "4,6,20",
-    "train_images": 300,
-    "batch_size": 50,
+    "train_images": 1000,
     "seeds": 2,
     "methods": ("random", "l1", "soft_fpgm"),
     "rates": (0.5,),
     "after": ("scratch_e", "finetune"),
     "finetune_epochs": 1,
-    "repeats": 3,
+    "repeats": 10,
     "epochs": 1,
 }
 GROUPS = (

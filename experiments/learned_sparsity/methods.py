@@ -25,6 +25,8 @@ class Facts(NamedTuple):
         `--learning_rate`.
       gate_optimizer: the optimiser of the gate's parameters, see `gates.recipe`, if it is one of
         their own, which has its own rates; else None.
+      gradient_steps: whether the gate's parameters take plain gradient steps, at the weights' rate
+        and on its schedule.
       has_threshold: whether the method says by itself what is removed; if not, it is hardened at
         the densities of controls.
       spares_output: whether the output layer has no gate, since whole units of it would go.
@@ -38,6 +40,7 @@ class Facts(NamedTuple):
     rate: float = 1.0
     gate_rate: float = 1.0
     gate_optimizer: Optimizer | None = None
+    gradient_steps: bool = False
     has_threshold: bool = True
     spares_output: bool = False
     by_units: bool = False
@@ -103,7 +106,7 @@ PENALTIES = {
         UNITS._replace(
             strengths=(0.003, 0.01, 0.03, 0.1),
             usual=False,
-            gate_optimizer=penalty_gates.proximal_rate,
+            gradient_steps=True,
         ),
     ),
     "hoyer_square": Learned(

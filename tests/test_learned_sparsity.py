@@ -7,6 +7,7 @@ import commands
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from experiments.harness import rows as harness_rows
@@ -16,6 +17,7 @@ from experiments.learned_sparsity.page import table
 from experiments.learned_sparsity.settings import LearnSettings, gate_rate_of, levels_of
 from jaxtickets import gates, masks, penalties
 from jaxtickets.compress.graph import Graph
+from jaxtickets.dynamic import proximal
 from jaxtickets.gates import JOINT_GATES
 from jaxtickets.io.tickets import load_ticket
 
@@ -90,6 +92,46 @@ def test_units_far_below_the_largest_of_their_layer_are_removed(mlp, graph):
     assert np.flatnonzero(~np.asarray(mask["fc1"]["kernel"]).any(0)).tolist() == [2]
     assert not np.asarray(mask["fc2"]["kernel"])[2].any() and not mask["fc1"]["bias"][2]
     assert int(masks.count(mask, PRUNABLE)) == 42 - 3 - 5  # its three inputs and five readers
+
+
+def test_the_proximal_group_lasso_takes_the_librarys_step_and_removes_exact_zeros(mlp, graph):
+    gate = penalty_gates.group_lasso_proximal(PRUNABLE, None, graph, "out", mlp)
+    kernels, strength, rate = ("fc1/kernel", "fc2/kernel"), 4.0, 0.1
+    expected = proximal.group_lasso(optax.sgd(rate), rate, strength, kernels)
+    gradient = jax.tree.map(jnp.ones_like, mlp)
+    updates, _ = expected.update(gradient, expected.init(mlp), mlp)
+
+    trained, stats = gates.start(gate, KEY, mlp, {}, strength=strength)
+
+    def loss(params, stats, batch, key):
+        del batch, key
+        return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(params)), (stats, {})
+
+    slope, _ = jax.grad(gates.loss(gate, loss), has_aux=True)(trained, stats, (), KEY)
+    optimizer = gates.optimizer(gate, optax.sgd(rate))
+    got, _ = optimizer.update(slope, optimizer.init(trained), trained)
+    for x, y in zip(jax.tree.leaves(got.weights), jax.tree.leaves(updates), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-6)
+    assert got.gate == 0
+    after = optax.apply_updates(mlp, got.weights)
+    left = [np.asarray(after[name]["kernel"]).any(0) for name in ("fc1", "fc2")]
+    assert 0 < sum(units.sum() for units in left) < 9
+    mask = gate.harden(jnp.zeros(()), after)
+    for name, units in zip(("fc1", "fc2"), left, strict=True):
+        np.testing.assert_array_equal(mask[name]["bias"], units)
+
+
+def test_hoyer_square_cuts_weights_far_below_the_largest_of_their_layer(mlp):
+    def gate(keep):
+        return penalty_gates.hoyer_square(PRUNABLE, keep, 0, "out", mlp)
+
+    _, penalty = gate(None).apply(KEY, jnp.int32(3), (), mlp, jnp.float32(0.25))
+    np.testing.assert_allclose(penalty, 0.25 * penalties.hoyer_square(mlp, "out"), rtol=1e-6)
+    mask = gate(None).harden((), mlp)
+    for layer in mlp:
+        sizes = np.abs(mlp[layer]["kernel"])
+        np.testing.assert_array_equal(mask[layer]["kernel"], sizes > 0.05 * sizes.max())
+    assert int(masks.count(gate(7).harden((), mlp), PRUNABLE)) == 7
 
 
 @pytest.mark.parametrize("keep", [6, 17, 30, 42])

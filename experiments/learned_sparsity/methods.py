@@ -25,6 +25,8 @@ class Facts(NamedTuple):
         `--learning_rate`.
       gate_optimizer: the optimiser of the gate's parameters, see `gates.recipe`, if it is one of
         their own, which has its own rates; else None.
+      gradient_steps: whether the gate's parameters take plain gradient steps, at the weights' rate
+        and on its schedule.
       has_threshold: whether the method says by itself what is removed; if not, it is hardened at
         the densities of controls.
       spares_output: whether the output layer has no gate, since whole units of it would go.
@@ -38,6 +40,7 @@ class Facts(NamedTuple):
     rate: float = 1.0
     gate_rate: float = 1.0
     gate_optimizer: Optimizer | None = None
+    gradient_steps: bool = False
     has_threshold: bool = True
     spares_output: bool = False
     by_units: bool = False
@@ -93,21 +96,22 @@ FACTS: dict[str, Facts] = {
     "moped": Facts((1.0,), (1.0,), warm=True, has_threshold=False),
 }
 """Gate of `gates.JOINT_GATES` -> its facts. Rates are those of trainings of some hundred steps. For
-these nets no strength of continuous sparsification, targeted units and group lasso is published:
-theirs are our own."""
+these nets no strength of continuous sparsification, targeted units, group lasso and Hoyer-square is
+published: theirs are our own."""
 UNITS = Facts((1e-4, 3e-4, 1e-3, 2e-3), (1e-4,), by_units=True)
 PENALTIES = {
     "group_lasso": Learned(penalty_gates.group_lasso, UNITS),
     "group_lasso_proximal": Learned(
         penalty_gates.group_lasso_proximal,
         UNITS._replace(
-            strengths=(0.003, 0.01, 0.03, 0.1),
+            strengths=(0.2, 0.25, 0.3, 0.4),
+            published=(0.3,),
             usual=False,
-            gate_optimizer=penalty_gates.proximal_rate,
+            gradient_steps=True,
         ),
     ),
     "hoyer_square": Learned(
-        penalty_gates.hoyer_square, Facts((1e-5, 1e-4, 1e-3, 1e-2), (1e-4,), usual=False)
+        penalty_gates.hoyer_square, Facts((1e-6, 1e-5, 1e-4, 1e-3), (1e-4,), usual=False)
     ),
     "scales": Learned(
         penalty_gates.scales,

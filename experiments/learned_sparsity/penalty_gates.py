@@ -20,7 +20,6 @@ from jaxtickets.criteria import Evidence
 from jaxtickets.criteria.units import UNIT_CRITERIA
 from jaxtickets.dynamic import proximal
 from jaxtickets.gates import Gate, Joint
-from jaxtickets.optimizers import Hyper
 from jaxtickets.penalties import PENALTIES
 from jaxtickets.types import Array, Keep, Key, Mask, Params, Prunable, PyTree
 
@@ -53,9 +52,9 @@ def group_lasso_proximal(
 ) -> Gate:
     """The group lasso as a step after the optimiser's, see `dynamic.proximal`: zeros are exact.
 
-    A scalar g carries the strength λ to the optimiser: its gradient is λ, so that its own step is
-    -η λ with `proximal_rate`. The proximal step takes that, and g stays 0. The metric `penalty` is
-    0, too.
+    A scalar g carries the strength λ to the optimiser: its gradient is λ, so that a gradient step
+    at the rate η is -η λ, on the schedule of the weights' rate. The proximal step takes that, and g
+    stays 0. The metric `penalty` is 0, too.
     """
     kernels = tuple(path for path in prunable if not path.startswith(f"{output}/"))
     lasso = _gate("group_lasso", prunable, keep, graph, output, shapes, cutoff=0.0)
@@ -84,11 +83,6 @@ def group_lasso_proximal(
         return optax.GradientTransformationExtraArgs(inner.init, update)
 
     return lasso._replace(init=init, apply=apply, optimizer=optimizer)
-
-
-def proximal_rate(hyper: Hyper) -> optax.GradientTransformation:
-    """The optimiser of the g of `group_lasso_proximal`; η is the rate without its schedule."""
-    return optax.sgd(hyper.rate)
 
 
 def hoyer_square(

@@ -120,8 +120,12 @@ def learned(
     def weights_optimizer(hyper: Hyper) -> optax.GradientTransformation:
         return weights(hyper._replace(rate=hyper.rate * one.facts.rate))
 
+    own = one.facts.gate_optimizer
+    if one.facts.gradient_steps:
+        steps = dataclasses.replace(train, optimizer="sgd", weight_decay=0.0)
+        own = optimizer_of(steps, problem.steps)
     recipe = problem.recipe._replace(optimizer=weights_optimizer)
-    gated = gates.recipe(gate, recipe, one.facts.gate_optimizer or gate_optimizer)
+    gated = gates.recipe(gate, recipe, own or gate_optimizer)
 
     def begin(row: tuple[Key, Key, Params, Stats, jax.Array]) -> Start:
         gate_key, key, params, stats, strength = row

@@ -565,9 +565,9 @@ def select(scores: Scores, prunable: Prunable, keep: Keep, floor: Keep = 0) -> M
     >>> mask["a"].tolist(), mask["b"].tolist()
     ([True, False], [True, False])
     """
-    leaves = [jnp.ravel(leaf) for leaf in pick(scores, prunable)]
-    for path, leaf in zip(prunable, leaves, strict=True):
+    for path, leaf in zip(prunable, pick(scores, prunable), strict=True):
         check_scores(path, leaf)
+    leaves = [jnp.ravel(leaf) for leaf in pick(scores, prunable)]
     if isinstance(keep, Mapping):
         for path, leaf in zip(prunable, leaves, strict=True):
             if path not in keep:
@@ -603,7 +603,8 @@ def check_scores(path: str, scores: Array) -> None:
     Traceback (most recent call last):
     ValueError: NaN among the scores of fc1/kernel: only numbers can be ranked
     """
-    if not isinstance(scores, jax.core.Tracer) and bool(jnp.isnan(scores).any()):
+    there = np if isinstance(scores, np.ndarray) else jnp  # where the scores are
+    if not isinstance(scores, jax.core.Tracer) and bool(there.isnan(scores).any()):
         raise ValueError(f"NaN among the scores of {path}: only numbers can be ranked")
 
 

@@ -247,6 +247,7 @@ def evaluate(
     batch_size = min(batch_size, n)
     whole = n // batch_size
 
+    @partial(jax.jit, inline=True)  # traced once, for its shapes and in the scan
     def totals(part: Split) -> Metrics:
         part = runs.divide(part)
         inputs, targets = task.read(prepare(part.images), part.labels)

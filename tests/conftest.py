@@ -1,6 +1,7 @@
 """What all tests share: several CPU devices, and a tiny net with its wiring and its evidence."""
 
 import collections
+import ctypes
 import gc
 import itertools
 import os
@@ -79,26 +80,38 @@ MOST_BYTES = 3 * 2**30
 """The memory that a process of the tests may keep, arrays and programs."""
 
 
+STAYED = [0.0]
+"""The share that was in use after the last clearing, which no other one would free."""
+
+
 @pytest.fixture(autouse=True)
 def room_for_programs():
     """Drops what is kept before it is too much: first what none can call, then all programs."""
     yield
-    if next(TESTS_RUN) % 25 == 0 and is_full(1):
-        gc.collect()
-        if is_full(1 / 2):
+    if next(TESTS_RUN) % 25 == 0 and in_use() > max(1, 1.2 * STAYED[0]):
+        free()
+        if in_use() > 1 / 2:
             jax.clear_caches()
-            gc.collect()
+            free()
+        STAYED[0] = in_use()
 
 
-def is_full(share):
-    """Whether this process has a share of its regions and memory; False where none tells."""
+def free():
+    """Collects what none can call, and gives its memory back to the system where glibc does so."""
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
+
+
+def in_use():
+    """The share of its regions or of its memory that this process has; 0 where none tells."""
     regions, pages = pathlib.Path("/proc/self/maps"), pathlib.Path("/proc/self/statm")
     if not (regions.exists() and pages.exists()):
-        return False
+        return 0.0
     with regions.open() as lines:
         mapped = sum(1 for _ in lines)
     resident = int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return mapped > share * MOST_MAPS or resident > share * MOST_BYTES
+    return max(mapped / MOST_MAPS, resident / MOST_BYTES)
 
 
 @pytest.fixture(scope="session")

@@ -139,11 +139,16 @@ def test_dense_nets_are_trained_once_for_all_experiments(smokes):
     assert len(dense) == 2  # the two seeds'
 
 
-def test_a_killed_comparison_resumes_to_the_same_numbers(smokes, cache, tmp_path):
+def test_a_killed_comparison_resumes_to_the_numbers_that_its_masks_have_beside_others(
+    smokes, cache, tmp_path
+):
     words = commands.command("criterion_comparison", "--smoke", f"--out={tmp_path / 'run'}")
+    words += ["--criteria=synflow", "--checks=shuffled", "--density=0.2"]
     words.append(f"--dense_store={tmp_path / 'dense'}")
     commands.kill_and_resume(words, tmp_path / "run", ("train-00",), cache)
-    assert summary(tmp_path / "run") == summary(smokes("criterion_comparison")[0])
+    kinds = ("dense", "", "1.0"), ("synflow", "", "0.2"), ("synflow", "shuffled", "0.2")
+    beside = grouped(summary(smokes("criterion_comparison")[0]), "method", "check", "density")
+    assert summary(tmp_path / "run") == [row for kind in kinds for row in beside[kind]]
 
 
 def test_masks_can_be_counted_without_looking_at_an_image(cache, tmp_path):

@@ -28,3 +28,13 @@ def test_a_figure_of_a_run_that_goes_on_is_drawn_if_time_has_passed(tmp_path, mo
     for now[0] in (129.0, 130.0, 164.0, 165.0, 190.0):  # 30 after 100; 30 after 135
         draw_if_due(tmp_path)
     assert drawn == [130.0, 165.0]
+
+
+def test_a_single_seed_has_no_error_bars_and_no_deviation():
+    assert canvas.deviations([[1.0, 3.0], [5.0]]) == [2**0.5, 0.0]
+    assert canvas.deviations([[1.0], [5.0]]) is None
+    mean, bars = canvas.reach([[1.0, 3.0], [5.0]])
+    assert mean.tolist() == [2, 5] and bars.tolist() == [[1, 0], [1, 0]]
+    assert canvas.reach([[1.0], [5.0]])[1] is None
+    assert canvas.over_seeds(3) == "n = 3 seeds, mean ± standard deviation"
+    assert canvas.over_seeds(1) == "1 seed"

@@ -8,12 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.classification import measures, trainers
+from experiments.classification import figure, given_nets, measures, trainers
 from experiments.classification.measures import Classifier
 from experiments.classification.methods import METHODS, BayesSettings, gate_of
 from experiments.classification.page import table
+from experiments.harness.problem import build
+from experiments.harness.training_settings import NetSettings, TrainSettings
 from jaxtickets import gates, losses, masks
 from jaxtickets.gates import Setting
+from jaxtickets.io.errors import UserError
+from jaxtickets.io.tickets import load_ticket, save_ticket
 from jaxtickets.training import Recipe
 from jaxtickets.types import Gaussian, Model, Split
 
@@ -81,6 +85,28 @@ def test_a_killed_run_resumes_to_the_same_numbers(smokes, cache, tmp_path):
     home = killed / "lenet300_100-mnist5k"
     commands.kill_and_resume(words, home, (f"train-{METHOD}",), cache)
     assert commands.summary(killed) == commands.summary(folder)
+
+
+def test_given_dense_nets_are_the_seeds_own(smokes, tmp_path):
+    folder, _ = smokes("classification")
+    home = folder.parent / "dense" / "tickets"
+    net = NetSettings(model="lenet300_100", dataset="mnist5k", widths="20,10", use_bias=False)
+    problem = build(net, TrainSettings(), "", False)
+    places, found = given_nets.find([f"{home}/*"], problem, seeds=(1, 0))
+    assert len(places) == 2 and set(found.places.values()) == set(home.iterdir())
+    for i, seed in enumerate((1, 0)):
+        ticket, provenance = load_ticket(found.places[seed])
+        assert provenance["seed"] == found.summary[i]["seed"] == seed
+        np.testing.assert_array_equal(
+            found.params["fc1"]["kernel"][i], ticket.params["fc1"]["kernel"]
+        )
+    with pytest.raises(UserError, match="nets of seeds 0,1, must be 0,1,2"):
+        given_nets.find([f"{home}/*"], problem, seeds=(0, 1, 2))
+    ticket, provenance = load_ticket(found.places[0])
+    cut = ticket._replace(mask=jax.tree.map(jnp.zeros_like, ticket.mask))
+    save_ticket(tmp_path / "cut", cut, provenance)
+    with pytest.raises(UserError, match="seed 0 has 0 % of the weights, must be dense"):
+        given_nets.find([f"{tmp_path}/cut"], problem, seeds=(0,))
 
 
 # --- by hand -------------------------------------------------------------------------------------
@@ -196,3 +222,17 @@ def test_the_table_has_a_part_for_each_net_and_the_spread_of_its_seeds():
     ).split("\n\n")
     assert first.splitlines()[0] == "a on mnist" and second.splitlines()[0] == "b on mnist"
     assert first.splitlines()[2].split()[:7] == ["dense", "whole", "1", "2", "60.00", "±", "14.14"]
+    assert first.splitlines()[2].split()[-2:] == ["0.000", "1.0"]  # seconds have no spread
+
+
+def test_a_bin_is_drawn_if_each_seed_has_ten_images_in_it():
+    counts = {0.2: (3,), 0.4: (100, 9), 0.6: (10, 12), 0.8: (50,)}
+    rows = [
+        {"seed": seed, "curve": curve, "x": x, "y": count}
+        for x, mine in counts.items()
+        for seed, count in enumerate(mine)
+        for curve in ("bin", "accuracy")
+    ]
+    assert figure.full_bins(rows).tolist() == [False, False, True, False]
+    one = [row for row in rows if row["seed"] == 0]
+    assert figure.full_bins(one).tolist() == [False, True, True, True]

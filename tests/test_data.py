@@ -190,7 +190,7 @@ def test_mnist5k_is_the_same_data_set_on_every_machine():
 
 
 def test_mnist5k_says_what_to_do_when_mlxtends_file_is_missing_or_damaged(tmp_path, monkeypatch):
-    monkeypatch.setattr(bundled.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(bundled, "folder_of", lambda package: tmp_path)
     assert "can't be read" in error_of(lambda: data.load("mnist5k"))
     (tmp_path / "data" / "data").mkdir(parents=True)
     file = tmp_path / "data" / "data" / "mnist_5k.csv.gz"
@@ -226,7 +226,7 @@ def test_digits_are_scikit_learns_each_in_one_split():
 
 
 def test_digits_say_what_to_do_when_their_file_is_missing(tmp_path, monkeypatch):
-    monkeypatch.setattr(bundled.resources, "files", lambda package: tmp_path)
+    monkeypatch.setattr(bundled, "folder_of", lambda package: tmp_path)
     message = error_of(lambda: data.load("digits"))
     assert "can't be read" in message and "--no-deps scikit-learn" in message
 

@@ -1,6 +1,7 @@
 """Learned sparsity: facts of all gates, penalties as gates, counts, tickets, cuts, resume."""
 
 import dataclasses
+import json
 
 import commands
 import jax
@@ -9,8 +10,9 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.learned_sparsity import iterative, penalty_gates, ways
-from experiments.learned_sparsity.methods import FACTS, LEARNED
+from experiments.harness import rows as harness_rows
+from experiments.learned_sparsity import figure, iterative, penalty_gates, ways
+from experiments.learned_sparsity.methods import FACTS, LEARNED, NAMES
 from experiments.learned_sparsity.page import table
 from experiments.learned_sparsity.settings import LearnSettings, gate_rate_of, levels_of
 from jaxtickets import gates, masks, penalties
@@ -19,7 +21,7 @@ from jaxtickets.dynamic import proximal
 from jaxtickets.gates import JOINT_GATES
 from jaxtickets.io.tickets import load_ticket
 
-SIZES = {"fc1/kernel": 784 * 300, "fc2/kernel": 300 * 100, "out/kernel": 1000}
+SIZES = {"fc1/kernel": 784 * 30, "fc2/kernel": 30 * 20, "out/kernel": 200}
 TOTAL = sum(SIZES.values())
 PRUNABLE = ("fc1/kernel", "fc2/kernel", "out/kernel")  # of the net of `mlp`: 42 weights
 KEY = jax.random.key(0)
@@ -210,7 +212,7 @@ def test_iterative_pruning_counts_all_levels_and_keeps_a_part_of_the_level_befor
         load_ticket(folder / "tickets" / f"imp-density{density}-seed1")[0].mask
         for density in (0.2, 0.1)
     )
-    assert int(masks.count(jax.tree.map(jnp.logical_and, more, less), tuple(SIZES))) == 26_620
+    assert int(masks.count(jax.tree.map(jnp.logical_and, more, less), tuple(SIZES))) == 2_432
 
 
 def test_levels_keep_half_or_more_and_equal_shares_between_densities():
@@ -243,17 +245,19 @@ def test_each_result_is_a_ticket_with_its_trained_weights(rows, smokes):
         jax.tree.map(np.testing.assert_array_equal, again.mask, ticket.mask)
 
 
-def test_a_killed_run_resumes_to_the_same_numbers(smokes, cache, tmp_path):
+def test_a_killed_run_resumes_to_the_numbers_that_the_method_has_beside_others(
+    rows, smokes, cache, tmp_path
+):
     folder, _ = smokes("learned_sparsity")
     killed = tmp_path / "killed"
-    words = commands.command("learned_sparsity", "--smoke", f"--out={killed}")
+    words = commands.command("learned_sparsity", "--smoke", "--methods=granet", f"--out={killed}")
     words.append(f"--dense_store={folder.parent / 'dense'}")
     commands.kill_and_resume(words, killed, ("train-granet-00",), cache)
-    before, after = (
-        [{k: v for k, v in row.items() if "milli" not in k} for row in commands.summary(place)]
-        for place in (folder, killed)
+    beside, alone = (
+        [{k: v for k, v in row.items() if v and "milli" not in k} for row in found]
+        for found in (rows, commands.summary(killed))
     )
-    assert before == after
+    assert alone == [*of(beside, method="dense"), *of(beside, method="granet")]
 
 
 # --- the page ------------------------------------------------------------------------------------
@@ -276,3 +280,38 @@ def test_the_table_has_a_row_a_method_and_strength_and_names_what_lost_a_layer()
     expected = ["l0", "0.1", "2", "5.0", "20.00", "±", "14.14", "70.00", "±", "14.14"]
     assert learned.split()[:10] == expected
     assert lost == "a layer is lost: l0 at strength 0.1 keeps nothing in a (1 of 2 runs)"
+
+
+# --- figures --------------------------------------------------------------------------------------
+
+
+def test_axes_end_where_points_do():
+    one = figure.Line(left=[[50.0], [4.0]], accuracy=[[97.0], [60.0]])
+    bottom, top = figure._heights({"l0": one}, [98.0, 98.0])  # 60 is more than 12 points lower
+    assert (bottom, top) == pytest.approx((96.9, 98.1))
+    far = figure.Line(left=[[4.0, 4.0]], accuracy=[[59.0, 61.0]])  # deviation 2 ** 0.5
+    bottom, top = figure._heights({"l0": far}, [98.0])
+    margin = 0.05 * (98 - (60 - 2**0.5))
+    assert (bottom, top) == pytest.approx((60 - 2**0.5 - margin, 98 + margin))
+    assert figure._least({"l0": one}) == 2.0
+    assert figure._least({"l0": figure.Line(left=[[5.0]], accuracy=[[97.0]])}) == 5.0
+    assert figure._ticks(0.2, 100) == [0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
+
+
+def test_every_method_stands_in_one_panel():
+    methods = [method for some in figure.PANELS.values() for method in some]
+    assert sorted(methods) == sorted(NAMES)
+
+
+def test_only_cut_nets_have_a_figure_of_their_multiply_adds(tmp_path):
+    def row(method, cut_left):
+        same = {"strength": 0.1, "asked": None, "density": 0.5, "trained_accuracy": 0.9}
+        return {"method": method, **same, "cut_left": cut_left, "cut_accuracy": 0.8}
+
+    spec = {"model": "a", "dataset": "b", "retrain_epochs": 0, "seeds": 1}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    harness_rows.write_csv(tmp_path / "summary.csv", [row("dense", None), row("l0", None)])
+    assert figure.draw_multiply_adds(tmp_path) is None
+    summary = [row("dense", None), row("l0_groups", 0.4)]
+    harness_rows.write_csv(tmp_path / "summary.csv", summary)
+    assert figure.draw_multiply_adds(tmp_path).exists()

@@ -16,7 +16,7 @@ PLAIN = commands.command(
     "--preset=annealing",
     "--model=lenet300_100",
     *("--seeds=1", "--chains=2", "--steps=20", "--chunk=10", "--images=50", "--burn_in=5"),
-    *("--epochs=2", "--batch_size=250"),
+    *("--widths=30,20", "--epochs=2", "--batch_size=250"),
 )
 
 
@@ -88,10 +88,15 @@ def test_the_ticket_loads_with_its_net(smoke):
     assert all((kernel != 0).all() for kernel in masks.pick(ticket.params, provenance["prunable"]))
 
 
-def test_a_run_killed_twice_resumes_to_the_same_numbers(smoke, cache, tmp_path):
-    folder = tmp_path / "run"
-    commands.kill_and_resume([*COMMAND, f"--out={folder}"], folder, ("search", "train"), cache)
-    assert summary(folder) == summary(smoke[0])
+def test_a_run_killed_twice_resumes_to_the_numbers_that_its_masks_have_beside_others(
+    smoke, cache, tmp_path
+):
+    folder, compared = tmp_path / "run", ("ticket", "snip")
+    words = [*COMMAND, f"--compare={','.join(compared)}", f"--out={folder}"]
+    commands.kill_and_resume(words, folder, ("search", "train"), cache)
+    beside = [row for row in summary(smoke[0]) if row["method"] in compared]
+    assert len(beside) == 2
+    assert summary(folder) == beside
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
     names = ("phase", "chunk", "method", "chain", "step")
     keys = [tuple(str(row.get(name)) for name in names) for row in rows]

@@ -259,7 +259,9 @@ def test_a_criterion_costs_what_its_record_says(monkeypatch):
 
 
 def test_a_gate_goes_on_from_its_checkpoint_to_the_same_masks(tmp_path):
-    net = NetSettings(model="lenet300_100", use_bias=False, initializer="kaiming_normal")
+    net = NetSettings(
+        model="lenet300_100", widths="60,40", use_bias=False, initializer="kaiming_normal"
+    )
     train = TrainSettings(optimizer="momentum", learning_rate=0.1, iterations=54, look_every=27)
     problem = build(net, train, "", False)
     seeds = [seed(problem, number) for number in (0, 1)]
@@ -278,7 +280,9 @@ def test_a_gate_goes_on_from_its_checkpoint_to_the_same_masks(tmp_path):
 
 
 def test_a_polished_mask_keeps_its_counts_and_classifies_better(tmp_path):
-    net = NetSettings(model="lenet300_100", use_bias=False, initializer="kaiming_normal")
+    net = NetSettings(
+        model="lenet300_100", widths="60,40", use_bias=False, initializer="kaiming_normal"
+    )
     train = TrainSettings(optimizer="momentum", learning_rate=0.1, iterations=70, look_every=70)
     problem = build(net, train, "", False)
     seeds = [seed(problem, number) for number in (0, 1)]

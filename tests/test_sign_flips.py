@@ -113,10 +113,14 @@ def test_rates_are_chosen_on_validation_data_and_differences_are_paired():
     assert "(" not in lines[-2]
 
 
-def test_a_killed_run_goes_on_to_the_same_numbers(smokes, tmp_path, cache):
+def test_a_killed_run_goes_on_to_the_numbers_that_a_rule_has_beside_others(smokes, tmp_path, cache):
     folder, _ = smokes("sign_flips")
     words = commands.command("sign_flips", "--smoke", f"--out={tmp_path / 'run'}")
+    words += ["--rules=hybrid2", "--variants=noise"]
     commands.kill_and_resume(words, tmp_path / "run", ("dense",), cache)
-    assert commands.summary(tmp_path / "run") == commands.summary(folder)
+    wanted = ("dense", "plain"), ("hybrid2", "noise")
+    beside = [row for row in commands.summary(folder) if (row["rule"], row["variant"]) in wanted]
+    assert len(beside) == 2 * 2 + 2 * 2 * 2
+    assert commands.summary(tmp_path / "run") == beside
     for name in ("flips.csv", "predictors.csv", "bins.csv"):
         assert (tmp_path / "run" / name).read_text() == (folder / name).read_text()

@@ -91,9 +91,9 @@ def test_the_winner_of_a_run_is_the_best_after_the_look_and_pays_for_all(smokes)
         assert row["winner"] == min(contenders, key=first.get)
         assert row["trained_accuracy"] == mine[row["winner"]]["trained_accuracy"]
         passes = sum(int(mine[name]["forward_passes"]) for name in contenders)
-        # the five others train for an epoch, 27 batches of 128, forward and twice as much
-        # backward; all six are looked at once, on 500 images
-        assert int(row["forward_passes"]) == passes + 5 * 3 * 27 * 128 + 6 * 500
+        # the five others train for an epoch, 31 batches of 32, forward and twice as much
+        # backward; all six are looked at once, on 300 images
+        assert int(row["forward_passes"]) == passes + 5 * 3 * 31 * 32 + 6 * 300
 
 
 def test_contenders_of_each_budget_density_and_seed_race_apart(tmp_path):

@@ -3,7 +3,9 @@
 import json
 import types
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from experiments.harness import pages, rows, structured_tables, tables
 from experiments.imp_rewind import page as imp_rewind
@@ -146,6 +148,28 @@ def test_what_is_kept_of_runs_is_small_and_stands_in_a_page():
         assert path.stat().st_size < pages.MOST_BYTES, path
         if path.suffix == ".json":
             assert f"<!-- table: {path.parent.parent.name}/{path.stem} -->" in text, path
+
+
+def test_a_kept_figure_has_the_colours_of_the_run_s(tmp_path):
+    """Text in 200 greys over most of it, a colour bar of 1 % and two marks of 9 pixels each."""
+    pixels = np.full((200, 300, 3), 255, np.uint8)
+    pixels[50:] = np.random.RandomState(0).randint(55, 255, (150, 300, 1))
+    ramp = np.arange(200)
+    pixels[:, 296:299] = np.stack([255 - ramp, np.abs(ramp - 100), ramp], -1)[:, None]
+    pixels[10:13, 10:13], pixels[10:13, 20:23] = (255, 127, 14), (148, 103, 189)
+    Image.fromarray(pixels).save(tmp_path / "run.png")
+    pages.draw(tmp_path / "run.png", tmp_path / "kept.png")
+    kept = np.asarray(Image.open(tmp_path / "kept.png").convert("RGB")).astype(int)
+    assert np.abs(kept - pixels).max() < 16
+
+
+def test_a_figure_is_shrunk_until_it_can_be_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(pages, "MOST_BYTES", 3000)
+    noise = np.random.RandomState(0).randint(0, 255, (60, 60, 3), np.uint8)  # a byte a pixel
+    Image.fromarray(noise).save(tmp_path / "run.png")
+    pages.draw(tmp_path / "run.png", tmp_path / "kept.png")
+    assert (tmp_path / "kept.png").stat().st_size < 3000
+    assert 20 < Image.open(tmp_path / "kept.png").width < 60
 
 
 def test_a_run_that_has_not_ended_has_no_table(tmp_path):

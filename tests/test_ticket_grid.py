@@ -4,10 +4,11 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from experiments.harness.training_settings import NetSettings
-from experiments.ticket_grid import batching_cost, estimate, step_profile
+from experiments.ticket_grid import batching_cost, estimate, figure, step_profile
 from experiments.ticket_grid.estimate import Plan, Rate, StepCost
 from experiments.ticket_grid.presets import MOBILENET
 from experiments.ticket_grid.settings import Question
@@ -116,3 +117,20 @@ def test_more_virtual_devices_than_cores_are_said(cpus, monkeypatch):
         cpus[:2],
         cpus,
     ]
+
+
+def test_a_single_cut_has_lines_over_the_rewind_epoch():
+    levels = {"dense": 0.9, "reinit": 0.8}
+    summary = [{"method": name, "trained_accuracy": value} for name, value in levels.items()]
+    summary += [
+        {"method": method, "rewind": rewind, "trained_accuracy": 0.1 * rewind + seed}
+        for method in ("ticket", "shuffled")
+        for rewind in (0, 2)
+        for seed in (0, 0.5)
+    ]
+    (panel,) = figure._lines(summary).axes
+    drawn = {line.get_label(): line.get_ydata() for line in panel.lines}
+    assert list(drawn["dense net"]) == [90, 90] and list(drawn["new initialisation"]) == [80, 80]
+    found = {box.get_label(): box.lines[0].get_ydata().astype(float) for box in panel.containers}
+    np.testing.assert_allclose(found["ticket"], [25, 45])
+    np.testing.assert_allclose(found["mask shuffled within layers"], [25, 45])

@@ -53,7 +53,10 @@ from experiments.harness.training_runs import start_of
 from experiments.harness.training_settings import IDLE, NetSettings, TrainSettings
 
 SMOKE: dict[str, Any] = {
+    "dataset": "digits",
     "widths": "30,20",
+    "train_images": 1000,
+    "batch_size": 32,
     "variants": ("granet", "hot_cycles", "consensus", "exchange"),
     "heat": (1.0,),
     "density": (0.1,),

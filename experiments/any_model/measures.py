@@ -98,7 +98,7 @@ def random_ticket(model: Model, draw: np.random.Generator) -> Ticket:
         scale = (2 / np.prod(like.shape[:-1])) ** 0.5
         return (scale * draw.normal(size=like.shape)).astype(like.dtype)
 
-    params, stats = jax.tree.map(leaf, jax.eval_shape(model.init, jax.random.key(0)))
+    params, stats = jax.tree.map(leaf, nets.init_shapes(model))
     return Ticket(params, stats, masks.ones(params), np.int32(0))
 
 

@@ -8,6 +8,7 @@ test images and on others.
     python -m experiments.classification
     python -m experiments.classification --preset=mnist
     python -m experiments.classification --models=lenet5,scnn --datasets=mnist,fashion_mnist
+    python -m experiments.classification --dense_nets=FOLDER/tickets/trained-level00-*
 
 The results are in experiments/classification/README.md, with n, spread, device and time.
 """
@@ -16,7 +17,7 @@ import dataclasses
 
 from absl import flags
 
-from experiments.classification import classifiers, figure, page
+from experiments.classification import classifiers, figure, given_nets, page
 from experiments.classification.measured_rows import LEADING, measure
 from experiments.classification.methods import BayesSettings
 from experiments.classification.presets import DEFAULT, PRESETS
@@ -52,6 +53,7 @@ GROUPS = (
 GAUSSIAN = Except(("scale_mixture",))
 WITHOUT_EFFECT: Idle = {
     **IDLE,
+    "dense_store": ({"dense_nets": Except(((),))},),
     "model": ({"models": Except(((),))},),
     "dataset": ({"datasets": Except(((),))},),
     "prior": ({"methods": Without(("bayes_by_backprop",))},),
@@ -74,7 +76,8 @@ def main() -> None:
     refuse_idle(WITHOUT_EFFECT, parts)
     setup.start(place, batch.precision)
     axis = runs.axis(batch.mode, batch.width)
-    built, others = [], []
+    built, others, given = [], [], []
+    seeds = range(net.seed, net.seed + net.seeds)
     for dataset in settings.datasets or (net.dataset,):
         for model in settings.models or (net.model,):
             one = dataclasses.replace(net, model=model, dataset=dataset)
@@ -82,15 +85,19 @@ def main() -> None:
             problem = build(one, train, place.data_dir, place.prepare, batch.precision)
             others.append(check(settings, bayes, problem, net.seeds, place.data_dir))
             built.append(problem)
+            if settings.dense_nets:
+                given.append(given_nets.find(settings.dense_nets, problem, seeds))
+    if given:
+        parts[0] = dataclasses.replace(settings, dense_nets=given[0][0])
     run = records.open_run_of_flags("classification", place, parts, axis)
 
     summary: list[Row] = []
     curves: list[Row] = []
-    for problem, other in zip(built, others, strict=True):
+    for i, (problem, other) in enumerate(zip(built, others, strict=True)):
         folder = run.folder / f"{nets.name_of(problem.net)}-{problem.dataset.name}"
         folder.mkdir(exist_ok=True)
         session = session_in(folder, place, axis, problem, net)
-        dense = dense_nets(session, train, store)
+        dense = given[i][1] if given else dense_nets(session, train, store)
         batches = classifiers.batches(session, settings, bayes, train, dense)
         made, drawn = measure(session, settings, batches, other)
         summary += made

@@ -1,7 +1,7 @@
 """Figures of classification: calibration, entropies, rejection, and shifted images.
 
 Each model and data set has a row of panels. Lines are means over seeds, and bands or whiskers
-sample standard deviations.
+sample standard deviations, which a single seed doesn't have.
 """
 
 from collections.abc import Sequence
@@ -11,15 +11,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.harness import rows
-from experiments.harness.canvas import deviation, legend_beside, save, subplots, words
+from experiments.harness.canvas import (
+    deviation,
+    legend_beside,
+    over_seeds,
+    save,
+    subplots,
+    words,
+)
 from experiments.harness.records import read_spec
 from experiments.harness.rows import Row
+from experiments.harness.tables import spread
 from jaxtickets.data import classes
 
 CURVES = "curves.csv"
 WHOLE = "whole"
-FEWEST = 5
-"""The fewest images of a bin that is drawn, on average over the seeds that have any in it."""
+FEWEST = 10
+"""The fewest images that a bin must have in every seed to be drawn."""
 OTHERS = {"inverted": "inverted test images", "noise": "random pixels"}
 
 
@@ -39,12 +47,14 @@ class Line(NamedTuple):
 def draw_reliability(folder: Path) -> Path:
     """Draws accuracy against confidence in bins, a panel a method, a line a kind of net.
 
-    Pruned nets are those of the lowest density. Bins with fewer than `FEWEST` images are left out.
+    Pruned nets are those of the lowest density. Bins with fewer than `FEWEST` images in any seed
+    are left out: their accuracy says nothing.
     """
     found = _read(folder)
     lowest = min(row["density"] for row in found)
     kinds = list(dict.fromkeys(row["net"] for row in found))
     nets, methods = _nets(found), _methods(found)
+    many = len({row["seed"] for row in found})
     fig, axes = subplots(len(nets), len(methods), (3.4 * len(methods) + 1.6, 3.4 * len(nets)))
     for line, net in zip(axes, nets, strict=True):
         for panel, method in zip(line, methods, strict=True):
@@ -54,13 +64,13 @@ def draw_reliability(folder: Path) -> Path:
                 mine = _of(found, net=kind, method=method, density=density, **net)
                 if not mine:
                     continue
-                x, y, count = (_line(mine, name) for name in ("confidence", "accuracy", "bin"))
-                full = count.mean >= FEWEST
+                x, y = _line(mine, "confidence"), _line(mine, "accuracy")
+                full = full_bins(mine)
                 label = kind if kind == WHOLE else f"{kind}, {100 * density:g} % left"
                 panel.errorbar(
                     x.mean[full],
                     y.mean[full],
-                    y.spread[full],
+                    y.spread[full] if many > 1 else None,
                     fmt="o-",
                     ms=3,
                     lw=1.2,
@@ -72,7 +82,9 @@ def draw_reliability(folder: Path) -> Path:
             panel.set(xlim=(0, 1.02), ylim=(0, 1.02))
             panel.grid(alpha=0.3)
     legend_beside(axes[0, -1])
-    fig.suptitle(_title(folder, "Accuracy of predictions by their confidence"))
+    few = f"bins with fewer than {FEWEST} images{' in a seed' * (many > 1)} are left out"
+    title = _title(folder, "Accuracy of predictions by their confidence")
+    fig.suptitle(f"{title}\n{few}", fontsize="medium")
     return save(fig, folder, "reliability")
 
 
@@ -96,7 +108,7 @@ def draw_entropy(folder: Path) -> Path:
                     at, low, 100 * (shares.mean + shares.spread), step="mid", alpha=0.2
                 )
             areas = [row["auroc"] for row in _of(summary, net=WHOLE, method=method, **net)]
-            area = f"AUROC {np.mean(areas):.3f} ± {deviation(areas):.3f}"
+            area = f"AUROC {spread(areas, 1, 3)}"
             panel.set(xlabel="predictive entropy (nats)", ylabel="images (%)")
             panel.set_title(f"{_head(net, method, nets)}\n{area}", fontsize="medium")
             panel.set_yscale("symlog", linthresh=1)
@@ -182,6 +194,16 @@ def _of(found: Sequence[Row], **fields: Any) -> list[Row]:
     return [row for row in found if all(row[name] == value for name, value in fields.items())]
 
 
+def full_bins(found: Sequence[Row]) -> np.ndarray:
+    """Which of the bins that any seed has in use have `FEWEST` images in every seed: bool`[n]`."""
+    counts: dict[float, list[float]] = {}
+    for row in found:
+        if row["curve"] == "bin":
+            counts.setdefault(row["x"], []).append(row["y"])
+    seeds = len({row["seed"] for row in found})
+    return np.array([len(counts[x]) == seeds and min(counts[x]) >= FEWEST for x in sorted(counts)])
+
+
 def _line(found: Sequence[Row], curve: str) -> Line:
     groups: dict[float, list[float]] = {}
     for row in found:
@@ -210,7 +232,6 @@ def _head(net: Row, what: str, nets: Sequence[Row]) -> str:
 
 
 def _title(folder: Path, what: str) -> str:
-    many = read_spec(folder)["seeds"]
     nets = _nets(rows.read_summary(folder))
     net = f": {nets[0]['model']} on {nets[0]['dataset']}" if len(nets) == 1 else ""
-    return f"{what}{net}, n = {many} seed{'s'[: many - 1]}, mean ± standard deviation"
+    return f"{what}{net}, {over_seeds(read_spec(folder)['seeds'])}"

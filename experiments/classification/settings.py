@@ -21,6 +21,11 @@ class ClassifySettings:
 
     models: tuple = option((), "several nets in place of --model; empty: --model only")
     datasets: tuple = option((), "several data sets in place of --dataset; empty: --dataset only")
+    dense_nets: tuple = option(
+        (),
+        "folders of trained dense nets of other runs, tickets or glob patterns, one for each seed, "
+        "from which MOPED and masks start; empty: those of --dense_store",
+    )
     density: tuple = option(
         (0.05, 0.02),
         "kept fractions of the weights of pruned nets; empty: no net is pruned",

@@ -10,7 +10,15 @@ import numpy as np
 from experiments.compression.files import DENSE, PARTS, STAGES
 from experiments.compression.page import grouped
 from experiments.harness import rows
-from experiments.harness.canvas import deviation, legend_beside, save, subplots, words
+from experiments.harness.canvas import (
+    deviation,
+    deviations,
+    legend_beside,
+    over_seeds,
+    save,
+    subplots,
+    words,
+)
 from experiments.harness.records import read_spec
 
 Row = dict[str, Any]
@@ -49,9 +57,8 @@ def draw_errors(folder: Path) -> Path:
         _cuts(panel, summary)
         panel.set_xlabel("weights left (%)")
     _axes(panel, summary, mean, [error for *_, error in published])
-    many = spec["seeds"]
-    title = f"{spec['model']} on {spec['dataset']}, n = {many} seed{'s'[: many - 1]}"
-    fig.suptitle(f"Compression: {title}, mean ± standard deviation", fontsize="medium")
+    title = f"{spec['model']} on {spec['dataset']}, {over_seeds(spec['seeds'])}"
+    fig.suptitle(f"Compression: {title}", fontsize="medium")
     return save(fig, folder, "errors")
 
 
@@ -91,7 +98,7 @@ def _net(panel: Any, mine: Sequence[tuple[str, list[Row]]], colour: str, several
     panel.plot(across, up, color=colour, lw=0.8, alpha=0.6)
     for (stage, x, y), right, top in zip(points, across, up, strict=True):
         panel.errorbar(
-            *(right, top, deviation(y), deviation(x)),
+            *(right, top, deviations([y]), deviations([x])),
             marker=MARKERS[stage],
             color=colour,
             ms=5,
@@ -118,7 +125,7 @@ def _cuts(panel: Any, summary: Sequence[Row]) -> None:
         panel.errorbar(
             [100 * density for density, _ in mine],
             [np.mean(values) for values in errors],
-            [deviation(values) for values in errors],
+            deviations(errors),
             marker=MARKERS[stage],
             color=colours[method],
             ls="--" if stage == "cut" and (method, "pruned") in lines else "-",

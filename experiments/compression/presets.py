@@ -55,7 +55,7 @@ SMOKE: dict[str, Any] = {
     "retrain_epochs": 1,
     "share_epochs": 1,
     "levels": (8,),
-    "repeats": 5,
+    "repeats": 3,
     "execution": "dense",
 }
 PRESETS: dict[str, dict[str, Any]] = {

@@ -39,6 +39,8 @@ from jaxtickets.recipes.ticket_controls import CONTROLS, ControlInputs, apply_co
 CHECKS = ("shuffled", "reinit", "inverted")
 SMOKE: dict[str, Any] = {
     "widths": "100,50",
+    "train_images": 1000,
+    "batch_size": 40,
     "seeds": 2,
     "density": (0.2, 0.05),
     "criteria": ("random", "magnitude", "snip", "synflow"),

@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 
 from experiments.harness import rows
-from experiments.harness.canvas import densities, deviation, legend_beside, save, subplots
+from experiments.harness.canvas import (
+    densities,
+    deviations,
+    legend_beside,
+    over_seeds,
+    save,
+    subplots,
+)
 from experiments.harness.records import read_spec
 
 MARKS = {
@@ -87,7 +94,7 @@ def draw_accuracy(folder: Path) -> Path:
         groups = [
             [100 * r["trained_accuracy"] for r in fixed if r["drawn_epoch"] == e] for e in epochs
         ]
-        means, bars = [np.mean(g) for g in groups], [deviation(g) for g in groups]
+        means, bars = [np.mean(g) for g in groups], deviations(groups)
         panel.errorbar(epochs, means, bars, marker="o", capsize=2, label="drawn at that epoch")
         for method, (marker, colour, words) in MARKS.items():
             if all(row["method"] != method for row in summary):
@@ -110,7 +117,7 @@ def draw_accuracy(folder: Path) -> Path:
     how = {"continue": "training continues", "retrain": "retrained from step 0"}[spec["after"]]
     fig.suptitle(
         f"{spec['model']} on {spec['dataset']}, {spec['granularity']}: after the cut {how}; last "
-        f"point retrained from step 0\nmean and standard deviation, n = {len(dense)}"
+        f"point retrained from step 0\n{over_seeds(len(dense))}"
     )
     return save(fig, folder, "accuracy_over_draw")
 

@@ -34,6 +34,8 @@ from jaxtickets.keys import stream
 
 SMOKE: dict[str, Any] = {
     "widths": "30,20",
+    "train_images": 1000,
+    "batch_size": 40,
     "seeds": 2,
     "density": (0.1,),
     "criteria": ("random", "snip"),

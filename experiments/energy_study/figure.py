@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.harness import rows
-from experiments.harness.canvas import save, subplots
+from experiments.harness.canvas import over_seeds, save, subplots
 from experiments.harness.method_figures import label
 from experiments.harness.records import read_spec
 
@@ -65,7 +65,7 @@ def draw_energies(folder: Path, found: Sequence[dict[str, Any]]) -> Path:
     seeds = max(row["seeds"] for row in found)
     fig.suptitle(
         f"{spec['model']} on {spec['dataset']}: energies at initialisation and accuracy after full "
-        f"training; mean and standard deviation over {seeds} seeds"
+        f"training; {over_seeds(seeds)}"
     )
     return save(fig, folder, "energies")
 

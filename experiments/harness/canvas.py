@@ -26,16 +26,16 @@ def subplots(height: int, width: int, size: tuple[float, float]) -> Any:
 def save(fig: Any, folder: Path, name: str) -> Path:
     """Writes `figures/NAME.png` in the run's folder, closes the figure, and returns the path.
 
-    A title that is wider than the figure is broken into lines.
+    Lines of a title that are wider than the figure are broken.
     """
     from matplotlib import pyplot
 
     for title in fig.texts:
         share = title.get_window_extent().width / fig.bbox.width
         if share > 1:
-            text = title.get_text()
-            longest = max(map(len, text.splitlines()))
-            title.set_text(textwrap.fill(text, int(0.95 * longest / share)))
+            lines = title.get_text().splitlines()
+            most = int(0.95 * max(map(len, lines)) / share)
+            title.set_text("\n".join(textwrap.fill(line, most) for line in lines))
     place = folder / "figures"
     place.mkdir(exist_ok=True)
     path = place / f"{name}.png"
@@ -47,6 +47,18 @@ def save(fig: Any, folder: Path, name: str) -> Path:
         raise
     pyplot.close(fig)
     return place / f"{name}.png"
+
+
+def few_colours(picture: Any) -> Any:
+    """An RGB image of PIL with 256 colours of its own, which makes its file a third as large.
+
+    The palette covers the colours, then moves to the means of what is near them. By median cut most
+    of it goes to the greys of text, and the colours of bars and small marks change.
+    """
+    from PIL import Image
+
+    cover, means = Image.Quantize.MAXCOVERAGE, 1
+    return picture.quantize(256, cover, means, dither=Image.Dither.NONE)
 
 
 def now_and_then(draw: Callable[[Path], object], seconds: float = 60) -> Callable[[Path], None]:
@@ -66,9 +78,14 @@ def now_and_then(draw: Callable[[Path], object], seconds: float = 60) -> Callabl
     return draw_if_due
 
 
-def reach(values: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of each group, and error bars to its minimum and maximum: float`[n]`, `[2, n]`."""
+def reach(values: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray | None]:
+    """The mean of each group, and error bars to its minimum and maximum: float`[n]`, `[2, n]`.
+
+    There are no bars, None, if each group has a single value.
+    """
     mean = np.array([np.mean(v) for v in values])
+    if max(map(len, values), default=0) < 2:
+        return mean, None
     ends = [mean - [min(v) for v in values], [max(v) for v in values] - mean]
     return mean, np.maximum(ends, 0)  # a mean of equal values may be off by a rounding
 
@@ -86,6 +103,16 @@ def densities(summary: Sequence[dict[str, Any]]) -> list[float]:
 def deviation(values: Sequence[float]) -> float:
     """The sample standard deviation; 0 for a single value."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def deviations(groups: Sequence[Sequence[float]]) -> list[float] | None:
+    """The `deviation` of each group; None, for no error bars, if each has a single value."""
+    return [deviation(group) for group in groups] if max(map(len, groups), default=0) > 1 else None
+
+
+def over_seeds(seeds: int, shown: str = "mean ± standard deviation") -> str:
+    """`n = 3 seeds, mean ± standard deviation`, or `1 seed`, which has neither."""
+    return f"n = {seeds} seeds, {shown}" if seeds > 1 else "1 seed"
 
 
 def legend_beside(panel: Any, *named: Any) -> None:

@@ -169,7 +169,7 @@ def _check_soft(method: str, cut: CutSettings, steps: int, epoch: int) -> None:
 
 def check_scores(criterion: UnitCriterion, problem: Problem, wiring: Wiring) -> None:
     """Raises ValueError if the criterion can't score the net. Only shapes are evaluated."""
-    params, stats = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))
+    params, stats = nets.init_shapes(problem.recipe.model)
     size = len(problem.dataset.train.labels) // 10
     batches = jax.eval_shape(
         lambda split: jax.tree.map(lambda a: a[: 10 * size].reshape(10, size, *a.shape[1:]), split),

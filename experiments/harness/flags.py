@@ -106,9 +106,8 @@ def read(kind: type[T], defaults: T, preset: Mapping[str, Any]) -> T:
     values = {}
     for field in dataclasses.fields(kind):
         name = field.name
-        given = flags.FLAGS[name].present
         base = preset.get(name, getattr(defaults, name))
-        value: Any = flags.FLAGS[name].value if given else base
+        value: Any = base if left_out(name) else flags.FLAGS[name].value
         listed = isinstance(value, list | tuple)
         for word in (value if listed else [value]) if known_of(field) else ():
             choose(name, word, known_of(field))
@@ -146,6 +145,14 @@ def _with_recipe(preset: Mapping[str, Any]) -> Mapping[str, Any]:
         return preset
     recipe = RECIPES[choose("recipe", name, tuple(RECIPES))]
     return {**preset, **recipe} if given else {**recipe, **preset}
+
+
+def left_out(name: str) -> bool:
+    """Whether the command line has not the flag, so that a preset or the default gives its value.
+
+    False where there is no such flag, and settings are made by code.
+    """
+    return name in flags.FLAGS and not flags.FLAGS[name].present
 
 
 def preset_of(presets: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -9,8 +9,9 @@ import numpy as np
 from experiments.harness import rows
 from experiments.harness.canvas import (
     densities,
-    deviation,
+    deviations,
     legend_beside,
+    over_seeds,
     save,
     subplots,
     weights_left,
@@ -101,7 +102,7 @@ def draw_against_density(folder: Path) -> Path:
             panel.errorbar(
                 [100 * density for density in left],
                 [np.mean(g) for g in groups],
-                [deviation(g) for g in groups],
+                deviations(groups),
                 color=f"C{methods.index(method) % 10}",
                 ls=line,
                 marker=marker,
@@ -125,9 +126,7 @@ def draw_against_density(folder: Path) -> Path:
             panel.set_ylim(bottom=max(least - 1, usual - 2 * (most - usual) - 0.5))
     legend_beside(axes.flat[-1], *axes.flat[0].get_legend_handles_labels())
     seeds = len({row["seed"] for row in summary})
-    fig.suptitle(
-        f"{spec['model']} on {spec['dataset']}: mean and standard deviation of {seeds} seeds"
-    )
+    fig.suptitle(f"{spec['model']} on {spec['dataset']}: {over_seeds(seeds)}")
     return save(fig, folder, "accuracies")
 
 
@@ -208,8 +207,7 @@ def draw_accuracies(folder: Path) -> Path:
     axes.flat[0].legend(frameon=False)
     seeds = len({row["seed"] for row in summary})
     fig.suptitle(
-        f"{spec['model']} on {spec['dataset']}: mean and standard deviation of {seeds} seeds, "
-        "small dots: each seed"
+        f"{spec['model']} on {spec['dataset']}: {over_seeds(seeds)}, small dots: each seed"
     )
     return save(fig, folder, "accuracies")
 
@@ -241,7 +239,7 @@ def draw_layers(folder: Path) -> Path:
     seeds = len({row["seed"] for row in summary})
     fig.suptitle(
         f"Where the weights are kept: {what}\n"
-        f"mean and standard deviation of {seeds} seeds; dashed: density of the whole net",
+        f"{over_seeds(seeds)}; dashed: density of the whole net",
         fontsize="medium",
     )
     return save(fig, folder, "layers")
@@ -251,7 +249,7 @@ def _point(panel: Any, x: float, values: Sequence[float], colour: str) -> None:
     """Draws the mean with its standard deviation, and the values beside it."""
     if not values:
         return
-    panel.errorbar(x, np.mean(values), deviation(values), fmt="o", color=colour, capsize=4, ms=6)
+    panel.errorbar(x, np.mean(values), deviations([values]), fmt="o", color=colour, capsize=4, ms=6)
     panel.plot([x + 0.12] * len(values), values, ".", color=colour, alpha=0.5, ms=5)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from absl import flags
 
+from experiments.harness.canvas import few_colours
 from experiments.harness.main import run_main
 from experiments.harness.pages import ROOT
 from jaxtickets.io.errors import UserError
@@ -84,14 +85,14 @@ def outputs(notebook: Any) -> list[Any]:
 
 
 def with_few_colours(notebook: Any) -> None:
-    """Writes the figures anew with 128 colours, which makes them a third as large."""
+    """Writes the figures anew with few colours, see `canvas.few_colours`."""
     from PIL import Image
 
     for output in outputs(notebook):
         if figure := output.get("data", {}).get("image/png"):
             picture = Image.open(io.BytesIO(base64.b64decode(figure))).convert("RGB")
             small = io.BytesIO()
-            picture.quantize(128).save(small, "png", optimize=True)
+            few_colours(picture).save(small, "png", optimize=True)
             output["data"]["image/png"] = base64.b64encode(small.getvalue()).decode()
 
 

@@ -34,6 +34,7 @@ from typing import Any
 from absl import flags
 
 from experiments.harness import default_page, provenance, rows
+from experiments.harness.canvas import few_colours
 from experiments.harness.flags import RunSettings, StoreSettings
 from experiments.harness.main import run_main
 from experiments.harness.records import read_spec
@@ -191,7 +192,7 @@ def command(words: str) -> str:
 
 
 def draw(source: Path, target: Path) -> None:
-    """Copies a figure, with few colours and as small as it must be to be kept.
+    """Copies a figure with 256 colours of its own, shrunk only if it is too large to be kept.
 
     Raises:
       UserError: there is none.
@@ -202,13 +203,14 @@ def draw(source: Path, target: Path) -> None:
         picture = Image.open(source).convert("RGB")
     except OSError as error:
         raise UserError(f"no figure {source}: {error}") from error
-    share = min(1.0, 1600 / picture.width)
+    share, smaller = 1.0, picture
     while True:
-        size = round(share * picture.width), round(share * picture.height)
-        picture.resize(size, Image.Resampling.LANCZOS).quantize(128).save(target, optimize=True)
+        few_colours(smaller).save(target, optimize=True)
         if target.stat().st_size < MOST_BYTES:
             return
         share *= 0.9
+        size = round(share * picture.width), round(share * picture.height)
+        smaller = picture.resize(size, Image.Resampling.HAMMING)  # it doesn't overshoot at edges
 
 
 def _small(path: Path) -> None:
@@ -255,8 +257,9 @@ def origin_words(record: dict[str, Any]) -> str:
     took = "not timed" if record["seconds"] is None else _time(record["seconds"])
     head, _, dirty = (record["commit"] or "unknown").partition("-")
     commit = head[:10] + (" with changes" if dirty else "")
+    seeds = f"n = {n}" + ", mean ± sample standard deviation over seeds" * (n > 1)
     return (
-        f"n = {n}, mean ± sample standard deviation over seeds; {machine}, {took}; commit {commit}"
+        f"{seeds}; {machine}, {took}; commit {commit}"
         f", jax {record['versions']['jax']}, {record['date']}"
     )
 

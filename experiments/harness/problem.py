@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 
 from experiments.harness import memory, photographs, setup
-from experiments.harness.flags import numbers, whole_numbers
+from experiments.harness.flags import left_out, numbers, whole_numbers
 from experiments.harness.photographs import Photographs
 from experiments.harness.settings import (
     MOST_STEPS,
@@ -101,7 +102,7 @@ class Problem(NamedTuple):
     @property
     def param_shapes(self) -> Params:
         """The parameters as shapes and types, without values."""
-        return jax.eval_shape(self.recipe.model.init, jax.random.key(0))[0]
+        return nets.init_shapes(self.recipe.model)[0]
 
     def evidence(
         self, init_params: Params, params: Params, stats: Stats, mask: Mask, batches: Split
@@ -210,9 +211,11 @@ def build(
         module = nets.make(net.model, shape=shape, **attributes)
         nets.check_fits(module, shape, classes)
     except ValueError as error:
-        raise UserError(str(error)) from error
+        theirs = net.widths and left_out("widths") and "widths" in str(error)
+        why = f": the preset gives --widths={net.widths}; --widths= takes those as published"
+        raise UserError(f"{error}{why if theirs else ''}") from error
     model = nets.functional(module, shape)
-    params = jax.eval_shape(model.init, jax.random.key(0))[0]
+    params = nets.init_shapes(model)[0]
     taken = memory.training(params)
     widths = f" --widths={net.widths}" if net.widths else ""
     memory.check_memory(f"--model={net.model}{widths}", 1, taken, "trainings")
@@ -264,7 +267,7 @@ def build(
             steps=steps,
             every=every,
         ),
-        hyper=Hyper(jnp.float32(train.learning_rate), jnp.int32(warmup)),
+        hyper=Hyper(*jax.device_put((np.float32(train.learning_rate), np.int32(warmup)))),
         prunable=masks.prunable(params, () if net.prune_output else (nets.output_layer(module),)),
         wiring=nets.wiring(module, shape),
         steps=steps,

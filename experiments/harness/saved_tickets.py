@@ -33,12 +33,15 @@ class Saved(NamedTuple):
     ticket: Ticket
 
 
-def find_saved(patterns: Sequence[str], problem: Problem) -> tuple[tuple[str, ...], list[Saved]]:
+def find_saved(
+    patterns: Sequence[str], problem: Problem, flag: str = "tickets"
+) -> tuple[tuple[str, ...], list[Saved]]:
     """Loads the tickets that match patterns.
 
     Args:
       patterns: glob patterns of folders, `PATTERN` or `LABEL=PATTERN`.
       problem: the net that the tickets must be of.
+      flag: the name of the patterns' flag.
 
     Returns:
       `LABEL=FOLDER DIGEST` of each ticket, for the spec; and the tickets.
@@ -54,15 +57,15 @@ def find_saved(patterns: Sequence[str], problem: Problem) -> tuple[tuple[str, ..
         if not parted or "/" in label:
             label, pattern = "", given
         elif not LABEL.fullmatch(label) or label in (*criteria.CRITERIA, "dense"):
-            raise UserError(f"--tickets={given}: '{label}' can't be a label: choose another")
+            raise UserError(f"--{flag}={given}: '{label}' can't be a label: choose another")
         folders = sorted(glob.glob(pattern))
         if not folders:
-            raise UserError(f"--tickets={given}: there is no such folder")
+            raise UserError(f"--{flag}={given}: there is no such folder")
         for folder in folders:
             one = _load(Path(folder), label, problem)
             if (key := tuple(one.name.values())) in found:
                 raise UserError(
-                    f"--tickets={given}: {folder} is {words(one.name)}, as is another ticket: "
+                    f"--{flag}={given}: {folder} is {words(one.name)}, as is another ticket: "
                     "give each run its own LABEL="
                 )
             found[key] = one

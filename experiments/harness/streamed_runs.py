@@ -119,9 +119,17 @@ def _cuts(steps: int, most: int) -> list[int]:
     return [*range(0, steps, size), steps]
 
 
-def zeros_of(step: Callable[[PyTree], tuple[PyTree, PyTree]], state: PyTree) -> PyTree:
-    """Zeros in place of the second result of `step(state)`, for a run that waits."""
-    return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(step, state)[1])
+def step_if(
+    due: Array, step: Callable[[PyTree], tuple[PyTree, PyTree]], state: PyTree
+) -> tuple[PyTree, PyTree]:
+    """`step(state)` of a run that is due; of one that waits, its state, and zeros as the result."""
+    step = jax.jit(step, inline=True)  # traced once, for the zeros' shapes and for the branch
+
+    def wait(state: PyTree) -> tuple[PyTree, PyTree]:
+        seen = jax.eval_shape(step, state)[1]
+        return state, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), seen)
+
+    return jax.lax.cond(due, step, wait, state)
 
 
 Reading = Generator[Shared, None, None]
@@ -246,10 +254,7 @@ def training_of(session: Session, keep_at: tuple[int, ...] = ()) -> Train:
             )
             return state, (metrics["loss"], metrics["accuracy"])
 
-        def wait(state: TrainState) -> tuple[TrainState, tuple[Array, Array]]:
-            return state, zeros_of(go_on, state)
-
-        state, (losses, hits) = jax.lax.cond(at(row, now), go_on, wait, row.watched.state)
+        state, (losses, hits) = step_if(at(row, now), go_on, row.watched.state)
         sums = row.loss + jnp.sum(losses.astype(float)), row.accuracy + jnp.sum(hits.astype(float))
         watched = row.watched._replace(state=state)
         return row._replace(watched=watched, loss=sums[0], accuracy=sums[1]), losses
@@ -271,10 +276,7 @@ def training_of(session: Session, keep_at: tuple[int, ...] = ()) -> Train:
         def see(watched: Watched) -> tuple[Watched, PyTree]:
             return training.observed(recipe, watched, watched.state, means, seen, keep_at)
 
-        def wait(watched: Watched) -> tuple[Watched, PyTree]:
-            return watched, zeros_of(see, watched)
-
-        watched, metrics = jax.lax.cond(due, see, wait, row.watched)
+        watched, metrics = step_if(due, see, row.watched)
         if TEST in totals:
             metrics["test_accuracy"] = training.mean_of(totals[TEST])["accuracy"]
         zero = jnp.zeros_like(row.loss)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.harness import rows
-from experiments.harness.canvas import deviation, legend_beside, save, subplots
+from experiments.harness.canvas import deviations, legend_beside, over_seeds, save, subplots
 from experiments.harness.method_figures import label
 from experiments.harness.records import read_spec
 
@@ -42,7 +42,7 @@ def draw_widths(folder: Path) -> Path:
                 place + shift,
                 each.mean(1),
                 0.8 / len(methods),
-                yerr=[deviation(values) for values in each],
+                yerr=deviations(each.tolist()),
                 color=f"C{i % 10}",
                 label=label(method),
             )
@@ -89,15 +89,14 @@ def draw_accuracies(folder: Path) -> Path:
                 if mine:
                     _line(panel, mine, cost, colour, after, line_label)
         accuracy = [100 * row["trained_accuracy"] for row in dense]
-        level, spread = float(np.mean(accuracy)), deviation(accuracy)
+        level, spread = float(np.mean(accuracy)), deviations([accuracy])
         panel.axhline(level, color="0.4", lw=0.8)
         panel.errorbar(100, level, spread, color="0.2", marker="*", ms=9, capsize=2, label="dense")
         panel.set(xlabel=f"{name} (% of the dense net's)", ylabel="test accuracy, trained (%)")
         panel.grid(alpha=0.3)
     legend_beside(axes.flat[-1])
     fig.suptitle(
-        f"{spec['model']} on {spec['dataset']}, cut {RANKINGS[spec['ranking']]}: "
-        f"mean and standard deviation, {_seeds(summary)}"
+        f"{spec['model']} on {spec['dataset']}, cut {RANKINGS[spec['ranking']]}: {_seeds(summary)}"
     )
     return save(fig, folder, "accuracies")
 
@@ -110,8 +109,8 @@ def _line(panel: Any, mine: Sequence[Row], cost: Any, colour: str, after: str, n
     panel.errorbar(
         [np.mean(values) for values in costs],
         [np.mean(values) for values in accuracy],
-        [deviation(values) for values in accuracy],
-        [deviation(values) for values in costs],
+        deviations(accuracy),
+        deviations(costs),
         color=colour,
         ls=LINES[after],
         marker=MARKERS[after],
@@ -136,5 +135,4 @@ def _kind(spec: dict[str, Any]) -> str:
 
 
 def _seeds(summary: Sequence[Row]) -> str:
-    count = len({row["seed"] for row in summary})
-    return f"{count} seed" + ("s" if count > 1 else "")
+    return over_seeds(len({row["seed"] for row in summary}))

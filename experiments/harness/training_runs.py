@@ -15,7 +15,7 @@ from experiments.harness.problem import Problem
 from experiments.harness.progress import Progress
 from experiments.harness.seeds import Seed, training_key
 from experiments.harness.session import Session
-from experiments.harness.streamed_runs import Own, zeros_of
+from experiments.harness.streamed_runs import Own, step_if
 from jaxtickets import runs, training
 from jaxtickets.io.errors import UserError
 from jaxtickets.runs import Axis, Blocks
@@ -185,11 +185,8 @@ def _chunk_program(
                 recipe, key, hyper, watched, splits, evaluations, keep_at=keep_at, fill=fill
             )
 
-        def wait(watched: Watched) -> tuple[Watched, PyTree]:
-            return watched, zeros_of(go_on, watched)
-
         due = watched.state.step == now
-        watched, seen = jax.lax.cond(due, go_on, wait, watched)
+        watched, seen = step_if(due, go_on, watched)
         return (row[0], watched), {**seen, "due": due}
 
     return runs.batch(one, axis)

@@ -55,7 +55,8 @@ def draw_lottery(folder: Path) -> Path:
     seeds = len({row["seed"] for row in summary})
     fig.suptitle(
         f"{spec['model']} on {spec['dataset']}, {rewinding(spec)}\n"
-        f"mean of {seeds} replicates (reinit: {spec['reinits']} each); bars: minimum to maximum",
+        f"mean of {seeds} replicate{'s'[: seeds - 1]} (reinit: {spec['reinits']} each); "
+        "bars: minimum to maximum",
         fontsize="medium",
     )
     return save(fig, folder, "lottery")

@@ -16,14 +16,16 @@ MNIST: dict[str, Any] = {**MNIST5K, "dataset": "mnist", "epochs": 200, "publishe
 LENET5: dict[str, Any] = {**MNIST, "model": "lenet5"}
 SMOKE: dict[str, Any] = {
     **MNIST5K,
+    "widths": "30,20",
+    "train_images": 700,
     "methods": ("continuous_sparsification", "group_lasso", "granet", "magnitude", "imp"),
     "strengths": (1e-5, 1e-2),
     "control_density": (0.2, 0.1),
     "seeds": 2,
     "epochs": 2,
-    "batch_size": 250,
+    "batch_size": 50,
     "retrain_epochs": 1,
-    "repeats": 5,
+    "repeats": 3,
 }
 PRESETS: dict[str, dict[str, Any]] = {
     DEFAULT: MNIST5K,

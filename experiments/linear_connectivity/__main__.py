@@ -41,6 +41,7 @@ from jaxtickets.training import Watched
 
 SMOKE: dict[str, Any] = {
     "widths": "30,20",
+    "batch_size": 32,
     "seeds": 1,
     "levels": 1,
     "rewinds": ("0", "20"),

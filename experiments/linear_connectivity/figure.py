@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.harness import rows
-from experiments.harness.canvas import reach, save, subplots
+from experiments.harness.canvas import over_seeds, reach, save, subplots
 from experiments.harness.records import read_spec
 
 METHODS = {"ticket": ("ticket", "-", "o"), "shuffled": ("random mask", "--", "s")}
@@ -58,7 +58,7 @@ def draw_barriers(folder: Path) -> Path:
     seeds = len({row["seed"] for row in summary})
     fig.suptitle(
         f"{spec['model']} on {spec['dataset']}: error barrier between two trainings that part; "
-        f"mean of {seeds} seeds, minimum to maximum; dotted: 2 points, the paper's bound"
+        f"{over_seeds(seeds, 'mean, minimum to maximum')}; dotted: 2 points, the paper's bound"
     )
     return save(fig, folder, "barriers")
 

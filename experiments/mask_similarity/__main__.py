@@ -39,6 +39,8 @@ from jaxtickets.io.errors import UserError
 
 SMOKE: dict[str, Any] = {
     "widths": "100,50",
+    "train_images": 1000,
+    "batch_size": 40,
     "seeds": 2,
     "density": (0.2, 0.1),
     "criteria": ("random", "magnitude", "snip"),

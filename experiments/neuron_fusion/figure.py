@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.harness import rows
-from experiments.harness.canvas import deviation, legend_beside, save, subplots, words
+from experiments.harness.canvas import deviations, legend_beside, over_seeds, save, subplots, words
 from experiments.harness.records import read_spec
 from experiments.harness.rows import Row
 from experiments.neuron_fusion.retraining import DENSE
@@ -62,8 +62,7 @@ def draw_accuracies(folder: Path) -> Path:
     legend_beside(axes[0, -1])
     sparse = f", {100 * before:g} % of the weights before" if before < 1 else ""
     fig.suptitle(
-        f"Fused units of {spec['model']} on {spec['dataset']}{sparse}: "
-        f"n = {spec['seeds']}, mean ± standard deviation",
+        f"Fused units of {spec['model']} on {spec['dataset']}{sparse}: {over_seeds(spec['seeds'])}",
         fontsize="medium",
     )
     return save(fig, folder, "accuracies")
@@ -178,7 +177,7 @@ def _line(panel: Any, name: str, members: Sequence[Row]) -> None:
     panel.errorbar(
         [100 * np.mean([row["units_left"] for row in mine]) for mine in ordered],
         [np.mean(values) for values in right],
-        [deviation(values) for values in right],
+        deviations(right),
         marker=MARKERS[at % len(MARKERS)],
         color=f"C{at % 10}",
         ms=5,

@@ -117,7 +117,7 @@ def plan_fusion(settings: FuseSettings, retrain: RetrainSettings, problem: Probl
     amounts = amounts_of(settings, graph)
     for amount in [] if settings.cosines else amounts:
         amount.keep(params=None, stats=None)
-    stats = jax.eval_shape(problem.recipe.model.init, jax.random.key(0))[1]
+    stats = nets.init_shapes(problem.recipe.model)[1]
     for name in retrain.retrain:
         if RETRAININGS[name].statistics and not jax.tree.leaves(stats):
             net = nets.name_of(problem.net)

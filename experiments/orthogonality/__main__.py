@@ -34,6 +34,8 @@ from jaxtickets.types import Mask, Params
 
 SMOKE: dict[str, Any] = {
     "widths": "100,50",
+    "train_images": 1000,
+    "batch_size": 40,
     "seeds": 2,
     "criteria": ("random", "magnitude", "snip"),
     "epochs": 1,

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.harness import rows
-from experiments.harness.canvas import deviation, save, subplots
+from experiments.harness.canvas import deviations, over_seeds, save, subplots
 from experiments.harness.records import read_spec
 
 
@@ -35,7 +35,7 @@ def draw_pruning(folder: Path) -> Path:
         ]
         place = [100 * (1 - np.mean([row["density"] for row in group])) for group in ends]
         accuracy = [[100 * row["trained_accuracy"] for row in group] for group in ends]
-        spread = [deviation(a) for a in accuracy]
+        spread = deviations(accuracy)
         mean = [np.mean(a) for a in accuracy]
         first.errorbar(place, mean, spread, marker="o", ms=4, lw=1.2, capsize=2, label=model)
         if last == 1:
@@ -58,10 +58,10 @@ def draw_pruning(folder: Path) -> Path:
     first.grid(alpha=0.3)
     seeds = len({row["seed"] for row in summary})
     rule = {"quantile": "quantile of |w|", "deviation": "standard deviations of the layer"}
+    shown = f"mean ± standard deviation{' (first panel), mean (others)' * (last > 1)}"
     fig.suptitle(
         f"Pruned and retrained on {spec['dataset']}, thresholds by "
         f"{rule.get(spec['rule'], 'quantile of signed w')}: "
-        f"mean{' and standard deviation' * (last == 1)} over seeds (n = {seeds})"
-        f"{'; first panel: and standard deviation' * (last > 1)}"
+        f"{over_seeds(seeds, shown)}"
     )
     return save(fig, folder, "pruning")

@@ -37,7 +37,10 @@ from experiments.sa_frontier.searches import SEARCHES, Question
 from jaxtickets.io.errors import UserError
 
 SMOKE: dict[str, Any] = {
+    "dataset": "digits",
     "widths": "30,20",
+    "train_images": 1000,
+    "batch_size": 32,
     "seeds": 2,
     "density": (0.1,),
     "searches": (

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.harness import pixel_maps, rows
-from experiments.harness.canvas import reach, save, subplots, weights_left, words
+from experiments.harness.canvas import over_seeds, reach, save, subplots, weights_left, words
 from experiments.harness.method_figures import label, ordered
 from experiments.harness.records import read_spec
 from jaxtickets import masks
@@ -181,4 +181,4 @@ def _line(i: int, method: str) -> dict[str, Any]:
 def _title(folder: Path, summary: Sequence[dict[str, Any]], marks: str = BARS) -> str:
     spec = read_spec(folder)
     seeds = len({row["seed"] for row in summary})
-    return f"{spec['model']} on {spec['dataset']}: {seeds} seeds, {marks}"
+    return f"{spec['model']} on {spec['dataset']}: {over_seeds(seeds, marks)}"

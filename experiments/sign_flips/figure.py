@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 
 from experiments.harness import rows
-from experiments.harness.canvas import deviation, legend_beside, save, subplots
+from experiments.harness.canvas import (
+    deviation,
+    deviations,
+    legend_beside,
+    over_seeds,
+    save,
+    subplots,
+)
 from experiments.harness.records import read_spec
 from experiments.sign_flips.page import (
     ALL,
@@ -98,8 +105,7 @@ def draw_accuracies(folder: Path) -> Path:
 
 def _title(folder: Path, what: str) -> str:
     spec = read_spec(folder)
-    many = spec["seeds"]
-    return f"{what}: {spec['model']} on {spec['dataset']}, n = {many} seed{'s'[: many - 1]}"
+    return f"{what}: {spec['model']} on {spec['dataset']}, {over_seeds(spec['seeds'])}"
 
 
 def _dense_metrics(folder: Path) -> list[Row]:
@@ -240,7 +246,7 @@ def _accuracies(
         panel.errorbar(
             [rules.index(rule) + 0.6 * ((i + 0.5) / len(variants) - 0.5) for rule in there],
             [np.mean(v) for v in values],
-            [deviation(v) for v in values],
+            deviations(values),
             fmt="o",
             ms=5,
             capsize=3,

@@ -27,14 +27,16 @@ CONV: dict[str, Any] = {
 SMOKE: dict[str, Any] = {
     **LENET,
     "model": "lenet300_100",
+    "dataset": "digits",
     "widths": "30,20",
     "seeds": 2,
-    "rules": ("magnitude", "hybrid2"),
+    "rules": ("random", "hybrid2"),
     "rates": (0.03, 0.1),
     "density": (0.2, 0.05),
     "early": (0.2, 0.5),
     "epochs": 2,
-    "batch_size": 250,
-    "look_every": 2,
+    "train_images": 700,
+    "look_every": 4,
+    "cuts": 3,
 }
 PRESETS: dict[str, dict[str, Any]] = {DEFAULT: LENET, "conv4": CONV, "smoke": SMOKE}

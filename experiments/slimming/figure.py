@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.harness import rows
-from experiments.harness.canvas import deviation, legend_beside, save, subplots
+from experiments.harness.canvas import deviations, legend_beside, over_seeds, save, subplots
 from experiments.harness.records import read_spec
 
 BINS = 40
@@ -32,7 +32,7 @@ def draw_accuracies(folder: Path) -> Path:
         passes = [[r for r in mine if r["pass"] == n] for n in sorted({r["pass"] for r in mine})]
         style = {"color": f"C{i % 10}", "capsize": 2, "lw": 1.2}
         dense = [100 * row["sparse_accuracy"] for row in passes[0]]
-        bar = deviation(dense)
+        bar = deviations([dense])
         panel.errorbar(100, np.mean(dense), bar, marker="*", ms=10, **style)
         left = [[100 * row["multiply_adds_left"] for row in group] for group in passes]
         for when, face, line in (("cut", "white", ":"), ("tuned", style["color"], "-")):
@@ -40,8 +40,8 @@ def draw_accuracies(folder: Path) -> Path:
             panel.errorbar(
                 [np.mean(values) for values in left],
                 [np.mean(values) for values in accuracy],
-                [deviation(values) for values in accuracy],
-                [deviation(values) for values in left],
+                deviations(accuracy),
+                deviations(left),
                 marker="o",
                 ms=6,
                 mfc=face,
@@ -54,7 +54,7 @@ def draw_accuracies(folder: Path) -> Path:
     legend_beside(panel)
     seeds = len({row["seed"] for row in summary})
     fig.suptitle(
-        f"Slimming {spec['model']} on {spec['dataset']}: mean and standard deviation, n = {seeds}; "
+        f"Slimming {spec['model']} on {spec['dataset']}: {over_seeds(seeds)}; "
         "stars: before the first cut",
         fontsize="medium",
     )
@@ -97,8 +97,8 @@ def draw_scales(folder: Path) -> Path:
     legend_beside(axes.flat[-1])
     seeds_of = len({row["seed"] for row in found})
     fig.suptitle(
-        f"Scales of {spec['model']} on {spec['dataset']} before each cut: mean of seeds, "
-        f"n = {seeds_of}; dashed: channels below it are removed",
+        f"Scales of {spec['model']} on {spec['dataset']} before each cut: "
+        f"{over_seeds(seeds_of, 'mean')}; dashed: channels below it are removed",
         fontsize="medium",
     )
     return save(fig, folder, "scales")

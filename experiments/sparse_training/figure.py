@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 
 from experiments.harness import rows
-from experiments.harness.canvas import deviation, legend_beside, logarithmic, save, subplots
+from experiments.harness.canvas import (
+    deviation,
+    deviations,
+    legend_beside,
+    logarithmic,
+    over_seeds,
+    save,
+    subplots,
+)
 from experiments.harness.records import read_spec
 
 Row = dict[str, Any]
@@ -27,7 +35,7 @@ def _style(methods: Sequence[str], method: str) -> dict[str, Any]:
 def _title(folder: Path, what: str) -> str:
     spec = read_spec(folder)
     many = spec["seeds"]
-    return f"{what}: {spec['model']} on {spec['dataset']}, n = {many} seed{'s'[: many - 1]}"
+    return f"{what}: {spec['model']} on {spec['dataset']}, {over_seeds(many)}"
 
 
 def draw_accuracies(folder: Path) -> Path:
@@ -58,7 +66,7 @@ def draw_accuracies(folder: Path) -> Path:
             panel.errorbar(
                 at,
                 [np.mean(g) for g in groups],
-                [deviation(g) for g in groups],
+                deviations(groups),
                 fmt="o",
                 color=f"C{i}",
                 capsize=3,

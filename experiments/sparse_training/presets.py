@@ -50,7 +50,8 @@ SMOKE: dict[str, Any] = {
     "density": (0.2, 0.1),
     "seeds": 2,
     "epochs": 4,
-    "batch_size": 250,
+    "train_images": 700,
+    "batch_size": 50,
     "move_every": 7,
     "execution": "sparse",
 }

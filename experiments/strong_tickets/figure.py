@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.harness import rows
-from experiments.harness.canvas import deviation, logarithmic, save, subplots
+from experiments.harness.canvas import deviations, logarithmic, over_seeds, save, subplots
 from experiments.harness.records import read_spec
 from experiments.harness.rows import Row
 from experiments.strong_tickets.page import grouped
@@ -51,7 +51,7 @@ def draw_errors(folder: Path, targets: np.ndarray) -> Path:
     target = [_test_error(row) for row in summary if row["method"] == TARGET]
     nets.axhline(np.mean(target), color="0.4", lw=0.9, label="the trained net")
     nets.set(xlabel="random coefficients a weight", ylabel="test images misclassified (%)")
-    nets.set_title("rebuilt nets, mean and standard deviation over seeds", fontsize="small")
+    nets.set_title(f"rebuilt nets, {over_seeds(spec['seeds'])}", fontsize="small")
     for panel in (errors, nets):
         _ticks(panel)
     numbers = sorted({row["coefficients"] for row in summary} - {None})
@@ -60,12 +60,7 @@ def draw_errors(folder: Path, targets: np.ndarray) -> Path:
     if curve:
         errors.legend(frameon=False, fontsize="small")
     nets.legend(frameon=False, fontsize="small")
-    seeds = spec["seeds"]
-    fig.suptitle(
-        f"Strong tickets of {spec['model']} on {spec['dataset']}, "
-        f"n = {seeds} seed{'s'[: seeds - 1]}",
-        fontsize="medium",
-    )
+    fig.suptitle(f"Strong tickets of {spec['model']} on {spec['dataset']}", fontsize="medium")
     return save(fig, folder, "errors")
 
 
@@ -91,7 +86,7 @@ def _nets(panel: Any, method: str, summary: Sequence[Row]) -> None:
     panel.errorbar(
         numbers,
         [np.mean(values) for values in found],
-        [deviation(values) for values in found],
+        deviations(found),
         color=COLOURS[method],
         marker=MARKERS[method],
         ms=5,

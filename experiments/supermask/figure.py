@@ -8,6 +8,7 @@ import numpy as np
 from experiments.harness import rows
 from experiments.harness.canvas import (
     legend_beside,
+    over_seeds,
     reach,
     save,
     subplots,
@@ -53,7 +54,9 @@ def draw_supermasks(folder: Path) -> Path:
             panel.set_title(f"kept: {words(pair[0])}; pruned: {words(pair[1])}")
     legend_beside(axes[0, 1])
     seeds = len({row["seed"] for row in found})
-    fig.suptitle(f"{spec['model']} on {spec['dataset']}: mean of {seeds} seeds, minimum to maximum")
+    fig.suptitle(
+        f"{spec['model']} on {spec['dataset']}: {over_seeds(seeds, 'mean, minimum to maximum')}"
+    )
     return save(fig, folder, "supermasks")
 
 

@@ -1,25 +1,73 @@
-"""Heat maps of accuracy by pruning threshold and rewind epoch, and what trainings cost."""
+"""Accuracy by pruning threshold and rewind epoch, and what trainings cost."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.harness import rows
-from experiments.harness.canvas import save, subplots
+from experiments.harness.canvas import deviations, legend_beside, over_seeds, save, subplots
 from experiments.harness.records import read_spec
+from experiments.harness.tables import Row
 
+LABELS = {
+    "ticket": "ticket",
+    "shuffled": "mask shuffled within layers",
+    "reinit": "new initialisation",
+    "dense": "dense net",
+}
 WIDE = 1.8
 """The width of a picture over its height, which the heat maps' places come close to."""
 
 
 def draw_grid(folder: Path) -> Path:
-    """Draws the tickets' test accuracy, and its difference from dense, shuffled mask and reinit.
+    """Draws the tickets' test accuracy beside that of dense, shuffled masks and reinit.
+
+    Several thresholds have heat maps, see `_maps`; a single one has lines over the rewind epoch.
+    """
+    summary, spec = rows.read_summary(folder), read_spec(folder)
+    cuts = sorted({row["threshold"] for row in summary if row["method"] == "ticket"})
+    fig = _maps(summary) if len(cuts) > 1 else _lines(summary)
+    cut = f", {cuts[0]:g} % pruned" if len(cuts) == 1 else ""
+    dense = 100 * np.mean([row["trained_accuracy"] for row in summary if row["method"] == "dense"])
+    fig.suptitle(
+        f"One-shot tickets: {spec['model']} on {spec['dataset']}{cut}, "
+        f"{over_seeds(len({row['seed'] for row in summary}))}; dense {dense:.2f} %"
+    )
+    return save(fig, folder, "grid")
+
+
+def _lines(summary: Sequence[Row]) -> Any:
+    """A figure with test accuracies over the rewind epoch; dense and reinit are levels."""
+    fig, axes = subplots(1, 1, (7.6, 4.2))
+    panel = axes[0, 0]
+    for i, (method, name) in enumerate(LABELS.items()):
+        mine = [row for row in summary if row["method"] == method]
+        at = sorted({row["rewind"] for row in mine if row.get("rewind") is not None})
+        if at:
+            groups = [
+                [100 * row["trained_accuracy"] for row in mine if row["rewind"] == rewind]
+                for rewind in at
+            ]
+            means, bars = [np.mean(group) for group in groups], deviations(groups)
+            panel.errorbar(at, means, bars, fmt="o-", color=f"C{i}", capsize=2, label=name)
+            panel.set_xticks(at, [f"{rewind:g}" for rewind in at])
+        elif mine:
+            level = 100 * np.mean([row["trained_accuracy"] for row in mine])
+            panel.axhline(level, color=f"C{i}", ls="--", label=name)
+    panel.set(xlabel="rewound to epoch", ylabel="test accuracy (%)")
+    panel.grid(alpha=0.3)
+    legend_beside(panel)
+    return fig
+
+
+def _maps(summary: Sequence[Row]) -> Any:
+    """A figure with heat maps of the tickets' accuracy and of its differences from the others.
 
     A cell shows the mean and the sample standard deviation over seeds. Differences are taken within
     seeds.
     """
-    summary, spec = rows.read_summary(folder), read_spec(folder)
     tickets = [row for row in summary if row["method"] == "ticket"]
     thresholds = sorted({row["threshold"] for row in tickets})
     rewinds = sorted({row["rewind"] for row in tickets})
@@ -66,12 +114,7 @@ def draw_grid(folder: Path) -> Path:
         panel.title.set_fontsize("medium")
     for panel in axes[:, 0]:
         panel.set_ylabel("pruned: the lowest |w| (%)" if len(thresholds) > 3 else "pruned (%)")
-    dense = [row["trained_accuracy"] for row in summary if row["method"] == "dense"]
-    fig.suptitle(
-        f"One-shot tickets: {spec['model']} on {spec['dataset']}, mean ± standard deviation over "
-        f"seeds (n = {len(seeds)}); dense {100 * np.mean(dense):.2f} %"
-    )
-    return save(fig, folder, "grid")
+    return fig
 
 
 def draw_cost(folder: Path) -> Path:
@@ -93,5 +136,5 @@ def draw_cost(folder: Path) -> Path:
     return save(fig, folder, "cost")
 
 
-def _place(row: dict[str, Any]) -> tuple:
+def _place(row: Row) -> tuple:
     return row["method"], row.get("threshold"), row.get("rewind"), row["seed"]

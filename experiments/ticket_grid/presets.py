@@ -48,6 +48,8 @@ the end), 5,000 photographs of clothing. The form is that for large images, whic
 pixels five times: the form for small ones takes ten times as long."""
 SMOKE: dict[str, Any] = {
     "widths": "30,20",
+    "train_images": 1000,
+    "batch_size": 40,
     "seeds": 2,
     "thresholds": (60, 90),
     "rewinds": (0, 1),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.harness import rows
-from experiments.harness.canvas import legend_beside, save, subplots, words
+from experiments.harness.canvas import legend_beside, over_seeds, save, subplots, words
 from experiments.harness.records import read_spec
 from experiments.harness.tables import Row, paired
 from experiments.ticket_transfer.page import ACROSS, accuracies, labels
@@ -30,7 +30,7 @@ def draw_transfer(folder: Path) -> Path:
     left = np.mean([row["density"] for row in summary if row["method"] == "ticket"])
     pruned = f"{100 * left:.1f} % of the weights after {levels} level{'s'[: levels - 1]}"
     fig.suptitle(
-        f"Tickets of {spec['model']} with {pruned}, trained elsewhere: means of n = {n} seeds",
+        f"Tickets of {spec['model']} with {pruned}, trained elsewhere: {over_seeds(n, 'means')}",
         fontsize="medium",
     )
     return save(fig, folder, "transfer")
@@ -68,14 +68,16 @@ def _other_seeds(panel: Any, summary: Sequence[Row]) -> None:
             for target in names
         ]
         mean = 100 * np.array([one for one, _ in found])
-        half = 100 * np.array([half if np.isfinite(half) else 0.0 for _, half in found])
+        half = 100 * np.array([half for _, half in found])
         places = np.arange(len(names)) + 0.15 * (at - len(methods) / 2)
         label = "own ticket" if method == "ticket" else words(method)
         style = {"fmt": "osD^v"[at], "ms": 4, "lw": 1, "capsize": 2, "color": f"C{at}"}
-        panel.errorbar(places, mean, half, label=label, **style)
+        bars = half if np.all(np.isfinite(half)) else None  # a single seed has no interval
+        panel.errorbar(places, mean, bars, label=label, **style)
     panel.axhline(0, color="0.5", lw=0.8)
     panel.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize="small")
     panel.set_ylabel("test accuracy - random mask's (points)")
-    panel.set_title("masks of another seed, with 95 % intervals", fontsize="small")
+    intervals = ", with 95 % intervals" * (len({row["seed"] for row in summary}) > 1)
+    panel.set_title(f"masks of another seed{intervals}", fontsize="small")
     panel.grid(alpha=0.3)
     legend_beside(panel)

@@ -85,7 +85,6 @@ def conditions(
         for optimizer, rate in zip(settings.optimizers, settings.rates, strict=True):
             mine = dataclasses.replace(train, optimizer=optimizer, learning_rate=rate)
             on = dataclasses.replace(net, dataset=dataset)
-            refuse_photographs(on)
             problem = build(on, mine, place.data_dir, place.prepare, precision)
             cells = net.seeds * (2 * len(settings.datasets) * len(settings.optimizers) + 5)
             size = memory.training(problem.param_shapes)
@@ -115,6 +114,7 @@ def _check(settings: TransferSettings, pruning: ImpSettings, net: NetSettings) -
         )
     for name in settings.datasets:
         whole, colon, variant = name.partition(":")
+        refuse_photographs(dataclasses.replace(net, dataset=whole))
         choose("data set", whole, data.NAMES)
         if colon:
             choose("variant", variant, tuple(data.VARIANTS))

@@ -29,6 +29,8 @@ from jaxtickets.io.errors import UserError
 
 SMOKE: dict[str, Any] = {
     "widths": "100,50",
+    "train_images": 1000,
+    "batch_size": 40,
     "seeds": 2,
     "criteria": ("random", "magnitude"),
     "epochs": 1,

@@ -5,7 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from experiments.harness import rows
-from experiments.harness.canvas import densities, legend_beside, logarithmic, save, subplots
+from experiments.harness.canvas import (
+    densities,
+    legend_beside,
+    logarithmic,
+    over_seeds,
+    save,
+    subplots,
+)
 from experiments.harness.method_figures import label, ordered
 from experiments.harness.records import read_spec
 
@@ -42,7 +49,7 @@ def draw_first_steps(folder: Path) -> Path:
     seeds = len({row["seed"] for row in summary})
     fig.suptitle(
         f"{spec['model']} on {spec['dataset']}: the first {spec['first_steps']} steps\n"
-        f"means of {spec['mean_of']} steps; mean and standard deviation of {seeds} seeds",
+        f"means of {spec['mean_of']} steps; {over_seeds(seeds)}",
         fontsize="medium",
     )
     return save(fig, folder, "first_steps")

@@ -88,7 +88,7 @@ def trace(
     [('fc1', 4, 'fc2'), ('fc2', 3, 'out')]
     """
     model = nets.as_model(lax_form(net), shape)
-    params, stats = jax.eval_shape(model.init, jax.random.key(0))
+    params, stats = nets.init_shapes(model)
     given = nets.example_inputs(shape)
     closed = jax.make_jaxpr(lambda params, stats, images: model.apply(params, stats, images)[0])(
         params, stats, given if len(given) > 1 else given[0]

@@ -33,6 +33,7 @@ from jaxtickets.compress.unit_labels import (
 )
 from jaxtickets.compress.unit_tracing import constant, traced_outputs, walk
 from jaxtickets.nets.element_moves import called_by, module_of, opened, shape_of
+from jaxtickets.nets.functional import init_shapes
 from jaxtickets.types import Array, Key, Model, Params, PyTree, Stats, UnitMask
 
 REMATS = ("checkpoint", "remat", "remat2")
@@ -63,7 +64,7 @@ def small_model(model: Model, graph: Graph, units: UnitMask) -> Model:
     ((4, 2), (5, 2))
     """
     stays = kept(graph, units)
-    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    shapes = init_shapes(model)
 
     def init(key: Key) -> tuple[Params, Stats]:
         params, stats = model.init(key)

@@ -70,7 +70,7 @@ def best_of_each(
     density: float | Mapping[str, float],
     floor: int = 0,
     multiple: int = 1,
-) -> dict[str, jax.Array]:
+) -> dict[str, Array]:
     """Like `by_layer`, but the scores may be traced (NaN then ranks last).
 
     >>> from jaxtickets import nets
@@ -233,16 +233,28 @@ def multiply_adds(graph: Graph, dense: Mapping[str, int], units: UnitMask) -> in
     return total
 
 
-def _ranked(graph: Graph, scores: UnitScores) -> dict[str, jax.Array]:
+def _ranked(graph: Graph, scores: UnitScores) -> dict[str, Array]:
     """Group -> the mean scores of its own units; groups without own units are left out."""
-    count = 1 + max(int(places.max()) for places in graph.units.values())
-    sums, groups = jnp.zeros(count), np.zeros(count, "f")
     for name, places in graph.units.items():
         if np.shape(scores.get(name, 0)) != places.shape:
             raise ValueError(f"{name} has {len(places)} units: it needs one score for each")
-        sums = sums.at[places].add(jnp.asarray(scores[name], jnp.float32))
-        groups[places] += 1
+    ones = {name: np.ones(len(places)) for name, places in graph.units.items()}
+    sums, groups = _added(graph, scores, graph.units), _added(graph, ones, graph.units)
     return {name: sums[mine] / groups[mine] for name, mine in _own(graph).items()}
+
+
+def _added(graph: Graph, values: Mapping[str, Array], at: Mapping[str, np.ndarray]) -> Array:
+    """float32`[units]`: the sum of the values at each unit; on the host, unless one is traced."""
+    count = 1 + max(int(places.max()) for places in graph.units.values())
+    if any(isinstance(values[name], jax.core.Tracer) for name in at):
+        traced = jnp.zeros(count, "f")
+        for name, places in at.items():
+            traced = traced.at[places].add(jnp.asarray(values[name], "f"))
+        return traced
+    sums = np.zeros(count, "f")
+    for name, places in at.items():
+        sums[places] += np.asarray(values[name], "f")
+    return sums
 
 
 def _own(graph: Graph) -> dict[str, np.ndarray]:
@@ -257,11 +269,11 @@ def _own(graph: Graph) -> dict[str, np.ndarray]:
 
 def _best(
     graph: Graph,
-    ranked: Mapping[str, jax.Array],
+    ranked: Mapping[str, Array],
     counts: Mapping[str, int],
     floor: int,
     multiple: int,
-) -> dict[str, jax.Array]:
+) -> dict[str, Array]:
     """The masks that keep the rounded counts of each group's own units."""
     keep = {}
     for name, values in ranked.items():
@@ -271,7 +283,5 @@ def _best(
         if keep[name] == 0:
             raise ValueError(f"no unit is left in {name}: raise the density or set a floor")
     chosen = masks.select(ranked, tuple(ranked), keep)
-    stays = jnp.zeros(1 + max(int(places.max()) for places in graph.units.values()), bool)
-    for name, mine in _own(graph).items():
-        stays = stays.at[mine].set(chosen[name])
+    stays = _added(graph, chosen, _own(graph)) > 0
     return {name: stays[places] for name, places in graph.units.items()}

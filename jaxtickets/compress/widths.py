@@ -120,7 +120,8 @@ def _sizes(
     error: Exception | None = None
     with nn.intercept_methods(watch):
         try:
-            jax.eval_shape(nets.functional(net, graph.image).init, jax.random.key(0))
+            model = nets.functional(net, graph.image)
+            jax.eval_shape(lambda key: model.init(key), jax.random.key(0))  # traced, not recalled
         except Exception as raised:  # any error of a user's net whose widths don't fit
             error = raised
     shapes = {

@@ -2,7 +2,8 @@
 
 import gzip
 import zlib
-from importlib import resources
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 
@@ -31,7 +32,7 @@ def table(source: Source, package: str, place: tuple[str, ...]) -> tuple[np.ndar
     distribution = {"sklearn": "scikit-learn"}.get(package, package)
     advice = f"install it again: pip install --force-reinstall --no-deps {distribution}"
     try:
-        with resources.files(package).joinpath(*place).open("rb") as packed, gzip.open(packed) as f:
+        with folder_of(package).joinpath(*place).open("rb") as packed, gzip.open(packed) as f:
             found = np.loadtxt(f, delimiter=",", dtype=np.float32, ndmin=2)
     except (OSError, ModuleNotFoundError) as error:
         raise DataError(
@@ -47,3 +48,18 @@ def table(source: Source, package: str, place: tuple[str, ...]) -> tuple[np.ndar
     if pixels.shape != (total, int(np.prod(source.shape))) or len(counts) != source.classes:
         raise DataError(f"{distribution}'s {source.name} is damaged (wrong contents); {advice}")
     return pixels.astype(np.uint8), labels
+
+
+def folder_of(package: str) -> Path:
+    """The folder of an installed package, which is not imported: scikit-learn takes a second.
+
+    Raises:
+      ModuleNotFoundError: it is not installed.
+
+    >>> folder_of("sklearn").name
+    'sklearn'
+    """
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(f"No module named '{package}'")
+    return Path(spec.submodule_search_locations[0])

@@ -74,7 +74,7 @@ def trace(net: nn.Module, shape: Example) -> NetLayout:
     (1, 0)
     """
     model = nets.functional(lax_form(net), shape)
-    params, stats = jax.eval_shape(model.init, jax.random.key(0))
+    params, stats = nets.init_shapes(model)
     given = nets.example_inputs(shape)
     closed = jax.make_jaxpr(lambda *inputs: model.apply(*inputs)[0])(params, stats, given)
     leaves = [_Leaf(path) for tree in (params, stats) for path in masks.paths(tree)]

@@ -1,6 +1,6 @@
 """Nets: flax modules by name, any net as pure functions, and how they are wired."""
 
-from jaxtickets.nets.functional import as_model, example_inputs, functional
+from jaxtickets.nets.functional import as_model, example_inputs, functional, init_shapes
 from jaxtickets.nets.functional_nnx import functional_nnx
 from jaxtickets.nets.functional_plain import functional_plain
 from jaxtickets.nets.ghost_batch_norm import ghost_batch_norm
@@ -31,6 +31,7 @@ __all__ = [
     "functional_plain",
     "ghost_batch_norm",
     "image_shape",
+    "init_shapes",
     "make",
     "multiply_adds",
     "name_of",

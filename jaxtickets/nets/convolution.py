@@ -109,8 +109,11 @@ def im2col(
             preferred_element_type=preferred_element_type,
         )
 
-    one_image = jax.eval_shape(convolve, jax.ShapeDtypeStruct((1, *lhs.shape[1:]), lhs.dtype))
-    size = one_image.size * math.prod(rhs.shape[:3]) // rhs.shape[3] * lhs.dtype.itemsize
+    pads = _pads(lhs.shape, rhs.shape, window_strides, padding)
+    height, width = (
+        _outputs(lhs.shape[1 + i] + sum(pads[i]), rhs.shape[i], window_strides[i]) for i in (0, 1)
+    )
+    size = height * width * math.prod(rhs.shape[:3]) * lhs.dtype.itemsize
     return _by_parts(convolve, lhs, max(1, round(PATCHES / max(1, size))))
 
 
@@ -163,8 +166,8 @@ def patches(
         return jnp.concatenate(_slices(images, kernel, strides, padding), -1)
     padded = _pad(images, kernel, strides, padding)
     rows, columns = _offsets(padded, kernel, strides)
-    wide = jnp.concatenate([padded[:, :, column] for column in columns], -1)
-    return jnp.concatenate([wide[:, row] for row in rows], -1)
+    wide = jnp.concatenate([_cut(padded, ALL, column) for column in columns], -1)
+    return jnp.concatenate([_cut(wide, row, ALL) for row in rows], -1)
 
 
 def _slices(
@@ -176,7 +179,18 @@ def _slices(
     """For each offset in the kernel, the pixels `[n, out_h, out_w, c]` that it reads."""
     padded = _pad(images, kernel, strides, padding)
     rows, columns = _offsets(padded, kernel, strides)
-    return [padded[:, row, column] for row in rows for column in columns]
+    return [_cut(padded, row, column) for row in rows for column in columns]
+
+
+ALL = slice(None)
+
+
+def _cut(images: jax.Array, row: slice, column: slice) -> jax.Array:
+    """`images[:, row, column]`, which NumPy's indexing takes three times as long to trace."""
+    n, h, w, c = images.shape
+    (top, bottom, down), (left, right, across) = row.indices(h), column.indices(w)
+    steps = None if down == across == 1 else (1, down, across, 1)
+    return lax.slice(images, (0, top, left, 0), (n, bottom, right, c), steps)
 
 
 def _offsets(
@@ -197,18 +211,33 @@ def _pad(
     padding: str | Sequence[tuple[int, int]],
 ) -> jax.Array:
     """The images with the zero padding that `padding` asks for."""
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(images.shape[1:3], kernel, strides, padding)
-    if not any(low or high for low, high in padding):
+    pads = _pads(images.shape, kernel, strides, padding)
+    if not any(low or high for low, high in pads):
         return images
-    return jnp.pad(images, ((0, 0), *padding, (0, 0)))
+    return jnp.pad(images, ((0, 0), *pads, (0, 0)))
+
+
+def _pads(
+    images: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+) -> Sequence[tuple[int, int]]:
+    """The zeros before and after the rows, and the columns, of images of shape `[n, h, w, c]`."""
+    if isinstance(padding, str):
+        return lax.padtype_to_pads(images[1:3], kernel[:2], strides, padding)
+    return padding
 
 
 def _windows(size: int, kernel: int, stride: int) -> list[slice]:
     """For each offset in the kernel, the slice of an axis that it reads."""
-    out = max(0, (size - kernel) // stride + 1)
-    reach = max(0, (out - 1) * stride + 1)
+    reach = max(0, (_outputs(size, kernel, stride) - 1) * stride + 1)
     return [slice(offset, offset + reach, stride) for offset in range(kernel)]
+
+
+def _outputs(size: int, kernel: int, stride: int) -> int:
+    """The number of outputs along a padded axis."""
+    return max(0, (size - kernel) // stride + 1)
 
 
 CONVOLUTIONS: dict[str, Convolution] = {"im2col": im2col, "lax": lax.conv_general_dilated}

@@ -1,5 +1,6 @@
 """A flax module as two pure functions."""
 
+import functools
 import inspect
 from collections.abc import Sequence
 from typing import Any
@@ -37,7 +38,7 @@ def example_inputs(shape: Example) -> tuple[jax.ShapeDtypeStruct, ...]:
     arrays = [one for one in several if isinstance(one, jax.ShapeDtypeStruct)]
     if arrays and len(arrays) == len(several):
         return tuple(jax.ShapeDtypeStruct((1, *one.shape), one.dtype) for one in arrays)
-    return (jax.ShapeDtypeStruct((1, *several), jnp.zeros(()).dtype),)
+    return (jax.ShapeDtypeStruct((1, *several), jnp.result_type(float)),)
 
 
 def functional(module: nn.Module, shape: Example) -> Model:
@@ -66,6 +67,14 @@ def functional(module: nn.Module, shape: Example) -> Model:
     if not isinstance(module, nn.Module):
         raise ValueError(f"{_described(module)} is no Linen module, but a net must be one here")
     inputs = example_inputs(shape)
+    try:
+        return _functions_of_equals(module, inputs)
+    except TypeError:  # an attribute of the module, such as a list, can't be hashed
+        return _functions(module, inputs)
+
+
+def _functions(module: nn.Module, inputs: tuple[jax.ShapeDtypeStruct, ...]) -> Model:
+    """See `functional`."""
 
     def init(key: Key) -> tuple[Params, Stats]:
         zeros = [jnp.zeros(one.shape, one.dtype) for one in inputs]
@@ -87,6 +96,20 @@ def functional(module: nn.Module, shape: Example) -> Model:
         return logits, moved.get("batch_stats", {}) if train else stats
 
     return Model(init, apply)
+
+
+_functions_of_equals = functools.lru_cache(maxsize=64)(_functions)
+"""Equal modules have the same functions, whose shapes JAX then traces once."""
+
+
+def init_shapes(model: Model) -> tuple[Params, Stats]:
+    """What `model.init` returns, as shapes and types; nothing is computed, on no device.
+
+    >>> params, _ = init_shapes(functional(nn.Dense(3), (2,)))
+    >>> params["kernel"].shape
+    (2, 3)
+    """
+    return jax.eval_shape(model.init, jax.eval_shape(jax.random.key, 0))
 
 
 def _mode(module: nn.Module, train: bool) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from itertools import count
 import jax
 from flax import linen as nn
 
-from jaxtickets.nets.functional import functional
+from jaxtickets.nets.functional import functional, init_shapes
 from jaxtickets.nets.layers import ImageTooSmallError
 from jaxtickets.nets.registry import NETS, name_of
 
@@ -48,9 +48,7 @@ def _logits(net: nn.Module, shape: Sequence[int]) -> tuple[int, ...]:
     """The shape of the net's output for one image."""
     model = functional(net, shape)
     image = jax.ShapeDtypeStruct((1, *shape), "float32")
-    outputs = jax.eval_shape(
-        lambda key, images: model.apply(*model.init(key), images)[0], jax.random.key(0), image
-    )
+    outputs, _ = jax.eval_shape(model.apply, *init_shapes(model), image)
     return outputs.shape
 
 

@@ -20,7 +20,7 @@ from jaxtickets.nets.element_moves import (
     scan_counts,
     shape_of,
 )
-from jaxtickets.nets.functional import Example, as_model, example_inputs
+from jaxtickets.nets.functional import Example, as_model, example_inputs, init_shapes
 from jaxtickets.types import Model
 
 
@@ -111,7 +111,7 @@ def _counted(net: nn.Module | Model, shape: Example) -> tuple[dict[str, int], Co
     """Leaf -> size; and leaf or module -> multiply-adds."""
     model, inputs = as_model(lax_form(net), shape), example_inputs(shape)
     given = inputs if len(inputs) > 1 else inputs[0]
-    params, stats = jax.eval_shape(model.init, jax.random.key(0))
+    params, stats = init_shapes(model)
     closed = jax.make_jaxpr(lambda *given: model.apply(*given)[0])(params, stats, given)
     with_paths = jax.tree.leaves_with_path(params)
     leaves = [

@@ -15,10 +15,9 @@ import re
 from collections.abc import Sequence
 from itertools import pairwise
 
-import jax
 from flax import linen as nn
 
-from jaxtickets.nets.functional import functional
+from jaxtickets.nets.functional import functional, init_shapes
 from jaxtickets.nets.registry import name_of
 from jaxtickets.types import Feed, Params, Units, Wiring
 
@@ -44,7 +43,7 @@ def wiring(net: nn.Module, shape: Sequence[int]) -> Wiring:
      ('fc1', 4, (Feed(layer='out', repeat=1),))]
     """
     name_of(net)
-    params, _ = jax.eval_shape(functional(net, shape).init, jax.random.key(0))
+    params, _ = init_shapes(functional(net, shape))
     layers = [layer for layer in params if "kernel" in params[layer]]
     if not all(CHAINED.fullmatch(layer) for layer in layers):
         return ()

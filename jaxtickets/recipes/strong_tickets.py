@@ -149,7 +149,7 @@ def layers(net: nn.Module, shape: Sequence[int]) -> tuple[str, ...]:
     >>> layers(nets.make("lenet300_100", widths=(3, 2), use_bias=False), (2, 2, 1))
     ('fc1', 'fc2', 'out')
     """
-    params = jax.eval_shape(nets.functional(net, shape).init, jax.random.key(0))[0]
+    params = nets.init_shapes(nets.functional(net, shape))[0]
     groups = nets.wiring(net, shape)
     names = (
         *(group.name for group in groups),
@@ -183,7 +183,7 @@ def random_net(net: nn.Module, shape: Sequence[int], n: int) -> MLP:
     """
     if n < 1:
         raise ValueError(f"{n} coefficients a weight: must be 1 or more")
-    params = jax.eval_shape(nets.functional(net, shape).init, jax.random.key(0))[0]
+    params = nets.init_shapes(nets.functional(net, shape))[0]
     widths, classes = [], 0
     for i, name in enumerate(layers(net, shape)):
         inputs, classes = params[name]["kernel"].shape

@@ -96,7 +96,7 @@ def test_units_far_below_the_largest_of_their_layer_are_removed(mlp, graph):
 
 def test_the_proximal_group_lasso_takes_the_librarys_step_and_removes_exact_zeros(mlp, graph):
     gate = penalty_gates.group_lasso_proximal(PRUNABLE, None, graph, "out", mlp)
-    kernels, strength, rate = ("fc1/kernel", "fc2/kernel"), 9.0, 0.1
+    kernels, strength, rate = ("fc1/kernel", "fc2/kernel"), 6.5, 0.1
     expected = proximal.group_lasso(optax.sgd(rate), rate, strength, kernels)
     gradient = jax.tree.map(jnp.ones_like, mlp)
     updates, _ = expected.update(gradient, expected.init(mlp), mlp)

@@ -276,7 +276,7 @@ BAD = {
         "--train_steps=2.5": "must be whole numbers",
         "--train_steps=100000000": "--train_steps=100000000: 100000000 steps' images take",
         "--fields=1000000": "--fields=1000000: 1000000 masks of a seed take",
-        "--held_out=3500": "--held_out=3500: there are only 3500 training",
+        "--held_out=1000": "--held_out=1000: there are only 1000 training",
         "--preset=mnist5": "did you mean mnist",
     },
     "annealed_training": {
@@ -293,7 +293,7 @@ BAD = {
         "--chains=1000000": "--chains=1000000: 1000000 chains take",
     },
     "sa_frontier": {
-        "--chains=1000000 --searches=rewired": "--chains=1000000: 1000000 chains of a seed take",
+        "--chains=1000000 --searches=rewired --widths=3000,1000": "1000000 chains of a seed take",
         "--searches=anealed_fields": "did you mean annealed_fields",
         "--budget=0.5 --searches=rewired": "for 1 phases of 1 chains and 3 training steps",
         "--budget=2 --searches=annealed_fields": "for 2 phases of 2 chains and 3 training steps",
@@ -374,8 +374,8 @@ BAD = {
         "--density=1": "--density=1.0: must be above 0 and below 1",
         "--density=0": "--density=0.0: must be above 0 and below 1",
         "--density=0.000001": "with lenet300_100: density 1e-06 keeps no weight at all",
-        "--density=0.001 --methods=group_lasso": "one unit in each layer takes 795 weights, of 266",
-        "--density=0.001 --floor=500": "density 0.001 keeps 266 weights, a floor of 500 needs",
+        "--density=0.001 --methods=group_lasso": "one unit in each layer takes 795 weights, of 24",
+        "--density=0.001 --floor=500": "density 0.001 keeps 24 weights, a floor of 500 needs",
         "--density=0.1 --control_density=0.1": "--control_density: has no effect with",
         "--control_density=2": "--control_density=2.0: must be above 0 and below 1",
         "--gate_rate=-1": "--gate_rate=-1.0: must be 0 or more",

@@ -16,12 +16,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments.harness import (
-    annealed_settings,
-    annealing_runs,
-    candidate_masks,
-    rows,
-)
+from experiments.harness import annealed_settings, annealing_runs, candidate_masks, rows
 from experiments.harness.dense_store import StoreSettings
 from experiments.harness.flags import RunSettings, define, numbers, read_all, whole_numbers
 from experiments.harness.main import run_main

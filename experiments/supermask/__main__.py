@@ -41,7 +41,6 @@ from jaxtickets.recipes.mask_actions import ONES, ZEROS
 
 SMOKE: dict[str, Any] = {
     "widths": "30,20",
-    "batch_size": 32,
     "seeds": 2,
     "criteria": ("magnitude", "magnitude_same_sign"),
     "ones": ("rewind", "signed_constant"),

@@ -604,7 +604,8 @@ def check_scores(path: str, scores: Array) -> None:
     ValueError: NaN among the scores of fc1/kernel: only numbers can be ranked
     """
     there = np if isinstance(scores, np.ndarray) else jnp  # where the scores are
-    if not isinstance(scores, jax.core.Tracer) and bool(there.isnan(scores).any()):
+    found = there.isnan(scores).any()
+    if not isinstance(found, jax.core.Tracer) and bool(found):
         raise ValueError(f"NaN among the scores of {path}: only numbers can be ranked")
 
 

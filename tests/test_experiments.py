@@ -567,7 +567,10 @@ def test_every_number_of_every_setting_has_a_least_and_a_most():
             assert bounds.fault(math.nan) and bounds.fault(-math.inf)
 
 
-LISTS_OF_WORDS = ("tickets", "checks", "models", "datasets", "retrained", "counts")
+LISTS_OF_WORDS = (
+    *("tickets", "checks", "models", "datasets", "retrained", "counts"),
+    "dense_nets",
+)
 ENDLESS = ("checkpoint_seconds", "longest")
 """Of these infinity means something: no checkpoint before the end, no limit."""
 

@@ -19,7 +19,6 @@ SHORT = TrainSettings(
 """A shorter version of the paper's training of lenet300_100: the default of iterative pruning."""
 SMOKE: dict[str, Any] = {
     "widths": "30,20",
-    "batch_size": 32,
     "seeds": 2,
     "levels": 2,
     "reinits": 2,

@@ -144,7 +144,7 @@ def test_a_cell_keeps_its_share_and_trains_on_from_its_rewind_epoch(smokes):
             continue
         kept = sum(int(value) for field, value in row.items() if field.startswith("kept/"))
         assert kept == {"60.0": 9_728, "90.0": 2_432}[row["threshold"]]
-        assert int(row["train_steps"]) == 58 * (2 - int(row["rewind"] or 0))
+        assert int(row["train_steps"]) == 25 * (2 - int(row["rewind"] or 0))
 
 
 def test_the_cost_is_measured_in_series_batched_and_on_one_and_on_two_devices(smokes):

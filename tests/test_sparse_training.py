@@ -93,7 +93,7 @@ def test_the_table_ends_with_what_an_inner_optimiser_adds():
         row("set+ham", 1, 0.72),
     ]
     last = table(both).splitlines()[-1]
-    assert last == "set+ham at 0.1: +2.00 points (+2.00 to +2.00)"
+    assert last == "set+ham at 0.1: +2.00 (+2.00 to +2.00)"
 
 
 def test_the_table_has_a_row_a_method_and_density_and_its_rewound_accuracy():

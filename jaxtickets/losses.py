@@ -242,11 +242,11 @@ def of_task(
     def loss(
         params: Params, stats: Stats, batch: Split, key: Key
     ) -> tuple[jax.Array, tuple[Stats, dict[str, jax.Array]]]:
-        made, targets, stats = _forward(task, model, prepare, params, stats, batch, key)
-        value = task.loss(made, targets)
+        answers, targets, stats = _forward(task, model, prepare, params, stats, batch, key)
+        value = task.loss(answers, targets)
         if penalty is not None:
             value = value + penalty(params)
-        return value, (stats, {"loss": value, **_measured(task, made, targets)})
+        return value, (stats, {"loss": value, **_measured(task, answers, targets)})
 
     return loss
 
@@ -263,16 +263,16 @@ def outputs(task: Task, model: Model, prepare: Callable[[Array], Array]) -> Outp
 
     >>> net = Model(init=None, apply=lambda params, stats, x, key, train: (x * params["w"], stats))
     >>> batch = Split(np.array([1.0, 3.0]), np.array([2.0, 3.0]))
-    >>> made, (_, measures) = outputs(REGRESSION, net, lambda x: x)({"w": 2.0}, {}, batch, None)
-    >>> made.tolist(), float(measures["squared_error"])
+    >>> answers, (_, measures) = outputs(REGRESSION, net, lambda x: x)({"w": 2.0}, {}, batch, None)
+    >>> answers.tolist(), float(measures["squared_error"])
     ([2.0, 6.0], 4.5)
     """
 
     def of_batch(
         params: Params, stats: Stats, batch: Split, key: Key
     ) -> tuple[Array, tuple[Stats, dict[str, jax.Array]]]:
-        made, targets, stats = _forward(task, model, prepare, params, stats, batch, key)
-        return made, (stats, _measured(task, made, targets))
+        answers, targets, stats = _forward(task, model, prepare, params, stats, batch, key)
+        return answers, (stats, _measured(task, answers, targets))
 
     return of_batch
 
@@ -288,12 +288,12 @@ def _forward(
 ) -> tuple[Array, Array, Stats]:
     """The outputs of a batch in training mode, their targets, and the statistics."""
     inputs, targets = task.read(prepare(batch.images), batch.labels)
-    made, stats = model.apply(params, stats, inputs, key, True)
-    return made, targets, stats
+    answers, stats = model.apply(params, stats, inputs, key, True)
+    return answers, targets, stats
 
 
-def _measured(task: Task, made: Array, targets: Array) -> dict[str, jax.Array]:
-    return {name: jnp.mean(of(made, targets)) for name, of in task.measures}
+def _measured(task: Task, answers: Array, targets: Array) -> dict[str, jax.Array]:
+    return {name: jnp.mean(of(answers, targets)) for name, of in task.measures}
 
 
 def classification(

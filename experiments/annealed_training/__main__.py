@@ -13,7 +13,6 @@ The results are in experiments/annealed_training/README.md, with n, spread, devi
 """
 
 import dataclasses
-from typing import Any
 
 from absl import flags
 
@@ -24,6 +23,7 @@ from experiments.annealed_training.figure import (
     draw_heat,
 )
 from experiments.annealed_training.page import table
+from experiments.annealed_training.presets import PRESETS
 from experiments.annealed_training.variants import HEAT, chosen
 from experiments.harness import (
     annealed_plan,
@@ -51,28 +51,6 @@ from experiments.harness.sparse_runs import GRANET, EvolveSettings
 from experiments.harness.trained_masks import LEADING, Entry, save_entry, train_in_parts
 from experiments.harness.training_runs import start_of
 from experiments.harness.training_settings import IDLE, NetSettings, TrainSettings
-
-SMOKE: dict[str, Any] = {
-    "dataset": "digits",
-    "widths": "30,20",
-    "train_images": 1000,
-    "batch_size": 32,
-    "variants": ("granet", "hot_cycles", "consensus", "exchange"),
-    "heat": (1.0,),
-    "density": (0.1,),
-    "budget": 8.0,
-    "seeds": 2,
-    "epochs": 2,
-    "held_out": 200,
-}
-MNIST: dict[str, Any] = {
-    "dataset": "mnist",
-    "held_out": 2000,
-    "density": (0.03, 0.015),
-    "execution": "sparse",
-}
-FASHION: dict[str, Any] = MNIST | {"dataset": "fashion_mnist", "density": (0.1, 0.03)}
-PRESETS = {"": {}, "mnist": MNIST, "fashion": FASHION, "smoke": SMOKE}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -57,8 +57,8 @@ def few_colours(picture: Any) -> Any:
     """
     from PIL import Image
 
-    cover, means = Image.Quantize.MAXCOVERAGE, 1
-    return picture.quantize(256, cover, means, dither=Image.Dither.NONE)
+    cover, plain = Image.Quantize.MAXCOVERAGE, Image.Dither.NONE
+    return picture.quantize(256, method=cover, kmeans=1, dither=plain)
 
 
 def now_and_then(draw: Callable[[Path], object], seconds: float = 60) -> Callable[[Path], None]:

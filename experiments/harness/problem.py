@@ -134,11 +134,8 @@ class Problem(NamedTuple):
           model: the net as functions.
           penalty: see `Problem`.
         """
-        return losses.classification(
-            nets.ghost_batch_norm(model, self.ghost_batches),
-            self.recipe.prepare,
-            penalty,
-            self.smoothing,
+        return training_loss(
+            model, self.recipe.prepare, penalty, self.smoothing, self.ghost_batches
         )
 
     def with_recipe(self, **changes: Any) -> "Problem":
@@ -278,6 +275,18 @@ def build(
     )
 
 
+def training_loss(
+    model: Model,
+    prepare: Callable[[Array], Array],
+    penalty: Callable[[Params], Array] | None,
+    smoothing: float,
+    ghost_batches: int,
+) -> Loss:
+    """The training loss of a net as functions; the other arguments are explained in `Problem`."""
+    ghostly = nets.ghost_batch_norm(model, ghost_batches)
+    return losses.classification(ghostly, prepare, penalty, smoothing)
+
+
 def recipe_of(
     train: TrainSettings,
     model: Model,
@@ -301,12 +310,7 @@ def recipe_of(
     """
     return Recipe(
         model=model,
-        loss=losses.classification(
-            nets.ghost_batch_norm(model, train.ghost_batches),
-            prepare,
-            penalty,
-            train.label_smoothing,
-        ),
+        loss=training_loss(model, prepare, penalty, train.label_smoothing, train.ghost_batches),
         optimizer=optimizer_of(train, steps),
         prepare=prepare,
         augment=augmentation,
